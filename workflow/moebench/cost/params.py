@@ -1,0 +1,117 @@
+"""Parameters of an architecture, by component, in total and per token.
+
+Counting convention: every matrix, every norm weight, the biases of queries, keys and values.  *Active* parameters are
+those one token's forward pass reads, with both embedding matrices and the vision tower counted in full, as Mistral,
+Qwen, Microsoft and OLMoE publish them; DeepSeek, Meta and Molmo leave the input embedding out, of which a token reads
+one row.  Neglected: other biases (Phi-3.5-MoE: 1 in 100,000), relative position tables, DeepSeek-V3's correction
+biases.  The totals of seven families equal transformers' own models up to these (tests/workflow/test_checkpoints.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from moebench.config import Architecture, Attention
+from moebench.registry import reshaped
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters by component; all layers together."""
+
+    embeddings: int
+    """Input and output embedding matrices; one if they are tied."""
+    attention: int
+    router: int
+    routed_experts: int
+    shared_experts: int
+    dense_ffn: int
+    norms: int
+    vision: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all components."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def reshape(
+    architecture: Architecture, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
+) -> Architecture:
+    """The architecture with other experts (``registry.reshaped``), validated."""
+    return Architecture.model_validate(reshaped(architecture.model_dump(), experts, moe_ffn_size, top_k))
+
+
+def moe_layers(architecture: Architecture) -> int:
+    """Number of layers with routed experts: every ``experts.every``-th of those that are not dense."""
+    if architecture.experts is None:
+        return 0
+    return (architecture.layers - architecture.dense_layers) // architecture.experts.every
+
+
+def ffn(hidden_size: int, width: int, gated: bool = True) -> int:
+    """Parameters of a feed-forward block: 3 d f with SwiGLU (gate, up, down), 2 d f without."""
+    return (3 if gated else 2) * hidden_size * width
+
+
+def expert(architecture: Architecture) -> int:
+    """Parameters of one routed expert, 3 d f (2 d f where it is not gated); 0 for a dense model."""
+    block = architecture.experts
+    return ffn(architecture.hidden_size, block.ffn_size, block.gated) if block else 0
+
+
+def attention_layer(attention: Attention, hidden_size: int) -> int:
+    """Parameters of one layer's attention projections, d = hidden size, n = heads.
+
+    MHA and GQA: Q and O of n x head_dim, K and V of kv_heads x head_dim, each times d, and the biases of Q, K and V.
+    MLA (DeepSeek-V2, arXiv 2405.04434, section 2.1): Q of n (nope + rope), from d or through q_lora_rank; d (kv_lora +
+    rope) down; kv_lora n (nope + v) up; O of n v d.
+    """
+    heads = attention.heads
+    if attention.kind != "mla":
+        q, kv = heads * attention.head_dim, attention.kv_heads * attention.head_dim
+        return 2 * hidden_size * (q + kv) + (q + 2 * kv if attention.bias else 0)
+    q = heads * (attention.qk_nope_head_dim + attention.qk_rope_head_dim)
+    rank = attention.q_lora_rank
+    queries = rank * (hidden_size + q) if rank else hidden_size * q
+    down = hidden_size * (attention.kv_lora_rank + attention.qk_rope_head_dim)
+    up = attention.kv_lora_rank * heads * (attention.qk_nope_head_dim + attention.head_dim)
+    return queries + down + up + heads * attention.head_dim * hidden_size
+
+
+def _attention_norms(attention: Attention) -> int:
+    if attention.kind == "mla":
+        return attention.kv_lora_rank + attention.q_lora_rank
+    if attention.qk_norm == "head":
+        return 2 * attention.head_dim
+    if attention.qk_norm == "full":
+        return (attention.heads + attention.kv_heads) * attention.head_dim
+    return 0
+
+
+def _count(architecture: Architecture, experts_per_layer: int) -> Parameters:
+    hidden, layers = architecture.hidden_size, architecture.layers
+    block, sparse = architecture.experts, moe_layers(architecture)
+    dense = layers - sparse
+    shared = ffn(hidden, block.shared_ffn_size) + hidden * block.shared_gate if block and block.shared_ffn_size else 0
+    return Parameters(
+        embeddings=architecture.vocab_size * hidden * (1 if architecture.tied_embeddings else 2),
+        attention=layers * attention_layer(architecture.attention, hidden),
+        router=sparse * hidden * block.count if block else 0,
+        routed_experts=sparse * experts_per_layer * expert(architecture),
+        shared_experts=sparse * shared,
+        dense_ffn=dense * ffn(hidden, architecture.dense_ffn_size),
+        norms=hidden * (2 * layers + 1) + layers * _attention_norms(architecture.attention),
+        vision=architecture.vision_parameters,
+    )
+
+
+def total_parameters(architecture: Architecture) -> Parameters:
+    """All parameters: what has to be stored."""
+    return _count(architecture, architecture.experts.count if architecture.experts else 0)
+
+
+def active_parameters(architecture: Architecture, top_k: int | None = None) -> Parameters:
+    """Parameters one token reads, with ``top_k`` routed experts per layer (default: as trained)."""
+    block = architecture.experts
+    return _count(architecture, (top_k or block.top_k) if block else 0)

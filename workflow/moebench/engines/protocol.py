@@ -1,0 +1,48 @@
+"""What the driver asks of an engine.  An engine lives in the worker process and may die there."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Engine(Protocol):
+    """A loaded model that runs batches of token-id prompts."""
+
+    def load(self) -> dict[str, Any]:
+        """Load the model; return facts of the session (KV capacity, versions, ...)."""
+
+    def set_top_k(self, top_k: int) -> None:
+        """Set the active experts per token of every MoE layer in the loaded engine.
+
+        Raises NotImplementedError where a compiled router would ignore it.
+        """
+
+    def trace(self, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
+        """Run a batch; return ``step_end_s`` (s since submission) and ``requests`` (run-length coded tokens).
+
+        Raises RuntimeError if a request came back with another number of tokens than asked for.
+        """
+
+    def timed(self, prompts: list[list[int]], output_tokens: int) -> float:
+        """Run a batch through the engine's plain interface; return its wall time, s."""
+
+    def capture(self, on: bool) -> bool:
+        """Start (or stop) counting the experts each token is routed to; False where that cannot be done."""
+
+    def captured(self) -> dict[int, dict[str, Any]]:
+        """Counts since capture began, per layer: ``counts`` per expert, ``steps`` as [tokens, distinct experts]."""
+
+    def counters(self) -> dict[str, float]:
+        """Cumulative ``preemptions`` and ``prefix_cache_hits``."""
+
+    def close(self) -> None:
+        """Free the engine's memory, so that another can be loaded in this process."""
+
+
+def make(name: str, config: dict[str, Any], model: dict[str, Any]) -> Engine:
+    """The engine called ``name`` for an engine configuration and model of the plan."""
+    if name == "vllm":
+        from moebench.engines.vllm import VllmEngine
+
+        return VllmEngine(config, model)
+    raise ValueError(f"there is no engine {name!r}")

@@ -1,0 +1,180 @@
+"""vLLM, offline, through its ``LLM`` class (0.32.0; CPU facts in docs/facts.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import time
+from typing import Any
+
+from moebench.measure.metrics import encode
+from moebench.registry import hf_overrides
+
+_ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
+"""transformers 5 saves PhiMoE under a class name that vLLM does not register."""
+
+_QUANTIZATION = {"none": None, "fp8": "fp8", "fp8_block": "fp8", "int8": "compressed-tensors", "awq": "awq", "gptq": "gptq"}
+
+
+def arguments(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM`` for an engine configuration.
+
+    Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
+    """
+    architecture = model["architecture"]
+    overrides = dict(_ARCHITECTURE_FIXES.get(architecture["family"], {}))
+    overrides |= hf_overrides(architecture, config["experts"], config["moe_ffn_size"], config["top_k"])
+    given = {
+        "model": model["path"],
+        "load_format": "dummy" if config["weights"] == "dummy" else "auto",
+        "skip_tokenizer_init": True,
+        "dtype": config["dtype"],
+        "quantization": _QUANTIZATION[config["quantization"]],
+        "kv_cache_dtype": config["kv_cache_dtype"],
+        "hf_overrides": overrides,
+        "enforce_eager": config["eager"],
+        "max_model_len": config["max_model_len"],
+        "max_num_seqs": config["max_num_seqs"],
+        "max_num_batched_tokens": config["max_num_batched_tokens"],
+        "tensor_parallel_size": config["tp"],
+        "pipeline_parallel_size": config["pp"],
+        "data_parallel_size": config["dp"],
+        "enable_expert_parallel": config["ep"],
+        "kv_cache_memory_bytes": config["kv_cache_mb"] * 10**6 if config["kv_cache_mb"] else None,
+        "enable_prefix_caching": False,
+        "disable_log_stats": False,
+        "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
+        "seed": 0,
+    }
+    return {k: v for k, v in given.items() if v is not None}
+
+
+class VllmEngine:
+    """An engine configuration in this process (``engines.protocol.Engine``)."""
+
+    def __init__(self, config: dict[str, Any], model: dict[str, Any]):
+        self.config, self.model = config, model
+        self.llm: Any = None
+        self._ids = itertools.count()
+
+    def load(self) -> dict[str, Any]:
+        """Load the model.  Raises whatever the engine raises."""
+        from vllm import LLM
+
+        for knob, value in (("expert_kernel", "fused"), ("pruning", "none"), ("draft_model", None), ("mla", True)):
+            if self.config[knob] != value:
+                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+        started = time.perf_counter()
+        self.llm = LLM(**arguments(self.config, self.model))
+        load_s = time.perf_counter() - started
+        config = self.llm.llm_engine.vllm_config
+        cache = config.cache_config
+        blocks = getattr(cache, "num_gpu_blocks", None)
+        return {
+            "load_s": load_s,
+            "kv_cache_tokens": blocks * cache.block_size if blocks else None,
+            "kv_block_size": cache.block_size,
+            "eager": bool(config.model_config.enforce_eager),
+            "capture_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
+            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
+            "resolved_config": self.resolved_config(),
+        }
+
+    def resolved_config(self) -> dict[str, Any]:
+        """The text model's configuration as the engine resolved it, scalars only."""
+        resolved = self.llm.llm_engine.vllm_config.model_config.hf_text_config.to_dict()
+        return {k: v for k, v in sorted(resolved.items()) if isinstance(v, (int, float, str, bool))}
+
+    def _rpc(self, method: str, *args: Any) -> Any:
+        return self.llm.collective_rpc(method, args=args)[0]
+
+    def set_top_k(self, top_k: int) -> None:
+        """Set top-k live.  Raises NotImplementedError unless the engine is eager."""
+        if not self.config["eager"]:
+            raise NotImplementedError("top-k cannot be set live: a compiled router ignores it; set eager or reload")
+        self._rpc("moe_set_top_k", top_k)
+
+    def _sampling(self, output_tokens: int) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=0, max_tokens=output_tokens, min_tokens=output_tokens, ignore_eos=True, detokenize=False
+        )
+
+    def trace(self, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
+        """Run a batch step by step, stamping the end of every step."""
+        from vllm.inputs import TokensPrompt
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = self.llm.llm_engine
+        sampling = self._sampling(output_tokens)
+        sampling.output_kind = RequestOutputKind.DELTA
+        names = [f"r{next(self._ids)}" for _ in prompts]
+        steps: dict[str, list[int]] = {name: [] for name in names}
+        tokens: dict[str, list[int]] = {name: [] for name in names}
+        ends: list[float] = []
+        clock = time.perf_counter
+        gc.collect()
+        start = clock()
+        for name, prompt in zip(names, prompts, strict=True):
+            engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), sampling)
+        while engine.has_unfinished_requests():
+            outputs = engine.step()
+            ends.append(clock() - start)
+            for output in outputs:
+                received = len(output.outputs[0].token_ids)
+                if received:
+                    name = output.request_id.partition("-")[0]
+                    steps[name].append(len(ends) - 1)
+                    tokens[name].append(received)
+        for name in names:
+            if sum(tokens[name]) != output_tokens:
+                raise RuntimeError(f"a request gave {sum(tokens[name])} tokens instead of {output_tokens}")
+        return {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+
+    def timed(self, prompts: list[list[int]], output_tokens: int) -> float:
+        """Run a batch through ``LLM.generate``; return its wall time, s."""
+        from vllm.inputs import TokensPrompt
+
+        sampling = self._sampling(output_tokens)
+        inputs = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        gc.collect()
+        start = time.perf_counter()
+        outputs = self.llm.generate(inputs, sampling, use_tqdm=False)
+        elapsed = time.perf_counter() - start
+        for output in outputs:
+            if len(output.outputs[0].token_ids) != output_tokens:
+                raise RuntimeError(f"a request gave {len(output.outputs[0].token_ids)} tokens instead of {output_tokens}")
+        return elapsed
+
+    def capture(self, on: bool) -> bool:
+        """Count routed experts.  A compiled router does not call the hook, so only in eager mode."""
+        return bool(self.config["eager"]) and self._rpc("moe_capture", on) > 0
+
+    def captured(self) -> dict[int, dict[str, Any]]:
+        """Counts of the first rank (each rank sees every token's routing)."""
+        captured: dict[int, dict[str, Any]] = self._rpc("moe_captured")
+        return captured
+
+    def counters(self) -> dict[str, float]:
+        """Preemptions and prefix-cache hits since the engine started."""
+        names = {"vllm:num_preemptions": "preemptions", "vllm:prefix_cache_hits": "prefix_cache_hits"}
+        found = dict.fromkeys(names.values(), 0.0)
+        for metric in self.llm.get_metrics():
+            if metric.name in names:
+                found[names[metric.name]] += metric.value
+        return found
+
+    def close(self) -> None:
+        """Shut the engine down and free what it held."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        if self.llm is not None:
+            with contextlib.suppress(Exception):
+                self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
+        gc.collect()
+        cleanup_dist_env_and_memory()
+        gc.collect()

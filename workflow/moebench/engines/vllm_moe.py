@@ -1,0 +1,55 @@
+"""Worker extension: reaches the MoE layers inside vLLM's workers (``worker_extension_cls``).
+
+Live top-k and routing capture work on every ``MoERunner``; both are ignored by a compiled router, which is why the
+driver checks the captured experts per token rather than trusting them (facts/vllm.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+def _runners(model: torch.nn.Module) -> list[Any]:
+    from vllm.model_executor.layers.fused_moe.layer import MoERunner
+
+    return [module for module in model.modules() if isinstance(module, MoERunner)]
+
+
+class MoEExtension:
+    """Methods mixed into vLLM's worker; called by name with ``collective_rpc``."""
+
+    model_runner: Any
+
+    def moe_set_top_k(self, top_k: int) -> int:
+        """Set the active experts per token of every MoE layer; return the number of layers."""
+        runners = _runners(self.model_runner.get_model())
+        for runner in runners:
+            runner.router.top_k = top_k
+            runner.moe_config.experts_per_token = top_k
+        return len(runners)
+
+    def moe_capture(self, on: bool) -> int:
+        """Start counting routed experts per layer, or stop; return the number of layers."""
+        runners = _runners(self.model_runner.get_model())
+        self._captured: dict[int, dict[str, Any]] = {}
+        for runner in runners:
+            if not on:
+                runner.router.set_capture_fn(None)
+                continue
+            counts = torch.zeros(runner.router.global_num_experts, dtype=torch.int64)
+            layer: dict[str, Any] = {"counts": counts, "steps": []}
+            self._captured[runner.layer_id] = layer
+
+            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer) -> None:
+                new = torch.bincount(topk_ids.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
+                layer["counts"] += new
+                layer["steps"].append([int(topk_ids.shape[0]), int((new > 0).sum())])
+
+            runner.router.set_capture_fn(keep)
+        return len(runners)
+
+    def moe_captured(self) -> dict[int, dict[str, Any]]:
+        """Counts per layer since capture began."""
+        return {k: {"counts": v["counts"].tolist(), "steps": v["steps"]} for k, v in self._captured.items()}

@@ -1,0 +1,32 @@
+"""Errors meant for people: one line that names the file, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something a user can mend.  The command line prints it as one line and exits with code 2."""
+
+
+class ConfigError(UserError):
+    """A configuration file says something that cannot be."""
+
+
+class StageError(UserError):
+    """A model or data set is not there, or not whole."""
+
+
+class StorageError(UserError):
+    """The results folder cannot be written, or holds what this version cannot read."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the closest known word, or ``; known: a, b`` when none is close."""
+    known = sorted(set(known))
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"; known: {shown}" if known else ""

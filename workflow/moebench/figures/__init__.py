@@ -1,0 +1,59 @@
+"""Figures: a few general renderers driven by the ``figures`` of the experiment files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+
+from moebench.config import Plot, parse
+from moebench.errors import ConfigError
+from moebench.figures import data, export, layout, style
+from moebench.figures.caption import caption
+
+
+def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
+    """The figures of an experiment of a plan."""
+    where = f"plan of {plan['study']}: {experiment}"
+    return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
+
+
+def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
+    """Draw the figures of an experiment into ``out_dir`` as SVG, PDF, PNG and CSV; return the files.
+
+    Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
+    files that cannot be written.
+    """
+    frame = data.of_experiment(plan, tables_dir, experiment_name)
+    paths = []
+    for plot in plots(plan, experiment_name):
+        placed = data.place(plot, frame, f"experiment {experiment_name}, figure {plot.id}")
+        with mpl.rc_context(style.RC):
+            made = layout.figure(placed, caption(plan, placed.rows))
+            paths += export.save(made, data.table(placed), out_dir, plot.id)
+    return paths
+
+
+def check(plan: Mapping[str, Any]) -> None:
+    """Place the figures of every experiment without any measurement.
+
+    Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
+    of measuring.
+    """
+    from moebench import columns, tablerows
+
+    by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
+    for row in tablerows.plan_rows(dict(plan)):
+        by_name[row["experiment"]].append(row)
+    drawn: dict[str, str] = {}
+    for name, rows in by_name.items():
+        frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
+        frame = frame.assign(**{c: None for c in columns.COLUMNS if c not in frame.columns})
+        for plot in plots(plan, name):
+            if plot.id in drawn:
+                raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
+            drawn[plot.id] = name
+            data.place(plot, frame, f"experiment {name}, figure {plot.id}")

@@ -1,0 +1,70 @@
+"""The line under a figure's title: what was measured, so that no figure passes for more than it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from moebench import stats
+
+NBSP = "\N{NO-BREAK SPACE}"
+_WEIGHTS = {"checkpoint": "trained weights", "random_init": "random weights", "dummy": "dummy weights (routing means nothing)"}
+
+
+def _listed(words: Iterable[str]) -> str:
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _few(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
+    size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
+    weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
+    engine, hardware = plan["engine"], plan["hardware"]
+    name = {"vllm": "vLLM"}.get(engine["name"], engine["name"])
+    text = f"{size}models with {weights}, {name} {engine['version']} on {hardware['title']}"
+    devices = rows["device_name"].dropna().unique() if "device_name" in rows else ()
+    text += f" ({devices[0]})" if len(devices) == 1 else ""
+    prompts = _listed(sorted(rows["prompts"].dropna().unique()))
+    text += f", {prompts} prompts"
+    if hardware["kind"] == "cpu":
+        text += ": no statement about an H100"
+    return text[0].upper() + text[1:] + "."
+
+
+def how(rows: pd.DataFrame) -> str:
+    """Repeats, intervals and how many cells are not what they should be."""
+    good = rows[rows["status"] == "ok"]
+    parts = []
+    if len(good):
+        repeats = good["n_repeats"]
+        if repeats.max() < 2:
+            parts.append("One run per cell, no interval.")
+        else:
+            note = f" (with {_few(repeats)} repeats: their range)" if repeats.max() <= 5 else ""
+            parts.append(f"Median of {_few(repeats)} repeats, error bars: bootstrap 95% interval{note}.")
+    if set(good["protocol_kind"]) == {"paper"}:
+        parts.append("Timed as in the paper.")
+    missing = int((rows["status"] == "not measured").sum())
+    odd = [
+        (len(rows) - len(good) - missing, "failed"),
+        (missing, "not measured"),
+        (int(good["unstable"].fillna(False).sum()), f"unstable (CV above {stats.UNSTABLE_CV:.0%})"),
+        (int(good["derived_from"].notna().sum()), "cut from longer runs"),
+    ]
+    named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
+    if named:
+        parts.append(f"{len(rows)} cells: {', '.join([f'{len(good)}{NBSP}measured', *named])}.")
+    return " ".join(parts)
+
+
+def caption(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """The whole line."""
+    return f"{what(plan, rows)} {how(rows)}".strip()

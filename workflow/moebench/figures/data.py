@@ -1,0 +1,182 @@
+"""What a figure shows: rows of an experiment placed on the figure's axes, failed and missing cells included."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moebench import columns, tables
+from moebench.config import Plot
+from moebench.errors import ConfigError, nearest
+
+Json = Mapping[str, Any]
+ROLES = ("x", "hue", "panel", "row")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One role of a figure: the column or grid axis behind it, its label and its values in order."""
+
+    name: str
+    label: str
+    levels: tuple[Any, ...]
+    numeric: bool
+
+    def text(self, value: Any) -> str:
+        """A value as it is written at ticks, in legends and over panels."""
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if self.numeric:
+            return f"{value:g}" if abs(value) < 1e6 else f"{value:.3g}"
+        return str(value)
+
+    def panel_title(self, value: Any) -> str:
+        """A value over a panel: names speak for themselves, numbers need their column."""
+        named = not self.numeric and not isinstance(value, bool) and value != NONE
+        return self.text(value) if named else f"{self.label.partition(' (')[0]}: {self.text(value)}"
+
+
+NONE = "none"
+"""Value of an optional column where it is not set, e.g. the draft model of a run without one."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Rows of a figure: columns ``x``, ``hue``, ``panel``, ``row`` (where used), status and the metrics."""
+
+    plot: Plot
+    rows: pd.DataFrame
+    axes: dict[str, Axis]
+
+    def levels(self, role: str) -> tuple[Any, ...]:
+        """Values of a role in order; one None where the figure does not use it."""
+        return self.axes[role].levels if role in self.axes else (None,)
+
+    def at(self, **place: Any) -> pd.DataFrame:
+        """Rows at the given values of roles; roles the figure does not use are ignored."""
+        chosen = self.rows
+        for role, value in place.items():
+            if role in self.axes:
+                chosen = chosen[chosen[role] == value]
+        return chosen
+
+
+def swept(labels: Json) -> set[str]:
+    """Names that a row's axes sweep: each axis, and each knob of an axis of several."""
+    return {part.strip() for axis in labels for part in [axis, *axis.split("=")]}
+
+
+def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
+    """The value of a column or grid axis in every row; missing where a row's block has no such axis."""
+    if name in columns.COLUMNS and name in frame.columns:
+        named = frame["model_title"] if name == "model" else frame[name]
+        return named.astype(object).where(named.notna(), NONE)
+    known = {axis for row in labels for axis in row}
+    if name not in known:
+        raise ConfigError(f"{where}: {name!r} is neither a column nor an axis of the grid"
+                          + nearest(name, known | set(frame.columns)))  # fmt: skip
+    return pd.Series([row.get(name) for row in labels], index=frame.index, dtype=object)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _coupled(name: str, labels: list[Json]) -> str:
+    """The axis ``a = b`` that moves a knob together with others in every row, else the name itself."""
+    axes = {axis for row in labels for axis in row if "=" in axis and name in swept({axis: None})}
+    return axes.pop() if len(axes) == 1 and all(axes & set(row) for row in labels) else name
+
+
+def label_of(name: str) -> str:
+    """The axis label of a column, of knobs that move together, or of an axis of arms."""
+    if name in columns.COLUMNS:
+        return columns.COLUMNS[name].axis
+    known = [columns.COLUMNS[k.strip()] for k in name.split("=") if k.strip() in columns.COLUMNS]
+    if len(known) < 2:
+        return name.replace("_", " ").capitalize()
+    units = {c.unit for c in known}
+    words = " = ".join(c.heading if i == 0 else c.heading.lower() for i, c in enumerate(known))
+    return words + (f" ({known[0].unit})" if len(units) == 1 and known[0].unit else "")
+
+
+def _axis(name: str, values: pd.Series, labels: list[Json]) -> Axis:
+    seen = list(dict.fromkeys(values))
+    numeric = all(_is_number(v) for v in seen)
+    if numeric:
+        seen.sort()
+    return Axis(name, label_of(_coupled(name, labels)), tuple(seen), numeric)
+
+
+def _apart(rows: pd.DataFrame) -> list[str]:
+    """Knobs in which the first cells sharing a place differ."""
+    return [c for c in rows.columns if c in columns.COLUMNS and c in tables.columns.KNOBS and rows[c].nunique(dropna=False) > 1]
+
+
+def _one_per_place(rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, Json], plot: Plot, where: str) -> pd.DataFrame:
+    """Rows with at most one cell per place.  Raises ConfigError naming the knobs that tell them apart.
+
+    An experiment may have blocks that sweep different knobs (batch at fixed length, length at fixed batch), with a
+    figure each: where cells meet, a figure keeps the rows whose block sweeps its x.
+    """
+    rows = rows.drop_duplicates([*roles, "engine", "cell"])
+    if rows.duplicated(roles).any():
+        sweeps = [plot.x in swept(labels[i]) for i in rows.index]
+        rows = rows[sweeps]
+    clash = rows[rows.duplicated(roles, keep=False)]
+    if len(clash):
+        first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
+        knobs = ", ".join(_apart(first)) or "their protocol"
+        raise ConfigError(f"{where}: {len(first)} cells fall on the same place, they differ in {knobs}; "
+                          "give the figure a hue, panel or row for it, or an experiment of its own")  # fmt: skip
+    return rows
+
+
+def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
+    """Place the rows of ``frame`` (see :func:`moebench.tables.with_status`) on the axes of ``plot``.
+
+    A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
+    column, two cells on one place, or a figure without rows.
+    """
+    for name in plot.y:
+        columns.column(name, where)
+        if name not in columns.METRIC_NAMES:
+            raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, columns.METRIC_NAMES))
+    if plot.row and len(plot.y) > 1:
+        raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
+    labels = [json.loads(text) for text in frame["labels"]]
+    rows = frame.copy()
+    names = {role: getattr(plot, role) for role in ROLES if getattr(plot, role)}
+    for role, name in names.items():
+        rows[role] = _values(name, frame, labels, where)
+    roles = list(names)
+    rows = rows.dropna(subset=roles)
+    rows = _one_per_place(rows, roles, dict(zip(frame.index, labels, strict=True)), plot, where)
+    if rows.empty:
+        raise ConfigError(f"{where}: no row of the experiment has all of {', '.join(names.values())}")
+    kept = [labels[frame.index.get_loc(i)] for i in rows.index]
+    axes = {role: _axis(name, rows[role], kept) for role, name in names.items()}
+    return Data(plot, rows.reset_index(drop=True), axes)
+
+
+def table(data: Data) -> pd.DataFrame:
+    """The figure's data as it goes into its CSV: identity, axes, status, metrics with intervals; base units."""
+    named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
+    keys = ["experiment", "engine", "cell", "model_title", "weights"]
+    end = ["status", "reason", "n_repeats", "unstable", "derived_from"]
+    values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high")]
+    parts = {c: data.rows[c] for c in [*keys, *end, *values]}
+    ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}
+    return pd.DataFrame(ordered)
+
+
+def of_experiment(plan: Json, out: Path, experiment: str) -> pd.DataFrame:
+    """Plan and measurements of an experiment, joined, in the plan's order."""
+    if experiment not in plan["experiments"]:
+        raise ConfigError(f"{plan['study']}: no experiment {experiment!r}" + nearest(experiment, plan["experiments"]))
+    return tables.with_status(out, experiment=experiment)

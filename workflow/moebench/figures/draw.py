@@ -1,0 +1,216 @@
+"""Lines and bars on one pair of axes.  A failed cell is drawn where its value would be: a mark in a band below the
+axis for lines, a hatched stub for bars; a cell that was not measured is hollow.  Nothing is left out silently."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from moebench.figures import style
+from moebench.figures.data import Axis, Data
+
+STUB = 0.11
+"""Height of a failed bar's stub, as a share of the axis."""
+BAR_GROUP = 0.8
+DODGE_PT = 1.2
+"""Series stand this far apart at the same x, points, so that their error bars can be told apart."""
+MARK_PT = 8.5
+"""Height that one row of failure marks takes, points."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes: which rows, which metric, drawn how."""
+
+    axes: Axes
+    rows: pd.DataFrame
+    y: str
+    factor: float
+    """Metric in axis units per base unit, e.g. 1000 for milliseconds."""
+
+
+def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
+    """Which cells are drawn as values."""
+    return (rows["status"] == "ok") & rows[y].notna()
+
+
+def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Medians of good rows and the distances to the ends of their intervals (2, n); no interval, no distance."""
+    scaled = [rows[c].to_numpy(dtype=float) * panel.factor for c in (panel.y, f"{panel.y}_low", f"{panel.y}_high")]
+    middle, low, high = scaled
+    return middle, np.nan_to_num(np.vstack([middle - low, high - middle]).clip(min=0))
+
+
+def colours(data: Data) -> list[Any]:
+    """A colour per level of the hue; one series is drawn in the first colour."""
+    levels = data.levels("hue")
+    return style.palette(len(levels), "hue" in data.axes and data.axes["hue"].numeric)
+
+
+def is_doubling(levels: tuple[Any, ...]) -> bool:
+    """Whether numbers are powers of two times the smallest, over three octaves or more: batch sizes and lengths."""
+    if len(levels) < 3 or not all(v > 0 for v in levels):
+        return False
+    octaves = np.log2(np.array(levels, dtype=float) / levels[0])
+    return bool(np.allclose(octaves, octaves.round())) and octaves[-1] >= 3
+
+
+# ------------------------------------------------------------------------------------------- lines
+
+
+def lines(data: Data, panel: Panel, band: float) -> None:
+    """Lines over x, one per hue.  ``band``: share of the axis height below zero that belongs to failure marks."""
+    axes, x = panel.axes, data.axes["x"]
+    position = {v: v if x.numeric else i for i, v in enumerate(x.levels)}
+    stacked: dict[Any, int] = {}
+    step = MARK_PT / (axes.get_window_extent().height * 72 / axes.figure.dpi)
+    for number, (level, colour) in enumerate(zip(data.levels("hue"), colours(data), strict=True)):
+        rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
+        rows = rows.sort_values("x", key=lambda s: s.map({v: i for i, v in enumerate(x.levels)}))
+        good = rows[has_value(rows, panel.y)]
+        middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
+        aside = DODGE_PT * (number - (len(data.levels("hue")) - 1) / 2)
+        shift = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+        drawn = axes.errorbar([position[v] for v in rows["x"]], middle, yerr=ends, color=colour, capsize=2, capthick=0.8,
+                              elinewidth=0.8, marker=style.MARKERS[number % len(style.MARKERS)], zorder=3)  # fmt: skip
+        drawn[0].set_markeredgewidth(0)
+        for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
+            artist.set_transform(axes.transData + shift)
+        for _, row in rows.drop(good.index).iterrows():
+            height = step * (0.5 + stacked.get(row["x"], 0))
+            stacked[row["x"]] = stacked.get(row["x"], 0) + 1
+            failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
+
+
+def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) -> None:
+    """The mark of a cell without a value, at a height given as a share of the axis."""
+    _, marker, _ = style.status_style(status)
+    axes.plot([x], [height], transform=axes.get_xaxis_transform(), color=colour, zorder=4, clip_on=False, linestyle="none",
+              marker=marker, markersize=5, markeredgewidth=1.1, markerfacecolor="none")  # fmt: skip
+
+
+def marks_stacked(rows: pd.DataFrame, y: str) -> int:
+    """Most cells without a value at one x: how many rows of marks a panel needs."""
+    missing = rows[~has_value(rows, y)]
+    return int(missing.groupby("x").size().max()) if len(missing) else 0
+
+
+def make_band(panels: list[Axes], share: float, log: bool) -> None:
+    """Give the lowest ``share`` of panels with one y axis to failure marks, in grey, without ticks."""
+    low, high = panels[0].get_ylim()
+    if log:
+        bottom = 10 ** (np.log10(low) - np.log10(high / low) * share / (1 - share))
+    else:
+        bottom = low - (high - low) * share / (1 - share)
+    ticks = [t for t in panels[0].get_yticks() if low * (1 - 1e-9) <= t <= high * (1 + 1e-9)]
+    panels[0].set_ylim(bottom, high)
+    panels[0].yaxis.set_major_locator(FixedLocator(ticks))
+    for axes in panels:
+        axes.axhspan(bottom, low, color=style.BAND, zorder=0.5, linewidth=0)
+        axes.axhline(low, color=style.FAINT, linewidth=0.6, zorder=1)
+
+
+# -------------------------------------------------------------------------------------------- bars
+
+
+def bars(data: Data, panel: Panel, _: float) -> None:
+    """Bars over the levels of x, side by side per hue."""
+    axes, x, hues = panel.axes, data.axes["x"], data.levels("hue")
+    width = BAR_GROUP / len(hues)
+    position = {v: i for i, v in enumerate(x.levels)}
+    for number, (level, colour) in enumerate(zip(hues, colours(data), strict=True)):
+        rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
+        shift = (number - (len(hues) - 1) / 2) * width
+        good = rows[has_value(rows, panel.y)]
+        middle, ends = value(panel, good)
+        at = [position[v] + shift for v in good["x"]]
+        axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2)
+        drawn = ends.sum(axis=0) > 0
+        axes.errorbar(np.array(at)[drawn], middle[drawn], yerr=ends[:, drawn], fmt="none", ecolor=style.INK, elinewidth=0.8,
+                      capsize=min(2.5, 20 * width), capthick=0.8, zorder=3)  # fmt: skip
+        for _, row in rows.drop(good.index).iterrows():
+            stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
+
+
+def stub(axes: Axes, x: float, width: float, colour: Any, status: str) -> None:
+    """The hatched stub of a cell without a value; hollow and dotted when it was not measured."""
+    _, _, hatch = style.status_style(status)
+    axes.bar([x], [STUB], width, transform=axes.get_xaxis_transform(), facecolor="white", edgecolor=colour, hatch=hatch,
+             linewidth=0.8, linestyle="-" if hatch else ":", zorder=2)  # fmt: skip
+
+
+# -------------------------------------------------------------------------------------------- axes
+
+
+def dress_x(axes: Axes, axis: Axis, kind: str, log: bool) -> None:
+    """Scale, limits and ticks of the x axis.
+
+    Doubling numbers get a logarithmic axis, on which they are evenly spaced; ticks stand at the measured values.
+    """
+    levels = list(axis.levels)
+    if kind == "bars" or not axis.numeric:
+        axes.set_xticks(range(len(levels)), [axis.text(v) for v in levels])
+        axes.set_xlim(-0.5 - (1 - BAR_GROUP) / 4, len(levels) - 0.5 + (1 - BAR_GROUP) / 4)
+        axes.tick_params(axis="x", length=0 if kind == "bars" else 3)
+        return
+    if log or is_doubling(axis.levels):
+        axes.set_xscale("log", base=2)
+        spread = max(levels[-1] / levels[0], 2) ** 0.06
+        axes.set_xlim(levels[0] / spread, levels[-1] * spread)
+    else:
+        spread = 0.06 * max(levels[-1] - levels[0], 1)
+        axes.set_xlim(levels[0] - spread, levels[-1] + spread)
+        gaps = np.diff(levels)
+        if len(levels) > 9 or (len(gaps) and gaps.min() < 0.06 * (levels[-1] - levels[0])):
+            return  # too dense for a tick each; the locator's round numbers read better
+    axes.xaxis.set_major_locator(FixedLocator(levels))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: axis.text(v)))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def dress_y(axes: Axes, log: bool, empty: bool) -> None:
+    """Scale and ticks of the y axis; linear ones start at zero."""
+    if empty:
+        axes.set_ylim(0, 1)
+        axes.set_yticks([])
+        axes.text(0.5, 0.55, "no value", transform=axes.transAxes, ha="center", color=style.FAINT, fontsize=style.SMALL)
+        return
+    if log:
+        axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high / low < 30:
+            axes.yaxis.set_major_locator(FixedLocator(_round_steps(low, high)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="y", nbins=5)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, axes.get_ylim()[1])))
+
+
+def _round_steps(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten between two numbers: ticks of a short logarithmic axis."""
+    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
+    return [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+
+
+def number(v: float, largest: float) -> str:
+    """A tick's number on an axis up to ``largest``: thousands as k, millions as M, the same way for the whole axis."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if largest >= (size if letter == "M" else 1e4) and (abs(v) >= size or v == 0):
+            return f"{v / size:g}{letter}" if v else "0"
+    return f"{v:g}" if abs(v) < 1000 else f"{v:,.0f}"
+
+
+def unit_of(unit: str, values: np.ndarray) -> tuple[float, str]:
+    """Factor and unit in which values read best: seconds below a half become milliseconds or microseconds."""
+    largest = np.nanmax(values) if len(values) and not np.isnan(values).all() else np.nan
+    if unit == "s" and largest < 0.5:
+        return (1e3, "ms") if largest >= 0.5e-3 else (1e6, "µs")
+    return 1.0, unit

@@ -1,0 +1,45 @@
+"""Figures to files: SVG, PDF, PNG and the data as CSV, the same bytes for the same data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.figure import Figure
+
+from moebench.errors import StorageError
+
+_NO_DATES = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+def save(made: Figure, data: pd.DataFrame, out: Path, name: str) -> list[Path]:
+    """Write ``name``.svg, .pdf, .png (300 dpi) and .csv, each by rename.  Raises StorageError."""
+    paths = [out / f"{name}.{kind}" for kind in ("svg", "pdf", "png", "csv")]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            kind = path.suffix[1:]
+            draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+            try:
+                if kind == "csv":
+                    data.to_csv(draft, index=False, lineterminator="\n", encoding="utf-8")
+                else:
+                    # Identifiers in SVG come from a hash; the salt makes it the same in every process.
+                    with mpl.rc_context({"svg.hashsalt": f"moebench-{name}"}):
+                        made.savefig(draft, format=kind, metadata=_NO_DATES[kind])
+                    if kind == "svg":
+                        # Where DejaVu is missing, a font of the same width: labels still do not touch.
+                        text = draft.read_text(encoding="utf-8").replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+                        draft.write_text(text, encoding="utf-8")
+                os.replace(draft, path)
+            finally:
+                draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{out}: figures cannot be written ({error.strerror or error})") from None
+    return paths

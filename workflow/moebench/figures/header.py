@@ -1,0 +1,123 @@
+"""The head of a figure: title, what was measured, and legends, each line measured before it is placed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+
+from moebench.figures import draw, style
+from moebench.figures.data import Data
+
+MARGIN_PT = 4.0
+INNER_PT = style.WIDTH_IN * 72 - 2 * MARGIN_PT
+
+
+def _points(made: Figure, artist: Text | Legend) -> tuple[float, float]:
+    """Width and height of an artist, points."""
+    box = artist.get_window_extent(made.canvas.get_renderer())  # type: ignore[attr-defined]
+    return float(box.width) * 72 / made.dpi, float(box.height) * 72 / made.dpi
+
+
+def wrap(made: Any, text: str, width_pt: float, size: float) -> list[str]:
+    """Break a text into lines no wider than ``width_pt``, by measuring it."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _points(made, Text(0, 0, longer, fontsize=size, figure=made))[0] > width_pt:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+class Header:
+    """Title, caption and legends of a figure, laid out from the top; ``height_pt`` is what they need."""
+
+    def __init__(self, made: Figure, data: Data, caption: str):
+        self.figure = made
+        self.held: list[tuple[Text | Legend, float, float]] = []
+        self.height_pt = MARGIN_PT
+        number = f"Figure {data.plot.number}. " if data.plot.number else ""
+        self._text(number + data.plot.title, style.LARGE, style.INK, 3)
+        self._text(caption, style.SMALL, style.FAINT, 5)
+        hue = data.axes["hue"].label if "hue" in data.axes else ""
+        self._legends([(f"{hue}:", hue_handles(data)), ("No value:", status_handles(data))])
+        self.height_pt += 2
+
+    def place(self, total_in: float) -> None:
+        """Put everything at its place in a figure ``total_in`` inches high."""
+        for artist, x, y in self.held:
+            at = (x / 72 / style.WIDTH_IN, 1 - y / 72 / total_in)
+            artist.set_in_layout(False)
+            if isinstance(artist, Text):
+                artist.set_position(at)
+            else:
+                artist.set_bbox_to_anchor(at, transform=self.figure.transFigure)
+
+    def _text(self, text: str, size: float, colour: str, gap: float) -> None:
+        words = "\n".join(wrap(self.figure, text, INNER_PT, size))
+        artist = self.figure.text(0, 1, words, fontsize=size, color=colour, va="top", linespacing=1.25)
+        self.held.append((artist, MARGIN_PT, self.height_pt))
+        self.height_pt += _points(self.figure, artist)[1] + gap
+
+    def _legends(self, groups: list[tuple[str, list[Any]]]) -> None:
+        """Legends one after the other, each behind its name, on a new line where one does not fit."""
+        x, line_pt = MARGIN_PT, 0.0
+        for name, handles in groups:
+            if not handles:
+                continue
+            title = self.figure.text(0, 1, name, fontsize=style.SMALL, va="top")
+            title_pt, text_pt = _points(self.figure, title)
+            legend, wide, high = self._fitting(handles, INNER_PT - title_pt - 8)
+            if x > MARGIN_PT and x + title_pt + 8 + wide > INNER_PT:
+                self.height_pt += line_pt
+                x, line_pt = MARGIN_PT, 0.0
+            self.held += [(title, x, self.height_pt), (legend, x + title_pt + 6, self.height_pt - 0.5)]
+            x += title_pt + 6 + wide + 18
+            line_pt = max(line_pt, high, text_pt) + 3
+        self.height_pt += line_pt
+
+    def _fitting(self, handles: list[Any], width_pt: float) -> tuple[Legend, float, float]:
+        """A legend with as many columns as the width takes."""
+        for across in range(len(handles), 0, -1):
+            legend = self.figure.legend(handles=handles, ncols=across, loc="upper left", borderaxespad=0, borderpad=0,
+                                        columnspacing=1.2, handletextpad=0.5, handlelength=1.8, labelspacing=0.3)  # fmt: skip
+            wide, high = _points(self.figure, legend)
+            if wide <= width_pt or across == 1:
+                break
+            legend.remove()
+        return legend, wide, high
+
+
+def hue_handles(data: Data) -> list[Any]:
+    """What each colour stands for."""
+    if "hue" not in data.axes:
+        return []
+    axis, handles = data.axes["hue"], []
+    for i, (level, colour) in enumerate(zip(axis.levels, draw.colours(data), strict=True)):
+        if data.plot.kind == "bars":
+            handles.append(Patch(facecolor=colour, label=axis.text(level)))
+        else:
+            marker = style.MARKERS[i % len(style.MARKERS)]
+            handles.append(Line2D([], [], color=colour, marker=marker, markeredgewidth=0, label=axis.text(level)))
+    return handles
+
+
+def status_handles(data: Data) -> list[Any]:
+    """What each mark of a cell without a value stands for."""
+    seen = set(data.rows["status"]) - {"ok"}
+    handles: list[Any] = []
+    for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
+        words, marker, hatch = style.status_style(status)
+        if data.plot.kind == "bars":
+            edge = "-" if hatch else ":"
+            handles.append(Patch(facecolor="white", edgecolor=style.FAINT, hatch=hatch, linestyle=edge, label=words))
+        else:
+            handles.append(Line2D([], [], color=style.FAINT, linestyle="none", marker=marker, markersize=5, markeredgewidth=1.1,
+                                  markerfacecolor="none", label=words))  # fmt: skip
+    return handles

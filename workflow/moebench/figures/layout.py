@@ -1,0 +1,150 @@
+"""A whole figure: title, caption, legends and a grid of panels, sized so that nothing overlaps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedFormatter
+
+from moebench import columns
+from moebench.figures import draw, style
+from moebench.figures.data import Data
+from moebench.figures.header import Header, wrap
+
+MOST_ACROSS = 4
+X_LABEL_PT = 12.0
+
+Place = tuple[str, Any, Any]
+"""What one panel shows: metric, level of the row, level of the panel."""
+
+
+def grid(data: Data) -> list[list[Place]]:
+    """Places row by row: a row per metric or row level; a long single row is wrapped."""
+    panels, rows = data.levels("panel"), data.levels("row")
+    lines = [[(y, row, panel) for panel in panels] for y in data.plot.y for row in rows]
+    if len(lines) == 1 and len(panels) > MOST_ACROSS:
+        across = math.ceil(len(panels) / math.ceil(len(panels) / MOST_ACROSS))
+        return [lines[0][i : i + across] for i in range(0, len(panels), across)]
+    return lines
+
+
+def figure(data: Data, caption: str) -> Figure:
+    """Draw a figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
+    made = Figure(figsize=(style.WIDTH_IN, 3))
+    FigureCanvasAgg(made)
+    places = grid(data)
+    header = Header(made, data, caption)
+    panel_in = 1.75 if data.plot.kind == "lines" else 1.6 if len(places) < 3 else 1.35
+    total = header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72
+    made.set_size_inches(style.WIDTH_IN, total)
+    header.place(total)
+    top, bottom = header.height_pt / 72 / total, X_LABEL_PT / 72 / total
+    made.set_layout_engine("constrained", rect=(0.005, bottom, 0.99, 1 - top - bottom), w_pad=0.03, h_pad=0.03,
+                           wspace=0.02, hspace=0.03)  # fmt: skip
+    apart = len(data.plot.y) > 1 or bool(data.plot.row)
+    grid_axes = made.subplots(len(places), max(map(len, places)), squeeze=False, sharex="all", sharey="row" if apart else "all")
+    _fill(made, data, places, grid_axes, apart)
+    made.align_ylabels(grid_axes[:, 0])
+    _settle(made, grid_axes)
+    _label_x(made, grid_axes, data.axes["x"].label, total)
+    return made
+
+
+def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.ndarray, apart: bool) -> None:
+    """Draw every panel; panels of one line share their y axis when ``apart``, else all do."""
+    units = {y: draw.unit_of(columns.COLUMNS[y].unit, data.rows[y].to_numpy(dtype=float)) for y in data.plot.y}
+    lines = []
+    for line, across in enumerate(places):
+        lines.append([])
+        for column, axes in enumerate(grid_axes[line]):
+            if column >= len(across):
+                axes.set_axis_off()
+                continue
+            y, row, panel = across[column]
+            lines[-1].append(draw.Panel(axes, data.at(row=row, panel=panel), y, units[y][0]))
+            _title(axes, data, across[column], first_line=line == 0 or not apart, last=column == len(across) - 1)
+            if column == 0:
+                heading, unit = columns.COLUMNS[y].heading, units[y][1]
+                axes.set_ylabel("\n".join(wrap(made, f"{heading} ({unit})", 88, style.NORMAL)))
+            below = line + 1 < len(places) and column < len(places[line + 1])
+            axes.tick_params(axis="x", labelbottom=not below)
+    for group in lines if apart else [[panel for panel_line in lines for panel in panel_line]]:
+        _draw(data, group)
+
+
+def _title(axes: Axes, data: Data, place: Place, first_line: bool, last: bool) -> None:
+    """Name a panel: its level above, its row's level at the right end of the line."""
+    _, row, panel = place
+    if "panel" in data.axes and first_line:
+        axes.set_title(data.axes["panel"].panel_title(panel), pad=4)
+    if "row" in data.axes and last:
+        text = "\n".join(wrap(axes.figure, data.axes["row"].panel_title(row), 100, style.NORMAL))
+        axes.annotate(text, (1, 0.5), (5, 0), xycoords="axes fraction", textcoords="offset points", rotation=270, va="center",
+                      ha="left", fontsize=style.NORMAL)  # fmt: skip
+
+
+def _draw(data: Data, panels: list[draw.Panel]) -> None:
+    """Draw panels with one y axis: values first, then limits, then the band of failure marks below them."""
+    kind = data.plot.kind
+    rows = pd.concat([p.rows for p in panels])
+    empty = not draw.has_value(rows, panels[0].y).any()
+    log = data.plot.log_y and not empty
+    stacked = max(draw.marks_stacked(p.rows, p.y) for p in panels) if kind == "lines" else 0
+    height_pt = panels[0].axes.get_window_extent().height * 72 / panels[0].axes.figure.dpi
+    share = min(0.45, stacked * draw.MARK_PT / height_pt)
+    paint = draw.lines if kind == "lines" else draw.bars
+    for panel in panels:
+        draw.dress_x(panel.axes, data.axes["x"], kind, data.plot.log_x)
+        paint(data, panel, share)
+    for panel in panels:
+        draw.dress_y(panel.axes, log, empty)
+    if share:
+        draw.make_band([p.axes for p in panels], share, log)
+
+
+def _label_x(made: Figure, grid_axes: np.ndarray, label: str, total_in: float) -> None:
+    """One label for all columns, centred under the panels, in the strip kept free for it."""
+    shown = [a.get_position() for a in grid_axes.flat if a.axison]
+    middle = (min(b.x0 for b in shown) + max(b.x1 for b in shown)) / 2
+    text = made.text(middle, 3 / 72 / total_in, label, ha="center", va="bottom", fontsize=style.NORMAL)
+    text.set_in_layout(False)
+
+
+def _settle(made: Figure, grid_axes: np.ndarray) -> None:
+    """Lay out; where tick labels would collide, break them at hyphens and spaces, then slant them."""
+    made.draw_without_rendering()
+    shown = [a for a in grid_axes.flat if a.axison]
+    if not any(_collide(a) for a in shown):
+        return
+    for axes in shown:
+        if isinstance(axes.xaxis.get_major_formatter(), FixedFormatter):
+            axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
+    made.draw_without_rendering()
+    if any(_collide(a) for a in shown):
+        for axes in shown:
+            axes.tick_params(axis="x", labelrotation=40)
+            for text in axes.get_xticklabels():
+                text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
+        made.draw_without_rendering()
+
+
+def _broken(text: str) -> str:
+    """A long name in two lines, broken nearest its middle."""
+    cuts = [i + (c != " ") for i, c in enumerate(text) if c in " -" and 2 < i < len(text) - 2]
+    if "\n" in text or not cuts:
+        return text
+    at = min(cuts, key=lambda i: abs(i - len(text) / 2))
+    return f"{text[:at].rstrip()}\n{text[at:].lstrip()}"
+
+
+def _collide(axes: Axes) -> bool:
+    """Whether neighbouring tick labels of x touch."""
+    boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text() and t.get_visible()]
+    boxes.sort(key=lambda b: b.x0)
+    return any(b.x0 < a.x1 + 2 for a, b in zip(boxes, boxes[1:], strict=False))

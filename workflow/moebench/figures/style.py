@@ -1,0 +1,86 @@
+"""How figures look: sizes for a paper, palettes that survive colour blindness and grey print, marks of failures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import seaborn as sns
+
+WIDTH_IN = 7.0
+SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0
+INK, FAINT, GRID, BAND = "#1a1a1a", "#595959", "#dddddd", "#f2f2f2"
+
+RC: dict[str, Any] = {
+    **sns.axes_style("ticks"),
+    "font.family": ["DejaVu Sans"],
+    "font.size": NORMAL,
+    "axes.labelsize": NORMAL,
+    "axes.titlesize": NORMAL,
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "legend.fontsize": SMALL,
+    "legend.title_fontsize": SMALL,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "xtick.minor.size": 0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4.0,
+    "hatch.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # text stays text: searchable, read aloud; the report embeds the font
+    "pdf.fonttype": 42,
+    "savefig.dpi": 300,
+}
+
+# Okabe and Ito's colours (jfly.uni-koeln.de/color), the yellow left out: too pale for thin lines on white.
+CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+# status -> words, marker on lines, hatch on bars
+STATUSES: dict[str, tuple[str, str, str]] = {
+    "oom_weights": ("out of memory: weights", "x", "/////"),
+    "oom_kv": ("out of memory: KV cache", "+", "\\\\\\\\"),
+    "oom_activation": ("out of memory: activations", "1", "xxxx"),
+    "infeasible": ("predicted not to fit, not run", "2", "-----"),
+    "unsupported": ("not supported by the engine", "3", "|||||"),
+    "invalid": ("failed a sanity check", "4", "++++"),
+    "timeout": ("timeout", "$t$", "...."),
+    "crashed": ("engine crashed", "*", "ooo"),
+    "node_fault": ("node fault", "$n$", "OO"),
+    "damaged": ("record damaged", "$d$", "/././"),
+    "not measured": ("not measured", "o", ""),
+}
+
+
+def status_style(status: str) -> tuple[str, str, str]:
+    """Words, marker and hatch of a status; one that is not known yet still shows."""
+    return STATUSES.get(status, (status.replace("_", " "), "x", "////"))
+
+
+def palette(count: int, ordered: bool) -> list[Any]:
+    """Colours of ``count`` series: sequential when they are ordered numbers, else categorical.
+
+    The sequential one leaves out its palest part, which vanishes on paper.
+    """
+    if ordered and count > 1:
+        return [tuple(c) for c in sns.color_palette("viridis_r", as_cmap=True)([0.12 + 0.88 * i / (count - 1) for i in range(count)])]
+    if count <= len(CATEGORIES):
+        return list(CATEGORIES[:count])
+    return list(sns.husl_palette(count, s=0.8, l=0.5))

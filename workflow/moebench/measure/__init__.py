@@ -1,0 +1,1 @@
+"""The measurement side: standard library only, so that it runs in any engine's environment."""

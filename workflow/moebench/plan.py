@@ -1,0 +1,382 @@
+"""The plan: a study's grids to cells, engine configurations and jobs.  Pure: reads configuration, writes nothing.
+
+Cells are identified by content.  A cell that two experiments ask for is one cell, measured once; a change that can
+change a number changes the identifier, so that a stale record is never taken for a new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+
+from moebench.config import (
+    Config,
+    EngineKnobs,
+    Experiment,
+    Hardware,
+    ModelSpec,
+    Protocol,
+    Study,
+    WorkloadKnobs,
+    explain,
+)
+from moebench.errors import ConfigError
+from moebench.grid import Row, expand, known_knob
+from moebench.modellock import ModelLock
+from moebench.plan_file import SCHEMA
+from moebench.predict import predict
+from moebench.registry import reshaped
+
+RECIPE_VERSION = 1
+"""Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
+PROTOCOL_VERSION = 1
+"""Raised whenever the way of measuring changes so that old and new numbers must not meet."""
+
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def canonical(data: Any) -> str:
+    """JSON with sorted keys and no spaces: the text that is hashed."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(data: Any, length: int = 6) -> str:
+    """First hexadecimal digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:length]
+
+
+# ------------------------------------------------------------------------------------------- weights
+
+
+def recipe_revision(architecture: dict[str, Any], seed: int) -> str:
+    """Revision of a checkpoint that the project writes: a hash of what determines it."""
+    return digest({"recipe": RECIPE_VERSION, "architecture": architecture, "seed": seed}, 12)
+
+
+def hub_folder(models: str, hub: str, revision: str) -> str:
+    """Where a hub model of a revision lies; a commit is shortened, a branch not yet pinned stays as it is."""
+    return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as one engine configuration loads it."""
+
+    spec: ModelSpec
+    architecture: dict[str, Any]
+    weights: str
+    revision: str
+    path: str
+    source: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.spec.name,
+            "title": self.spec.title,
+            "path": self.path,
+            "source": self.source,
+            "revision": self.revision,
+            "weights": self.weights,
+            "seed": self.spec.source.random_init.seed if self.spec.source.random_init else None,
+            "architecture": self.architecture,
+        }
+
+
+def resolve_model(
+    spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]
+) -> Model:
+    """Which files an engine configuration reads, and what they are.
+
+    A checkpoint the project writes is written in the shape asked for; a hub checkpoint keeps its shape, so other
+    expert counts or FFN sizes need ``weights: dummy`` (the engine fills the overridden shape itself).
+    """
+    changed = {"experts": knobs.experts, "moe_ffn_size": knobs.moe_ffn_size}
+    try:
+        shape = reshaped(spec.architecture.model_dump(), **changed)
+    except ValueError as error:
+        raise ConfigError(f"model {spec.name}: {error}") from None
+    if spec.source.random_init is not None:
+        seed = spec.source.random_init.seed
+        revision = recipe_revision(shape, seed)
+        suffix = "".join(f".{k[0] if k == 'experts' else 'f'}{v}" for k, v in changed.items() if v)
+        weights = knobs.weights or "random_init"
+        if weights == "checkpoint":
+            raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
+        return Model(spec, shape, weights, revision, f"{models}/{spec.name}{suffix}-{revision[:8]}", "random_init")
+    assert spec.source.hub is not None
+    hub = spec.source.hub
+    revision = commit(hub.hub, hub.revision) or hub.revision
+    weights = knobs.weights or "checkpoint"
+    if any(changed.values()) and weights != "dummy":
+        raise ConfigError(
+            f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
+        )
+    return Model(
+        spec, shape, weights, revision, hub_folder(models, hub.hub, revision), f"hub:{hub.hub}"
+    )
+
+
+# ----------------------------------------------------------------------------------------- identities
+
+
+def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
+    """Readable part of an engine id: the model and what differs from the knobs' defaults."""
+    parts: list[str] = [knobs.model]
+    parts += [f"e{knobs.experts}"] if knobs.experts else []
+    parts += [f"f{knobs.moe_ffn_size}"] if knobs.moe_ffn_size else []
+    parts += [_DTYPES[knobs.dtype]] if knobs.dtype != "bfloat16" else []
+    parts += [knobs.quantization.replace("_", "")] if knobs.quantization != "none" else []
+    parts += ["kvfp8"] if knobs.kv_cache_dtype == "fp8" else []
+    parts += [f"{knobs.pruning}{100 * knobs.prune_ratio:g}" + (f"-{knobs.prune_by}" if knobs.prune_by else "")] * (
+        knobs.pruning != "none"
+    )
+    parts += [f"draft-{knobs.draft_model}x{knobs.draft_tokens}"] if knobs.draft_model else []
+    parts += [f"{axis}{size}" for axis in ("tp", "pp", "dp") if (size := getattr(knobs, axis)) > 1]
+    parts += ["ep"] if knobs.ep else []
+    parts += ["unfused"] if knobs.expert_kernel == "unfused" else []
+    parts += ["defaultkernels"] if knobs.kernel_config == "default" else []
+    parts += ["nomla"] if not knobs.mla else []
+    parts += [f"k{top_k}"] if top_k else []
+    return ".".join(parts)
+
+
+def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
+    """Readable part of a cell id."""
+    text = f"b{work.batch}.i{work.input_tokens}.o{work.output_tokens}" + (f".k{work.top_k}" if work.top_k else "")
+    text += f".{work.prompts}" if work.prompts != "text" else ""
+    text += f".img{work.images}x{work.image_size}" if work.images else ""
+    return text + (".paper" if protocol.kind == "paper" else "")
+
+
+# ---------------------------------------------------------------------------------------- resolution
+
+
+@dataclass
+class _Planner:
+    config: Config
+    study: Study
+    commit: Callable[[str, str], str | None]
+    hardware: Hardware
+    models: str
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
+    _models: dict[str, tuple[str, Model]] = field(default_factory=dict)
+
+    def live_top_k(self, knobs: EngineKnobs) -> bool:
+        live = self.study.engine.live_top_k
+        return knobs.eager if live == "auto" else bool(live)
+
+    def split(self, row: Row, path: str) -> tuple[EngineKnobs, WorkloadKnobs]:
+        """Validate a row's settings over the study's defaults."""
+        merged = {**self.study.defaults, **row.settings}
+        engine = {k: v for k, v in merged.items() if k in EngineKnobs.model_fields}
+        work = {k: v for k, v in merged.items() if k in WorkloadKnobs.model_fields}
+        key = repr(sorted(engine.items()))
+        try:
+            if key not in self._knobs:
+                self._knobs[key] = EngineKnobs.model_validate(engine)
+            return self._knobs[key], WorkloadKnobs.model_validate(work)
+        except ValidationError as error:
+            cls = EngineKnobs if error.title == "EngineKnobs" else WorkloadKnobs
+            raise explain(error, cls, path) from None
+
+    def add(self, row: Row, protocol: Protocol, path: str) -> dict[str, Any]:
+        """Add the cell of a row, unless it is there; return {engine, cell, labels}."""
+        knobs, work = self.split(row, path)
+        spec = self.config.model(knobs.model, path)
+        self.check(knobs, work, spec, path)
+        experts = spec.architecture.experts
+        top_k = (work.top_k or experts.top_k) if experts else None
+        own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
+        # A knob set to the model's own value is no override: both spellings are the same cell.
+        knobs = knobs.model_copy(update={k: None for k, v in own.items() if getattr(knobs, k) == v})
+        fixed_top_k = None if self.live_top_k(knobs) else top_k
+        # At load top-k shows in the engine id only where it is not the trained one.
+        engine_id = self.engine(knobs, spec, fixed_top_k, path)
+        work = work.model_copy(update={"top_k": top_k})
+        settings = work.model_dump()
+        identity = {"engine": engine_id, "workload": settings, "protocol": protocol.model_dump()}
+        cell_id = f"{cell_slug(work, protocol)}-{digest(identity)}"
+        key = f"{engine_id}/{cell_id}"
+        if key not in self.cells:
+            self.cells[key] = {
+                "engine": engine_id,
+                "cell": cell_id,
+                "workload": settings,
+                "protocol": protocol.model_dump(),
+                "derived_from": None,
+            }
+            self.engines[engine_id]["cells"].append(cell_id)
+        return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
+        """Add an engine configuration, unless it is there; return its id."""
+        key = repr((knobs, top_k))
+        if key not in self._models:
+            try:
+                model = resolve_model(spec, knobs, self.models, self.commit)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k}
+            # The folder is where the weights lie, not what they are.
+            what = {k: v for k, v in model.as_json().items() if k not in ("path", "title")}
+            identity = {
+                "protocol_version": PROTOCOL_VERSION,
+                "hardware": self.hardware.name,
+                "engine": {"name": self.study.engine.name, "version": self.study.engine.version},
+                "config": settings,
+                "model": what,
+            }
+            own_top_k = spec.architecture.experts.top_k if spec.architecture.experts else None
+            slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
+            engine_id = f"{slug}-{digest(identity)}"
+            self._models[key] = (engine_id, model)
+            self.engines[engine_id] = {
+                "id": engine_id,
+                "config": settings,
+                "model": model.as_json(),
+                "gpus": knobs.tp * knobs.pp * knobs.dp,
+                "cells": [],
+            }
+        return self._models[key][0]
+
+    def check(self, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, path: str) -> None:
+        """Refuse what no engine could run as asked.  Raises ConfigError."""
+        experts = spec.architecture.experts
+        count = knobs.experts or (experts.count if experts else 0)
+        top_k = work.top_k or (experts.top_k if experts else 0)
+        tokens = work.input_tokens + work.output_tokens
+        limit = min(knobs.max_model_len, spec.architecture.max_positions)
+        whose = "the model's max_positions" if limit == spec.architecture.max_positions else "max_model_len"
+        problems = [
+            (experts is not None and top_k > count, f"top_k {top_k} is more than the {count} experts of {spec.name}"),
+            (experts is None and work.top_k is not None, f"top_k {work.top_k}: {spec.name} is dense, it has no experts"),
+            (tokens > limit, f"{work.input_tokens} + {work.output_tokens} tokens are more than {whose} of {limit}"
+             f" ({spec.name})"),
+            (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
+            ((knobs.pruning != "none") != (knobs.prune_ratio > 0),
+             f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither"),
+            ((knobs.draft_model is None) != (knobs.draft_tokens == 0),
+             f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither"),
+            (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {spec.name} takes none"),
+            (work.images > 0 and work.image_size is None, f"images {work.images}: image_size is missing"),
+        ]
+        for wrong, text in problems:
+            if wrong:
+                raise ConfigError(f"{path}: {text}")
+
+
+# ----------------------------------------------------------------------------------------- after grids
+
+
+def _derive(engine: dict[str, Any], cells: dict[str, dict[str, Any]]) -> None:
+    """Mark cells that a longer run of the same input gives: same workload but for the output length.
+
+    Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
+    the end depend on the length asked for.
+    """
+    if engine["config"]["draft_model"]:
+        return
+    groups: dict[str, list[str]] = {}
+    for cell_id in engine["cells"]:
+        cell = cells[f"{engine['id']}/{cell_id}"]
+        if cell["protocol"]["kind"] == "trace":
+            same = {k: v for k, v in cell["workload"].items() if k != "output_tokens"}
+            groups.setdefault(canonical([same, cell["protocol"]]), []).append(cell_id)
+    for group in groups.values():
+        longest = max(group, key=lambda c: cells[f"{engine['id']}/{c}"]["workload"]["output_tokens"])
+        for cell_id in group:
+            if cell_id != longest:
+                cells[f"{engine['id']}/{cell_id}"]["derived_from"] = longest
+
+
+def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, dict[str, Any]]:
+    """Engine configurations to jobs: one each, or packed by shape up to ``pack_minutes`` of expected time."""
+    settings = study.jobs
+    packs: list[tuple[int, float, list[str]]] = []  # GPUs, expected seconds, engines
+    open_pack: dict[tuple[int, int | None], int] = {}
+    for engine_id, engine in plan["engines"].items():
+        gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
+        shape = gpus, engine["config"]["cpu_threads"]  # what a worker process cannot change
+        last = open_pack.get(shape)
+        if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:
+            packs[last] = (gpus, packs[last][1] + seconds, [*packs[last][2], engine_id])
+        else:
+            open_pack[shape] = len(packs)
+            packs.append((gpus, seconds, [engine_id]))
+    jobs = {}
+    for gpus, seconds, engines in packs:
+        job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
+        heaviest = max((plan["engines"][e]["predicted"]["weight_bytes"] or 0) for e in engines)
+        jobs[job_id] = {
+            "engines": engines,
+            "gpus": gpus,
+            "nodes": math.ceil(gpus / hardware.devices_per_node),
+            "cpus": settings.cpus * gpus,
+            "mem_mb": max(settings.host_memory_mb * gpus, math.ceil(1.5 * heaviest / 1e6)),
+            "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
+            "expected_s": round(seconds, 1),
+            "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
+            "digest": digest([[e, sorted(plan["engines"][e]["cells"])] for e in engines], 16),
+        }
+    return jobs
+
+
+def make_plan(config: Config, study_name: str, lock: ModelLock | None = None, models: str | None = None) -> dict[str, Any]:
+    """Plan a study: the mapping of docs/data.md.
+
+    Raises ConfigError naming the file, the value and the remedy.
+    """
+    study = config.study(study_name, str(config.folder / "config.yaml"))
+    where = str(config.folder / "studies" / f"{study_name}.yaml")
+    hardware = config.hardware(study.hardware, where)
+    commit = functools.cache((lock or ModelLock(config.folder / "models.lock.yaml")).commit)
+    planner = _Planner(config, study, commit, hardware, models or config.root().models)
+    _check_defaults(study, where)
+    experiments: dict[str, Any] = {}
+    for name in study.experiments:
+        experiment: Experiment = config.experiment(name, where)
+        path = str(config.folder / "experiments" / f"{name}.yaml")
+        protocol = experiment.protocol or study.protocol
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for row in expand(experiment, study.scale, path):
+            placed = planner.add(row, protocol, path)
+            rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
+        experiments[name] = experiment.model_dump(exclude={"grid", "protocol"}) | {"rows": list(rows.values())}
+    plan: dict[str, Any] = {
+        "schema": SCHEMA,
+        "protocol_version": PROTOCOL_VERSION,
+        "study": study.name,
+        "title": study.title,
+        "description": study.description,
+        "scale": study.scale,
+        "hardware": hardware.model_dump(),
+        "engine": study.engine.model_dump(),
+        "jobs_settings": study.jobs.model_dump(),
+        "protocol": study.protocol.model_dump(),
+        "experiments": experiments,
+        "engines": planner.engines,
+        "cells": planner.cells,
+    }
+    for engine in plan["engines"].values():
+        random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
+        _derive(engine, plan["cells"])
+        predict(engine, plan["cells"], study, hardware)
+    plan["jobs"] = _jobs(plan, study, hardware)
+    plan["digest"] = digest(plan, 16)
+    return plan
+
+
+def _check_defaults(study: Study, where: str) -> None:
+    for knob in study.defaults:
+        known_knob(knob, f"{where}: defaults")

@@ -1,0 +1,24 @@
+"""Reading a plan file (standard library only: the measurement side reads it too)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moebench.errors import ConfigError
+
+SCHEMA = 1
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read a plan file.  Raises ConfigError if it is missing, damaged or of a newer schema."""
+    try:
+        plan: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no plan yet; run `moebench plan --write {path}`, or snakemake") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not a whole plan ({error}); delete it and run snakemake again") from None
+    if plan["schema"] > SCHEMA:
+        raise ConfigError(f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench")
+    return plan

@@ -1,0 +1,86 @@
+"""English prose that every Python installation carries: prompts and tokenizer training text without a data set.
+
+The text is the language reference shipped as help topics (``pydoc_data.topics``) and the docstrings of
+the standard library's own modules.  It depends on the Python version alone, not on what is installed
+beside it; :func:`sha256` goes into the provenance of whatever used it.  Standard library only.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+# Packages that some distributions leave out or patch, so that the corpus is the same with and without them.
+_LEFT_OUT = {
+    "antigravity",
+    "distutils",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "test",
+    "this",
+    "tkinter",
+    "turtle",
+    "turtledemo",
+    "venv",
+}
+_CODE = (">>>", "::=", "|", "def ", "@", "{", "...")
+_MIN_WORDS = 12
+_MIN_LETTERS = 0.75
+
+
+def _sources() -> Iterator[Path]:
+    """Files of the standard library's public pure Python modules, in the order of their names."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in sorted(sys.stdlib_module_names - _LEFT_OUT):
+        if name.startswith("_"):
+            continue
+        if (library / f"{name}.py").is_file():
+            yield library / f"{name}.py"
+        elif (library / name / "__init__.py").is_file():
+            files = (library / name).rglob("*.py")
+            yield from sorted(f for f in files if not {"test", "tests", "__pycache__"} & set(f.parts))
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    """Docstrings of a module, its classes and functions, in the order they stand."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            text = ast.get_docstring(node, clean=True)
+            if text:
+                yield text
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Paragraphs that are sentences: no grammar productions, tables, code or headings."""
+    for block in text.replace("\r", "").split("\n\n"):
+        if block.startswith("    ") or block.count("=") > 1 or any(mark in block for mark in _CODE):
+            continue
+        words = block.split()
+        paragraph = " ".join(words)
+        letters = sum(c.isalpha() or c == " " for c in paragraph)
+        if len(words) >= _MIN_WORDS and letters >= _MIN_LETTERS * len(paragraph):
+            yield paragraph
+
+
+@functools.cache
+def corpus() -> str:
+    """The whole text: paragraphs separated by blank lines, each once, always in the same order."""
+    topics = importlib.import_module("pydoc_data.topics").topics
+    texts = [topics[name] for name in sorted(topics)]
+    for path in _sources():
+        texts += _docstrings(path.read_text(encoding="utf-8"))
+    return "\n\n".join(dict.fromkeys(p for text in texts for p in _paragraphs(text)))
+
+
+@functools.cache
+def sha256() -> str:
+    """SHA-256 of :func:`corpus`, for provenance."""
+    return hashlib.sha256(corpus().encode("utf-8")).hexdigest()

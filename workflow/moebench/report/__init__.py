@@ -1,0 +1,127 @@
+"""The report: one self-contained HTML page of a study, made from its plan, tables and figures."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+import pandas as pd
+import pyarrow as pa
+import seaborn as sns
+
+import moebench
+from moebench import columns, stats, tables
+from moebench.errors import StorageError
+from moebench.figures import caption, plots
+from moebench.measure.records import write_atomic
+from moebench.plan_file import read_plan
+from moebench.report import content, svg
+
+_HERE = Path(__file__).parent
+
+
+def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
+    """Write the report of a study to the file ``out`` and return it.
+
+    Links to records, figures and tables are relative to ``out``.  ``results`` is the folder above the tables' (default:
+    two above ``tables_dir``).  The same inputs give the same bytes.  Raises ConfigError without a plan, StorageError
+    without tables or figures, or if the page cannot be written.
+    """
+    plan = read_plan(plan_path)
+    results = results or tables_dir.resolve().parents[1]
+    links = {
+        "records": _relative(results / "cells", out),
+        "figures": _relative(figures_dir, out),
+        "tables": _relative(tables_dir, out),
+        "plan": _relative(plan_path, out),
+    }
+    page = render(plan, tables_dir, figures_dir, links)
+    write_atomic(out, page.encode("utf-8"))
+    return out
+
+
+def _relative(path: Path, page: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix()
+
+
+def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]) -> str:
+    """The page as text."""
+    frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
+    failed = tables.read(tables_dir, "failures")
+    _refuse_other_plan(plan, frame, tables_dir)
+    experiments = [_experiment(plan, frame, name, figures_dir, links) for name in plan["experiments"]]
+    drawn = [f.svg for e in experiments for f in e["figures"]]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
+    repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
+    text = environment.get_template("page.html.j2").render(
+        plan=plan,
+        links=links,
+        what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
+        counts=content.counts(frame),
+        total=len(plan["cells"]),
+        experiments=experiments,
+        failures=content.failures(failed, titles, links["records"]),
+        not_run=_not_run(frame),
+        metrics=columns.METRICS,
+        columns=columns.COLUMNS,
+        repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
+        unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
+        provenance=content.provenance(measured),
+        weights=content.weights(measured),
+        made_with=_made_with(),
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        font=svg.font(svg.characters(drawn)) if drawn else "",
+    )
+    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text))
+
+
+def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
+    """Tables of an older plan would put numbers under the wrong questions."""
+    asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
+    if asked != set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True)):
+        raise StorageError(f"{folder}: the tables are of another plan than that of {plan['study']}; run `moebench collect` again")
+
+
+def _experiment(plan: dict[str, Any], frame: pd.DataFrame, name: str, figures_dir: Path, links: dict[str, str]) -> dict[str, Any]:
+    rows = frame[frame["experiment"] == name].reset_index(drop=True)
+    asked, shown = plan["experiments"][name], plots(plan, name)
+    made = [
+        content.figure(plan, rows, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}") for plot in shown
+    ]
+    return {
+        "name": name,
+        "title": asked["title"],
+        "question": asked["question"],
+        "paper": asked.get("paper") or "",
+        "assumptions": asked.get("assumptions") or [],
+        "claims": asked.get("claims") or [],
+        "figures": made,
+        "cells": content.cell_table(rows, shown, links["records"]),
+        "counts": content.counts(rows),
+    }
+
+
+def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Experiments with cells that have no record: how many, of how many, which."""
+    found = []
+    for name, rows in frame.groupby("experiment", sort=False):
+        cells = rows.drop_duplicates(["engine", "cell"])
+        missing = cells[cells["status"] == tables.tablerows.NOT_MEASURED]
+        if len(missing):
+            names = (missing["engine"] + "/" + missing["cell"]).tolist()
+            shown = names[: content.MOST_ROWS]
+            found.append({"name": name, "of": len(cells), "count": len(names), "cells": shown})
+    return found
+
+
+def _made_with() -> str:
+    versions = {"moebench": moebench.__version__, "matplotlib": mpl.__version__, "seaborn": sns.__version__,
+                "pandas": pd.__version__, "pyarrow": pa.__version__}  # fmt: skip
+    return ", ".join(f"{name} {version}" for name, version in versions.items())

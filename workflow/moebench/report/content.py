@@ -1,0 +1,206 @@
+"""What the report says: tables joined and put into words.  No HTML here."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moebench import columns
+from moebench.config import Plot
+from moebench.figures import data as figure_data
+from moebench.figures import plots, style
+from moebench.figures.caption import caption
+from moebench.report import svg
+from moebench.tablerows import DAMAGED, NOT_MEASURED
+
+Json = Mapping[str, Any]
+MOST_ROWS = 400
+"""Rows of a table in the page; the CSV beside it has them all."""
+
+PREFERRED = ("e2e_s", "throughput_total_tokens_per_s")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page shows it."""
+
+    plot: Plot
+    svg: str
+    csv: str
+    files: dict[str, str]
+    caption: str
+
+
+def figure(plan: Json, frame: pd.DataFrame, plot: Plot, folder: Path, href: str, where: str) -> Figure:
+    """Read a figure's files.  Raises StorageError if one is missing."""
+    placed = figure_data.place(plot, frame, where)
+    said = caption(plan, placed.rows)
+    text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", described(placed, said))
+    csv = base64.b64encode((folder / f"{plot.id}.csv").read_bytes()).decode("ascii")
+    return Figure(plot, text, csv, {kind: f"{href}/{plot.id}.{kind}" for kind in ("svg", "pdf", "png")}, said)
+
+
+def described(placed: figure_data.Data, said: str) -> str:
+    """A figure in words, for those who cannot see it; the numbers are in the table below it."""
+    metrics = " and ".join(columns.COLUMNS[y].axis for y in placed.plot.y)
+    kind = {"lines": "Lines", "bars": "Bars"}[placed.plot.kind]
+    text = f"{kind} of {metrics} over {placed.axes['x'].label}"
+    for role, words in (("hue", "one colour for each"), ("panel", "one panel for each"), ("row", "one row of panels for each")):
+        if role in placed.axes:
+            axis = placed.axes[role]
+            text += f"; {words} {axis.label}: {', '.join(axis.text(v) for v in axis.levels)}"
+    return f"{text}. {said}"
+
+
+# ----------------------------------------------------------------------------------------- numbers
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """A number with four significant digits, thousands separated; an empty string for none."""
+    if value is None or pd.isna(value):
+        return ""
+    value = float(value)
+    if value == 0:
+        return "0"
+    places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:,.0f}" if places == 0 else f"{value:,.{places}f}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
+
+
+def quantity(value: Any, unit: str) -> str:
+    """A number with its unit; bytes in GB or MB."""
+    if value is None or pd.isna(value):
+        return "unknown"
+    if unit == "bytes":
+        size, word = (1e9, "GB") if value >= 1e9 else (1e6, "MB")
+        return f"{number(value / size, 3)} {word}"
+    return f"{number(value)} {unit}".strip()
+
+
+def with_interval(row: Any, name: str) -> str:
+    """Median and, where there is one, its interval."""
+    middle, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    if pd.isna(middle):
+        return ""
+    return number(middle) if pd.isna(low) or low == high else f"{number(middle)} ({number(low)} to {number(high)})"
+
+
+# ------------------------------------------------------------------------------------------ tables
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """The cells of an experiment: heads, and per row the link, the texts and the status."""
+
+    heads: list[str]
+    rows: list[dict[str, Any]]
+    left_out: int
+
+
+def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> CellTable:
+    """The table under an experiment's figures: its axes, status, and the metrics that its figures show."""
+    metrics = list(dict.fromkeys(y for plot in shown for y in plot.y)) or list(PREFERRED)
+    labels = [json.loads(text) for text in frame["labels"]]
+    axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))
+    heads = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status", *(columns.COLUMNS[m].axis for m in metrics), "Record"]
+    rows = []
+    for label, (_, row) in zip(labels[:MOST_ROWS], frame.head(MOST_ROWS).iterrows(), strict=True):
+        rows.append({
+            "texts": [row["model_title"], *(_plain(label.get(axis)) for axis in axes)],
+            "status": row["status"],
+            "words": status_words(row["status"]),
+            "notes": [w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)],
+            "values": [with_interval(row, m) for m in metrics],
+            "name": f"{row['engine']}/{row['cell']}",
+            "href": record_link(row, records),
+        })  # fmt: skip
+    return CellTable(heads, rows, max(0, len(frame) - MOST_ROWS))
+
+
+def _true(value: Any) -> bool:
+    return not pd.isna(value) and bool(value)
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def record_link(row: Any, records: str) -> str | None:
+    """Link from the page to a cell's record; None where there is none."""
+    return None if row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
+
+
+def status_words(status: str) -> str:
+    """A status in words."""
+    return "measured" if status == "ok" else style.status_style(status)[0]
+
+
+def counts(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """Status, its words and how many distinct cells have it; measured first, not measured last."""
+    distinct = frame.drop_duplicates(["engine", "cell"])["status"].value_counts()
+    order = ["ok", *style.STATUSES, *sorted(set(distinct.index) - set(style.STATUSES) - {"ok"})]
+    return [(s, status_words(s), int(distinct[s])) for s in order if s in distinct.index]
+
+
+def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> list[dict[str, Any]]:
+    """Failed cells with reason, evidence, predicted memory and the command that runs each again."""
+    rows = []
+    for _, row in failed.iterrows():
+        memory, fits = quantity(row["predicted_bytes_per_gpu"], "bytes"), row["predicted_fits"]
+        rows.append({
+            "name": f"{row['engine']}/{row['cell']}",
+            "model": titles.get(row["engine"], row["engine"]),
+            "href": record_link(row, records),
+            "status": row["status"],
+            "words": status_words(row["status"]),
+            "reason": "" if pd.isna(row["reason"]) else row["reason"],
+            "evidence": "" if pd.isna(row["evidence"]) else row["evidence"],
+            "memory": memory if pd.isna(fits) or memory == "unknown" else f"{memory}, {'fits' if fits else 'does not fit'}",
+            "rerun": row["rerun"],
+        })  # fmt: skip
+    return rows
+
+
+def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """Where the numbers come from: each fact with its values (how many cells have each, if they differ)."""
+    facts = ["host", "device_name", "engine_name", "engine_version", "git_commit", "lock_sha256", "prompt_corpus_sha256",
+             "versions", "slurm_job_id"]  # fmt: skip
+    found = []
+    for name in facts:
+        values = measured[name].dropna()
+        if name == "git_commit":
+            dirty = measured.loc[values.index, "git_dirty"].fillna(False).astype(bool)
+            values = values.where(~dirty, values + " with uncommitted changes")
+        tally = values.value_counts(sort=False)
+        many = len(tally) > 1
+        texts = [f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()]
+        found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
+    started = measured["started_at"].dropna()
+    if len(started):
+        found.append(("Measured (UTC)", [f"{started.min()[:19]} to {started.max()[:19]}"]))
+    return found
+
+
+def _versions(text: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in json.loads(text).items())
+
+
+def _short_list(texts: list[str], most: int = 12) -> list[str]:
+    return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
+
+
+def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
+    """Models with kind and revision of their weights."""
+    kinds = measured[["model_title", "weights", "revision"]].drop_duplicates().sort_values(["model_title", "revision"])
+    return [{str(k): str(v) for k, v in row.items()} for row in kinds.head(MOST_ROWS).to_dict("records")]
+
+
+def failed_now(failed: pd.DataFrame) -> list[str]:
+    """Statuses that say the record, not the cell, is at fault."""
+    return sorted(set(failed["status"]) & {DAMAGED})

@@ -1,0 +1,88 @@
+"""Staging: every model of a study into the models folder, on a machine with internet, before any job runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from moebench import staged
+from moebench.config import Config
+from moebench.errors import StageError
+from moebench.modellock import ModelLock
+from moebench.plan import hub_folder, make_plan
+
+
+def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The distinct models of a plan by folder; ``whole`` is False where only dummy weights are asked of it."""
+    found: dict[str, dict[str, Any]] = {}
+    for engine in plan["engines"].values():
+        model = engine["model"]
+        entry = found.setdefault(model["path"], {**model, "whole": False})
+        entry["whole"] |= model["weights"] != "dummy"
+    return found
+
+
+def stage_study(config: Config, study: str, update: bool = False, full: bool = False, only_check: bool = False) -> int:
+    """Stage every model of a study; return 0 when all are whole.
+
+    Raises StageError for the first hub model that cannot be had.
+    """
+    lock_file = config.folder / "models.lock.yaml"
+    models = models_of(make_plan(config, study))
+    problems = {path: staged.check(Path(path), full=full) for path in models}
+    if only_check:
+        for path, found in problems.items():
+            print(f"{path}: {found[0] if found else 'whole'}")
+        return int(any(problems.values()))
+    write = [m for path, m in models.items() if m["source"] == "random_init" and problems[path]]
+    if write:
+        _write_checkpoints(config, study, write)
+    fetch = [m for path, m in models.items() if m["source"] != "random_init" and (problems[path] or update)]
+    for model in fetch:
+        _fetch(config, model, lock_file, update, full)
+    print(f"study {study}: {len(models)} models staged ({len(write)} written, {len(fetch)} fetched, "
+          f"{len(models) - len(write) - len(fetch)} already there)")
+    return 0
+
+
+def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]]) -> None:
+    """Write random checkpoints in the engine's environment (torch and transformers live there)."""
+    environment = config.study(study).engine.environment
+    python = Path(config.root().environments) / environment / "bin" / "python"
+    if not python.exists():
+        raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {environment}`")
+    specs = [
+        {"architecture": m["architecture"], "seed": m["seed"], "out": m["path"], "source": m["source"],
+         "revision": m["revision"]}
+        for m in models
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(specs, file)
+        file.flush()
+        done = subprocess.run([str(python), "-m", "moebench.checkpoints", file.name], stdout=sys.stderr)
+    if done.returncode:
+        raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")
+
+
+def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool, full: bool) -> None:
+    """Fetch one hub model; dummy weights need its small files only."""
+    from moebench.hub import stage_hub
+    from moebench.hubprogress import Progress
+
+    source = config.model(model["name"]).source.hub
+    assert source is not None
+    if not model["whole"]:
+        source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
+    models = config.root().models
+    done = stage_hub(source, lambda commit: Path(hub_folder(models, source.hub, commit)), ModelLock(lock_file),
+                     Progress(sys.stderr), update=update, full=full)
+    # The plan made before pinning names the branch; a link there lets the rule that asked for it find it.
+    named = Path(hub_folder(models, source.hub, source.revision))
+    if named != done.folder:
+        if named.is_symlink():
+            named.unlink()
+        named.symlink_to(done.folder.name)

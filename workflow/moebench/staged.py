@@ -1,0 +1,86 @@
+"""A staged model: a folder and the manifest that says it is whole (docs/data.md).  Standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "moebench-stage.json"
+SCHEMA = 1
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of the folder that belong to the model: hidden ones (a downloader's cache) do not."""
+    files = (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def write_manifest(folder: Path, source: str, revision: str) -> dict[str, Any]:
+    """Write the manifest of every file now in ``folder``, by atomic rename; return it.
+
+    Call it last: a folder without a manifest is not staged whole.
+    """
+    folder = Path(folder)
+    manifest = {
+        "schema": SCHEMA,
+        "source": source,
+        "revision": revision,
+        "files": {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            for path in _files(folder)
+        },
+    }
+    temporary = folder / f".{MANIFEST}.{os.getpid()}"
+    temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(folder / MANIFEST)
+    return manifest
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where there is none.
+
+    Raises ValueError, naming the file and the remedy, if it is not a manifest that this version reads.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is whole
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path}: not a manifest; delete the folder and stage it again") from None
+    if manifest.get("schema") != SCHEMA:
+        raise ValueError(f"{path}: manifest of schema {manifest.get('schema')!r}, this version reads {SCHEMA}")
+    return manifest
+
+
+def check(folder: Path, full: bool = False) -> list[str]:
+    """What is wrong with a staged folder, a sentence each; empty when it is whole.
+
+    Names and sizes are compared; ``full`` reads every byte and compares SHA-256 too.
+    """
+    folder = Path(folder)
+    try:
+        manifest = read_manifest(folder)
+    except ValueError as error:
+        return [str(error)]
+    if manifest is None:
+        return [f"{folder}: no {MANIFEST}, so it is not staged whole"]
+    problems = []
+    for name, expected in sorted(manifest["files"].items()):
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{path}: missing")
+        elif (size := path.stat().st_size) != expected["bytes"]:
+            problems.append(f"{path}: {size} bytes instead of {expected['bytes']}")
+        elif full and _sha256(path) != expected["sha256"]:
+            problems.append(f"{path}: its SHA-256 is not the one it was staged with")
+    return problems

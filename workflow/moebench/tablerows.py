@@ -1,0 +1,236 @@
+"""Records and plans to rows of the tables.  Plain Python and Arrow: this runs once per cell, 100,000 times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from moebench import columns, stats
+from moebench.config import KNOBS
+from moebench.measure import records
+
+Row = dict[str, Any]
+
+DAMAGED = "damaged"
+NOT_MEASURED = "not measured"
+"""Status of a planned cell without a record; in no table, given where the plan is joined with measurements."""
+
+_SUMMARISED = [c.name for m in columns.METRICS for c in columns.COLUMNS.values()
+               if c.name in (m.name, f"{m.name}_low", f"{m.name}_high")]  # fmt: skip
+_STATISTICS = {*_SUMMARISED, "e2e_s_cv", "unstable", "n_repeats"}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A share of the cells for one worker, with what only the plan and the manifests know."""
+
+    study: str
+    results: Path
+    rerun: str
+    """The command that measures a cell again, with ``{engine}`` and ``{cell}``."""
+    cells: list[tuple[str, str]]
+    titles: dict[str, str] = field(default_factory=dict)
+    drift: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Tables made from a chunk, and its cells by status."""
+
+    tables: dict[str, pa.Table]
+    counts: dict[str, int]
+
+
+# ------------------------------------------------------------------------------------------ knobs
+
+
+def knobs(config: Row, model: Row, workload: Row) -> Row:
+    """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded."""
+    experts = model["architecture"].get("experts") or {}
+    values = {name: workload[name] if name in workload else config.get(name) for name in KNOBS}
+    shape = {"experts": experts.get("count"), "moe_ffn_size": experts.get("ffn_size")}
+    return values | shape | {"weights": model["weights"]}
+
+
+def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row) -> Row:
+    """Columns that plan and measurements have in common."""
+    return knobs(config, model, workload) | {
+        "model_title": model["title"],
+        "revision": model["revision"],
+        "gpus": config["tp"] * config["pp"] * config["dp"],
+        "protocol_kind": protocol["kind"],
+        "predicted_bytes_per_gpu": predicted.get("bytes_per_gpu"),
+        "predicted_fits": predicted.get("fits"),
+    }
+
+
+# ------------------------------------------------------------------------------------------- plan
+
+
+def plan_rows(plan: Row) -> Iterator[Row]:
+    """A row per experiment and cell."""
+    jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
+    common = {
+        "study": plan["study"],
+        "hardware": plan["hardware"]["name"],
+        "engine_name": plan["engine"]["name"],
+        "engine_version": plan["engine"]["version"],
+    }
+    for name, experiment in plan["experiments"].items():
+        for row in experiment["rows"]:
+            engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
+            predicted = cell.get("predicted") or {}
+            yield (
+                shared(engine["config"], engine["model"], cell["workload"], cell["protocol"], predicted)
+                | common
+                | {
+                    "experiment": name,
+                    "engine": row["engine"],
+                    "cell": row["cell"],
+                    "job": jobs.get(row["engine"]),
+                    "labels": json.dumps(row["labels"], ensure_ascii=False),
+                    "derived_from": cell.get("derived_from"),
+                }
+            )
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+def _measurement(record: Row, chunk: Chunk) -> Row:
+    """The row of a record, but for its statistics."""
+    origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
+    distinct = [d for d in checks.get("distinct_experts") or () if d is not None]
+    preemptions, load = checks.get("preemptions"), record.get("load") or {}
+    return shared(
+        record["engine_config"], record["model"], record["workload"], record["protocol"], record.get("predicted") or {}
+    ) | {
+        "study": chunk.study,
+        "engine": engine,
+        "cell": record["cell"],
+        "status": record["status"],
+        "reason": record["reason"] or None,
+        "hardware": record["hardware"],
+        "engine_name": record["engine_version"]["name"],
+        "engine_version": record["engine_version"]["version"],
+        "derived_from": record.get("derived_from"),
+        "canary_drift": chunk.drift.get(engine),
+        "load_s": load.get("load_s"),
+        "kv_cache_tokens": load.get("kv_cache_tokens"),
+        "untuned_kernel_warning": load.get("untuned_kernel_warning"),
+        "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
+        "preemptions": None if preemptions is None else int(preemptions),
+        "attempt": record.get("attempt"),
+        "host": origin.get("host"),
+        "slurm_job_id": (origin.get("slurm") or {}).get("SLURM_JOB_ID"),
+        "device_name": origin.get("device_name"),
+        "git_commit": origin.get("git_commit"),
+        "git_dirty": origin.get("git_dirty"),
+        "lock_sha256": origin.get("lock_sha256"),
+        "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
+        "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "started_at": record.get("started_at"),
+    }
+
+
+def _failure(row: Row, record: Row, chunk: Chunk) -> Row:
+    evidence = record.get("evidence") or ()
+    return row | {
+        "evidence": evidence if isinstance(evidence, str) else "\n".join(str(line) for line in evidence),
+        "rerun": chunk.rerun.format(engine=row["engine"], cell=row["cell"]),
+    }
+
+
+def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
+    row = {"study": chunk.study, "engine": engine, "cell": cell, "model_title": chunk.titles.get(engine)}
+    return _failure(row | {"status": DAMAGED, "reason": f"the record cannot be used: {reason}"}, {}, chunk)
+
+
+def _load(engine: str, cell: str, chunk: Chunk) -> Row | None:
+    """The record of a cell; None without one.  Raises RecordDamaged or StorageError."""
+    try:
+        record = records.load(records.cell_path(chunk.results, engine, cell))
+    except FileNotFoundError:
+        return None
+    if (record["engine"], record["cell"]) != (engine, cell):
+        raise records.RecordDamaged(f"it is the record of {record['engine']}/{record['cell']}")
+    return record
+
+
+def make(chunk: Chunk) -> Made:
+    """Read a chunk's records into measurements, samples and failures.  Raises StorageError for a newer schema."""
+    rows: list[Row] = []
+    raw: list[list[Row]] = []  # the repeats' metrics, per row
+    samples: list[Row] = []
+    failed: list[Row] = []
+    counts: dict[str, int] = {}
+    for engine, cell in chunk.cells:
+        try:
+            record = _load(engine, cell, chunk)
+            if record is None:
+                counts[NOT_MEASURED] = counts.get(NOT_MEASURED, 0) + 1
+                continue
+            row = _measurement(record, chunk)
+        except (records.RecordDamaged, KeyError, TypeError) as error:
+            # A sealed record without a field it must have was not written by us: as useless as a truncated one.
+            text = str(error) if isinstance(error, records.RecordDamaged) else f"it lacks {error}"
+            failed.append(_damaged(engine, cell, text, chunk))
+            counts[DAMAGED] = counts.get(DAMAGED, 0) + 1
+            continue
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+        rows.append(row)
+        # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
+        runs = record["repeats"] if row["status"] == "ok" else []
+        raw.append([run["metrics"] for run in runs])
+        samples += [_sample(row, number, run) for number, run in enumerate(runs)]
+        if row["status"] != "ok":
+            failed.append(_failure(row, record, chunk))
+    tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
+    return Made(tables | {"failures": table("failures", failed)}, counts)
+
+
+def _sample(row: Row, number: int, run: Row) -> Row:
+    known = {"study": row["study"], "engine": row["engine"], "cell": row["cell"], "repeat": number}
+    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | run["metrics"]
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+
+def table(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Rows to an Arrow table with the registry's columns; keys that are not columns are left out."""
+    return pa.Table.from_pylist(list(rows), schema=columns.schema(name))
+
+
+def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
+    """Measurements: the rows with median, interval and spread of their repeats, all cells at once."""
+    names = columns.METRIC_NAMES
+    out = {name: np.full(len(rows), np.nan) for name in [*_SUMMARISED, "e2e_s_cv"]}
+    repeats = np.array([len(runs) for runs in raw], dtype=int)
+    for n in sorted(set(repeats.tolist()) - {0}):
+        where = np.flatnonzero(repeats == n)
+        values = np.array([[[_number(run.get(name)) for run in raw[i]] for name in names] for i in where])
+        flat = values.reshape(-1, n)
+        middle, (low, high) = stats.median(flat), stats.median_interval(flat)
+        for end, result in (("", middle), ("_low", low), ("_high", high)):
+            for k, name in enumerate(names):
+                out[name + end][where] = result.reshape(len(where), len(names))[:, k]
+        out["e2e_s_cv"][where] = stats.cv(values[:, names.index("e2e_s")])
+    spread = out["e2e_s_cv"]
+    made: dict[str, Any] = {name: pa.array(values, from_pandas=True) for name, values in out.items()}
+    made["unstable"] = pa.array(spread > stats.UNSTABLE_CV, mask=np.isnan(spread))
+    made["n_repeats"] = pa.array(repeats, type=pa.int64())
+    schema = columns.schema("measurements")
+    plain = pa.schema([f for f in schema if f.name not in _STATISTICS])
+    known = pa.Table.from_pylist(rows, schema=plain)
+    return pa.table([made.get(f.name, known[f.name] if f.name in plain.names else None) for f in schema], schema=schema)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

@@ -1,0 +1,197 @@
+"""Tables: the records of a study's cells as Parquet, one direction, made anew each time.
+
+Reading 100,000 records is the slow part, so chunks of cells go to two processes that each return finished Arrow
+tables; nothing is ever held as one Python object per row and column.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moebench import columns, show, tablerows
+from moebench.errors import StorageError
+from moebench.measure import manifest
+from moebench.plan_file import read_plan
+
+SCHEMA = 1
+"""Version of the tables; readers accept this and older ones."""
+
+CHUNK = 1000
+WORKERS = 2
+_KEY = b"moebench_schema"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection found: planned cells by status ("not measured" for those without a record)."""
+
+    study: str
+    counts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Planned cells."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items(), key=lambda p: (-p[1], p[0])))
+        return f"{self.study}: {self.total} cells: {parts}" if parts else f"{self.study}: no cells"
+
+
+def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
+    """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``.
+
+    ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
+    without a plan, StorageError for a record of a newer schema or tables that cannot be written.
+    """
+    plan = read_plan(plan_path)
+    planned = pa.concat_tables([_empty("plan"), *(tablerows.table("plan", part) for part in _plan_parts(plan))])
+    profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
+    rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
+    chunks = list(_chunks(plan, results, rerun))
+    study = plan["study"]
+    del plan  # 100,000 cells are some hundred MB, and every worker would be started beside them
+    made = list(_work(chunks))
+    written = {name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
+               for name in ("measurements", "samples", "failures")}  # fmt: skip
+    for name, table in (written | {"plan": planned}).items():
+        write(out, name, table)
+    counts: Counter[str] = Counter()
+    for m in made:
+        counts.update(m.counts)
+    return Collected(study, dict(counts))
+
+
+def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    rows = tablerows.plan_rows(plan)
+    while part := list(itertools.islice(rows, CHUNK)):
+        yield part
+
+
+def _chunks(plan: dict[str, Any], results: Path, rerun: str) -> Iterator[tablerows.Chunk]:
+    keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
+    drift = canary_drift(plan, results)
+    for start in range(0, len(keys), CHUNK):
+        cells = keys[start : start + CHUNK]
+        engines = {engine for engine, _ in cells}
+        yield tablerows.Chunk(
+            plan["study"],
+            results,
+            rerun,
+            cells,
+            {e: plan["engines"][e]["model"]["title"] for e in engines},
+            {e: drift[e] for e in engines if e in drift},
+        )
+
+
+def _work(chunks: list[tablerows.Chunk]) -> Iterator[tablerows.Made]:
+    """Make the tables of all chunks, in order; in this process where starting others would take longer."""
+    workers = min(WORKERS, os.cpu_count() or 1)
+    if len(chunks) <= 2 or workers < 2:
+        yield from map(tablerows.make, chunks)
+        return
+    # spawn, not fork: pyarrow's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(tablerows.make, chunks)
+
+
+def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
+    """Per engine configuration: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest."""
+    drift = {}
+    for job in plan["jobs"]:
+        found = manifest.read(results, job) or {}
+        runs: dict[tuple[str, str, Any], list[float]] = {}
+        for run in found.get("canary", ()):
+            value = (run.get("metrics") or {}).get("e2e_s")
+            if value is not None:
+                runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)
+        for (engine, _, _), values in runs.items():
+            if len(values) > 1:
+                spread = (max(values) - min(values)) / sorted(values)[len(values) // 2]
+                drift[engine] = max(spread, drift.get(engine, 0.0))
+    return drift
+
+
+# ------------------------------------------------------------------------------------- read, write
+
+
+def _empty(name: str) -> pa.Table:
+    return columns.schema(name).empty_table()
+
+
+def path_of(out: Path, name: str) -> Path:
+    """Where a table lies."""
+    return out / f"{name}.parquet"
+
+
+def write(out: Path, name: str, table: pa.Table) -> None:
+    """Write a table by rename, so that a reader sees the old or the new one.  Raises StorageError."""
+    path = path_of(out, name)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    units = json.dumps({c.name: c.unit for c in columns.of_table(name) if c.unit})
+    table = table.replace_schema_metadata({_KEY: str(SCHEMA), b"moebench_table": name, b"moebench_units": units})
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            pq.write_table(table, temporary, compression="zstd")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _nullable(kind: pa.DataType) -> Any:
+    return {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get(kind)
+
+
+def read(out: Path, name: str, **where: str) -> pd.DataFrame:
+    """A table as a data frame (whole numbers and truth values nullable), with only the rows where columns equal ``where``.
+
+    Columns that an older version did not write come back empty.  Raises StorageError if the table is missing, damaged,
+    or of a newer schema.
+    """
+    path = path_of(out, name)
+    try:
+        version = int((pq.read_schema(path).metadata or {})[_KEY])
+        if version > SCHEMA:
+            raise StorageError(f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench")
+        table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such table yet; run `moebench collect`") from None
+    except (KeyError, ValueError, OSError):
+        raise StorageError(f"{path}: not a table of moebench, or damaged; run `moebench collect` again") from None
+    for field in columns.schema(name):
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.to_pandas(types_mapper=_nullable)
+
+
+def with_status(out: Path, **where: str) -> pd.DataFrame:
+    """The plan joined with measurements: a row per experiment and cell, ``status`` never empty.
+
+    Cells without a record are "not measured", those with an unusable one "damaged".
+    """
+    planned, measured, failed = read(out, "plan", **where), read(out, "measurements"), read(out, "failures")
+    key = ["engine", "cell"]
+    own = [c for c in measured.columns if c in key or c not in planned.columns]
+    joined = planned.merge(measured[own], on=key, how="left")
+    damaged = failed.loc[failed["status"] == tablerows.DAMAGED, [*key, "status", "reason"]]
+    joined = joined.merge(damaged, on=key, how="left", suffixes=("", "_damaged"))
+    for name in ("status", "reason"):
+        joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
+    joined["status"] = joined["status"].fillna(tablerows.NOT_MEASURED)
+    return joined
