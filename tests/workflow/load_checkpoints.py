@@ -1,9 +1,10 @@
 """Load checkpoints in transformers or in vLLM and print, as JSON, what they generate and how they route.
 
-    python load_checkpoints.py {transformers|vllm} PROMPTS.json FOLDER [FOLDER ...]
+    python load_checkpoints.py {transformers|vllm|count} PROMPTS.json FOLDER [FOLDER ...]
 
-Run by test_checkpoints.py in the engine's environment.  Both load the weights in float32, so that the same weights must
-give the same greedy tokens; ``PROMPTS.json`` is a list of lists of token ids.
+Run by test_checkpoints.py in the engine's environment.  Both engines load the weights in float32, so that the same
+weights must give the same greedy tokens; ``PROMPTS.json`` is a list of lists of token ids.  MLA runs in bfloat16: with
+AMX, vLLM's kernel knows no float32.  ``count`` takes config.json files and counts the parameters of their models.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("preemptions", whole, "", "Requests the engine put back for want of KV cache", _MEASURED),
         Column("attempt", whole, "", "How many times the cell was tried", _SHOWN, "Attempts"),
         Column("host", text, "", "Machine that measured the cell", _SHOWN),
-        Column("slurm_job_id", text, "", "SLURM job that measured the cell", _SHOWN),
+        Column("slurm_job_id", text, "", "SLURM job that measured the cell", _SHOWN, "SLURM job"),
         Column("device_name", text, "", "Device, as the driver names it", _MEASURED, "Device"),
         Column("git_commit", text, "", "Commit of the code that measured the cell", _MEASURED),
         Column("git_dirty", truth, "", "Tracked files differed from that commit", _MEASURED),

@@ -285,6 +285,7 @@ class Jobs(Strict):
     time_factor: float = Field(3, ge=1, description="Requested over expected run time")
     cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
     load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
+    skip_infeasible: bool = Field(False, description="Record cells predicted not to fit as infeasible instead of trying them")
     cpus: Positive = Field(8, description="CPU cores per GPU of a job")
     host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
 

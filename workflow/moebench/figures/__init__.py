@@ -11,8 +11,7 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import data, export, layout, style
-from moebench.figures.caption import caption
+from moebench.figures import caption, data, export, layout, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -32,7 +31,7 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
     for plot in plots(plan, experiment_name):
         placed = data.place(plot, frame, f"experiment {experiment_name}, figure {plot.id}")
         with mpl.rc_context(style.RC):
-            made = layout.figure(placed, caption(plan, placed.rows))
+            made = layout.figure(placed, caption.caption(plan, placed.rows))
             paths += export.save(made, data.table(placed), out_dir, plot.id)
     return paths
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from moebench import stats
 
+_ENGINES = {"vllm": "vLLM"}
 NBSP = "\N{NO-BREAK SPACE}"
 _WEIGHTS = {"checkpoint": "trained weights", "random_init": "random weights", "dummy": "dummy weights (routing means nothing)"}
 
@@ -23,13 +24,18 @@ def _few(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
+def engine(plan: Mapping[str, Any]) -> str:
+    """Name and version of the engine, as its makers write it."""
+    name = plan["engine"]["name"]
+    return f"{_ENGINES.get(name, name)} {plan['engine']['version']}"
+
+
 def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
     weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
-    engine, hardware = plan["engine"], plan["hardware"]
-    name = {"vllm": "vLLM"}.get(engine["name"], engine["name"])
-    text = f"{size}models with {weights}, {name} {engine['version']} on {hardware['title']}"
+    hardware = plan["hardware"]
+    text = f"{size}models with {weights}, {engine(plan)} on {hardware['title']}"
     devices = rows["device_name"].dropna().unique() if "device_name" in rows else ()
     text += f" ({devices[0]})" if len(devices) == 1 else ""
     prompts = _listed(sorted(rows["prompts"].dropna().unique()))

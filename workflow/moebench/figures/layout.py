@@ -52,6 +52,7 @@ def figure(data: Data, caption: str) -> Figure:
     _fill(made, data, places, grid_axes, apart)
     made.align_ylabels(grid_axes[:, 0])
     _settle(made, grid_axes)
+    _freeze(made, grid_axes)
     _label_x(made, grid_axes, data.axes["x"].label, total)
     return made
 
@@ -132,6 +133,13 @@ def _settle(made: Figure, grid_axes: np.ndarray) -> None:
             for text in axes.get_xticklabels():
                 text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
         made.draw_without_rendering()
+
+
+def _freeze(made: Figure, grid_axes: np.ndarray) -> None:
+    """Keep the layout as it is, rounded: the solver's last digits differ from run to run, and bytes must not."""
+    made.set_layout_engine("none")
+    for axes in grid_axes.flat:
+        axes.set_position([round(v, 5) for v in axes.get_position(original=True).bounds])
 
 
 def _broken(text: str) -> str:

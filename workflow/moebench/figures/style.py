@@ -61,10 +61,10 @@ STATUSES: dict[str, tuple[str, str, str]] = {
     "infeasible": ("predicted not to fit, not run", "2", "-----"),
     "unsupported": ("not supported by the engine", "3", "|||||"),
     "invalid": ("failed a sanity check", "4", "++++"),
-    "timeout": ("timeout", "$t$", "...."),
-    "crashed": ("engine crashed", "*", "ooo"),
-    "node_fault": ("node fault", "$n$", "OO"),
-    "damaged": ("record damaged", "$d$", "/././"),
+    "timeout": ("timeout", "$t$", "//"),
+    "crashed": ("engine crashed", "*", "xx"),
+    "node_fault": ("node fault", "$n$", "\\\\"),
+    "damaged": ("record damaged", "$d$", "++"),
     "not measured": ("not measured", "o", ""),
 }
 

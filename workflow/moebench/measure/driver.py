@@ -146,6 +146,7 @@ class Driver:
 
     def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
         """Measure the pending cells of one engine configuration."""
+        pending = self.skip_infeasible(engine_id, pending)
         todo = [c for c in pending if not (derive and self.derivable(engine_id, c, pending))]
         later = [c for c in pending if c not in todo]
         deaths = 0
@@ -174,6 +175,19 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later)
+
+    def skip_infeasible(self, engine_id: str, pending: list[str]) -> list[str]:
+        """Record cells that are predicted not to fit, if the study chooses so; return the others."""
+        fits = self.plan["engines"][engine_id]["predicted"]
+        if not self.settings["skip_infeasible"] or fits["fits"] is not False:
+            return pending
+        for cell_id in pending:
+            need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"]
+            reason = (f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
+                      "not tried, by choice (jobs.skip_infeasible)")
+            self.keep(engine_id, cell_id, {"status": "infeasible", "reason": reason, "started_at": records.stamp(),
+                                           "phase": "load"})
+        return []
 
     def derivable(self, engine_id: str, cell_id: str, pending: list[str]) -> bool:
         """Whether a cell's record can be cut from another one that is measured or about to be."""

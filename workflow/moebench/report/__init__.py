@@ -32,7 +32,7 @@ def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, re
     without tables or figures, or if the page cannot be written.
     """
     plan = read_plan(plan_path)
-    results = results or tables_dir.resolve().parents[1]
+    results = results or Path(os.path.abspath(tables_dir)).parents[1]
     links = {
         "records": _relative(results / "cells", out),
         "figures": _relative(figures_dir, out),
@@ -45,7 +45,8 @@ def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, re
 
 
 def _relative(path: Path, page: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix()
+    # abspath, not resolve: links follow the layout that users see, not where symbolic links lead.
+    return Path(os.path.relpath(os.path.abspath(path), Path(os.path.abspath(page)).parent)).as_posix()
 
 
 def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]) -> str:
@@ -63,6 +64,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     text = environment.get_template("page.html.j2").render(
         plan=plan,
         links=links,
+        engine=caption.engine(plan),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
         counts=content.counts(frame),
         total=len(plan["cells"]),

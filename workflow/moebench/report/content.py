@@ -18,7 +18,7 @@ from moebench.figures import data as figure_data
 from moebench.figures import plots, style
 from moebench.figures.caption import caption
 from moebench.report import svg
-from moebench.tablerows import DAMAGED, NOT_MEASURED
+from moebench.tablerows import NOT_MEASURED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400
@@ -96,9 +96,9 @@ def with_interval(row: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of an experiment: heads, and per row the link, the texts and the status."""
+    """The cells of an experiment: heads (and whether their column holds measured numbers), and per row the link, the texts and the status."""
 
-    heads: list[str]
+    heads: list[tuple[str, bool]]
     rows: list[dict[str, Any]]
     left_out: int
 
@@ -108,7 +108,8 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     metrics = list(dict.fromkeys(y for plot in shown for y in plot.y)) or list(PREFERRED)
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))
-    heads = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status", *(columns.COLUMNS[m].axis for m in metrics), "Record"]
+    plain = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status"]
+    heads = [*((h, False) for h in plain), *((columns.COLUMNS[m].axis, True) for m in metrics), ("Record", False)]
     rows = []
     for label, (_, row) in zip(labels[:MOST_ROWS], frame.head(MOST_ROWS).iterrows(), strict=True):
         rows.append({
@@ -200,7 +201,3 @@ def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
     kinds = measured[["model_title", "weights", "revision"]].drop_duplicates().sort_values(["model_title", "revision"])
     return [{str(k): str(v) for k, v in row.items()} for row in kinds.head(MOST_ROWS).to_dict("records")]
 
-
-def failed_now(failed: pd.DataFrame) -> list[str]:
-    """Statuses that say the record, not the cell, is at fault."""
-    return sorted(set(failed["status"]) & {DAMAGED})

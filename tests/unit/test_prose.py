@@ -1,0 +1,37 @@
+"""The prose corpus: the same in every process, English, enough of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from moebench import prose
+
+WORKFLOW = Path(__file__).parents[2] / "workflow"
+
+
+def test_is_the_same_in_another_process_and_order_of_hashes():
+    env = {**os.environ, "PYTHONPATH": str(WORKFLOW), "PYTHONHASHSEED": "12345"}
+    code = "from moebench import prose; print(prose.sha256())"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == prose.sha256()
+
+
+def test_is_long_enough_for_the_largest_tiny_vocabulary_and_has_no_repeats():
+    paragraphs = prose.corpus().split("\n\n")
+    assert len(prose.corpus().split()) > 100_000
+    assert len(set(paragraphs)) == len(paragraphs)
+
+
+def test_is_prose():
+    paragraphs = prose.corpus().split("\n\n")
+    assert all(len(p.split()) >= 12 for p in paragraphs)
+    assert not any(mark in prose.corpus() for mark in (">>>", "::=", "def "))
+    words = prose.corpus().lower().split()
+    assert words.count("the") / len(words) > 0.04  # of English prose every 20th word or so
+
+
+def test_does_not_depend_on_installed_packages():
+    assert not any("site-packages" in str(path) for path in prose._sources())
+    names = {path.name for path in prose._sources()}
+    assert {"argparse.py", "heapq.py"} <= names

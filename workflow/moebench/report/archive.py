@@ -1,0 +1,235 @@
+"""The archive of a study: one zip with everything the report follows from, and the way back from it to the report.
+
+Inside, the layout is that of the project (``reports/``, ``results/``, ``config/``, ``envs/``), so that the links of the
+report work when the zip is unpacked.  Before packing, tables, figures and report are made anew from the records; an
+archive whose report does not follow from its records is never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import moebench
+from moebench import figures, provenance, tables
+from moebench.errors import StorageError
+from moebench.plan_file import read_plan
+from moebench.report import build
+
+FORMAT = 1
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content has the same bytes
+_RESULTS = "results"
+_SUMS = "SHA256SUMS"
+_ABOUT = "archive.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are below the root of an archive (or of the project)."""
+
+    root: Path
+    study: str
+
+    @property
+    def plan(self) -> Path:
+        """The plan's file."""
+        return self.root / _RESULTS / "plan" / f"{self.study}.json"
+
+    @property
+    def tables(self) -> Path:
+        """The folder of tables."""
+        return self.root / _RESULTS / "tables" / self.study
+
+    @property
+    def report(self) -> Path:
+        """The folder of the report."""
+        return self.root / "reports" / self.study
+
+    def make(self) -> Path:
+        """Records to tables to figures to the report, whose file is returned."""
+        plan = read_plan(self.plan)
+        tables.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
+        for experiment in plan["experiments"]:
+            figures.render(plan, self.tables, self.report / "figures", experiment)
+        return build(self.plan, self.tables, self.report / "figures", self.report / "report.html")
+
+
+# -------------------------------------------------------------------------------------------- pack
+
+
+def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: Path, out: Path) -> Path:
+    """Pack a study into the zip file ``out`` and return it; the same study gives the same bytes.
+
+    Args:
+        plan: the plan's file.
+        results: the results folder.
+        tables_dir: the study's tables; refused if the records give other ones.
+        report: the folder of the report; refused if the tables give another one.
+        config: the configuration folder.
+
+    Raises StorageError.
+    """
+    made = read_plan(plan)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".archive-", dir=out.parent) as folder:
+            layout = Layout(Path(folder), made["study"])
+            layout.plan.parent.mkdir(parents=True)
+            shutil.copyfile(plan, layout.plan)
+            for name in ("cells", "jobs"):  # links, not copies: there may be very many records
+                (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
+            page = layout.make()
+            _refuse_stale(made, layout, page, results, tables_dir, report)
+            _write_about(layout)
+            files = dict(_files(made, layout, results, config))
+            _write_crate(made, layout, files)
+            draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+            _zip(files, draft)
+            os.replace(draft, out)
+    except OSError as error:
+        raise StorageError(f"{out}: cannot be written ({error.strerror or error})") from None
+    return out
+
+
+def _refuse_stale(plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
+    """Raise StorageError if the tables or the report at hand are not what the records give."""
+    for name in ("measurements", "failures"):
+        ours = tables.read(layout.tables, name).drop(columns="rerun", errors="ignore")
+        if not ours.equals(tables.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
+            raise StorageError(f"{tables_dir}: records changed since these tables were made; run snakemake (or `moebench "
+                               "collect`, `figures`, `report`) again")  # fmt: skip
+    there = report / "report.html"
+    usual = os.path.relpath(os.path.abspath(results), os.path.abspath(report)) == f"../../{_RESULTS}" and not results.is_absolute()
+    # With folders of other names its links differ from those in an archive, and there is nothing to compare.
+    if usual and there.exists() and there.read_bytes() != page.read_bytes():
+        raise StorageError(f"{there}: is not what the tables give (made by another version?); run `moebench report` again")
+
+
+def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
+    """Path in the archive and file, for everything but the crate and the checksums."""
+    for folder in (layout.tables, layout.report):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            yield path.relative_to(layout.root).as_posix(), path
+    yield layout.plan.relative_to(layout.root).as_posix(), layout.plan
+    yield _ABOUT, layout.root / _ABOUT
+    for key in plan["cells"]:
+        path = results / "cells" / f"{key}.json"
+        if path.is_file():
+            yield f"{_RESULTS}/cells/{key}.json", path
+    for job in plan["jobs"]:
+        path = results / "jobs" / f"{job}.json"
+        if path.is_file():
+            yield f"{_RESULTS}/jobs/{job}.json", path
+    for path in sorted(p for p in config.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        yield f"config/{path.relative_to(config).as_posix()}", path
+    for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
+        for path in sorted(provenance.ROOT.glob(pattern)):
+            yield path.relative_to(provenance.ROOT).as_posix(), path
+
+
+def _write_about(layout: Layout) -> None:
+    about = {"format": FORMAT, "study": layout.study, "moebench": moebench.__version__, **provenance.code_revision()}
+    (layout.root / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _write_crate(plan: dict[str, Any], layout: Layout, files: dict[str, Path]) -> None:
+    """Add the RO-Crate metadata and the checksums to ``files``."""
+    from moebench.report import crate
+
+    started = tables.read(layout.tables, "measurements")["started_at"].dropna()
+    day = started.max()[:10] if len(started) else "1970-01-01"  # nothing measured: no day to give
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    text = crate.metadata(plan, sizes, day, provenance.code_revision()["git_commit"])
+    files["ro-crate-metadata.json"] = layout.root / "ro-crate-metadata.json"
+    files["ro-crate-metadata.json"].write_text(text, encoding="utf-8")
+    sums = "".join(f"{_sha256(path)}  {name}\n" for name, path in sorted(files.items()))
+    files[_SUMS] = layout.root / _SUMS
+    files[_SUMS].write_text(sums, encoding="utf-8")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _zip(files: dict[str, Path], out: Path) -> None:
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
+        for name, path in sorted(files.items()):
+            entry = zipfile.ZipInfo(name, _TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            with path.open("rb") as source, packed.open(entry, "w", force_zip64=path.stat().st_size > 2**31) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+
+
+# ------------------------------------------------------------------------------------------ unpack
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A report made again from an archive."""
+
+    report: Path
+    identical: bool
+    about: dict[str, Any]
+
+    def __str__(self) -> str:
+        if self.identical:
+            return f"{self.report}: identical to the one in the archive"
+        made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
+        return (f"{self.report}: differs from the one in the archive, which {made_by} made; this is moebench "
+                f"{moebench.__version__} with perhaps other libraries (both name theirs under Provenance)")  # fmt: skip
+
+
+def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
+    """Unpack an archive into ``out_dir`` (new or empty), check it, and make tables, figures and report from its records.
+
+    Raises StorageError if it is not such an archive, or was changed.
+    """
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise StorageError(f"{out_dir}: is not empty; give another folder with --out")
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            names = packed.namelist()
+            _refuse_odd_paths(archive, names)
+            if _SUMS not in names or _ABOUT not in names:
+                raise StorageError(f"{archive}: not an archive of moebench ({_SUMS} or {_ABOUT} is missing)")
+            packed.extractall(out_dir)
+    except (zipfile.BadZipFile, FileNotFoundError) as error:
+        raise StorageError(f"{archive}: cannot be read ({error})") from None
+    except OSError as error:
+        raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
+    about: dict[str, Any] = json.loads((out_dir / _ABOUT).read_text())
+    if about["format"] > FORMAT:
+        raise StorageError(f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench")
+    _refuse_changed(archive, out_dir, names)
+    layout = Layout(out_dir, about["study"])
+    before = _sha256(layout.report / "report.html")
+    page = layout.make()
+    return Rebuilt(page, _sha256(page) == before, about)
+
+
+def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
+    for name in names:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise StorageError(f"{archive}: holds {name!r}, a path outside itself; not unpacked")
+
+
+def _refuse_changed(archive: Path, folder: Path, names: list[str]) -> None:
+    """Every file must be listed with the checksum it has."""
+    sums = dict(reversed(line.split("  ", 1)) for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines())
+    for name in names:
+        if name != _SUMS and sums.get(name) != _sha256(folder / name):
+            raise StorageError(f"{archive}: {name} does not match {_SUMS}; the archive was changed or damaged")
+    missing = sorted(set(sums) - set(names))
+    if missing:
+        raise StorageError(f"{archive}: {missing[0]} is missing; the archive was changed or damaged")
