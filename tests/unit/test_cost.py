@@ -71,7 +71,9 @@ def test_dense_tied_and_ungated_models():
 
 
 def test_experts_in_every_second_layer():
-    half = MIXTRAL.model_copy(update={"experts": MIXTRAL.experts.model_copy(update={"every": 2}), "dense_ffn_size": 100})
+    half = MIXTRAL.model_copy(
+        update={"experts": MIXTRAL.experts.model_copy(update={"every": 2}), "dense_ffn_size": 100}
+    )
     count = params.total_parameters(half)
     assert count.routed_experts == params.total_parameters(MIXTRAL).routed_experts // 2
     assert count.dense_ffn == 16 * 3 * 4096 * 100
@@ -112,7 +114,9 @@ def test_attention_weights_per_gpu():
     assert memory.attention_layer_per_gpu(LITE, 4) == 2048 * 576 + heads / 4
 
 
-@pytest.mark.parametrize("name", ["mixtral-8x7b", "deepseek-v2-lite", "qwen1.5-moe-a2.7b", "deepseek-vl2", "qwen3-0.6b"])
+@pytest.mark.parametrize(
+    "name", ["mixtral-8x7b", "deepseek-v2-lite", "qwen1.5-moe-a2.7b", "deepseek-vl2", "qwen3-0.6b"]
+)
 def test_one_gpu_holds_the_whole_model(name):
     """Counted by layer and stage it is what is counted by component (final and head norms apart)."""
     model = architecture(name)
@@ -285,7 +289,9 @@ def test_absorbed_mla_trades_operations_for_memory():
     assert roofline.attention_ops(LITE, absorbed=True) == 2 * 16 * (512 + 64 + 512)
     assert roofline.attention_ops(LITE, absorbed=False) == 2 * 16 * (192 + 128)
     assert roofline.attention_ops(MIXTRAL, absorbed=True) == roofline.attention_ops(MIXTRAL, absorbed=False)
-    assert roofline.step_s(LITE, H100, engine(), 64, 1, 2048) < roofline.step_s(LITE, H100, engine(mla=False), 64, 1, 2048)
+    assert roofline.step_s(LITE, H100, engine(), 64, 1, 2048) < roofline.step_s(
+        LITE, H100, engine(mla=False), 64, 1, 2048
+    )
 
 
 def test_cell_time_is_prefill_and_decode_steps():

@@ -102,6 +102,13 @@ def test_left_out_keys_of_deepseek_vl2_count_as_deepseeks_own_defaults():
     assert disagreements(vl2, {**text, "num_hidden_layers": 32}) == ["num_hidden_layers: registry 30, config.json 32"]
 
 
+def test_overrides_of_a_nested_model_are_seen():
+    architecture = ARCHITECTURES["deepseek-vl2-tiny"]
+    overridden = VL2_TINY | hf_overrides(architecture, 32, None, None)
+    assert disagreements(reshaped(architecture, 32), overridden) == []
+    assert disagreements(architecture, overridden) == ["n_routed_experts: registry 64, config.json 32"]
+
+
 def test_keys_left_out_without_a_known_default_are_not_compared():
     without = {k: v for k, v in DSV2_LITE.items() if k not in ("q_lora_rank", "n_shared_experts")}
     assert disagreements(ARCHITECTURES["deepseek-v2-lite"], without) == []

@@ -1,10 +1,11 @@
 """Load checkpoints in transformers or in vLLM and print, as JSON, what they generate and how they route.
 
-    python load_checkpoints.py {transformers|vllm|count} PROMPTS.json FOLDER [FOLDER ...]
+    python load_checkpoints.py {transformers|vllm} PROMPTS.json FOLDER [FOLDER ...]
+    python load_checkpoints.py count CONFIG.json [CONFIG.json ...]
 
-Run by test_checkpoints.py in the engine's environment.  Both engines load the weights in float32, so that the same
-weights must give the same greedy tokens; ``PROMPTS.json`` is a list of lists of token ids.  MLA runs in bfloat16: with
-AMX, vLLM's kernel knows no float32.  ``count`` takes config.json files and counts the parameters of their models.
+Run by test_checkpoints.py in the engine's environment.  ``PROMPTS.json`` is a list of lists of token ids.  Weights are
+loaded in float32, so that the same weights must give the same greedy tokens; only MLA runs in bfloat16 in vLLM, whose
+kernel for CPUs with AMX knows no float32.  ``count`` counts the parameters of the models that config files describe.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 OUTPUT_TOKENS = 4
+TEXT = "The scheduler routes every token to a few of its experts: naïve, but it works. 数\n\n    def f(x): pass"
 
 
 def with_transformers(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
@@ -24,11 +26,8 @@ def with_transformers(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    text = "The scheduler routes every token to a few of its experts: naïve, but it works. 数"
-    chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Hello"}], add_generation_prompt=True, tokenize=False
-    )
-    model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    chat = [{"role": "user", "content": "Hello"}]
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     tokens = []
     with torch.no_grad():
         for prompt in prompts:
@@ -37,13 +36,14 @@ def with_transformers(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
                 ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
             tokens.append(ids[0, len(prompt) :].tolist())
     return {
-        "loading": {key: sorted(map(str, value)) for key, value in info.items() if value},
+        "loading": {key: sorted(map(str, value)) for key, value in loading.items() if value},
         "parameters": sum(p.numel() for p in model.parameters()),
         "tokens": tokens,
         "vocabulary": len(tokenizer),
-        "round_trip": tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text,
-        "chat": chat,
-        "special": [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token],
+        "ids": tokenizer(TEXT, add_special_tokens=False)["input_ids"],
+        "round_trip": tokenizer.decode(tokenizer(TEXT, add_special_tokens=False)["input_ids"]),
+        "chat": tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False),
+        "special": [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id],
     }
 
 
@@ -70,9 +70,10 @@ def with_vllm(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.inputs import TokensPrompt
 
+    mla = "kv_lora_rank" in json.loads((Path(folder) / "config.json").read_text())
     llm = LLM(
         model=folder,
-        dtype=os.environ.get("DT", "float32"),
+        dtype="bfloat16" if mla else "float32",
         load_format="auto",
         enforce_eager=True,
         max_model_len=512,
@@ -96,14 +97,29 @@ def with_vllm(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     }
 
 
+def count(file: str) -> int:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    settings = json.loads(Path(file).read_text())
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    with torch.device("meta"):
+        return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+
+
 def main() -> None:
-    engine, prompts_file, *folders = sys.argv[1:]
-    prompts = json.loads(Path(prompts_file).read_text())
+    mode, *rest = sys.argv[1:]
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print goes to stderr
-    load = with_transformers if engine == "transformers" else with_vllm
-    found = {folder: load(folder, prompts) for folder in folders}
-    os.write(out, json.dumps(found).encode())
+    found: dict[str, Any]
+    if mode == "count":
+        found = {file: count(file) for file in rest}
+    else:
+        prompts = json.loads(Path(rest[0]).read_text())
+        load = with_transformers if mode == "transformers" else with_vllm
+        found = {folder: load(folder, prompts) for folder in rest[1:]}
+    with os.fdopen(out, "w") as file:
+        json.dump(found, file)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def recipe(architecture: Mapping[str, Any], seed: int) -> str:
 def train_tokenizer(vocab_size: int) -> Any:
     """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`.
 
-    Raises ValueError if the corpus has too few distinct merges for that many.
+    Raises ValueError if it comes out with another number: more than the corpus has merges for, or too few for the bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -70,7 +70,8 @@ def train_tokenizer(vocab_size: int) -> Any:
     tokenizer.train_from_iterator(prose.corpus().split("\n\n"), trainer)
     if tokenizer.get_vocab_size() != vocab_size:
         raise ValueError(
-            f"vocab_size {vocab_size}: the corpus gives {tokenizer.get_vocab_size()} tokens at most; choose fewer"
+            f"vocab_size {vocab_size}: the tokenizer trained on the corpus has {tokenizer.get_vocab_size()} tokens; "
+            "choose as many, or fewer (bytes and special tokens alone are 262)"
         )
     return tokenizer
 

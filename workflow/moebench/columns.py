@@ -34,7 +34,7 @@ class Column:
     @property
     def heading(self) -> str:
         """Short name for people: ``label``, else the name in words."""
-        return self.label or self.name.removeprefix("predicted_").replace("_", " ").capitalize()
+        return self.label or self.name.replace("_", " ").capitalize()
 
     @property
     def axis(self) -> str:
@@ -133,6 +133,8 @@ METRICS = (
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
+PREDICTED = ("ttft_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s")
+"""Metrics the cost model predicts; their columns are named ``predicted_`` and the metric."""
 
 
 def _metric_columns() -> list[Column]:
@@ -142,6 +144,9 @@ def _metric_columns() -> list[Column]:
         for end, word in (("low", "lower"), ("high", "upper")):
             text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
+    for m in (m for m in METRICS if m.name in PREDICTED):
+        text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
+        made.append(Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}"))
     return made
 
 
@@ -178,6 +183,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("derived_from", text, "", "Cell whose longer trace this one was cut from; null: a run of its own", _CELL),
         Column("predicted_bytes_per_gpu", real, "bytes", "Predicted memory of weights, KV cache and activations per device", ("plan", "measurements", "failures"), "Predicted memory per device"),
         Column("predicted_fits", truth, "", "The predicted memory is no more than the usable memory; null: unknown", ("plan", "measurements", "failures"), "Predicted to fit"),
+        Column("predicted_batch_fits", truth, "", "The predicted KV cache holds the whole batch at once; null: unknown", _CELL),
         Column("n_repeats", whole, "", "Timed runs behind the medians", _MEASURED, "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),
         Column("unstable", truth, "", "e2e_s_cv is above 0.1; null: one repeat", _MEASURED),

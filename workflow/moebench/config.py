@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -42,7 +43,9 @@ class Attention(Strict):
     qk_nope_head_dim: Count = Field(0, description="MLA: query-key width without rotary position")
     qk_rope_head_dim: Count = Field(0, description="MLA: query-key width with rotary position")
     bias: bool = Field(False, description="Query, key and value projections have biases")
-    qk_norm: Literal["none", "head", "full"] = Field("none", description="Norm on queries and keys: per head or over all heads")
+    qk_norm: Literal["none", "head", "full"] = Field(
+        "none", description="Norm on queries and keys: per head or over all heads"
+    )
 
 
 class Experts(Strict):
@@ -146,7 +149,9 @@ class Hardware(Strict):
     title: str
     kind: Literal["gpu", "cpu"]
     gpu_model: str | None = Field(None, description="GRES type as SLURM names it, e.g. h100")
-    device_name: str | None = Field(None, description="Device name as the driver reports it; a run on another is refused")
+    device_name: str | None = Field(
+        None, description="Device name as the driver reports it; a run on another is refused"
+    )
     memory_bytes: float | None = Field(None, description="Memory of one device")
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="Bandwidth between devices of a node, one way")
@@ -168,10 +173,16 @@ class EngineKnobs(Strict):
     )
     experts: Positive | None = Field(None, description="Routed experts per layer, instead of the model's own")
     moe_ffn_size: Positive | None = Field(None, description="FFN width of a routed expert, instead of the model's own")
-    dtype: Literal["bfloat16", "float16", "float32"] = Field("bfloat16", description="Data type of weights and activations")
-    quantization: Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"] = Field("none", description="Weight quantization")
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        "bfloat16", description="Data type of weights and activations"
+    )
+    quantization: Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"] = Field(
+        "none", description="Weight quantization"
+    )
     kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="Data type of the KV cache")
-    pruning: Literal["none", "inter", "intra"] = Field("none", description="Whole experts (inter) or FFN channels (intra)")
+    pruning: Literal["none", "inter", "intra"] = Field(
+        "none", description="Whole experts (inter) or FFN channels (intra)"
+    )
     prune_ratio: float = Field(0.0, ge=0, lt=1, description="Share of experts or channels removed")
     prune_by: Literal["random", "frequency", "reap", "reconstruction", "magnitude", "activation"] | None = Field(
         None, description="How the removed ones are chosen"
@@ -182,15 +193,23 @@ class EngineKnobs(Strict):
     pp: Positive = Field(1, description="Pipeline parallel size")
     dp: Positive = Field(1, description="Data parallel size")
     ep: bool = Field(False, description="Experts are spread over the TP x DP ranks instead of split")
-    expert_kernel: Literal["fused", "unfused"] = Field("fused", description="Experts kernel: the engine's, or a loop over experts")
-    kernel_config: Literal["tuned", "default"] = Field("tuned", description="Fused MoE tile sizes: tuned files where vLLM has them, or its default")
+    expert_kernel: Literal["fused", "unfused"] = Field(
+        "fused", description="Experts kernel: the engine's, or a loop over experts"
+    )
+    kernel_config: Literal["tuned", "default"] = Field(
+        "tuned", description="Fused MoE tile sizes: tuned files where vLLM has them, or its default"
+    )
     mla: bool = Field(True, description="Latent KV cache where the model has one; false: expand it to full heads")
     eager: bool = Field(False, description="No CUDA graphs and no compilation")
     max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
     max_num_seqs: Positive = Field(128, description="Most sequences in a step")
     max_num_batched_tokens: Positive = Field(8192, description="Most tokens in a step (prefill is chunked above)")
-    cpu_threads: Positive | None = Field(None, description="OpenMP threads of a CPU engine; default: the engine's own choice")
-    kv_cache_mb: Positive | None = Field(None, description="KV cache size, MB; default: the engine's own choice (CPU: must be given)")
+    cpu_threads: Positive | None = Field(
+        None, description="OpenMP threads of a CPU engine; default: the engine's own choice"
+    )
+    kv_cache_mb: Positive | None = Field(
+        None, description="KV cache size, MB; default: the engine's own choice (CPU: must be given)"
+    )
 
 
 class WorkloadKnobs(Strict):
@@ -200,7 +219,9 @@ class WorkloadKnobs(Strict):
     input_tokens: Positive = Field(128, description="Prompt length, tokens, exact")
     output_tokens: Positive = Field(128, description="Generated tokens per request, exact (EOS ignored)")
     top_k: Positive | None = Field(None, description="Active experts per token; default: as trained")
-    prompts: Literal["text", "random", "identical"] = Field("text", description="Prose, random token ids, or one text prompt for all")
+    prompts: Literal["text", "random", "identical"] = Field(
+        "text", description="Prose, random token ids, or one text prompt for all"
+    )
     images: Count = Field(0, description="Images per request")
     image_size: Positive | None = Field(None, description="Edge of the square images, pixels")
 
@@ -211,8 +232,10 @@ KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}
 class Protocol(Strict):
     """How a cell is measured."""
 
-    kind: Literal["trace", "paper"] = Field("trace", description="Per-token time stamps of one run, or the paper's two runs")
-    warmup: Count = Field(1, description="Untimed runs of the same shape before the timed ones")
+    kind: Literal["trace", "paper"] = Field(
+        "trace", description="Per-token time stamps of one run, or the paper's two runs"
+    )
+    warmup: Positive = Field(1, description="Untimed runs of the same shape before the timed ones; routing is checked")
     repeats: Positive = Field(3, description="Timed runs, each with a fresh seed")
     seed: Count = Field(0, description="Seed of prompts and of the order of cells")
 
@@ -278,14 +301,18 @@ class Engine(Strict):
 class Jobs(Strict):
     """How cells become jobs."""
 
-    pack_minutes: float = Field(0, ge=0, description="Pack engine configurations of one shape into jobs of this length; 0: one job each")
+    pack_minutes: float = Field(
+        0, ge=0, description="Pack engine configurations of one shape into jobs of this length; 0: one job each"
+    )
     load_s: float = Field(60, gt=0, description="Expected time to load an engine, s, beside reading its weights")
     weights_bytes_per_s: float = Field(1e9, gt=0, description="Expected rate of reading weights")
     cell_overhead_s: float = Field(5, ge=0, description="Expected time per cell beside its runs")
     time_factor: float = Field(3, ge=1, description="Requested over expected run time")
     cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
     load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
-    skip_infeasible: bool = Field(False, description="Record cells predicted not to fit as infeasible instead of trying them")
+    skip_infeasible: bool = Field(
+        False, description="Record cells predicted not to fit as infeasible instead of trying them"
+    )
     cpus: Positive = Field(8, description="CPU cores per GPU of a job")
     host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
 
@@ -318,6 +345,7 @@ class Root(Strict):
 # -------------------------------------------------------------------------------------------- loading
 
 T = TypeVar("T", bound=Strict)
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -328,6 +356,8 @@ def _no_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any,
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
         seen.add(key)
@@ -347,10 +377,15 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: {getattr(error, 'problem', None) or error}") from None
+        cause = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{path}{where}: not YAML as it should be: {cause}") from None
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
@@ -363,7 +398,7 @@ def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     return list(current.model_fields) if current else []
 
 
-def _models_in(annotation: Any):
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):
@@ -413,7 +448,7 @@ class Config:
     def _names(self, kind: str) -> list[str]:
         return sorted(p.stem for p in (self.folder / kind).glob("*.yaml"))
 
-    def _read(self, model: type[T], kind: str, name: str, wanted_by: str) -> T:
+    def _read(self, model: type[N], kind: str, name: str, wanted_by: str) -> N:
         path = self.folder / kind / f"{name}.yaml"
         if not path.exists():
             raise ConfigError(
@@ -421,8 +456,8 @@ class Config:
                 + nearest(name, self._names(kind))
             )
         parsed = parse(model, read_yaml(path), path)
-        if parsed.name != name:  # type: ignore[attr-defined]
-            raise ConfigError(f"{path}: name is {parsed.name!r}, the file says {name!r}; make them equal")  # type: ignore[attr-defined]
+        if parsed.name != name:
+            raise ConfigError(f"{path}: name is {parsed.name!r}, the file is called {name!r}; make them equal")
         return parsed
 
     @functools.cache  # noqa: B019 - one Config per process

@@ -80,8 +80,11 @@ def slurm(plan: dict[str, Any]) -> list[Finding]:
     if code == 127:
         return [Finding("SLURM", None, "no sinfo here: `snakemake --profile profiles/local` runs without a scheduler")]
     if code:
-        return [Finding("SLURM", False, f"sinfo failed: {text.splitlines()[0] if text else code}",
-                        "ask the cluster's administrators, or use profiles/local")]
+        said = text.splitlines()[0] if text else f"exit code {code}"
+        # A study for CPUs runs without a scheduler; one for GPUs usually does not.
+        lacking = None if plan["hardware"]["kind"] == "cpu" else False
+        return [Finding("SLURM", lacking, f"installed, but does not answer: {said}",
+                        "run this on the login node of the cluster, or use profiles/local")]
     found, model = [], plan["hardware"]["gpu_model"]
     for line in text.splitlines():
         partition, nodes, gres, limit, memory, cpus = line.split("|")
@@ -100,9 +103,17 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     """Staged models, by size and name (checksums: ``moebench stage --check --full``)."""
     wanted = models_of(plan)
     problems = {path: staged.check(Path(path)) for path in wanted}
-    lacking = [f"{path}: {found[0]}" for path, found in problems.items() if found]
-    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; {lacking[0]}" if lacking else "")
-    return [Finding("models", not lacking, seen, f"moebench stage --study {study}   (needs internet for hub models)")]
+    lacking = [found[0] for found in problems.values() if found]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    sizes = {e["model"]["path"]: e["predicted"]["weight_bytes"] for e in plan["engines"].values()
+             if e["model"]["weights"] != "dummy"}
+    need = sum(size for path, size in sizes.items() if problems[path])
+    free = shutil.disk_usage(".").free
+    found = [Finding("models", not lacking, seen, f"moebench stage --study {study}   (needs internet for hub models)")]
+    if need > 1e9:
+        found.append(Finding("disk", need < free, f"the models still to stage need about {need / 1e9:.0f} GB; "
+                             f"{free / 1e9:.0f} GB are free", "free space, or set models in config/config.yaml"))
+    return found
 
 
 def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
@@ -133,5 +144,5 @@ def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
         *disk(plan, results),
     ]
     lacking = sum(f.good is False for f in found)
-    end = f"{lacking} things to do before this study can run" if lacking else "ready"
+    end = f"to do before this study can run: {lacking} (marked LACK)" if lacking else "ready"
     return "\n".join([heading, *(f.line() for f in found), end]), lacking

@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-
 from moebench.config import (
     Config,
     EngineKnobs,
     Experiment,
+    Experts,
     Hardware,
     ModelSpec,
     Protocol,
@@ -90,10 +90,12 @@ class Model:
             "architecture": self.architecture,
         }
 
+    def identity(self) -> dict[str, Any]:
+        """What can change a number: the folder is where the weights lie, not what they are."""
+        return {k: v for k, v in self.as_json().items() if k not in ("path", "title")}
 
-def resolve_model(
-    spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]
-) -> Model:
+
+def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
     """Which files an engine configuration reads, and what they are.
 
     A checkpoint the project writes is written in the shape asked for; a hub checkpoint keeps its shape, so other
@@ -107,7 +109,7 @@ def resolve_model(
     if spec.source.random_init is not None:
         seed = spec.source.random_init.seed
         revision = recipe_revision(shape, seed)
-        suffix = "".join(f".{k[0] if k == 'experts' else 'f'}{v}" for k, v in changed.items() if v)
+        suffix = "".join(f".{letter}{changed[k]}" for k, letter in (("experts", "e"), ("moe_ffn_size", "f")) if changed[k])
         weights = knobs.weights or "random_init"
         if weights == "checkpoint":
             raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
@@ -116,16 +118,32 @@ def resolve_model(
     hub = spec.source.hub
     revision = commit(hub.hub, hub.revision) or hub.revision
     weights = knobs.weights or "checkpoint"
+    if weights == "random_init":
+        raise ConfigError(f"model {spec.name} is a trained checkpoint; use weights: checkpoint or dummy")
     if any(changed.values()) and weights != "dummy":
         raise ConfigError(
             f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
         )
-    return Model(
-        spec, shape, weights, revision, hub_folder(models, hub.hub, revision), f"hub:{hub.hub}"
-    )
+    return Model(spec, shape, weights, revision, hub_folder(models, hub.hub, revision), f"hub:{hub.hub}")
 
 
 # ----------------------------------------------------------------------------------------- identities
+
+
+def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
+    """The knobs with what changes nothing left at its default, so that both spellings are the same cell.
+
+    A size set to the model's own value; experts spread over one rank (vLLM's ``use_ep`` needs TP x DP > 1, so PP+EP
+    without TP is PP); MLA switched off in a model that has none.
+    """
+    experts = spec.architecture.experts
+    own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
+    update: dict[str, Any] = {k: None for k, v in own.items() if getattr(knobs, k) == v}
+    if knobs.tp * knobs.dp == 1 or experts is None:
+        update["ep"] = False
+    if spec.architecture.attention.kind != "mla":
+        update["mla"] = True
+    return knobs.model_copy(update=update)
 
 
 def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
@@ -197,16 +215,11 @@ class _Planner:
         self.check(knobs, work, spec, path)
         experts = spec.architecture.experts
         top_k = (work.top_k or experts.top_k) if experts else None
-        own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
-        # A knob set to the model's own value is no override: both spellings are the same cell.
-        knobs = knobs.model_copy(update={k: None for k, v in own.items() if getattr(knobs, k) == v})
-        fixed_top_k = None if self.live_top_k(knobs) else top_k
-        # At load top-k shows in the engine id only where it is not the trained one.
-        engine_id = self.engine(knobs, spec, fixed_top_k, path)
-        work = work.model_copy(update={"top_k": top_k})
-        settings = work.model_dump()
+        knobs = plain(knobs, spec)
+        engine_id = self.engine(knobs, spec, None if self.live_top_k(knobs) else top_k, path)
+        settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
         identity = {"engine": engine_id, "workload": settings, "protocol": protocol.model_dump()}
-        cell_id = f"{cell_slug(work, protocol)}-{digest(identity)}"
+        cell_id = f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}"
         key = f"{engine_id}/{cell_id}"
         if key not in self.cells:
             self.cells[key] = {
@@ -225,17 +238,18 @@ class _Planner:
         if key not in self._models:
             try:
                 model = resolve_model(spec, knobs, self.models, self.commit)
+                draft = self.draft(knobs, path)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k}
-            # The folder is where the weights lie, not what they are.
-            what = {k: v for k, v in model.as_json().items() if k not in ("path", "title")}
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
+                "memory_fraction": self.hardware.usable_memory_fraction,
                 "engine": {"name": self.study.engine.name, "version": self.study.engine.version},
                 "config": settings,
-                "model": what,
+                "model": model.identity(),
+                "draft": draft.identity() if draft else None,
             }
             own_top_k = spec.architecture.experts.top_k if spec.architecture.experts else None
             slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
@@ -245,35 +259,55 @@ class _Planner:
                 "id": engine_id,
                 "config": settings,
                 "model": model.as_json(),
+                "draft": draft.as_json() if draft else None,
+                "memory_fraction": self.hardware.usable_memory_fraction,
                 "gpus": knobs.tp * knobs.pp * knobs.dp,
                 "cells": [],
             }
         return self._models[key][0]
 
+    def draft(self, knobs: EngineKnobs, path: str) -> Model | None:
+        """The draft model of speculative decoding, if there is one."""
+        if knobs.draft_model is None:
+            return None
+        spec = self.config.model(knobs.draft_model, path)
+        return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
+
     def check(self, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, path: str) -> None:
         """Refuse what no engine could run as asked.  Raises ConfigError."""
-        experts = spec.architecture.experts
-        count = knobs.experts or (experts.count if experts else 0)
-        top_k = work.top_k or (experts.top_k if experts else 0)
-        tokens = work.input_tokens + work.output_tokens
-        limit = min(knobs.max_model_len, spec.architecture.max_positions)
-        whose = "the model's max_positions" if limit == spec.architecture.max_positions else "max_model_len"
+        count, top_k = experts_of(spec.architecture.experts, knobs, work)
+        name, positions = spec.name, spec.architecture.max_positions
+        tokens = f"{work.input_tokens} + {work.output_tokens} tokens"
+        limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
         problems = [
-            (experts is not None and top_k > count, f"top_k {top_k} is more than the {count} experts of {spec.name}"),
-            (experts is None and work.top_k is not None, f"top_k {work.top_k}: {spec.name} is dense, it has no experts"),
-            (tokens > limit, f"{work.input_tokens} + {work.output_tokens} tokens are more than {whose} of {limit}"
-             f" ({spec.name})"),
+            (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
+            (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
+            (work.input_tokens + work.output_tokens > limit, f"{tokens} are more than {whose}, {limit}"),
+            (knobs.max_model_len > positions, f"max_model_len {knobs.max_model_len} is more than the max_positions of"
+             f" {name}, {positions}; set it to that or less"),
             (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
             ((knobs.pruning != "none") != (knobs.prune_ratio > 0),
              f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither"),
+            (knobs.prune_by is not None and knobs.pruning == "none",
+             f"prune_by {knobs.prune_by!r} without pruning: give both or neither"),
             ((knobs.draft_model is None) != (knobs.draft_tokens == 0),
              f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither"),
-            (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {spec.name} takes none"),
+            (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {name} takes none"),
             (work.images > 0 and work.image_size is None, f"images {work.images}: image_size is missing"),
+            (self.study.engine.live_top_k is True and not knobs.eager,
+             "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
+             " live_top_k: auto"),
+            (self.hardware.kind == "cpu" and knobs.kv_cache_mb is None,
+             f"kv_cache_mb is missing: on {self.hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256"),
         ]
         for wrong, text in problems:
             if wrong:
                 raise ConfigError(f"{path}: {text}")
+
+
+def experts_of(experts: Experts | None, knobs: EngineKnobs, work: WorkloadKnobs) -> tuple[int, int]:
+    """Routed experts per layer and active ones of a cell; zeros for a dense model."""
+    return (knobs.experts or experts.count, work.top_k or experts.top_k) if experts else (0, 0)
 
 
 # ----------------------------------------------------------------------------------------- after grids
@@ -332,7 +366,9 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
     return jobs
 
 
-def make_plan(config: Config, study_name: str, lock: ModelLock | None = None, models: str | None = None) -> dict[str, Any]:
+def make_plan(
+    config: Config, study_name: str, lock: ModelLock | None = None, models: str | None = None
+) -> dict[str, Any]:
     """Plan a study: the mapping of docs/data.md.
 
     Raises ConfigError naming the file, the value and the remedy.

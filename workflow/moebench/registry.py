@@ -122,7 +122,8 @@ def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[s
     ignored.
     """
     table = family(architecture)
-    config = config_json.get(table.section) or config_json.get(table.override_section) or config_json
+    sections = {name: config_json[name] for name in (table.section, table.override_section) if config_json.get(name)}
+    config = {key: value for part in sections.values() for key, value in part.items()} or config_json
     expected = {size.keys[0]: size.value(architecture) for size in table.sizes}
     given: dict[str, Any] = {}
     for size in table.sizes:

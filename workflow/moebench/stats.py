@@ -27,7 +27,7 @@ _CHUNK = 4_000_000  # values sorted at once, to bound the memory of large tables
 
 def median(values: Floats) -> Floats:
     """Median of each row; NaN where a row holds a NaN."""
-    return np.median(np.asarray(values, dtype=float), axis=-1)
+    return np.asarray(np.median(np.asarray(values, dtype=float), axis=-1))
 
 
 def cv(values: Floats) -> Floats:
@@ -36,7 +36,7 @@ def cv(values: Floats) -> Floats:
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return values.std(axis=-1, ddof=1) / values.mean(axis=-1)
+        return np.asarray(values.std(axis=-1, ddof=1) / values.mean(axis=-1))
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from moebench import columns, stats
 from moebench.config import KNOBS
-from moebench.measure import records
+from moebench.measure import metrics, records
 
 Row = dict[str, Any]
 
@@ -67,7 +67,17 @@ def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row
         "protocol_kind": protocol["kind"],
         "predicted_bytes_per_gpu": predicted.get("bytes_per_gpu"),
         "predicted_fits": predicted.get("fits"),
-    }
+        "predicted_batch_fits": predicted.get("batch_fits"),
+    } | _predicted(workload, predicted)
+
+
+def _predicted(work: Row, predicted: Row) -> Row:
+    """Predicted metrics; throughputs follow from the predicted end-to-end time."""
+    row = {f"predicted_{name}": predicted.get(name) for name in columns.PREDICTED}
+    if e2e_s := predicted.get("e2e_s"):
+        rates = metrics.throughputs(work["batch"], work["input_tokens"], work["output_tokens"], e2e_s)
+        row |= {f"predicted_{name}": value for name, value in rates.items()}
+    return row
 
 
 # ------------------------------------------------------------------------------------------- plan
@@ -155,7 +165,7 @@ def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
 def _load(engine: str, cell: str, chunk: Chunk) -> Row | None:
     """The record of a cell; None without one.  Raises RecordDamaged or StorageError."""
     try:
-        record = records.load(records.cell_path(chunk.results, engine, cell))
+        record: Row = records.load(records.cell_path(chunk.results, engine, cell))
     except FileNotFoundError:
         return None
     if (record["engine"], record["cell"]) != (engine, cell):
@@ -177,6 +187,9 @@ def make(chunk: Chunk) -> Made:
                 counts[NOT_MEASURED] = counts.get(NOT_MEASURED, 0) + 1
                 continue
             row = _measurement(record, chunk)
+            # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
+            runs = record["repeats"] if row["status"] == "ok" else []
+            taken = [_sample(row, number, run) for number, run in enumerate(runs)]
         except (records.RecordDamaged, KeyError, TypeError) as error:
             # A sealed record without a field it must have was not written by us: as useless as a truncated one.
             text = str(error) if isinstance(error, records.RecordDamaged) else f"it lacks {error}"
@@ -185,10 +198,8 @@ def make(chunk: Chunk) -> Made:
             continue
         counts[row["status"]] = counts.get(row["status"], 0) + 1
         rows.append(row)
-        # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
-        runs = record["repeats"] if row["status"] == "ok" else []
         raw.append([run["metrics"] for run in runs])
-        samples += [_sample(row, number, run) for number, run in enumerate(runs)]
+        samples += taken
         if row["status"] != "ok":
             failed.append(_failure(row, record, chunk))
     tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
@@ -197,7 +208,8 @@ def make(chunk: Chunk) -> Made:
 
 def _sample(row: Row, number: int, run: Row) -> Row:
     known = {"study": row["study"], "engine": row["engine"], "cell": row["cell"], "repeat": number}
-    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | run["metrics"]
+    values: Row = run["metrics"]
+    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | values
 
 
 # ----------------------------------------------------------------------------------------- tables

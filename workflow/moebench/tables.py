@@ -110,7 +110,7 @@ def _work(chunks: list[tablerows.Chunk]) -> Iterator[tablerows.Made]:
 
 def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
     """Per engine configuration: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest."""
-    drift = {}
+    drift: dict[str, float] = {}
     for job in plan["jobs"]:
         found = manifest.read(results, job) or {}
         runs: dict[tuple[str, str, Any], list[float]] = {}
@@ -177,7 +177,8 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
     for field in columns.schema(name):
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.to_pandas(types_mapper=_nullable)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    return frame
 
 
 def with_status(out: Path, **where: str) -> pd.DataFrame:

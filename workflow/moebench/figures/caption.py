@@ -36,7 +36,7 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]
     text = f"{size}models with {weights}, {engine(plan)} on {hardware['title']}"
-    devices = rows["device_name"].dropna().unique() if "device_name" in rows else ()
+    devices = rows["device_name"].dropna().unique().tolist() if "device_name" in rows else []
     text += f" ({devices[0]})" if len(devices) == 1 else ""
     prompts = _listed(sorted(rows["prompts"].dropna().unique()))
     text += f", {prompts} prompts"
@@ -48,7 +48,7 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
 def how(rows: pd.DataFrame) -> str:
     """Repeats, intervals and how many cells are not what they should be."""
     good = rows[rows["status"] == "ok"]
-    parts = []
+    parts = [] if len(good) else ["Nothing is measured yet."]
     if len(good):
         repeats = good["n_repeats"]
         if repeats.max() < 2:
@@ -66,7 +66,7 @@ def how(rows: pd.DataFrame) -> str:
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
-    if named:
+    if named and len(good):
         parts.append(f"{len(rows)} cells: {', '.join([f'{len(good)}{NBSP}measured', *named])}.")
     return " ".join(parts)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from moebench import columns, tables
-from moebench.config import Plot
+from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 
 Json = Mapping[str, Any]
@@ -56,6 +57,13 @@ class Data:
     def levels(self, role: str) -> tuple[Any, ...]:
         """Values of a role in order; one None where the figure does not use it."""
         return self.axes[role].levels if role in self.axes else (None,)
+
+    def shown(self, y: str) -> np.ndarray:
+        """Values of a metric that set the scale: measured ones, or predicted ones where nothing is measured."""
+        measured = self.rows[y].to_numpy(dtype=float)
+        if np.isnan(measured).all() and f"predicted_{y}" in self.rows:
+            return self.rows[f"predicted_{y}"].to_numpy(dtype=float)
+        return measured
 
     def at(self, **place: Any) -> pd.DataFrame:
         """Rows at the given values of roles; roles the figure does not use are ignored."""
@@ -115,7 +123,7 @@ def _axis(name: str, values: pd.Series, labels: list[Json]) -> Axis:
 
 def _apart(rows: pd.DataFrame) -> list[str]:
     """Knobs in which the first cells sharing a place differ."""
-    return [c for c in rows.columns if c in columns.COLUMNS and c in tables.columns.KNOBS and rows[c].nunique(dropna=False) > 1]
+    return [c for c in rows.columns if c in KNOBS and rows[c].nunique(dropna=False) > 1]
 
 
 def _one_per_place(rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, Json], plot: Plot, where: str) -> pd.DataFrame:
@@ -124,17 +132,17 @@ def _one_per_place(rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, 
     An experiment may have blocks that sweep different knobs (batch at fixed length, length at fixed batch), with a
     figure each: where cells meet, a figure keeps the rows whose block sweeps its x.
     """
-    rows = rows.drop_duplicates([*roles, "engine", "cell"])
-    if rows.duplicated(roles).any():
-        sweeps = [plot.x in swept(labels[i]) for i in rows.index]
-        rows = rows[sweeps]
-    clash = rows[rows.duplicated(roles, keep=False)]
+    same = [*roles, "engine", "cell"]
+    distinct = rows.drop_duplicates(same)
+    if distinct.duplicated(roles).any():
+        distinct = rows[[plot.x in swept(labels[i]) for i in rows.index]].drop_duplicates(same)
+    clash = distinct[distinct.duplicated(roles, keep=False)]
     if len(clash):
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
         knobs = ", ".join(_apart(first)) or "their protocol"
         raise ConfigError(f"{where}: {len(first)} cells fall on the same place, they differ in {knobs}; "
                           "give the figure a hue, panel or row for it, or an experiment of its own")  # fmt: skip
-    return rows
+    return distinct
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
@@ -149,17 +157,18 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
             raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, columns.METRIC_NAMES))
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
-    labels = [json.loads(text) for text in frame["labels"]]
+    labels: list[Json] = [json.loads(text) for text in frame["labels"]]
     rows = frame.copy()
+    by_row = dict(zip(frame.index, labels, strict=True))
     names = {role: getattr(plot, role) for role in ROLES if getattr(plot, role)}
     for role, name in names.items():
         rows[role] = _values(name, frame, labels, where)
     roles = list(names)
     rows = rows.dropna(subset=roles)
-    rows = _one_per_place(rows, roles, dict(zip(frame.index, labels, strict=True)), plot, where)
+    rows = _one_per_place(rows, roles, by_row, plot, where)
     if rows.empty:
         raise ConfigError(f"{where}: no row of the experiment has all of {', '.join(names.values())}")
-    kept = [labels[frame.index.get_loc(i)] for i in rows.index]
+    kept = [by_row[i] for i in rows.index]
     axes = {role: _axis(name, rows[role], kept) for role, name in names.items()}
     return Data(plot, rows.reset_index(drop=True), axes)
 
@@ -169,7 +178,7 @@ def table(data: Data) -> pd.DataFrame:
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
     keys = ["experiment", "engine", "cell", "model_title", "weights"]
     end = ["status", "reason", "n_repeats", "unstable", "derived_from"]
-    values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high")]
+    values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
     parts = {c: data.rows[c] for c in [*keys, *end, *values]}
     ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}
     return pd.DataFrame(ordered)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.transforms import ScaledTranslation
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from moebench.figures import style
 from moebench.figures.data import Axis, Data
@@ -20,6 +20,7 @@ STUB = 0.11
 BAR_GROUP = 0.8
 DODGE_PT = 1.2
 """Series stand this far apart at the same x, points, so that their error bars can be told apart."""
+PREDICTED_DASH = (0, (3, 1.6))
 MARK_PT = 8.5
 """Height that one row of failure marks takes, points."""
 
@@ -34,10 +35,22 @@ class Panel:
     factor: float
     """Metric in axis units per base unit, e.g. 1000 for milliseconds."""
 
+    @property
+    def has_values(self) -> bool:
+        """Whether anything measured or predicted is there to draw."""
+        return bool(has_value(self.rows, self.y).any() or predicted(self.rows, self.y).notna().any())
+
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
     """Which cells are drawn as values."""
     return (rows["status"] == "ok") & rows[y].notna()
+
+
+def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
+    """The cost model's value of each cell, base units; missing where there is none or the cell is predicted not to fit."""
+    if f"predicted_{y}" not in rows:
+        return pd.Series(np.nan, index=rows.index)
+    return rows[f"predicted_{y}"].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
 
 
 def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +93,8 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         drawn = axes.errorbar([position[v] for v in rows["x"]], middle, yerr=ends, color=colour, capsize=2, capthick=0.8,
                               elinewidth=0.8, marker=style.MARKERS[number % len(style.MARKERS)], zorder=3)  # fmt: skip
         drawn[0].set_markeredgewidth(0)
+        axes.plot([position[v] for v in rows["x"]], predicted(rows, panel.y) * panel.factor, color=colour, linewidth=0.9,
+                  linestyle=PREDICTED_DASH, zorder=2)  # fmt: skip
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
         for _, row in rows.drop(good.index).iterrows():
@@ -92,7 +107,7 @@ def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) 
     """The mark of a cell without a value, at a height given as a share of the axis."""
     _, marker, _ = style.status_style(status)
     axes.plot([x], [height], transform=axes.get_xaxis_transform(), color=colour, zorder=4, clip_on=False, linestyle="none",
-              marker=marker, markersize=5, markeredgewidth=1.1, markerfacecolor="none")  # fmt: skip
+              marker=marker, markersize=4.6, markeredgewidth=1.0, markerfacecolor="none")  # fmt: skip
 
 
 def marks_stacked(rows: pd.DataFrame, y: str) -> int:
@@ -119,8 +134,8 @@ def make_band(panels: list[Axes], share: float, log: bool) -> None:
 # -------------------------------------------------------------------------------------------- bars
 
 
-def bars(data: Data, panel: Panel, _: float) -> None:
-    """Bars over the levels of x, side by side per hue."""
+def bars(data: Data, panel: Panel, band: float) -> None:
+    """Bars over the levels of x, side by side per hue (they need no ``band``: failures are stubs)."""
     axes, x, hues = panel.axes, data.axes["x"], data.levels("hue")
     width = BAR_GROUP / len(hues)
     position = {v: i for i, v in enumerate(x.levels)}
@@ -134,6 +149,10 @@ def bars(data: Data, panel: Panel, _: float) -> None:
         drawn = ends.sum(axis=0) > 0
         axes.errorbar(np.array(at)[drawn], middle[drawn], yerr=ends[:, drawn], fmt="none", ecolor=style.INK, elinewidth=0.8,
                       capsize=min(2.5, 20 * width), capthick=0.8, zorder=3)  # fmt: skip
+        hoped = predicted(rows, panel.y).to_numpy() * panel.factor
+        centre = np.array([position[v] + shift for v in rows["x"]])
+        axes.hlines(hoped, centre - width * 0.46, centre + width * 0.46, color=style.INK, linewidth=1.0,
+                    linestyle=PREDICTED_DASH, zorder=4)  # fmt: skip
         for _, row in rows.drop(good.index).iterrows():
             stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
 
@@ -189,6 +208,8 @@ def dress_y(axes: Axes, log: bool, empty: bool) -> None:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
+        axes.dataLim.update_from_data_y([0.0], ignore=False)  # so that the margin on top is a share of the whole axis
+        axes.autoscale_view(scalex=False)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="y", nbins=5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, axes.get_ylim()[1])))

@@ -46,7 +46,7 @@ class Header:
         self._text(number + data.plot.title, style.LARGE, style.INK, 3)
         self._text(caption, style.SMALL, style.FAINT, 5)
         hue = data.axes["hue"].label if "hue" in data.axes else ""
-        self._legends([(f"{hue}:", hue_handles(data)), ("No value:", status_handles(data))])
+        self._legends([(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))])
         self.height_pt += 2
 
     def place(self, total_in: float) -> None:
@@ -72,7 +72,7 @@ class Header:
             if not handles:
                 continue
             title = self.figure.text(0, 1, name, fontsize=style.SMALL, va="top")
-            title_pt, text_pt = _points(self.figure, title)
+            title_pt, text_pt = _points(self.figure, title) if name else (-6.0, 0.0)
             legend, wide, high = self._fitting(handles, INNER_PT - title_pt - 8)
             if x > MARGIN_PT and x + title_pt + 8 + wide > INNER_PT:
                 self.height_pt += line_pt
@@ -98,7 +98,8 @@ def hue_handles(data: Data) -> list[Any]:
     """What each colour stands for."""
     if "hue" not in data.axes:
         return []
-    axis, handles = data.axes["hue"], []
+    axis = data.axes["hue"]
+    handles: list[Any] = []
     for i, (level, colour) in enumerate(zip(axis.levels, draw.colours(data), strict=True)):
         if data.plot.kind == "bars":
             handles.append(Patch(facecolor=colour, label=axis.text(level)))
@@ -108,6 +109,14 @@ def hue_handles(data: Data) -> list[Any]:
     return handles
 
 
+def predicted_handles(data: Data) -> list[Any]:
+    """What the dashes stand for, where the cost model predicts anything."""
+    if not any(draw.predicted(data.rows, y).notna().any() for y in data.plot.y):
+        return []
+    colour = style.INK if data.plot.kind == "bars" else style.FAINT
+    return [Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, linewidth=1.0, label="predicted (roofline)")]
+
+
 def status_handles(data: Data) -> list[Any]:
     """What each mark of a cell without a value stands for."""
     seen = set(data.rows["status"]) - {"ok"}
@@ -115,9 +124,8 @@ def status_handles(data: Data) -> list[Any]:
     for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
         words, marker, hatch = style.status_style(status)
         if data.plot.kind == "bars":
-            edge = "-" if hatch else ":"
-            handles.append(Patch(facecolor="white", edgecolor=style.FAINT, hatch=hatch, linestyle=edge, label=words))
+            handles.append(Patch(facecolor="white", edgecolor=style.FAINT, hatch=hatch, linestyle="-" if hatch else ":", label=words))
         else:
-            handles.append(Line2D([], [], color=style.FAINT, linestyle="none", marker=marker, markersize=5, markeredgewidth=1.1,
+            handles.append(Line2D([], [], color=style.FAINT, linestyle="none", marker=marker, markersize=4.6, markeredgewidth=1.0,
                                   markerfacecolor="none", label=words))  # fmt: skip
     return handles

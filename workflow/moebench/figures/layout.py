@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedFormatter
+from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from moebench import columns
 from moebench.figures import draw, style
@@ -19,6 +20,7 @@ from moebench.figures.header import Header, wrap
 
 MOST_ACROSS = 4
 X_LABEL_PT = 12.0
+SLANT = 40
 
 Place = tuple[str, Any, Any]
 """What one panel shows: metric, level of the row, level of the panel."""
@@ -41,26 +43,51 @@ def figure(data: Data, caption: str) -> Figure:
     places = grid(data)
     header = Header(made, data, caption)
     panel_in = 1.75 if data.plot.kind == "lines" else 1.6 if len(places) < 3 else 1.35
-    total = header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72
-    made.set_size_inches(style.WIDTH_IN, total)
-    header.place(total)
-    top, bottom = header.height_pt / 72 / total, X_LABEL_PT / 72 / total
-    made.set_layout_engine("constrained", rect=(0.005, bottom, 0.99, 1 - top - bottom), w_pad=0.03, h_pad=0.03,
-                           wspace=0.02, hspace=0.03)  # fmt: skip
+    sizes = _Sizes(made, header, len(places), panel_in)
+    sizes.set(header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72)
     apart = len(data.plot.y) > 1 or bool(data.plot.row)
     grid_axes = made.subplots(len(places), max(map(len, places)), squeeze=False, sharex="all", sharey="row" if apart else "all")
     _fill(made, data, places, grid_axes, apart)
     made.align_ylabels(grid_axes[:, 0])
-    _settle(made, grid_axes)
+    _settle(made, grid_axes, data.axes["x"].numeric and data.plot.kind == "lines")
+    sizes.make_room(grid_axes)
     _freeze(made, grid_axes)
-    _label_x(made, grid_axes, data.axes["x"].label, total)
+    _label_x(made, grid_axes, data.axes["x"].label, sizes.total_in)
     return made
+
+
+@dataclass
+class _Sizes:
+    """Keeps head, panels and x label of a figure at their sizes while its height changes."""
+
+    figure: Figure
+    header: Header
+    lines: int
+    panel_in: float
+    total_in: float = 0.0
+
+    def set(self, total_in: float) -> None:
+        """Make the figure ``total_in`` inches high."""
+        self.total_in = total_in
+        self.figure.set_size_inches(style.WIDTH_IN, total_in)
+        self.header.place(total_in)
+        top, bottom = self.header.height_pt / 72 / total_in, X_LABEL_PT / 72 / total_in
+        rect = (0.005, bottom, 0.99, 1 - top - bottom)
+        self.figure.set_layout_engine("constrained", rect=rect, w_pad=0.05, h_pad=0.03, wspace=0.02, hspace=0.03)
+
+    def make_room(self, grid_axes: np.ndarray) -> None:
+        """Where long tick labels took the panels' height, give it back."""
+        least = min(a.get_window_extent().height for a in grid_axes.flat if a.axison) / self.figure.dpi
+        wanted = self.panel_in - 0.35  # what is left of it above titles and tick labels of a usual figure
+        if least < wanted:
+            self.set(self.total_in + self.lines * (wanted - least))
+            self.figure.draw_without_rendering()
 
 
 def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.ndarray, apart: bool) -> None:
     """Draw every panel; panels of one line share their y axis when ``apart``, else all do."""
-    units = {y: draw.unit_of(columns.COLUMNS[y].unit, data.rows[y].to_numpy(dtype=float)) for y in data.plot.y}
-    lines = []
+    units = {y: draw.unit_of(columns.COLUMNS[y].unit, data.shown(y)) for y in data.plot.y}
+    lines: list[list[draw.Panel]] = []
     for line, across in enumerate(places):
         lines.append([])
         for column, axes in enumerate(grid_axes[line]):
@@ -85,7 +112,7 @@ def _title(axes: Axes, data: Data, place: Place, first_line: bool, last: bool) -
     if "panel" in data.axes and first_line:
         axes.set_title(data.axes["panel"].panel_title(panel), pad=4)
     if "row" in data.axes and last:
-        text = "\n".join(wrap(axes.figure, data.axes["row"].panel_title(row), 100, style.NORMAL))
+        text = "\n".join(wrap(axes.figure, data.axes["row"].panel_title(row), 80, style.NORMAL))
         axes.annotate(text, (1, 0.5), (5, 0), xycoords="axes fraction", textcoords="offset points", rotation=270, va="center",
                       ha="left", fontsize=style.NORMAL)  # fmt: skip
 
@@ -93,8 +120,7 @@ def _title(axes: Axes, data: Data, place: Place, first_line: bool, last: bool) -
 def _draw(data: Data, panels: list[draw.Panel]) -> None:
     """Draw panels with one y axis: values first, then limits, then the band of failure marks below them."""
     kind = data.plot.kind
-    rows = pd.concat([p.rows for p in panels])
-    empty = not draw.has_value(rows, panels[0].y).any()
+    empty = not any(panel.has_values for panel in panels)
     log = data.plot.log_y and not empty
     stacked = max(draw.marks_stacked(p.rows, p.y) for p in panels) if kind == "lines" else 0
     height_pt = panels[0].axes.get_window_extent().height * 72 / panels[0].axes.figure.dpi
@@ -117,22 +143,39 @@ def _label_x(made: Figure, grid_axes: np.ndarray, label: str, total_in: float) -
     text.set_in_layout(False)
 
 
-def _settle(made: Figure, grid_axes: np.ndarray) -> None:
-    """Lay out; where tick labels would collide, break them at hyphens and spaces, then slant them."""
+def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
+    """Lay out; where tick labels of x would collide, thin out numbers, break or slant names."""
     made.draw_without_rendering()
     shown = [a for a in grid_axes.flat if a.axison]
-    if not any(_collide(a) for a in shown):
-        return
-    for axes in shown:
-        if isinstance(axes.xaxis.get_major_formatter(), FixedFormatter):
-            axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
-    made.draw_without_rendering()
-    if any(_collide(a) for a in shown):
+    if numeric:
         for axes in shown:
-            axes.tick_params(axis="x", labelrotation=40)
-            for text in axes.get_xticklabels():
-                text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
+            _thin_out(axes)
+    elif _collide(shown):
+        for axes in shown:
+            axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
         made.draw_without_rendering()
+        if _collide(shown):
+            for axes in shown:
+                axes.tick_params(axis="x", labelrotation=SLANT)
+                for text in axes.get_xticklabels():
+                    text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
+    made.draw_without_rendering()
+
+
+def _thin_out(axes: Axes) -> None:
+    """Leave out labels of ticks too close to their right neighbour's; the ticks stay."""
+    labels = [t for t in axes.get_xticklabels() if t.get_text()]
+    if axes.xaxis.get_major_locator().__class__ is not FixedLocator:
+        return
+    kept: list[str] = []
+    edge = np.inf
+    for text in reversed(labels):
+        box = text.get_window_extent()
+        fits = box.x1 + 3 < edge
+        kept.append(text.get_text() if fits else "")
+        edge = box.x0 if fits else edge
+    if "" in kept:
+        axes.xaxis.set_major_formatter(FixedFormatter(kept[::-1]))
 
 
 def _freeze(made: Figure, grid_axes: np.ndarray) -> None:
@@ -151,8 +194,8 @@ def _broken(text: str) -> str:
     return f"{text[:at].rstrip()}\n{text[at:].lstrip()}"
 
 
-def _collide(axes: Axes) -> bool:
-    """Whether neighbouring tick labels of x touch."""
-    boxes = [t.get_window_extent() for t in axes.get_xticklabels() if t.get_text() and t.get_visible()]
-    boxes.sort(key=lambda b: b.x0)
-    return any(b.x0 < a.x1 + 2 for a, b in zip(boxes, boxes[1:], strict=False))
+def _collide(shown: list[Axes]) -> bool:
+    """Whether neighbouring tick labels of x touch, within a panel or from one to the next."""
+    boxes = [t.get_window_extent() for a in shown for t in a.get_xticklabels() if t.get_text() and t.get_visible()]
+    boxes.sort(key=lambda b: (round(b.y1), b.x0))
+    return any(round(a.y1) == round(b.y1) and b.x0 < a.x1 + 2 for a, b in itertools.pairwise(boxes))

@@ -10,7 +10,7 @@ WIDTH_IN = 7.0
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0
 INK, FAINT, GRID, BAND = "#1a1a1a", "#595959", "#dddddd", "#f2f2f2"
 
-RC: dict[str, Any] = {
+RC: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     "font.family": ["DejaVu Sans"],
     "font.size": NORMAL,
@@ -53,23 +53,23 @@ RC: dict[str, Any] = {
 CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
-# status -> words, marker on lines, hatch on bars
-STATUSES: dict[str, tuple[str, str, str]] = {
+# status -> words, marker on lines, hatch on bars.  Out of memory: crosses; all other failures: hollow shapes.
+STATUSES: dict[str, tuple[str, Any, str]] = {
     "oom_weights": ("out of memory: weights", "x", "/////"),
     "oom_kv": ("out of memory: KV cache", "+", "\\\\\\\\"),
-    "oom_activation": ("out of memory: activations", "1", "xxxx"),
-    "infeasible": ("predicted not to fit, not run", "2", "-----"),
-    "unsupported": ("not supported by the engine", "3", "|||||"),
-    "invalid": ("failed a sanity check", "4", "++++"),
-    "timeout": ("timeout", "$t$", "//"),
+    "oom_activation": ("out of memory: activations", (6, 2, 0), "xxxx"),
+    "infeasible": ("predicted not to fit, not run", "_", "-----"),
+    "unsupported": ("not supported by the engine", "d", "|||||"),
+    "invalid": ("failed a sanity check", "p", "++++"),
+    "timeout": ("timeout", "^", "//"),
     "crashed": ("engine crashed", "*", "xx"),
-    "node_fault": ("node fault", "$n$", "\\\\"),
-    "damaged": ("record damaged", "$d$", "++"),
+    "node_fault": ("node fault", "v", "\\\\"),
+    "damaged": ("record damaged", "s", "++"),
     "not measured": ("not measured", "o", ""),
 }
 
 
-def status_style(status: str) -> tuple[str, str, str]:
+def status_style(status: str) -> tuple[str, Any, str]:
     """Words, marker and hatch of a status; one that is not known yet still shows."""
     return STATUSES.get(status, (status.replace("_", " "), "x", "////"))
 

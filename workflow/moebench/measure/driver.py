@@ -137,7 +137,7 @@ class Driver:
                 raise StageError(f"{problems[0]}; run `moebench stage --study {self.plan['study']}` on a "
                                  "machine with internet")
             overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
-            found = registry.disagreements(model["architecture"], json.loads((folder / "config.json").read_text()) | overrides)
+            found = registry.disagreements(model["architecture"], merged(json.loads((folder / "config.json").read_text()), overrides))
             if found:
                 raise StageError(f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
                                  f"{'; '.join(found)}; mend the one that is wrong")
@@ -355,6 +355,12 @@ class Driver:
             how = f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
         self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}  (about {left / 60:.0f} min left)")
+
+
+def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The configuration with overrides, nested sections merged (as the engine does)."""
+    both = {k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)}
+    return config | overrides | both
 
 
 def end_on_signals() -> None:

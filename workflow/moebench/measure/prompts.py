@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -18,6 +19,12 @@ def text_tokens(model_folder: Path) -> list[int]:
     from transformers import AutoTokenizer  # a tokenizer without tokenizer.json
 
     return list(AutoTokenizer.from_pretrained(model_folder)(corpus(), add_special_tokens=False)["input_ids"])
+
+
+def tokenizer_key(model_folder: Path) -> str:
+    """Tells tokenizers apart by content: models of one family share theirs, and tokenizing the corpus takes a while."""
+    file = model_folder / "tokenizer.json"
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else str(model_folder)
 
 
 def make(kind: str, corpus: list[int], vocab_size: int, batch: int, length: int, seed: int) -> list[list[int]]:

@@ -30,7 +30,8 @@ class Session:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.spec: dict[str, Any] = {}
-        self.corpora: dict[str, list[int]] = {}
+        self.corpora: dict[str, list[int]] = {}  # by tokenizer
+        self.corpus_key = ""
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load an engine configuration; reply with its facts."""
@@ -39,8 +40,9 @@ class Session:
         model = self.spec["model"]
         self.engine = make(request["name"], self.spec["config"], model)
         facts = self.engine.load()
-        if model["path"] not in self.corpora:
-            self.corpora[model["path"]] = prompts.text_tokens(Path(model["path"]))
+        self.corpus_key = prompts.tokenizer_key(Path(model["path"]))
+        if self.corpus_key not in self.corpora:
+            self.corpora[self.corpus_key] = prompts.text_tokens(Path(model["path"]))
         return {"facts": facts, "provenance": provenance()}
 
     def unload(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ class Session:
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
         """The prompts of a workload for a seed."""
         model = self.spec["model"]
-        return prompts.make(work["prompts"], self.corpora[model["path"]], model["architecture"]["vocab_size"],
+        return prompts.make(work["prompts"], self.corpora[self.corpus_key], model["architecture"]["vocab_size"],
                             work["batch"], work["input_tokens"], seed)
 
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:

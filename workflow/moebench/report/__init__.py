@@ -20,6 +20,7 @@ from moebench.figures import caption, plots
 from moebench.measure.records import write_atomic
 from moebench.plan_file import read_plan
 from moebench.report import content, svg
+from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
 
@@ -115,7 +116,7 @@ def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for name, rows in frame.groupby("experiment", sort=False):
         cells = rows.drop_duplicates(["engine", "cell"])
-        missing = cells[cells["status"] == tables.tablerows.NOT_MEASURED]
+        missing = cells[cells["status"] == NOT_MEASURED]
         if len(missing):
             names = (missing["engine"] + "/" + missing["cell"]).tolist()
             shown = names[: content.MOST_ROWS]

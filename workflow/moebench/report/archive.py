@@ -226,7 +226,8 @@ def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
 
 def _refuse_changed(archive: Path, folder: Path, names: list[str]) -> None:
     """Every file must be listed with the checksum it has."""
-    sums = dict(reversed(line.split("  ", 1)) for line in (folder / _SUMS).read_text(encoding="utf-8").splitlines())
+    lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in names:
         if name != _SUMS and sums.get(name) != _sha256(folder / name):
             raise StorageError(f"{archive}: {name} does not match {_SUMS}; the archive was changed or damaged")

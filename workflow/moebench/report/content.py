@@ -15,7 +15,7 @@ import pandas as pd
 from moebench import columns
 from moebench.config import Plot
 from moebench.figures import data as figure_data
-from moebench.figures import plots, style
+from moebench.figures import style
 from moebench.figures.caption import caption
 from moebench.report import svg
 from moebench.tablerows import NOT_MEASURED
@@ -182,6 +182,12 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         many = len(tally) > 1
         texts = [f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()]
         found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
+    drift = measured[["engine", "canary_drift"]].dropna().drop_duplicates().sort_values("canary_drift")
+    if len(drift):
+        worst = drift.iloc[-1]
+        texts = [f"median {drift['canary_drift'].median():.0%} of {len(drift)} engine configurations",
+                 f"most {worst['canary_drift']:.0%} ({worst['engine']})"]  # fmt: skip
+        found.append(("Canary drift", texts))
     started = measured["started_at"].dropna()
     if len(started):
         found.append(("Measured (UTC)", [f"{started.min()[:19]} to {started.max()[:19]}"]))
@@ -197,7 +203,7 @@ def _short_list(texts: list[str], most: int = 12) -> list[str]:
 
 
 def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
-    """Models with kind and revision of their weights."""
-    kinds = measured[["model_title", "weights", "revision"]].drop_duplicates().sort_values(["model_title", "revision"])
-    return [{str(k): str(v) for k, v in row.items()} for row in kinds.head(MOST_ROWS).to_dict("records")]
-
+    """Models with shape of their experts, kind and revision of their weights."""
+    shown = ["model_title", "experts", "moe_ffn_size", "weights", "revision"]
+    kinds = measured[shown].drop_duplicates().sort_values(shown[:3])
+    return [{k: "" if pd.isna(v) else str(v) for k, v in zip(shown, row, strict=True)} for row in kinds.head(MOST_ROWS).to_numpy()]

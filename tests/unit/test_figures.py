@@ -1,0 +1,293 @@
+"""Figures: rows placed on axes, nothing left out silently, labels apart, the same bytes each time."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from matplotlib.text import Text
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import synthetic
+
+from moebench import figures, tables
+from moebench.config import Plot
+from moebench.errors import ConfigError, StorageError
+from moebench.figures import caption, data, draw, layout, style
+from moebench.plan_file import read_plan
+
+THROUGHPUT = "throughput_total_tokens_per_s"
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory):
+    """The rich study with its tables: plan, results folder, tables folder."""
+    root = tmp_path_factory.mktemp("rich")
+    path = synthetic.rich(root)
+    tables.collect(path, root, root / "tables", results_name="results")
+    return read_plan(path), root, root / "tables"
+
+
+def placed(rich, experiment: str, **plot) -> data.Data:
+    plan, _, out = rich
+    made = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "y": [THROUGHPUT]} | plot)
+    return data.place(made, data.of_experiment(plan, out, experiment), f"experiment {experiment}, figure f")
+
+
+def drawn(rich, where: data.Data):
+    with mpl.rc_context(style.RC):
+        return layout.figure(where, caption.caption(rich[0], where.rows))
+
+
+def texts(made) -> list[Text]:
+    return [t for t in made.findobj(Text) if t.get_visible() and t.get_text().strip()]
+
+
+def touching(made) -> list[tuple[str, str]]:
+    """Pairs of texts whose boxes overlap by more than a pixel; slanted ones must be a line apart across their slant."""
+    made.draw_without_rendering()
+    level = [(t.get_text(), t.get_window_extent()) for t in texts(made) if t.get_rotation() % 90 == 0]
+    found = [(a, b) for (a, x), (b, y) in itertools.combinations(level, 2)
+             if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1]  # fmt: skip
+    slanted = sorted((t.get_window_extent().x1, t) for t in texts(made) if t.get_rotation() % 90)
+    for (x, a), (y, b) in itertools.pairwise(slanted):
+        if (y - x) * math.sin(math.radians(a.get_rotation())) < a.get_fontsize() * made.dpi / 72:
+            found.append((a.get_text(), b.get_text()))
+    return found
+
+
+# ----------------------------------------------------------------------------------------- placing
+
+
+def test_an_unknown_column_is_told_the_nearest(rich):
+    with pytest.raises(ConfigError, match=r"figure f: 'bacth' is neither a column nor an axis.*did you mean 'batch'"):
+        placed(rich, "batch", x="bacth", hue="top_k", panel="model")
+    with pytest.raises(ConfigError, match="y is 'batch', which is not measured"):
+        placed(rich, "batch", x="top_k", y=["batch"])
+    with pytest.raises(ConfigError, match="no experiment 'bach'; did you mean 'batch'"):
+        figures.render(rich[0], rich[2], rich[1], "bach")
+
+
+def test_cells_on_one_place_are_an_error_that_names_what_tells_them_apart(rich):
+    with pytest.raises(ConfigError, match=r"2 cells fall on the same place, they differ in model; give the figure a hue"):
+        placed(rich, "batch", x="top_k", hue="batch")
+
+
+def test_row_is_for_one_metric(rich):
+    with pytest.raises(ConfigError, match="row is for figures with one y; this one has 2"):
+        placed(rich, "parallel", x="gpus", hue="arm", row="model", y=["ttft_s", "e2e_s"])
+
+
+def test_two_blocks_each_have_their_figure(tmp_path):
+    """Batch at fixed length and length at fixed batch meet in one cell; each figure takes the rows that sweep its x."""
+    plan = synthetic.Plan()
+    plan.experiment("two")
+    for batch in (1, 16, 64):
+        plan.add("two", {"batch": batch}, {"batch": batch, "input_tokens": 64, "output_tokens": 64}, model="olmoe-tiny")
+    for tokens in (32, 64, 128):
+        work = {"batch": 16, "input_tokens": tokens, "output_tokens": tokens}
+        plan.add("two", {"input_tokens = output_tokens": tokens}, work, model="olmoe-tiny")
+    path = plan.write(tmp_path)
+    tables.collect(path, tmp_path, tmp_path / "tables")
+    rich = (plan.data, tmp_path, tmp_path / "tables")
+    assert placed(rich, "two", x="batch").rows["batch"].tolist() == [1, 16, 64]
+    by_length = placed(rich, "two", x="input_tokens")
+    assert by_length.rows["x"].tolist() == [32, 64, 128]
+    assert by_length.axes["x"].label == "Input length = output length (tokens)"
+
+
+def test_an_axis_of_arms_can_be_a_hue_and_keeps_its_order(rich):
+    where = placed(rich, "parallel", kind="bars", x="gpus", hue="arm", row="model")
+    assert where.levels("hue") == ("TP", "TP+EP", "PP") and where.axes["hue"].label == "Arm"
+    assert where.axes["row"].panel_title("OLMoE (tiny)") == "OLMoE (tiny)"
+
+
+def test_numbers_are_sorted_and_named_with_their_unit(rich):
+    where = placed(rich, "batch", x="top_k", hue="batch", panel="model")
+    assert where.levels("hue") == (1, 16, 64, 128) and where.axes["hue"].label == "Batch size (requests)"
+    shape = placed(rich, "shape", x="moe_ffn_size", hue="top_k", panel="experts")
+    assert shape.axes["panel"].panel_title(8) == "Experts per layer: 8"
+
+
+def test_check_finds_bad_figures_before_anything_is_measured(rich):
+    figures.check(rich[0])
+    broken = json.loads(json.dumps(rich[0]))
+    broken["experiments"]["latency"]["figures"][0]["x"] = "modle"
+    with pytest.raises(ConfigError, match=r"experiment latency, figure fig-3: 'modle'.*did you mean 'model'"):
+        figures.check(broken)
+    broken["experiments"]["latency"]["figures"][0] |= {"x": "model", "id": "fig-5"}
+    with pytest.raises(ConfigError, match="experiment latency: figure fig-5 is in batch too"):
+        figures.check(broken)
+
+
+# ----------------------------------------------------------------------------------------- drawing
+
+
+def test_every_cell_is_drawn_as_value_or_mark(rich):
+    where = placed(rich, "shape", x="moe_ffn_size", hue="top_k", panel="experts")
+    made = drawn(rich, where)
+    values = sum(pd.notna(line.get_ydata()).sum() for a in made.axes for line in a.lines if len(line.get_xdata()) > 1
+                 and line.get_marker() in style.MARKERS)  # fmt: skip
+    marks = sum(line.get_marker() == "x" for a in made.axes for line in a.lines)
+    assert (values, marks) == (52, 12)
+    assert {"out of memory: weights", "No value:"} <= {t.get_text() for t in texts(made)}
+
+
+def test_a_line_breaks_where_a_cell_failed(tmp_path):
+    plan = synthetic.Plan()
+    plan.experiment("gap")
+    for batch in (1, 2, 4):
+        plan.add("gap", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="olmoe-tiny")
+    synthetic.measure(plan.data, tmp_path, lambda c: {"status": "oom_kv"} if c["workload"]["batch"] == 2 else {})
+    tables.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
+    rich = (plan.data, tmp_path, tmp_path / "tables")
+    made = drawn(rich, placed(rich, "gap", x="batch"))
+    ys = next(line.get_ydata() for line in made.axes[0].lines if len(line.get_xdata()) == 3)
+    assert pd.isna(ys[1]) and ys[0] > 0 and ys[2] > 0
+
+
+def test_bars_show_failures_hatched_and_gaps_hollow(rich):
+    made = drawn(rich, placed(rich, "latency", kind="bars", x="model", y=["ttft_s", "e2e_s"]))
+    for axes in made.axes:
+        hatches = [p.get_hatch() for p in axes.patches]
+        assert len(hatches) == 5 and hatches.count("|||||") == 1
+        hollow = [p for p in axes.patches if p.get_linestyle() in (":", "dotted")]
+        assert len(hollow) == 1 and not hollow[0].get_hatch()
+
+
+def test_a_figure_without_any_value_still_shows_its_cells(rich):
+    made = drawn(rich, placed(rich, "nothing", x="batch"))
+    assert sum(line.get_marker() == "o" and line.get_markerfacecolor() == "none" for line in made.axes[0].lines) == 4
+    assert "no value" in [t.get_text() for t in texts(made)]
+    assert "Nothing is measured yet." in caption.caption(rich[0], placed(rich, "nothing", x="batch").rows)
+
+
+def test_predictions_are_dashes_but_not_where_the_cell_cannot_fit(rich):
+    where = placed(rich, "nothing", x="batch")
+    where.rows[f"predicted_{THROUGHPUT}"] = [100.0, 200.0, 400.0, 800.0]
+    where.rows["predicted_fits"] = [True, None, True, False]
+    assert draw.predicted(where.rows, THROUGHPUT).isna().tolist() == [False, False, False, True]
+    made = drawn(rich, where)
+    assert "predicted (roofline)" in [t.get_text() for t in texts(made)] and made.axes[0].get_ylim()[1] > 400
+
+
+def test_axes_say_unit_and_small_times_are_milliseconds(rich):
+    made = drawn(rich, placed(rich, "latency", kind="bars", x="model", y=["ttft_s", "e2e_s"]))
+    assert [a.get_ylabel().replace("\n", " ") for a in made.axes] == ["Time to first token (ms)", "End-to-end latency (ms)"]
+
+
+def test_linear_axes_start_at_zero_and_doubling_numbers_are_evenly_spaced(rich):
+    axes = drawn(rich, placed(rich, "batch", x="top_k", hue="batch", panel="model")).axes[0]
+    assert axes.get_xscale() == "log" and axes.get_xticks().tolist() == [1, 2, 4, 8]
+    assert min(axes.get_yticks()) == 0
+    assert draw.is_doubling((1, 16, 32)) and not draw.is_doubling((1, 2, 3, 8)) and not draw.is_doubling((0, 1, 8))
+
+
+def test_ordered_numbers_get_an_ordered_palette(rich):
+    lightness = [sum(c[:3]) for c in style.palette(5, ordered=True)]
+    assert lightness == sorted(lightness, reverse=True)
+    assert len(set(style.palette(8, ordered=False))) == 8 and len(style.palette(12, ordered=False)) == 12
+
+
+AWKWARD = {
+    "long names": lambda: synthetic.figure("f", "bars", "arm", panel="model"),
+    "many panels": lambda: synthetic.figure("f", "lines", "batch", panel="arm", hue="model"),
+    "many series": lambda: synthetic.figure("f", "lines", "batch", hue="arm", panel="model"),
+    "many rows": lambda: synthetic.figure("f", "bars", "batch", hue="model", row="arm"),
+    "logarithmic": lambda: synthetic.figure("f", "lines", "batch", hue="arm", row="model", log_y=True),
+    "three metrics": lambda: synthetic.figure("f", "lines", "batch", "ttft_s", "itl_p99_s", "e2e_s", hue="arm", panel="model"),
+}
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """Seven arms with long names, two models, five batches, one of them failed or missing in each arm."""
+    root = tmp_path_factory.mktemp("awkward")
+    plan = synthetic.Plan()
+    plan.experiment("e")
+    arms = ["none", *(f"{kind} {share}% of the experts" for kind in ("inter", "intra") for share in ("12.5", "25", "50"))]
+    for model, (i, arm), batch in itertools.product(list(synthetic.TITLES)[:2], enumerate(arms), (1, 8, 16, 1024, 2048)):
+        work = {"batch": batch, "input_tokens": 16, "output_tokens": 4}
+        plan.add("e", {"model": model, "arm": arm, "batch": batch}, work, model=model, max_num_seqs=i + 1)
+    fates = itertools.cycle([{}, {}, {"status": "oom_kv"}, {}, {"status": "unsupported"}, None, {}])
+    synthetic.measure(plan.data, root, lambda _: next(fates))
+    tables.collect(plan.write(root), root, root / "tables")
+    return plan.data, root, root / "tables"
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_labels_stay_apart_and_inside(awkward, name):
+    plot = {k: v for k, v in AWKWARD[name]().items() if v}
+    if name == "long names":
+        awkward = (awkward[0], awkward[1], awkward[2])
+        frame = data.of_experiment(awkward[0], awkward[2], "e")
+        where = data.place(Plot.model_validate(plot), frame[frame["batch"] == 8].reset_index(drop=True), "x")
+    else:
+        where = placed(awkward, "e", **plot)
+    made = drawn(awkward, where)
+    assert touching(made) == []
+    width, height = made.canvas.get_width_height()
+    for text in texts(made):
+        box = text.get_window_extent()
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, text.get_text()
+        assert text.get_fontsize() >= 7
+    assert made.get_size_inches()[0] == style.WIDTH_IN
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def test_files_hold_the_data_with_failures(rich, tmp_path):
+    paths = figures.render(rich[0], rich[2], tmp_path, "latency")
+    assert [p.name for p in paths] == ["fig-3.svg", "fig-3.pdf", "fig-3.png", "fig-3.csv"]
+    table = pd.read_csv(paths[3])
+    assert table["status"].tolist() == ["ok", "ok", "not measured", "ok", "unsupported"]
+    assert {"model", "ttft_s", "ttft_s_low", "ttft_s_high", "engine", "cell", "weights"} <= set(table.columns)
+    assert table["ttft_s"].iloc[0] < 1, "base units, not those of the axis"
+    text = paths[0].read_text()
+    assert "no statement about an H100" in text and "Verdana" in text and "<dc:date>" not in text
+
+
+def test_bytes_are_the_same_in_another_process(rich, tmp_path):
+    for experiment in ("shape", "parallel"):
+        figures.render(rich[0], rich[2], tmp_path / "here", experiment)
+    code = f"""
+from pathlib import Path
+from moebench import figures
+from moebench.plan_file import read_plan
+plan = read_plan(Path({str(rich[1] / "plan" / "tiny.json")!r}))
+for experiment in ("parallel", "shape"):
+    figures.render(plan, Path({str(rich[2])!r}), Path({str(tmp_path / "there")!r}), experiment)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7",
+                                                                  "PATH": "", "HOME": str(tmp_path)})  # fmt: skip
+    for path in sorted((tmp_path / "here").iterdir()):
+        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
+
+
+def test_figures_that_cannot_be_written_are_one_line(rich, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="figures cannot be written"):
+        figures.render(rich[0], rich[2], tmp_path / "file", "latency")
+
+
+# ----------------------------------------------------------------------------------------- caption
+
+
+def test_the_caption_says_what_it_is(rich):
+    rows = placed(rich, "latency", kind="bars", x="model").rows
+    said = caption.caption(rich[0], rows).replace(caption.NBSP, " ")
+    assert said.startswith("Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: ")
+    assert "no statement about an H100." in said
+    assert "Median of 3 repeats, error bars: bootstrap 95% interval (with 3 repeats: their range)." in said
+    assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")
+    gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
+    assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))

@@ -1,0 +1,238 @@
+"""Records to tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import synthetic
+
+from moebench import tables
+from moebench.errors import ConfigError, StorageError
+from moebench.measure import records
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A plan of four cells without records: builder, results folder, tables folder."""
+    plan = synthetic.Plan(repeats=3)
+    plan.experiment("one")
+    for batch in (1, 2, 4, 8):
+        plan.add("one", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="mixtral-tiny", tp=2)
+    return plan.data, tmp_path / "results", tmp_path / "tables"
+
+
+def collect(study) -> tables.Collected:
+    data, results, out = study
+    path = results / "plan" / "tiny.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data))
+    return tables.collect(path, results, out, results_name="results")
+
+
+def cells(study) -> list[tuple[str, str]]:
+    return [(c["engine"], c["cell"]) for c in study[0]["cells"].values()]
+
+
+def path_of(study, number: int) -> Path:
+    return records.cell_path(study[1], *cells(study)[number])
+
+
+def test_a_good_cell(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    made = synthetic.record(data, e, c)
+    records.store(results, made)
+    found = collect(study)
+    assert found.counts == {"ok": 1, "not measured": 3} and found.total == 4
+    assert str(found) == "tiny: 4 cells: 3 not measured, 1 ok"
+    row = tables.read(out, "measurements").iloc[0]
+    times = sorted(run["metrics"]["e2e_s"] for run in made["repeats"])
+    assert (row["e2e_s_low"], row["e2e_s"], row["e2e_s_high"]) == pytest.approx(times)
+    assert row["e2e_s_cv"] == pytest.approx(pd.Series(times).std() / pd.Series(times).mean())
+    assert (row["n_repeats"], row["unstable"], row["gpus"], row["experts"], row["top_k"]) == (3, False, 2, 8, 2)
+    assert (row["model_title"], row["weights"], row["engine_version"]) == ("Mixtral (tiny)", "random_init", "0.32.0")
+    assert (row["distinct_experts_mean"], row["preemptions"], row["load_s"], row["slurm_job_id"]) == (6, 0, 2.5, "4711")
+    samples = tables.read(out, "samples")
+    assert samples["repeat"].tolist() == [0, 1, 2] and samples["seed"].tolist() == [2, 3, 4]
+    assert sorted(samples["e2e_s"]) == pytest.approx(times)
+    assert tables.read(out, "failures").empty
+
+
+def test_failures_are_rows_with_reason_evidence_and_command(study):
+    data, results, out = study
+    e, c = cells(study)[1]
+    records.store(results, synthetic.record(data, e, c, status="oom_kv"))
+    collect(study)
+    row = tables.read(out, "failures").iloc[0]
+    assert row["status"] == "oom_kv" and "one sequence" in row["reason"] and "larger than the available KV" in row["evidence"]
+    assert row["predicted_bytes_per_gpu"] == 6.5e7 and bool(row["predicted_fits"])
+    assert row["rerun"] == f"snakemake --profile profiles/local --force results/cells/{e}/{c}.json"
+    measured = tables.read(out, "measurements").iloc[0]
+    assert measured["status"] == "oom_kv" and pd.isna(measured["e2e_s"]) and measured["n_repeats"] == 0
+
+
+def test_numbers_of_an_invalid_run_are_not_in_the_tables(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    good = synthetic.record(data, e, c)
+    records.store(results, good | {"status": "invalid", "reason": "3 preemptions"})
+    collect(study)
+    assert tables.read(out, "measurements")["e2e_s"].isna().all() and tables.read(out, "samples").empty
+
+
+def test_damaged_records_are_not_used_and_say_why(study):
+    data, results, out = study
+    for e, c in cells(study):
+        records.store(results, synthetic.record(data, e, c))
+    whole = path_of(study, 0).read_bytes()
+    path_of(study, 0).write_bytes(whole[: len(whole) // 2])
+    path_of(study, 1).write_bytes(path_of(study, 1).read_bytes().replace(b'"attempt":1', b'"attempt":2'))
+    path_of(study, 2).write_bytes(whole)
+    assert collect(study).counts == {"damaged": 3, "ok": 1}
+    assert len(tables.read(out, "measurements")) == 1 and len(tables.read(out, "samples")) == 3
+    failed = tables.read(out, "failures")
+    assert set(failed["status"]) == {"damaged"} and set(failed["model_title"]) == {"Mixtral (tiny)"}
+    reasons = failed["reason"].tolist()
+    assert "not whole JSON" in reasons[0] and "checksum" in reasons[1] and "it is the record of" in reasons[2]
+
+
+def test_a_sealed_record_without_its_fields_is_damaged(study):
+    data, results, _ = study
+    e, c = cells(study)[0]
+    made = synthetic.record(data, e, c)
+    del made["workload"]
+    synthetic.store_fast(results, made)
+    assert collect(study).counts == {"damaged": 1, "not measured": 3}
+
+
+def test_a_newer_record_is_refused_by_name(study):
+    data, results, _ = study
+    e, c = cells(study)[0]
+    synthetic.store_fast(results, synthetic.record(data, e, c, schema=99))
+    with pytest.raises(StorageError, match=rf"{c}.json: record of schema 99, this version reads up to 1; update moebench"):
+        collect(study)
+
+
+def test_the_join_never_lacks_a_status(study):
+    data, results, out = study
+    for (e, c), status in zip(cells(study)[:3], ("ok", "oom_kv", "ok"), strict=True):
+        records.store(results, synthetic.record(data, e, c, status=status))
+    path_of(study, 2).write_bytes(b"{")
+    collect(study)
+    joined = tables.with_status(out, experiment="one")
+    assert joined["status"].tolist() == ["ok", "oom_kv", "damaged", "not measured"]
+    assert "not whole JSON" in joined["reason"].iloc[2]
+    assert json.loads(joined["labels"].iloc[3]) == {"batch": 8} and joined["batch"].tolist() == [1, 2, 4, 8]
+
+
+def test_the_paper_protocol_leaves_out_what_it_does_not_measure(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    runs = [{"seed": 1, "started_at": "x", "metrics": {"ttft_max_s": 0.1 * i, "e2e_s": 1.0 * i}} for i in (1, 2, 3)]
+    records.store(results, synthetic.record(data, e, c, repeats=runs))
+    collect(study)
+    row = tables.read(out, "measurements").iloc[0]
+    assert row["e2e_s"] == 2 and pd.isna(row["itl_s"]) and pd.isna(row["ttft_s_low"])
+    assert bool(row["unstable"])
+
+
+def test_one_repeat_has_no_interval_and_is_neither_stable_nor_not(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    good = synthetic.record(data, e, c)
+    records.store(results, good | {"repeats": good["repeats"][:1]})
+    collect(study)
+    row = tables.read(out, "measurements").iloc[0]
+    assert row["e2e_s"] > 0 and pd.isna(row["e2e_s_low"]) and pd.isna(row["unstable"])
+
+
+def test_canary_drift_is_the_range_over_the_median_within_a_session(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    records.store(results, synthetic.record(data, e, c))
+    job = next(iter(data["jobs"]))
+    runs = [(1.0, "a"), (1.1, "a"), (1.2, "a"), (9.0, "b")]
+    canary = [{"engine": e, "cell": c, "session": s, "metrics": {"e2e_s": v}} for v, s in runs]
+    path = results / "jobs" / f"{job}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"schema": 1, "records": {}, "canary": canary}))
+    collect(study)
+    assert tables.read(out, "measurements")["canary_drift"].iloc[0] == pytest.approx(0.2 / 1.1)
+
+
+def test_predictions_are_columns_of_plan_and_measurements(study):
+    data, _, out = study
+    next(iter(data["cells"].values()))["predicted"] = {"bytes_per_gpu": 1e9, "fits": False, "e2e_s": 2.0, "itl_s": 0.1}
+    collect(study)
+    row = tables.read(out, "plan").iloc[0]
+    assert row["predicted_e2e_s"] == 2 and row["predicted_throughput_total_tokens_per_s"] == 12 and not row["predicted_fits"]
+
+
+def test_units_and_versions_are_in_the_files(study):
+    collect(study)
+    schema = pq.read_schema(study[2] / "measurements.parquet")
+    assert schema.metadata[b"moebench_schema"] == b"1"
+    assert json.loads(schema.metadata[b"moebench_units"])["ttft_s"] == "s"
+    assert schema.field("throughput_total_tokens_per_s").metadata[b"unit"] == b"tokens/s"
+    compression = pq.ParquetFile(study[2] / "measurements.parquet").metadata
+    assert compression.num_row_groups == 0 or compression.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_readers_refuse_newer_tables_and_accept_older(study):
+    data, results, out = study
+    records.store(results, synthetic.record(data, *cells(study)[0]))
+    collect(study)
+    path = out / "measurements.parquet"
+    table = pq.read_table(path)
+    older = table.drop_columns(["canary_drift"]).replace_schema_metadata({"moebench_schema": "0"})
+    pq.write_table(older, path)
+    assert tables.read(out, "measurements")["canary_drift"].isna().all()
+    pq.write_table(table.replace_schema_metadata({"moebench_schema": "2"}), path)
+    with pytest.raises(StorageError, match=r"measurements.parquet: tables of schema 2, this version reads up to 1"):
+        tables.read(out, "measurements")
+    path.write_bytes(b"not parquet")
+    with pytest.raises(StorageError, match="damaged; run `moebench collect` again"):
+        tables.read(out, "measurements")
+    path.unlink()
+    with pytest.raises(StorageError, match="no such table yet"):
+        tables.read(out, "measurements")
+
+
+def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
+    collect(study)
+    before = (study[2] / "plan.parquet").read_bytes()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tables.pq, "write_table", full)
+    with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\)"):
+        collect(study)
+    assert (study[2] / "plan.parquet").read_bytes() == before and not list(study[2].glob(".*"))
+
+
+def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
+    data, results, out = study
+    for number, (e, c) in enumerate(cells(study)):
+        records.store(results, synthetic.record(data, e, c, status="ok" if number else "oom_kv"))
+    collect(study)
+    once = {p.name: p.read_bytes() for p in out.iterdir()}
+    monkeypatch.setattr(tables, "CHUNK", 1)
+    monkeypatch.setattr(tables.os, "cpu_count", lambda: 2)
+    collect(study)
+    for name in ("measurements", "samples", "failures"):
+        parallel = pq.read_table(out / f"{name}.parquet")
+        assert parallel.equals(pq.read_table(pa.BufferReader(once[f"{name}.parquet"])))
+
+
+def test_without_a_plan(tmp_path):
+    with pytest.raises(ConfigError, match="no plan yet"):
+        tables.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
