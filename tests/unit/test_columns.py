@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-
 from moebench import columns
 from moebench.config import KNOBS
 from moebench.errors import ConfigError
 
 
 def test_every_knob_is_a_column_of_its_type():
-    types = {"batch": pa.int64(), "top_k": pa.int64(), "ep": pa.bool_(), "prune_ratio": pa.float64(), "prompts": pa.string(),
-             "draft_model": pa.string(), "kv_cache_mb": pa.int64(), "weights": pa.string(), "model": pa.string()}  # fmt: skip
+    types = {
+        "batch": pa.int64(),
+        "top_k": pa.int64(),
+        "ep": pa.bool_(),
+        "prune_ratio": pa.float64(),
+        "prompts": pa.string(),
+        "draft_model": pa.string(),
+        "kv_cache_mb": pa.int64(),
+        "weights": pa.string(),
+        "model": pa.string(),
+    }
     assert {name: columns.COLUMNS[name].type for name in types} == types
     for name in KNOBS:
         assert columns.COLUMNS[name].tables == ("plan", "measurements")
@@ -26,7 +34,11 @@ def test_every_knob_has_a_heading_of_its_own():
 def test_metrics_are_medians_with_intervals():
     names = [c.name for c in columns.of_table("measurements")]
     for metric in columns.METRIC_NAMES:
-        assert [n for n in names if n in (metric, f"{metric}_low", f"{metric}_high")] == [metric, f"{metric}_low", f"{metric}_high"]
+        assert [n for n in names if n in (metric, f"{metric}_low", f"{metric}_high")] == [
+            metric,
+            f"{metric}_low",
+            f"{metric}_high",
+        ]
         assert columns.COLUMNS[metric].tables == ("measurements", "samples")
 
 

@@ -8,20 +8,16 @@ import math
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from matplotlib.text import Text
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import synthetic
-
+from matplotlib.text import Text
 from moebench import figures, tables
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError
-from moebench.figures import caption, data, draw, layout, style
+from moebench.figures import caption, data, draw, layout, style, ticks
 from moebench.plan_file import read_plan
 
 THROUGHPUT = "throughput_total_tokens_per_s"
@@ -55,8 +51,11 @@ def touching(made) -> list[tuple[str, str]]:
     """Pairs of texts whose boxes overlap by more than a pixel; slanted ones must be a line apart across their slant."""
     made.draw_without_rendering()
     level = [(t.get_text(), t.get_window_extent()) for t in texts(made) if t.get_rotation() % 90 == 0]
-    found = [(a, b) for (a, x), (b, y) in itertools.combinations(level, 2)
-             if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1]  # fmt: skip
+    found = [
+        (a, b)
+        for (a, x), (b, y) in itertools.combinations(level, 2)
+        if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1
+    ]
     slanted = sorted((t.get_window_extent().x1, t) for t in texts(made) if t.get_rotation() % 90)
     for (x, a), (y, b) in itertools.pairwise(slanted):
         if (y - x) * math.sin(math.radians(a.get_rotation())) < a.get_fontsize() * made.dpi / 72:
@@ -77,7 +76,9 @@ def test_an_unknown_column_is_told_the_nearest(rich):
 
 
 def test_cells_on_one_place_are_an_error_that_names_what_tells_them_apart(rich):
-    with pytest.raises(ConfigError, match=r"2 cells fall on the same place, they differ in model; give the figure a hue"):
+    with pytest.raises(
+        ConfigError, match=r"2 cells fall on the same place, they differ in model; give the figure a hue"
+    ):
         placed(rich, "batch", x="top_k", hue="batch")
 
 
@@ -134,8 +135,12 @@ def test_check_finds_bad_figures_before_anything_is_measured(rich):
 def test_every_cell_is_drawn_as_value_or_mark(rich):
     where = placed(rich, "shape", x="moe_ffn_size", hue="top_k", panel="experts")
     made = drawn(rich, where)
-    values = sum(pd.notna(line.get_ydata()).sum() for a in made.axes for line in a.lines if len(line.get_xdata()) > 1
-                 and line.get_marker() in style.MARKERS)  # fmt: skip
+    values = sum(
+        pd.notna(line.get_ydata()).sum()
+        for a in made.axes
+        for line in a.lines
+        if len(line.get_xdata()) > 1 and line.get_marker() in style.MARKERS
+    )
     marks = sum(line.get_marker() == "x" for a in made.axes for line in a.lines)
     assert (values, marks) == (52, 12)
     assert {"out of memory: weights", "No value:"} <= {t.get_text() for t in texts(made)}
@@ -181,14 +186,17 @@ def test_predictions_are_dashes_but_not_where_the_cell_cannot_fit(rich):
 
 def test_axes_say_unit_and_small_times_are_milliseconds(rich):
     made = drawn(rich, placed(rich, "latency", kind="bars", x="model", y=["ttft_s", "e2e_s"]))
-    assert [a.get_ylabel().replace("\n", " ") for a in made.axes] == ["Time to first token (ms)", "End-to-end latency (ms)"]
+    assert [a.get_ylabel().replace("\n", " ") for a in made.axes] == [
+        "Time to first token (ms)",
+        "End-to-end latency (ms)",
+    ]
 
 
 def test_linear_axes_start_at_zero_and_doubling_numbers_are_evenly_spaced(rich):
     axes = drawn(rich, placed(rich, "batch", x="top_k", hue="batch", panel="model")).axes[0]
     assert axes.get_xscale() == "log" and axes.get_xticks().tolist() == [1, 2, 4, 8]
     assert min(axes.get_yticks()) == 0
-    assert draw.is_doubling((1, 16, 32)) and not draw.is_doubling((1, 2, 3, 8)) and not draw.is_doubling((0, 1, 8))
+    assert ticks.is_doubling((1, 16, 32)) and not ticks.is_doubling((1, 2, 3, 8)) and not ticks.is_doubling((0, 1, 8))
 
 
 def test_ordered_numbers_get_an_ordered_palette(rich):
@@ -203,7 +211,9 @@ AWKWARD = {
     "many series": lambda: synthetic.figure("f", "lines", "batch", hue="arm", panel="model"),
     "many rows": lambda: synthetic.figure("f", "bars", "batch", hue="model", row="arm"),
     "logarithmic": lambda: synthetic.figure("f", "lines", "batch", hue="arm", row="model", log_y=True),
-    "three metrics": lambda: synthetic.figure("f", "lines", "batch", "ttft_s", "itl_p99_s", "e2e_s", hue="arm", panel="model"),
+    "three metrics": lambda: synthetic.figure(
+        "f", "lines", "batch", "ttft_s", "itl_p99_s", "e2e_s", hue="arm", panel="model"
+    ),
 }
 
 
@@ -213,8 +223,13 @@ def awkward(tmp_path_factory):
     root = tmp_path_factory.mktemp("awkward")
     plan = synthetic.Plan()
     plan.experiment("e")
-    arms = ["none", *(f"{kind} {share}% of the experts" for kind in ("inter", "intra") for share in ("12.5", "25", "50"))]
-    for model, (i, arm), batch in itertools.product(list(synthetic.TITLES)[:2], enumerate(arms), (1, 8, 16, 1024, 2048)):
+    arms = [
+        "none",
+        *(f"{kind} {share}% of the experts" for kind in ("inter", "intra") for share in ("12.5", "25", "50")),
+    ]
+    for model, (i, arm), batch in itertools.product(
+        list(synthetic.TITLES)[:2], enumerate(arms), (1, 8, 16, 1024, 2048)
+    ):
         work = {"batch": batch, "input_tokens": 16, "output_tokens": 4}
         plan.add("e", {"model": model, "arm": arm, "batch": batch}, work, model=model, max_num_seqs=i + 1)
     fates = itertools.cycle([{}, {}, {"status": "oom_kv"}, {}, {"status": "unsupported"}, None, {}])
@@ -267,8 +282,11 @@ plan = read_plan(Path({str(rich[1] / "plan" / "tiny.json")!r}))
 for experiment in ("parallel", "shape"):
     figures.render(plan, Path({str(rich[2])!r}), Path({str(tmp_path / "there")!r}), experiment)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7",
-                                                                  "PATH": "", "HOME": str(tmp_path)})  # fmt: skip
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)},
+    )
     for path in sorted((tmp_path / "here").iterdir()):
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
@@ -285,7 +303,9 @@ def test_figures_that_cannot_be_written_are_one_line(rich, tmp_path):
 def test_the_caption_says_what_it_is(rich):
     rows = placed(rich, "latency", kind="bars", x="model").rows
     said = caption.caption(rich[0], rows).replace(caption.NBSP, " ")
-    assert said.startswith("Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: ")
+    assert said.startswith(
+        "Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: "
+    )
     assert "no statement about an H100." in said
     assert "Median of 3 repeats, error bars: bootstrap 95% interval (with 3 repeats: their range)." in said
     assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")

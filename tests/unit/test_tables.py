@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import synthetic
-
 from moebench import tables
 from moebench.errors import ConfigError, StorageError
 from moebench.measure import records
@@ -25,7 +21,13 @@ def study(tmp_path):
     plan = synthetic.Plan(repeats=3)
     plan.experiment("one")
     for batch in (1, 2, 4, 8):
-        plan.add("one", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="mixtral-tiny", tp=2)
+        plan.add(
+            "one",
+            {"batch": batch},
+            {"batch": batch, "input_tokens": 16, "output_tokens": 8},
+            model="mixtral-tiny",
+            tp=2,
+        )
     return plan.data, tmp_path / "results", tmp_path / "tables"
 
 
@@ -72,7 +74,11 @@ def test_failures_are_rows_with_reason_evidence_and_command(study):
     records.store(results, synthetic.record(data, e, c, status="oom_kv"))
     collect(study)
     row = tables.read(out, "failures").iloc[0]
-    assert row["status"] == "oom_kv" and "one sequence" in row["reason"] and "larger than the available KV" in row["evidence"]
+    assert (
+        row["status"] == "oom_kv"
+        and "one sequence" in row["reason"]
+        and "larger than the available KV" in row["evidence"]
+    )
     assert row["predicted_bytes_per_gpu"] == 6.5e7 and bool(row["predicted_fits"])
     assert row["rerun"] == f"snakemake --profile profiles/local --force results/cells/{e}/{c}.json"
     measured = tables.read(out, "measurements").iloc[0]
@@ -104,6 +110,20 @@ def test_damaged_records_are_not_used_and_say_why(study):
     assert "not whole JSON" in reasons[0] and "checksum" in reasons[1] and "it is the record of" in reasons[2]
 
 
+def test_records_in_another_form_of_json_are_as_good(study):
+    """Indented, other order of keys: not the bytes that were hashed, but the same record."""
+    data, results, _ = study
+    e, c = cells(study)[0]
+    records.store(results, synthetic.record(data, e, c))
+    path = path_of(study, 0)
+    found = json.loads(path.read_bytes())
+    path.write_text(json.dumps(dict(reversed(found.items())), indent=2))
+    assert collect(study).counts["ok"] == 1
+    found["checks"]["preemptions"] = 3
+    path.write_text(json.dumps(found, indent=2))
+    assert collect(study).counts["damaged"] == 1
+
+
 def test_a_sealed_record_without_its_fields_is_damaged(study):
     data, results, _ = study
     e, c = cells(study)[0]
@@ -117,7 +137,9 @@ def test_a_newer_record_is_refused_by_name(study):
     data, results, _ = study
     e, c = cells(study)[0]
     synthetic.store_fast(results, synthetic.record(data, e, c, schema=99))
-    with pytest.raises(StorageError, match=rf"{c}.json: record of schema 99, this version reads up to 1; update moebench"):
+    with pytest.raises(
+        StorageError, match=rf"{c}.json: record of schema 99, this version reads up to 1; update moebench"
+    ):
         collect(study)
 
 
@@ -163,7 +185,7 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study):
     canary = [{"engine": e, "cell": c, "session": s, "metrics": {"e2e_s": v}} for v, s in runs]
     path = results / "jobs" / f"{job}.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"schema": 1, "records": {}, "canary": canary}))
+    path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
     collect(study)
     assert tables.read(out, "measurements")["canary_drift"].iloc[0] == pytest.approx(0.2 / 1.1)
 
@@ -173,7 +195,11 @@ def test_predictions_are_columns_of_plan_and_measurements(study):
     next(iter(data["cells"].values()))["predicted"] = {"bytes_per_gpu": 1e9, "fits": False, "e2e_s": 2.0, "itl_s": 0.1}
     collect(study)
     row = tables.read(out, "plan").iloc[0]
-    assert row["predicted_e2e_s"] == 2 and row["predicted_throughput_total_tokens_per_s"] == 12 and not row["predicted_fits"]
+    assert (
+        row["predicted_e2e_s"] == 2
+        and row["predicted_throughput_total_tokens_per_s"] == 12
+        and not row["predicted_fits"]
+    )
 
 
 def test_units_and_versions_are_in_the_files(study):

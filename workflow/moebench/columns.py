@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a registry reads best with a line per column
 """The one registry of table columns: name, type, unit, description, and the tables a column is in.
 
 Knob columns are made from :data:`moebench.config.KNOBS`, so a new knob is a column at once.  Figures take axis labels
@@ -146,7 +147,9 @@ def _metric_columns() -> list[Column]:
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
     for m in (m for m in METRICS if m.name in PREDICTED):
         text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
-        made.append(Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}"))
+        made.append(
+            Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}")
+        )
     return made
 
 

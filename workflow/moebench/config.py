@@ -417,8 +417,9 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path | str) ->
     elif first["type"] == "missing":
         text = f"{key} is missing"
     else:
-        value = first["input"]
-        shown = "" if isinstance(value, (dict, BaseModel)) else f" is {value!r}:"
+        value = repr(first["input"])
+        value = value if len(value) <= 80 else value[:80] + "..."
+        shown = ":" if isinstance(first["input"], (dict, BaseModel)) else f" is {value}:"
         text = f"{key}{shown} {first['msg'].removeprefix('Value error, ')}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return ConfigError(f"{path}: {text}{more}")

@@ -109,7 +109,7 @@ def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Call
     if spec.source.random_init is not None:
         seed = spec.source.random_init.seed
         revision = recipe_revision(shape, seed)
-        suffix = "".join(f".{letter}{changed[k]}" for k, letter in (("experts", "e"), ("moe_ffn_size", "f")) if changed[k])
+        suffix = "".join(f".{k.removeprefix('moe_')[0]}{size}" for k, size in changed.items() if size)
         weights = knobs.weights or "random_init"
         if weights == "checkpoint":
             raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
@@ -361,9 +361,15 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
-            "digest": digest([[e, sorted(plan["engines"][e]["cells"])] for e in engines], 16),
+            "digest": digest([_contents(plan["engines"][e], settings.skip_infeasible) for e in engines], 16),
         }
     return jobs
+
+
+def _contents(engine: dict[str, Any], skip_infeasible: bool) -> list[Any]:
+    """What of an engine configuration makes a job's manifest outdated when it changes."""
+    skipped = skip_infeasible and engine["predicted"]["fits"] is False
+    return [engine["id"], sorted(engine["cells"])] + ["skipped"] * skipped
 
 
 def make_plan(

@@ -65,8 +65,10 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     study = plan["study"]
     del plan  # 100,000 cells are some hundred MB, and every worker would be started beside them
     made = list(_work(chunks))
-    written = {name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
-               for name in ("measurements", "samples", "failures")}  # fmt: skip
+    written = {
+        name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
+        for name in ("measurements", "samples", "failures")
+    }
     for name, table in (written | {"plan": planned}).items():
         write(out, name, table)
     counts: Counter[str] = Counter()
@@ -109,7 +111,7 @@ def _work(chunks: list[tablerows.Chunk]) -> Iterator[tablerows.Made]:
 
 
 def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
-    """Per engine configuration: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest."""
+    """Per engine: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest."""
     drift: dict[str, float] = {}
     for job in plan["jobs"]:
         found = manifest.read(results, job) or {}
@@ -159,7 +161,7 @@ def _nullable(kind: pa.DataType) -> Any:
 
 
 def read(out: Path, name: str, **where: str) -> pd.DataFrame:
-    """A table as a data frame (whole numbers and truth values nullable), with only the rows where columns equal ``where``.
+    """A table as a data frame (whole numbers and truth values nullable), only the rows where columns equal ``where``.
 
     Columns that an older version did not write come back empty.  Raises StorageError if the table is missing, damaged,
     or of a newer schema.
@@ -168,7 +170,9 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
     try:
         version = int((pq.read_schema(path).metadata or {})[_KEY])
         if version > SCHEMA:
-            raise StorageError(f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench")
+            raise StorageError(
+                f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench"
+            )
         table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
     except FileNotFoundError:
         raise StorageError(f"{path}: no such table yet; run `moebench collect`") from None

@@ -21,7 +21,7 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     """
     root = Path(workflow.basedir)
     try:
-        parse(Root, config, "config/config.yaml (or --config)")
+        config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
         plan = make_plan(Config(root / "config"), str(config["study"]), models=config["models"])
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{root}/", "")) from None

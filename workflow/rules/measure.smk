@@ -36,6 +36,7 @@ rule measure:
     resources:
         measuring=1,
         gpu=resource("gpus"),
+        nodes=resource("nodes"),
         cpus_per_task=resource("cpus"),
         mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
         runtime=resource("runtime_min", lambda attempt: attempt),
@@ -61,6 +62,7 @@ rule measure_cell:
     resources:
         measuring=1,
         gpu=resource("gpus"),
+        nodes=resource("nodes"),
         cpus_per_task=resource("cpus"),
         mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
         runtime=resource("runtime_min", lambda attempt: attempt),

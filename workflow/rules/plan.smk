@@ -4,6 +4,7 @@ from moebench.workflow import engine_python, load_plan, refuse_unpinned
 PLAN = load_plan(config, workflow)
 STUDY, RESULTS, REPORT = PLAN["study"], config["results"], f"{config['reports']}/{PLAN['study']}"
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}.json"
+MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
 STAGED = sorted({f"{e['model']['path']}/moebench-stage.json" for e in PLAN["engines"].values()})
 
 

@@ -6,7 +6,7 @@ FIGURES = [f["id"] for e in PLAN["experiments"].values() for f in e["figures"]]
 
 rule collect:
     input:
-        jobs=expand(f"{RESULTS}/jobs/{{job}}.json", job=PLAN["jobs"]),
+        jobs=MANIFESTS,
         plan=PLAN_FILE,
     output:
         expand(f"{TABLES}/{{name}}.parquet", name=NAMES),
@@ -39,6 +39,7 @@ rule report:
 rule archive:
     input:
         rules.report.output,
+        jobs=MANIFESTS,
         plan=PLAN_FILE,
     output:
         f"{REPORT}/archive.zip",

@@ -39,10 +39,13 @@ class Engine(Protocol):
         """Free the engine's memory, so that another can be loaded in this process."""
 
 
-def make(name: str, config: dict[str, Any], model: dict[str, Any]) -> Engine:
-    """The engine called ``name`` for an engine configuration and model of the plan."""
+def make(name: str, config: dict[str, Any], model: dict[str, Any], memory_fraction: float) -> Engine:
+    """The engine called ``name`` for an engine configuration and model of the plan.
+
+    ``memory_fraction``: share of the device's memory the engine may use.
+    """
     if name == "vllm":
         from moebench.engines.vllm import VllmEngine
 
-        return VllmEngine(config, model)
+        return VllmEngine(config, model, memory_fraction)
     raise ValueError(f"there is no engine {name!r}")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 from moebench.measure.metrics import encode
@@ -14,10 +16,17 @@ from moebench.registry import hf_overrides
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
 
-_QUANTIZATION = {"none": None, "fp8": "fp8", "fp8_block": "fp8", "int8": "compressed-tensors", "awq": "awq", "gptq": "gptq"}
+_QUANTIZATION = {
+    "none": None, "fp8": "fp8", "fp8_block": "fp8", "int8": "compressed-tensors", "awq": "awq", "gptq": "gptq",
+}  # fmt: skip
+_QUANTIZED_WHILE_LOADING = ("none", "fp8")
+"""The others need a checkpoint that was quantized so."""
+
+_FIXED = {"expert_kernel": "fused", "kernel_config": "tuned", "pruning": "none", "draft_model": None, "mla": True}
+"""Knobs that this driver cannot turn yet: another value must not be measured as if it were this one."""
 
 
-def arguments(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
+def arguments(config: dict[str, Any], model: dict[str, Any], memory_fraction: float) -> dict[str, Any]:
     """Arguments of ``vllm.LLM`` for an engine configuration.
 
     Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
@@ -41,6 +50,7 @@ def arguments(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
         "pipeline_parallel_size": config["pp"],
         "data_parallel_size": config["dp"],
         "enable_expert_parallel": config["ep"],
+        "gpu_memory_utilization": memory_fraction,
         "kv_cache_memory_bytes": config["kv_cache_mb"] * 10**6 if config["kv_cache_mb"] else None,
         "enable_prefix_caching": False,
         "disable_log_stats": False,
@@ -53,20 +63,18 @@ def arguments(config: dict[str, Any], model: dict[str, Any]) -> dict[str, Any]:
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
-    def __init__(self, config: dict[str, Any], model: dict[str, Any]):
-        self.config, self.model = config, model
+    def __init__(self, config: dict[str, Any], model: dict[str, Any], memory_fraction: float):
+        self.config, self.model, self.memory_fraction = config, model, memory_fraction
         self.llm: Any = None
         self._ids = itertools.count()
 
     def load(self) -> dict[str, Any]:
         """Load the model.  Raises whatever the engine raises."""
+        self.refuse()
         from vllm import LLM
 
-        for knob, value in (("expert_kernel", "fused"), ("pruning", "none"), ("draft_model", None), ("mla", True)):
-            if self.config[knob] != value:
-                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
         started = time.perf_counter()
-        self.llm = LLM(**arguments(self.config, self.model))
+        self.llm = LLM(**arguments(self.config, self.model, self.memory_fraction))
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -81,6 +89,16 @@ class VllmEngine:
             "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
             "resolved_config": self.resolved_config(),
         }
+
+    def refuse(self) -> None:
+        """Raise NotImplementedError for what would run as something else than it is called."""
+        for knob, value in _FIXED.items():
+            if self.config[knob] != value:
+                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+        method = self.config["quantization"]
+        file = Path(self.model["path"]) / "config.json"
+        if method not in _QUANTIZED_WHILE_LOADING and "quantization_config" not in json.loads(file.read_text()):
+            raise NotImplementedError(f"quantization={method!r} needs a checkpoint quantized so; {file} names none")
 
     def resolved_config(self) -> dict[str, Any]:
         """The text model's configuration as the engine resolved it, scalars only."""
@@ -146,7 +164,8 @@ class VllmEngine:
         elapsed = time.perf_counter() - start
         for output in outputs:
             if len(output.outputs[0].token_ids) != output_tokens:
-                raise RuntimeError(f"a request gave {len(output.outputs[0].token_ids)} tokens instead of {output_tokens}")
+                got = len(output.outputs[0].token_ids)
+                raise RuntimeError(f"a request gave {got} tokens instead of {output_tokens}")
         return elapsed
 
     def capture(self, on: bool) -> bool:

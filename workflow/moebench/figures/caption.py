@@ -11,7 +11,11 @@ from moebench import stats
 
 _ENGINES = {"vllm": "vLLM"}
 NBSP = "\N{NO-BREAK SPACE}"
-_WEIGHTS = {"checkpoint": "trained weights", "random_init": "random weights", "dummy": "dummy weights (routing means nothing)"}
+_WEIGHTS = {
+    "checkpoint": "trained weights",
+    "random_init": "random weights",
+    "dummy": "dummy weights (routing means nothing)",
+}
 
 
 def _listed(words: Iterable[str]) -> str:

@@ -86,8 +86,9 @@ def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> p
         return named.astype(object).where(named.notna(), NONE)
     known = {axis for row in labels for axis in row}
     if name not in known:
-        raise ConfigError(f"{where}: {name!r} is neither a column nor an axis of the grid"
-                          + nearest(name, known | set(frame.columns)))  # fmt: skip
+        raise ConfigError(
+            f"{where}: {name!r} is neither a column nor an axis of the grid" + nearest(name, known | set(frame.columns))
+        )
     return pd.Series([row.get(name) for row in labels], index=frame.index, dtype=object)
 
 
@@ -126,7 +127,9 @@ def _apart(rows: pd.DataFrame) -> list[str]:
     return [c for c in rows.columns if c in KNOBS and rows[c].nunique(dropna=False) > 1]
 
 
-def _one_per_place(rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, Json], plot: Plot, where: str) -> pd.DataFrame:
+def _one_per_place(
+    rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, Json], plot: Plot, where: str
+) -> pd.DataFrame:
     """Rows with at most one cell per place.  Raises ConfigError naming the knobs that tell them apart.
 
     An experiment may have blocks that sweep different knobs (batch at fixed length, length at fixed batch), with a
@@ -140,8 +143,10 @@ def _one_per_place(rows: pd.DataFrame, roles: list[str], labels: dict[Hashable, 
     if len(clash):
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
         knobs = ", ".join(_apart(first)) or "their protocol"
-        raise ConfigError(f"{where}: {len(first)} cells fall on the same place, they differ in {knobs}; "
-                          "give the figure a hue, panel or row for it, or an experiment of its own")  # fmt: skip
+        raise ConfigError(
+            f"{where}: {len(first)} cells fall on the same place, they differ in {knobs}; "
+            "give the figure a hue, panel or row for it, or an experiment of its own"
+        )
     return distinct
 
 

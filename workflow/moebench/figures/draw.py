@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
 from moebench.figures import style
-from moebench.figures.data import Axis, Data
+from moebench.figures.data import Data
+from moebench.figures.ticks import BAR_GROUP
 
 STUB = 0.11
 """Height of a failed bar's stub, as a share of the axis."""
-BAR_GROUP = 0.8
 DODGE_PT = 1.2
 """Series stand this far apart at the same x, points, so that their error bars can be told apart."""
 PREDICTED_DASH = (0, (3, 1.6))
@@ -47,7 +47,7 @@ def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
-    """The cost model's value of each cell, base units; missing where there is none or the cell is predicted not to fit."""
+    """The cost model's value of each cell, base units; missing without one, or where it is predicted not to fit."""
     if f"predicted_{y}" not in rows:
         return pd.Series(np.nan, index=rows.index)
     return rows[f"predicted_{y}"].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
@@ -66,14 +66,6 @@ def colours(data: Data) -> list[Any]:
     return style.palette(len(levels), "hue" in data.axes and data.axes["hue"].numeric)
 
 
-def is_doubling(levels: tuple[Any, ...]) -> bool:
-    """Whether numbers are powers of two times the smallest, over three octaves or more: batch sizes and lengths."""
-    if len(levels) < 3 or not all(v > 0 for v in levels):
-        return False
-    octaves = np.log2(np.array(levels, dtype=float) / levels[0])
-    return bool(np.allclose(octaves, octaves.round())) and octaves[-1] >= 3
-
-
 # ------------------------------------------------------------------------------------------- lines
 
 
@@ -90,11 +82,26 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
         aside = DODGE_PT * (number - (len(data.levels("hue")) - 1) / 2)
         shift = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
-        drawn = axes.errorbar([position[v] for v in rows["x"]], middle, yerr=ends, color=colour, capsize=2, capthick=0.8,
-                              elinewidth=0.8, marker=style.MARKERS[number % len(style.MARKERS)], zorder=3)  # fmt: skip
+        drawn = axes.errorbar(
+            [position[v] for v in rows["x"]],
+            middle,
+            yerr=ends,
+            color=colour,
+            capsize=2,
+            capthick=0.8,
+            elinewidth=0.8,
+            marker=style.MARKERS[number % len(style.MARKERS)],
+            zorder=3,
+        )
         drawn[0].set_markeredgewidth(0)
-        axes.plot([position[v] for v in rows["x"]], predicted(rows, panel.y) * panel.factor, color=colour, linewidth=0.9,
-                  linestyle=PREDICTED_DASH, zorder=2)  # fmt: skip
+        axes.plot(
+            [position[v] for v in rows["x"]],
+            predicted(rows, panel.y) * panel.factor,
+            color=colour,
+            linewidth=0.9,
+            linestyle=PREDICTED_DASH,
+            zorder=2,
+        )
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
         for _, row in rows.drop(good.index).iterrows():
@@ -106,8 +113,19 @@ def lines(data: Data, panel: Panel, band: float) -> None:
 def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) -> None:
     """The mark of a cell without a value, at a height given as a share of the axis."""
     _, marker, _ = style.status_style(status)
-    axes.plot([x], [height], transform=axes.get_xaxis_transform(), color=colour, zorder=4, clip_on=False, linestyle="none",
-              marker=marker, markersize=4.6, markeredgewidth=1.0, markerfacecolor="none")  # fmt: skip
+    axes.plot(
+        [x],
+        [height],
+        transform=axes.get_xaxis_transform(),
+        color=colour,
+        zorder=4,
+        clip_on=False,
+        linestyle="none",
+        marker=marker,
+        markersize=4.6,
+        markeredgewidth=1.0,
+        markerfacecolor="none",
+    )
 
 
 def marks_stacked(rows: pd.DataFrame, y: str) -> int:
@@ -147,12 +165,28 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         at = [position[v] + shift for v in good["x"]]
         axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2)
         drawn = ends.sum(axis=0) > 0
-        axes.errorbar(np.array(at)[drawn], middle[drawn], yerr=ends[:, drawn], fmt="none", ecolor=style.INK, elinewidth=0.8,
-                      capsize=min(2.5, 20 * width), capthick=0.8, zorder=3)  # fmt: skip
+        axes.errorbar(
+            np.array(at)[drawn],
+            middle[drawn],
+            yerr=ends[:, drawn],
+            fmt="none",
+            ecolor=style.INK,
+            elinewidth=0.8,
+            capsize=min(2.5, 20 * width),
+            capthick=0.8,
+            zorder=3,
+        )
         hoped = predicted(rows, panel.y).to_numpy() * panel.factor
         centre = np.array([position[v] + shift for v in rows["x"]])
-        axes.hlines(hoped, centre - width * 0.46, centre + width * 0.46, color=style.INK, linewidth=1.0,
-                    linestyle=PREDICTED_DASH, zorder=4)  # fmt: skip
+        axes.hlines(
+            hoped,
+            centre - width * 0.46,
+            centre + width * 0.46,
+            color=style.INK,
+            linewidth=1.0,
+            linestyle=PREDICTED_DASH,
+            zorder=4,
+        )
         for _, row in rows.drop(good.index).iterrows():
             stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
 
@@ -160,78 +194,15 @@ def bars(data: Data, panel: Panel, band: float) -> None:
 def stub(axes: Axes, x: float, width: float, colour: Any, status: str) -> None:
     """The hatched stub of a cell without a value; hollow and dotted when it was not measured."""
     _, _, hatch = style.status_style(status)
-    axes.bar([x], [STUB], width, transform=axes.get_xaxis_transform(), facecolor="white", edgecolor=colour, hatch=hatch,
-             linewidth=0.8, linestyle="-" if hatch else ":", zorder=2)  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------------- axes
-
-
-def dress_x(axes: Axes, axis: Axis, kind: str, log: bool) -> None:
-    """Scale, limits and ticks of the x axis.
-
-    Doubling numbers get a logarithmic axis, on which they are evenly spaced; ticks stand at the measured values.
-    """
-    levels = list(axis.levels)
-    if kind == "bars" or not axis.numeric:
-        axes.set_xticks(range(len(levels)), [axis.text(v) for v in levels])
-        axes.set_xlim(-0.5 - (1 - BAR_GROUP) / 4, len(levels) - 0.5 + (1 - BAR_GROUP) / 4)
-        axes.tick_params(axis="x", length=0 if kind == "bars" else 3)
-        return
-    if log or is_doubling(axis.levels):
-        axes.set_xscale("log", base=2)
-        spread = max(levels[-1] / levels[0], 2) ** 0.06
-        axes.set_xlim(levels[0] / spread, levels[-1] * spread)
-    else:
-        spread = 0.06 * max(levels[-1] - levels[0], 1)
-        axes.set_xlim(levels[0] - spread, levels[-1] + spread)
-        gaps = np.diff(levels)
-        if len(levels) > 9 or (len(gaps) and gaps.min() < 0.06 * (levels[-1] - levels[0])):
-            return  # too dense for a tick each; the locator's round numbers read better
-    axes.xaxis.set_major_locator(FixedLocator(levels))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: axis.text(v)))
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def dress_y(axes: Axes, log: bool, empty: bool) -> None:
-    """Scale and ticks of the y axis; linear ones start at zero."""
-    if empty:
-        axes.set_ylim(0, 1)
-        axes.set_yticks([])
-        axes.text(0.5, 0.55, "no value", transform=axes.transAxes, ha="center", color=style.FAINT, fontsize=style.SMALL)
-        return
-    if log:
-        axes.set_yscale("log")
-        low, high = axes.get_ylim()
-        if high / low < 30:
-            axes.yaxis.set_major_locator(FixedLocator(_round_steps(low, high)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.dataLim.update_from_data_y([0.0], ignore=False)  # so that the margin on top is a share of the whole axis
-        axes.autoscale_view(scalex=False)
-        axes.set_ylim(bottom=0)
-        axes.locator_params(axis="y", nbins=5)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(v, axes.get_ylim()[1])))
-
-
-def _round_steps(low: float, high: float) -> list[float]:
-    """1, 2, 5 times powers of ten between two numbers: ticks of a short logarithmic axis."""
-    first, last = int(np.floor(np.log10(low))), int(np.ceil(np.log10(high)))
-    return [m * 10.0**e for e in range(first, last + 1) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-
-
-def number(v: float, largest: float) -> str:
-    """A tick's number on an axis up to ``largest``: thousands as k, millions as M, the same way for the whole axis."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if largest >= (size if letter == "M" else 1e4) and (abs(v) >= size or v == 0):
-            return f"{v / size:g}{letter}" if v else "0"
-    return f"{v:g}" if abs(v) < 1000 else f"{v:,.0f}"
-
-
-def unit_of(unit: str, values: np.ndarray) -> tuple[float, str]:
-    """Factor and unit in which values read best: seconds below a half become milliseconds or microseconds."""
-    largest = np.nanmax(values) if len(values) and not np.isnan(values).all() else np.nan
-    if unit == "s" and largest < 0.5:
-        return (1e3, "ms") if largest >= 0.5e-3 else (1e6, "µs")
-    return 1.0, unit
+    axes.bar(
+        [x],
+        [STUB],
+        width,
+        transform=axes.get_xaxis_transform(),
+        facecolor="white",
+        edgecolor=colour,
+        hatch=hatch,
+        linewidth=0.8,
+        linestyle="-" if hatch else ":",
+        zorder=2,
+    )

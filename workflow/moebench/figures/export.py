@@ -35,7 +35,9 @@ def save(made: Figure, data: pd.DataFrame, out: Path, name: str) -> list[Path]:
                         made.savefig(draft, format=kind, metadata=_NO_DATES[kind])
                     if kind == "svg":
                         # Where DejaVu is missing, a font of the same width: labels still do not touch.
-                        text = draft.read_text(encoding="utf-8").replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+                        text = draft.read_text(encoding="utf-8").replace(
+                            "'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif"
+                        )
                         draft.write_text(text, encoding="utf-8")
                 os.replace(draft, path)
             finally:

@@ -46,7 +46,9 @@ class Header:
         self._text(number + data.plot.title, style.LARGE, style.INK, 3)
         self._text(caption, style.SMALL, style.FAINT, 5)
         hue = data.axes["hue"].label if "hue" in data.axes else ""
-        self._legends([(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))])
+        self._legends(
+            [(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))]
+        )
         self.height_pt += 2
 
     def place(self, total_in: float) -> None:
@@ -85,8 +87,17 @@ class Header:
     def _fitting(self, handles: list[Any], width_pt: float) -> tuple[Legend, float, float]:
         """A legend with as many columns as the width takes."""
         for across in range(len(handles), 0, -1):
-            legend = self.figure.legend(handles=handles, ncols=across, loc="upper left", borderaxespad=0, borderpad=0,
-                                        columnspacing=1.2, handletextpad=0.5, handlelength=1.8, labelspacing=0.3)  # fmt: skip
+            legend = self.figure.legend(
+                handles=handles,
+                ncols=across,
+                loc="upper left",
+                borderaxespad=0,
+                borderpad=0,
+                columnspacing=1.2,
+                handletextpad=0.5,
+                handlelength=1.8,
+                labelspacing=0.3,
+            )
             wide, high = _points(self.figure, legend)
             if wide <= width_pt or across == 1:
                 break
@@ -124,8 +135,23 @@ def status_handles(data: Data) -> list[Any]:
     for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
         words, marker, hatch = style.status_style(status)
         if data.plot.kind == "bars":
-            handles.append(Patch(facecolor="white", edgecolor=style.FAINT, hatch=hatch, linestyle="-" if hatch else ":", label=words))
+            handles.append(
+                Patch(
+                    facecolor="white", edgecolor=style.FAINT, hatch=hatch, linestyle="-" if hatch else ":", label=words
+                )
+            )
         else:
-            handles.append(Line2D([], [], color=style.FAINT, linestyle="none", marker=marker, markersize=4.6, markeredgewidth=1.0,
-                                  markerfacecolor="none", label=words))  # fmt: skip
+            handles.append(
+                Line2D(
+                    [],
+                    [],
+                    color=style.FAINT,
+                    linestyle="none",
+                    marker=marker,
+                    markersize=4.6,
+                    markeredgewidth=1.0,
+                    markerfacecolor="none",
+                    label=words,
+                )
+            )
     return handles

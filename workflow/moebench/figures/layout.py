@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from moebench import columns
-from moebench.figures import draw, style
+from moebench.figures import draw, style, ticks
 from moebench.figures.data import Data
 from moebench.figures.header import Header, wrap
 
@@ -46,7 +46,9 @@ def figure(data: Data, caption: str) -> Figure:
     sizes = _Sizes(made, header, len(places), panel_in)
     sizes.set(header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72)
     apart = len(data.plot.y) > 1 or bool(data.plot.row)
-    grid_axes = made.subplots(len(places), max(map(len, places)), squeeze=False, sharex="all", sharey="row" if apart else "all")
+    grid_axes = made.subplots(
+        len(places), max(map(len, places)), squeeze=False, sharex="all", sharey="row" if apart else "all"
+    )
     _fill(made, data, places, grid_axes, apart)
     made.align_ylabels(grid_axes[:, 0])
     _settle(made, grid_axes, data.axes["x"].numeric and data.plot.kind == "lines")
@@ -86,7 +88,7 @@ class _Sizes:
 
 def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.ndarray, apart: bool) -> None:
     """Draw every panel; panels of one line share their y axis when ``apart``, else all do."""
-    units = {y: draw.unit_of(columns.COLUMNS[y].unit, data.shown(y)) for y in data.plot.y}
+    units = {y: ticks.unit_of(columns.COLUMNS[y].unit, data.shown(y)) for y in data.plot.y}
     lines: list[list[draw.Panel]] = []
     for line, across in enumerate(places):
         lines.append([])
@@ -113,8 +115,17 @@ def _title(axes: Axes, data: Data, place: Place, first_line: bool, last: bool) -
         axes.set_title(data.axes["panel"].panel_title(panel), pad=4)
     if "row" in data.axes and last:
         text = "\n".join(wrap(axes.figure, data.axes["row"].panel_title(row), 80, style.NORMAL))
-        axes.annotate(text, (1, 0.5), (5, 0), xycoords="axes fraction", textcoords="offset points", rotation=270, va="center",
-                      ha="left", fontsize=style.NORMAL)  # fmt: skip
+        axes.annotate(
+            text,
+            (1, 0.5),
+            (5, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            rotation=270,
+            va="center",
+            ha="left",
+            fontsize=style.NORMAL,
+        )
 
 
 def _draw(data: Data, panels: list[draw.Panel]) -> None:
@@ -127,10 +138,10 @@ def _draw(data: Data, panels: list[draw.Panel]) -> None:
     share = min(0.45, stacked * draw.MARK_PT / height_pt)
     paint = draw.lines if kind == "lines" else draw.bars
     for panel in panels:
-        draw.dress_x(panel.axes, data.axes["x"], kind, data.plot.log_x)
+        ticks.dress_x(panel.axes, data.axes["x"], kind, data.plot.log_x)
         paint(data, panel, share)
     for panel in panels:
-        draw.dress_y(panel.axes, log, empty)
+        ticks.dress_y(panel.axes, log, empty)
     if share:
         draw.make_band([p.axes for p in panels], share, log)
 

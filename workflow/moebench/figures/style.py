@@ -80,7 +80,10 @@ def palette(count: int, ordered: bool) -> list[Any]:
     The sequential one leaves out its palest part, which vanishes on paper.
     """
     if ordered and count > 1:
-        return [tuple(c) for c in sns.color_palette("viridis_r", as_cmap=True)([0.12 + 0.88 * i / (count - 1) for i in range(count)])]
+        return [
+            tuple(c)
+            for c in sns.color_palette("viridis_r", as_cmap=True)([0.12 + 0.88 * i / (count - 1) for i in range(count)])
+        ]
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     return list(sns.husl_palette(count, s=0.8, l=0.5))

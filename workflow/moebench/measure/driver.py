@@ -22,8 +22,10 @@ from moebench.errors import StageError
 from moebench.measure import failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 
-MAX_DEATHS = 3
-"""Engine processes lost in a row, after which an engine configuration is given up for this job."""
+MAX_LOSSES = 3
+"""Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
+
+UNLOAD_TIMEOUT_S = 120
 
 CANARY_MINIMUM = 3
 """Cells an engine session needs before the canary cell is worth its time."""
@@ -46,10 +48,11 @@ class Driver:
         self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
         self.settings = plan["jobs_settings"]
         self.worker: Worker | None = None
+        self.loaded = False
         self.canary: list[dict[str, Any]] = []
         self.facts: dict[str, Any] = {}
         self.seen: dict[str, Any] = {}
-        self.done, self.total, self.started = 0, 0, time.monotonic()
+        self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
         self.host = provenance.of_driver(plan)
 
     # ------------------------------------------------------------------------------------------ the job
@@ -68,12 +71,14 @@ class Driver:
         try:
             for engine_id in spec["engines"]:
                 with lock.held(self.results, engine_id, self.say):
-                    self.run_engine(engine_id, self.pending(engine_id))
+                    records.sweep(self.results, engine_id)
+                    self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
         finally:
             self.stop_worker()
         left = [key for key in self.keys(spec) if not self.is_done(key)]
         if left:
-            self.say(f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: {left[0]}")
+            self.say(f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: "
+                     + "/".join(left[0]))
             return False
         manifest.write(self.results, job, spec, self.plan, self.canary)
         return True
@@ -112,7 +117,13 @@ class Driver:
     def is_done(self, key: tuple[str, str]) -> bool:
         """Whether a cell has a final record."""
         record = records.current(self.results, *key)[0]
-        return record is not None and records.is_final(record)
+        return record is not None and self.is_final(record)
+
+    def is_final(self, record: dict[str, Any]) -> bool:
+        """Whether a record ends the matter; what was skipped by choice only while that is still the choice."""
+        if record["status"] == "infeasible":
+            return bool(self.settings["skip_infeasible"])
+        return records.is_final(record)
 
     def pending(self, engine_id: str) -> list[str]:
         """Cells of an engine configuration without a final record, in the plan's order."""
@@ -121,7 +132,7 @@ class Driver:
             record, damaged = records.current(self.results, engine_id, cell_id)
             if damaged:
                 self.say(f"{engine_id}/{cell_id}: its record was set aside: {damaged}")
-            if record is None or not records.is_final(record):
+            if record is None or not self.is_final(record):
                 found.append(cell_id)
             else:
                 self.done += 1
@@ -132,12 +143,16 @@ class Driver:
         for engine_id in engines:
             model, config = self.plan["engines"][engine_id]["model"], self.plan["engines"][engine_id]["config"]
             folder = Path(model["path"])
-            problems = staged.check(folder)
-            if problems:
-                raise StageError(f"{problems[0]}; run `moebench stage --study {self.plan['study']}` on a "
-                                 "machine with internet")
+            stage = f"run `moebench stage --study {self.plan['study']}` on a machine with internet"
+            try:
+                problems = staged.check(folder)
+                if problems:
+                    raise StageError(f"{problems[0]}; {stage}")
+                written = json.loads((folder / "config.json").read_text())
+            except (ValueError, OSError) as error:
+                raise StageError(f"{folder}: cannot be read ({error}); delete it and {stage}") from None
             overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
-            found = registry.disagreements(model["architecture"], merged(json.loads((folder / "config.json").read_text()), overrides))
+            found = registry.disagreements(model["architecture"], written | overrides)
             if found:
                 raise StageError(f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
                                  f"{'; '.join(found)}; mend the one that is wrong")
@@ -146,35 +161,30 @@ class Driver:
 
     def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
         """Measure the pending cells of one engine configuration."""
-        pending = self.skip_infeasible(engine_id, pending)
         todo = [c for c in pending if not (derive and self.derivable(engine_id, c, pending))]
         later = [c for c in pending if c not in todo]
-        deaths = 0
         sentinel = self.canary_cell(engine_id) if derive and len(todo) >= CANARY_MINIMUM else None
-        middle = len(todo) // 2
-        loaded = False
+        middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
-            if not loaded:
-                failed = self.load(engine_id)
-                if failed is not None:
-                    for other in todo[number:] + later:
-                        self.keep(engine_id, other, failed)
-                    return
-                loaded = True
-                self.run_canary(engine_id, sentinel, "start")
-            elif number == middle:
-                self.run_canary(engine_id, sentinel, "middle")
+            position = ("middle" if number == middle else "") if self.loaded else "start"
+            failed = self.ready(engine_id)
+            if failed is None and position:
+                self.run_canary(engine_id, sentinel, position)
+                failed = self.ready(engine_id)
+            if failed is not None:
+                for other in todo[number:] + later:
+                    self.keep(engine_id, other, failed)
+                return
             outcome = self.measure(engine_id, cell_id)
             self.keep(engine_id, cell_id, outcome)
-            loaded = self.worker is not None
-            deaths = 0 if loaded else deaths + 1
-            if deaths == MAX_DEATHS:
-                self.say(f"{engine_id}: given up for now, its process was lost on {MAX_DEATHS} cells in a row")
-                return
-        if loaded:
+            lost = lost + 1 if outcome["status"] in records.INFRASTRUCTURE else 0
+            if lost == MAX_LOSSES:
+                self.say(f"{engine_id}: given up for now, {MAX_LOSSES} cells in a row were lost")
+                break
+        if self.loaded:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
-        self.derive(engine_id, later)
+        self.derive(engine_id, later, measure=lost < MAX_LOSSES)
 
     def skip_infeasible(self, engine_id: str, pending: list[str]) -> list[str]:
         """Record cells that are predicted not to fit, if the study chooses so; return the others."""
@@ -197,28 +207,19 @@ class Driver:
         record = records.current(self.results, engine_id, parent)[0]
         return parent in pending or (record is not None and record["status"] == "ok")
 
-    def derive(self, engine_id: str, cells: list[str]) -> None:
-        """Cut records of shorter outputs from longer runs; measure those whose long run has no good record."""
-        measure = []
+    def derive(self, engine_id: str, cells: list[str], measure: bool) -> None:
+        """Cut records of shorter outputs from longer runs; measure those that cannot be cut."""
+        rest = []
         for cell_id in cells:
             cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
             parent = records.current(self.results, engine_id, cell["derived_from"])[0]
-            if parent is None or parent["status"] != "ok":
-                measure.append(cell_id)
-                continue
-            work = cell["workload"]
-            self.facts, self.seen = parent["load"], parent["provenance"]
-            outcome = {"status": "ok", "reason": "", "evidence": [], "derived_from": parent["cell"],
-                       "checks": parent["checks"], "started_at": parent["started_at"]}
-            for part in ("warmup", "repeats"):
-                runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
-                outcome[part] = [
-                    run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])}
-                    for run in runs
-                ]
-            self.keep(engine_id, cell_id, outcome)
-        if measure:
-            self.run_engine(engine_id, measure, derive=False)
+            outcome = cut(parent, cell["workload"]) if parent and parent["status"] == "ok" else None
+            if outcome is not None:
+                self.keep(engine_id, cell_id, outcome)
+            else:
+                rest.append(cell_id)
+        if rest and measure:
+            self.run_engine(engine_id, rest, derive=False)
 
     def canary_cell(self, engine_id: str) -> str:
         """The smallest cell of an engine configuration."""
@@ -229,35 +230,45 @@ class Driver:
         return min(self.plan["engines"][engine_id]["cells"], key=size)
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
-        """Run the canary; its loss is noticed by the next cell."""
-        if cell_id is None or self.worker is None:
+        """Run the canary; should it end the engine, the next cell has it loaded again."""
+        if cell_id is None:
             return
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         request = {"do": "canary", "workload": cell["workload"], "protocol": cell["protocol"],
                    "seed": 10_000_019 + len(self.canary) * 2}
-        with contextlib.suppress(WorkerDied, WorkerTimeout):
-            reply = self.worker.ask(request, self.settings["cell_timeout_s"])
-            if "metrics" in reply:
-                self.canary.append({"engine": engine_id, "cell": cell_id, "position": position,
-                                    "session": self.facts.get("session"), **reply})
+        reply = self.ask(request, self.settings["cell_timeout_s"], "run")
+        if "metrics" in reply:
+            self.canary.append({"engine": engine_id, "cell": cell_id, "position": position,
+                                "session": self.facts["session"], **reply})
+        else:
+            self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
 
     # ---------------------------------------------------------------------------------- asking the worker
 
-    def load(self, engine_id: str) -> dict[str, Any] | None:
-        """Load an engine configuration; return None, or the outcome all its cells get."""
+    def ready(self, engine_id: str) -> dict[str, Any] | None:
+        """Load an engine configuration unless it is; return None, or the outcome all its cells get."""
+        if self.loaded:
+            return None
         spec = self.plan["engines"][engine_id]
         self.say(f"loading {engine_id}")
         if self.worker is None:
+            self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec))
         request = {"do": "load", "name": self.plan["engine"]["name"], "engine": spec}
         started = records.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if "status" in reply:
-            self.stop_worker()  # after a failed load memory may be held
             return reply | {"started_at": started, "phase": "load"}
-        untuned = self.worker is not None and "Using default MoE config" in self.worker.said()
+        expected = registry.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
+        found = registry.disagreements(expected, reply["facts"]["resolved_config"])
+        if found:
+            self.stop_worker()
+            reason = f"the engine loaded another model than the registry's: {'; '.join(found)}"
+            return {"status": "invalid", "reason": reason, "started_at": started, "phase": "load"}
+        assert self.worker is not None
+        untuned = "Using default MoE config" in self.worker.said()
         self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
-        self.seen = reply["provenance"]
+        self.loaded = True
         return None
 
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
@@ -268,20 +279,26 @@ class Driver:
         return self.ask(request, self.settings["cell_timeout_s"], "run") | {"started_at": started}
 
     def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
-        """Ask the worker; a death or a hang becomes an outcome and leaves no worker."""
+        """Ask the worker; whatever goes wrong becomes an outcome and ends the worker.
+
+        After a failure an engine may hold memory or unfinished requests, so nothing else is measured in it.
+        """
         assert self.worker is not None
         try:
-            return self.worker.ask(request, timeout_s)
+            reply = self.worker.ask(request, timeout_s)
         except WorkerDied as death:
-            said, code = self.worker.said(), death.code
-            self.stop_worker()
-            status, reason, evidence = failures.classify_death(code, said, phase)
+            status, reason, evidence = failures.classify_death(death.code, self.worker.said(), phase)
+            reply = {"status": status, "reason": reason, "evidence": evidence}
         except WorkerTimeout:
-            said = self.worker.said()
+            reply = {"status": "timeout", "reason": f"no answer within {timeout_s:.0f} s ({phase})",
+                     "evidence": self.worker.said().splitlines()[-5:]}
+        self.seen = reply.pop("provenance", self.seen)
+        if reply.pop("cause_in_log", False):
+            status, reason, evidence = failures.classify_log(self.worker.said(), phase)
+            reply |= {"status": status, "reason": reason, "evidence": evidence}
+        if reply.get("status", "ok") not in ("ok", "invalid"):
             self.stop_worker()
-            status, reason = "timeout", f"no answer within {timeout_s:.0f} s ({phase})"
-            evidence = said.splitlines()[-5:]
-        return {"status": status, "reason": reason, "evidence": evidence}
+        return reply
 
     def environment(self, spec: dict[str, Any]) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
@@ -297,20 +314,17 @@ class Driver:
 
     def unload(self) -> None:
         """Free the engine; the process stays for the next engine configuration where that is safe."""
-        if self.worker is None:
-            return
         if self.settings["pack_minutes"] == 0:
             self.stop_worker()
-            return
-        reply = self.ask({"do": "unload"}, 120, "run")
-        if "status" in reply:
-            self.stop_worker()
+        elif self.loaded:
+            self.ask({"do": "unload"}, UNLOAD_TIMEOUT_S, "run")
+        self.loaded = False
 
     def stop_worker(self) -> None:
         """End the engine process, if there is one."""
         if self.worker is not None:
             self.worker.close()
-        self.worker = None
+        self.worker, self.loaded = None, False
 
     # ------------------------------------------------------------------------------------------- records
 
@@ -336,14 +350,15 @@ class Driver:
             "protocol": cell["protocol"],
             "predicted": cell["predicted"],
             "derived_from": outcome.get("derived_from"),
-            "load": {} if outcome.get("phase") == "load" else self.facts,
+            "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
-            "provenance": self.host | self.seen,
+            "provenance": outcome.get("provenance", self.host | self.seen),
         }
         records.store(self.results, record)
         self.done += 1
+        self.kept += 1
         self.progress(engine_id, cell_id, record)
 
     def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
@@ -353,14 +368,32 @@ class Driver:
             how = f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
         else:
             how = f"{record['status']}  {record['reason']}"
-        left = (time.monotonic() - self.started) / max(1, self.done) * (self.total - self.done)
-        self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}  (about {left / 60:.0f} min left)")
+        left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
+        self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}"
+                 + f"  (about {left / 60:.0f} min left)" * (self.done < self.total))
 
 
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The configuration with overrides, nested sections merged (as the engine does)."""
     both = {k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)}
     return config | overrides | both
+
+
+def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
+    """The outcome of a cell with fewer output tokens than its parent, from the parent's traces.
+
+    None where the runs would have gone otherwise: had some requests ended before the last began, the others would have
+    run in smaller steps.
+    """
+    outcome = {"status": "ok", "reason": "", "evidence": [], "derived_from": parent["cell"], "checks": parent["checks"],
+               "started_at": parent["started_at"], "load": parent["load"], "provenance": parent["provenance"]}
+    for part in ("warmup", "repeats"):
+        runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
+        if not all(metrics.overlap(run) for run in runs):
+            return None
+        outcome[part] = [run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])}
+                         for run in runs]
+    return outcome
 
 
 def end_on_signals() -> None:
@@ -374,11 +407,11 @@ def end_on_signals() -> None:
 
 def speaker(log: Path) -> Say:
     """Print lines to standard error and append them to a job's progress log."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError), open(log, "a") as file:
-            file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
+        with contextlib.suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with open(log, "a") as file:
+                file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
 
     return say

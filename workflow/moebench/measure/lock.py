@@ -37,15 +37,17 @@ def _process_start(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _boot() -> str:
+def _place() -> dict[str, str]:
+    """Where process ids mean the same as here: this host since its last boot, in this process namespace (container)."""
+    boot, namespace = "", ""
     with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
+        boot, namespace = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+    return {"host": socket.gethostname(), "boot": boot, "namespace": namespace}
 
 
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {"host": socket.gethostname(), "boot": _boot(), "pid": pid, "process_start": _process_start(pid),
+    return {**_place(), "pid": pid, "process_start": _process_start(pid),
             "slurm_job_id": os.environ.get("SLURM_JOB_ID"), "nonce": secrets.token_hex(8)}
 
 
@@ -64,17 +66,30 @@ def _age(path: Path) -> float:
     probe = path.with_name(f".clock.{os.getpid()}.{threading.get_ident()}")
     try:
         probe.touch()
-        return probe.stat().st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:  # nothing can be written there: this machine's clock has to do
+        now = time.time()
+    try:
+        return now - path.stat().st_mtime
+    except OSError:
         return 0.0
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink()
 
 
 def _is_dead(path: Path, holder: dict[str, Any]) -> bool:
-    if holder.get("host") == socket.gethostname() and holder.get("boot") == _boot():
-        return _process_start(holder.get("pid", -1)) != holder.get("process_start")
+    here = _place()
+    if here["boot"] and here.items() <= holder.items():
+        start = _process_start(holder["pid"])
+        if start is not None:
+            return start != holder["process_start"]
+        try:
+            os.kill(holder["pid"], 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's process, which this system hides: go by the heartbeat
+            pass
+        else:
+            return True  # a zombie
     return _age(path) > STALE_S
 
 
@@ -91,34 +106,63 @@ def describe(found: dict[str, Any]) -> str:
     return f"{job}process {found.get('pid')} on {found.get('host')}"
 
 
-def _try(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
-    """Take the lock; return None on success, else the live holder."""
-    found = _read(path)
-    if found is not None and not _is_dead(path, found):
-        return found
-    temporary = path.with_name(f".{path.name}.{me['nonce']}")
-    temporary.write_text(json.dumps(me))
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file a second name; False if that name is taken.  Exactly one of many succeeds, also on NFS."""
     try:
-        if found is None:
-            os.link(temporary, path)  # fails if somebody was faster
-            return None
-        # One claimant per dead holder: the claim's name is the dead one's nonce.
-        claim = path.with_name(f"{path.name}.after-{found['nonce']}")
-        if claim.exists() and _age(claim) > STALE_S:  # its claimant died in between
-            claim.unlink(missing_ok=True)
-        os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        os.replace(temporary, path)
-        claim.unlink()
-        return None
+        os.link(temporary, path)
     except FileExistsError:
-        return _read(path) or found
+        return False
+    return True
+
+
+def _try(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the lock; return None on success, else its holder, or who is taking it over."""
+    temporary = path.with_name(f".{path.name}.{me['nonce']}")
+    try:
+        while True:
+            found = _read(path)
+            if found is not None and not _is_dead(path, found):
+                return found
+            temporary.write_text(json.dumps(me))
+            if found is None:
+                if _link(temporary, path):
+                    return None
+            else:
+                return None if _take_over(path, found, temporary) else _read(path) or found
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
+def _take_over(path: Path, dead: dict[str, Any], temporary: Path) -> bool:
+    """Replace a dead holder's lock, unless somebody else does.
+
+    Whoever makes the claim named after the dead holder is its only heir; should the heir die before it is done, the
+    claim named after the heir decides.  A claim made too late, after another heir was done, is noticed because the
+    lock is no longer the dead one's.
+    """
+    heir, claims = dead, []
+    while True:
+        claim = path.with_name(f"{path.name}.after-{heir['nonce']}")
+        claims.append(claim)
+        if _link(temporary, claim):
+            break
+        other = _read(claim)
+        if other is None or not _is_dead(claim, other):
+            return False
+        heir = other
+    mine = (_read(path) or {}).get("nonce") == dead["nonce"]
+    if mine:
+        os.replace(temporary, path)
+    for claim in claims if mine else claims[-1:]:
+        claim.unlink(missing_ok=True)
+    return mine
+
+
 @contextlib.contextmanager
-def held(results: Path, engine: str, say: Callable[[str], None], wait_s: float = 1e9, poll_s: float = 2.0) -> Iterator[None]:
+def held(
+    results: Path, engine: str, say: Callable[[str], None], wait_s: float = 1e9, poll_s: float = 2.0
+) -> Iterator[None]:
     """Hold the lock of an engine configuration; wait while another live job holds it, saying who.
 
     Raises StorageError if the folder cannot be written or ``wait_s`` seconds passed.
@@ -141,7 +185,8 @@ def held(results: Path, engine: str, say: Callable[[str], None], wait_s: float =
     def beat() -> None:
         while not stop.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):
-                os.utime(path)
+                if (_read(path) or {}).get("nonce") == me["nonce"]:  # not once another host has taken it over
+                    os.utime(path)
 
     threading.Thread(target=beat, name="lock heartbeat", daemon=True).start()
     try:

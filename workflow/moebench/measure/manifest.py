@@ -39,25 +39,41 @@ def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], c
     records.write_atomic(path_of(results, job), records.canonical_bytes(data) + b"\n")
 
 
+def _parse(data: bytes) -> dict[str, Any] | None:
+    """A manifest's bytes decoded; None for a newer schema.  Raises ValueError for what is not a whole manifest."""
+    try:
+        found: dict[str, Any] = json.loads(data)
+        if found["schema"] > SCHEMA:
+            return None
+        _ = [(known["bytes"], known["mtime_ns"], known["sha256"]) for known in found["records"].values()]
+        _ = found["digest"], list(found["canary"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a manifest: {error}") from None
+    return found
+
+
 def read(results: Path, job: str) -> dict[str, Any] | None:
     """A job's manifest, or None when there is none that can be read."""
     try:
-        data = json.loads(path_of(results, job).read_bytes())
-        return data if data["schema"] <= SCHEMA else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return _parse(path_of(results, job).read_bytes())
+    except (OSError, ValueError):
         return None
 
 
 def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
     """Cells of a finished job whose records changed or went missing since its manifest was written.
 
-    Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.
+    Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.  A manifest
+    that is damaged vouches for none of its cells.
     """
-    data = read(results, job)
-    if data is None:
+    try:
+        data = _parse(path_of(results, job).read_bytes())
+    except OSError:
         return []
+    except ValueError:
+        return [f"{e}/{c}" for e in plan["jobs"][job]["engines"] for c in plan["engines"][e]["cells"]]
     changed = []
-    for key, known in data["records"].items():
+    for key, known in (data["records"] if data else {}).items():
         path = results / "cells" / f"{key}.json"
         try:
             info = path.stat()

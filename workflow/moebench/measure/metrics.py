@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -68,7 +69,7 @@ def trace_metrics(run: dict[str, Any], input_tokens: int, output_tokens: int) ->
         last.append(times[-1])
         if len(times) > 1:
             tpot.append((times[-1] - times[0]) / (len(times) - 1))
-            gaps += [b - a for a, b in zip(times, times[1:], strict=False)]
+            gaps += [b - a for a, b in itertools.pairwise(times)]
     batch, e2e = len(requests), max(last)
     metrics = {"ttft_s": sum(first) / batch, "ttft_max_s": max(first), "e2e_s": e2e}
     metrics |= throughputs(batch, input_tokens, output_tokens, e2e)

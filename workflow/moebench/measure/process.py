@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from moebench.errors import StorageError
+
 
 class WorkerDied(Exception):
     """The worker ended without a reply; ``code`` is its exit code, negative for signals."""
@@ -29,12 +31,15 @@ class Worker:
     """A worker process in a session of its own, its engine's output in a log file."""
 
     def __init__(self, python: str, log: Path, environment: dict[str, str]):
-        log.parent.mkdir(parents=True, exist_ok=True)
         self.log = log
-        self._log_file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._log_file = open(log, "ab")  # noqa: SIM115 - lives as long as the process
+        except OSError as error:
+            raise StorageError(f"{log}: the engine's log cannot be written ({error.strerror})") from None
         self._process = subprocess.Popen(
-            [python, "-m", "moebench.measure.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._log_file, start_new_session=True, env=environment,
+            [python, "-m", "moebench.measure.worker", str(os.getpid())], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self._log_file, start_new_session=True, env=environment,
         )
         self._buffer = b""
         self._mark = log.stat().st_size
@@ -69,11 +74,13 @@ class Worker:
                     if not data:
                         raise WorkerDied(self._end())
                     self._buffer += data
+                elif self._process.poll() is not None:  # the pipe lives on in a process that it started
+                    raise WorkerDied(self._end())
         line, _, self._buffer = self._buffer.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
-    def said(self, limit: int = 65536) -> str:
+    def said(self, limit: int = 1 << 20) -> str:
         """What the engine printed since the last request (the end of it)."""
         with open(self.log, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -94,10 +101,11 @@ class Worker:
 
     def close(self) -> None:
         """End the process: politely first (it may hold a GPU), then for good."""
-        assert self._process.stdin is not None
+        assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10)
         self.kill()
+        self._process.stdout.close()
         self._log_file.close()

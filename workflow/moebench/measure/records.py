@@ -50,7 +50,7 @@ def parse(data: bytes) -> dict[str, Any]:
         record = json.loads(data)
     except ValueError as error:
         raise RecordDamaged(f"not whole JSON ({error})") from None
-    if not isinstance(record, dict) or "schema" not in record or "status" not in record:
+    if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "status" not in record:
         raise RecordDamaged("not a record: schema or status is missing")
     if record["schema"] > SCHEMA:
         raise StorageError(f"record of schema {record['schema']}, this version reads up to {SCHEMA}; update moebench")
@@ -66,6 +66,10 @@ def load(path: Path) -> dict[str, Any]:
         return parse(path.read_bytes())
     except StorageError as error:
         raise StorageError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def write_atomic(path: Path, data: bytes, link: Path | None = None) -> None:
@@ -82,18 +86,34 @@ def write_atomic(path: Path, data: bytes, link: Path | None = None) -> None:
             os.fsync(file.fileno())
         if link is not None:
             link.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(temporary, link)
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                shutil.copyfile(temporary, link)
+            _second_name(temporary, link)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
                            "again: everything written so far is kept") from None
+
+
+def _second_name(path: Path, link: Path) -> None:
+    """Link, or copy on a file system without hard links; a copy that fails leaves nothing."""
+    try:
+        os.link(path, link)
+    except FileExistsError:
+        pass
+    except OSError:
+        try:
+            shutil.copyfile(path, link)
+        except OSError:
+            link.unlink(missing_ok=True)
+            raise
+
+
+def sweep(results: Path, engine: str) -> None:
+    """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
+    for left in (results / "cells" / engine).glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def cell_path(results: Path, engine: str, cell: str) -> Path:
@@ -138,8 +158,8 @@ def current(results: Path, engine: str, cell: str) -> tuple[dict[str, Any] | Non
     except RecordDamaged as error:
         set_aside(results, path, str(error))
         return None, str(error)
-    if (record["engine"], record["cell"]) != (engine, cell):
-        reason = f"record of {record['engine']}/{record['cell']} under another cell's name"
+    if (record.get("engine"), record.get("cell")) != (engine, cell):
+        reason = f"record of {record.get('engine')}/{record.get('cell')} under another cell's name"
         set_aside(results, path, reason)
         return None, reason
     return record, None
@@ -156,7 +176,7 @@ def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
     for path in sorted((results / "history" / engine).glob(f"{cell}.*.json"), reverse=True):
         try:
             status = load(path)["status"]
-        except (RecordDamaged, OSError):
+        except (RecordDamaged, OSError, StorageError):
             continue
         if status in FINAL:
             break

@@ -6,6 +6,7 @@ prints goes to standard error, which the driver keeps as a log file.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import math
@@ -38,7 +39,7 @@ class Session:
         self.unload({})
         self.spec = request["engine"]
         model = self.spec["model"]
-        self.engine = make(request["name"], self.spec["config"], model)
+        self.engine = make(request["name"], self.spec["config"], model, self.spec["memory_fraction"])
         facts = self.engine.load()
         self.corpus_key = prompts.tokenizer_key(Path(model["path"]))
         if self.corpus_key not in self.corpora:
@@ -54,6 +55,8 @@ class Session:
 
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
         """The prompts of a workload for a seed."""
+        if work["images"]:
+            raise NotImplementedError(f"images={work['images']} is not supported by this driver yet")
         model = self.spec["model"]
         return prompts.make(work["prompts"], self.corpora[self.corpus_key], model["architecture"]["vocab_size"],
                             work["batch"], work["input_tokens"], seed)
@@ -86,7 +89,7 @@ class Session:
         repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
         checks |= {k: v - before[k] for k, v in self.engine.counters().items()}
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        problem = insane(work, checks, repeats, self.spec["config"]["max_num_batched_tokens"])
+        problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
         return {"status": "invalid" if problem else "ok", "reason": problem or "", "warmup": warmup,
                 "repeats": repeats, "checks": checks}
 
@@ -130,19 +133,17 @@ def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any]) -> dict[s
             "distinct_experts": distinct, "moe_layers": len(captured)}
 
 
-def insane(
-    work: dict[str, Any], checks: dict[str, Any], repeats: list[dict[str, Any]], step_tokens: int
-) -> str | None:
+def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, Any]], step_tokens: int) -> str | None:
     """Why the numbers of a cell must not be kept as ok, if so.  ``step_tokens``: most tokens of an engine step."""
-    if checks["experts_per_token"] not in (None, work["top_k"]):
-        return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
+    if checks["preemptions"]:  # first: what is computed again is routed again
+        return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
     if checks["prefix_cache_hits"]:
         return f"{checks['prefix_cache_hits']:.0f} tokens came from the prefix cache"
-    if checks["preemptions"]:
-        return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
+    if checks["experts_per_token"] not in (None, work["top_k"]):
+        return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
     # A prompt batch longer than a step is prefilled in chunks; short outputs may then end before the last one starts.
     prefill_steps = math.ceil(work["batch"] * work["input_tokens"] / step_tokens)
-    together = all(metrics.overlap(run) for run in repeats if "requests" in run)
+    together = all(metrics.overlap(run) for run in runs if "requests" in run)  # protocol paper: its warm-up is traced
     if work["output_tokens"] > prefill_steps and not together:
         return f"the batch of {work['batch']} did not run together: the scheduler split it"
     return None
@@ -179,17 +180,17 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def die_with_parent() -> None:
+def die_with(parent: int) -> None:
     """End with the driver: an engine must not outlive the job that holds its lock."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() == 1:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it was gone before the request
             sys.exit(1)
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
-    die_with_parent()
+    die_with(int(sys.argv[1]))
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     session = Session()
@@ -198,11 +199,14 @@ def main() -> None:
         started = time.perf_counter()
         try:
             reply = getattr(session, request["do"])(request)
-        except Exception as error:  # noqa: BLE001 - every failure of an engine is a result
-            traceback.print_exc()
+        except Exception as error:  # every failure of an engine is a result
+            with contextlib.suppress(OSError):  # a full disk
+                traceback.print_exc()
             phase = "load" if request["do"] == "load" else "run"
-            status, reason, evidence = failures.classify(f"{type(error).__name__}: {error}", phase)
-            reply = {"status": status, "reason": reason, "evidence": evidence}
+            text = f"{type(error).__name__}: {error}"
+            status, reason, evidence = failures.classify(text, phase, traceback.format_exc())
+            reply = {"status": status, "reason": reason, "evidence": evidence, "provenance": provenance(),
+                     "cause_in_log": failures.points_elsewhere(text)}
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
 
 

@@ -58,7 +58,11 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     experiments = [_experiment(plan, frame, name, figures_dir, links) for name in plan["experiments"]]
     drawn = [f.svg for e in experiments for f in e["figures"]]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
@@ -75,6 +79,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         metrics=columns.METRICS,
         columns=columns.COLUMNS,
         repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
+        predicted=bool(frame["predicted_e2e_s"].notna().any()),
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
         provenance=content.provenance(measured),
         weights=content.weights(measured),
@@ -89,14 +94,19 @@ def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, folder: Path) 
     """Tables of an older plan would put numbers under the wrong questions."""
     asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
     if asked != set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True)):
-        raise StorageError(f"{folder}: the tables are of another plan than that of {plan['study']}; run `moebench collect` again")
+        raise StorageError(
+            f"{folder}: the tables are of another plan than that of {plan['study']}; run `moebench collect` again"
+        )
 
 
-def _experiment(plan: dict[str, Any], frame: pd.DataFrame, name: str, figures_dir: Path, links: dict[str, str]) -> dict[str, Any]:
+def _experiment(
+    plan: dict[str, Any], frame: pd.DataFrame, name: str, figures_dir: Path, links: dict[str, str]
+) -> dict[str, Any]:
     rows = frame[frame["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
     made = [
-        content.figure(plan, rows, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}") for plot in shown
+        content.figure(plan, rows, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}")
+        for plot in shown
     ]
     return {
         "name": name,
@@ -125,6 +135,11 @@ def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _made_with() -> str:
-    versions = {"moebench": moebench.__version__, "matplotlib": mpl.__version__, "seaborn": sns.__version__,
-                "pandas": pd.__version__, "pyarrow": pa.__version__}  # fmt: skip
+    versions = {
+        "moebench": moebench.__version__,
+        "matplotlib": mpl.__version__,
+        "seaborn": sns.__version__,
+        "pandas": pd.__version__,
+        "pyarrow": pa.__version__,
+    }
     return ", ".join(f"{name} {version}" for name, version in versions.items())

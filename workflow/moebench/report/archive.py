@@ -99,18 +99,27 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
     return out
 
 
-def _refuse_stale(plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
+def _refuse_stale(
+    plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path
+) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
     for name in ("measurements", "failures"):
         ours = tables.read(layout.tables, name).drop(columns="rerun", errors="ignore")
         if not ours.equals(tables.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
-            raise StorageError(f"{tables_dir}: records changed since these tables were made; run snakemake (or `moebench "
-                               "collect`, `figures`, `report`) again")  # fmt: skip
+            raise StorageError(
+                f"{tables_dir}: records or moebench changed since these tables were made; run snakemake (or `moebench "
+                "collect`, `figures`, `report`) again"
+            )
     there = report / "report.html"
-    usual = os.path.relpath(os.path.abspath(results), os.path.abspath(report)) == f"../../{_RESULTS}" and not results.is_absolute()
+    usual = (
+        os.path.relpath(os.path.abspath(results), os.path.abspath(report)) == f"../../{_RESULTS}"
+        and not results.is_absolute()
+    )
     # With folders of other names its links differ from those in an archive, and there is nothing to compare.
     if usual and there.exists() and there.read_bytes() != page.read_bytes():
-        raise StorageError(f"{there}: is not what the tables give (made by another version?); run `moebench report` again")
+        raise StorageError(
+            f"{there}: is not what the tables give (made by another version?); run `moebench report` again"
+        )
 
 
 def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
@@ -185,12 +194,14 @@ class Rebuilt:
         if self.identical:
             return f"{self.report}: identical to the one in the archive"
         made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
-        return (f"{self.report}: differs from the one in the archive, which {made_by} made; this is moebench "
-                f"{moebench.__version__} with perhaps other libraries (both name theirs under Provenance)")  # fmt: skip
+        return (
+            f"{self.report}: differs from the one in the archive, which {made_by} made; this is moebench "
+            f"{moebench.__version__} with perhaps other libraries (both name theirs under Provenance)"
+        )
 
 
 def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
-    """Unpack an archive into ``out_dir`` (new or empty), check it, and make tables, figures and report from its records.
+    """Unpack an archive into ``out_dir`` (new or empty), check it, and make its report again from its records.
 
     Raises StorageError if it is not such an archive, or was changed.
     """
@@ -203,13 +214,17 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
             if _SUMS not in names or _ABOUT not in names:
                 raise StorageError(f"{archive}: not an archive of moebench ({_SUMS} or {_ABOUT} is missing)")
             packed.extractall(out_dir)
-    except (zipfile.BadZipFile, FileNotFoundError) as error:
+    except FileNotFoundError:
+        raise StorageError(f"{archive}: no such archive") from None
+    except zipfile.BadZipFile as error:
         raise StorageError(f"{archive}: cannot be read ({error})") from None
     except OSError as error:
         raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
     about: dict[str, Any] = json.loads((out_dir / _ABOUT).read_text())
     if about["format"] > FORMAT:
-        raise StorageError(f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench")
+        raise StorageError(
+            f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
+        )
     _refuse_changed(archive, out_dir, names)
     layout = Layout(out_dir, about["study"])
     before = _sha256(layout.report / "report.html")

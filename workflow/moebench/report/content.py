@@ -24,6 +24,9 @@ Json = Mapping[str, Any]
 MOST_ROWS = 400
 """Rows of a table in the page; the CSV beside it has them all."""
 
+MOST_CSV = 500_000
+"""Bytes of a figure's data that the page carries itself; larger ones it links to."""
+
 PREFERRED = ("e2e_s", "throughput_total_tokens_per_s")
 
 
@@ -42,8 +45,14 @@ def figure(plan: Json, frame: pd.DataFrame, plot: Plot, folder: Path, href: str,
     """Read a figure's files.  Raises StorageError if one is missing."""
     placed = figure_data.place(plot, frame, where)
     said = caption(plan, placed.rows)
-    text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", described(placed, said))
-    csv = base64.b64encode((folder / f"{plot.id}.csv").read_bytes()).decode("ascii")
+    text = svg.inline(
+        folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", described(placed, said)
+    )
+    data = (folder / f"{plot.id}.csv").read_bytes()
+    if len(data) <= MOST_CSV:
+        csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
+    else:
+        csv = f"{href}/{plot.id}.csv"
     return Figure(plot, text, csv, {kind: f"{href}/{plot.id}.{kind}" for kind in ("svg", "pdf", "png")}, said)
 
 
@@ -52,7 +61,11 @@ def described(placed: figure_data.Data, said: str) -> str:
     metrics = " and ".join(columns.COLUMNS[y].axis for y in placed.plot.y)
     kind = {"lines": "Lines", "bars": "Bars"}[placed.plot.kind]
     text = f"{kind} of {metrics} over {placed.axes['x'].label}"
-    for role, words in (("hue", "one colour for each"), ("panel", "one panel for each"), ("row", "one row of panels for each")):
+    for role, words in (
+        ("hue", "one colour for each"),
+        ("panel", "one panel for each"),
+        ("row", "one row of panels for each"),
+    ):
         if role in placed.axes:
             axis = placed.axes[role]
             text += f"; {words} {axis.label}: {', '.join(axis.text(v) for v in axis.levels)}"
@@ -70,7 +83,9 @@ def number(value: Any, digits: int = 4) -> str:
     if value == 0:
         return "0"
     places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.0f}" if places == 0 else f"{value:,.{places}f}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
+    return (
+        f"{value:,.0f}" if places == 0 else f"{value:,.{places}f}" if abs(value) >= 1e-4 else f"{value:.{digits - 1}e}"
+    )
 
 
 def quantity(value: Any, unit: str) -> str:
@@ -96,7 +111,7 @@ def with_interval(row: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of an experiment: heads (and whether their column holds measured numbers), and per row the link, the texts and the status."""
+    """The cells of an experiment: heads (and whether numbers stand below), and rows with link, texts and status."""
 
     heads: list[tuple[str, bool]]
     rows: list[dict[str, Any]]
@@ -109,18 +124,27 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))
     plain = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status"]
-    heads = [*((h, False) for h in plain), *((columns.COLUMNS[m].axis, True) for m in metrics), ("Record", False)]
+    spread = [c for c in ("e2e_s_cv", "distinct_experts_mean") if frame[c].notna().any()]
+    numeric = [columns.COLUMNS[c].axis for c in [*metrics, *spread]]
+    heads = [*((h, False) for h in plain), *((h, True) for h in numeric), ("Record", False)]
     rows = []
     for label, (_, row) in zip(labels[:MOST_ROWS], frame.head(MOST_ROWS).iterrows(), strict=True):
-        rows.append({
-            "texts": [row["model_title"], *(_plain(label.get(axis)) for axis in axes)],
-            "status": row["status"],
-            "words": status_words(row["status"]),
-            "notes": [w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)],
-            "values": [with_interval(row, m) for m in metrics],
-            "name": f"{row['engine']}/{row['cell']}",
-            "href": record_link(row, records),
-        })  # fmt: skip
+        rows.append(
+            {
+                "texts": [row["model_title"], *(_plain(label.get(axis)) for axis in axes)],
+                "status": row["status"],
+                "words": status_words(row["status"]),
+                "notes": [
+                    w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)
+                ],
+                "values": [
+                    *(with_interval(row, m) for m in metrics),
+                    *(number(row[c], 2 if c == "e2e_s_cv" else 3) for c in spread),
+                ],
+                "name": f"{row['engine']}/{row['cell']}",
+                "href": record_link(row, records),
+            }
+        )
     return CellTable(heads, rows, max(0, len(frame) - MOST_ROWS))
 
 
@@ -129,7 +153,13 @@ def _true(value: Any) -> bool:
 
 
 def _plain(value: Any) -> str:
-    return "" if value is None else {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return (
+        ""
+        if value is None
+        else {True: "yes", False: "no"}.get(value, str(value))
+        if isinstance(value, bool)
+        else str(value)
+    )
 
 
 def record_link(row: Any, records: str) -> str | None:
@@ -154,24 +184,37 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
     rows = []
     for _, row in failed.iterrows():
         memory, fits = quantity(row["predicted_bytes_per_gpu"], "bytes"), row["predicted_fits"]
-        rows.append({
-            "name": f"{row['engine']}/{row['cell']}",
-            "model": titles.get(row["engine"], row["engine"]),
-            "href": record_link(row, records),
-            "status": row["status"],
-            "words": status_words(row["status"]),
-            "reason": "" if pd.isna(row["reason"]) else row["reason"],
-            "evidence": "" if pd.isna(row["evidence"]) else row["evidence"],
-            "memory": memory if pd.isna(fits) or memory == "unknown" else f"{memory}, {'fits' if fits else 'does not fit'}",
-            "rerun": row["rerun"],
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": f"{row['engine']}/{row['cell']}",
+                "model": titles.get(row["engine"], row["engine"]),
+                "href": record_link(row, records),
+                "status": row["status"],
+                "words": status_words(row["status"]),
+                "reason": "" if pd.isna(row["reason"]) else row["reason"],
+                "evidence": "" if pd.isna(row["evidence"]) else row["evidence"],
+                "memory": memory
+                if pd.isna(fits) or memory == "unknown"
+                else f"{memory}, {'fits' if fits else 'does not fit'}",
+                "rerun": row["rerun"],
+            }
+        )
     return rows
 
 
 def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """Where the numbers come from: each fact with its values (how many cells have each, if they differ)."""
-    facts = ["host", "device_name", "engine_name", "engine_version", "git_commit", "lock_sha256", "prompt_corpus_sha256",
-             "versions", "slurm_job_id"]  # fmt: skip
+    facts = [
+        "host",
+        "device_name",
+        "engine_name",
+        "engine_version",
+        "git_commit",
+        "lock_sha256",
+        "prompt_corpus_sha256",
+        "versions",
+        "slurm_job_id",
+    ]
     found = []
     for name in facts:
         values = measured[name].dropna()
@@ -180,13 +223,17 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
             values = values.where(~dirty, values + " with uncommitted changes")
         tally = values.value_counts(sort=False)
         many = len(tally) > 1
-        texts = [f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()]
+        texts = [
+            f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
+        ]
         found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
     drift = measured[["engine", "canary_drift"]].dropna().drop_duplicates().sort_values("canary_drift")
     if len(drift):
         worst = drift.iloc[-1]
-        texts = [f"median {drift['canary_drift'].median():.0%} of {len(drift)} engine configurations",
-                 f"most {worst['canary_drift']:.0%} ({worst['engine']})"]  # fmt: skip
+        texts = [
+            f"median {drift['canary_drift'].median():.0%} of {len(drift)} engine configurations",
+            f"most {worst['canary_drift']:.0%} ({worst['engine']})",
+        ]
         found.append(("Canary drift", texts))
     started = measured["started_at"].dropna()
     if len(started):
@@ -206,4 +253,7 @@ def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
     """Models with shape of their experts, kind and revision of their weights."""
     shown = ["model_title", "experts", "moe_ffn_size", "weights", "revision"]
     kinds = measured[shown].drop_duplicates().sort_values(shown[:3])
-    return [{k: "" if pd.isna(v) else str(v) for k, v in zip(shown, row, strict=True)} for row in kinds.head(MOST_ROWS).to_numpy()]
+    return [
+        {k: "" if pd.isna(v) else str(v) for k, v in zip(shown, row, strict=True)}
+        for row in kinds.head(MOST_ROWS).to_numpy()
+    ]

@@ -69,9 +69,18 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
         "hasPart": [{"@id": i} for i in [*folders, *(f["@id"] for f in files)]],
         "mentions": {"@id": "#run"},
     }
-    tool = {"@id": "#moebench", "@type": "SoftwareApplication", "name": "MoE-Inference-Bench", "version": moebench.__version__}
-    engine = {"@id": "#engine", "@type": "SoftwareApplication", "name": plan["engine"]["name"],
-              "version": plan["engine"]["version"]}  # fmt: skip
+    tool = {
+        "@id": "#moebench",
+        "@type": "SoftwareApplication",
+        "name": "MoE-Inference-Bench",
+        "version": moebench.__version__,
+    }
+    engine = {
+        "@id": "#engine",
+        "@type": "SoftwareApplication",
+        "name": plan["engine"]["name"],
+        "version": plan["engine"]["version"],
+    }
     action = {
         "@id": "#run",
         "@type": "CreateAction",
@@ -82,7 +91,12 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
         "endTime": published,
     }
     graph = [
-        {"@id": "ro-crate-metadata.json", "@type": "CreativeWork", "conformsTo": {"@id": PROFILE}, "about": {"@id": "./"}},
+        {
+            "@id": "ro-crate-metadata.json",
+            "@type": "CreativeWork",
+            "conformsTo": {"@id": PROFILE},
+            "about": {"@id": "./"},
+        },
         root | license_file,
         *({"@id": f, "@type": "Dataset", "name": _FOLDERS[f][0], "description": _FOLDERS[f][1]} for f in folders),
         *files,

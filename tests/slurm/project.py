@@ -1,0 +1,212 @@
+"""A project on the test cluster: its commands, what SLURM and the results say about it, and what can go wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+from moebench.config import Config
+from moebench.measure import records
+from moebench.plan import make_plan
+from slurm.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENTS = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")).resolve()
+PYTHON = ENVIRONMENTS / "workflow" / "bin" / "python"
+
+NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
+"""What a cluster without slurmdbd needs beside the profile."""
+IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
+             "--latency-wait", "20"]  # fmt: skip
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], what: str, seconds: float = 240, pause: float = 0.05) -> T:
+    """The first true answer of ``look``.  Fails, naming what was waited for, when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:.0f} s")
+        time.sleep(pause)
+    return found
+
+
+class Head:
+    """A running Snakemake: the process that submits and watches the jobs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], output: Path):
+        self.process, self._output = process, output
+
+    @property
+    def output(self) -> str:
+        """What it printed so far."""
+        return self._output.read_text(errors="replace")
+
+    def wait(self, seconds: float = 400) -> int:
+        """Its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            pytest.fail(f"snakemake did not end within {seconds:.0f} s:\n{self.output[-3000:]}")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+
+class Project:
+    """A copy of the working tree with a study of its own, and what SLURM and the results folder say about it."""
+
+    def __init__(self, folder: Path, cluster: Cluster):
+        self.folder, self.cluster, self.heads = folder, cluster, 0
+        self.plan: dict[str, Any] = {}
+
+    # ------------------------------------------------------------------------------------------------ set-up
+
+    def study(self, name: str, experiments: dict[str, list[dict[str, Any]] | None] | None, **jobs: Any) -> None:
+        """Write a study derived from ``tiny``, one job per engine configuration, and make it the default one.
+
+        Experiments: blocks of a grid by name, or None for one that is there; none at all are those of ``tiny``.
+        """
+        config = self.folder / "config"
+        study = yaml.safe_load((config / "studies" / "tiny.yaml").read_text())
+        experiments = experiments or dict.fromkeys(study["experiments"])
+        study |= {"name": name, "experiments": list(experiments)}
+        study["jobs"] |= {"pack_minutes": 0} | jobs
+        for experiment, blocks in experiments.items():
+            if blocks is not None:
+                (config / "experiments" / f"{experiment}.yaml").write_text(yaml.safe_dump(
+                    {"name": experiment, "title": experiment, "question": "Does it run?", "grid": {"tiny": blocks}}))
+        (config / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(study))
+        root = yaml.safe_load((config / "config.yaml").read_text()) | {"study": name}
+        (config / "config.yaml").write_text(yaml.safe_dump(root))
+        self.plan = make_plan(Config(config), name)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its commands: the cluster's, and nothing of the tests' own Python."""
+        kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("SLURM")}
+        return kept | self.cluster.environment
+
+    def engine(self, *words: str) -> str:
+        """The engine configuration whose id begins with these words."""
+        found = [e for e in self.plan["engines"] if e.startswith(words)]
+        assert len(found) == 1, found
+        return str(found[0])
+
+    def cells(self, *engines: str) -> list[str]:
+        """``engine/cell`` of these (default: all) engine configurations, in the order of measurement."""
+        return [f"{e}/{c}" for e in engines or self.plan["engines"] for c in self.plan["engines"][e]["cells"]]
+
+    # ---------------------------------------------------------------------------------------------- commands
+
+    def start(self, *arguments: str) -> Head:
+        """Start ``snakemake --profile profiles/slurm`` in the background."""
+        self.heads += 1
+        output = self.folder.with_name(f"{self.folder.name}.snakemake-{self.heads}.txt")
+        command = [str(PYTHON), "-m", "snakemake", "--profile", "profiles/slurm", *NO_ACCOUNTING, *IMPATIENT]
+        with open(output, "wb") as file:
+            process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=self.environment, stdout=file,
+                                       stderr=file, start_new_session=True)
+        return Head(process, output)
+
+    def snakemake(self, *arguments: str, expect: int = 0) -> str:
+        """Run it to its end; its output."""
+        head = self.start(*arguments)
+        code = head.wait()
+        assert code == expect, head.output[-5000:]
+        return head.output
+
+    def moebench(self, *arguments: str, expect: int = 0) -> str:
+        """Standard output of a verb of the command line."""
+        done = subprocess.run([str(PYTHON), "-m", "moebench", *arguments], cwd=self.folder, capture_output=True,
+                              text=True, env={**self.environment, "PYTHONPATH": "workflow"}, timeout=300)
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout
+
+    # ------------------------------------------------------------------------------------ what is there to see
+
+    def jobs(self, job: str | None = None) -> list[dict[str, str]]:
+        """SLURM's jobs of this project (of one job of the plan), oldest first, as `scontrol show job -d` shows them."""
+        found = []
+        for line in self.cluster.run("scontrol", "show", "job", "-d", "-o", check=False).splitlines():
+            one = dict(re.findall(r"(\S+?)=(\S*)", line))
+            if one.get("WorkDir") == str(self.folder) and (job is None or one.get("Comment", "").endswith(f"_{job}")):
+                found.append(one)
+        return sorted(found, key=lambda one: int(one["JobId"]))
+
+    def queue(self) -> list[str]:
+        """Ids of its jobs that wait or run."""
+        lines = self.cluster.run("squeue", "-h", "-o", "%i %Z").splitlines()
+        return [line.split()[0] for line in lines if line.split()[1] == str(self.folder)]
+
+    def record(self, key: str) -> dict[str, Any] | None:
+        """The record of a cell, checked, or None."""
+        try:
+            return records.load(self.folder / "results" / "cells" / f"{key}.json")
+        except FileNotFoundError:
+            return None
+
+    def done(self, keys: list[str]) -> list[str]:
+        """Those cells that have a record."""
+        return [key for key in keys if self.record(key)]
+
+    def history(self) -> Counter[str]:
+        """How many records each cell ever had."""
+        names = (self.folder / "results" / "history").glob("*/*.json")
+        return Counter(f"{p.parent.name}/{re.sub(r'[.][^.]*[.][^.]*[.]json$', '', p.name)}" for p in names)
+
+    def progress(self, job: str) -> str:
+        """The progress log of a job of the plan."""
+        path = self.folder / "logs" / self.plan["study"] / f"{job}.progress.log"
+        return path.read_text() if path.exists() else ""
+
+    def engine_log(self, job: str) -> str:
+        """The engine's own output in the present attempt of a job."""
+        path = self.folder / "logs" / self.plan["study"] / f"{job}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def workers(self, job: str = "") -> list[int]:
+        """Process ids of its engine processes (of one job of the plan)."""
+        found = []
+        for process in Path("/proc").iterdir():
+            try:
+                command = (process / "cmdline").read_bytes().decode().split("\0")
+                if "moebench.measure.worker" not in command or os.readlink(process / "cwd") != str(self.folder):
+                    continue
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if not job or job in Path(f"/proc/{parent}/cmdline").read_bytes().decode().split("\0"):
+                    found.append(int(process.name))
+            except (OSError, ValueError):
+                continue
+        return found
+
+    def freeze(self, *jobs: str) -> list[int]:
+        """Stop the engine of each job in the middle of a cell, as soon as it has one more record; their process ids.
+
+        A frozen engine is one that hangs: whatever happens to its job then happens between two records.
+        """
+        keys = {job: self.cells(*self.plan["jobs"][job]["engines"]) for job in jobs}
+        before, frozen = {job: self.done(keys[job]) for job in jobs}, dict[str, int]()
+
+        def all_frozen() -> bool:
+            for job in set(jobs) - set(frozen):
+                if len(self.done(keys[job])) > len(before[job]) and (workers := self.workers(job)):
+                    os.kill(workers[0], signal.SIGSTOP)
+                    assert len(self.done(keys[job])) < len(keys[job]), f"{job}: frozen too late"
+                    frozen[job] = workers[0]
+            return len(frozen) == len(jobs)
+
+        until(all_frozen, f"{', '.join(jobs)}: one more record")
+        return list(frozen.values())

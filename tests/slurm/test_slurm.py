@@ -1,0 +1,325 @@
+"""The tiny study's way through a real SLURM with profiles/slurm: what is asked of it, and what survives when it fails.
+
+Nothing is simulated but the GPUs: real slurmctld, slurmd and sbatch, real vLLM on the CPU, real signals.  Runs are
+shared between tests: ``night`` is one run of ten engine loads in which an engine crashes, another hangs until its
+job's time limit, and a third job is cancelled; ``tight`` is one whose first attempt has too little memory.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from moebench import tables
+from moebench.measure import lock
+from slurm.project import Head, Project, until
+
+Make = Callable[..., Project]
+
+
+def block(model: str, top_k: list[int], **more: Any) -> dict[str, Any]:
+    """Cells of one engine configuration, each long enough to be hit in its middle."""
+    fixed = {"model": model, "batch": 16, "input_tokens": 64, "output_tokens": 64}
+    return {"fix": fixed | more, "cross": {"top_k": top_k}}
+
+
+@contextmanager
+def ended(head: Head, run: Project) -> Iterator[Head]:
+    """End a head and its jobs, whatever a test makes of them."""
+    try:
+        yield head
+    finally:
+        if head.process.poll() is None:
+            head.process.kill()
+            head.process.wait()
+        for job in run.queue():
+            run.cluster.run("scancel", job, check=False)
+
+
+def clock(minutes: int) -> str:
+    """Minutes as SLURM prints them."""
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
+
+
+# ------------------------------------------------------------------------------------------------ shared runs
+
+
+@pytest.fixture(scope="module")
+def tight(project: Make) -> Iterator[tuple[Project, Head]]:
+    """A run whose jobs get 1000 MB, less than vLLM needs; in the background while other tests run."""
+    run = project("tight", {"one": [block("tiny-mixtral", [2])]}, host_memory_mb=1000)
+    with ended(run.start("collect"), run) as head:
+        yield run, head
+
+
+@dataclass
+class Night:
+    """The run of ``night``, and what was seen while it ran."""
+
+    run: Project
+    crashing: str = ""
+    hanging: str = ""
+    cancelled: str = ""
+    refused: str = ""
+    victim: str = ""
+    devices: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, list[str]] = field(default_factory=dict)
+
+    def crash(self) -> None:
+        """Kill the engine in the middle of its last cell, in each of the three attempts."""
+        others = [key for key in self.run.cells(self.crashing) if key != self.victim]
+        until(lambda: len(self.run.done(others)) == len(others), f"{self.crashing}: all cells but the last")
+        killed: set[int] = set()
+        for attempt in (1, 2, 3):
+            until(lambda n=attempt: len(self.run.jobs(self.crashing)) == n, f"{self.crashing}: attempt {attempt}")
+            until(lambda: "init engine" in self.run.engine_log(self.crashing), f"{self.crashing}: loaded")
+            (worker,) = until(lambda: set(self.run.workers(self.crashing)) - killed, f"{self.crashing}: its process")
+            os.kill(worker, signal.SIGKILL)
+            killed.add(worker)
+            until(lambda n=attempt: self.run.history()[self.victim] == n, f"{self.victim}: a record of its crash")
+
+    def hang(self) -> None:
+        """Freeze the engine in the middle of a cell, and let the job run into its time limit (moved to now)."""
+        self.run.freeze(self.hanging)
+        (job,) = self.run.jobs(self.hanging)
+        self.run.cluster.run("scontrol", "update", f"JobId={job['JobId']}", "EndTime=now+1")
+        until(lambda: self.run.jobs(self.hanging)[0]["JobState"] == "TIMEOUT", f"{self.hanging}: out of time")
+        self.kept[self.hanging] = self.run.done(self.run.cells(self.hanging))
+
+    def cancel(self) -> None:
+        """Cancel a job in the middle of a cell."""
+        self.run.freeze(self.cancelled)
+        (job,) = self.run.jobs(self.cancelled)
+        self.run.cluster.run("scancel", job["JobId"])
+        until(lambda: self.run.jobs(self.cancelled)[0]["JobState"] == "CANCELLED", f"{self.cancelled}: cancelled")
+        self.kept[self.cancelled] = self.run.done(self.run.cells(self.cancelled))
+
+    def watch(self, head: Head) -> None:
+        """Note which GPUs SLURM gives each job; it says so only while the job runs."""
+        while head.process.poll() is None:
+            for job in self.run.jobs():
+                if found := re.search(r"IDX:([\d,-]+)", job.get("GRES", "")):
+                    self.devices[job["JobId"]] = found[1]
+            time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def night(project: Make, tight: tuple[Project, Head]) -> Night:
+    """The run of all tests that need no run of their own."""
+    topk = [block(model, [1, 2, 4]) for model in ("tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe")]
+    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], tp=3)]})
+    seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
+                 run.engine("tiny-mixtral.tp3"))  # fmt: skip
+    seen.victim = run.cells(seen.crashing)[-1]
+    with ended(run.start("collect", "--jobs", "4"), run) as head, ThreadPoolExecutor() as pool:
+        doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel)]
+        doings.append(pool.submit(seen.watch, head))
+        code = head.wait()
+        for doing in doings:
+            doing.result()
+        assert code == 0, head.output[-5000:]
+    return seen
+
+
+# --------------------------------------------------------------------------------------------- what is asked
+
+
+def test_the_whole_tiny_study_is_one_job_per_engine_configuration(project: Make) -> None:
+    run = project("whole", staged=False)
+    assert set(run.plan["jobs"]) == set(run.plan["engines"])
+    output = run.snakemake("--dry-run")
+    assert re.search(rf"^measure +{len(run.plan['engines'])}$", output, re.MULTILINE)
+    asked = [line for line in output.splitlines() if "measuring=1" in line]
+    assert len(asked) == len(run.plan["jobs"])
+    assert all(word in line for line in asked for word in ("gpu=1,", "gpu_model=h100,", "nodes=1,"))
+
+
+def test_one_job_per_engine_configuration(night: Night) -> None:
+    run = night.run
+    tried = Counter(job["Comment"].removeprefix("rule_measure_wildcards_") for job in run.jobs())
+    more = {night.crashing: 3, night.hanging: 2, night.cancelled: 2}
+    assert tried == {engine: more.get(engine, 1) for engine in run.plan["engines"]}
+    assert len({job["JobName"] for job in run.jobs()}) == 1
+    assert run.jobs()[0]["JobName"].startswith("moebench_")
+
+
+def test_what_a_job_requests(night: Night) -> None:
+    for name, planned in night.run.plan["jobs"].items():
+        first = night.run.jobs(name)[0]
+        assert first["TresPerJob"] == f"gres:gpu:h100:{planned['gpus']}"
+        assert first["NumNodes"] == "1"
+        assert first["Partition"] == "h100"
+        assert first["CPUs/Task"] == str(planned["cpus"])
+        assert first["MinMemoryNode"] == f"{planned['mem_mb']}M"
+        if name != night.hanging:  # its limit was moved
+            assert first["TimeLimit"] == clock(planned["runtime_min"])
+    assert night.run.plan["jobs"][night.refused]["gpus"] == 3
+
+
+def test_a_job_sees_the_gpus_that_slurm_gave_it(night: Night) -> None:
+    seen = set()
+    for key in night.run.cells():
+        record = night.run.record(key)
+        assert record is not None, key
+        job, devices = record["provenance"]["slurm"]["SLURM_JOB_ID"], record["provenance"]["cuda_visible_devices"]
+        assert job in [j["JobId"] for j in night.run.jobs(record["engine"])]
+        assert len(devices.split(",")) == night.run.plan["engines"][record["engine"]]["gpus"]
+        if job in night.devices:  # a job of less than a second may have slipped through
+            first, _, last = night.devices[job].partition("-")
+            assert devices == ",".join(str(n) for n in range(int(first), int(last or first) + 1))
+            seen.add(record["engine"])
+    assert len(seen) == len(night.run.plan["engines"])
+
+
+def test_logs_are_kept(night: Night) -> None:
+    for job in night.run.jobs():
+        slurm = os.path.relpath(job["StdOut"], night.run.folder)
+        assert slurm.startswith("logs/slurm/rule_measure/")
+        assert "moebench measure" in (night.run.folder / slurm).read_text()
+
+
+# --------------------------------------------------------------------------------------------- what survives
+
+
+def test_a_cell_that_crashes_leaves_its_neighbours(night: Night) -> None:
+    run = night.run
+    records = {key: run.record(key) for key in run.cells(night.crashing)}
+    statuses = Counter(record["status"] for record in records.values() if record)
+    assert statuses == {"ok": len(records) - 1, "crashed": 1}
+    crashed = records[night.victim]
+    assert crashed is not None
+    assert "SIGKILL" in crashed["reason"]
+    assert crashed["attempt"] == 3
+    # Retries measured what was missing, and nothing else.
+    assert {key: run.history()[key] for key in records} == {key: 3 if key == night.victim else 1 for key in records}
+
+
+def test_a_retry_gets_more_memory_and_time(night: Night) -> None:
+    planned, tries = night.run.plan["jobs"][night.crashing], night.run.jobs(night.crashing)
+    assert [job["JobState"] for job in tries] == ["FAILED", "FAILED", "COMPLETED"]
+    assert [job["MinMemoryNode"] for job in tries] == [f"{int(planned['mem_mb'] * more)}M" for more in (1, 1.5, 2)]
+    assert [job["TimeLimit"] for job in tries] == [clock(planned["runtime_min"] * more) for more in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("what", "state"), [("hanging", "TIMEOUT"), ("cancelled", "CANCELLED")])
+def test_a_job_ended_by_slurm_keeps_its_finished_cells(night: Night, what: str, state: str) -> None:
+    run, name = night.run, getattr(night, what)
+    first, second = run.jobs(name)
+    assert (first["JobState"], second["JobState"]) == (state, "COMPLETED")
+    assert night.kept[name]
+    for key in run.cells(name):
+        record = run.record(key)
+        assert record is not None
+        assert (record["status"], run.history()[key]) == ("ok", 1)  # the interrupted cell did not fail: it was not run
+        job = first if key in night.kept[name] else second
+        assert record["provenance"]["slurm"]["SLURM_JOB_ID"] == job["JobId"]
+    assert second["TimeLimit"] == clock(2 * run.plan["jobs"][name]["runtime_min"])
+
+
+def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
+    (job,) = night.run.jobs(night.refused)
+    assert job["JobState"] == "COMPLETED"
+    for key in night.run.cells(night.refused):
+        record = night.run.record(key)
+        assert record is not None
+        assert record["status"] == "unsupported"
+        assert "divisible" in " ".join(record["evidence"])
+
+
+def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
+    run, out = night.run, night.run.folder / "results" / "tables" / "night"
+    failed = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
+    assert sorted(failed) == sorted([night.victim, *run.cells(night.refused)])
+    listed = run.moebench("failures", expect=1)
+    command = f"snakemake --profile profiles/slurm --force results/cells/{night.victim}.json"
+    assert command in listed
+    before, jobs = run.history(), len(run.jobs())
+
+    run.snakemake(*command.removeprefix("snakemake --profile profiles/slurm ").split())
+    (job,) = run.jobs()[jobs:]
+    assert job["Comment"] == f"rule_measure_cell_wildcards_{night.victim.replace('/', '_')}"
+    assert job["TresPerJob"] == "gres:gpu:h100:1"
+    record = run.record(night.victim)
+    assert record is not None
+    assert (record["status"], record["attempt"]) == ("ok", 4)
+    assert run.history() - before == {night.victim: 1}
+
+    # The next plain call brings the tables up to date, and measures nothing.
+    assert re.search(r"^collect +1\ntotal +1$", run.snakemake("collect", "--dry-run"), re.MULTILINE)
+    run.snakemake("collect")
+    assert len(run.jobs()) == jobs + 1
+    left = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
+    assert sorted(left) == sorted(run.cells(night.refused))
+    assert "Nothing to be done" in run.snakemake("collect")
+
+
+# ------------------------------------------------------------------------------------- what ends the head process
+
+
+@pytest.fixture(scope="module")
+def interrupted(project: Make) -> Project:
+    """Two engine configurations of three cells each."""
+    return project("interrupted", {"topk": [block("tiny-qwen3-moe", [1, 2, 4]), block("tiny-phi-3.5-moe", [1, 2, 4])]})
+
+
+def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> None:
+    run = interrupted
+    with ended(run.start("collect"), run) as head:
+        run.freeze(*run.plan["jobs"])
+        head.signal(signal.SIGINT)
+        assert head.wait() != 0
+    until(lambda: not run.queue(), "an empty queue", 60)
+    until(lambda: not run.workers(), "no engine process", 60)
+    assert {job["JobState"] for job in run.jobs()} == {"CANCELLED"}
+    done = run.done(run.cells())
+    assert len(run.plan["engines"]) <= len(done) < len(run.cells())
+    assert run.history() == Counter(done)
+    assert all(record["status"] == "ok" for key in done if (record := run.record(key)))
+    assert not any(lock.holder(run.folder / "results", engine) for engine in run.plan["engines"])
+
+
+def test_a_killed_head_is_started_again(interrupted: Project) -> None:
+    """Jobs outlive a killed head, and the next head does not know them: it submits others beside them."""
+    run = interrupted
+    with ended(run.start("collect"), run) as head:
+        frozen = run.freeze(*run.plan["jobs"])
+        head.signal(signal.SIGKILL)
+        head.wait()
+        old = {name: run.jobs(name)[-1]["JobId"] for name in run.plan["jobs"]}
+        assert sorted(run.queue()) == sorted(old.values())
+
+        assert "--unlock" in run.snakemake("collect", expect=1)
+        run.snakemake("--unlock")
+        with ended(run.start("collect"), run) as second:
+            for name, job in old.items():
+                waits = f"waiting, it is being measured by SLURM job {job}"
+                until(lambda name=name, waits=waits: waits in run.progress(name), f"{name}: its second job waits")
+            for worker in frozen:
+                os.kill(worker, signal.SIGCONT)
+            assert second.wait() == 0, second.output
+    assert run.history() == Counter(run.cells())  # nothing twice, nothing lost
+    for name in run.plan["jobs"]:
+        assert [job["JobState"] for job in run.jobs(name)] == ["CANCELLED", "COMPLETED", "COMPLETED"]
+        by = {record["provenance"]["slurm"]["SLURM_JOB_ID"] for key in run.cells(name) if (record := run.record(key))}
+        assert by == {run.jobs(name)[0]["JobId"], old[name]}
+    assert len(tables.read(run.folder / "results" / "tables" / "interrupted", "measurements")) == len(run.cells())
+
+
+def test_a_job_out_of_memory_is_tried_again_with_more(tight: tuple[Project, Head]) -> None:
+    run, head = tight
+    assert head.wait() == 0, head.output
+    first, second = run.jobs()
+    assert first["JobState"] in ("FAILED", "OUT_OF_MEMORY")
+    assert second["JobState"] == "COMPLETED"
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("1000M", "1500M")
+    assert "exceeded memory limit" in (run.folder / first["StdOut"]).read_text()
+    assert run.history() == Counter(run.cells())

@@ -1,0 +1,63 @@
+"""Configuration folders for tests: the repository's models and hardware, and a study made up for the test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+TINY = {"eager": True, "max_model_len": 256, "max_num_seqs": 16, "max_num_batched_tokens": 2048, "kv_cache_mb": 64,
+        "cpu_threads": 1}  # fmt: skip
+
+
+def write(path: Path, data: Any) -> Path:
+    """Write YAML, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """An experiment with one grid, of scale ``test``."""
+    return {"name": name, "title": name.title(), "question": "Does it?", "grid": {"test": blocks}} | more
+
+
+def folder(
+    where: Path,
+    experiments: dict[str, list[dict[str, Any]]],
+    models: Path | str | None = None,
+    live_top_k: Any = "auto",
+    **study: Any,
+) -> Path:
+    """A configuration folder with the study ``test``: experiments by name, each a list of blocks.
+
+    ``study`` replaces keys of the study, e.g. ``hardware``, ``defaults``, ``protocol``, ``jobs``.
+    """
+    config = where / "config"
+    for kind in ("models", "hardware"):
+        shutil.copytree(ROOT / "config" / kind, config / kind, dirs_exist_ok=True)
+    for name, blocks in experiments.items():
+        write(config / "experiments" / f"{name}.yaml", experiment(name, blocks))
+    engine = {"name": "vllm", "version": "0.32.0", "environment": "vllm-cpu", "live_top_k": live_top_k}
+    whole = {"name": "test", "title": "Test", "description": "For a test.", "scale": "test", "hardware": "local-cpu",
+             "engine": engine, "experiments": list(experiments), "defaults": TINY,
+             "protocol": {"warmup": 1, "repeats": 2, "seed": 1}, "jobs": {"pack_minutes": 100}}  # fmt: skip
+    write(config / "studies" / "test.yaml", whole | study)
+    write(config / "config.yaml", {"study": "test", "models": str(models or ROOT / "models")})
+    return config
+
+
+def random_model(config: Path, name: str, like: str = "tiny-mixtral", **architecture: Any) -> None:
+    """Add a model to a configuration folder: another one with some sizes changed."""
+    spec = yaml.safe_load((config / "models" / f"{like}.yaml").read_text())
+    spec["name"] = name
+    for key, value in architecture.items():
+        if isinstance(value, dict):
+            spec["architecture"][key] |= value
+        else:
+            spec["architecture"][key] = value
+    write(config / "models" / f"{name}.yaml", spec)

@@ -1,0 +1,201 @@
+"""The archive: everything inside, nothing of this machine, and the same report out of it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import synthetic
+from moebench import figures, tables
+from moebench.errors import StorageError
+from moebench.measure import records
+from moebench.plan_file import read_plan
+from moebench.report import archive as module
+from moebench.report import build
+from moebench.report.archive import archive, rebuild
+
+
+def make(root: Path) -> None:
+    """A small study in the usual layout, below the current folder."""
+    plan = synthetic.Plan()
+    plan.experiment("e", synthetic.figure("fig", "lines", "batch"))
+    for batch in (1, 2, 4, 8):
+        plan.add("e", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="olmoe-tiny")
+    fates = iter([{}, {}, {"status": "oom_kv"}, None])
+    synthetic.measure(plan.data, root / "results", lambda _: next(fates))
+    path = plan.write(root / "results")
+    (root / "config" / "studies").mkdir(parents=True)
+    (root / "config" / "studies" / "tiny.yaml").write_text("name: tiny\n")
+    report(root, path)
+
+
+def report(root: Path, path: Path) -> None:
+    out, folder = Path("results/tables/tiny"), Path("reports/tiny")
+    tables.collect(path.relative_to(root), Path("results"), out)
+    figures.render(read_plan(path), out, folder / "figures", "e")
+    build(path.relative_to(root), out, folder / "figures", folder / "report.html")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The folder of a study with report and archive."""
+    root = tmp_path_factory.mktemp("project")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        make(root)
+        pack(root)
+    finally:
+        os.chdir(before)
+    return root
+
+
+def pack(root: Path, out: str = "archive.zip") -> Path:
+    return archive(
+        Path("results/plan/tiny.json"),
+        Path("results"),
+        Path("results/tables/tiny"),
+        Path("reports/tiny"),
+        Path("config"),
+        root / out,
+    )
+
+
+@pytest.fixture
+def here(project, tmp_path, monkeypatch):
+    """A copy of the study to spoil, as the current folder."""
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_everything_is_inside_with_relative_paths_and_checksums(project):
+    with zipfile.ZipFile(project / "archive.zip") as packed:
+        names = packed.namelist()
+        sums = dict(reversed(line.split("  ", 1)) for line in packed.read("SHA256SUMS").decode().splitlines())
+        assert set(sums) == set(names) - {"SHA256SUMS"}
+        assert all(hashlib.sha256(packed.read(n)).hexdigest() == s for n, s in sums.items())
+        assert {i.date_time for i in packed.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        contents = b"".join(packed.read(n) for n in names)
+    assert names == sorted(names) and not [n for n in names if n.startswith("/") or ".." in n]
+    assert str(project).encode() not in contents
+    wanted = {
+        "reports/tiny/report.html",
+        "reports/tiny/figures/fig.pdf",
+        "reports/tiny/figures/fig.csv",
+        "archive.json",
+        "results/plan/tiny.json",
+        "results/tables/tiny/samples.parquet",
+        "config/studies/tiny.yaml",
+        "envs/workflow.lock",
+        "ro-crate-metadata.json",
+    }
+    assert wanted <= set(names)
+    assert sum(n.startswith("results/cells/") for n in names) == 3
+
+
+def test_crate_describes_the_files_that_are_there(project):
+    with zipfile.ZipFile(project / "archive.zip") as packed:
+        crate, names = json.loads(packed.read("ro-crate-metadata.json")), packed.namelist()
+    assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
+    by_id = {e["@id"]: e for e in crate["@graph"]}
+    assert len(by_id) == len(crate["@graph"])
+    descriptor, root = by_id["ro-crate-metadata.json"], by_id["./"]
+    assert descriptor["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"} and descriptor["about"] == {"@id": "./"}
+    assert root["@type"] == "Dataset" and root["datePublished"] == "2026-03-01" and root["name"] and root["description"]
+    for part in root["hasPart"]:
+        entity = by_id[part["@id"]]
+        assert entity["@type"] == "Dataset" or entity["@id"] in names, part
+        assert entity["@type"] == "File" or any(n.startswith(entity["@id"]) for n in names), part
+    assert by_id["#run"]["result"]["@id"] in names and by_id["#run"]["object"]["@id"] in names
+
+
+def test_the_same_study_gives_the_same_bytes(here):
+    assert pack(here, "again.zip").read_bytes() == (here / "archive.zip").read_bytes()
+    assert not list(here.glob(".archive-*")) and not list(here.glob(".again*"))
+
+
+def test_the_report_comes_out_again(project, tmp_path):
+    again = rebuild(project / "archive.zip", tmp_path / "out")
+    assert again.identical and str(again).endswith("report.html: identical to the one in the archive")
+    assert again.report.read_bytes() == (project / "reports/tiny/report.html").read_bytes()
+
+
+def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.moebench, "__version__", "9.9")
+    again = rebuild(project / "archive.zip", tmp_path / "out")
+    assert not again.identical and "differs from the one in the archive, which moebench 0.1.0" in str(again)
+
+
+def test_other_folders_work_too(here, tmp_path):
+    """Results and reports elsewhere: the archive still has the usual layout and relative links."""
+    shutil.move(here / "results", tmp_path / "scratch")
+    shutil.move(here / "reports", tmp_path / "pages")
+    packed = archive(
+        tmp_path / "scratch/plan/tiny.json",
+        tmp_path / "scratch",
+        tmp_path / "scratch/tables/tiny",
+        tmp_path / "pages/tiny",
+        here / "config",
+        here / "elsewhere.zip",
+    )
+    assert packed.read_bytes() == (here / "archive.zip").read_bytes()
+
+
+def test_tables_that_records_do_not_give_are_refused(here):
+    plan = read_plan(Path("results/plan/tiny.json"))
+    cell = next(iter(plan["cells"].values()))
+    records.store(Path("results"), synthetic.record(plan, cell["engine"], cell["cell"], step_s=0.5))
+    with pytest.raises(StorageError, match="results/tables/tiny: records or moebench changed since these tables"):
+        pack(here, "new.zip")
+    assert not (here / "new.zip").exists()
+
+
+def test_a_report_that_tables_do_not_give_is_refused(here):
+    page = here / "reports/tiny/report.html"
+    page.write_text(page.read_text().replace("measured", "guessed"))
+    with pytest.raises(StorageError, match=r"report.html: is not what the tables give"):
+        pack(here, "new.zip")
+
+
+def _rewrite(source: Path, target: Path, change) -> Path:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            for n, data in change(name, old.read(name)):
+                new.writestr(n, data)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "does not match SHA256SUMS"),
+        (lambda n, d: [] if n.endswith("samples.parquet") else [(n, d)], "samples.parquet is missing"),
+        (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside itself"),
+        (lambda n, d: [] if n == "SHA256SUMS" else [(n, d)], "not an archive of moebench"),
+        (
+            lambda n, d: [(n, d.replace(b'"format": 1', b'"format": 2'))],
+            "archive of format 2, this version reads up to 1",
+        ),
+    ],
+)
+def test_changed_archives_are_refused(project, tmp_path, change, message):
+    spoilt = _rewrite(project / "archive.zip", tmp_path / "spoilt.zip", change)
+    with pytest.raises(StorageError, match=message):
+        rebuild(spoilt, tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_other_mistakes_are_one_line(project, tmp_path):
+    with pytest.raises(StorageError, match="is not empty; give another folder with --out"):
+        rebuild(project / "archive.zip", project)
+    (tmp_path / "text.zip").write_text("no zip")
+    with pytest.raises(StorageError, match=r"text.zip: cannot be read"):
+        rebuild(tmp_path / "text.zip", tmp_path / "out")
+    with pytest.raises(StorageError, match=r"none.zip: no such archive"):
+        rebuild(tmp_path / "none.zip", tmp_path / "out")

