@@ -22,6 +22,7 @@ test:          ## everything CI runs
 lint:          ## style, types, generated files
 	@$(PYTHON) envs/build.py dev
 	@$(ENVS)/dev/bin/ruff check .
+	@$(ENVS)/dev/bin/ruff format --check --quiet .
 	@$(ENVS)/dev/bin/mypy
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check

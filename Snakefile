@@ -16,7 +16,9 @@ configfile: "config/config.yaml"
 PACKAGE = str(Path(workflow.basedir) / "workflow")
 sys.path.insert(0, PACKAGE)
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys([PACKAGE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))])
+    dict.fromkeys(
+        [PACKAGE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    )
 )
 
 
@@ -27,7 +29,6 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
-    plan,
     stage,
     collect,
     figures,

@@ -30,8 +30,10 @@ def run(command: list[str], **kwargs) -> None:
     """Run a command; end with its own words and exit code when it fails."""
     result = subprocess.run(command, **kwargs)
     if result.returncode:
-        sys.exit(f"envs/build.py: `{' '.join(command[:4])} ...` failed with exit code {result.returncode}; "
-                 "its messages are above")
+        sys.exit(
+            f"envs/build.py: `{' '.join(command[:4])} ...` failed with exit code {result.returncode}; "
+            "its messages are above"
+        )
 
 
 def find_links() -> list[str]:
@@ -83,8 +85,16 @@ def build(name: str) -> None:
     uv, links = uv_command(), find_links()
     shutil.rmtree(place, ignore_errors=True)
     run([uv, "venv", "--quiet", "--python", sys.executable, str(place)])
-    command = [uv, "pip", "sync", "--require-hashes", "--compile-bytecode",
-               "--python", str(place / "bin" / "python"), str(lock)]
+    command = [
+        uv,
+        "pip",
+        "sync",
+        "--require-hashes",
+        "--compile-bytecode",
+        "--python",
+        str(place / "bin" / "python"),
+        str(lock),
+    ]
     for link in links:
         command += ["--find-links", link]
     if "+cpu" in lock.read_text() and not any(list(Path(link).glob("torch-*+cpu-*.whl")) for link in links):

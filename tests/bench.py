@@ -53,10 +53,13 @@ def run(command: list[str], **options: Any) -> float:
 
 def peak(command: list[str], **options: Any) -> tuple[float, float]:
     """Wall time, s, and peak memory, MB, of a command and all it starts, run below a measuring process."""
-    code = ("import json,resource,subprocess,sys,time\n"
-            "t=time.perf_counter(); p=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.PIPE)\n"
-            "sys.stderr.buffer.write(p.stderr[-4000:]) if p.returncode else None\n"
-            "print(json.dumps([p.returncode,time.perf_counter()-t,resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1e3]))")
+    code = (
+        "import json,resource,subprocess,sys,time\n"
+        "t=time.perf_counter(); p=subprocess.run(sys.argv[1:],stdout=subprocess.DEVNULL,stderr=subprocess.PIPE)\n"
+        "sys.stderr.buffer.write(p.stderr[-4000:]) if p.returncode else None\n"
+        "print(json.dumps([p.returncode,time.perf_counter()-t,"
+        "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss/1e3]))"
+    )
     done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, **options)
     returncode, seconds, megabytes = json.loads(done.stdout)
     if returncode:
@@ -67,8 +70,22 @@ def peak(command: list[str], **options: Any) -> tuple[float, float]:
 
 def driver(plan: Path, results: Path, *what: str) -> float:
     """Wall time of measuring with the driver."""
-    return run([str(ENGINE), "-m", "moebench", "measure", "--plan", str(plan), "--results", str(results),
-                "--engine-log", str(results / "engine.log"), *what], cwd=ROOT)
+    return run(
+        [
+            str(ENGINE),
+            "-m",
+            "moebench",
+            "measure",
+            "--plan",
+            str(plan),
+            "--results",
+            str(results),
+            "--engine-log",
+            str(results / "engine.log"),
+            *what,
+        ],
+        cwd=ROOT,
+    )
 
 
 def bench_latency(
@@ -84,17 +101,50 @@ def bench_latency(
     family = engine["model"]["architecture"]["family"]
     overrides = {"architectures": ["PhiMoEForCausalLM"]} if family == "phimoe" else {}
     overrides["num_experts_per_tok"] = work["top_k"]
-    command = [str(ENGINE), "-c", VLLM_CLI, "bench", "latency", "--model", engine["model"]["path"],
-               "--skip-tokenizer-init", "--enforce-eager", "--dtype", config["dtype"],
-               "--hf-overrides", json.dumps(overrides), "--max-model-len", str(config["max_model_len"]),
-               "--max-num-seqs", str(config["max_num_seqs"]),
-               "--max-num-batched-tokens", str(config["max_num_batched_tokens"]),
-               "--kv-cache-memory-bytes", str(config["kv_cache_mb"] * 10**6), "--no-enable-prefix-caching",
-               "--input-len", str(work["input_tokens"]), "--output-len", str(work["output_tokens"]),
-               "--batch-size", str(work["batch"]), "--num-iters-warmup", str(cell["protocol"]["warmup"]),
-               "--num-iters", str(repeats), "--output-json", str(out), "--disable-detokenize"]
-    environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(not one_process)), "OMP_NUM_THREADS": str(config["cpu_threads"]),
-                   "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+    command = [
+        str(ENGINE),
+        "-c",
+        VLLM_CLI,
+        "bench",
+        "latency",
+        "--model",
+        engine["model"]["path"],
+        "--skip-tokenizer-init",
+        "--enforce-eager",
+        "--dtype",
+        config["dtype"],
+        "--hf-overrides",
+        json.dumps(overrides),
+        "--max-model-len",
+        str(config["max_model_len"]),
+        "--max-num-seqs",
+        str(config["max_num_seqs"]),
+        "--max-num-batched-tokens",
+        str(config["max_num_batched_tokens"]),
+        "--kv-cache-memory-bytes",
+        str(config["kv_cache_mb"] * 10**6),
+        "--no-enable-prefix-caching",
+        "--input-len",
+        str(work["input_tokens"]),
+        "--output-len",
+        str(work["output_tokens"]),
+        "--batch-size",
+        str(work["batch"]),
+        "--num-iters-warmup",
+        str(cell["protocol"]["warmup"]),
+        "--num-iters",
+        str(repeats),
+        "--output-json",
+        str(out),
+        "--disable-detokenize",
+    ]
+    environment = {
+        **os.environ,
+        "VLLM_ENABLE_V1_MULTIPROCESSING": str(int(not one_process)),
+        "OMP_NUM_THREADS": str(config["cpu_threads"]),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "HF_HUB_OFFLINE": "1",
+    }
     seconds = run(command, cwd=ROOT, env=environment)
     return seconds, json.loads(out.read_text())["latencies"]
 
@@ -114,16 +164,25 @@ def against_cli(folder: Path, sample: int) -> list[tuple[str, str, str]]:
         walls.append(bench_latency(plan, key, folder, plan["cells"][key]["protocol"]["repeats"])[0])
     per_cell = ours / len(plan["cells"])
     theirs = statistics.mean(walls)
-    return [("tiny study, wall time per cell: `vllm bench latency` / driver", f"{theirs / per_cell:.1f} x",
-             f"at least 15 x; {theirs:.1f} s (mean of {sample} cells) / {per_cell:.2f} s (all {len(plan['cells'])} cells, "
-             f"loads included: {ours:.0f} s)")]
+    return [
+        (
+            "tiny study, wall time per cell: `vllm bench latency` / driver",
+            f"{theirs / per_cell:.1f} x",
+            f"at least 15 x; {theirs:.1f} s (mean of {sample} cells) / {per_cell:.2f} s "
+            f"(all {len(plan['cells'])} cells, "
+            f"loads included: {ours:.0f} s)",
+        )
+    ]
 
 
 def medians(folder: Path, rounds: int) -> list[tuple[str, str, str]]:
     """The same cell by the driver and by the CLI, in turns, so that drift of the machine meets both."""
     plan = json.loads((folder / "plan.json").read_text())
-    key = next(k for k, c in plan["cells"].items()
-               if c["workload"]["batch"] == 16 and c["engine"].startswith("tiny-mixtral-") and c["workload"]["top_k"] == 2)
+    key = next(
+        k
+        for k, c in plan["cells"].items()
+        if c["workload"]["batch"] == 16 and c["engine"].startswith("tiny-mixtral-") and c["workload"]["top_k"] == 2
+    )
     repeats = 10
     plan["cells"][key]["protocol"] |= {"repeats": repeats, "warmup": 3}
     plan["cells"][key]["workload"]["prompts"] = "random"  # the CLI knows no other
@@ -137,8 +196,13 @@ def medians(folder: Path, rounds: int) -> list[tuple[str, str, str]]:
         ours += [r["metrics"]["e2e_s"] for r in record["repeats"]]
         theirs += bench_latency(plan, key, folder, repeats, one_process=True)[1]
     a, b = statistics.median(ours), statistics.median(theirs)
-    return [("same cell, median end-to-end latency: driver / `vllm bench latency`", f"{a / b:.3f}",
-             f"within 5%; {1000 * a:.1f} ms / {1000 * b:.1f} ms, {len(ours)} runs each, in turns")]
+    return [
+        (
+            "same cell, median end-to-end latency: driver / `vllm bench latency`",
+            f"{a / b:.3f}",
+            f"within 5%; {1000 * a:.1f} ms / {1000 * b:.1f} ms, {len(ours)} runs each, in turns",
+        )
+    ]
 
 
 def project(folder: Path) -> Path:
@@ -154,8 +218,14 @@ def synthetic(place: Path, cells: int) -> None:
     """A study of that many cells: 10 batch sizes x 10 lengths per engine configuration."""
     steps = [10 * i for i in range(1, 11)]
     engines = [64 * i for i in range(1, cells // 100 + 1)]
-    grid = {"paper": [{"fix": {"model": "mixtral-8x7b", "weights": "dummy"},
-                       "cross": {"moe_ffn_size": engines, "batch": steps, "input_tokens = output_tokens": steps}}]}
+    grid = {
+        "paper": [
+            {
+                "fix": {"model": "mixtral-8x7b", "weights": "dummy"},
+                "cross": {"moe_ffn_size": engines, "batch": steps, "input_tokens = output_tokens": steps},
+            }
+        ]
+    }
     experiment = {"name": "synthetic", "title": "Synthetic", "question": "How fast is planning?", "grid": grid}
     (place / "config/experiments/synthetic.yaml").write_text(yaml.safe_dump(experiment))
     study = yaml.safe_load((ROOT / "config/studies/paper.yaml").read_text())
@@ -170,7 +240,9 @@ def planning(folder: Path) -> list[tuple[str, str, str]]:
     rows = []
     for study, bound in (("paper", "under 5 s"), ("synthetic", "10,000 cells: under 15 s and 500 MB")):
         say(f"snakemake -n, study {study} ...")
-        seconds, megabytes = peak([sys.executable, "-m", "snakemake", "-n", "-q", "--config", f"study={study}"], cwd=place)
+        seconds, megabytes = peak(
+            [sys.executable, "-m", "snakemake", "-n", "-q", "--config", f"study={study}"], cwd=place
+        )
         rows.append((f"snakemake -n, study {study}", f"{seconds:.1f} s, {megabytes:.0f} MB", bound))
     return rows
 
@@ -183,10 +255,26 @@ def collecting(folder: Path, count: int) -> list[tuple[str, str, str]]:
     say(f"writing {count:,} synthetic records ...")
     plan_file = many(folder / "many", count)
     say("collecting them ...")
-    seconds, megabytes = peak([*MOEBENCH, "collect", "--plan", str(plan_file), "--results", str(folder / "many"),
-                               "--out", str(folder / "tables")], cwd=ROOT)
-    return [(f"moebench collect, {count:,} records", f"{seconds:.1f} s, {megabytes:.0f} MB per process",
-             "under 60 s and 2 GB")]
+    seconds, megabytes = peak(
+        [
+            *MOEBENCH,
+            "collect",
+            "--plan",
+            str(plan_file),
+            "--results",
+            str(folder / "many"),
+            "--out",
+            str(folder / "tables"),
+        ],
+        cwd=ROOT,
+    )
+    return [
+        (
+            f"moebench collect, {count:,} records",
+            f"{seconds:.1f} s, {megabytes:.0f} MB per process",
+            "under 60 s and 2 GB",
+        )
+    ]
 
 
 def main() -> None:

@@ -38,7 +38,9 @@ def run(place: Path, *command: str, code: int | None = 0, timeout_s: float = 900
     done = subprocess.run(command, cwd=place, env=environment(place, **extra), capture_output=True, text=True,
                           timeout=timeout_s)  # fmt: skip
     if code is not None:
-        assert done.returncode == code, f"{command} gave {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        assert done.returncode == code, (
+            f"{command} gave {done.returncode}\n{done.stdout[-6000:]}\n{done.stderr[-6000:]}"
+        )
     return done
 
 

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
 import synthetic
 from moebench import figures, tables
 from moebench.errors import StorageError

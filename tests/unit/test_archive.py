@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 import synthetic
 from moebench import figures, tables
 from moebench.errors import StorageError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+
 from moebench import columns
 from moebench.config import KNOBS
 from moebench.errors import ConfigError

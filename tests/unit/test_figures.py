@@ -12,8 +12,9 @@ import sys
 import matplotlib as mpl
 import pandas as pd
 import pytest
-import synthetic
 from matplotlib.text import Text
+
+import synthetic
 from moebench import figures, tables
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hubserver import Faults, HubServer, Repo
 from huggingface_hub import close_session, constants
+
+from hubserver import Faults, HubServer, Repo
 from moebench import hub, staged
 from moebench.config import HubSource
 from moebench.errors import StageError

@@ -1,4 +1,4 @@
-"""Between architectures and config.json: written files agree, any changed size is named, overrides reach every family."""
+"""Between architectures and config.json: written files agree, a changed size is named, overrides reach every family."""
 
 import subprocess
 import sys
@@ -149,7 +149,7 @@ def test_shapes_that_cannot_be_spelled_are_refused():
         hf_overrides(ARCHITECTURES["deepseek-v2-lite"], None, 1000, None)
     with pytest.raises(ValueError, match="8192 beside experts of 4096"):
         hf_overrides(ARCHITECTURES["llama-4-scout-17b-16e"], None, 4096, None)
-    with pytest.raises(ValueError, match="no config.json is written for grok1"):
+    with pytest.raises(ValueError, match=r"no config\.json is written for grok1"):
         to_hf_config(ARCHITECTURES["grok-1"])
     with pytest.raises(ValueError, match="unknown architecture family 'mixtrall'"):
         to_hf_config({**ARCHITECTURES["mixtral-8x7b"], "family": "mixtrall"})
@@ -170,5 +170,6 @@ def test_reshaped_changes_a_copy_and_lowers_top_k_with_the_experts():
 def test_needs_only_the_standard_library():
     """The measurement side imports these in environments without pydantic."""
     modules = "registry", "families", "staged", "prose", "checkpoints"
-    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r}); import {', '.join(f'moebench.{m}' for m in modules)}"
+    names = ", ".join(f"moebench.{m}" for m in modules)
+    code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r}); import {names}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

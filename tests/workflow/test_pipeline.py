@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
 from moebench import tables
 from moebench.measure import records
 from project import copy, moebench, run, snakemake

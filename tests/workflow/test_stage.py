@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from hubserver import HubServer
 from project import ENGINE, copy, moebench, run, snakemake
 

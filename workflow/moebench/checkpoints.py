@@ -54,7 +54,8 @@ def recipe(architecture: Mapping[str, Any], seed: int) -> str:
 def train_tokenizer(vocab_size: int) -> Any:
     """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`.
 
-    Raises ValueError if it comes out with another number: more than the corpus has merges for, or too few for the bytes.
+    Raises ValueError if it comes out with another number: more than the corpus has merges for, or too few
+    for the bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 

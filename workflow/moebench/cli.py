@@ -47,6 +47,9 @@ def plan(arguments: argparse.Namespace) -> int:
     from moebench.measure.records import canonical_bytes, write_atomic
 
     made = _plan(arguments)
+    from moebench.figures import check
+
+    check(made)  # a figure that cannot be drawn is said before hours of measuring
     if arguments.write:
         write_atomic(arguments.write, canonical_bytes(made) + b"\n")
         return 0
@@ -90,7 +93,7 @@ def collect(arguments: argparse.Namespace) -> int:
     """Records to Parquet tables."""
     from moebench.tables import collect as collect_tables
 
-    collect_tables(arguments.plan, arguments.results, arguments.out)
+    print(collect_tables(arguments.plan, arguments.results, arguments.out))
     return 0
 
 
@@ -124,14 +127,13 @@ def report(arguments: argparse.Namespace) -> int:
 def _partial(arguments: argparse.Namespace) -> int:
     """Tables, figures and report of what is measured so far, without Snakemake."""
     from moebench.figures import render
-    from moebench.measure.records import canonical_bytes, write_atomic
+    from moebench.plan_keep import keep
     from moebench.report import build
     from moebench.tables import collect as collect_tables
 
     made = _plan(arguments)
     results, folder = _results(arguments), _reports(arguments) / made["study"]
-    plan_file, tables = results / "plan" / f"{made['study']}.json", results / "tables" / made["study"]
-    write_atomic(plan_file, canonical_bytes(made) + b"\n")
+    plan_file, tables = keep(made, results), results / "tables" / made["study"]
     collect_tables(plan_file, results, tables)
     for experiment in made["experiments"]:
         render(made, tables, folder / "figures", experiment)
@@ -151,7 +153,9 @@ def failures(arguments: argparse.Namespace) -> int:
     """List the cells that are not ok, why, and the command that reruns each."""
     from moebench import show
 
-    text, count = show.failures(_plan(arguments), _results(arguments), arguments.profile)
+    made = _plan(arguments)
+    profile = arguments.profile or f"profiles/{'local' if made['hardware']['kind'] == 'cpu' else 'slurm'}"
+    text, count = show.failures(made, _results(arguments), profile)
     print(text)
     return 1 if count else 0
 
@@ -180,8 +184,10 @@ def schema(arguments: argparse.Namespace) -> int:
 
     stale = update(arguments.config, check=arguments.check)
     for path in stale:
-        print(f"{path}: {'differs from' if arguments.check else 'written from'} moebench/config.py"
-              + ("; run `moebench schema`" if arguments.check else ""))
+        print(
+            f"{path}: {'differs from' if arguments.check else 'written from'} moebench/config.py"
+            + ("; run `moebench schema`" if arguments.check else "")
+        )
     return 1 if arguments.check and stale else 0
 
 
@@ -190,7 +196,10 @@ def schema(arguments: argparse.Namespace) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All verbs and their options."""
-    top = argparse.ArgumentParser(prog="moebench", description=moebench.__doc__)
+    top = argparse.ArgumentParser(
+        prog="moebench",
+        description="Measure, predict and report the inference performance of Mixture-of-Experts models.",
+    )
     top.add_argument("--version", action="version", version=moebench.__version__)
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
 
@@ -212,6 +221,7 @@ def parser() -> argparse.ArgumentParser:
         def add(one: argparse.ArgumentParser) -> None:
             for name, words in options.items():
                 one.add_argument(f"--{name}", type=Path, required=True, help=words)
+
         return add
 
     one = verb(plan, of_study)
@@ -237,11 +247,22 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--figures", type=Path, help="folder of figures")
     one.add_argument("--out", type=Path, help="report file (with --from: folder)")
     one.add_argument("--partial", action="store_true", help="collect, draw and report what is measured so far")
-    one.add_argument("--from", dest="archive", type=Path, metavar="ARCHIVE", help="render the report of an archive again")
-    verb(archive, needs(plan="plan file", results="results folder", tables="folder of tables",
-                        report="folder of the report", config="configuration folder", out="zip file"))
+    one.add_argument(
+        "--from", dest="archive", type=Path, metavar="ARCHIVE", help="render the report of an archive again"
+    )
+    verb(
+        archive,
+        needs(
+            plan="plan file",
+            results="results folder",
+            tables="folder of tables",
+            report="folder of the report",
+            config="configuration folder",
+            out="zip file",
+        ),
+    )
     one = verb(failures, of_study)
-    one.add_argument("--profile", default="profiles/slurm", help="profile in the printed commands")
+    one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
     verb(doctor, of_study)
     verb(columns)
     one = verb(schema)

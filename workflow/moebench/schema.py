@@ -34,10 +34,18 @@ TABLES: dict[str, type[BaseModel]] = {
 
 def json_schema() -> str:
     """JSON schema of every kind of file, under ``$defs``."""
-    kinds = {"config.yaml": c.Root, "studies": c.Study, "experiments": c.Experiment, "models": c.ModelSpec,
-             "hardware": c.Hardware}
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "MoE-Inference-Bench configuration",
-              "kinds": {name: kind.model_json_schema() for name, kind in kinds.items()}}
+    kinds: dict[str, type[BaseModel]] = {
+        "config.yaml": c.Root,
+        "studies": c.Study,
+        "experiments": c.Experiment,
+        "models": c.ModelSpec,
+        "hardware": c.Hardware,
+    }
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "MoE-Inference-Bench configuration",
+        "kinds": {name: kind.model_json_schema() for name, kind in kinds.items()},
+    }
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 
@@ -81,6 +89,7 @@ def table(model: type[BaseModel]) -> str:
 
 def readme(text: str) -> str:
     """The README with every ``<!-- table: NAME -->`` ... ``<!-- end -->`` section made anew."""
+
     def fill(match: re.Match[str]) -> str:
         return f"<!-- table: {match.group(1)} -->\n{table(TABLES[match.group(1)])}\n<!-- end -->"
 

@@ -13,9 +13,16 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     cells = [[str(c) for c in row] for row in [head, *rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     right = [all(isinstance(row[i], (int, float)) for row in rows) if rows else False for i in range(len(head))]
-    lines = ["  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
-             for row in cells]
+    lines = [
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in cells
+    ]
     return "\n".join(lines)
+
+
+def count(number: int, thing: str) -> str:
+    """``1 job``, ``2 jobs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | None]:
@@ -40,8 +47,10 @@ def summary(plan: dict[str, Any], results: Path, reports: Path) -> str:
     failed = sum(r is not None and r["status"] != "ok" for r in seen.values())
     report = reports / plan["study"] / "report.html"
     where = f"report: {report.resolve()}" if report.exists() else "no report yet"
-    return (f"study {plan['study']}: {len(seen)} cells in {len(plan['engines'])} engine configurations and "
-            f"{len(plan['jobs'])} jobs; {measured} measured ({failed} not ok); {where}")
+    return (
+        f"study {plan['study']}: {count(len(seen), 'cell')} in {count(len(plan['engines']), 'engine configuration')} "
+        f"and {count(len(plan['jobs']), 'job')}; {measured} measured ({failed} not ok); {where}"
+    )
 
 
 def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
@@ -54,24 +63,43 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
         rows.append([name, len(keys), len(engines), sum(_final(seen[k]) for k in keys)])
     jobs = []
     for name, job in made["jobs"].items():
-        keys = [f"{e}/{c}" for e in job["engines"] for c in made["engines"][e]["cells"]]
-        jobs.append([name, len(job["engines"]), len(keys), job["gpus"], job["mem_mb"], job["runtime_min"],
-                     sum(_final(seen[k]) for k in keys)])
+        mine = [f"{e}/{c}" for e in job["engines"] for c in made["engines"][e]["cells"]]
+        jobs.append(
+            [
+                name,
+                len(job["engines"]),
+                len(mine),
+                job["gpus"],
+                job["mem_mb"],
+                job["runtime_min"],
+                sum(_final(seen[k]) for k in mine),
+            ]
+        )
     unfit = [k for k, c in made["cells"].items() if c["predicted"].get("fits") is False]
     hours = sum(j["gpus"] * j["expected_s"] for j in made["jobs"].values()) / 3600
     text = [
         f"study {made['study']}: {made['title']} (scale {made['scale']}, {made['hardware']['title']}, "
-        f"{made['engine']['name']} {made['engine']['version']})", "",
-        table(["experiment", "cells", "loads", "measured"], rows), "",
-        f"{len(made['cells'])} distinct cells, {len(made['engines'])} engine loads, {len(made['jobs'])} jobs, "
-        f"about {hours:.1f} GPU-hours (a rough estimate); "
+        f"{made['engine']['name']} {made['engine']['version']})",
+        "",
+        table(["experiment", "cells", "loads", "measured"], rows),
+        "",
+        f"{count(len(made['cells']), 'distinct cell')}, {count(len(made['engines']), 'engine load')}, "
+        f"{count(len(made['jobs']), 'job')}, "
+        f"about {hours:.1f} {'hours' if made['hardware']['kind'] == 'cpu' else 'GPU-hours'} (a rough estimate); "
         f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs; "
-        f"{len(unfit)} cells are predicted not to fit in memory", "",
+        f"{len(unfit)} cells are predicted not to fit in memory",
+        "",
         table(["job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
     ]
     if cells:
-        listed = [[k, c["predicted"].get("bytes_per_gpu") and round(c["predicted"]["bytes_per_gpu"] / 1e9, 1) or "-",
-                   (seen[k] or {}).get("status", "not measured")] for k, c in made["cells"].items()]
+        listed = [
+            [
+                k,
+                round(c["predicted"]["bytes_per_gpu"] / 1e9, 1),
+                (seen[k] or {}).get("status", "not measured"),
+            ]
+            for k, c in made["cells"].items()
+        ]
         text += ["", table(["cell", "predicted GB per GPU", "status"], listed)]
     return "\n".join(text)
 
@@ -87,7 +115,14 @@ def failures(made: dict[str, Any], results: Path, profile: str) -> tuple[str, in
     for key, record in statuses(made, results).items():
         if record is None or record["status"] == "ok":
             continue
-        blocks.append("\n".join([f"{record['status']}: {key}", f"    {record['reason']}",
-                                 *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                                 f"    {rerun_command(key, results, profile)}"]))
+        blocks.append(
+            "\n".join(
+                [
+                    f"{record['status']}: {key}",
+                    f"    {record['reason']}",
+                    *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
+                    f"    {rerun_command(key, results, profile)}",
+                ]
+            )
+        )
     return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", len(blocks)

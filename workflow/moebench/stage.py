@@ -44,8 +44,10 @@ def stage_study(config: Config, study: str, update: bool = False, full: bool = F
     fetch = [m for path, m in models.items() if m["source"] != "random_init" and (problems[path] or update)]
     for model in fetch:
         _fetch(config, model, lock_file, update, full)
-    print(f"study {study}: {len(models)} models staged ({len(write)} written, {len(fetch)} fetched, "
-          f"{len(models) - len(write) - len(fetch)} already there)")
+    print(
+        f"study {study}: {len(models)} models staged ({len(write)} written, {len(fetch)} fetched, "
+        f"{len(models) - len(write) - len(fetch)} already there)"
+    )
     return 0
 
 
@@ -56,8 +58,13 @@ def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]])
     if not python.exists():
         raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {environment}`")
     specs = [
-        {"architecture": m["architecture"], "seed": m["seed"], "out": m["path"], "source": m["source"],
-         "revision": m["revision"]}
+        {
+            "architecture": m["architecture"],
+            "seed": m["seed"],
+            "out": m["path"],
+            "source": m["source"],
+            "revision": m["revision"],
+        }
         for m in models
     ]
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -78,8 +85,14 @@ def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool,
     if not model["whole"]:
         source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
     models = config.root().models
-    done = stage_hub(source, lambda commit: Path(hub_folder(models, source.hub, commit)), ModelLock(lock_file),
-                     Progress(sys.stderr), update=update, full=full)
+    done = stage_hub(
+        source,
+        lambda commit: Path(hub_folder(models, source.hub, commit)),
+        ModelLock(lock_file),
+        Progress(sys.stderr),
+        update=update,
+        full=full,
+    )
     # The plan made before pinning names the branch; a link there lets the rule that asked for it find it.
     named = Path(hub_folder(models, source.hub, source.revision))
     if named != done.folder:

@@ -11,24 +11,30 @@ from moebench.config import Config, Root, parse
 from moebench.errors import UserError
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
+from moebench.plan_keep import keep
 
 
 def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     """The plan of the study that the Snakemake configuration names, with its digest.
 
-    In the main process (not in the jobs it starts) it also makes jobs pending again whose records were truncated,
-    edited or deleted since they were written.  Raises WorkflowError, in one line, for a configuration that is wrong.
+    In the main process (not in the jobs it starts) it also keeps the plan in a file, and makes jobs pending again whose
+    records were truncated, edited or deleted since they were written.  Raises WorkflowError, in one line, for a
+    configuration that is wrong.
     """
     root = Path(workflow.basedir)
     try:
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
         plan = make_plan(Config(root / "config"), str(config["study"]), models=config["models"])
+        if workflow.is_main_process:
+            keep(plan, Path(config["results"]))
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{root}/", "")) from None
     if workflow.is_main_process:
         for job, cells in drop_stale(Path(config["results"]), plan).items():
-            print(f"{job}: {len(cells)} records changed or are gone since they were measured, e.g. {cells[0]}; "
-                  "they will be measured again")
+            print(
+                f"{job}: {len(cells)} records changed or are gone since they were measured, e.g. {cells[0]}; "
+                "they will be measured again"
+            )
     return plan
 
 
@@ -39,17 +45,21 @@ def engine_python(plan: dict[str, Any], config: dict[str, Any]) -> str:
 
 def unpinned(plan: dict[str, Any]) -> list[str]:
     """Hub models whose branch was not yet resolved to a commit."""
-    return sorted({
-        f"{e['model']['source'].removeprefix('hub:')} ({e['model']['revision']})"
-        for e in plan["engines"].values()
-        if e["model"]["source"].startswith("hub:") and len(e["model"]["revision"]) != 40
-    })
+    return sorted(
+        {
+            f"{e['model']['source'].removeprefix('hub:')} ({e['model']['revision']})"
+            for e in plan["engines"].values()
+            if e["model"]["source"].startswith("hub:") and len(e["model"]["revision"]) != 40
+        }
+    )
 
 
 def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
     """Before a real run: models must be pinned, since cells are identified by the commit of their weights."""
     targets = set(workflow.dag_settings.targets or ())
     names = unpinned(plan)
-    if names and not targets & {"stage", "plan"}:
-        raise WorkflowError(f"{len(names)} models are not staged yet, first: {names[0]}; run "
-                            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again")
+    if names and not targets & {"stage"}:
+        raise WorkflowError(
+            f"{len(names)} models are not staged yet, first: {names[0]}; run "
+            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again"
+        )

@@ -10,49 +10,52 @@ def resource(name, scale=lambda attempt: 1):
 def job_of(wildcards):
     if hasattr(wildcards, "job"):
         return PLAN["jobs"][wildcards.job]
-    return next(job for job in PLAN["jobs"].values() if wildcards.engine in job["engines"])
+    return next(
+        job for job in PLAN["jobs"].values() if wildcards.engine in job["engines"]
+    )
 
 
 def models_of(wildcards):
-    return sorted({f"{PLAN['engines'][e]['model']['path']}/moebench-stage.json" for e in job_of(wildcards)["engines"]})
+    return sorted(
+        {
+            f"{PLAN['engines'][e]['model']['path']}/moebench-stage.json"
+            for e in job_of(wildcards)["engines"]
+        }
+    )
 
 
 rule measure:
     input:
-        # ancient: a newer plan or model folder alone measures nothing again; changed cells do, through the digest
-        plan=ancient(PLAN_FILE),
+        # ancient: a newer model folder alone measures nothing again.  The plan is no input for the same reason:
+        # changed cells run the job again through the digest of its cells.
         models=ancient(models_of),
     output:
         f"{RESULTS}/jobs/{{job}}.json",
-    params:
-        python=engine_python(PLAN, config),
-        cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
     log:
         f"logs/{STUDY}/{{job}}.log",
     wildcard_constraints:
         job="[^/]+",
-    retries: 2
     threads: 1
     resources:
         measuring=1,
         gpu=resource("gpus"),
-        nodes=resource("nodes"),
+        nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
         cpus_per_task=resource("cpus"),
         mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
         runtime=resource("runtime_min", lambda attempt: attempt),
+    params:
+        python=engine_python(PLAN, config),
+        cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
     shell:
-        "{params.python} -m moebench measure --plan {input.plan} --job {wildcards.job} --results {RESULTS} --engine-log {log}"
+        "{params.python} -m moebench measure --plan {PLAN_FILE} --job {wildcards.job} --results {RESULTS} --engine-log {log}"
 
 
 # A single cell, by the path of its record:  snakemake --force results/cells/ENGINE/CELL.json
 rule measure_cell:
     input:
-        plan=ancient(PLAN_FILE),
         models=ancient(models_of),
     output:
         f"{RESULTS}/cells/{{engine}}/{{cell}}.json",
-    params:
-        python=engine_python(PLAN, config),
     log:
         f"logs/{STUDY}/{{engine}}/{{cell}}.log",
     wildcard_constraints:
@@ -62,10 +65,12 @@ rule measure_cell:
     resources:
         measuring=1,
         gpu=resource("gpus"),
-        nodes=resource("nodes"),
+        nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
         cpus_per_task=resource("cpus"),
         mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
         runtime=resource("runtime_min", lambda attempt: attempt),
+    params:
+        python=engine_python(PLAN, config),
     shell:
-        "{params.python} -m moebench measure --plan {input.plan} --cell {wildcards.engine}/{wildcards.cell}"
+        "{params.python} -m moebench measure --plan {PLAN_FILE} --cell {wildcards.engine}/{wildcards.cell}"
         " --results {RESULTS} --engine-log {log}"

@@ -1,20 +1,18 @@
-# What is to be measured (made when Snakemake starts: it decides the jobs), and the models it needs.
+# What is to be measured, and the models it needs.  The plan decides the jobs, so it is made when Snakemake starts and
+# kept in a file named after its contents (docs/decisions/0012).
 from moebench.workflow import engine_python, load_plan, refuse_unpinned
 
 PLAN = load_plan(config, workflow)
-STUDY, RESULTS, REPORT = PLAN["study"], config["results"], f"{config['reports']}/{PLAN['study']}"
-PLAN_FILE = f"{RESULTS}/plan/{STUDY}.json"
+STUDY, RESULTS, REPORT = (
+    PLAN["study"],
+    config["results"],
+    f"{config['reports']}/{PLAN['study']}",
+)
+PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
-STAGED = sorted({f"{e['model']['path']}/moebench-stage.json" for e in PLAN["engines"].values()})
-
-
-rule plan:
-    output:
-        PLAN_FILE,
-    params:
-        digest=PLAN["digest"],
-    shell:
-        "{sys.executable} -m moebench plan --study {STUDY} --write {output}"
+STAGED = sorted(
+    {f"{e['model']['path']}/moebench-stage.json" for e in PLAN["engines"].values()}
+)
 
 
 # update(): files that are there are checked and kept, not deleted and fetched again.

@@ -19,7 +19,11 @@ rule figures:
         rules.collect.output,
         plan=PLAN_FILE,
     output:
-        expand(f"{REPORT}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["svg", "pdf", "png", "csv"]),
+        expand(
+            f"{REPORT}/figures/{{figure}}.{{kind}}",
+            figure=FIGURES,
+            kind=["svg", "pdf", "png", "csv"],
+        ),
     shell:
         "{sys.executable} -m moebench figures --plan {input.plan} --tables {TABLES} --out {REPORT}/figures"
 

@@ -6,8 +6,8 @@ scheduler, no imbalance between ranks.
 Weights are read once per step however many tokens use them, so a step reads the experts that at least one of its tokens
 chose.  For B tokens routed independently and uniformly that is E (1 - (1 - k/E)^B) of E; identical prompts all choose
 the same k.  Skewed routing reads fewer than that, never fewer than k: with ``routed_tokens=1`` the time of a step is a
-strict lower bound, and a measurement below it is an error.  Check: vLLM's fused-MoE kernel times on an H100 (its pull request 24700) follow 34.0 us + 56.22 us x
-distinct experts within 3% (tests/unit/test_cost.py).
+strict lower bound, and a measurement below it is an error.  Check: vLLM's fused-MoE kernel times on an H100 (its pull
+request 24700) follow 34.0 us + 56.22 us x distinct experts within 3% (tests/unit/test_cost.py).
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def step_s(
 ) -> Floats | None:
     """Time of one step: ``new_tokens`` tokens each of ``sequences`` sequences, of mean context ``context_tokens``.
 
-    2 operations per weight and token, and those of attention (``attention_ops``).  A token is sampled per sequence, so the output matrix counts once per sequence.
-    ``routed_tokens``: tokens that choose experts independently, if fewer than all.  Pipeline stages work one after
+    2 operations per weight and token, and those of attention (``attention_ops``).  A token is sampled per sequence,
+    so the output matrix counts once per sequence.  ``routed_tokens``: tokens that choose experts independently, if fewer than all.  Pipeline stages work one after
     another (one batch in flight), so they do not shorten a step; their transfers are neglected.
     Returns None if a constant of the hardware is unknown.
     """
@@ -130,8 +130,8 @@ def cell_time(
     """Predicted times of a cell, or None if a constant of the hardware is unknown.
 
     Prefill in chunks of ``max_num_batched_tokens`` over the whole batch, each token attending to half the prompt on
-    average; then a decode step per further token.  Neglected: images, speculation, waiting when the KV cache cannot hold
-    the batch.
+    average; then a decode step per further token.  Neglected: images, speculation, waiting when the KV cache cannot
+    hold the batch.
     """
     tokens = work.batch * work.input_tokens
     identical = work.prompts == "identical"

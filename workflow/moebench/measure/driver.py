@@ -375,7 +375,8 @@ class Driver:
 
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The configuration with overrides, nested sections merged (as the engine does)."""
-    both = {k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)}
+    both = {k: merged(config[k], v) for k, v in overrides.items()
+            if isinstance(v, dict) and isinstance(config.get(k), dict)}
     return config | overrides | both
 
 

@@ -1,0 +1,413 @@
+"""Identity of cells and engine configurations, sharing, derived cells, jobs, and how many of them the studies have."""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import inventory
+import moebench.plan as planning
+import studies
+from moebench.config import Config, EngineKnobs, WorkloadKnobs
+from moebench.errors import ConfigError
+from moebench.modellock import ModelLock
+from moebench.plan import make_plan
+from studies import ROOT
+
+CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
+GPU = {"hardware": "h100-sxm5-80gb", "defaults": {}}
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Plans blocks (one experiment), or experiments by name, in a folder of its own."""
+    count = iter(range(1000))
+
+    def plan(*blocks, experiments=None, touch=None, **study):
+        config = studies.folder(tmp_path / str(next(count)), experiments or {"x": list(blocks)}, **study)
+        if touch:
+            touch(config)
+        return make_plan(Config(config), "test")
+
+    return plan
+
+
+def only(plan):
+    """The engine and cell ids of a plan with one cell."""
+    (cell,) = plan["cells"].values()
+    return cell["engine"], cell["cell"]
+
+
+def keys(plan, experiment="x"):
+    """Cells of an experiment, in the order of its rows."""
+    return [f"{r['engine']}/{r['cell']}" for r in plan["experiments"][experiment]["rows"]]
+
+
+def edit(path, **changes):
+    data = yaml.safe_load(path.read_text())
+    studies.write(path, data | changes)
+
+
+# ------------------------------------------------------------------------------------------ identity
+
+
+def test_plans_are_equal_in_every_process(planned, tmp_path):
+    here = planned({"fix": CELL, "cross": {"top_k": [1, 2, 4], "batch": [1, 2]}} | {"fix": {"model": "tiny-mixtral"}})
+    command = [sys.executable, "-m", "moebench", "plan", "--json", "--config", str(tmp_path / "0" / "config")]
+    for seed in ("0", "1234"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": seed}
+        there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
+        assert json.loads(there.stdout) == json.loads(json.dumps(here))
+
+
+def test_identifiers_stay_what_they_are(planned):
+    """Records are found by these.  If this fails, identities changed: everything measured so far is measured again.
+
+    That is right where numbers change (say so in the changelog), and a mistake where they do not.
+    """
+
+    def fixed_model(config):
+        studies.random_model(
+            config, "pinned", family="mixtral", hidden_size=64, layers=1, vocab_size=512, max_positions=512,
+            attention={"kind": "gqa", "heads": 2, "kv_heads": 1, "head_dim": 32},
+            experts={"count": 4, "top_k": 2, "ffn_size": 64},
+        )  # fmt: skip
+
+    assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
+        "pinned-PLACEHOLDER", "b4.i16.o8.k2-PLACEHOLDER"
+    )  # fmt: skip
+
+
+ENGINE_KNOBS = {
+    "model": "tiny-olmoe", "weights": "dummy", "experts": 16, "moe_ffn_size": 64, "dtype": "float32",
+    "quantization": "fp8", "kv_cache_dtype": "fp8", "pruning": ("inter", {"prune_ratio": 0.5}),
+    "prune_ratio": (0.25, {"pruning": "intra"}), "prune_by": ("frequency", {"pruning": "inter", "prune_ratio": 0.5}),
+    "draft_model": ("qwen3-0.6b", {"draft_tokens": 2}), "draft_tokens": (3, {"draft_model": "qwen3-0.6b"}),
+    "tp": 2, "pp": 2, "dp": 2, "ep": (True, {"tp": 2}), "expert_kernel": "unfused", "kernel_config": "default",
+    "mla": (False, {"model": "tiny-deepseek-v2"}), "eager": False, "max_model_len": 128, "max_num_seqs": 8,
+    "max_num_batched_tokens": 1024, "cpu_threads": 2, "kv_cache_mb": 32,
+}  # fmt: skip
+WORKLOAD_KNOBS = {"batch": 2, "input_tokens": 15, "output_tokens": 9, "top_k": 1, "prompts": "random",
+                  "images": 1, "image_size": 224}  # fmt: skip
+
+
+def test_no_knob_is_forgotten_here():
+    assert set(ENGINE_KNOBS) == set(EngineKnobs.model_fields)
+    assert set(WORKLOAD_KNOBS) == set(WorkloadKnobs.model_fields)
+
+
+@pytest.mark.parametrize("knob", ENGINE_KNOBS)
+def test_every_engine_knob_changes_the_engine(planned, knob):
+    value = ENGINE_KNOBS[knob]
+    value, others = value if isinstance(value, tuple) else (value, {})
+    base = CELL | others
+    if knob in ("draft_tokens", "prune_ratio"):
+        base = base | {knob: {"draft_tokens": 1, "prune_ratio": 0.5}[knob]}
+    if knob in ("pruning", "draft_model"):  # these come with a second knob
+        base = CELL
+    changed = planned({"fix": base | others | {knob: value}})
+    assert only(changed)[0] != only(planned({"fix": base}))[0]
+
+
+@pytest.mark.parametrize("knob", ["batch", "input_tokens", "output_tokens", "top_k", "prompts"])
+def test_every_workload_knob_changes_the_cell_and_not_the_engine(planned, knob):
+    engine, cell = only(planned({"fix": CELL}))
+    other_engine, other_cell = only(planned({"fix": CELL | {knob: WORKLOAD_KNOBS[knob]}}))
+    assert other_engine == engine and other_cell != cell
+
+
+def test_images_change_the_cell(planned):
+    fix = {"model": "deepseek-vl2-tiny", "images": 1, "image_size": 224}
+    ids = {only(planned({"fix": fix | change}, **GPU)) for change in ({}, {"images": 2}, {"image_size": 384})}
+    assert len(ids) == 3 and len({engine for engine, _ in ids}) == 1
+
+
+@pytest.mark.parametrize("part", ["kind", "warmup", "repeats", "seed"])
+def test_the_protocol_changes_the_cell(planned, part):
+    protocol = {"kind": "trace", "warmup": 1, "repeats": 2, "seed": 1}
+    changed = protocol | {part: {"kind": "paper", "warmup": 2, "repeats": 3, "seed": 2}[part]}
+    one, other = only(planned({"fix": CELL}, protocol=protocol)), only(planned({"fix": CELL}, protocol=changed))
+    assert one[0] == other[0] and one[1] != other[1]
+
+
+def test_what_the_engine_is_changes_the_engine(planned, monkeypatch):
+    seen = {only(planned({"fix": CELL}))[0]}
+
+    def another(**study):
+        seen.add(only(planned({"fix": CELL}, **study))[0])
+        return len(seen)
+
+    version = {"name": "vllm", "version": "0.33.0", "environment": "vllm-cpu"}
+    assert another(engine=version) == 2
+    assert another(touch=lambda c: edit(c / "hardware" / "local-cpu.yaml", usable_memory_fraction=0.5)) == 3
+    assert another(hardware="h100-sxm5-80gb") == 4
+    assert another(touch=lambda c: edit(c / "models" / "tiny-mixtral.yaml", source={"random_init": {"seed": 7}})) == 5
+    monkeypatch.setattr(planning, "PROTOCOL_VERSION", 2)
+    assert another() == 6
+    monkeypatch.setattr(planning, "RECIPE_VERSION", 2)
+    assert another() == 7
+
+
+def test_the_commit_of_a_hub_model_changes_engine_and_folder(planned):
+    plans = []
+    for commit in ("a" * 40, "b" * 40):
+
+        def pin(config, commit=commit):
+            for hub in ("mistralai/Mixtral-8x7B-Instruct-v0.1", "Qwen/Qwen3-0.6B"):
+                ModelLock(config / "models.lock.yaml").pin(hub, "main", commit, files=1, bytes_=1)
+
+        fix = {"model": "mixtral-8x7b", "draft_model": "qwen3-0.6b", "draft_tokens": 2}
+        plans.append(planned({"fix": fix}, touch=pin, **GPU))
+    engines = [next(iter(p["engines"].values())) for p in plans]
+    assert engines[0]["id"] != engines[1]["id"]
+    for engine, letter in zip(engines, "ab", strict=True):
+        assert engine["model"]["revision"] == engine["draft"]["revision"] == letter * 40
+        assert engine["model"]["path"].endswith(f"mistralai--Mixtral-8x7B-Instruct-v0.1/{letter * 12}")
+
+
+def test_the_commit_of_the_draft_alone_changes_the_engine(planned):
+    def pin(commit):
+        return lambda c: ModelLock(c / "models.lock.yaml").pin("Qwen/Qwen3-0.6B", "main", commit, files=1, bytes_=1)
+
+    fix = CELL | {"draft_model": "qwen3-0.6b", "draft_tokens": 2}
+    assert only(planned({"fix": fix}, touch=pin("a" * 40))) != only(planned({"fix": fix}, touch=pin("b" * 40)))
+
+
+def test_titles_order_folders_and_neighbours_change_nothing(planned, tmp_path):
+    one = {"fix": CELL, "cross": {"top_k": [1, 2, 4]}}
+    before = planned(experiments={"a": [one], "b": [{"fix": CELL | {"batch": 2}}]})
+    reversed_ = {"fix": CELL, "cross": {"top_k": [4, 2, 1, 8]}}
+
+    def touch(config):
+        edit(config / "models" / "tiny-mixtral.yaml", title="Another", note="Another", reference="Another")
+        edit(
+            config / "experiments" / "a.yaml",
+            title="Another",
+            question="Another?",
+            claims=["X"],
+            figures=[{"id": "f", "number": "1", "title": "F", "kind": "bars", "x": "batch", "y": ["e2e_s"]}],
+        )
+        edit(config / "studies" / "test.yaml", title="Another", description="Another", jobs={"cpus": 64, "load_s": 1})
+
+    after = planned(
+        experiments={"b": [{"fix": CELL | {"batch": 2}}], "a": [reversed_]}, touch=touch, models=tmp_path / "elsewhere"
+    )
+    assert set(before["cells"]) < set(after["cells"]) and len(after["cells"]) == len(before["cells"]) + 1
+
+
+@pytest.mark.parametrize(
+    ("fix", "same"),
+    [
+        (CELL, {"top_k": 2}),
+        (CELL, {"experts": 8}),
+        (CELL, {"moe_ffn_size": 512, "experts": 8, "top_k": 2}),
+        (CELL, {"ep": True}),  # one rank: nothing to spread the experts over
+        (CELL | {"pp": 2}, {"ep": True}),  # vLLM's expert parallelism spans TP x DP ranks, not PP stages
+        (CELL, {"mla": False}),
+        (CELL, {"image_size": 384}),
+        (CELL, {"dtype": "bfloat16", "quantization": "none", "prompts": "text"}),
+        (CELL, {"weights": "random_init"}),
+    ],
+)
+def test_two_spellings_of_the_same_cell(planned, fix, same):
+    assert only(planned({"fix": fix | same})) == only(planned({"fix": fix}))
+
+
+def test_fewer_experts_than_top_k_is_another_shape_and_refused_without_top_k(planned):
+    assert only(planned({"fix": CELL | {"experts": 1, "top_k": 1}}))[0] != only(planned({"fix": CELL}))[0]
+    with pytest.raises(ConfigError, match="top_k 2 is more than the 1 experts of tiny-mixtral"):
+        planned({"fix": CELL | {"experts": 1}})
+
+
+def test_ids_can_be_read(planned):
+    fix = CELL | {"experts": 16, "tp": 2, "ep": True, "dtype": "float32", "quantization": "fp8", "eager": False}
+    engine, cell = only(planned({"fix": fix | {"top_k": 4, "prompts": "identical"}}))
+    assert engine.rpartition("-")[0] == "tiny-mixtral.e16.fp32.fp8.tp2.ep.k4"
+    assert cell.rpartition("-")[0] == "b4.i16.o8.k4.identical"
+
+
+def test_top_k_is_the_workloads_where_it_is_live_and_the_engines_where_it_is_not(planned):
+    grid = {"fix": CELL, "cross": {"top_k": [1, 2, 4]}}
+    live, fixed = planned(grid), planned({**grid, "fix": CELL | {"eager": False}})
+    assert [e["config"]["top_k"] for e in live["engines"].values()] == [None]
+    assert sorted(e["config"]["top_k"] for e in fixed["engines"].values()) == [1, 2, 4]
+    assert {c["workload"]["top_k"] for c in fixed["cells"].values()} == {1, 2, 4}
+    reloaded = planned(grid, live_top_k=False)
+    assert len(reloaded["engines"]) == 3 and not set(reloaded["cells"]) & set(live["cells"])
+
+
+def test_a_dense_model_has_no_top_k(planned):
+    plan = planned({"fix": {"model": "qwen3-0.6b"}}, **GPU)
+    assert next(iter(plan["cells"].values()))["workload"]["top_k"] is None
+
+
+# --------------------------------------------------------------------------------- sharing and deriving
+
+
+def test_a_cell_of_two_experiments_is_one_cell(planned):
+    plan = planned(experiments={
+        "a": [{"fix": CELL, "cross": {"top_k": [1, 2]}}],
+        "b": [{"fix": CELL, "cross": {"batch": [4, 8]}} | {"fix": {k: v for k, v in CELL.items() if k != "batch"}}],
+    })  # fmt: skip
+    assert len(plan["cells"]) == 3 and len(plan["engines"]) == 1
+    assert set(keys(plan, "a")) & set(keys(plan, "b")) == {keys(plan, "a")[1]} == {keys(plan, "b")[0]}
+
+
+def test_points_that_come_up_twice_in_one_experiment_keep_their_labels(planned):
+    arms = [{"label": "TP", "tp": 1}, {"label": "TP+EP", "tp": 1, "ep": True}]
+    plan = planned({"fix": CELL, "cross": {"layout": arms}}, {"fix": CELL, "cross": {"layout": arms[:1]}})
+    assert [r["labels"] for r in plan["experiments"]["x"]["rows"]] == [{"layout": "TP"}, {"layout": "TP+EP"}]
+    assert len(plan["cells"]) == 1
+
+
+def test_shorter_outputs_of_one_input_are_cut_from_the_longest(planned):
+    grid = {"cross": {"output_tokens": [8, 32, 16], "input_tokens": [16, 24], "top_k": [1, 2]},
+            "fix": {"model": "tiny-mixtral"}}  # fmt: skip
+    plan = planned(grid)
+    parents = {}
+    for cell in plan["cells"].values():
+        work = cell["workload"]
+        if cell["derived_from"] is None:
+            assert work["output_tokens"] == 32
+        else:
+            parent = plan["cells"][f"{cell['engine']}/{cell['derived_from']}"]["workload"]
+            assert parent == work | {"output_tokens": 32}
+            parents.setdefault(cell["derived_from"], []).append(work["output_tokens"])
+    assert len(parents) == 4 and all(sorted(v) == [8, 16] for v in parents.values())
+
+
+@pytest.mark.parametrize(
+    ("fix", "study"),
+    [
+        ({}, {"protocol": {"kind": "paper"}}),
+        ({"draft_model": "qwen3-0.6b", "draft_tokens": 2}, {}),
+    ],
+)
+def test_nothing_is_cut_where_the_length_changes_the_run(planned, fix, study):
+    plan = planned({"fix": {"model": "tiny-mixtral"} | fix, "cross": {"output_tokens": [8, 16]}}, **study)
+    assert [c["derived_from"] for c in plan["cells"].values()] == [None, None]
+
+
+def test_cells_are_measured_in_a_shuffled_order_that_the_seed_gives(planned):
+    grid = {"fix": CELL | {"top_k": 2}, "cross": {"batch": list(range(1, 13))}} | {"fix": {"model": "tiny-mixtral"}}
+    orders = []
+    for seed in (1, 1, 2):
+        plan = planned(grid, protocol={"seed": seed})
+        (engine,) = plan["engines"].values()
+        assert sorted(f"{engine['id']}/{c}" for c in engine["cells"]) == sorted(plan["cells"])
+        orders.append([plan["cells"][f"{engine['id']}/{c}"]["workload"]["batch"] for c in engine["cells"]])
+    assert orders[0] == orders[1] and orders[0] != list(range(1, 13)) and orders[2] != orders[0]
+
+
+# ----------------------------------------------------------------------------------------------- jobs
+
+
+def test_jobs_cover_every_engine_once(planned):
+    cross = {"tp": [1, 2], "cpu_threads": [1, 2], "dtype": ["bfloat16", "float32"]}
+    grid = {"fix": {"model": "tiny-mixtral"}, "cross": cross}
+    alone = planned(grid, jobs={"pack_minutes": 0})
+    assert {j: spec["engines"] for j, spec in alone["jobs"].items()} == {e: [e] for e in alone["engines"]}
+    packed = planned(grid, jobs={"pack_minutes": 100})
+    engines, packs = packed["engines"], [job["engines"] for job in packed["jobs"].values()]
+    assert sorted(itertools.chain(*packs)) == sorted(engines)
+    # One process runs a pack: what it cannot change must be the same in it.
+    shapes = [{(engines[e]["gpus"], engines[e]["config"]["cpu_threads"]) for e in pack} for pack in packs]
+    assert len(shapes) == 4 and all(len(s) == 1 for s in shapes)
+
+
+def test_a_pack_is_no_longer_than_asked(planned):
+    grid = {"fix": {"model": "tiny-mixtral", "eager": False}, "cross": {"top_k": [1, 2, 3, 4, 5, 6, 7]}}
+    plan = planned(grid, jobs={"pack_minutes": 2, "load_s": 50, "cell_overhead_s": 1})
+    assert [len(j["engines"]) for j in plan["jobs"].values()] == [2, 2, 2, 1]
+    assert all(j["expected_s"] <= 120 for j in plan["jobs"].values())
+
+
+def test_what_a_job_asks_of_the_cluster(planned):
+    big = {"model": "mixtral-8x7b", "tp": 4, "pp": 3, "batch": 16}
+    plan = planned({"fix": big}, jobs={"cpus": 6, "host_memory_mb": 1000, "time_factor": 3, "load_s": 100}, **GPU)
+    (job,) = plan["jobs"].values()
+    (engine,) = plan["engines"].values()
+    assert (job["gpus"], job["nodes"], job["cpus"], job["cells"]) == (12, math.ceil(12 / 8), 72, 1)
+    assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 1e6) > 12_000
+    assert job["runtime_min"] == pytest.approx(3 * job["expected_s"] / 60 + 5, abs=1) and job["expected_s"] > 100
+
+
+def test_a_jobs_digest_follows_its_cells_and_its_name_does_not(planned):
+    def job(top_k, **study):
+        (found,) = planned({"fix": CELL, "cross": {"top_k": top_k}}, **study)["jobs"].items()
+        return found[0], found[1]["digest"]
+
+    name, digest = job([1, 2])
+    assert job([2, 1]) == (name, digest)
+    assert job([1, 2], jobs={"pack_minutes": 100, "cpus": 64, "time_factor": 9}) == (name, digest)
+    assert job([1, 2, 3])[0] == name and job([1, 2, 3])[1] != digest
+
+
+def test_choosing_to_skip_what_cannot_fit_changes_the_digest_of_those_jobs_only(planned):
+    grid = {"fix": {"model": "mixtral-8x7b"}, "cross": {"tp": [1, 4]}}
+    tried = planned(grid, jobs={}, **GPU)["jobs"]
+    skipped = planned(grid, jobs={"skip_infeasible": True}, **GPU)["jobs"]
+    assert [tried[j]["digest"] == skipped[j]["digest"] for j in tried] == [False, True]
+
+
+# ------------------------------------------------------------------------------------- how many there are
+
+FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length": 50, "fig07-09-hyperparameters": 64}
+
+
+@pytest.mark.parametrize(("study", "cells", "loads"), [("tiny", 162, 21), ("paper", 163, 82)])
+def test_the_studies_of_the_repository(study, cells, loads):
+    """Of the 168 points of Figs 3 and 5-9: 5 of the paper's come up twice, 6 of the tiny ones.
+
+    Loads, tiny (top-k live): 6 models + 16 shapes, of which 8 experts of width 512 are tiny-mixtral itself.
+    Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6, and
+    DeepSeek-V2-Lite with k = 6 in Figs 3 and 6; Qwen1.5-MoE of Fig 3 runs on two GPUs.
+    """
+    plan = make_plan(Config(ROOT / "config"), study)
+    assert {n: len(set(keys(plan, n))) for n in FIGURES} == FIGURES
+    every = {key for n in FIGURES for key in keys(plan, n)}
+    assert len(every) == cells and len({key.partition("/")[0] for key in every}) == loads
+
+
+def axes(eager, swap=None):
+    figures = inventory.FIGURES | (swap or {})
+    defaults = {"eager": eager, "max_model_len": 4096, "max_num_seqs": 128}
+    return {f"fig{n}": blocks for n, blocks in figures.items()}, {"hardware": "h100-sxm5-80gb", "defaults": defaults}
+
+
+def loads_of(plan, figure):
+    return len({row["engine"] for row in plan["experiments"][f"fig{figure}"]["rows"]})
+
+
+@pytest.mark.parametrize(
+    ("eager", "theirs", "total"), [(False, inventory.LOADS, 214), (True, inventory.LIVE_LOADS, 85)]
+)
+def test_every_axis_of_the_inventory_can_be_planned(planned, eager, theirs, total):
+    """376 performance cells summed over figures, as the inventory counts them; loads but for one difference.
+
+    The inventory counts PP+EP on 2 and on 4 GPUs as loads of their own (Fig 13: 2 models, so 4 loads).  vLLM's experts
+    are spread over TP x DP ranks and PP+EP without either is PP itself, so here it is the same engine: 210 and 81.
+    Distinct cells are 341 and not 351: besides those 4, the four arms of Fig 13 on one GPU are one cell per model here
+    (6 fewer), where the inventory shares the load but counts the cells.
+    """
+    experiments, study = axes(eager)
+    plan = planned(experiments=experiments, **study)
+    points = {f: len(plan["experiments"][f"fig{f}"]["rows"]) for f in inventory.FIGURES}
+    assert points == inventory.CELLS and sum(points.values()) == 376
+    assert {f: loads_of(plan, f) for f in inventory.FIGURES} == theirs | {"13": theirs["13"] - 4}
+    assert len(plan["engines"]) == total - 4
+    assert len(plan["cells"]) == 351 - 4 - 6
+
+
+@pytest.mark.parametrize(("eager", "total"), [(False, 214), (True, 85)])
+def test_with_a_real_ep_group_the_inventorys_loads_are_met(planned, eager, total):
+    """The same study with TP 2 inside each stage of PP+EP, so that EP spans two ranks: the inventory's own total."""
+    (block,) = inventory.FIGURES["13"]
+    arms = [a | ({"tp": 2} if a["label"] in ("PP+EP on 2", "PP+EP on 4") else {}) for a in block["cross"]["layout"]]
+    experiments, study = axes(eager, {"13": [block | {"cross": block["cross"] | {"layout": arms}}]})
+    assert len(planned(experiments=experiments, **study)["engines"]) == total
