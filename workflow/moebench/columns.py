@@ -17,7 +17,7 @@ import pyarrow as pa
 from moebench.config import KNOBS
 from moebench.errors import ConfigError, nearest
 
-TABLES = ("plan", "measurements", "samples", "failures")
+TABLES = ("plan", "measurements", "samples", "failures", "parameters")
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def _knob(name: str) -> Column:
     field = KNOBS[name]
     label, unit = _HEADINGS.get(name, ("", ""))
     description = _RESOLVED.get(name) or field.description or name
-    return Column(name, arrow_type(field.annotation), unit, description, ("plan", "measurements"), label)
+    tables = ("plan", "measurements", "parameters") if name == "model" else ("plan", "measurements")
+    return Column(name, arrow_type(field.annotation), unit, description, tables, label)
 
 
 # ----------------------------------------------------------------------------------------- metrics
@@ -155,16 +156,23 @@ def _metric_columns() -> list[Column]:
 
 # ------------------------------------------------------------------------------------------ others
 
-_ALL, _CELL, _MEASURED = TABLES, ("plan", "measurements"), ("measurements",)
+_ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
+_COUNTED = ("parameters",)
 
 
 def _others() -> tuple[list[Column], list[Column]]:
     """Columns before and after the knobs."""
     text, whole, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     first = [
-        Column("study", text, "", "Study of the plan", _ALL),
-        Column("experiment", text, "", "Experiment that asks for the cell", ("plan",)),
+        Column("study", text, "", "Study of the plan", TABLES),
+        Column(
+            "experiment",
+            text,
+            "",
+            "Experiment that asks for the cell, or for the model's parameters",
+            ("plan", "parameters"),
+        ),
         Column("engine", text, "", "Engine configuration: identifier, by content", _ALL, "Engine configuration"),
         Column("cell", text, "", "Cell: identifier, by content", _ALL),
         Column("repeat", whole, "", "Number of the timed run, from 0", ("samples",)),
@@ -174,7 +182,14 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("status", text, "", "ok, or how the cell failed", _SHOWN),
         Column("reason", text, "", "Why the cell is not ok, one sentence", _SHOWN),
         Column("evidence", text, "", "The engine's own words: the decisive log lines", _BAD),
-        Column("model_title", text, "", "Model, as named in figures", ("plan", "measurements", "failures"), "Model"),
+        Column(
+            "model_title",
+            text,
+            "",
+            "Model, as named in figures",
+            ("plan", "measurements", "failures", "parameters"),
+            "Model",
+        ),
     ]
     after = [
         Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
@@ -195,6 +210,8 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("distinct_experts_mean", real, "", "Distinct experts that a decode step of the batch uses, mean over steps and layers", _MEASURED, "Distinct experts"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The engine warned that it has no tuned tile sizes for this expert shape", _MEASURED, "Untuned kernel"),
+        Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
+        Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
         Column("preemptions", whole, "", "Requests the engine put back for want of KV cache", _MEASURED),
         Column("attempt", whole, "", "How many times the cell was tried", _SHOWN, "Attempts"),
         Column("host", text, "", "Machine that measured the cell", _SHOWN),
@@ -207,6 +224,15 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("versions", text, "", "JSON: versions of the packages that the engine process saw", _MEASURED),
         Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", _RUN),
         Column("rerun", text, "", "Command that measures this cell again", _BAD),
+        Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; outside: embeddings, last norm, vision", _COUNTED),
+        Column("component", text, "", "Part of the layer, or of what is outside the layers", _COUNTED),
+        Column("layers", whole, "", "Layers of this kind; null: outside the layers", _COUNTED),
+        Column("layer_total_parameters", whole, "parameters", "Parameters of the component in one layer; null: outside the layers", _COUNTED, "Parameters per layer"),
+        Column("layer_active_parameters", whole, "parameters", "Those of them that a token reads, with top-k as trained", _COUNTED, "Active parameters per layer"),
+        Column("total_parameters", whole, "parameters", "Parameters of the component in all layers of this kind", _COUNTED, "Parameters"),
+        Column("active_parameters", whole, "parameters", "Those of them that a token reads; both embedding matrices and the vision tower count in full", _COUNTED, "Active parameters"),
+        Column("total_share", real, "", "total_parameters over all parameters of the model", _COUNTED, "Share of all parameters"),
+        Column("active_share", real, "", "active_parameters over all active parameters of the model", _COUNTED, "Share of active parameters"),
     ]  # fmt: skip
     return first, after
 

@@ -1,7 +1,7 @@
 """The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
 
-Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models`` and ``hardware``
-hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``hardware`` and
+``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -263,14 +263,29 @@ class Plot(Strict):
     id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
     number: str = Field(description="Number in the paper, e.g. '7'")
     title: str
-    kind: Literal["lines", "bars"]
-    x: str = Field(description="Column on the x axis")
-    y: tuple[str, ...] = Field(description="Columns on the y axis, one row of panels each")
+    kind: Literal["lines", "bars", "parameters"] = Field(
+        description="Lines or bars of measured cells, or stacked bars of the parameters of models"
+    )
+    x: str = Field("", description="Column on the x axis (lines, bars)")
+    y: tuple[str, ...] = Field((), description="Columns on the y axis, one row of panels each (lines, bars)")
     hue: str | None = Field(None, description="Column that gives the colour")
     panel: str | None = Field(None, description="Column that gives the columns of panels")
     row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")
     log_x: bool = False
     log_y: bool = False
+    models: tuple[Name, ...] = Field((), description="Models shown (parameters); default: all of the experiment")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Plot:
+        if self.kind == "parameters":
+            given = {"x": self.x, "y": self.y, "hue": self.hue, "panel": self.panel, "row": self.row}
+            if wrong := [key for key, value in given.items() if value]:
+                raise ValueError(f"{', '.join(wrong)}: not for a figure of kind parameters; it takes models")
+        elif not (self.x and self.y):
+            raise ValueError(f"{'y' if self.x else 'x'} is missing: a figure of kind {self.kind} needs x and y")
+        elif self.models:
+            raise ValueError(f"models: not for a figure of kind {self.kind}, only for kind parameters")
+        return self
 
 
 class Experiment(Strict):
@@ -283,8 +298,79 @@ class Experiment(Strict):
     assumptions: tuple[str, ...] = Field((), description="What the paper leaves open and is chosen here")
     claims: tuple[str, ...] = Field((), description="Identifiers of the claims this experiment decides")
     protocol: Protocol | None = Field(None, description="Instead of the study's")
-    grid: dict[str, list[Block]] = Field(description="Blocks per scale (paper, tiny, ...); their union is the grid")
+    models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
+    printed_in: Name | None = Field(
+        None, description="A paper of config/papers, whose table of architectures is shown corrected"
+    )
+    grid: dict[str, list[Block]] = Field(
+        {}, description="Blocks per scale (paper, tiny, ...); their union is the grid; none: nothing is measured"
+    )
     figures: tuple[Plot, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Experiment:
+        if not self.grid and not self.models:
+            raise ValueError("grid is missing; give a grid, or models whose parameters are counted")
+        if self.printed_in and not self.models:
+            raise ValueError("printed_in needs models: those whose architectures are compared")
+        for figure in self.figures:
+            if figure.kind != "parameters" and not self.grid:
+                raise ValueError(f"figure {figure.id} of kind {figure.kind} needs a grid")
+            if figure.kind == "parameters" and not self.models:
+                raise ValueError(f"figure {figure.id} of kind parameters needs models in the experiment")
+            for name in figure.models:
+                if name not in self.models:
+                    raise ValueError(
+                        f"figure {figure.id}: model {name!r} is not one of the experiment's"
+                        + nearest(name, self.models)
+                    )
+        return self
+
+
+Modality = Literal["Text", "Text + Image"]
+Billions = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?B$")]
+
+
+class PrintedModel(Strict):
+    """A row of a paper's table of architectures, as printed."""
+
+    model: Name = Field(description="The model of the registry that it is about")
+    printed_name: str = Field(description="Its name in the table")
+    modality: Modality
+    layers: Positive
+    hidden_size: Positive
+    ffn_size: Positive = Field(description="FFN dimension")
+    experts: Positive
+    top_k: Positive = Field(description="Active experts")
+    total_parameters: Billions = Field(description="Model size with the digits printed, e.g. 12.9B")
+    active_parameters: Billions = Field(description="Active parameters with the digits printed")
+    why: dict[str, str] = Field({}, description="Column: why its value is not the model's")
+
+    @model_validator(mode="after")
+    def _columns(self) -> PrintedModel:
+        known = [name for name in type(self).model_fields if name not in ("model", "printed_name", "why")]
+        for name in self.why:
+            if name not in known:
+                raise ValueError(f"why: no column {name!r}" + nearest(name, known))
+        return self
+
+
+class PrintedTable(Strict):
+    """A paper's table of architectures."""
+
+    source: str = Field(description="Where in the paper, e.g. Table 1")
+    title: str
+    note: str | None = Field(None, description="What the table lacks as a whole")
+    rows: tuple[PrintedModel, ...]
+
+
+class Paper(Strict):
+    """What a paper prints about models: ``config/papers/NAME.yaml``."""
+
+    name: Name
+    title: str
+    reference: str
+    architectures: PrintedTable
 
 
 class Engine(Strict):
@@ -345,7 +431,7 @@ class Root(Strict):
 # -------------------------------------------------------------------------------------------- loading
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware", "Paper")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -487,3 +573,8 @@ class Config:
     def hardware(self, name: str, wanted_by: str = "--hardware") -> Hardware:
         """A machine type by name."""
         return self._read(Hardware, "hardware", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def paper(self, name: str, wanted_by: str) -> Paper:
+        """What a paper prints, by the paper's name."""
+        return self._read(Paper, "papers", name, wanted_by)

@@ -32,6 +32,7 @@ from moebench.config import (
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
 from moebench.modellock import ModelLock
+from moebench.parameters import facts
 from moebench.plan_file import SCHEMA
 from moebench.predict import predict
 from moebench.registry import family, reshaped
@@ -271,7 +272,13 @@ class _Planner:
         """The draft model of speculative decoding, if there is one."""
         if knobs.draft_model is None:
             return None
-        spec = self.config.model(knobs.draft_model, path)
+        spec, target = self.config.model(knobs.draft_model, path), self.config.model(knobs.model, path)
+        sizes = spec.architecture.vocab_size, target.architecture.vocab_size
+        if sizes[0] != sizes[1]:
+            raise ConfigError(
+                f"draft_model {spec.name} has a vocabulary of {sizes[0]} tokens, {target.name} one of {sizes[1]}; "
+                "speculation needs the same"
+            )
         return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
 
     def check(self, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, path: str) -> None:
@@ -365,7 +372,9 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
     jobs = {}
     for gpus, seconds, engines in packs:
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
-        heaviest = max((plan["engines"][e]["predicted"]["weight_bytes"] or 0) for e in engines)
+        # Dummy weights are made on the device; only a checkpoint passes through host memory.
+        loaded = [plan["engines"][e] for e in engines if plan["engines"][e]["model"]["weights"] != "dummy"]
+        heaviest = max(((engine["predicted"]["weight_bytes"] or 0) for engine in loaded), default=0)
         jobs[job_id] = {
             "engines": engines,
             "gpus": gpus,
@@ -396,7 +405,9 @@ def make_plan(
     study = config.study(study_name, str(config.folder / "config.yaml"))
     where = str(config.folder / "studies" / f"{study_name}.yaml")
     hardware = config.hardware(study.hardware, where)
-    commit = functools.cache((lock or ModelLock(config.folder / "models.lock.yaml")).commit)
+    lock = lock or ModelLock(config.folder / "models.lock.yaml")
+    lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
+    commit = functools.cache(lock.commit)
     planner = _Planner(config, study, commit, hardware, models or config.root().models)
     _check_defaults(study, where)
     experiments: dict[str, Any] = {}
@@ -405,10 +416,11 @@ def make_plan(
         path = str(config.folder / "experiments" / f"{name}.yaml")
         protocol = experiment.protocol or study.protocol
         rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for row in expand(experiment, study.scale, path):
+        for row in expand(experiment, study.scale, path) if experiment.grid else ():
             placed = planner.add(row, protocol, path)
             rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
-        experiments[name] = experiment.model_dump(exclude={"grid", "protocol"}) | {"rows": list(rows.values())}
+        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in"})
+        experiments[name] = kept | facts(config, experiment) | {"rows": list(rows.values())}
     plan: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol_version": PROTOCOL_VERSION,

@@ -29,6 +29,9 @@ TABLES: dict[str, type[BaseModel]] = {
     "experts": c.Experts,
     "hub": c.HubSource,
     "hardware": c.Hardware,
+    "paper": c.Paper,
+    "printed-table": c.PrintedTable,
+    "printed-model": c.PrintedModel,
 }
 
 
@@ -40,6 +43,7 @@ def json_schema() -> str:
         "experiments": c.Experiment,
         "models": c.ModelSpec,
         "hardware": c.Hardware,
+        "papers": c.Paper,
     }
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

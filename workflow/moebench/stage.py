@@ -20,9 +20,9 @@ def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The distinct models of a plan by folder; ``whole`` is False where only dummy weights are asked of it."""
     found: dict[str, dict[str, Any]] = {}
     for engine in plan["engines"].values():
-        model = engine["model"]
-        entry = found.setdefault(model["path"], {**model, "whole": False})
-        entry["whole"] |= model["weights"] != "dummy"
+        for model in filter(None, (engine["model"], engine["draft"])):
+            entry = found.setdefault(model["path"], {**model, "whole": False})
+            entry["whole"] |= model["weights"] != "dummy"
     return found
 
 

@@ -119,6 +119,15 @@ def plan_rows(plan: Row) -> Iterator[Row]:
 # ---------------------------------------------------------------------------------------- records
 
 
+def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
+    """Acceptance over all runs of a cell; nulls without speculation."""
+    proposed, drafts = checks.get("draft_tokens"), checks.get("drafts")
+    if not proposed or not drafts:
+        return {"draft_acceptance": None, "tokens_per_draft_step": None}
+    accepted = checks.get("accepted_tokens", 0.0)
+    return {"draft_acceptance": accepted / proposed, "tokens_per_draft_step": 1 + accepted / drafts}
+
+
 def _measurement(record: Row, chunk: Chunk) -> Row:
     """The row of a record, but for its statistics."""
     origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
@@ -141,6 +150,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "kv_cache_tokens": load.get("kv_cache_tokens"),
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
+        **_speculation(checks),
         "preemptions": None if preemptions is None else int(preemptions),
         "attempt": record.get("attempt"),
         "host": origin.get("host"),

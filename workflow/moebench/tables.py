@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moebench import columns, show, tablerows
+from moebench import columns, parameters, show, tablerows
 from moebench.errors import StorageError
 from moebench.measure import manifest
 from moebench.plan_file import read_plan
@@ -52,13 +52,15 @@ class Collected:
 
 
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
-    """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``.
+    """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
+    and ``parameters`` of the models that the plan asks about.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
     """
     plan = read_plan(plan_path)
     planned = pa.concat_tables([_empty("plan"), *(tablerows.table("plan", part) for part in _plan_parts(plan))])
+    counted = tablerows.table("parameters", parameters.rows(plan))
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
     chunks = list(_chunks(plan, results, rerun))
@@ -69,7 +71,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures")
     }
-    for name, table in (written | {"plan": planned}).items():
+    for name, table in (written | {"plan": planned, "parameters": counted}).items():
         write(out, name, table)
     counts: Counter[str] = Counter()
     for m in made:

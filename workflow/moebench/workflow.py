@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,12 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
 def engine_python(plan: dict[str, Any], config: dict[str, Any]) -> str:
     """Interpreter of the engine's environment, ``.envs/NAME/bin/python`` below the project."""
     return f"{config['environments']}/{plan['engine']['environment']}/bin/python"
+
+
+def staged_files(engines: Iterable[dict[str, Any]]) -> list[str]:
+    """Manifests of the staged models that engine configurations read, drafts included."""
+    models = (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
+    return sorted({f"{model['path']}/moebench-stage.json" for model in models})
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:

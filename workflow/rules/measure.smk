@@ -16,12 +16,7 @@ def job_of(wildcards):
 
 
 def models_of(wildcards):
-    return sorted(
-        {
-            f"{PLAN['engines'][e]['model']['path']}/moebench-stage.json"
-            for e in job_of(wildcards)["engines"]
-        }
-    )
+    return staged_files(PLAN["engines"][e] for e in job_of(wildcards)["engines"])
 
 
 rule measure:

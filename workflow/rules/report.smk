@@ -1,6 +1,6 @@
 # Records to tables, figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
-NAMES = ["measurements", "samples", "failures", "plan"]
+NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 FIGURES = [f["id"] for e in PLAN["experiments"].values() for f in e["figures"]]
 
 

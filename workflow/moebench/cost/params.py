@@ -10,6 +10,7 @@ biases.  The totals of seven families equal transformers' own models up to these
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from moebench.config import Architecture, Attention
 from moebench.registry import reshaped
@@ -17,22 +18,37 @@ from moebench.registry import reshaped
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters by component; all layers together."""
+    """Parameters by component, of a whole model or of a part of it."""
 
-    embeddings: int
+    embeddings: int = 0
     """Input and output embedding matrices; one if they are tied."""
-    attention: int
-    router: int
-    routed_experts: int
-    shared_experts: int
-    dense_ffn: int
-    norms: int
-    vision: int
+    attention: int = 0
+    router: int = 0
+    routed_experts: int = 0
+    shared_experts: int = 0
+    dense_ffn: int = 0
+    norms: int = 0
+    vision: int = 0
 
     @property
     def total(self) -> int:
         """Sum of all components."""
         return sum(getattr(self, field.name) for field in fields(self))
+
+
+Kind = Literal["moe", "dense", "outside"]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers that are alike, or what stands outside the layers (embeddings, last norm, vision) as one of its kind."""
+
+    kind: Kind
+    count: int
+    total: Parameters
+    """Parameters of one layer."""
+    active: Parameters
+    """Parameters of one layer that a token reads."""
 
 
 def reshape(
@@ -89,29 +105,60 @@ def _attention_norms(attention: Attention) -> int:
     return 0
 
 
-def _count(architecture: Architecture, experts_per_layer: int) -> Parameters:
-    hidden, layers = architecture.hidden_size, architecture.layers
-    block, sparse = architecture.experts, moe_layers(architecture)
-    dense = layers - sparse
+def input_embedding(architecture: Architecture) -> int:
+    """Parameters of an input embedding with a matrix of its own, V d, of which a token reads one row; 0 if tied."""
+    return 0 if architecture.tied_embeddings else architecture.vocab_size * architecture.hidden_size
+
+
+def _parts(architecture: Architecture, experts_per_layer: int) -> dict[Kind, tuple[int, Parameters]]:
+    """How many layers of each kind there are, and the parameters of one."""
+    hidden, block, sparse = architecture.hidden_size, architecture.experts, moe_layers(architecture)
+    attention = attention_layer(architecture.attention, hidden)
+    norms = 2 * hidden + _attention_norms(architecture.attention)
     shared = ffn(hidden, block.shared_ffn_size) + hidden * block.shared_gate if block and block.shared_ffn_size else 0
-    return Parameters(
+    moe = Parameters(
+        attention=attention,
+        router=hidden * block.count if block else 0,
+        routed_experts=experts_per_layer * expert(architecture),
+        shared_experts=shared,
+        norms=norms,
+    )
+    dense = Parameters(attention=attention, dense_ffn=ffn(hidden, architecture.dense_ffn_size), norms=norms)
+    outside = Parameters(
         embeddings=architecture.vocab_size * hidden * (1 if architecture.tied_embeddings else 2),
-        attention=layers * attention_layer(architecture.attention, hidden),
-        router=sparse * hidden * block.count if block else 0,
-        routed_experts=sparse * experts_per_layer * expert(architecture),
-        shared_experts=sparse * shared,
-        dense_ffn=dense * ffn(hidden, architecture.dense_ffn_size),
-        norms=hidden * (2 * layers + 1) + layers * _attention_norms(architecture.attention),
+        norms=hidden,
         vision=architecture.vision_parameters,
     )
+    return {"moe": (sparse, moe), "dense": (architecture.layers - sparse, dense), "outside": (1, outside)}
+
+
+def _whole(parts: dict[Kind, tuple[int, Parameters]]) -> Parameters:
+    return Parameters(
+        **{f.name: sum(count * getattr(one, f.name) for count, one in parts.values()) for f in fields(Parameters)}
+    )
+
+
+def _read(architecture: Architecture, top_k: int | None) -> int:
+    """Routed experts that a token reads in a layer."""
+    return (top_k or architecture.experts.top_k) if architecture.experts else 0
+
+
+def _stored(architecture: Architecture) -> int:
+    return architecture.experts.count if architecture.experts else 0
 
 
 def total_parameters(architecture: Architecture) -> Parameters:
     """All parameters: what has to be stored."""
-    return _count(architecture, architecture.experts.count if architecture.experts else 0)
+    return _whole(_parts(architecture, _stored(architecture)))
 
 
 def active_parameters(architecture: Architecture, top_k: int | None = None) -> Parameters:
     """Parameters one token reads, with ``top_k`` routed experts per layer (default: as trained)."""
-    block = architecture.experts
-    return _count(architecture, (top_k or block.top_k) if block else 0)
+    return _whole(_parts(architecture, _read(architecture, top_k)))
+
+
+def by_layer(architecture: Architecture, top_k: int | None = None) -> list[Layers]:
+    """The same per layer, for each kind of layer there is; times their counts they add up to the whole model."""
+    total = _parts(architecture, _stored(architecture))
+    active = _parts(architecture, _read(architecture, top_k))
+    return [Layers(kind, count, one, active[kind][1]) for kind, (count, one) in total.items() if count]

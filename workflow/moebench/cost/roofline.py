@@ -70,7 +70,8 @@ def step_s(
     """Time of one step: ``new_tokens`` tokens each of ``sequences`` sequences, of mean context ``context_tokens``.
 
     2 operations per weight and token, and those of attention (``attention_ops``).  A token is sampled per sequence,
-    so the output matrix counts once per sequence.  ``routed_tokens``: tokens that choose experts independently, if fewer than all.  Pipeline stages work one after
+    so the output matrix counts once per sequence.  ``routed_tokens``: tokens that choose experts independently, if
+    fewer than all.  Pipeline stages work one after
     another (one batch in flight), so they do not shorten a step; their transfers are neglected.
     Returns None if a constant of the hardware is unknown.
     """

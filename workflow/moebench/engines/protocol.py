@@ -39,13 +39,14 @@ class Engine(Protocol):
         """Free the engine's memory, so that another can be loaded in this process."""
 
 
-def make(name: str, config: dict[str, Any], model: dict[str, Any], memory_fraction: float) -> Engine:
-    """The engine called ``name`` for an engine configuration and model of the plan.
+def make(name: str, spec: dict[str, Any]) -> Engine:
+    """The engine called ``name`` for an engine configuration of the plan.
 
-    ``memory_fraction``: share of the device's memory the engine may use.
+    ``spec``: ``config`` (knobs), ``model``, ``draft`` (a model or null) and ``memory_fraction``, the share of the
+    device's memory the engine may use.
     """
     if name == "vllm":
         from moebench.engines.vllm import VllmEngine
 
-        return VllmEngine(config, model, memory_fraction)
+        return VllmEngine(spec)
     raise ValueError(f"there is no engine {name!r}")

@@ -6,10 +6,12 @@ import contextlib
 import gc
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from moebench.engines import vllm_unfused
 from moebench.measure.metrics import encode
 from moebench.registry import hf_overrides
 
@@ -22,15 +24,16 @@ _QUANTIZATION = {
 _QUANTIZED_WHILE_LOADING = ("none", "fp8")
 """The others need a checkpoint that was quantized so."""
 
-_FIXED = {"expert_kernel": "fused", "kernel_config": "tuned", "pruning": "none", "draft_model": None, "mla": True}
+_FIXED = {"kernel_config": "tuned", "pruning": "none", "mla": True}
 """Knobs that this driver cannot turn yet: another value must not be measured as if it were this one."""
 
 
-def arguments(config: dict[str, Any], model: dict[str, Any], memory_fraction: float) -> dict[str, Any]:
-    """Arguments of ``vllm.LLM`` for an engine configuration.
+def arguments(spec: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
 
     Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
     """
+    config, model = spec["config"], spec["model"]
     architecture = model["architecture"]
     overrides = dict(_ARCHITECTURE_FIXES.get(architecture["family"], {}))
     overrides |= hf_overrides(architecture, config["experts"], config["moe_ffn_size"], config["top_k"])
@@ -50,21 +53,45 @@ def arguments(config: dict[str, Any], model: dict[str, Any], memory_fraction: fl
         "pipeline_parallel_size": config["pp"],
         "data_parallel_size": config["dp"],
         "enable_expert_parallel": config["ep"],
-        "gpu_memory_utilization": memory_fraction,
+        "gpu_memory_utilization": spec["memory_fraction"],
         "kv_cache_memory_bytes": config["kv_cache_mb"] * 10**6 if config["kv_cache_mb"] else None,
         "enable_prefix_caching": False,
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
+        "speculative_config": speculation(spec),
     }
     return {k: v for k, v in given.items() if v is not None}
+
+
+def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
+    """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
+    if spec["draft"] is None:
+        return None
+    return {
+        "method": "draft_model",
+        "model": spec["draft"]["path"],
+        "num_speculative_tokens": spec["config"]["draft_tokens"],
+        "draft_tensor_parallel_size": spec["config"]["tp"],
+    }
+
+
+_COUNTERS = {
+    "vllm:num_preemptions": "preemptions",
+    "vllm:prefix_cache_hits": "prefix_cache_hits",
+    "vllm:spec_decode_num_drafts": "drafts",
+    "vllm:spec_decode_num_draft_tokens": "draft_tokens",
+    "vllm:spec_decode_num_accepted_tokens": "accepted_tokens",
+    "vllm:spec_decode_num_accepted_tokens_per_pos": "accepted_at",
+}
+"""vLLM's counters and our names; the last is a vector over positions in the draft."""
 
 
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
-    def __init__(self, config: dict[str, Any], model: dict[str, Any], memory_fraction: float):
-        self.config, self.model, self.memory_fraction = config, model, memory_fraction
+    def __init__(self, spec: dict[str, Any]):
+        self.spec, self.config, self.model = spec, spec["config"], spec["model"]
         self.llm: Any = None
         self._ids = itertools.count()
 
@@ -73,8 +100,10 @@ class VllmEngine:
         self.refuse()
         from vllm import LLM
 
+        os.environ[vllm_unfused.SWITCH] = self.config["expert_kernel"]  # worker processes read it too
+        vllm_unfused.install()
         started = time.perf_counter()
-        self.llm = LLM(**arguments(self.config, self.model, self.memory_fraction))
+        self.llm = LLM(**arguments(self.spec))
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -95,6 +124,8 @@ class VllmEngine:
         for knob, value in _FIXED.items():
             if self.config[knob] != value:
                 raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+        if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
+            raise NotImplementedError("unfused experts ask the device for counts: a CUDA graph cannot hold them; set eager")
         method = self.config["quantization"]
         file = Path(self.model["path"]) / "config.json"
         if method not in _QUANTIZED_WHILE_LOADING and "quantization_config" not in json.loads(file.read_text()):
@@ -178,12 +209,17 @@ class VllmEngine:
         return captured
 
     def counters(self) -> dict[str, float]:
-        """Preemptions and prefix-cache hits since the engine started."""
-        names = {"vllm:num_preemptions": "preemptions", "vllm:prefix_cache_hits": "prefix_cache_hits"}
-        found = dict.fromkeys(names.values(), 0.0)
+        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens."""
+        found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         for metric in self.llm.get_metrics():
-            if metric.name in names:
-                found[names[metric.name]] += metric.value
+            name = _COUNTERS.get(metric.name)
+            if name is None:
+                continue
+            for position, value in enumerate(getattr(metric, "values", [])):
+                key = f"{name}_{position}"
+                found[key] = found.get(key, 0.0) + value
+            if hasattr(metric, "value"):
+                found[name] = found.get(name, 0.0) + metric.value
         return found
 
     def close(self) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 
 import torch
 
+from moebench.engines import vllm_unfused
+
+vllm_unfused.install()  # this module is imported in every worker process before it loads the model
+
 
 def _runners(model: torch.nn.Module) -> list[Any]:
     from vllm.model_executor.layers.fused_moe.layer import MoERunner

@@ -11,7 +11,7 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, data, export, layout, style
+from moebench.figures import caption, data, export, layout, parameters, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -29,10 +29,15 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
     frame = data.of_experiment(plan, tables_dir, experiment_name)
     paths = []
     for plot in plots(plan, experiment_name):
-        placed = data.place(plot, frame, f"experiment {experiment_name}, figure {plot.id}")
+        where = f"experiment {experiment_name}, figure {plot.id}"
         with mpl.rc_context(style.RC):
-            made = layout.figure(placed, caption.caption(plan, placed.rows))
-            paths += export.save(made, data.table(placed), out_dir, plot.id)
+            if plot.kind == "parameters":
+                counted = parameters.place(plot, parameters.of_experiment(tables_dir, experiment_name), where)
+                made, table = parameters.figure(plot, counted), parameters.table(counted)
+            else:
+                placed = data.place(plot, frame, where)
+                made, table = layout.figure(placed, caption.caption(plan, placed.rows)), data.table(placed)
+            paths += export.save(made, table, out_dir, plot.id)
     return paths
 
 
@@ -50,9 +55,11 @@ def check(plan: Mapping[str, Any]) -> None:
     drawn: dict[str, str] = {}
     for name, rows in by_name.items():
         frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
-        frame = frame.assign(**{c: None for c in columns.COLUMNS if c not in frame.columns})
+        measured = [c.name for c in columns.of_table("measurements")]
+        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
         for plot in plots(plan, name):
             if plot.id in drawn:
                 raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
-            data.place(plot, frame, f"experiment {name}, figure {plot.id}")
+            if plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
+                data.place(plot, frame, f"experiment {name}, figure {plot.id}")

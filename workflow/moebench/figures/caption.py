@@ -10,6 +10,7 @@ import pandas as pd
 from moebench import stats
 
 _ENGINES = {"vllm": "vLLM"}
+NOT_MEASURED = "Computed from published architectures, nothing measured."
 NBSP = "\N{NO-BREAK SPACE}"
 _WEIGHTS = {
     "checkpoint": "trained weights",
@@ -36,6 +37,8 @@ def engine(plan: Mapping[str, Any]) -> str:
 
 def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
+    if rows.empty:
+        return NOT_MEASURED
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
     weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from moebench.config import Plot
 from moebench.figures import draw, style
 from moebench.figures.data import Data
 
@@ -38,17 +39,14 @@ def wrap(made: Any, text: str, width_pt: float, size: float) -> list[str]:
 class Header:
     """Title, caption and legends of a figure, laid out from the top; ``height_pt`` is what they need."""
 
-    def __init__(self, made: Figure, data: Data, caption: str):
+    def __init__(self, made: Figure, plot: Plot, caption: str, legends: list[tuple[str, list[Any]]]):
         self.figure = made
         self.held: list[tuple[Text | Legend, float, float]] = []
         self.height_pt = MARGIN_PT
-        number = f"Figure {data.plot.number}. " if data.plot.number else ""
-        self._text(number + data.plot.title, style.LARGE, style.INK, 3)
+        number = f"Figure {plot.number}. " if plot.number else ""
+        self._text(number + plot.title, style.LARGE, style.INK, 3)
         self._text(caption, style.SMALL, style.FAINT, 5)
-        hue = data.axes["hue"].label if "hue" in data.axes else ""
-        self._legends(
-            [(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))]
-        )
+        self._legends(legends)
         self.height_pt += 2
 
     def place(self, total_in: float) -> None:
@@ -103,6 +101,12 @@ class Header:
                 break
             legend.remove()
         return legend, wide, high
+
+
+def legends(data: Data) -> list[tuple[str, list[Any]]]:
+    """The legends of a figure of cells, each with its name."""
+    hue = data.axes["hue"].label if "hue" in data.axes else ""
+    return [(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))]
 
 
 def hue_handles(data: Data) -> list[Any]:

@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator
 from moebench import columns
 from moebench.figures import draw, style, ticks
 from moebench.figures.data import Data
-from moebench.figures.header import Header, wrap
+from moebench.figures.header import Header, legends, wrap
 
 MOST_ACROSS = 4
 X_LABEL_PT = 12.0
@@ -41,7 +41,7 @@ def figure(data: Data, caption: str) -> Figure:
     made = Figure(figsize=(style.WIDTH_IN, 3))
     FigureCanvasAgg(made)
     places = grid(data)
-    header = Header(made, data, caption)
+    header = Header(made, data.plot, caption, legends(data))
     panel_in = 1.75 if data.plot.kind == "lines" else 1.6 if len(places) < 3 else 1.35
     sizes = _Sizes(made, header, len(places), panel_in)
     sizes.set(header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72)

@@ -69,6 +69,19 @@ STATUSES: dict[str, tuple[str, Any, str]] = {
 }
 
 
+# component of a model -> words, colour; in the order of the stack: what routes first, so that it stands at the axis
+COMPONENTS: dict[str, tuple[str, str]] = {
+    "routed_experts": ("Routed experts", "#0072B2"),
+    "shared_experts": ("Shared experts", "#56B4E9"),
+    "router": ("Router", "#000000"),
+    "dense_ffn": ("Dense FFN", "#009E73"),
+    "attention": ("Attention", "#D55E00"),
+    "embeddings": ("Embeddings", "#E69F00"),
+    "vision": ("Vision tower", "#CC79A7"),
+    "norms": ("Norms", "#7F7F7F"),
+}
+
+
 def status_style(status: str) -> tuple[str, Any, str]:
     """Words, marker and hatch of a status; one that is not known yet still shows."""
     return STATUSES.get(status, (status.replace("_", " "), "x", "////"))

@@ -140,10 +140,12 @@ class Driver:
 
     def check_staged(self, engines: list[str]) -> None:
         """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""
-        for engine_id in engines:
-            model, config = self.plan["engines"][engine_id]["model"], self.plan["engines"][engine_id]["config"]
+        stage = f"run `moebench stage --study {self.plan['study']}` on a machine with internet"
+        specs = [self.plan["engines"][engine_id] for engine_id in engines]
+        own: dict[str, Any] = {"experts": None, "moe_ffn_size": None}
+        drafts = [(spec["draft"], own) for spec in specs if spec["draft"]]
+        for model, config in [(spec["model"], spec["config"]) for spec in specs] + drafts:
             folder = Path(model["path"])
-            stage = f"run `moebench stage --study {self.plan['study']}` on a machine with internet"
             try:
                 problems = staged.check(folder)
                 if problems:
@@ -152,7 +154,7 @@ class Driver:
             except (ValueError, OSError) as error:
                 raise StageError(f"{folder}: cannot be read ({error}); delete it and {stage}") from None
             overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
-            found = registry.disagreements(model["architecture"], written | overrides)
+            found = registry.disagreements(model["architecture"], merged(written, overrides))
             if found:
                 raise StageError(f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
                                  f"{'; '.join(found)}; mend the one that is wrong")
@@ -269,6 +271,7 @@ class Driver:
         untuned = "Using default MoE config" in self.worker.said()
         self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
         self.loaded = True
+        self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")
         return None
 
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:

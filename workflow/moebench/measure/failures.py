@@ -17,6 +17,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
      "another process holds the device's memory"),
     ("node_fault", r"uncorrectable (ECC|NVLink)|\bXid\b|GPU has fallen off the bus|GPU is lost"
                    r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
+                   r"|No CUDA GPUs are available|Failed to infer device type"
                    r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
     ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
                     r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
@@ -31,7 +32,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
 
 _OOM = re.compile(
     r"OutOfMemoryError|[Oo]ut of memory|can't allocate memory|Cannot allocate memory|MemoryError|bad_alloc"
-    r"|_ALLOC_FAILED"
+    r"|_ALLOC_FAILED|aligned_alloc failed"
 )
 _OOM_STATUS = {
     "load": ("oom_weights", "the weights do not fit"),

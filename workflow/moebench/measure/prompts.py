@@ -36,9 +36,8 @@ def make(kind: str, corpus: list[int], vocab_size: int, batch: int, length: int,
     rng = random.Random(seed)
     if kind == "random":
         return [[rng.randrange(vocab_size) for _ in range(length)] for _ in range(batch)]
-    places = len(corpus) - length + 1
-    if places < batch:
-        raise ValueError(f"the prose corpus of {len(corpus)} tokens is too short for {batch} prompts of {length}")
-    starts = rng.sample(range(places), batch if kind == "text" else 1)
-    windows = [corpus[start : start + length] for start in starts]
+    places, texts = len(corpus) - length + 1, batch if kind == "text" else 1
+    if places < texts:
+        raise ValueError(f"the prose corpus of {len(corpus)} tokens is too short for {texts} prompts of {length}")
+    windows = [corpus[start : start + length] for start in rng.sample(range(places), texts)]
     return windows if kind == "text" else windows * batch

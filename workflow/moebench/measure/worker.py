@@ -39,7 +39,7 @@ class Session:
         self.unload({})
         self.spec = request["engine"]
         model = self.spec["model"]
-        self.engine = make(request["name"], self.spec["config"], model, self.spec["memory_fraction"])
+        self.engine = make(request["name"], self.spec)
         facts = self.engine.load()
         self.corpus_key = prompts.tokenizer_key(Path(model["path"]))
         if self.corpus_key not in self.corpora:
@@ -87,7 +87,7 @@ class Session:
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
-        checks |= {k: v - before[k] for k, v in self.engine.counters().items()}
+        checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
         return {"status": "invalid" if problem else "ok", "reason": problem or "", "warmup": warmup,
@@ -103,7 +103,7 @@ class Session:
             capturing = i == 0 and work["top_k"] is not None and self.engine.capture(True)
             runs.append(self.once(work, "trace", seed))
             if capturing:
-                checks |= routing(self.engine.captured(), work)
+                checks |= routing(self.engine.captured(), work, self.spec["config"]["draft_model"] is not None)
                 self.engine.capture(False)
         return checks, runs
 
@@ -118,12 +118,15 @@ class Session:
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
 
-def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any]) -> dict[str, Any]:
+def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any], speculative: bool) -> dict[str, Any]:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
-    A request of i input and o output tokens passes i + o - 1 tokens through each layer (its last is not fed back).
+    A request of i input and o output tokens passes i + o - 1 tokens through each layer (its last is not fed back), and
+    with speculation the rejected ones of the draft too (``speculative``: then the number is not known beforehand).
     """
     tokens = work["batch"] * (work["input_tokens"] + work["output_tokens"] - 1)
+    passed = {sum(size for size, _ in layer["steps"]) if speculative else tokens for layer in captured.values()}
+    tokens = max(passed)
     per_token = {sum(layer["counts"]) / tokens for layer in captured.values()}
     distinct = []
     for _, layer in sorted(captured.items()):

@@ -19,7 +19,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, plots
 from moebench.measure.records import write_atomic
 from moebench.plan_file import read_plan
-from moebench.report import content, svg
+from moebench.report import architectures, content, svg
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
@@ -34,11 +34,12 @@ def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, re
     """
     plan = read_plan(plan_path)
     results = results or Path(os.path.abspath(tables_dir)).parents[1]
+    by_study = plan_path.with_name(f"{plan['study']}.json")  # its name in an archive too, which has one plan
     links = {
         "records": _relative(results / "cells", out),
         "figures": _relative(figures_dir, out),
         "tables": _relative(tables_dir, out),
-        "plan": _relative(plan_path, out),
+        "plan": _relative(by_study if by_study.exists() else plan_path, out),
     }
     page = render(plan, tables_dir, figures_dir, links)
     write_atomic(out, page.encode("utf-8"))
@@ -53,9 +54,9 @@ def _relative(path: Path, page: Path) -> str:
 def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]) -> str:
     """The page as text."""
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
-    failed = tables.read(tables_dir, "failures")
-    _refuse_other_plan(plan, frame, tables_dir)
-    experiments = [_experiment(plan, frame, name, figures_dir, links) for name in plan["experiments"]]
+    failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
+    _refuse_other_plan(plan, frame, counted, tables_dir)
+    experiments = [_experiment(plan, frame, counted, name, figures_dir, links) for name in plan["experiments"]]
     drawn = [f.svg for e in experiments for f in e["figures"]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -90,24 +91,33 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text))
 
 
-def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, folder: Path) -> None:
+def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
     asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
-    if asked != set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True)):
+    models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
+    there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
+    if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):
         raise StorageError(
             f"{folder}: the tables are of another plan than that of {plan['study']}; run `moebench collect` again"
         )
 
 
 def _experiment(
-    plan: dict[str, Any], frame: pd.DataFrame, name: str, figures_dir: Path, links: dict[str, str]
+    plan: dict[str, Any],
+    frame: pd.DataFrame,
+    counted: pd.DataFrame,
+    name: str,
+    figures_dir: Path,
+    links: dict[str, str],
 ) -> dict[str, Any]:
     rows = frame[frame["experiment"] == name].reset_index(drop=True)
+    mine = counted[counted["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
     made = [
-        content.figure(plan, rows, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}")
+        content.figure(plan, rows, mine, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}")
         for plot in shown
     ]
+    loaded = {engine["model"]["name"] for engine in plan["engines"].values()}
     return {
         "name": name,
         "title": asked["title"],
@@ -116,8 +126,11 @@ def _experiment(
         "assumptions": asked.get("assumptions") or [],
         "claims": asked.get("claims") or [],
         "figures": made,
-        "cells": content.cell_table(rows, shown, links["records"]),
+        "cells": content.cell_table(rows, shown, links["records"]) if len(rows) else None,
         "counts": content.counts(rows),
+        "architectures": architectures.table(asked),
+        "layers": architectures.by_layer(mine),
+        "elsewhere": bool(loaded) and not loaded & set(mine["model"]),
     }
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from moebench import columns
 from moebench.config import Plot
 from moebench.figures import data as figure_data
-from moebench.figures import style
+from moebench.figures import parameters, style
 from moebench.figures.caption import caption
 from moebench.report import svg
 from moebench.tablerows import NOT_MEASURED
@@ -41,13 +41,21 @@ class Figure:
     caption: str
 
 
-def figure(plan: Json, frame: pd.DataFrame, plot: Plot, folder: Path, href: str, where: str) -> Figure:
-    """Read a figure's files.  Raises StorageError if one is missing."""
-    placed = figure_data.place(plot, frame, where)
-    said = caption(plan, placed.rows)
-    text = svg.inline(
-        folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", described(placed, said)
-    )
+def figure(
+    plan: Json, frame: pd.DataFrame, counted: pd.DataFrame, plot: Plot, folder: Path, href: str, where: str
+) -> Figure:
+    """Read a figure's files; ``frame``: the cells of its experiment, ``counted``: the parameters of its models.
+
+    Raises StorageError if a file is missing.
+    """
+    if plot.kind == "parameters":
+        shown = parameters.place(plot, counted, where)
+        said, words = parameters.caption(shown), parameters.described(shown)
+    else:
+        placed = figure_data.place(plot, frame, where)
+        said = caption(plan, placed.rows)
+        words = described(placed, said)
+    text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     data = (folder / f"{plot.id}.csv").read_bytes()
     if len(data) <= MOST_CSV:
         csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")

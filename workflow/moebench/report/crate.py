@@ -26,7 +26,7 @@ _FORMATS = {
 _FOLDERS = {
     "results/cells/": ("Records", "One JSON file per measured cell: raw times, status, evidence, provenance, SHA-256"),
     "results/jobs/": ("Job manifests", "Which records each job wrote, and its canary runs"),
-    "config/": ("Configuration", "Studies, experiments, models and hardware, as configured"),
+    "config/": ("Configuration", "Studies, experiments, models, hardware and what papers print, as configured"),
     "envs/": ("Environments", "Locked requirements of every environment"),
 }
 _NAMES = {
@@ -35,6 +35,7 @@ _NAMES = {
     "samples.parquet": "Table: a row per timed run",
     "failures.parquet": "Table: cells that are not ok, and why",
     "plan.parquet": "Table: every planned cell of every experiment",
+    "parameters.parquet": "Table: parameters of models by component and layer, computed",
     "archive.json": "Versions and code revision that made this archive",
     "SHA256SUMS": "SHA-256 of every file",
 }

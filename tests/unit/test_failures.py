@@ -1,0 +1,206 @@
+"""What engines say when they fail, and the status it means.  CPU texts were seen, CUDA texts are from vLLM's source."""
+
+import signal
+
+import pytest
+
+from moebench.measure import failures, records
+
+IN_PROCESS = [
+    # text of the exception, phase, status
+    ("ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`", "load", "oom_kv"),
+    ("ValueError: To serve at least one request with the model's max seq len (4096), (0.0 GiB KV cache is needed, which "
+     "is larger than the available KV cache memory (0.0 GiB). Based on the available memory, ...", "load", "oom_kv"),
+    ("ValueError: Available memory on node 0 (7.87/9.09 GiB) on kv cache allocation is less than requested memory for kv"
+     " (9313.23 GiB). Decrease --kv-cache-memory-bytes, ...", "load", "oom_kv"),
+    ("ValueError: Available memory on node 0 (3.1/9.1 GiB) on startup is less than desired CPU memory utilization (0.92,"
+     " 8.4 GiB).", "load", "oom_weights"),
+    ("ValueError: Free memory on device cuda:0 (20.1/79.1 GiB) on startup is less than desired GPU memory utilization"
+     " (0.9, 71.2 GiB). Decrease GPU memory utilization or reduce ...", "load", "node_fault"),
+    ("RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+     " to allocate 1099511627776 bytes. Error code 12 (Cannot allocate memory)", "load", "oom_weights"),
+    ("RuntimeError: [enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory", "run",
+     "oom_activation"),
+    ("OutOfMemoryError: CUDA out of memory. Tried to allocate 3.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which"
+     " 1.2 GiB is free.", "load", "oom_weights"),
+    ("OutOfMemoryError: CUDA out of memory. Tried to allocate 3.50 GiB.", "run", "oom_activation"),
+    ("RuntimeError: CUDA error: out of memory", "run", "oom_activation"),
+    ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "run",
+     "oom_activation"),
+    ("RuntimeError: CUDA out of memory occurred when warming up sampler with 128 dummy requests. Please try lowering"
+     " `max_num_seqs` or `gpu_memory_utilization`", "load", "oom_activation"),
+    ("RuntimeError: ScratchPadManager: aligned_alloc failed for size 101330944", "run", "oom_activation"),
+    ("MemoryError: ", "run", "oom_activation"),
+    ("MemoryError", "load", "oom_weights"),
+    ("OSError: [Errno 12] Cannot allocate memory", "load", "oom_weights"),
+    ("NotImplementedError: No Unquantized MoE backend supports the deployment configuration.", "load", "unsupported"),
+    ("NotImplementedError: No Int8 MoE backend supports the deployment configuration.", "load", "unsupported"),
+    ("RuntimeError: CPU fp8 linear requires AMX tile support", "load", "unsupported"),
+    ("ValueError: LLM(data_parallel_size=2) is not supported for single-process usage and may hang.", "load",
+     "unsupported"),
+    ("ValidationError: 1 validation error for VllmConfig\n  Value error, Cannot find the config file for awq"
+     " [type=value_error, input_value=ArgsKwargs(())]\n    For further information visit https://errors.pydantic.dev",
+     "load", "unsupported"),
+    ("RuntimeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s). Declaration:"
+     " _C::static_scaled_fp8_quant() -> ()", "load", "unsupported"),
+    ("AttributeError: '_OpNamespace' '_moe_C' object has no attribute 'topk_softmax'", "run", "unsupported"),
+    ("RuntimeError: CUDA error: no kernel image is available for execution on the device", "load", "unsupported"),
+    ("ValidationError: 1 validation error for VllmConfig\n  Value error, Total number of attention heads (32) must be"
+     " divisible by tensor parallel size (3).", "load", "unsupported"),
+    ("VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300", "run",
+     "unsupported"),
+    ("ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified max_model_len (8192) is greater"
+     " than the derived max_model_len (max_position_embeddings=4096)", "load", "unsupported"),
+    ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "run", "node_fault"),
+    ("RuntimeError: CUDA error: unspecified launch failure", "run", "node_fault"),
+    ("RuntimeError: No CUDA GPUs are available", "load", "node_fault"),
+    ("RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`", "load",
+     "node_fault"),
+    ("RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable: device(s) is/are busy", "load",
+     "node_fault"),
+    ("AcceleratorError: CUDA error: device-side assert triggered", "run", "crashed"),  # a wrong index, not the device
+    ("RuntimeError: CUDA error: an illegal memory access was encountered", "run", "crashed"),
+    ("RuntimeError: a request gave 7 tokens instead of 8", "run", "crashed"),
+    ("KeyError: 'model.layers.0'", "load", "crashed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "phase", "status"), IN_PROCESS, ids=[t[0][:60] for t in IN_PROCESS])
+def test_an_exception_means_a_status_and_the_engines_words_are_kept(text, phase, status):
+    found, reason, evidence = failures.classify(text, phase)
+    assert found == status and found in records.FINAL + records.INFRASTRUCTURE
+    assert reason and "\n" not in reason and evidence and all(line in text for line in evidence)
+
+
+def test_an_unknown_failure_is_called_by_its_exception():
+    text = "KeyError: 'model.layers.0'"
+    assert failures.classify(text, "run") == ("crashed", f"the engine failed: {text}", [text])
+    pydantic = "ValidationError: 1 validation error for VllmConfig\n  Value error, Nobody knows [type=value_error]\nFor"
+    assert failures.classify(pydantic, "load")[1] == (
+        "the engine failed: ValidationError: 1 validation error for VllmConfig: Value error, Nobody knows"
+        " [type=value_error]"
+    )
+    assert failures.classify("", "load") == ("crashed", "the engine failed: no message", [])
+
+
+OOM = "OutOfMemoryError: CUDA out of memory. Tried to allocate 3.50 GiB."
+
+
+@pytest.mark.parametrize(
+    ("functions", "phase", "status"),
+    [
+        (["load_model", "create_weights"], "load", "oom_weights"),
+        (
+            ["_initialize_kv_caches", "determine_available_memory", "profile_run", "_dummy_run"],
+            "load",
+            "oom_activation",
+        ),
+        (["_initialize_kv_caches", "compile_or_warm_up_model", "capture_model"], "load", "oom_activation"),
+        (["_initialize_kv_caches", "initialize_kv_cache", "initialize_kv_cache_tensors"], "load", "oom_kv"),
+        (["_initialize_kv_caches", "initialize_kv_cache"], "run", "oom_activation"),
+    ],
+)
+def test_running_out_of_memory_while_loading_is_told_apart_by_the_traceback(functions, phase, status):
+    trace = "\n".join(f'  File "vllm/x.py", line {i}, in {name}\n    y()' for i, name in enumerate(functions))
+    assert failures.classify(OOM, phase, trace)[0] == status
+
+
+# --------------------------------------------------------------------------- engines in processes of their own
+
+KV_OF_TP2 = """\
+(EngineCore pid=6545) INFO 11-22 09:26:12 [kv_cache_utils.py:900] fp8 KV cache is not supported by this path, so not used
+(EngineCore pid=6545) ERROR 11-22 09:26:12 [core.py:1510] EngineCore failed to start.
+(EngineCore pid=6545) ERROR 11-22 09:26:12 [core.py:1510] Traceback (most recent call last):
+(EngineCore pid=6545) ERROR 11-22 09:26:12 [core.py:1510]     raise ValueError(
+(EngineCore pid=6545) ERROR 11-22 09:26:12 [core.py:1510] ValueError: To serve at least one request with the model's \
+max seq len (4096), (0.0 GiB KV cache is needed, which is larger than the available KV cache memory (0.0 GiB).
+(EngineCore pid=6545) ERROR 11-22 09:26:13 [multiproc_executor.py:315] Worker proc VllmWorker-1 died unexpectedly \
+(exit code: 0), shutting down executor.
+Traceback (most recent call last):
+    raise RuntimeError(
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}
+"""
+WEIGHTS_OF_TP2 = """\
+(Worker_TP1 pid=10913) ERROR 11-22 09:31:20 [multiproc_executor.py:953] RuntimeError: [enforce fail at \
+alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 549755813888 bytes.
+(EngineCore pid=10803) ERROR 11-22 09:31:23 [core.py:1510] Exception: WorkerProc initialization failed due to an \
+exception in a background process. See stack trace for root cause.
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+SEGFAULT_OF_EP = """\
+(EngineCore pid=7241) ERROR 11-22 09:27:17 [multiproc_executor.py:315] Worker proc VllmWorker-0 died unexpectedly \
+(exit code: -11), shutting down executor.
+(EngineCore pid=7241) ERROR 11-22 09:27:17 [core.py:1512] RuntimeError: cancelled
+vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+ASSERTION_OF_PP = """\
+(Worker_PP1 pid=10064) ERROR 11-22 09:30:34 [multiproc_executor.py:1063]     assert self.intermediate_tensors is not None
+(Worker_PP1 pid=10064) ERROR 11-22 09:30:34 [multiproc_executor.py:1063]            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+(Worker_PP1 pid=10064) ERROR 11-22 09:30:34 [multiproc_executor.py:1063] AssertionError
+(EngineCore pid=9930) ERROR 11-22 09:30:34 [core.py:1512] KeyError: 'r0-b4f84fac'
+vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "status", "words"),
+    [
+        (KV_OF_TP2, "oom_kv", "cannot hold one sequence"),
+        (WEIGHTS_OF_TP2, "oom_weights", "the weights do not fit"),
+        (SEGFAULT_OF_EP, "crashed", "VllmWorker-0: the engine process was ended by SIGSEGV"),
+        (ASSERTION_OF_PP, "crashed", "AssertionError at: assert self.intermediate_tensors is not None"),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n", "oom_weights", "do not fit"),
+        ("all is well\n", "crashed", "no message"),
+    ],
+)
+def test_the_cause_is_found_in_the_log(log, status, words):
+    found, reason, evidence = failures.classify_log(log, "load")
+    assert found == status and words in reason
+    assert not [line for line in evidence if "root cause" in line or "EngineDeadError" in line]
+
+
+def test_warnings_in_a_log_decide_nothing():
+    log = (
+        "WARNING [x.py:1] flashinfer is not supported on this device\nINFO does not support\nINFO out of memory soon\n"
+    )
+    assert failures.classify_log(log, "load")[0] == "crashed"
+
+
+@pytest.mark.parametrize(
+    ("text", "elsewhere"),
+    [
+        ("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}", True),
+        ("EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.", True),
+        ("ValueError: No available memory for the cache blocks.", False),
+    ],
+)
+def test_exceptions_that_only_point_to_the_log(text, elsewhere):
+    assert failures.points_elsewhere(text) == elsewhere
+
+
+# ---------------------------------------------------------------------------------------------- dead processes
+
+
+def test_a_death_keeps_signal_and_last_lines():
+    status, reason, evidence = failures.classify_death(-signal.SIGKILL, "one\n\ntwo\n", "run")
+    assert (status, evidence) == ("crashed", ["one", "two"])
+    assert reason.startswith("the engine process was ended by SIGKILL (out of host memory")
+    assert failures.classify_death(-signal.SIGSEGV, "", "run")[1] == "the engine process was ended by SIGSEGV"
+    assert failures.classify_death(3, "", "run")[1] == "the engine process ended with exit code 3"
+    assert failures.classify_death(-99, "", "run")[1] == "the engine process was ended by signal 99"
+
+
+@pytest.mark.parametrize(
+    ("log", "phase", "status"),
+    [
+        ("torch.OutOfMemoryError: CUDA out of memory.\n", "load", "oom_weights"),
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n", "run",
+         "oom_activation"),
+        ("terminate called after throwing an instance of 'c10::AcceleratorError'\n  what():  CUDA error: uncorrectable"
+         " ECC error encountered\n", "run", "node_fault"),
+        ("NotImplementedError: something harmless that was caught\n", "run", "crashed"),
+    ],
+)  # fmt: skip
+def test_a_death_for_lack_of_memory_is_a_result(log, phase, status):
+    found, reason, evidence = failures.classify_death(-signal.SIGABRT, log, phase)
+    assert found == status and "SIGABRT" in reason and evidence

@@ -1,0 +1,401 @@
+"""Experiments about models: parameters by layer, a paper's table corrected, figures and archives without any cell."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.text import Text
+
+import studies
+from moebench import figures, parameters, tables
+from moebench.cli import main
+from moebench.config import Config, Experiment, Plot, parse
+from moebench.cost import params
+from moebench.errors import ConfigError, StorageError
+from moebench.figures import parameters as drawing
+from moebench.figures import style
+from moebench.plan import make_plan
+from moebench.plan_keep import keep
+from moebench.report import architectures, build
+from moebench.report.archive import archive, rebuild
+from studies import ROOT
+
+CONFIG = Config(ROOT / "config")
+MODELS = sorted(p.stem for p in (ROOT / "config/models").glob("*.yaml"))
+FIG01 = CONFIG.experiment("fig01-parameters")
+PAPER = CONFIG.paper("moe-inference-bench", "test")
+CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """A configuration folder whose study asks for parameters only."""
+    folder = studies.folder(tmp_path, {"x": [{"fix": CELL}]})
+    change(folder / "studies/test.yaml", experiments=["fig01-parameters"])
+    shutil.copytree(ROOT / "config/papers", folder / "papers")
+    shutil.copy(ROOT / "config/experiments/fig01-parameters.yaml", folder / "experiments")
+    return folder
+
+
+def change(path: Path, **keys):
+    studies.write(path, yaml.safe_load(path.read_text()) | keys)
+
+
+# ------------------------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_layers_add_up_to_the_model(name):
+    architecture = CONFIG.model(name).architecture
+    layers = params.by_layer(architecture)
+    assert sum(part.count for part in layers if part.kind != "outside") == architecture.layers
+    assert sum(part.count * part.total.total for part in layers) == params.total_parameters(architecture).total
+    assert sum(part.count * part.active.total for part in layers) == params.active_parameters(architecture).total
+    rows = pd.DataFrame(parameters.of_model(architecture))
+    assert rows["total_parameters"].sum() == params.total_parameters(architecture).total
+    assert rows[["total_share", "active_share"]].sum().tolist() == pytest.approx([1, 1])
+    inside = rows[rows["layers"].notna()]
+    assert (inside["layers"] * inside["layer_total_parameters"] == inside["total_parameters"]).all()
+    assert (rows["active_parameters"] <= rows["total_parameters"]).all()
+
+
+def test_a_layer_by_hand():
+    moe, dense, outside = params.by_layer(CONFIG.model("deepseek-v2-lite").architecture)
+    assert (moe.kind, moe.count, dense.kind, dense.count, outside.kind) == ("moe", 26, "dense", 1, "outside")
+    assert moe.total.routed_experts == 64 * 3 * 2048 * 1408 and moe.active.routed_experts == 6 * 3 * 2048 * 1408
+    assert moe.total.shared_experts == moe.active.shared_experts == 3 * 2048 * 2816
+    assert (dense.total.dense_ffn, dense.total.router) == (3 * 2048 * 10944, 0)
+    assert (outside.total.embeddings, outside.total.norms, outside.total.attention) == (2 * 102400 * 2048, 2048, 0)
+
+
+def test_an_input_embedding_counts_once():
+    assert params.input_embedding(CONFIG.model("mixtral-8x7b").architecture) == 32000 * 4096
+    assert params.input_embedding(CONFIG.model("qwen3-0.6b").architecture) == 0, "tied"
+
+
+# ---------------------------------------------------------------------------------------------- plan
+
+
+@pytest.mark.parametrize("study", ["tiny", "paper"])
+def test_both_studies_show_the_models_of_the_paper(study):
+    plan = make_plan(CONFIG, study)
+    asked = plan["experiments"]["fig01-parameters"]
+    assert [m["name"] for m in asked["models"]] == [row.model for row in PAPER.architectures.rows]
+    assert asked["rows"] == [] and asked["printed"]["architectures"]["source"] == "Table 1"
+    assert plan["experiments"]["fig03-latency-llms"]["models"] == []
+    figures.check(plan)
+
+
+def test_a_study_without_cells_is_planned(config, capsys, monkeypatch, tmp_path):
+    plan = make_plan(Config(config), "test")
+    assert (plan["cells"], plan["engines"], plan["jobs"]) == ({}, {}, {})
+    monkeypatch.chdir(tmp_path)
+    for options in ([], ["--cells"], ["--summary"]):
+        with pytest.raises(SystemExit) as end:
+            main(["plan", "--config", str(config), *options])
+        assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert "fig01-parameters      0      0         0" in said
+    assert "0 distinct cells, 0 engine loads, 0 jobs" in said
+
+
+def test_such_an_experiment_changes_no_cell(config):
+    change(config / "studies/test.yaml", experiments=["x"])
+    before = make_plan(Config(config), "test")
+    change(config / "studies/test.yaml", experiments=["fig01-parameters", "x"])
+    after = make_plan(Config(config), "test")
+    assert (after["cells"], after["engines"], after["jobs"]) == (before["cells"], before["engines"], before["jobs"])
+
+
+def test_a_model_that_changes_changes_the_plan(config):
+    before = make_plan(Config(config), "test")["digest"]
+    path = config / "models/mixtral-8x7b.yaml"
+    path.write_text(path.read_text().replace("layers: 32", "layers: 31"))
+    assert make_plan(Config(config), "test")["digest"] != before
+
+
+MISTAKES = {
+    "unknown model": ({"models": ["mixtral-8x7"], "figures": []}, "unknown model 'mixtral-8x7'; did you mean"),
+    "unknown paper": ({"printed_in": "moe-bench"}, "unknown paper 'moe-bench'; did you mean 'moe-inference-bench'"),
+    "neither grid nor models": ({"models": [], "figures": []}, "grid is missing; give a grid, or models"),
+    "figure of another model": (
+        {"models": ["mixtral-8x7b", "olmoe-1b-7b"]}, "figure fig01: model 'qwen1.5-moe-a2.7b' is not one of"),
+    "figure of cells": (
+        {"figures": [{"id": "f", "number": "1", "title": "F", "kind": "bars", "x": "batch", "y": ["e2e_s"]}]},
+        "figure f of kind bars needs a grid"),
+    "axis": (
+        {"figures": [{"id": "f", "number": "1", "title": "F", "kind": "parameters", "x": "batch"}]},
+        "x: not for a figure of kind parameters"),
+    "paper without models": (
+        {"models": [], "grid": {"test": [{"fix": CELL}]}, "figures": []}, "printed_in needs models"),
+    "parameters without models": (
+        {"models": [], "printed_in": None, "grid": {"test": [{"fix": CELL}]}}, "fig01 of kind parameters needs models"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line(config, mistake):
+    keys, words = MISTAKES[mistake]
+    path = config / "experiments/fig01-parameters.yaml"
+    change(path, **keys)
+    with pytest.raises(ConfigError) as error:
+        make_plan(Config(config), "test")
+    assert str(error.value).startswith(str(path)) and words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"kind": "bars", "y": ["e2e_s"]}, "x is missing: a figure of kind bars needs x and y"),
+        ({"kind": "lines", "x": "batch"}, "y is missing: a figure of kind lines needs x and y"),
+        ({"kind": "lines", "x": "batch", "y": ["e2e_s"], "models": ["olmoe-1b-7b"]}, "models: not for a figure of"),
+    ],
+)
+def test_figures_of_cells_need_their_axes(keys, words):
+    with pytest.raises(ConfigError, match=words):
+        parse(Plot, {"id": "f", "number": "1", "title": "F"} | keys, "f.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("model: olmoe-1b-7b", "model: olmoe", "unknown model 'olmoe'; did you mean"),
+        ("total_parameters: 7.2B", "total_parameters: 7.2", "architectures.rows.5.total_parameters is 7.2"),
+        (
+            "ffn_size: the width of the shared",
+            "ffn_sise: the width of the shared",
+            "no column 'ffn_sise'; did you mean 'ffn_size'",
+        ),
+    ],
+)
+def test_a_mistake_in_the_papers_file_is_one_line(config, old, new, words):
+    path = config / "papers/moe-inference-bench.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigError) as error:
+        make_plan(Config(config), "test")
+    assert str(error.value).startswith(str(path)) and words in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------- table 1
+
+
+def corrected() -> architectures.Table:
+    made = architectures.table(FIG01.model_dump() | parameters.facts(CONFIG, FIG01))
+    assert made is not None
+    return made
+
+
+def test_what_is_marked_is_what_the_paper_has_wrong():
+    """The list of facts/architectures.md, and nothing else."""
+    shape = {"Layers", "Hidden size", "FFN width per expert", "Routed experts", "Active experts"}
+    made = corrected()
+    heads = [head for head, _ in made.heads]
+    marked = {title: {h for h, c in zip(heads, cells, strict=True) if c.printed} for title, cells in made.rows}
+    assert {title: columns for title, columns in marked.items() if columns} == {
+        "Qwen1.5-MoE-A2.7B": {"FFN width per expert"},
+        "Qwen3-30B-A3B": {"Hidden size", "FFN width per expert"},
+        "OLMoE-1B-7B": {"FFN width per expert", "Parameters"},
+        "DeepSeek-VL2-Tiny": shape,
+        "DeepSeek-VL2-Small": shape - {"Hidden size"},
+        "DeepSeek-VL2": shape,
+    }
+
+
+def test_every_mark_has_a_reason_and_every_reason_a_mark():
+    made = corrected()
+    letters = [letter for letter, _ in made.reasons]
+    assert letters == sorted(set(letters)) == sorted({c.mark for _, cells in made.rows for c in cells if c.mark})
+    assert not [text for _, text in made.reasons if architectures.UNKNOWN in text]
+    given = sum(len(row.why) for row in PAPER.architectures.rows)
+    assert given == sum(bool(c.mark) for _, cells in made.rows for c in cells), "a reason for a value that is right"
+
+
+def test_true_values_stand_in_the_table():
+    made = corrected()
+    rows = {title: [c.text for c in cells] for title, cells in made.rows}
+    assert rows["Mixtral-8x7B"] == ["Text", "32", "4096", "14336", "none", "8", "2", "46.7 B", "12.9 B"]
+    assert rows["DeepSeek-VL2-Tiny"] == [
+        "Text + Image", "12", "1280", "896", "1792", "64", "6", "3.37 B", "1.18 B"
+    ]  # fmt: skip
+    asides = {title: cells[-1].aside for title, cells in made.rows if cells[-1].aside}
+    assert asides["DeepSeek-V2-Lite"] == "published 2.4 B" and "Mixtral-8x7B" not in asides
+    assert any("without the input embedding" in n and "DeepSeek-V2-Lite 2.45 B" in n for n in made.notes)
+
+
+def test_a_rows_own_sizes_may_refute_it():
+    reasons = " ".join(text for _, text in corrected().reasons)
+    experts = 48 * 128 * 3 * 5120 * 13824
+    assert f"routed experts alone would have {experts / 1e9:,.0f} B parameters; it gives 30.5B in total" in reasons
+    assert "active experts alone would have 3.25 B parameters; it gives 2.8B active" in reasons
+
+
+def test_sizes_agree_to_half_a_unit_of_their_last_digit():
+    assert architectures.agrees("47B", 46.5e9) and not architectures.agrees("47B", 46.49e9)
+    assert architectures.agrees("12.9B", 12.88e9) and not architectures.agrees("12.9B", 12.96e9)
+    assert architectures.agrees("1.0B", 1.05e9) and not architectures.agrees("1.0B", 1.06e9)
+    assert not architectures.agrees("2.4B", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (46.7028e9, "46.7 B"),
+        (999.6e6, "1,000 M"),
+        (41.94e6, "41.9 M"),
+        (8192, "8.19 k"),
+        (12, "12"),
+        (1.3e12, "1,300 B"),
+    ],
+)
+def test_numbers_of_parameters_are_short(value, text):
+    assert architectures.billions(value) == text
+
+
+def test_without_a_paper_nothing_is_marked():
+    alone = parse(
+        Experiment, {"name": "x", "title": "X", "question": "?", "models": ["switch-c-2048", "qwen3-8b"]}, "x"
+    )
+    made = architectures.table(alone.model_dump() | parameters.facts(CONFIG, alone))
+    assert made is not None and not made.reasons and made.source == ""
+    assert [c.text for c in made.rows[1][1]][3:6] == ["none", "none", "none"], "a dense model"
+    assert architectures.table({"rows": []}) is None, "plans of older versions have no models"
+
+
+def test_a_reason_that_is_not_given_is_said_to_be_unknown(config):
+    path = config / "papers/moe-inference-bench.yaml"
+    path.write_text(path.read_text().replace("        ffn_size: the width of the shared expert\n", "        {}\n"))
+    plan = make_plan(Config(config), "test")
+    made = architectures.table(plan["experiments"]["fig01-parameters"])
+    assert made is not None and made.reasons[0][1].startswith(
+        "Qwen1.5-MoE-A2.7B, FFN width per expert: reason unknown."
+    )
+
+
+# ----------------------------------------------------------------------------------------- the figure
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """The plan of the tiny study with its tables, nothing measured: plan file, tables folder."""
+    root = tmp_path_factory.mktemp("counted")
+    path = keep(make_plan(CONFIG, "tiny"), root)
+    tables.collect(path, root, root / "tables", results_name="results")
+    return path, root / "tables"
+
+
+@pytest.mark.parametrize("plot", FIG01.figures, ids=lambda plot: plot.id)
+def test_bars_are_whole_and_labels_stand_apart(counted, plot):
+    frame = drawing.place(plot, drawing.of_experiment(counted[1], FIG01.name), "f")
+    with mpl.rc_context(style.RC):
+        made = drawing.figure(plot, frame)
+    made.draw_without_rendering()
+    models = list(dict.fromkeys(frame["model_title"]))
+    assert models == [CONFIG.model(name).title for name in plot.models or FIG01.models]
+    shares, numbers = made.axes
+    by_bar: dict[float, float] = {}
+    for bar in shares.patches:
+        by_bar[bar.get_y()] = by_bar.get(bar.get_y(), 0.0) + bar.get_width()
+    assert len(by_bar) == 2 * len(models) and list(by_bar.values()) == pytest.approx([100] * len(by_bar))
+    assert sum(bar.get_width() for bar in numbers.patches) * 1e9 == pytest.approx(
+        frame["total_parameters"].sum() + frame["active_parameters"].sum()
+    )
+    texts = [t for t in made.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
+    touching = [
+        (a, b)
+        for (a, x), (b, y) in itertools.combinations(boxes, 2)
+        if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1
+    ]
+    assert touching == []
+    width, height = made.canvas.get_width_height()
+    assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for _, b in boxes)
+    assert min(t.get_fontsize() for t in texts) >= 7
+    said = {t.get_text() for t in texts}
+    assert {"97%", "88%", "46.7", "12.9", "Router (up to 0.2%)" if plot.models else "Router (up to 0.4%)"} <= said
+
+
+def test_files_hold_every_number(counted, tmp_path):
+    made = figures.render(figures_plan(counted), counted[1], tmp_path, FIG01.name)
+    assert [p.name for p in made][:4] == ["fig01.svg", "fig01.pdf", "fig01.png", "fig01.csv"]
+    table = pd.read_csv(tmp_path / "fig01.csv")
+    mixtral = table[table["model"] == "mixtral-8x7b"]
+    assert mixtral["total_parameters"].sum() == 46_702_792_704
+    assert set(table["layer_kind"]) == {"moe", "outside"}
+    assert "nothing measured" in (tmp_path / "fig01.svg").read_text()
+    assert "H100" not in (tmp_path / "fig01.svg").read_text()
+
+
+def figures_plan(counted):
+    from moebench.plan_file import read_plan
+
+    return read_plan(counted[0])
+
+
+def test_bytes_are_the_same_in_another_process(counted, tmp_path):
+    figures.render(figures_plan(counted), counted[1], tmp_path / "here", FIG01.name)
+    code = f"""
+from pathlib import Path
+from moebench import figures
+from moebench.plan_file import read_plan
+figures.render(read_plan(Path({str(counted[0])!r})), Path({str(counted[1])!r}), Path({str(tmp_path / "there")!r}),
+               {FIG01.name!r})
+"""
+    environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    for path in sorted((tmp_path / "here").iterdir()):
+        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
+
+
+def test_tiny_models_are_counted_in_millions(tmp_path):
+    asked = {"name": "x", "title": "X", "question": "?", "models": ["tiny-olmoe", "qwen3-0.6b"]}
+    experiment = parse(Experiment, asked, "x")
+    plan = {"study": "s", "experiments": {"x": parameters.facts(CONFIG, experiment)}}
+    frame = pd.DataFrame(parameters.rows(plan))
+    plot = Plot(id="f", number="1", title="T", kind="parameters")
+    with mpl.rc_context(style.RC):
+        made = drawing.figure(plot, drawing.place(plot, frame, "f"))
+    assert made.axes[1].get_xlabel() == "Parameters (million)"
+    assert "596" in [t.get_text() for t in made.axes[1].texts]
+
+
+def test_tables_of_another_plan_are_one_line(counted):
+    plot = FIG01.figures[0].model_copy(update={"models": ("grok-1",)})
+    with pytest.raises(
+        StorageError, match=r"figure f: model grok-1 is not in the table of parameters; run `moebench col"
+    ):
+        drawing.place(plot, drawing.of_experiment(counted[1], FIG01.name), "figure f")
+
+
+# --------------------------------------------------------------------------------- report and archive
+
+
+def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
+    """From the plan alone: the archive renders the same again without the configuration."""
+    before = Path.cwd()
+    os.chdir(tmp_path)
+    try:
+        plan = keep(make_plan(Config(config), "test"), Path("results"))
+        out, folder = Path("results/tables/test"), Path("reports/test")
+        assert str(tables.collect(plan, Path("results"), out)) == "test: no cells"
+        figures.render(make_plan(Config(config), "test"), out, folder / "figures", "fig01-parameters")
+        page = build(plan, out, folder / "figures", folder / "report.html").read_text()
+        packed = archive(plan, Path("results"), out, folder, config, tmp_path / "archive.zip")
+        shutil.rmtree(config)
+        again = rebuild(packed, tmp_path / "again")
+    finally:
+        os.chdir(before)
+    assert "<strong>What this is.</strong> Computed from published architectures, nothing measured." in page
+    assert "Nothing is measured yet" not in page and "Incomplete" not in page
+    assert "These are full-size models" not in page, "there are no others in this report"
+    assert again.identical
