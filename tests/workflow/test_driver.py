@@ -320,9 +320,7 @@ def test_provenance_names_everything_but_secrets(study):
     assert [p for p in written if SECRET.encode() in p.read_bytes()] == []
 
 
-# ------------------------------------------------------------------------------- the same results, later
-
-# These change the finished job's results, in this order.
+# ------------------------------------------------- the same results, later: these change them, in this order
 
 
 def test_a_finished_job_is_not_measured_again(study):
@@ -466,24 +464,22 @@ def test_a_second_job_waits_for_the_first(tmp_path):
 # ---------------------------------------------------------------------------------------------- out of memory, disk
 
 
-def test_memory_that_runs_out_in_a_cell_is_its_activations_and_the_others_are_measured(tmp_path):
+def test_memory_that_runs_out_in_a_cell_is_its_activations(tmp_path):
     """The engine's address space is limited while it runs the long cell; the wide one after it needs more."""
-    arms = [{"label": "long", "output_tokens": 2000, "batch": 1, "input_tokens": 16},
-            {"label": "wide", "output_tokens": 3, "batch": 16, "input_tokens": 512, "top_k": 8},
-            {"label": "small", "output_tokens": 4, "batch": 1, "input_tokens": 17}]  # fmt: skip
+    arms = [{"label": "long", "output_tokens": 1200, "batch": 1, "input_tokens": 16},
+            {"label": "wide", "output_tokens": 3, "batch": 16, "input_tokens": 512, "top_k": 8}]  # fmt: skip
     fix = MODEL | {"max_model_len": 4096, "max_num_batched_tokens": 8192}
-    study = in_order(tmp_path, {"x": [{"fix": fix, "cross": {"cell": arms}}]}, lambda o: o == [2000, 3, 4])
+    study = in_order(tmp_path, {"x": [{"fix": fix, "cross": {"cell": arms}}]}, lambda o: o == [1200, 3])
     with Running(study) as run:
         worker = run.in_long_cell()
         pages = int(Path(f"/proc/{worker}/statm").read_text().split()[0])
         room = pages * resource.getpagesize() + (8 << 20)
         resource.prlimit(worker, resource.RLIMIT_AS, (room, room))
         code, said = run.end()
-    wide = study.record(study.find(output_tokens=3))
-    assert code == 0, said
-    assert wide["status"] == "oom_activation", wide["reason"]
-    assert wide["reason"].startswith("no memory for the activations of this workload") and wide["evidence"]
-    assert {study.record(study.find(output_tokens=o))["status"] for o in (2000, 4)} == {"ok"}
+    wide, long = study.record(study.find(output_tokens=3)), study.record(study.find(output_tokens=1200))
+    assert (code, wide["status"], long["status"]) == (0, "oom_activation", "ok"), said
+    assert wide["reason"] == "no memory for the activations of this workload"
+    assert "alloc" in wide["evidence"][-1]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
@@ -502,11 +498,6 @@ def test_a_full_disk_stops_the_job_and_leaves_what_was_measured(tmp_path):
         assert {study.record(key)["status"] for key in measured} == {"ok"}
         assert {p.name[0] for p in study.stamps()} == {"b"}  # no half-written file
         assert study.locks() == []
-        # With space again, the rest is measured.
-        before = study.stamps()
-        subprocess.run(["mount", "-o", "remount,size=1m", study.results], check=True)
-        assert study.measure()[0] == 0
-        assert len(study.stamps()) == 12 and before.items() <= study.stamps().items()
     finally:
         subprocess.run(["umount", study.results], check=True)
 

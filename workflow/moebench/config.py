@@ -335,7 +335,6 @@ class PrintedModel(Strict):
     """A row of a paper's table of architectures, as printed."""
 
     model: Name = Field(description="The model of the registry that it is about")
-    printed_name: str = Field(description="Its name in the table")
     modality: Modality
     layers: Positive
     hidden_size: Positive
@@ -348,7 +347,7 @@ class PrintedModel(Strict):
 
     @model_validator(mode="after")
     def _columns(self) -> PrintedModel:
-        known = [name for name in type(self).model_fields if name not in ("model", "printed_name", "why")]
+        known = [name for name in type(self).model_fields if name not in ("model", "why")]
         for name in self.why:
             if name not in known:
                 raise ValueError(f"why: no column {name!r}" + nearest(name, known))

@@ -105,7 +105,7 @@ def table(asked: Json) -> Table | None:
         printed = {row["model"]: PrintedModel.model_validate(row) for row in theirs["rows"]}
         caption = f"{theirs['source']} of {paper['title']}, corrected: true values, and those printed where they differ"
         made = Table(caption, theirs["source"], [(head, column not in _OWN) for column, head in _HEADS.items()])
-        said = f"Printed values: {paper['title']} ({paper['reference']}), {theirs['source']}."
+        said = f"Printed values: {paper['title']} ({paper['reference']}), {theirs['source']}, {theirs['title']}."
         made.notes += [*filter(None, [said, theirs["note"]]), TOLERANCE]
     for model in asked["models"]:
         made.rows.append((model["title"], _row(made, model, printed.get(model["name"]))))
@@ -115,29 +115,39 @@ def table(asked: Json) -> Table | None:
 
 
 def _row(made: Table, model: Json, printed: PrintedModel | None) -> list[Cell]:
+    """A model's cells; the reasons for those marked are added to the table."""
     architecture = Architecture.model_validate(model["architecture"])
     values, published = true_values(architecture), model["published"] or {}
-    wrong: list[str] = []
     cells = {c: Cell("none" if v is None else str(v)) for c, v in values.items()}
     if architecture.dense_layers:
         cells["layers"] = Cell(cells["layers"].text, f"{architecture.dense_layers} dense")
     for column in _SIZES:
         cells[column] = _size(values[column], published.get(column), getattr(printed, column) if printed else "")
-        if printed and not any(agrees(getattr(printed, column), v) for v in (values[column], published.get(column))):
-            wrong.append(column)
-    if printed:
-        wrong += [c for c in _HEADS if c not in (*_OWN, *_SIZES) and getattr(printed, c) != values[c]]
-        wrong.sort(key=list(_HEADS).index)
-        for reason in dict.fromkeys(printed.why.get(c, UNKNOWN) for c in wrong):
-            mine = [c for c in wrong if printed.why.get(c, UNKNOWN) == reason]
+    wrong = _wrong(values, published, printed) if printed else []
+    if printed and wrong:
+        by_reason: dict[str, list[str]] = {}
+        for column in wrong:
+            by_reason.setdefault(printed.why.get(column, UNKNOWN), []).append(column)
+        for reason, mine in by_reason.items():
             letter = _letter(len(made.reasons))
             made.reasons.append((letter, f"{model['title']}, {_listed([_HEADS[c] for c in mine])}: {reason}."))
             for c in mine:
                 cells[c] = Cell(cells[c].text, cells[c].aside, str(getattr(printed, c)), letter)
-        if wrong and (contradiction := _contradiction(architecture, printed)):
-            letter, text = made.reasons.pop()
-            made.reasons.append((letter, f"{text} {contradiction}"))
+        letter, text = made.reasons.pop()
+        made.reasons.append((letter, f"{text} {_contradiction(architecture, printed)}".rstrip()))
     return [cells[c] for c in _HEADS]
+
+
+def _wrong(values: Json, published: Json, printed: PrintedModel) -> list[str]:
+    """Columns in which a printed row is not the model's."""
+
+    def right(column: str) -> bool:
+        theirs = getattr(printed, column)
+        if column in _SIZES:
+            return agrees(theirs, values[column]) or agrees(theirs, published.get(column))
+        return bool(theirs == values[column])
+
+    return [c for c in _HEADS if c not in _OWN and not right(c)]
 
 
 def _listed(heads: list[str]) -> str:
