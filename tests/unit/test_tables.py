@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 import synthetic
 from moebench import tables
 from moebench.errors import ConfigError, StorageError

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 import studies
 from project import ENGINE, moebench, run
 from project import copy as copy_project

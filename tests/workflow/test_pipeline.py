@@ -186,7 +186,11 @@ def test_misspelt_key_is_one_line_and_measures_nothing(project: Path) -> None:
 
 def test_failures_are_listed_and_doctor_is_content(project: Path) -> None:
     said = moebench(project, "failures", code=1).stdout
-    assert said.count("unsupported: tiny-mixtral.fp8-") == REFUSED == said.count("snakemake --profile profiles/local --force")
+    assert (
+        said.count("unsupported: tiny-mixtral.fp8-")
+        == REFUSED
+        == said.count("snakemake --profile profiles/local --force")
+    )
     said = moebench(project, "doctor").stdout
     assert said.splitlines()[-1] == "ready" and len(said.splitlines()) <= 25
     (project / "models").rename(project / "models.gone")
