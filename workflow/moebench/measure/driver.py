@@ -77,8 +77,10 @@ class Driver:
             self.stop_worker()
         left = [key for key in self.keys(spec) if not self.is_done(key)]
         if left:
-            self.say(f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: "
-                     + "/".join(left[0]))
+            self.say(
+                f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: "
+                + "/".join(left[0])
+            )
             return False
         manifest.write(self.results, job, spec, self.plan, self.canary)
         return True
@@ -89,8 +91,10 @@ class Driver:
         The manifest of its job is rewritten, so that tables and report follow; or dropped if the cell failed.
         """
         if f"{engine_id}/{cell_id}" not in self.plan["cells"]:
-            raise StageError(f"{engine_id}/{cell_id}: no such cell in the plan of study {self.plan['study']}; "
-                             "`moebench plan --cells` lists them")
+            raise StageError(
+                f"{engine_id}/{cell_id}: no such cell in the plan of study {self.plan['study']}; "
+                "`moebench plan --cells` lists them"
+            )
         self.check_staged([engine_id])
         self.total = 1
         try:
@@ -156,8 +160,10 @@ class Driver:
             overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
             found = registry.disagreements(model["architecture"], merged(written, overrides))
             if found:
-                raise StageError(f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
-                                 f"{'; '.join(found)}; mend the one that is wrong")
+                raise StageError(
+                    f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
+                    f"{'; '.join(found)}; mend the one that is wrong"
+                )
 
     # --------------------------------------------------------------------------------- an engine's cells
 
@@ -195,10 +201,15 @@ class Driver:
             return pending
         for cell_id in pending:
             need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"]
-            reason = (f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
-                      "not tried, by choice (jobs.skip_infeasible)")
-            self.keep(engine_id, cell_id, {"status": "infeasible", "reason": reason, "started_at": records.stamp(),
-                                           "phase": "load"})
+            reason = (
+                f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
+                "not tried, by choice (jobs.skip_infeasible)"
+            )
+            self.keep(
+                engine_id,
+                cell_id,
+                {"status": "infeasible", "reason": reason, "started_at": records.stamp(), "phase": "load"},
+            )
         return []
 
     def derivable(self, engine_id: str, cell_id: str, pending: list[str]) -> bool:
@@ -225,23 +236,30 @@ class Driver:
 
     def canary_cell(self, engine_id: str) -> str:
         """The smallest cell of an engine configuration."""
+
         def size(cell_id: str) -> tuple[int, str]:
             work = self.plan["cells"][f"{engine_id}/{cell_id}"]["workload"]
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
-        return min(self.plan["engines"][engine_id]["cells"], key=size)
+        cells: list[str] = self.plan["engines"][engine_id]["cells"]
+        return min(cells, key=size)
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
         """Run the canary; should it end the engine, the next cell has it loaded again."""
         if cell_id is None:
             return
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        request = {"do": "canary", "workload": cell["workload"], "protocol": cell["protocol"],
-                   "seed": 10_000_019 + len(self.canary) * 2}
+        request = {
+            "do": "canary",
+            "workload": cell["workload"],
+            "protocol": cell["protocol"],
+            "seed": 10_000_019 + len(self.canary) * 2,
+        }
         reply = self.ask(request, self.settings["cell_timeout_s"], "run")
         if "metrics" in reply:
-            self.canary.append({"engine": engine_id, "cell": cell_id, "position": position,
-                                "session": self.facts["session"], **reply})
+            self.canary.append(
+                {"engine": engine_id, "cell": cell_id, "position": position, "session": self.facts["session"], **reply}
+            )
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
 
@@ -293,8 +311,11 @@ class Driver:
             status, reason, evidence = failures.classify_death(death.code, self.worker.said(), phase)
             reply = {"status": status, "reason": reason, "evidence": evidence}
         except WorkerTimeout:
-            reply = {"status": "timeout", "reason": f"no answer within {timeout_s:.0f} s ({phase})",
-                     "evidence": self.worker.said().splitlines()[-5:]}
+            reply = {
+                "status": "timeout",
+                "reason": f"no answer within {timeout_s:.0f} s ({phase})",
+                "evidence": self.worker.said().splitlines()[-5:],
+            }
         self.seen = reply.pop("provenance", self.seen)
         if reply.pop("cause_in_log", False):
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
@@ -307,8 +328,13 @@ class Driver:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1",
-                    "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+        switches = {
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONUNBUFFERED": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+        }
         if spec["gpus"] == 1:  # the engine in the worker's own process: no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
@@ -372,14 +398,17 @@ class Driver:
         else:
             how = f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
-        self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}"
-                 + f"  (about {left / 60:.0f} min left)" * (self.done < self.total))
+        self.say(
+            f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}"
+            + f"  (about {left / 60:.0f} min left)" * (self.done < self.total)
+        )
 
 
 def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     """The configuration with overrides, nested sections merged (as the engine does)."""
-    both = {k: merged(config[k], v) for k, v in overrides.items()
-            if isinstance(v, dict) and isinstance(config.get(k), dict)}
+    both = {
+        k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)
+    }
     return config | overrides | both
 
 
@@ -389,19 +418,29 @@ def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
     None where the runs would have gone otherwise: had some requests ended before the last began, the others would have
     run in smaller steps.
     """
-    outcome = {"status": "ok", "reason": "", "evidence": [], "derived_from": parent["cell"], "checks": parent["checks"],
-               "started_at": parent["started_at"], "load": parent["load"], "provenance": parent["provenance"]}
+    outcome = {
+        "status": "ok",
+        "reason": "",
+        "evidence": [],
+        "derived_from": parent["cell"],
+        "checks": parent["checks"],
+        "started_at": parent["started_at"],
+        "load": parent["load"],
+        "provenance": parent["provenance"],
+    }
     for part in ("warmup", "repeats"):
         runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
         if not all(metrics.overlap(run) for run in runs):
             return None
-        outcome[part] = [run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])}
-                         for run in runs]
+        outcome[part] = [
+            run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])} for run in runs
+        ]
     return outcome
 
 
 def end_on_signals() -> None:
     """Turn SIGTERM (scancel, a time limit) into an exception, so that the worker and the lock are let go."""
+
     def end(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
@@ -411,6 +450,7 @@ def end_on_signals() -> None:
 
 def speaker(log: Path) -> Say:
     """Print lines to standard error and append them to a job's progress log."""
+
     def say(text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):

@@ -24,7 +24,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
                     r"|are not supported for now|Cannot find the config file for", "the engine does not support this"),
     ("unsupported", r"Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available",
      "this build of the engine has no kernel for it"),
-    ("unsupported", r"must be divisible by|is not divisible by|not a multiple of",
+    ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
      "the engine does not support this shape"),
     ("unsupported", r"maximum context length is|is greater than the derived max_model_len",
      "the engine refuses this length"),

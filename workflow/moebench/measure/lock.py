@@ -47,8 +47,13 @@ def _place() -> dict[str, str]:
 
 def _me() -> dict[str, Any]:
     pid = os.getpid()
-    return {**_place(), "pid": pid, "process_start": _process_start(pid),
-            "slurm_job_id": os.environ.get("SLURM_JOB_ID"), "nonce": secrets.token_hex(8)}
+    return {
+        **_place(),
+        "pid": pid,
+        "process_start": _process_start(pid),
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+        "nonce": secrets.token_hex(8),
+    }
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -81,7 +86,7 @@ def _is_dead(path: Path, holder: dict[str, Any]) -> bool:
     if here["boot"] and here.items() <= holder.items():
         start = _process_start(holder["pid"])
         if start is not None:
-            return start != holder["process_start"]
+            return bool(start != holder["process_start"])
         try:
             os.kill(holder["pid"], 0)
         except ProcessLookupError:
@@ -151,7 +156,7 @@ def _take_over(path: Path, dead: dict[str, Any], temporary: Path) -> bool:
         if other is None or not _is_dead(claim, other):
             return False
         heir = other
-    mine = (_read(path) or {}).get("nonce") == dead["nonce"]
+    mine = bool((_read(path) or {}).get("nonce") == dead["nonce"])
     if mine:
         os.replace(temporary, path)
     for claim in claims if mine else claims[-1:]:
@@ -175,8 +180,10 @@ def held(
                 say(f"{engine}: waiting, it is being measured by {describe(found)}")
                 said = found.get("nonce")
             if time.monotonic() - started > wait_s:
-                raise StorageError(f"{path}: still held by {describe(found)} after {wait_s:.0f} s; end that job, or "
-                                   "delete the file if it is gone")
+                raise StorageError(
+                    f"{path}: still held by {describe(found)} after {wait_s:.0f} s; end that job, or "
+                    "delete the file if it is gone"
+                )
             time.sleep(poll_s)
     except OSError as error:
         raise StorageError(f"{path}: cannot lock ({error.strerror}); is the results folder writable?") from None

@@ -34,8 +34,14 @@ def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], c
         for engine in spec["engines"]
         for cell in plan["engines"][engine]["cells"]
     }
-    data = {"schema": SCHEMA, "job": job, "digest": spec["digest"], "written_at": records.stamp(),
-            "records": entries, "canary": canary}
+    data = {
+        "schema": SCHEMA,
+        "job": job,
+        "digest": spec["digest"],
+        "written_at": records.stamp(),
+        "records": entries,
+        "canary": canary,
+    }
     records.write_atomic(path_of(results, job), records.canonical_bytes(data) + b"\n")
 
 

@@ -97,6 +97,7 @@ def paper_metrics(
 
 def overlap(run: dict[str, Any]) -> bool:
     """Whether all requests were in flight together: the last first token came before the first last token did."""
-    starts = [runs[0][0] for runs in run["requests"]]
-    ends = [runs[-1][0] + runs[-1][1] - 1 for runs in run["requests"]]
+    requests: list[Runs] = run["requests"]
+    starts = [runs[0][0] for runs in requests]
+    ends = [runs[-1][0] + runs[-1][1] - 1 for runs in requests]
     return max(starts) <= min(ends)

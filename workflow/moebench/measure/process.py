@@ -38,8 +38,12 @@ class Worker:
         except OSError as error:
             raise StorageError(f"{log}: the engine's log cannot be written ({error.strerror})") from None
         self._process = subprocess.Popen(
-            [python, "-m", "moebench.measure.worker", str(os.getpid())], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log_file, start_new_session=True, env=environment,
+            [python, "-m", "moebench.measure.worker", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log_file,
+            start_new_session=True,
+            env=environment,
         )
         self._buffer = b""
         self._mark = log.stat().st_size

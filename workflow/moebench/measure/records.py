@@ -1,7 +1,8 @@
 """Records of cells: written so that nothing measured is lost, read so that nothing damaged is believed.
 
-A record is sealed with a SHA-256 over its canonical JSON, written to a temporary file, flushed to disk, linked into
-``history/`` and then renamed into place.  A crash at any point leaves either the old record or the new one.
+A record is sealed with a SHA-256 over its canonical JSON, written to a temporary file, flushed to disk and then renamed
+into place.  A crash at any point leaves either the old record or the new one.  ``history/`` has a copy of its own, not
+a hard link: what edits or restores a record in place must not reach it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -72,10 +72,10 @@ def load(path: Path) -> dict[str, Any]:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def write_atomic(path: Path, data: bytes, link: Path | None = None) -> None:
+def write_atomic(path: Path, data: bytes) -> None:
     """Write bytes so that ``path`` holds either the old or the new content, whatever happens.
 
-    ``link`` gets a second name for the new content (kept for good).  Raises StorageError, leaving ``path`` as it was.
+    Raises StorageError, leaving ``path`` as it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -84,36 +84,22 @@ def write_atomic(path: Path, data: bytes, link: Path | None = None) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if link is not None:
-            link.parent.mkdir(parents=True, exist_ok=True)
-            _second_name(temporary, link)
         os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise StorageError(f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
-                           "again: everything written so far is kept") from None
-
-
-def _second_name(path: Path, link: Path) -> None:
-    """Link, or copy on a file system without hard links; a copy that fails leaves nothing."""
-    try:
-        os.link(path, link)
-    except FileExistsError:
-        pass
-    except OSError:
-        try:
-            shutil.copyfile(path, link)
-        except OSError:
-            link.unlink(missing_ok=True)
-            raise
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
+            "again: everything written so far is kept"
+        ) from None
 
 
 def sweep(results: Path, engine: str) -> None:
     """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
-    for left in (results / "cells" / engine).glob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            left.unlink()
+    for folder in ("cells", "history"):
+        for left in (results / folder / engine).glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                left.unlink()
 
 
 def cell_path(results: Path, engine: str, cell: str) -> Path:
@@ -128,11 +114,17 @@ def stamp() -> str:
 
 
 def store(results: Path, record: dict[str, Any]) -> bytes:
-    """Seal and write a record; return its bytes.  Raises StorageError."""
+    """Seal and write a record, and keep a copy in ``history/``; return its bytes.  Raises StorageError."""
     data = canonical_bytes(seal(record)) + b"\n"
     path = cell_path(results, record["engine"], record["cell"])
     history = results / "history" / record["engine"] / f"{record['cell']}.{record['ended_at'].replace(':', '')}.json"
-    write_atomic(path, data, history)
+    write_atomic(history, data)
+    try:
+        write_atomic(path, data)
+    except StorageError:
+        with contextlib.suppress(OSError):
+            history.unlink()
+        raise
     return data
 
 

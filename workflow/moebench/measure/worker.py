@@ -14,6 +14,7 @@ import os
 import platform
 import resource
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -58,8 +59,14 @@ class Session:
         if work["images"]:
             raise NotImplementedError(f"images={work['images']} is not supported by this driver yet")
         model = self.spec["model"]
-        return prompts.make(work["prompts"], self.corpora[self.corpus_key], model["architecture"]["vocab_size"],
-                            work["batch"], work["input_tokens"], seed)
+        return prompts.make(
+            work["prompts"],
+            self.corpora[self.corpus_key],
+            model["architecture"]["vocab_size"],
+            work["batch"],
+            work["input_tokens"],
+            seed,
+        )
 
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
         """One run of a workload by a protocol: raw times and metrics."""
@@ -69,8 +76,9 @@ class Session:
         if kind == "paper":
             run["first_token_run_s"] = self.engine.timed(inputs, 1)
             run["full_run_s"] = self.engine.timed(inputs, output_tokens)
-            run["metrics"] = metrics.paper_metrics(run["first_token_run_s"], run["full_run_s"], work["batch"],
-                                                   work["input_tokens"], output_tokens)
+            run["metrics"] = metrics.paper_metrics(
+                run["first_token_run_s"], run["full_run_s"], work["batch"], work["input_tokens"], output_tokens
+            )
         else:
             run |= self.engine.trace(inputs, output_tokens)
             run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], output_tokens)
@@ -90,8 +98,13 @@ class Session:
         checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
-        return {"status": "invalid" if problem else "ok", "reason": problem or "", "warmup": warmup,
-                "repeats": repeats, "checks": checks}
+        return {
+            "status": "invalid" if problem else "ok",
+            "reason": problem or "",
+            "warmup": warmup,
+            "repeats": repeats,
+            "checks": checks,
+        }
 
     def warm_up(self, work: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""
@@ -132,8 +145,11 @@ def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any], speculati
     for _, layer in sorted(captured.items()):
         decode = [seen for size, seen in layer["steps"] if size == work["batch"]]
         distinct.append(sum(decode) / len(decode) if decode else None)
-    return {"experts_per_token": per_token.pop() if len(per_token) == 1 else sorted(per_token),
-            "distinct_experts": distinct, "moe_layers": len(captured)}
+    return {
+        "experts_per_token": per_token.pop() if len(per_token) == 1 else sorted(per_token),
+        "distinct_experts": distinct,
+        "moe_layers": len(captured),
+    }
 
 
 def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, Any]], step_tokens: int) -> str | None:
@@ -164,12 +180,35 @@ def provenance() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    device: dict[str, Any] = {"device_name": cpu_name(), "driver": None, "device_count": 0}
+    device: dict[str, Any] = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
     if torch.cuda.is_available():
-        device = {"device_name": torch.cuda.get_device_name(0), "driver": str(torch.version.cuda),
-                  "device_count": torch.cuda.device_count()}
-    return {"versions": versions, "python": platform.python_version(), "kernel": platform.release(),
-            "threads": torch.get_num_threads(), **device}
+        device = {
+            "device_name": torch.cuda.get_device_name(0),
+            "driver": gpu_driver(),
+            "cuda": torch.version.cuda,
+            "device_count": torch.cuda.device_count(),
+        }
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+        "threads": torch.get_num_threads(),
+        **device,
+    }
+
+
+def gpu_driver() -> str | None:
+    """Version of the NVIDIA driver, as nvidia-smi says."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.split("\n")[0].strip() or None
 
 
 def cpu_name() -> str:
@@ -226,8 +265,13 @@ def main() -> None:
             phase = "load" if request["do"] == "load" else "run"
             text = f"{type(error).__name__}: {error}"
             status, reason, evidence = failures.classify(text, phase, traceback.format_exc())
-            reply = {"status": status, "reason": reason, "evidence": evidence, "provenance": provenance(),
-                     "cause_in_log": failures.points_elsewhere(text)}
+            reply = {
+                "status": status,
+                "reason": reason,
+                "evidence": evidence,
+                "provenance": provenance(),
+                "cause_in_log": failures.points_elsewhere(text),
+            }
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
 
 

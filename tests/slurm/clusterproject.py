@@ -18,11 +18,10 @@ import yaml
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan import make_plan
+from project import ENVS
 from slurm.cluster import Cluster
 
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENTS = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")).resolve()
-PYTHON = ENVIRONMENTS / "workflow" / "bin" / "python"
+PYTHON = ENVS / "workflow" / "bin" / "python"
 
 NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
 """What a cluster without slurmdbd needs beside the profile."""
@@ -87,8 +86,11 @@ class Project:
         study["jobs"] |= {"pack_minutes": 0} | jobs
         for experiment, blocks in experiments.items():
             if blocks is not None:
-                (config / "experiments" / f"{experiment}.yaml").write_text(yaml.safe_dump(
-                    {"name": experiment, "title": experiment, "question": "Does it run?", "grid": {"tiny": blocks}}))
+                (config / "experiments" / f"{experiment}.yaml").write_text(
+                    yaml.safe_dump(
+                        {"name": experiment, "title": experiment, "question": "Does it run?", "grid": {"tiny": blocks}}
+                    )
+                )
         (config / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(study))
         root = yaml.safe_load((config / "config.yaml").read_text()) | {"study": name}
         (config / "config.yaml").write_text(yaml.safe_dump(root))
@@ -100,11 +102,10 @@ class Project:
         kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("SLURM")}
         return kept | self.cluster.environment
 
-    def engine(self, *words: str) -> str:
-        """The engine configuration whose id begins with these words."""
-        found = [e for e in self.plan["engines"] if e.startswith(words)]
-        assert len(found) == 1, found
-        return str(found[0])
+    def engine(self, slug: str) -> str:
+        """The engine configuration of this slug (its id without the hash)."""
+        (found,) = [str(e) for e in self.plan["engines"] if e.rpartition("-")[0] == slug]
+        return found
 
     def cells(self, *engines: str) -> list[str]:
         """``engine/cell`` of these (default: all) engine configurations, in the order of measurement."""
@@ -118,8 +119,14 @@ class Project:
         output = self.folder.with_name(f"{self.folder.name}.snakemake-{self.heads}.txt")
         command = [str(PYTHON), "-m", "snakemake", "--profile", "profiles/slurm", *NO_ACCOUNTING, *IMPATIENT]
         with open(output, "wb") as file:
-            process = subprocess.Popen([*command, *arguments], cwd=self.folder, env=self.environment, stdout=file,
-                                       stderr=file, start_new_session=True)
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         return Head(process, output)
 
     def snakemake(self, *arguments: str, expect: int = 0) -> str:
@@ -131,8 +138,14 @@ class Project:
 
     def moebench(self, *arguments: str, expect: int = 0) -> str:
         """Standard output of a verb of the command line."""
-        done = subprocess.run([str(PYTHON), "-m", "moebench", *arguments], cwd=self.folder, capture_output=True,
-                              text=True, env={**self.environment, "PYTHONPATH": "workflow"}, timeout=300)
+        done = subprocess.run(
+            [str(PYTHON), "-m", "moebench", *arguments],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env={**self.environment, "PYTHONPATH": "workflow"},
+            timeout=300,
+        )
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout
 
@@ -172,11 +185,6 @@ class Project:
         """The progress log of a job of the plan."""
         path = self.folder / "logs" / self.plan["study"] / f"{job}.progress.log"
         return path.read_text() if path.exists() else ""
-
-    def engine_log(self, job: str) -> str:
-        """The engine's own output in the present attempt of a job."""
-        path = self.folder / "logs" / self.plan["study"] / f"{job}.log"
-        return path.read_text(errors="replace") if path.exists() else ""
 
     def workers(self, job: str = "") -> list[int]:
         """Process ids of its engine processes (of one job of the plan)."""
