@@ -19,7 +19,9 @@ import pytest
 import studies
 from moebench import staged
 from moebench.config import Config
+from moebench.errors import UserError
 from moebench.measure import lock, manifest, metrics, records
+from moebench.measure.driver import Driver
 from moebench.plan import make_plan
 from moebench.registry import to_hf_config
 from studies import ROOT
@@ -529,6 +531,17 @@ def test_a_model_that_is_not_what_was_planned_stops_the_job_before_anything_is_w
     assert code == 2 and line.startswith(f"moebench measure: {models}")
     assert [word for word in words if word not in line] == [], line
     assert not study.results.exists() and not study.log.exists()
+
+
+def test_another_device_than_the_studys_is_refused(tmp_path):
+    driver = Driver(Study(tmp_path, {"x": [{"fix": BASE}]}).plan, tmp_path, tmp_path / "log", print)
+    driver.plan["hardware"]["device_name"] = "NVIDIA H100 80GB HBM3"
+    driver.check_device()  # nothing is known of the device yet
+    driver.seen = {"device_name": "NVIDIA H100 80GB HBM3"}
+    driver.check_device()
+    driver.seen = {"device_name": "NVIDIA A100-SXM4-80GB"}
+    with pytest.raises(UserError, match=r"has NVIDIA A100-SXM4-80GB, study test is for NVIDIA H100 .* gpu_model"):
+        driver.check_device()
 
 
 def rewrite(folder, old, new):

@@ -19,6 +19,8 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no plan yet; run `moebench plan --write {path}`, or snakemake") from None
     except ValueError as error:
         raise ConfigError(f"{path}: not a whole plan ({error}); delete it and run snakemake again") from None
+    if not isinstance(plan, dict) or not isinstance(plan.get("schema"), int) or "cells" not in plan:
+        raise ConfigError(f"{path}: not a plan; give the file that `moebench plan --write` made")
     if plan["schema"] > SCHEMA:
         raise ConfigError(
             f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench import provenance, registry, staged
-from moebench.errors import StageError
+from moebench.errors import StageError, UserError
 from moebench.measure import failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 
@@ -277,6 +277,7 @@ class Driver:
         request = {"do": "load", "name": self.plan["engine"]["name"], "engine": spec}
         started = records.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
+        self.check_device()
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = registry.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -291,6 +292,15 @@ class Driver:
         self.loaded = True
         self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")
         return None
+
+    def check_device(self) -> None:
+        """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
+        wanted, found = self.plan["hardware"]["device_name"], self.seen.get("device_name")
+        if wanted and found and wanted not in found:
+            raise UserError(
+                f"this machine has {found}, study {self.plan['study']} is for {wanted}: run it where those are (the "
+                "profile's partition and gpu_model), or choose another hardware in the study"
+            )
 
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
