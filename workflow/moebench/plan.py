@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from moebench.config import (
+    Architecture,
     Config,
     EngineKnobs,
     Experiment,
@@ -55,12 +56,17 @@ def digest(data: Any, length: int = 6) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:length]
 
 
+def stated(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+    """What differs from a model's defaults: a knob added to it later leaves the identities of old cells as they are."""
+    return model.model_validate(data).model_dump(exclude_defaults=True)
+
+
 # ------------------------------------------------------------------------------------------- weights
 
 
 def recipe_revision(architecture: dict[str, Any], seed: int) -> str:
     """Revision of a checkpoint that the project writes: a hash of what determines it."""
-    return digest({"recipe": RECIPE_VERSION, "architecture": architecture, "seed": seed}, 12)
+    return digest({"recipe": RECIPE_VERSION, "architecture": stated(Architecture, architecture), "seed": seed}, 12)
 
 
 def hub_folder(models: str, hub: str, revision: str) -> str:
@@ -93,7 +99,8 @@ class Model:
 
     def identity(self) -> dict[str, Any]:
         """What can change a number: the folder is where the weights lie, not what they are."""
-        return {k: v for k, v in self.as_json().items() if k not in ("path", "title")}
+        facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title")}
+        return facts | {"architecture": stated(Architecture, self.architecture)}
 
 
 def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
@@ -220,7 +227,11 @@ class _Planner:
         knobs = plain(knobs, spec)
         engine_id = self.engine(knobs, spec, None if self.live_top_k(knobs) else top_k, path)
         settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
-        identity = {"engine": engine_id, "workload": settings, "protocol": protocol.model_dump()}
+        identity = {
+            "engine": engine_id,
+            "workload": stated(WorkloadKnobs, settings),
+            "protocol": protocol.model_dump(exclude_defaults=True),
+        }
         cell_id = f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}"
         key = f"{engine_id}/{cell_id}"
         if key not in self.cells:
@@ -249,7 +260,7 @@ class _Planner:
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
                 "engine": {"name": self.study.engine.name, "version": self.study.engine.version},
-                "config": settings,
+                "config": knobs.model_dump(exclude_defaults=True) | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
             }
