@@ -79,7 +79,7 @@ def test_identifiers_stay_what_they_are(planned):
         )  # fmt: skip
 
     assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
-        "pinned-7ae00a", "b4.i16.o8.k2-46c354"
+        "pinned-b6d51b", "b4.i16.o8.k2-ccbf2b"
     )  # fmt: skip
 
 
