@@ -327,7 +327,7 @@ class Driver:
                 "evidence": self.worker.said().splitlines()[-5:],
             }
         self.seen = reply.pop("provenance", self.seen)
-        if reply.pop("cause_in_log", False):
+        if reply.pop("cause_in_log", False) and failures.decisive(self.worker.said()):
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
             reply |= {"status": status, "reason": reason, "evidence": evidence}
         if reply.get("status", "ok") not in ("ok", "invalid"):
