@@ -607,7 +607,7 @@ def test_live_top_k_gives_the_tokens_of_a_reload(tmp_path):
 
 
 def session(leader):
-    """Living processes of a session.  (vLLM's workers write their titles over what /proc shows as their environment.)"""
+    """Living processes of a session (vLLM writes its titles over what /proc shows as their environment)."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
