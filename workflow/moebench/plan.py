@@ -274,7 +274,8 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": knobs.tp * knobs.pp * knobs.dp,
+                "gpus": (gpus := knobs.tp * knobs.pp * knobs.dp),
+                "nodes": math.ceil(gpus / self.hardware.devices_per_node),
                 "cells": [],
             }
         return self._models[key][0]
@@ -298,6 +299,7 @@ class _Planner:
         name, positions = spec.name, spec.architecture.max_positions
         tokens = f"{work.input_tokens} + {work.output_tokens} tokens"
         limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
+        gpus, devices = knobs.tp * knobs.pp * knobs.dp, self.hardware.devices_per_node
         problems = [
             (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
             (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
@@ -306,6 +308,10 @@ class _Planner:
                 knobs.max_model_len > positions,
                 f"max_model_len {knobs.max_model_len} is more than the max_positions of"
                 f" {name}, {positions}; set it to that or less",
+            ),
+            (
+                gpus > devices and gpus % devices > 0,
+                f"tp x pp x dp is {gpus}: more than the {devices} a node of {self.hardware.name} has, and no multiple",
             ),
             (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
             (
@@ -382,6 +388,8 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             packs.append((gpus, seconds, [engine_id]))
     jobs = {}
     for gpus, seconds, engines in packs:
+        nodes = math.ceil(gpus / hardware.devices_per_node)
+        gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
         # Dummy weights are made on the device; only a checkpoint passes through host memory.
         loaded = [plan["engines"][e] for e in engines if plan["engines"][e]["model"]["weights"] != "dummy"]
@@ -389,9 +397,9 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
         jobs[job_id] = {
             "engines": engines,
             "gpus": gpus,
-            "nodes": math.ceil(gpus / hardware.devices_per_node),
-            "cpus": settings.cpus * gpus,
-            "mem_mb": max(settings.host_memory_mb * gpus, math.ceil(1.5 * heaviest / 1e6)),
+            "nodes": nodes,
+            "cpus": settings.cpus * gpus_per_node,  # these two: of each node
+            "mem_mb": max(settings.host_memory_mb * gpus_per_node, math.ceil(1.5 * heaviest / 1e6)),
             "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),

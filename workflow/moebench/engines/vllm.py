@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm_unfused
+from moebench.engines import vllm_nodes, vllm_unfused
 from moebench.measure.metrics import encode
 from moebench.registry import hf_overrides
 
@@ -93,6 +93,7 @@ class VllmEngine:
     def __init__(self, spec: dict[str, Any]):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
         self.llm: Any = None
+        self.other_nodes = vllm_nodes.OtherNodes(spec)
         self._ids = itertools.count()
 
     def load(self) -> dict[str, Any]:
@@ -103,7 +104,8 @@ class VllmEngine:
         os.environ[vllm_unfused.SWITCH] = self.config["expert_kernel"]  # worker processes read it too
         vllm_unfused.install()
         started = time.perf_counter()
-        self.llm = LLM(**arguments(self.spec))
+        across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
+        self.llm = LLM(**arguments(self.spec), **across)
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -230,4 +232,5 @@ class VllmEngine:
             with contextlib.suppress(Exception):
                 self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
+        self.other_nodes.close()
         cleanup_dist_env_and_memory()  # collects garbage itself, 0.3 s each time: no more of it here

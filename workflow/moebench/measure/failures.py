@@ -19,6 +19,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
                    r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
                    r"|No CUDA GPUs are available|Failed to infer device type"
                    r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
+    ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
+    ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
                     r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
                     r"|are not supported for now|Cannot find the config file for", "the engine does not support this"),
