@@ -55,7 +55,7 @@ rule measure:
     threads: 1
     resources:
         **asked,
-        measuring=1,
+        measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
         python=engine_python(PLAN, config),
         cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
@@ -77,7 +77,7 @@ rule measure_cell:
     threads: 1
     resources:
         **asked,
-        measuring=1,
+        measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
         python=engine_python(PLAN, config),
     shell:
