@@ -315,8 +315,6 @@ def test_the_caption_says_what_it_is(rich):
 
 
 def test_the_line_under_a_figure_names_its_images():
-    from moebench.figures import caption
-
     rows = pd.DataFrame({"images": [0, 1, 3], "image_size": [None, 56, 112]}).astype("Int64")
     assert caption.images(rows[:1]) == ""
     assert caption.images(rows[:2]) == " with 1 image of 56 px"
