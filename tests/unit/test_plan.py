@@ -229,7 +229,6 @@ def test_titles_order_folders_and_neighbours_change_nothing(planned, tmp_path):
         (CELL, {"ep": True}),  # one rank: nothing to spread the experts over
         (CELL | {"pp": 2}, {"ep": True}),  # vLLM's expert parallelism spans TP x DP ranks, not PP stages
         (CELL, {"mla": False}),
-        (CELL, {"image_size": 384}),
         (CELL, {"dtype": "bfloat16", "quantization": "none", "prompts": "text"}),
         (CELL, {"weights": "random_init"}),
     ],

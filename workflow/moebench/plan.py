@@ -29,6 +29,7 @@ from moebench.config import (
     WorkloadKnobs,
     explain,
 )
+from moebench.cost.vision import image_tokens, parameters
 from moebench.derivation import derived_models
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
@@ -327,13 +328,18 @@ class _Planner:
         """Refuse what no engine could run as asked.  Raises ConfigError."""
         count, top_k = experts_of(spec.architecture.experts, knobs, work)
         name, positions = spec.name, spec.architecture.max_positions
-        tokens = f"{work.input_tokens} + {work.output_tokens} tokens"
+        images = image_tokens(spec.architecture, work.images, work.image_size)
+        pixels = f" of {work.images} images of {work.image_size} x {work.image_size} pixels"
+        tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
         limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
         gpus, devices = knobs.tp * knobs.pp * knobs.dp, self.hardware.devices_per_node
         problems = [
             (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
             (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
-            (work.input_tokens + work.output_tokens > limit, f"{tokens} are more than {whose}, {limit}"),
+            (
+                work.input_tokens + work.output_tokens + (images or 0) > limit,
+                f"{tokens} are more than {whose}, {limit}",
+            ),
             (
                 knobs.max_model_len > positions,
                 f"max_model_len {knobs.max_model_len} is more than the max_positions of"
@@ -356,8 +362,15 @@ class _Planner:
                 (knobs.draft_model is None) != (knobs.draft_tokens == 0),
                 f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
             ),
-            (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {name} takes none"),
-            (work.images > 0 and work.image_size is None, f"images {work.images}: image_size is missing"),
+            (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+            (
+                work.images > 0 and work.image_size is None,
+                f"images {work.images}: image_size is missing; give the edge of the images in pixels",
+            ),
+            (
+                work.images == 0 and work.image_size is not None,
+                f"image_size {work.image_size} without images: give both or neither",
+            ),
             (
                 self.study.engine.live_top_k is True and not knobs.eager,
                 "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm_nodes, vllm_unfused
+from moebench.engines import vllm_images, vllm_nodes, vllm_unfused
+from moebench.engines.protocol import Images
 from moebench.measure.metrics import encode
 from moebench.registry import shape_overrides
 
@@ -61,6 +62,7 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
         "seed": 0,
         "speculative_config": speculation(spec),
     }
+    given |= vllm_images.arguments(model)
     return {k: v for k, v in given.items() if v is not None}
 
 
@@ -154,9 +156,16 @@ class VllmEngine:
             temperature=0, max_tokens=output_tokens, min_tokens=output_tokens, ignore_eos=True, detokenize=False
         )
 
-    def trace(self, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
-        """Run a batch step by step, stamping the end of every step."""
+    def inputs(self, prompts: list[list[int]], images: Images) -> list[Any]:
+        """Prompts as vLLM takes them."""
         from vllm.inputs import TokensPrompt
+
+        if images:
+            return vllm_images.Placeholders(self.llm).inputs(prompts, images)
+        return [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+        """Run a batch step by step, stamping the end of every step."""
         from vllm.sampling_params import RequestOutputKind
 
         engine = self.llm.llm_engine
@@ -165,12 +174,15 @@ class VllmEngine:
         names = [f"r{next(self._ids)}" for _ in prompts]
         steps: dict[str, list[int]] = {name: [] for name in names}
         tokens: dict[str, list[int]] = {name: [] for name in names}
+        seen: dict[str, int] = {}
+        inputs = self.inputs(prompts, images)
         ends: list[float] = []
         clock = time.perf_counter
         gc.collect()
         start = clock()
-        for name, prompt in zip(names, prompts, strict=True):
-            engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), sampling)
+        for name, prompt in zip(names, inputs, strict=True):
+            engine.add_request(name, prompt, sampling)
+        prepared = clock() - start
         while engine.has_unfinished_requests():
             outputs = engine.step()
             ends.append(clock() - start)
@@ -178,19 +190,24 @@ class VllmEngine:
                 received = len(output.outputs[0].token_ids)
                 if received:
                     name = output.request_id.partition("-")[0]
+                    seen[name] = len(output.prompt_token_ids)
                     steps[name].append(len(ends) - 1)
                     tokens[name].append(received)
         for name in names:
             if sum(tokens[name]) != output_tokens:
                 raise RuntimeError(f"a request gave {sum(tokens[name])} tokens instead of {output_tokens}")
-        return {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        run = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        if images:
+            run |= {
+                "image_tokens": vllm_images.image_tokens(prompts, [seen[name] for name in names]),
+                "preprocess_s": prepared,
+            }
+        return run
 
-    def timed(self, prompts: list[list[int]], output_tokens: int) -> float:
+    def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Run a batch through ``LLM.generate``; return its wall time, s."""
-        from vllm.inputs import TokensPrompt
-
         sampling = self._sampling(output_tokens)
-        inputs = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        inputs = self.inputs(prompts, images)
         gc.collect()
         start = time.perf_counter()
         outputs = self.llm.generate(inputs, sampling, use_tqdm=False)

@@ -307,6 +307,7 @@ class Driver:
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started = records.stamp()
         request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
+        request["image_tokens"] = cell["predicted"].get("image_tokens")
         return self.ask(request, self.settings["cell_timeout_s"], "run") | {"started_at": started}
 
     def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
