@@ -419,10 +419,10 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
     """Engine configurations to jobs: one each, or packed by shape up to ``pack_minutes`` of expected time."""
     settings = study.jobs
     packs: list[tuple[int, float, list[str]]] = []  # GPUs, expected seconds, engines
-    open_pack: dict[tuple[int, int | None], int] = {}
+    open_pack: dict[tuple[int, int | None, bool], int] = {}
     for engine_id, engine in plan["engines"].items():
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
-        shape = gpus, engine["config"]["cpu_threads"]  # what a worker process cannot change
+        shape = gpus, engine["config"]["cpu_threads"], engine["config"]["mla"]  # what a worker process cannot change
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:
             packs[last] = (gpus, packs[last][1] + seconds, [*packs[last][2], engine_id])

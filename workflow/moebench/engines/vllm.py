@@ -8,10 +8,11 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm_images, vllm_nodes, vllm_unfused
+from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_unfused
 from moebench.engines.protocol import Images
 from moebench.measure.metrics import encode
 from moebench.registry import shape_overrides
@@ -24,9 +25,6 @@ _QUANTIZATION = {
 }  # fmt: skip
 _QUANTIZED_WHILE_LOADING = ("none", "fp8")
 """The others need a checkpoint that was quantized so."""
-
-_FIXED = {"kernel_config": "tuned", "mla": True}
-"""Knobs that this driver cannot turn yet: another value must not be measured as if it were this one."""
 
 
 def arguments(spec: dict[str, Any]) -> dict[str, Any]:
@@ -89,6 +87,22 @@ _COUNTERS = {
 """vLLM's counters and our names; the last is a vector over positions in the draft."""
 
 
+_NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
+    (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
+    (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
+    (lambda c: c["kernel_config"] == "default", "kernel_config='default'", "its experts kernel has no tile sizes"),
+)
+"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
+
+
+def switch(config: dict[str, Any]) -> None:
+    """Set the kernels of an engine configuration, in this process and in those that it starts."""
+    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
+    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    vllm_unfused.install()
+    vllm_kernels.install()
+
+
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
@@ -103,8 +117,7 @@ class VllmEngine:
         self.refuse()
         from vllm import LLM
 
-        os.environ[vllm_unfused.SWITCH] = self.config["expert_kernel"]  # worker processes read it too
-        vllm_unfused.install()
+        switch(self.config)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
         self.llm = LLM(**arguments(self.spec), **across)
@@ -125,9 +138,13 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise NotImplementedError for what would run as something else than it is called."""
-        for knob, value in _FIXED.items():
-            if self.config[knob] != value:
-                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+        import vllm
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            for asked, what, seen in _NOT_ON_A_CPU:
+                if asked(self.config):
+                    raise NotImplementedError(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise NotImplementedError("unfused experts read counts from the device, which no CUDA graph can: set eager")
         method = self.config["quantization"]

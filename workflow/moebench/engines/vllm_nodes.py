@@ -109,11 +109,9 @@ def main() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-    from moebench.engines import vllm_unfused
-    from moebench.engines.vllm import arguments
+    from moebench.engines.vllm import arguments, switch
 
-    os.environ[vllm_unfused.SWITCH] = request["spec"]["config"]["expert_kernel"]
-    vllm_unfused.install()
+    switch(request["spec"]["config"])
     engine = EngineArgs(**arguments(request["spec"]), **request["share"])
     executor = MultiprocExecutor(engine.create_engine_config(headless=True), monitor_workers=False)
     executor.start_worker_monitor(inline=True)

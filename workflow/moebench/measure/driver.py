@@ -348,6 +348,8 @@ class Driver:
         }
         if spec["gpus"] == 1:  # the engine in the worker's own process: no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if not spec["config"]["mla"]:
+            switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         return {**os.environ, **switches}
