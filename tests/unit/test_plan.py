@@ -113,7 +113,7 @@ ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that
     "kv_cache_mb": (32, {}),
 }
 WORKLOAD_KNOBS = {"batch": 2, "input_tokens": 15, "output_tokens": 9, "top_k": 1, "prompts": "random",
-                  "images": 1, "image_size": 224}  # fmt: skip
+                  "corpus": "mme", "requests": 9, "images": 1, "image_size": 224}  # fmt: skip
 
 
 def test_no_knob_is_forgotten_here():

@@ -17,7 +17,16 @@ import pyarrow as pa
 from moebench.config import KNOBS
 from moebench.errors import ConfigError, nearest
 
-TABLES = ("plan", "measurements", "samples", "failures", "parameters")
+TABLES = (
+    "plan",
+    "measurements",
+    "samples",
+    "failures",
+    "parameters",
+    "activation",
+    "activation_layers",
+    "activation_steps",
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,8 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "output_tokens": ("Output length", "tokens"),
     "top_k": ("Active experts per token", ""),
     "prompts": ("Prompts", ""),
+    "corpus": ("Corpus", ""),
+    "requests": ("Prompts run", ""),
     "images": ("Images per request", ""),
     "image_size": ("Image edge", "px"),
 }
@@ -134,13 +145,26 @@ METRICS = (
     Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s"),
     Metric("samples_per_s", "samples/s", "Samples per second", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
     Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images"),
+    Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)"),
+    Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer"),
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
 PREDICTED = (
     "ttft_max_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s", "samples_per_s",
 )  # fmt: skip
-"""Metrics the cost model predicts; their columns are named ``predicted_`` and the metric."""
+"""Metrics the roofline predicts; their columns are named ``predicted_`` and the metric."""
+UNIFORM = ("distinct_experts", "distinct_experts_share")
+"""Metrics that the law of uniform routing predicts."""
+EVENNESS = (
+    "gini",
+    "entropy_bits",
+    "entropy_share",
+    "max_over_mean",
+    "activation_cv",
+    "most_activations",
+)
+"""One number per cell without an interval; figures may show them as they show metrics."""
 
 
 def _metric_columns() -> list[Column]:
@@ -150,8 +174,10 @@ def _metric_columns() -> list[Column]:
         for end, word in (("low", "lower"), ("high", "upper")):
             text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
-    for m in (m for m in METRICS if m.name in PREDICTED):
+    for m in (m for m in METRICS if m.name in (*PREDICTED, *UNIFORM)):
         text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
+        if m.name in UNIFORM:
+            text = f"{m.label} if every token chose its experts uniformly: E (1 - (1 - k/E)^tokens), computed"
         made.append(
             Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}")
         )
@@ -163,6 +189,9 @@ def _metric_columns() -> list[Column]:
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
 _COUNTED = ("parameters",)
+_ROUTED = ("activation", "activation_layers", "activation_steps")
+_EXPERT, _LAYER, _STEP = ("activation",), ("activation_layers",), ("activation_steps",)
+_EVEN = ("measurements", "activation_layers")
 
 
 def _others() -> tuple[list[Column], list[Column]]:
@@ -177,8 +206,10 @@ def _others() -> tuple[list[Column], list[Column]]:
             "Experiment that asks for the cell, or for the model's parameters",
             ("plan", "parameters"),
         ),
-        Column("engine", text, "", "Engine configuration: identifier, by content", _ALL, "Engine configuration"),
-        Column("cell", text, "", "Cell: identifier, by content", _ALL),
+        Column(
+            "engine", text, "", "Engine configuration: identifier, by content", _ALL + _ROUTED, "Engine configuration"
+        ),
+        Column("cell", text, "", "Cell: identifier, by content", _ALL + _ROUTED),
         Column("repeat", whole, "", "Number of the timed run, from 0", ("samples",)),
         Column("seed", whole, "", "Seed of the run's prompts", ("samples",)),
         Column("job", text, "", "Job that measures the cell", ("plan",)),
@@ -191,9 +222,14 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Model, as named in figures",
-            ("plan", "measurements", "failures", "parameters"),
+            ("plan", "measurements", "failures", "parameters", *_ROUTED),
             "Model",
         ),
+        Column(
+            "phase", text, "", "What the engine steps computed: prefill, decode, mixed (tokens of both), all", _ROUTED
+        ),
+        Column("layer", whole, "", "Number of the layer in the model, from 0", _ROUTED),
+        Column("expert", whole, "", "Number of the routed expert in its layer, from 0", _EXPERT),
     ]
     after = [
         Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
@@ -217,6 +253,21 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("untuned_kernel_warning", truth, "", "The engine warned that it has no tuned tile sizes for this expert shape", _MEASURED, "Untuned kernel"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
         Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
+        Column("activations", whole, "", "How often the router chose the expert; of a layer: all its choices, tokens x top-k", ("activation", "activation_layers")),
+        Column("activation_share", real, "", "activations of the expert over those of its layer and phase", _EXPERT),
+        Column("relative_activation", real, "", "activation_share x experts: 1 is even use", _EXPERT, "Use of an expert relative to even use"),
+        Column("layer_tokens", whole, "tokens", "Tokens that passed the layer: activations / top-k", _LAYER, "Tokens"),
+        Column("gini", real, "", "Gini coefficient of the activations of a layer's experts: 0 even, 1 - 1/E one expert has all; of a cell: mean over its layers", _EVEN, "Gini"),
+        Column("predicted_gini", real, "", "Gini coefficient that counting noise alone gives at that many tokens, sqrt((1 - k/E) / (pi tokens k/E))", _EVEN, "Gini of uniform routing"),
+        Column("entropy_bits", real, "bits", "Shannon entropy of the shares of a layer's experts; of a cell: mean over its layers", _EVEN, "Entropy"),
+        Column("entropy_share", real, "", "entropy_bits over its largest value, log2 E", _EVEN, "Entropy / log\N{SUBSCRIPT TWO} E"),
+        Column("max_over_mean", real, "", "Activations of a layer's busiest expert over the mean of its experts; of a cell: mean over its layers", _EVEN, "Max / mean"),
+        Column("activation_cv", real, "", "Coefficient of variation of the activations of a layer's experts; of a cell: mean over its layers", _EVEN, "CV of activations"),
+        Column("most_activations", whole, "", "Activations of the busiest expert; of a cell: of all its layers", _EVEN),
+        Column("step_tokens", whole, "tokens", "Tokens in one engine step", _STEP),
+        Column("steps", whole, "", "Engine steps of that size and phase", _STEP),
+        Column("step_distinct_experts", real, "", "Distinct experts that such a step uses in the layer, mean over the steps", _STEP),
+        Column("step_distinct_experts_uniform", real, "", "The same if every token chose its experts uniformly: E (1 - (1 - k/E)^tokens), computed", _STEP),
         Column("preemptions", whole, "", "Requests the engine put back for want of KV cache", _MEASURED),
         Column("attempt", whole, "", "How many times the cell was tried", _SHOWN, "Attempts"),
         Column("host", text, "", "Machine that measured the cell", _SHOWN),

@@ -247,8 +247,17 @@ class WorkloadKnobs(Strict):
     input_tokens: Positive = Field(128, description="Prompt length, tokens, exact")
     output_tokens: Positive = Field(128, description="Generated tokens per request, exact (EOS ignored)")
     top_k: Positive | None = Field(None, description="Active experts per token; default: as trained")
-    prompts: Literal["text", "random", "identical"] = Field(
-        "text", description="Prose, random token ids, or one text prompt for all"
+    prompts: Literal["text", "random", "identical", "items"] = Field(
+        "text",
+        description="Prose, random token ids, one text prompt for all, or the corpus's items in order, each at its own "
+        "length up to input_tokens (protocol activation only)",
+    )
+    corpus: Name = Field(
+        "prose", description="Text that prompts are made of: the standard library's prose, or one of config/corpora"
+    )
+    requests: Count = Field(
+        0,
+        description="Prompts run, one batch after the other (protocol activation only); 0: as many batches as repeats",
     )
     images: Count = Field(0, description="Images per request; their tokens come on top of input_tokens")
     image_size: Positive | None = Field(None, description="Edge of the square images, pixels")
@@ -260,11 +269,14 @@ KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}
 class Protocol(Strict):
     """How a cell is measured."""
 
-    kind: Literal["trace", "paper"] = Field(
-        "trace", description="Per-token time stamps of one run, or the paper's two runs"
+    kind: Literal["trace", "paper", "activation"] = Field(
+        "trace",
+        description="Per-token time stamps of one run, the paper's two runs, or counts of routed experts (not timed)",
     )
     warmup: Positive = Field(1, description="Untimed runs of the same shape before the timed ones; routing is checked")
-    repeats: Positive = Field(3, description="Timed runs, each with a fresh seed")
+    repeats: Positive = Field(
+        3, description="Timed runs, each with a fresh seed; activation: batches, where requests is 0"
+    )
     seed: Count = Field(0, description="Seed of prompts and of the order of cells")
 
 
@@ -292,6 +304,24 @@ class Calibration(Strict):
             raise ConfigError(f"calibration.data {self.data}: cannot be read ({error.strerror})") from None
 
 
+class Corpus(Strict):
+    """A text that prompts are made of, in a file of one's own: ``config/corpora/NAME.yaml``."""
+
+    name: Name
+    title: str
+    file: str = Field(
+        pattern=r"\.(jsonl|txt)$",
+        description="Staged by hand: JSON lines, an item each, or text whose items are parted by blank lines",
+    )
+    field: str = Field("text", description="Key of the text in a JSON line")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the file; without it cells can be planned, and not measured",
+    )
+    reference: str = Field(description="Where the text is from")
+
+
 # --------------------------------------------------------------------------------- experiments, studies
 
 Axis = list[Any]
@@ -315,11 +345,15 @@ class Plot(Strict):
     id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
     number: str = Field(description="Number in the paper, e.g. '7'")
     title: str
-    kind: Literal["lines", "bars", "parameters"] = Field(
-        description="Lines or bars of measured cells, or stacked bars of the parameters of models"
+    kind: Literal["lines", "bars", "heatmap", "parameters"] = Field(
+        description="Lines or bars of measured cells, a heat map within each cell, or stacked bars of the parameters of"
+        " models"
     )
-    x: str = Field("", description="Column on the x axis (lines, bars)")
-    y: tuple[str, ...] = Field((), description="Columns on the y axis, one row of panels each (lines, bars)")
+    x: str = Field("", description="Column on the x axis (all but parameters)")
+    y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
+    value: str | None = Field(None, description="Column that gives the colour (heatmap)")
+    beside: tuple[str, ...] = Field((), description="Columns whose values stand over each panel (heatmap)")
+    only: dict[str, Any] = Field({}, description="Column: value; only rows that have it are shown (all but parameters)")
     hue: str | None = Field(None, description="Column that gives the colour")
     panel: str | None = Field(None, description="Column that gives the columns of panels")
     row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")
@@ -330,13 +364,18 @@ class Plot(Strict):
     @model_validator(mode="after")
     def _of_its_kind(self) -> Plot:
         if self.kind == "parameters":
-            given = {"x": self.x, "y": self.y, "hue": self.hue, "panel": self.panel, "row": self.row}
+            names = ("x", "y", "value", "beside", "only", "hue", "panel", "row")
+            given = {name: getattr(self, name) for name in names}
             if wrong := [key for key, value in given.items() if value]:
                 raise ValueError(f"{', '.join(wrong)}: not for a figure of kind parameters; it takes models")
         elif not (self.x and self.y):
             raise ValueError(f"{'y' if self.x else 'x'} is missing: a figure of kind {self.kind} needs x and y")
         elif self.models:
             raise ValueError(f"models: not for a figure of kind {self.kind}, only for kind parameters")
+        elif self.kind == "heatmap" and (self.value is None or len(self.y) != 1 or self.hue):
+            raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
+        elif self.kind != "heatmap" and (self.value or self.beside):
+            raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
         return self
 
 
@@ -483,7 +522,7 @@ class Root(Strict):
 # -------------------------------------------------------------------------------------------- loading
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware", "Paper")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware", "Paper", "Corpus")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -574,6 +613,9 @@ def parse(model: type[T], data: Any, path: Path | str) -> T:
         raise explain(error, model, path) from None
 
 
+_SINGULAR = {"studies": "study", "corpora": "corpus"}
+
+
 class Config:
     """The configuration folder, read lazily: a misspelt file that no study uses does not stop one.
 
@@ -592,7 +634,7 @@ class Config:
         path = self.folder / kind / f"{name}.yaml"
         if not path.exists():
             raise ConfigError(
-                f"{wanted_by}: unknown {kind.removesuffix('s') if kind != 'studies' else 'study'} {name!r}"
+                f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
                 + nearest(name, self._names(kind))
             )
         parsed = parse(model, read_yaml(path), path)
@@ -630,3 +672,8 @@ class Config:
     def paper(self, name: str, wanted_by: str) -> Paper:
         """What a paper prints, by the paper's name."""
         return self._read(Paper, "papers", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def corpus(self, name: str, wanted_by: str) -> Corpus:
+        """A text that prompts are made of, by name."""
+        return self._read(Corpus, "corpora", name, wanted_by)

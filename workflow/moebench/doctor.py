@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moebench import staged
+from moebench import corpora, staged
 from moebench.config import Config
 from moebench.derivation import root
 from moebench.plan import make_plan
@@ -174,6 +174,16 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     return found
 
 
+def texts(plan: dict[str, Any]) -> list[Finding]:
+    """Corpora that are staged by hand, against what was pinned; nothing where the study needs none."""
+    wanted = {name: c for engine in plan["engines"].values() for name, c in engine.get("corpora", {}).items()}
+    if not wanted:
+        return []
+    lacking = [problem for problem in map(corpora.check, wanted.values()) if problem]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    return [Finding("corpora", not lacking, seen, "see docs/adding.md, Prompts from a data set")]
+
+
 def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
     """Room for results and models, and whether results can be written."""
     folder = results if results.exists() else Path(".")
@@ -207,6 +217,7 @@ def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
     found = [
         *environments(config, plan["engine"]["environment"], plan["engine"]["version"]),
         *models(plan, study),
+        *texts(plan),
         *gpus(plan),
         *slurm(plan),
         *disk(plan, results),

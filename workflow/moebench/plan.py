@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from moebench import corpora
 from moebench.config import (
     Architecture,
     Calibration,
@@ -198,8 +199,10 @@ def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
     """Readable part of a cell id."""
     text = f"b{work.batch}.i{work.input_tokens}.o{work.output_tokens}" + (f".k{work.top_k}" if work.top_k else "")
     text += f".{work.prompts}" if work.prompts != "text" else ""
+    text += f".n{work.requests}" if work.requests else ""
+    text += f".{work.corpus}" if work.corpus != corpora.PROSE else ""
     text += f".img{work.images}x{work.image_size}" if work.images else ""
-    return text + (".paper" if protocol.kind == "paper" else "")
+    return text + (f".{protocol.kind}" if protocol.kind != "trace" else "")
 
 
 # ---------------------------------------------------------------------------------------- resolution
@@ -241,6 +244,7 @@ class _Planner:
         knobs, work = self.split(row, path)
         spec = self.config.model(knobs.model, path)
         self.check(knobs, work, spec, path)
+        check_counting(knobs, work, spec, protocol, path)
         knobs = plain(knobs, spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
@@ -253,6 +257,10 @@ class _Planner:
             "workload": stated(WorkloadKnobs, settings),
             "protocol": protocol.model_dump(exclude_defaults=True),
         }
+        if work.corpus != corpora.PROSE and work.prompts != "random":
+            corpus = self.config.corpus(work.corpus, path).model_dump()
+            self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
+            identity["corpus"] = corpora.identity(corpus)
         cell_id = f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}"
         key = f"{engine_id}/{cell_id}"
         if key not in self.cells:
@@ -384,6 +392,23 @@ class _Planner:
         for wrong, text in problems:
             if wrong:
                 raise ConfigError(f"{path}: {text}")
+
+
+def check_counting(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
+    """Refuse what protocol activation could not count, and what only it can run.  Raises ConfigError."""
+    counts = protocol.kind == "activation"
+    problems = [
+        (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),
+        (counts and spec.architecture.experts is None, f"protocol activation: {spec.name} is dense, it has no experts"),
+        (
+            work.prompts == "items" and not counts,
+            "prompts: items have lengths of their own, only protocol activation takes them; use text",
+        ),
+    ]
+    problems += [(work.requests > 0 and not counts, f"requests {work.requests}: only protocol activation takes it")]
+    for wrong, text in problems:
+        if wrong:
+            raise ConfigError(f"{path}: {text}")
 
 
 def experts_of(experts: Experts | None, knobs: EngineKnobs, work: WorkloadKnobs) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from moebench.config import Architecture, EngineKnobs, Hardware, Study, WorkloadKnobs
@@ -44,6 +45,8 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             cell["predicted"]["image_tokens"] = images
         if cell["derived_from"] is None:
             runs = cell["protocol"]["warmup"] + cell["protocol"]["repeats"]
+            if cell["protocol"]["kind"] == "activation" and work.requests:
+                runs = math.ceil(work.requests / work.batch)
             if work.images:  # without the vision tower: a lower bound is still better than nothing for the time limit
                 text = work.model_copy(update={"images": 0, "input_tokens": work.input_tokens + (images or 0)})
                 time = roofline.cell_time(architecture, hardware, knobs, text)

@@ -34,6 +34,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "paper": c.Paper,
     "printed-table": c.PrintedTable,
     "printed-model": c.PrintedModel,
+    "corpus": c.Corpus,
 }
 
 
@@ -46,6 +47,7 @@ def json_schema() -> str:
         "models": c.ModelSpec,
         "hardware": c.Hardware,
         "papers": c.Paper,
+        "corpora": c.Corpus,
     }
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from moebench import columns, stats
+from moebench import activation, columns, stats
 from moebench.config import KNOBS
 from moebench.errors import StorageError
 from moebench.measure import metrics, records
@@ -22,6 +22,9 @@ Row = dict[str, Any]
 DAMAGED = "damaged"
 NOT_MEASURED = "not measured"
 """Status of a planned cell without a record; in no table, given where the plan is joined with measurements."""
+
+ROUTED = ("activation", "activation_layers", "activation_steps")
+"""Tables about routed experts."""
 
 _SUMMARISED = [c.name for m in columns.METRICS for c in columns.COLUMNS.values()
                if c.name in (m.name, f"{m.name}_low", f"{m.name}_high")]  # fmt: skip
@@ -74,6 +77,7 @@ def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row
             "predicted_batch_fits": predicted.get("batch_fits"),
         }
         | _predicted(workload, predicted)
+        | activation.uniform_law((model["architecture"].get("experts") or {}).get("count"), workload, config)
     )
 
 
@@ -215,6 +219,7 @@ def make(chunk: Chunk) -> Made:
     raw: list[list[Row]] = []  # the repeats' metrics, per row
     samples: list[Row] = []
     failed: list[Row] = []
+    routed: dict[str, list[Row]] = {name: [] for name in ROUTED}
     counts: dict[str, int] = {}
     for engine, cell in chunk.cells:
         try:
@@ -224,7 +229,11 @@ def make(chunk: Chunk) -> Made:
                 continue
             row = _measurement(record, chunk)
             # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
-            runs = record["repeats"] if row["status"] == "ok" else []
+            runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
+            if row["status"] == "ok" and "activation" in record:
+                row, found = _routed(row, record["activation"])
+                for name in ROUTED:
+                    routed[name] += found[name]
             taken = [_sample(row, number, run) for number, run in enumerate(runs)]
         except (records.RecordDamaged, KeyError, TypeError) as error:
             # A sealed record without a field it must have was not written by us: as useless as a truncated one.
@@ -239,7 +248,15 @@ def make(chunk: Chunk) -> Made:
         if row["status"] != "ok":
             failed.append(_failure(row, record, chunk))
     tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
+    tables |= {name: table(name, found) for name, found in routed.items()}
     return Made(tables | {"failures": table("failures", failed)}, counts)
+
+
+def _routed(row: Row, counted: Row) -> tuple[Row, dict[str, list[Row]]]:
+    """The row of a cell whose routed experts were counted, and the rows of the tables about them."""
+    key = {name: row[name] for name in ("study", "engine", "cell", "model_title")}
+    found = activation.tables(key, counted, row["top_k"])
+    return row | activation.summary(counted, row["top_k"]), found
 
 
 def _sample(row: Row, number: int, run: Row) -> Row:

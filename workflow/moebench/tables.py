@@ -53,7 +53,7 @@ class Collected:
 
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
-    and ``parameters`` of the models that the plan asks about.
+    those about routed experts, and ``parameters`` of the models that the plan asks about.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
@@ -69,7 +69,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     made = list(_work(chunks))
     written = {
         name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
-        for name in ("measurements", "samples", "failures")
+        for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
     for name, table in (written | {"plan": planned, "parameters": counted}).items():
         write(out, name, table)

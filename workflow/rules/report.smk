@@ -1,6 +1,7 @@
 # Records to tables, figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
+NAMES += ["activation", "activation_layers", "activation_steps"]
 FIGURES = [f["id"] for e in PLAN["experiments"].values() for f in e["figures"]]
 
 

@@ -37,7 +37,11 @@ class Engine(Protocol):
         """Start (or stop) counting the experts each token is routed to; False where that cannot be done."""
 
     def captured(self) -> dict[int, dict[str, Any]]:
-        """Counts since capture began, per layer: ``counts`` per expert, ``steps`` as [tokens, distinct experts]."""
+        """Counts since capture began, per layer.
+
+        ``counts`` per expert, ``phases``: the same apart by phase of the step (prefill, decode, mixed), ``steps`` as
+        [tokens, distinct experts], and ``step_phases``, the phase of each.
+        """
 
     def counters(self) -> dict[str, float]:
         """Cumulative ``preemptions`` and ``prefix_cache_hits``."""

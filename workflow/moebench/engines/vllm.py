@@ -240,9 +240,13 @@ class VllmEngine:
         return bool(self.config["eager"]) and self._rpc("moe_capture", on) > 0
 
     def captured(self) -> dict[int, dict[str, Any]]:
-        """Counts of the first rank (each rank sees every token's routing)."""
-        captured: dict[int, dict[str, Any]] = self._rpc("moe_captured")
-        return captured
+        """Counts of the first rank that has the layer: with TP and EP each rank sees every token's routing, with PP
+        each has layers of its own.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for rank in self.llm.collective_rpc("moe_captured"):
+            found = rank | found
+        return found
 
     def counters(self) -> dict[str, float]:
         """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from moebench.engines import vllm_kernels, vllm_unfused
+from moebench.engines.vllm_phases import Phases
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
@@ -39,22 +40,33 @@ class MoEExtension:
         """Start counting routed experts per layer, or stop; return the number of layers."""
         runners = _runners(self.model_runner.get_model())
         self._captured: dict[int, dict[str, Any]] = {}
+        phases = Phases(self.model_runner, on)
         for runner in runners:
             if not on:
                 runner.router.set_capture_fn(None)
                 continue
             counts = torch.zeros(runner.router.global_num_experts, dtype=torch.int64)
-            layer: dict[str, Any] = {"counts": counts, "steps": []}
+            layer: dict[str, Any] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
             self._captured[runner.layer_id] = layer
 
             def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer) -> None:
                 new = torch.bincount(topk_ids.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
                 layer["counts"] += new
+                layer["phases"][phases.now] = layer["phases"].get(phases.now, 0) + new
+                layer["step_phases"].append(phases.now)
                 layer["steps"].append([int(topk_ids.shape[0]), int((new > 0).sum())])
 
             runner.router.set_capture_fn(keep)
         return len(runners)
 
     def moe_captured(self) -> dict[int, dict[str, Any]]:
-        """Counts per layer since capture began."""
-        return {k: {"counts": v["counts"].tolist(), "steps": v["steps"]} for k, v in self._captured.items()}
+        """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
+        return {
+            number: {
+                "counts": layer["counts"].tolist(),
+                "phases": {phase: counts.tolist() for phase, counts in layer["phases"].items()},
+                "steps": layer["steps"],
+                "step_phases": layer["step_phases"],
+            }
+            for number, layer in self._captured.items()
+        }

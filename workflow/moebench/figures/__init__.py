@@ -11,7 +11,7 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, data, export, layout, parameters, style
+from moebench.figures import caption, data, export, heatmap, layout, parameters, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -34,9 +34,12 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
             if plot.kind == "parameters":
                 counted = parameters.place(plot, parameters.of_experiment(tables_dir, experiment_name), where)
                 made, table = parameters.figure(plot, counted), parameters.table(counted)
+            elif plot.kind == "heatmap":
+                maps = heatmap.place(plot, frame, tables_dir, where)
+                made, table = heatmap.figure(maps, caption.caption(plan, maps.rows, False)), heatmap.table(maps)
             else:
                 placed = data.place(plot, frame, where)
-                made, table = layout.figure(placed, caption.caption(plan, placed.rows)), data.table(placed)
+                made, table = layout.figure(placed, caption.of(plan, placed)), data.table(placed)
             paths += export.save(made, table, out_dir, plot.id)
     return paths
 
@@ -61,5 +64,7 @@ def check(plan: Mapping[str, Any]) -> None:
             if plot.id in drawn:
                 raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
-            if plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
+            if plot.kind == "heatmap":
+                heatmap.place(plot, frame, None, f"experiment {name}, figure {plot.id}")
+            elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
                 data.place(plot, frame, f"experiment {name}, figure {plot.id}")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from moebench import stats
+from moebench import columns, corpora, stats
+from moebench.figures.data import Data
 
 _ENGINES = {"vllm": "vLLM"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
@@ -45,11 +46,13 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     text = f"{size}models with {weights}, {engine(plan)} on {hardware['title']}"
     devices = rows["device_name"].dropna().unique().tolist() if "device_name" in rows else []
     text += f" ({devices[0]})" if len(devices) == 1 else ""
-    prompts = _listed(sorted(rows["prompts"].dropna().unique()))
-    text += f", {prompts} prompts" + images(rows)
+    text += f", {_prompts(rows)}" + images(rows)
     if hardware["kind"] == "cpu":
         text += ": no statement about an H100"
-    return text[0].upper() + text[1:] + "."
+    text = text[0].upper() + text[1:] + "."
+    if "activation" in set(rows["protocol_kind"]) and set(rows["weights"].dropna()) & {"random_init", "dummy"}:
+        text += " Routers with random weights have learnt nothing: no statement about trained models."
+    return text
 
 
 def images(rows: pd.DataFrame) -> str:
@@ -66,13 +69,28 @@ def _span(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def how(rows: pd.DataFrame) -> str:
-    """Repeats, intervals and how many cells are not what they should be."""
+def _prompts(rows: pd.DataFrame) -> str:
+    """The kinds of prompts, and the corpora of those that are not the default one's."""
+    kinds = sorted(rows["prompts"].dropna().unique())
+    plain = [kind for kind in kinds if kind != "items"]
+    words = [f"{_listed(plain)} prompts"] if plain else []
+    texts = sorted(set(rows["corpus"].dropna())) if "corpus" in rows else []
+    words += [f"items of {_listed(texts)} as prompts"] if "items" in kinds else []
+    others = "" if "items" in kinds or set(texts) <= {corpora.PROSE} else f" ({_listed(texts)})"
+    return _listed(words) + others
+
+
+def how(rows: pd.DataFrame, medians: bool = True) -> str:
+    """Repeats, intervals and how many cells are not what they should be; ``medians``: the figure shows some."""
     good = rows[rows["status"] == "ok"]
     parts = [] if len(good) else ["Nothing is measured yet."]
     if len(good):
         repeats = good["n_repeats"]
-        if repeats.max() < 2:
+        if set(good["protocol_kind"]) == {"activation"}:
+            parts.append("Not timed: every choice of the router is counted.")
+            if medians and repeats.max() > 1:
+                parts.append(f"Median of {_few(repeats)} batches, error bars: bootstrap 95% interval.")
+        elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
             note = f" (with {_few(repeats)} repeats: their range)" if repeats.max() <= 5 else ""
@@ -92,6 +110,11 @@ def how(rows: pd.DataFrame) -> str:
     return " ".join(parts)
 
 
-def caption(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def of(plan: Mapping[str, Any], placed: Data) -> str:
+    """The line of a figure of lines or bars."""
+    return caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS})
+
+
+def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -> str:
     """The whole line."""
-    return f"{what(plan, rows)} {how(rows)}".strip()
+    return f"{what(plan, rows)} {how(rows, medians)}".strip()

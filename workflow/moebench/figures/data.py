@@ -135,10 +135,12 @@ def _one_per_place(
     An experiment may have blocks that sweep different knobs (batch at fixed length, length at fixed batch), with a
     figure each: where cells meet, a figure keeps the rows whose block sweeps its x.
     """
+    roles = roles or ["experiment"]  # without roles there is one place
     same = [*roles, "engine", "cell"]
     distinct = rows.drop_duplicates(same)
     if distinct.duplicated(roles).any():
-        distinct = rows[[plot.x in swept(labels[i]) for i in rows.index]].drop_duplicates(same)
+        sweeping = rows[[plot.x in swept(labels[i]) for i in rows.index]]
+        distinct = sweeping.drop_duplicates(same) if len(sweeping) else distinct
     clash = distinct[distinct.duplicated(roles, keep=False)]
     if len(clash):
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
@@ -150,22 +152,40 @@ def _one_per_place(
     return distinct
 
 
+def chosen(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The rows that a figure's ``only`` leaves.  Raises ConfigError for an unknown column or if none is left."""
+    for name, value in plot.only.items():
+        if name not in frame.columns:
+            raise ConfigError(f"{where}: only: unknown column {name!r}" + nearest(name, frame.columns))
+        frame = frame[frame[name] == value]
+        if frame.empty:
+            raise ConfigError(f"{where}: only: no row of the experiment has {name} {value!r}")
+    return frame
+
+
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     """Place the rows of ``frame`` (see :func:`moebench.tables.with_status`) on the axes of ``plot``.
 
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
+    measured = (*columns.METRIC_NAMES, *columns.EVENNESS)
     for name in plot.y:
         columns.column(name, where)
-        if name not in columns.METRIC_NAMES:
-            raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, columns.METRIC_NAMES))
+        if name not in measured:
+            raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, measured))
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
+    return place_cells(plot, frame, ROLES, where)
+
+
+def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: str) -> Data:
+    """Place rows by the roles that a kind of figure has, as :func:`place` does."""
+    frame = chosen(plot, frame, where)
     labels: list[Json] = [json.loads(text) for text in frame["labels"]]
     rows = frame.copy()
     by_row = dict(zip(frame.index, labels, strict=True))
-    names = {role: getattr(plot, role) for role in ROLES if getattr(plot, role)}
+    names = {role: getattr(plot, role) for role in used if getattr(plot, role)}
     for role, name in names.items():
         rows[role] = _values(name, frame, labels, where)
     roles = list(names)

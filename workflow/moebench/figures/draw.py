@@ -47,7 +47,7 @@ def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
-    """The cost model's value of each cell, base units; missing without one, or where it is predicted not to fit."""
+    """The computed value of each cell, base units; missing without one, or where it is predicted not to fit."""
     if f"predicted_{y}" not in rows:
         return pd.Series(np.nan, index=rows.index)
     return rows[f"predicted_{y}"].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
@@ -55,8 +55,10 @@ def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
 
 def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Medians of good rows and the distances to the ends of their intervals (2, n); no interval, no distance."""
-    scaled = [rows[c].to_numpy(dtype=float) * panel.factor for c in (panel.y, f"{panel.y}_low", f"{panel.y}_high")]
-    middle, low, high = scaled
+    middle, low, high = (
+        rows[c].to_numpy(dtype=float) * panel.factor if c in rows else np.full(len(rows), np.nan)
+        for c in (panel.y, f"{panel.y}_low", f"{panel.y}_high")
+    )
     return middle, np.nan_to_num(np.vstack([middle - low, high - middle]).clip(min=0))
 
 

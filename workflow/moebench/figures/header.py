@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from moebench import columns
 from moebench.config import Plot
 from moebench.figures import draw, style
 from moebench.figures.data import Data
@@ -125,11 +126,14 @@ def hue_handles(data: Data) -> list[Any]:
 
 
 def predicted_handles(data: Data) -> list[Any]:
-    """What the dashes stand for, where the cost model predicts anything."""
-    if not any(draw.predicted(data.rows, y).notna().any() for y in data.plot.y):
+    """What the dashes stand for, where anything is predicted."""
+    shown = [y for y in data.plot.y if draw.predicted(data.rows, y).notna().any()]
+    if not shown:
         return []
+    even = {*columns.UNIFORM, "gini"}
+    words = ["predicted (roofline)"] * bool({*shown} - even) + ["computed for uniform routing"] * bool({*shown} & even)
     colour = style.INK if data.plot.kind == "bars" else style.FAINT
-    return [Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, linewidth=1.0, label="predicted (roofline)")]
+    return [Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, linewidth=1.0, label=", ".join(words))]
 
 
 def status_handles(data: Data) -> list[Any]:

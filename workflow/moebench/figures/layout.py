@@ -101,7 +101,8 @@ def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.nda
             _title(axes, data, across[column], first_line=line == 0 or not apart, last=column == len(across) - 1)
             if column == 0:
                 heading, unit = columns.COLUMNS[y].heading, units[y][1]
-                axes.set_ylabel("\n".join(wrap(made, f"{heading} ({unit})", 88, style.NORMAL)))
+                text = f"{heading} ({unit})" if unit else heading
+                axes.set_ylabel("\n".join(wrap(made, text, 88, style.NORMAL)))
             below = line + 1 < len(places) and column < len(places[line + 1])
             axes.tick_params(axis="x", labelbottom=not below)
     for group in lines if apart else [[panel for panel_line in lines for panel in panel_line]]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench import provenance, registry, staged
+from moebench import corpora, provenance, registry, staged
 from moebench.derive import how_to_make
 from moebench.errors import StageError, UserError
 from moebench.measure import failures, lock, manifest, metrics, records
@@ -146,6 +146,9 @@ class Driver:
     def check_staged(self, engines: list[str]) -> None:
         """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""
         specs = [self.plan["engines"][engine_id] for engine_id in engines]
+        for corpus in {name: c for spec in specs for name, c in spec.get("corpora", {}).items()}.values():
+            if problem := corpora.check(corpus):
+                raise StageError(problem)
         own: dict[str, Any] = {"experts": None, "moe_ffn_size": None}
         drafts = [(spec["draft"], own) for spec in specs if spec["draft"]]
         for model, config in [(spec["model"], spec["config"]) for spec in specs] + drafts:
@@ -171,7 +174,8 @@ class Driver:
         """Measure the pending cells of one engine configuration."""
         todo = [c for c in pending if not (derive and self.derivable(engine_id, c, pending))]
         later = [c for c in pending if c not in todo]
-        sentinel = self.canary_cell(engine_id) if derive and len(todo) >= CANARY_MINIMUM else None
+        timed = [c for c in todo if self.plan["cells"][f"{engine_id}/{c}"]["protocol"]["kind"] != "activation"]
+        sentinel = self.canary_cell(engine_id) if derive and len(timed) >= CANARY_MINIMUM else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
             position = ("middle" if number == middle else "") if self.loaded else "start"
@@ -235,14 +239,15 @@ class Driver:
             self.run_engine(engine_id, rest, derive=False)
 
     def canary_cell(self, engine_id: str) -> str:
-        """The smallest cell of an engine configuration."""
+        """The smallest timed cell of an engine configuration."""
 
         def size(cell_id: str) -> tuple[int, str]:
             work = self.plan["cells"][f"{engine_id}/{cell_id}"]["workload"]
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
         cells: list[str] = self.plan["engines"][engine_id]["cells"]
-        return min(cells, key=size)
+        timed = [c for c in cells if self.plan["cells"][f"{engine_id}/{c}"]["protocol"]["kind"] != "activation"]
+        return min(timed, key=size)
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
         """Run the canary; should it end the engine, the next cell has it loaded again."""
@@ -398,6 +403,10 @@ class Driver:
             "repeats": outcome.get("repeats", []),
             "provenance": outcome.get("provenance", self.host | self.seen),
         }
+        if "activation" in outcome:
+            record["activation"] = outcome["activation"]
+        if corpus := spec.get("corpora", {}).get(cell["workload"]["corpus"]):
+            record["provenance"] = record["provenance"] | {"prompt_corpus_sha256": corpus["sha256"]}
         records.store(self.results, record)
         self.done += 1
         self.kept += 1
@@ -405,7 +414,10 @@ class Driver:
 
     def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
         """One line per cell: how far, what, how it went, how long to go."""
-        if record["status"] == "ok":
+        if record["status"] == "ok" and "activation" in record:
+            counted = record["activation"]
+            how = f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
+        elif record["status"] == "ok":
             last = record["repeats"][-1]["metrics"]
             how = f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
         else:

@@ -1,24 +1,40 @@
-"""Prompts of exact token lengths: prose, random ids, or one text for all."""
+"""Prompts: text of a corpus or random ids at exact token lengths, one text for all, or a corpus's items as they are."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
+from collections.abc import Callable
 from pathlib import Path
 
+from moebench import corpora
 
-def text_tokens(model_folder: Path) -> list[int]:
-    """The prose corpus of the standard library, tokenized by the model's own tokenizer (no special tokens)."""
+
+@functools.lru_cache(maxsize=1)
+def tokenizer(model_folder: Path) -> Callable[[str], list[int]]:
+    """The model's own tokenizer as a function from text to token ids (no special tokens)."""
     from tokenizers import Tokenizer
-
-    from moebench.prose import corpus
 
     file = model_folder / "tokenizer.json"
     if file.exists():
-        return list(Tokenizer.from_file(str(file)).encode(corpus(), add_special_tokens=False).ids)
+        fast = Tokenizer.from_file(str(file))
+        return lambda text: list(fast.encode(text, add_special_tokens=False).ids)
     from transformers import AutoTokenizer  # a tokenizer without tokenizer.json
 
-    return list(AutoTokenizer.from_pretrained(model_folder)(corpus(), add_special_tokens=False)["input_ids"])
+    slow = AutoTokenizer.from_pretrained(model_folder)
+    return lambda text: list(slow(text, add_special_tokens=False)["input_ids"])
+
+
+def text_tokens(model_folder: Path, corpus: corpora.Spec | None = None) -> list[int]:
+    """A whole corpus (None: the prose) as token ids, its items parted by blank lines."""
+    return tokenizer(model_folder)("\n\n".join(corpora.items(corpus)))
+
+
+def items(model_folder: Path, texts: list[str], most_tokens: int) -> list[list[int]]:
+    """Texts as prompts of their own lengths, each cut after ``most_tokens`` tokens."""
+    encode = tokenizer(model_folder)
+    return [encode(text)[:most_tokens] for text in texts]
 
 
 def tokenizer_key(model_folder: Path) -> str:

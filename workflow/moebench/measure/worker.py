@@ -18,11 +18,13 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from moebench import corpora
 from moebench.engines.protocol import Engine, make
-from moebench.measure import failures, images, metrics, prompts
+from moebench.measure import activation, failures, images, metrics, prompts
 from moebench.measure.records import stamp
 
 
@@ -32,19 +34,15 @@ class Session:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.spec: dict[str, Any] = {}
-        self.corpora: dict[str, list[int]] = {}  # by tokenizer
-        self.corpus_key = ""
+        self.corpora: dict[str, list[int]] = {}  # by tokenizer and text
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load an engine configuration; reply with its facts."""
         self.unload({})
         self.spec = request["engine"]
-        model = self.spec["model"]
         self.engine = make(request["name"], self.spec)
         facts = self.engine.load()
-        self.corpus_key = prompts.tokenizer_key(Path(model["path"]))
-        if self.corpus_key not in self.corpora:
-            self.corpora[self.corpus_key] = prompts.text_tokens(Path(model["path"]))
+        self.tokens(corpora.PROSE)
         return {"facts": facts, "provenance": provenance()}
 
     def unload(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -54,12 +52,20 @@ class Session:
         self.engine = None
         return {}
 
+    def tokens(self, name: str) -> list[int]:
+        """A corpus as token ids, tokenized once per tokenizer."""
+        folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
+        key = f"{prompts.tokenizer_key(folder)} {text}"
+        if key not in self.corpora:
+            self.corpora[key] = prompts.text_tokens(folder, text)
+        return self.corpora[key]
+
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
         """The texts of a workload for a seed."""
         model = self.spec["model"]
         return prompts.make(
             work["prompts"],
-            self.corpora[self.corpus_key],
+            self.tokens(work["corpus"]),
             model["architecture"]["vocab_size"],
             work["batch"],
             work["input_tokens"],
@@ -68,9 +74,14 @@ class Session:
 
     def inputs(self, work: dict[str, Any], seed: int) -> dict[str, Any]:
         """What the engine is given in a run: ``prompts``, and ``images`` where the workload has them."""
-        given: dict[str, Any] = {"prompts": self.prompts(work, seed)}
+        return self.with_images(self.prompts(work, seed), work, seed)
+
+    def with_images(self, texts: list[list[int]], work: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Prompts with the images of the workload, if it has any."""
+        refuse_images_of_a_corpus(work)
+        given: dict[str, Any] = {"prompts": texts}
         if work["images"]:
-            given["images"] = images.make(work["batch"], work["images"], work["image_size"], seed)
+            given["images"] = images.make(len(texts), work["images"], work["image_size"], seed)
         return given
 
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
@@ -95,6 +106,8 @@ class Session:
         work, protocol = request["workload"], request["protocol"]
         if self.spec["config"]["top_k"] is None and work["top_k"] is not None:
             self.engine.set_top_k(work["top_k"])
+        if protocol["kind"] == "activation":
+            return self.count(work, protocol, request.get("image_tokens"))
         before = self.engine.counters()
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
@@ -111,6 +124,41 @@ class Session:
             "repeats": repeats,
             "checks": checks,
         }
+
+    def count(self, work: dict[str, Any], protocol: dict[str, Any], image_tokens: int | None) -> dict[str, Any]:
+        """Count the routed experts of a cell over batches of its corpus, then the sanity checks."""
+        assert self.engine is not None
+        config, before = self.spec["config"], self.engine.counters()
+        counted, checks, runs = activation.count(
+            self.engine, work, self.batches(work, protocol), config["draft_tokens"] if config["draft_model"] else 0
+        )
+        checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
+        checks["image_tokens"] = runs[0].get("image_tokens") if runs else None
+        problem = insane(work, checks, runs, config["max_num_batched_tokens"])
+        problem = problem or miscounted(image_tokens, checks["image_tokens"])
+        for run in runs:  # capturing takes time of its own: no stamp of these must pass for a latency
+            for timed in ("step_end_s", "requests", "preprocess_s"):
+                run.pop(timed, None)
+        return {
+            "status": "invalid" if problem else "ok",
+            "reason": problem or "",
+            "repeats": runs,
+            "checks": checks,
+            "activation": counted,
+        }
+
+    def batches(self, work: dict[str, Any], protocol: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Seed and inputs of each batch; a corpus's items end it when they are used up."""
+        folder, batch = Path(self.spec["model"]["path"]), work["batch"]
+        texts = corpora.items(self.spec.get("corpora", {}).get(work["corpus"])) if work["prompts"] == "items" else []
+        first = protocol["seed"] * 1000 + protocol["warmup"] + 1
+        total = work["requests"] or batch * protocol["repeats"]
+        for number, done in enumerate(range(0, total, batch)):
+            size = min(batch, total - done)
+            if work["prompts"] != "items":
+                yield first + number, self.inputs(work | {"batch": size}, first + number)
+            elif made := prompts.items(folder, texts[done : done + size], work["input_tokens"]):
+                yield first + number, self.with_images(made, work, first + number)
 
     def warm_up(self, work: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""
@@ -137,6 +185,12 @@ class Session:
         self.once(work, kind, request["seed"])
         run = self.once(work, kind, request["seed"] + 1)
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
+
+
+def refuse_images_of_a_corpus(work: dict[str, Any]) -> None:
+    """Raise NotImplementedError: made-up images must not pass for those of a data set."""
+    if work["images"] and work["corpus"] != corpora.PROSE:
+        raise NotImplementedError(f"the images of corpus {work['corpus']!r} are not read yet: not supported")
 
 
 def routing(

@@ -56,7 +56,9 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
     failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
     _refuse_other_plan(plan, frame, counted, tables_dir)
-    experiments = [_experiment(plan, frame, counted, name, figures_dir, links) for name in plan["experiments"]]
+    experiments = [
+        _experiment(plan, frame, counted, tables_dir, name, figures_dir, links) for name in plan["experiments"]
+    ]
     drawn = [f.svg for e in experiments for f in e["figures"]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -106,6 +108,7 @@ def _experiment(
     plan: dict[str, Any],
     frame: pd.DataFrame,
     counted: pd.DataFrame,
+    tables_dir: Path,
     name: str,
     figures_dir: Path,
     links: dict[str, str],
@@ -114,7 +117,9 @@ def _experiment(
     mine = counted[counted["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
     made = [
-        content.figure(plan, rows, mine, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}")
+        content.figure(
+            plan, rows, mine, tables_dir, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}"
+        )
         for plot in shown
     ]
     loaded = {engine["model"]["name"] for engine in plan["engines"].values()}

@@ -14,9 +14,8 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
+from moebench.figures import caption, heatmap, parameters, style
 from moebench.figures import data as figure_data
-from moebench.figures import parameters, style
-from moebench.figures.caption import caption
 from moebench.report import svg
 from moebench.tablerows import NOT_MEASURED
 
@@ -42,7 +41,14 @@ class Figure:
 
 
 def figure(
-    plan: Json, frame: pd.DataFrame, counted: pd.DataFrame, plot: Plot, folder: Path, href: str, where: str
+    plan: Json,
+    frame: pd.DataFrame,
+    counted: pd.DataFrame,
+    tables_dir: Path,
+    plot: Plot,
+    folder: Path,
+    href: str,
+    where: str,
 ) -> Figure:
     """Read a figure's files; ``frame``: the cells of its experiment, ``counted``: the parameters of its models.
 
@@ -51,9 +57,13 @@ def figure(
     if plot.kind == "parameters":
         shown = parameters.place(plot, counted, where)
         said, words = parameters.caption(shown), parameters.described(shown)
+    elif plot.kind == "heatmap":
+        maps = heatmap.place(plot, frame, tables_dir, where)
+        said = caption.caption(plan, maps.rows, medians=False)
+        words = heatmap.described(maps, said)
     else:
         placed = figure_data.place(plot, frame, where)
-        said = caption(plan, placed.rows)
+        said = caption.of(plan, placed)
         words = described(placed, said)
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     data = (folder / f"{plot.id}.csv").read_bytes()
@@ -108,7 +118,7 @@ def quantity(value: Any, unit: str) -> str:
 
 def with_interval(row: Any, name: str) -> str:
     """Median and, where there is one, its interval."""
-    middle, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+    middle, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
     if pd.isna(middle):
         return ""
     return number(middle) if pd.isna(low) or low == high else f"{number(middle)} ({number(low)} to {number(high)})"
@@ -128,7 +138,8 @@ class CellTable:
 
 def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> CellTable:
     """The table under an experiment's figures: its axes, status, and the metrics that its figures show."""
-    metrics = list(dict.fromkeys(y for plot in shown for y in plot.y)) or list(PREFERRED)
+    wanted = [y for plot in shown for y in (plot.beside if plot.kind == "heatmap" else plot.y)]
+    metrics = list(dict.fromkeys(wanted)) or list(PREFERRED)
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))
     plain = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status"]

@@ -36,6 +36,9 @@ _NAMES = {
     "failures.parquet": "Table: cells that are not ok, and why",
     "plan.parquet": "Table: every planned cell of every experiment",
     "parameters.parquet": "Table: parameters of models by component and layer, computed",
+    "activation.parquet": "Table: how often each expert of each layer was chosen",
+    "activation_layers.parquet": "Table: how evenly the experts of each layer were chosen",
+    "activation_steps.parquet": "Table: distinct experts per engine step and layer, measured and for uniform routing",
     "archive.json": "Versions and code revision that made this archive",
     "SHA256SUMS": "SHA-256 of every file",
 }

