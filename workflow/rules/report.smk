@@ -1,7 +1,17 @@
 # Records to tables, figures, the report and its archive.
+from moebench.workflow import figure_ids
+
 TABLES = f"{RESULTS}/tables/{STUDY}"
-NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
-FIGURES = [f["id"] for e in PLAN["experiments"].values() for f in e["figures"]]
+NAMES = [
+    "measurements",
+    "samples",
+    "failures",
+    "plan",
+    "parameters",
+    "predictions",
+    "claims",
+]
+FIGURES = figure_ids(PLAN)
 
 
 rule collect:
