@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 import studies
 import synthetic
-from moebench import budget, tables
+from moebench import budget, cli, tables
 from moebench.claims import evaluate as ev
-from moebench.claims import select, spec, table
+from moebench.claims import select, show, spec, table
 from moebench.claims.spec import Claim, Expect
 from moebench.config import Config
 from moebench.errors import ConfigError
@@ -451,6 +452,44 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
         assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation and unfused experts are not modelled"
     assert set(found["verdict"]) == {"not measured", "confirmed", "refuted", "nothing claimed"}
     assert set(found.index[found["verdict"] == "confirmed"]) == {"MIB-F01-01"}, "computed, not measured"
+
+
+def test_a_claim_that_holds_for_some_prompts_only_counts_as_neither():
+    frame = pd.DataFrame(
+        [("A", "confirmed"), ("A", "refuted"), ("B", "refuted"), ("B", "not measured"), ("C", "confirmed")],
+        columns=["claim", "verdict"],
+    )
+    assert show.counts(frame) == {"confirmed": 1, "refuted": 1, "different by context": 1}
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["claims", *map(str, arguments)])
+    return end.value.code
+
+
+def test_the_command(tmp_path, capsys):
+    study(tmp_path)
+    results = tmp_path / "shown"
+    (results / "tables").mkdir(parents=True)
+    (tmp_path / "tables").rename(results / "tables" / "tiny")
+    where = ["--study", "tiny", "--results", results, "--config", ROOT / "config"]
+    assert run(*where) == 0
+    out = capsys.readouterr().out
+    assert "study tiny: 1 claim: 1 confirmed" in out and "decides nothing" in out
+    assert run("C-1", *where) == 0 and "    statement: s" in capsys.readouterr().out
+    assert run("--json", *where) == 0 and json.loads(capsys.readouterr().out)[0]["claim"] == "C-1"
+    assert run("C-2", *where) == 2 and "claim 'C-2': there is none such; did you mean 'C-1'?" in capsys.readouterr().err
+    assert run("--check", *where) == 0
+
+
+def test_check_fails_where_a_measured_claim_is_refuted(tmp_path):
+    study(tmp_path, step=lambda c: {"step_s": 1e-3 / c["workload"]["top_k"]})
+    results = tmp_path / "shown"
+    (results / "tables").mkdir(parents=True)
+    (tmp_path / "tables").rename(results / "tables" / "tiny")
+    where = ["--study", "tiny", "--results", results, "--config", ROOT / "config"]
+    assert (run(*where), run("--check", *where)) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 from moebench.config import Architecture
 from moebench.cost import params
+from moebench.derivation import models_of, parents
 
 Plan = dict[str, Any]
 
@@ -39,13 +40,14 @@ def wall_hours(plan: Plan, gpus: int) -> float | None:
 
 
 def checkpoint_bytes(plan: Plan) -> dict[str, float]:
-    """Disk that staged checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits.
+    """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits.
 
-    Where only dummy weights are asked of a model, no weights are staged.
+    Quantized ones take less.  Those that others are made from count too; where only dummy weights are asked of a model,
+    no weights are staged.
     """
     found: dict[str, float] = {}
-    for engine in plan["engines"].values():
-        for model in filter(None, (engine["model"], engine["draft"])):
+    for loaded in models_of(plan["engines"].values()):
+        for model in (loaded, *parents(loaded)):
             size = 2.0 * params.total_parameters(Architecture.model_validate(model["architecture"])).total
             found[model["path"]] = max(found.get(model["path"], 0.0), size if model["weights"] != "dummy" else 0.0)
     return found

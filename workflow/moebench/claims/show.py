@@ -11,6 +11,7 @@ from moebench.claims import evaluate as ev
 from moebench.claims.table import CONFIRMED, INCONCLUSIVE, REFUTED
 from moebench.show import count, table
 
+DEPENDS = "different by context"
 VERDICTS = (CONFIRMED, REFUTED, INCONCLUSIVE, ev.NOT_MEASURED, ev.NO_EXPECTATION)
 
 
@@ -34,13 +35,12 @@ def value_of(row: Any) -> str:
 
 
 def counts(frame: pd.DataFrame) -> dict[str, int]:
-    """Claims by verdict; a claim that is evaluated in several contexts counts by the most decided one."""
-    best: dict[str, str] = {}
-    for claim, verdict in zip(frame["claim"], frame["verdict"], strict=True):
-        if claim not in best or VERDICTS.index(verdict) < VERDICTS.index(best[claim]):
-            best[claim] = verdict
-    tally = Counter(best.values())
-    return {v: tally[v] for v in VERDICTS if tally[v]}
+    """Claims by verdict; one that is both confirmed and refuted, e.g. for two kinds of prompts, counts as neither."""
+    tally: Counter[str] = Counter()
+    for _, verdicts in frame.groupby("claim", sort=False)["verdict"]:
+        found = sorted(set(verdicts), key=VERDICTS.index)
+        tally[DEPENDS if {CONFIRMED, REFUTED} <= set(found) else found[0]] += 1
+    return {v: tally[v] for v in (*VERDICTS, DEPENDS) if tally[v]}
 
 
 def text(frame: pd.DataFrame, study: str) -> str:

@@ -65,7 +65,8 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
             listed = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
             foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in _reference_lists(plan, claim)])
             for outcome, mine in _outcomes(claim, plan, listed, measured, samples, parameters):
-                made.append(_row(plan, paper, claim, outcome, mine, foreseen, where))
+                prompts = dict(outcome.context).get("prompts", "text")
+                made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
     return made
 
 
@@ -155,10 +156,10 @@ def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
                       comparisons=len(shares), planned=len(shares))  # fmt: skip
 
 
-def _foreseen(claim: Claim, cells: list[Row]) -> ev.Outcome | None:
-    """What the cost model predicts for the paper's own cells; None where it cannot."""
+def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
+    """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
     if claim.test not in OF_CELLS or not cells or {*select.varied(claim), *claim.over} & set(NEGLECTED):
-        return None
+        return {}
     select.check_columns(claim, {k for r in cells for k in r}, "the paper's grid")
     values: dict[int, ev.Floats] = {}
     for i, row in enumerate(cells):
@@ -172,10 +173,12 @@ def _foreseen(claim: Claim, cells: list[Row]) -> ev.Outcome | None:
         ):
             values[i] = np.array([value])
     if claim.test != "infeasible" and not values:
-        return None
-    outcomes = ev.evaluate(claim, cells, values)
-    found = [o for o in outcomes if o.value is not None]
-    return found[0] if len(found) == 1 else None
+        return {}
+    found: dict[str, ev.Outcome] = {}
+    for outcome in ev.evaluate(claim, cells, values):
+        if outcome.value is not None:
+            found.setdefault(dict(outcome.context).get("prompts", "text"), outcome)
+    return found
 
 
 def _predicted_metric(metric: str, row: Mapping[str, Any]) -> float | None:
