@@ -132,7 +132,7 @@ METRICS = (
     Metric("e2e_s", "s", "End-to-end latency", "Time from submission of the batch to its last token"),
     Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens, those of images not"),
     Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s"),
-    Metric("samples_per_s", "samples/s", "Samples per second", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
+    Metric("samples_per_s", "samples/s", "Throughput, samples", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
     Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images"),
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
 )  # fmt: skip
