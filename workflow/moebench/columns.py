@@ -145,7 +145,7 @@ METRICS = (
     Metric("e2e_s", "s", "End-to-end latency", "Time from submission of the batch to its last token"),
     Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens, those of images not"),
     Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s"),
-    Metric("samples_per_s", "samples/s", "Samples per second", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
+    Metric("samples_per_s", "samples/s", "Throughput, samples", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
     Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images"),
     Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)"),
     Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer"),
