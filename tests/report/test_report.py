@@ -16,6 +16,7 @@ import pytest
 
 import synthetic
 from moebench import figures, parameters, tables
+from moebench.claims import spec
 from moebench.config import Config
 from moebench.errors import StorageError
 from moebench.measure import records
@@ -34,10 +35,12 @@ def study(tmp_path_factory) -> Path:
     path = synthetic.rich(root / "results")
     plan = read_plan(path)
     plan["title"] = 'Tiny <models> & "quotes"'
-    plan["experiments"]["batch"]["claims"] = ["MIB-F05-01"]
+    plan["experiments"]["batch"]["claims"] = ["MIB-F05-01-DS", "MIB-F05-03-DS"]
     config = Config(Path(__file__).parents[2] / "config")
     models = config.experiment("fig01-parameters")
     plan["experiments"][models.name] = models.model_dump() | parameters.facts(config, models) | {"rows": []}
+    kept = spec.of_plan(config, plan["experiments"], [])
+    plan["claims"] = kept | {"stands_for": {"mixtral-tiny": "deepseek-v2-lite", "olmoe-tiny": "qwen1.5-moe-a2.7b"}}
     path.write_text(json.dumps(plan))
     cell = next(c for c in plan["cells"].values() if c["workload"]["batch"] == 64)
     records.cell_path(root / "results", cell["engine"], cell["cell"]).write_text("{")
@@ -136,7 +139,7 @@ def test_what_it_says(page):
     assert "<strong>Incomplete.</strong> 5 of 121 cells are" in text
     for words, number in (("measured", 96), ("out of memory: weights", 12), ("record damaged", 1), ("not measured", 5)):
         assert re.search(rf">{re.escape(words)}</span></th><td class=\"number\">{number}</td>", text), words
-    assert "MIB-F05-01" in text and "no verdicts" in text
+    assert "MIB-F05-01-DS" in text
     assert text.count("snakemake --profile profiles/local --force results/cells/") == 20
     assert "the record cannot be used: not whole JSON" in text
     assert "holds the true median with a probability of 75%" in text
@@ -160,6 +163,28 @@ def test_models_of_a_paper_are_shown_corrected(page, elements):
     assert '<td>Mixtral-8x7B</td><td>32 MoE</td><td>Routed experts</td><td class="number">1.41 B</td>' in section
     assert '<a href="#fig01-parameters">' in text and "Table 1, Figures 1, A1" in text
     assert re.search(r"<desc [^>]*>Stacked bars of .*Mixtral-8x7B: 46.7 billion in total \(routed experts 97%", section)
+
+
+def test_claims_have_a_verdict_or_say_what_was_compared_instead(page, elements):
+    text = re.sub(r"\s+", " ", page.read_text())
+    section = text[text.index('<section id="claims"') : text.index('<section id="failures"')]
+    assert "<p>1 confirmed, 79 not measured, 1 nothing claimed.</p>" in section
+    assert "<p>2 refuted, 4 not measured.</p>" in section
+    rows = dict(re.findall(r'<tr id="claim-([^"]+)">(.*?)</tr>', section))
+    assert len(rows) == 91
+    # A record of this series is damaged, so nothing is decided.
+    assert re.search(r"holds in \d+% of resamples: undecided", rows["MIB-F05-03-DS"])
+    assert "1 of 16 cells not measured" in rows["MIB-F05-03-DS"]
+    assert '<span class="status status-missing">not measured</span>' in rows["MIB-F05-03-DS"]
+    assert "tiny stand-ins, random weights, CPU of this machine, text prompts" in rows["MIB-F05-03-DS"]
+    assert '<span class="status status-failed">refuted</span>' in rows["QS-T3-01"] and "1.09" in rows["QS-T3-01"]
+    assert 'contradicts <a href="#claim-MIB-F07-04">' in rows["MIB-F07-05"]
+    assert "no experiment of this study decides it" in rows["MIB-F10-01"]
+    experiment = text[text.index('<section id="batch"') : text.index('<section id="latency"')]
+    assert (
+        '<a href="#claim-MIB-F05-01-DS">MIB-F05-01-DS</a> <span class="status status-missing">not measured'
+        in experiment
+    )
 
 
 def test_the_same_inputs_give_the_same_bytes(study, page):

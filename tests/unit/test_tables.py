@@ -263,3 +263,58 @@ def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
 def test_without_a_plan(tmp_path):
     with pytest.raises(ConfigError, match="no plan yet"):
         tables.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
+
+
+# -------------------------------------------------------------------- residuals, and the roofline as a ceiling
+
+
+def foreseen(study, hardware="gpu", **predicted):
+    """Put predictions into plan and records of the first cell, and measure it; its row of measurements."""
+    data, results, out = study
+    data["hardware"]["kind"] = hardware
+    e, c = cells(study)[0]
+    data["cells"][f"{e}/{c}"]["predicted"] |= predicted
+    records.store(results, synthetic.record(data, e, c))
+    collect(study)
+    return tables.read(out, "measurements").iloc[0]
+
+
+def test_residuals_are_measured_over_predicted(study):
+    row = foreseen(study, e2e_s=1e-3, ttft_max_s=None, itl_s=1e-3)
+    assert row["residual_e2e"] == pytest.approx(row["e2e_s"] / 1e-3)
+    assert row["residual_itl"] == pytest.approx(row["itl_s"] / 1e-3)
+    assert pd.isna(row["residual_ttft_max"]), "nothing predicted"
+
+
+def test_a_measurement_above_the_ceiling_is_invalid_and_its_record_as_it_was(study):
+    out = study[2]
+    row = foreseen(study, e2e_s=9.0, least_e2e_s=5.0)
+    assert row["status"] == "invalid" and pd.isna(row["e2e_s"]) and pd.isna(row["residual_e2e"])
+    assert "above the roofline ceiling: local-cpu needs at least 5 s; the record is as it was measured" in row["reason"]
+    failed = tables.read(out, "failures").iloc[0]
+    assert (failed["status"], failed["cell"]) == ("invalid", cells(study)[0][1])
+    assert tables.read(out, "samples").empty
+    assert records.load(path_of(study, 0))["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("hardware", "least"), [("gpu", 1e-4), ("gpu", None), ("cpu", 5.0)], ids=["slower", "unknown", "a CPU has caches"]
+)
+def test_no_ceiling_no_verdict(study, hardware, least):
+    assert foreseen(study, hardware, e2e_s=1.0, least_e2e_s=least)["status"] == "ok"
+
+
+def test_speculation_has_no_ceiling(study):
+    data = study[0]
+    for engine in data["engines"].values():
+        engine["config"]["draft_model"] = "mixtral-tiny"
+    assert foreseen(study, least_e2e_s=5.0)["status"] == "ok"
+
+
+def test_a_mended_prediction_mends_the_status(study):
+    """The plan's bound counts, not the record's: nothing has to be measured again."""
+    assert foreseen(study, least_e2e_s=5.0)["status"] == "invalid"
+    data, _, out = study
+    next(iter(data["cells"].values()))["predicted"]["least_e2e_s"] = 1e-4
+    collect(study)
+    assert tables.read(out, "measurements").iloc[0]["status"] == "ok"

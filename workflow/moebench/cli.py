@@ -27,7 +27,24 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
 def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
     from moebench.plan import make_plan
 
-    return make_plan(*_study(arguments))
+    config, study = _study(arguments)
+    asked = getattr(arguments, "budget", None)
+    return make_plan(config, study, budget_gpu_hours=asked or config.root().budget_gpu_hours)
+
+
+def _positive(kind: type[int] | type[float]) -> Any:
+    """An argument that is a number above zero."""
+
+    def read(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = kind(0)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+        return value
+
+    return read
 
 
 def _results(arguments: argparse.Namespace) -> Path:
@@ -59,7 +76,7 @@ def plan(arguments: argparse.Namespace) -> int:
     if arguments.summary:
         print(show.summary(made, _results(arguments), _reports(arguments)))
         return 0
-    print(show.plan(made, _results(arguments), cells=arguments.cells))
+    print(show.plan(made, _results(arguments), cells=arguments.cells, gpus=arguments.gpus))
     return 0
 
 
@@ -68,7 +85,8 @@ def stage(arguments: argparse.Namespace) -> int:
     from moebench.stage import stage_study
 
     config, study = _study(arguments)
-    return stage_study(config, study, update=arguments.update, full=arguments.full, only_check=arguments.check)
+    budget = arguments.budget or config.root().budget_gpu_hours
+    return stage_study(config, study, arguments.update, arguments.full, arguments.check, budget)
 
 
 def measure(arguments: argparse.Namespace) -> int:
@@ -185,6 +203,55 @@ def doctor(arguments: argparse.Namespace) -> int:
     return 1 if lacking else 0
 
 
+def claims(arguments: argparse.Namespace) -> int:
+    """Say what the measurements make of the papers' claims; with --check exit 1 if a measured one is refuted."""
+    from moebench import tables
+    from moebench.claims import show
+    from moebench.errors import nearest
+
+    study = _study(arguments)[1]
+    frame = tables.read(_results(arguments) / "tables" / study, "claims")
+    for claim in arguments.claim:
+        if claim not in set(frame["claim"]):
+            raise UserError(f"claim {claim!r}: there is none such" + nearest(claim, set(frame["claim"])))
+    chosen = frame[frame["claim"].isin(arguments.claim)] if arguments.claim else frame
+    if arguments.verdict:
+        chosen = chosen[chosen["verdict"] == arguments.verdict]
+    if arguments.json:
+        print(chosen.to_json(orient="records", indent=1))
+    elif arguments.claim:
+        print(show.details(chosen))
+    else:
+        print(show.text(chosen, study))
+    measured = chosen[chosen["test"] != "printed"]
+    return 1 if arguments.check and (measured["verdict"] == "refuted").any() else 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare two result sets cell by cell; exit 1 if something changed beyond noise, 0 if nothing did."""
+    from moebench import columns
+    from moebench import compare as comparing
+    from moebench.claims import show
+
+    if arguments.metric not in columns.METRIC_NAMES:
+        from moebench.errors import nearest
+
+        raise UserError(
+            f"--metric: unknown metric {arguments.metric!r}" + nearest(arguments.metric, columns.METRIC_NAMES)
+        )
+    a, b = (comparing.load(path, arguments.study) for path in (arguments.a, arguments.b))
+    made = comparing.compare(a, b, arguments.metric, arguments.threshold, arguments.adjust)
+    if arguments.csv:
+        made.pairs.to_csv(arguments.csv, index=False)
+    if arguments.json:
+        found = {"a": a.name, "b": b.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
+                 "only_b": made.only_b, "pairs": json.loads(made.pairs.to_json(orient="records"))}  # fmt: skip
+        print(json.dumps(found, indent=1))
+    else:
+        print(show.comparison(made, a.name, b.name, arguments.all))
+    return 1 if len(made.changed) else 0
+
+
 def columns(arguments: argparse.Namespace) -> int:
     """Print the columns of every table with unit and meaning."""
     from moebench import columns as registry
@@ -242,9 +309,19 @@ def parser() -> argparse.ArgumentParser:
     one = verb(plan, of_study)
     one.add_argument("--write", type=Path, metavar="FILE", help="write the plan as JSON to FILE")
     one.add_argument("--json", action="store_true", help="print the plan as JSON")
-    one.add_argument("--cells", action="store_true", help="also list every cell")
+    one.add_argument("--cells", action="store_true", help="also list every cell, and where memory ends")
+    one.add_argument("--gpus", type=_positive(int), metavar="N", help="also say the wall time on N GPUs")
+    one.add_argument(
+        "--budget",
+        type=_positive(float),
+        metavar="HOURS",
+        help="only the cells that decide the most claims within so many GPU-hours, and what is left out",
+    )
     one.add_argument("--summary", action="store_true", help="one line: how much is measured, where the report is")
     one = verb(stage, of_study)
+    one.add_argument(
+        "--budget", type=_positive(float), metavar="HOURS", help="only the models of a plan within a budget"
+    )
     one.add_argument("--update", action="store_true", help="resolve branches anew instead of using the pinned commits")
     one.add_argument("--full", action="store_true", help="verify checksums of what is already there (reads every byte)")
     one.add_argument("--check", action="store_true", help="only say what is there and what is not")
@@ -282,6 +359,23 @@ def parser() -> argparse.ArgumentParser:
     one = verb(failures, of_study)
     one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
     verb(doctor, of_study)
+    one = verb(claims, of_study)
+    one.add_argument("claim", nargs="*", metavar="CLAIM", help="everything about these claims")
+    one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not measured"), help="only these")
+    one.add_argument("--json", action="store_true", help="print as JSON")
+    one.add_argument("--check", action="store_true", help="exit 1 if a claim that was measured is refuted")
+    one = verb(compare)
+    for name in ("a", "b"):
+        one.add_argument(name, type=Path, metavar=name.upper(), help="results folder, folder of tables, or archive.zip")
+    one.add_argument("--study", help="study, where a results folder has several")
+    one.add_argument("--metric", default="e2e_s", help="metric compared (default: e2e_s)")
+    one.add_argument("--threshold", type=_positive(float), default=0.05, help="smallest change that counts (0.05: 5%%)")
+    one.add_argument(
+        "--adjust", choices=("holm", "bh"), default="holm", help="for many cells: Holm, Benjamini-Hochberg"
+    )
+    one.add_argument("--all", action="store_true", help="list unchanged cells too")
+    one.add_argument("--json", action="store_true", help="print as JSON")
+    one.add_argument("--csv", type=Path, metavar="FILE", help="also write the pairs to FILE")
     verb(columns)
     one = verb(schema)
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")

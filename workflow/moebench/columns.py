@@ -26,6 +26,8 @@ TABLES = (
     "activation",
     "activation_layers",
     "activation_steps",
+    "predictions",
+    "claims",
 )
 
 
@@ -165,6 +167,13 @@ EVENNESS = (
     "most_activations",
 )
 """One number per cell without an interval; figures may show them as they show metrics."""
+RESIDUALS = ("ttft_max_s", "itl_s", "e2e_s")
+"""Metrics whose measured value is given over the predicted one."""
+
+
+def residual(metric: str) -> str:
+    """Name of the column with a metric as measured over as predicted, a plain number."""
+    return f"residual_{metric.removesuffix('_s')}"
 
 
 def _metric_columns() -> list[Column]:
@@ -181,7 +190,73 @@ def _metric_columns() -> list[Column]:
         made.append(
             Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}")
         )
+    made.append(
+        Column(
+            "predicted_least_e2e_s",
+            pa.float64(),
+            "s",
+            "End-to-end latency below which no run can be: the roofline if all requests choose the same experts; null: unknown",
+            ("plan", "measurements"),
+            "Least end-to-end latency",
+        )
+    )
+    for name in RESIDUALS:
+        text = f"{name} as measured over predicted_{name}; the roofline has no overheads, so above 1 is expected; null: not predicted"
+        made.append(
+            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted: {name}")
+        )
     return made
+
+
+def _claim_columns() -> list[Column]:
+    text, whole, real, only = pa.string(), pa.int64(), pa.float64(), ("claims",)
+    return [
+        Column("claim", text, "", "Claim: identifier, of config/claims", only),
+        Column("paper", text, "", "Paper that makes the claim", only),
+        Column("place", text, "", "Where in the paper", only),
+        Column("quote", text, "", "The paper's own words", only),
+        Column("statement", text, "", "What is tested", only),
+        Column("metric", text, "", "Metric compared, or what else the claim is about", only),
+        Column("test", text, "", "What is done with the values (docs/claims.md)", only),
+        Column("expected", text, "", "What comes out if the claim is right", only),
+        Column("expected_here", text, "", "The same in the grid of this study's scale", only),
+        Column(
+            "verdict",
+            text,
+            "",
+            "On the paper's own models and machine: confirmed, refuted, inconclusive, not measured; nothing claimed",
+            only,
+        ),
+        Column(
+            "outcome",
+            text,
+            "",
+            "The same comparison on this study's cells: agrees, disagrees, undecided, not measured",
+            only,
+            "Same comparison here",
+        ),
+        Column("value", real, "", "Value of the test on this study's cells", only, "Value here"),
+        Column("value_low", real, "", "Lower end of its bootstrap 95% interval", only),
+        Column("value_high", real, "", "Upper end of its bootstrap 95% interval", only),
+        Column("support", real, "", "Yes-or-no tests: share of the bootstrap resamples in which it holds", only),
+        Column("comparisons", whole, "", "Pairs or groups of cells behind the value", only),
+        Column("comparisons_planned", whole, "", "Pairs or groups of cells that the plan has", only),
+        Column("unstable_cells", whole, "", "Cells behind the value that are flagged as unstable", only),
+        Column(
+            "evaluated_on", text, "", "What was compared: models, weights, machine, prompts, mode", only, "Evaluated on"
+        ),
+        Column(
+            "predicted_value",
+            real,
+            "",
+            "Value of the test on the cost model's predictions for the paper's own cells; null: it cannot predict it",
+            only,
+        ),
+        Column("predicted_outcome", text, "", "Whether that agrees with the claim", only),
+        Column("predicted_on", text, "", "Machine of that prediction", only),
+        Column("contradicts", text, "", "Claims that cannot be right together with this one", only),
+        Column("note", text, "", "What a reader should know", only),
+    ]
 
 
 # ------------------------------------------------------------------------------------------ others
@@ -215,7 +290,9 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("job", text, "", "Job that measures the cell", ("plan",)),
         Column("labels", text, "", "JSON: label of each axis of the experiment's grid", ("plan",)),
         Column("status", text, "", "ok, or how the cell failed", _SHOWN),
-        Column("reason", text, "", "Why the cell is not ok, one sentence", _SHOWN),
+        Column(
+            "reason", text, "", "Why the cell is not ok, or the claim has no verdict, one sentence", (*_SHOWN, "claims")
+        ),
         Column("evidence", text, "", "The engine's own words: the decisive log lines", _BAD),
         Column(
             "model_title",
@@ -295,7 +372,7 @@ def _others() -> tuple[list[Column], list[Column]]:
 
 def _registry() -> dict[str, Column]:
     first, after = _others()
-    columns = [*first, *(_knob(name) for name in KNOBS), *_metric_columns(), *after]
+    columns = [*first, *(_knob(name) for name in KNOBS), *_metric_columns(), *after, *_claim_columns()]
     registry = {c.name: c for c in columns}
     if len(registry) != len(columns):
         raise AssertionError("a column is registered twice")
@@ -316,7 +393,8 @@ def of_table(table: str) -> list[Column]:
     """Columns of a table, in their order."""
     if table not in TABLES:
         raise ConfigError(f"unknown table {table!r}" + nearest(table, TABLES))
-    return [c for c in COLUMNS.values() if table in c.tables]
+    wanted = "plan" if table == "predictions" else table  # the plan of the reference study
+    return [c for c in COLUMNS.values() if wanted in c.tables]
 
 
 def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:

@@ -503,6 +503,9 @@ class Study(Strict):
     hardware: Name
     engine: Engine
     experiments: tuple[Name, ...]
+    reference: Name | None = Field(
+        None, description="Study whose predictions are shown beside this one's figures and claims: the paper's own grid"
+    )
     defaults: dict[str, Any] = Field({}, description="Knob values where an experiment gives none")
     protocol: Protocol = Protocol()
     jobs: Jobs = Jobs()
@@ -517,6 +520,9 @@ class Root(Strict):
     reports: str = Field("reports", description="Folder for reports")
     models: str = Field("models", description="Folder for staged models")
     environments: str = Field(".envs", description="Folder of the built environments")
+    budget_gpu_hours: float | None = Field(
+        None, gt=0, description="Measure only the cells that decide the most claims within so many GPU-hours"
+    )
 
 
 # -------------------------------------------------------------------------------------------- loading

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import corpora
+from moebench import budget, corpora, reference
+from moebench.claims import spec as claims
 from moebench.config import (
     Architecture,
     Calibration,
@@ -483,9 +484,13 @@ def _contents(engine: dict[str, Any], skip_infeasible: bool) -> list[Any]:
 
 
 def make_plan(
-    config: Config, study_name: str, lock: ModelLock | None = None, models: str | None = None
+    config: Config,
+    study_name: str,
+    lock: ModelLock | None = None,
+    models: str | None = None,
+    budget_gpu_hours: float | None = None,
 ) -> dict[str, Any]:
-    """Plan a study: the mapping of docs/data.md.
+    """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
 
     Raises ConfigError naming the file, the value and the remedy.
     """
@@ -523,14 +528,32 @@ def make_plan(
         "engines": planner.engines,
         "cells": planner.cells,
     }
+    loaded = [e["model"]["name"] for e in planner.engines.values()]
+    drafts = [e["draft"]["name"] for e in planner.engines.values() if e["draft"]]
+    plan["claims"] = claims.of_plan(config, experiments, [*loaded, *drafts])
     for engine in plan["engines"].values():
         random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
-        _derive(engine, plan["cells"])
-        predict(engine, plan["cells"], study, hardware)
+    _foresee(plan, study, hardware)
+    if budget_gpu_hours is not None:
+        budget.reduce(plan, budget_gpu_hours)
+        _foresee(plan, study, hardware)
     plan["derived"] = derived_models(planner.engines, study, hardware.devices_per_node if hardware.kind == "gpu" else 0)
+    if study.reference and study.reference != study.name:
+        plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
+        for name, planned in plan["experiments"].items():
+            planned["predicted_figures"] = reference.figures(plan, name)
     plan["jobs"] = _jobs(plan, study, hardware)
     plan["digest"] = digest(plan, 16)
     return plan
+
+
+def _foresee(plan: dict[str, Any], study: Study, hardware: Hardware) -> None:
+    """Which cells come from longer runs, and what is predicted of all."""
+    for cell in plan["cells"].values():
+        cell["derived_from"] = None
+    for engine in plan["engines"].values():
+        _derive(engine, plan["cells"])
+        predict(engine, plan["cells"], study, hardware)
 
 
 def _check_defaults(study: Study, where: str) -> None:

@@ -10,13 +10,23 @@ from moebench.cost import memory, roofline
 from moebench.cost.vision import image_tokens
 
 
+def cell_seconds(cell: dict[str, Any], overhead_s: float) -> float:
+    """Expected wall time of a cell's runs; those of unknown length count nothing."""
+    work, protocol = cell["workload"], cell["protocol"]
+    runs = protocol["warmup"] + protocol["repeats"]
+    if protocol["kind"] == "activation" and work.get("requests"):
+        runs = math.ceil(work["requests"] / work["batch"])
+    return float(overhead_s + runs * (cell["predicted"].get("run_s") or 0.0))
+
+
 def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Study, hardware: Hardware) -> None:
     """Add ``predicted`` to an engine configuration of a plan and to each of its cells.
 
     Engine: ``weight_bytes`` (all GPUs), ``weight_bytes_per_gpu``, ``kv_capacity_tokens``, ``fits`` and ``job_s``, the
     expected wall time of loading it and running its cells.  Cell: ``bytes_per_gpu`` (weights, the batch's KV cache and
     the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
-    batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``.  Null where the
+    batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
+    all requests choose the same experts), ``run_s`` (expected time of a run, a rough one with images).  Null where the
     hardware's constants are unknown; times also for cells with images, memory for images whose tokens are not known.
     """
     architecture = Architecture.model_validate(engine["model"]["architecture"])
@@ -28,6 +38,8 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
         cell = cells[f"{engine['id']}/{cell_id}"]
         work = WorkloadKnobs.model_construct(**cell["workload"])
         time = roofline.cell_time(architecture, hardware, knobs, work)
+        # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
+        least = roofline.cell_time(architecture, hardware, knobs, work.model_copy(update={"prompts": "identical"}))
         images = image_tokens(architecture, work.images, work.image_size)
         tokens = None if images is None else work.batch * (images + work.input_tokens + work.output_tokens)
         capacity = fit.kv_capacity_tokens
@@ -40,17 +52,16 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "ttft_max_s": time.ttft_s if time else None,
             "itl_s": time.itl_s if time else None,
             "e2e_s": time.e2e_s if time else None,
+            "least_e2e_s": least.e2e_s if least else None,
         }
         if work.images:
             cell["predicted"]["image_tokens"] = images
+        if work.images:  # without the vision tower: a lower bound is still better than nothing for the time limit
+            text = work.model_copy(update={"images": 0, "input_tokens": work.input_tokens + (images or 0)})
+            time = roofline.cell_time(architecture, hardware, knobs, text)
+        cell["predicted"]["run_s"] = time.e2e_s if time else None
         if cell["derived_from"] is None:
-            runs = cell["protocol"]["warmup"] + cell["protocol"]["repeats"]
-            if cell["protocol"]["kind"] == "activation" and work.requests:
-                runs = math.ceil(work.requests / work.batch)
-            if work.images:  # without the vision tower: a lower bound is still better than nothing for the time limit
-                text = work.model_copy(update={"images": 0, "input_tokens": work.input_tokens + (images or 0)})
-                time = roofline.cell_time(architecture, hardware, knobs, text)
-            seconds += study.jobs.cell_overhead_s + runs * (time.e2e_s if time else 0.0)
+            seconds += cell_seconds(cell, study.jobs.cell_overhead_s)
     weights = memory.weight_bytes(architecture, knobs)
     engine["predicted"] = {
         "weight_bytes": weights,

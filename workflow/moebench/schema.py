@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from moebench import config as c
+from moebench.claims import spec
 
 TABLES: dict[str, type[BaseModel]] = {
     "root": c.Root,
@@ -35,6 +36,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "printed-table": c.PrintedTable,
     "printed-model": c.PrintedModel,
     "corpus": c.Corpus,
+    "claims": spec.ClaimFile,
+    "claim": spec.Claim,
+    "expect": spec.Expect,
+    "elsewhere": spec.Elsewhere,
 }
 
 
@@ -48,6 +53,7 @@ def json_schema() -> str:
         "hardware": c.Hardware,
         "papers": c.Paper,
         "corpora": c.Corpus,
+        "claims": spec.ClaimFile,
     }
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -91,7 +97,8 @@ def table(model: type[BaseModel]) -> str:
     """A Markdown table of a model's keys."""
     lines = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        lines.append(f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |")
+        key = field.alias or name
+        lines.append(f"| `{key}` | {_type(field.annotation)} | {_default(field)} | {field.description or ''} |")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moebench import forecast
 from moebench.derive import is_made
 from moebench.measure import records
 
@@ -54,7 +55,7 @@ def summary(plan: dict[str, Any], results: Path, reports: Path) -> str:
     )
 
 
-def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
+def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | None = None) -> str:
     """What a study asks for: by experiment and by job, with what is measured already."""
     seen = statuses(made, results)
     rows = []
@@ -76,8 +77,6 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
                 sum(_final(seen[k]) for k in mine),
             ]
         )
-    unfit = [k for k, c in made["cells"].items() if c["predicted"].get("fits") is False]
-    hours = sum(j["gpus"] * j["expected_s"] for j in made["jobs"].values()) / 3600
     text = [
         f"study {made['study']}: {made['title']} (scale {made['scale']}, {made['hardware']['title']}, "
         f"{made['engine']['name']} {made['engine']['version']})",
@@ -85,10 +84,9 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
         table(["experiment", "cells", "loads", "measured"], rows),
         "",
         f"{count(len(made['cells']), 'distinct cell')}, {count(len(made['engines']), 'engine load')}, "
-        f"{count(len(made['jobs']), 'job')}, "
-        f"about {hours:.1f} {'hours' if made['hardware']['kind'] == 'cpu' else 'GPU-hours'} (a rough estimate); "
-        f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs; "
-        f"{len(unfit)} cells are predicted not to fit in memory",
+        f"{count(len(made['jobs']), 'job')}; "
+        f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs",
+        *forecast.lines(made, gpus),
         "",
         table(["job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
     ]
@@ -96,6 +94,16 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
         head = ["derived checkpoint", "by", "from", "GPUs", "memory MB", "minutes", "made"]
         text += ["", table(head, [_derived(name, entry) for name, entry in made["derived"].items()])]
     if cells:
+        head = [
+            "engine configuration",
+            "weights GB per GPU",
+            "KV tokens",
+            "longest request",
+            "batch fits",
+            "batch asked",
+        ]
+        if ends := forecast.boundaries(made):
+            text += ["", "where memory ends:", table(head, ends)]
         listed = [
             [
                 k,

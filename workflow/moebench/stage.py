@@ -30,13 +30,20 @@ def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def stage_study(config: Config, study: str, update: bool = False, full: bool = False, only_check: bool = False) -> int:
-    """Stage every model of a study; return 0 when all are whole.
+def stage_study(
+    config: Config,
+    study: str,
+    update: bool = False,
+    full: bool = False,
+    only_check: bool = False,
+    budget: float | None = None,
+) -> int:
+    """Stage every model of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
 
     Raises StageError for the first hub model that cannot be had.
     """
     lock_file = config.folder / "models.lock.yaml"
-    models = models_of(make_plan(config, study))
+    models = models_of(make_plan(config, study, budget_gpu_hours=budget))
     problems = {path: staged.check(Path(path), full=full) for path in models}
     if only_check:
         for path, found in problems.items():

@@ -28,7 +28,7 @@ ROUTED = ("activation", "activation_layers", "activation_steps")
 
 _SUMMARISED = [c.name for m in columns.METRICS for c in columns.COLUMNS.values()
                if c.name in (m.name, f"{m.name}_low", f"{m.name}_high")]  # fmt: skip
-_STATISTICS = {*_SUMMARISED, "e2e_s_cv", "unstable", "n_repeats"}
+_STATISTICS = {*_SUMMARISED, "e2e_s_cv", "unstable", "n_repeats", *map(columns.residual, columns.RESIDUALS)}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Chunk:
     cells: list[tuple[str, str]]
     titles: dict[str, str] = field(default_factory=dict)
     drift: dict[str, float] = field(default_factory=dict)
+    least: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Per cell the predicted time, s, below which no run can be."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row
 
 def _predicted(work: Row, predicted: Row) -> Row:
     """Predicted metrics; throughputs follow from the predicted end-to-end time."""
-    row = {f"predicted_{name}": predicted.get(name) for name in columns.PREDICTED}
+    row = {f"predicted_{name}": predicted.get(name) for name in (*columns.PREDICTED, "least_e2e_s")}
     if e2e_s := predicted.get("e2e_s"):
         rates = metrics.throughputs(work["batch"], work["input_tokens"], work["output_tokens"], e2e_s)
         row |= {f"predicted_{name}": value for name, value in rates.items()}
@@ -170,6 +172,28 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
     }
 
 
+CEILING_SLACK = 0.95
+"""A run may be this much below the least time: clocks and bandwidths of devices differ a little from data sheets."""
+
+
+def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
+    """Status and reason of a cell that was measured faster than its hardware can be; the record stays as it is.
+
+    Judged with the plan's prediction, not the record's, so that a mended cost model is enough to mend the status.
+    """
+    least = chunk.least.get((row["engine"], row["cell"]))
+    if least is None or row["status"] != "ok":
+        return {}
+    fastest = min(run["metrics"]["e2e_s"] for run in record["repeats"])
+    if fastest >= CEILING_SLACK * least:
+        return {}
+    return {
+        "status": "invalid",
+        "reason": f"measured in {fastest:.4g} s, which is above the roofline ceiling: {row['hardware']} needs at least "
+        f"{least:.4g} s; the record is as it was measured",
+    }
+
+
 def _failure(row: Row, record: Row, chunk: Chunk) -> Row:
     evidence = record.get("evidence") or ()
     return row | {
@@ -228,6 +252,7 @@ def make(chunk: Chunk) -> Made:
                 counts[NOT_MEASURED] = counts.get(NOT_MEASURED, 0) + 1
                 continue
             row = _measurement(record, chunk)
+            row |= _above_ceiling(row, record, chunk)
             # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
             runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
             if row["status"] == "ok" and "activation" in record:
@@ -287,6 +312,9 @@ def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
             for k, name in enumerate(names):
                 out[name + end][where] = result.reshape(len(where), len(names))[:, k]
         out["e2e_s_cv"][where] = stats.cv(values[:, names.index("e2e_s")])
+    for name in columns.RESIDUALS:
+        foreseen = np.array([_number(row.get(f"predicted_{name}")) for row in rows])
+        out[columns.residual(name)] = out[name] / foreseen
     spread = out["e2e_s_cv"]
     made: dict[str, Any] = {name: pa.array(values, from_pandas=True) for name, values in out.items()}
     made["unstable"] = pa.array(spread > stats.UNSTABLE_CV, mask=np.isnan(spread))

@@ -53,11 +53,14 @@ class Collected:
 
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
-    those about routed experts, and ``parameters`` of the models that the plan asks about.
+    those about routed experts, ``parameters`` of the models that the plan asks about, ``predictions`` of the study it
+    refers to, and ``claims``.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
     """
+    from moebench.claims import table as claims  # it reads tables, so it cannot be imported by what writes them
+
     plan = read_plan(plan_path)
     planned = pa.concat_tables([_empty("plan"), *(tablerows.table("plan", part) for part in _plan_parts(plan))])
     counted = tablerows.table("parameters", parameters.rows(plan))
@@ -65,14 +68,18 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
     chunks = list(_chunks(plan, results, rerun))
     study = plan["study"]
-    del plan  # 100,000 cells are some hundred MB, and every worker would be started beside them
+    reference = plan.get("reference")
+    predictions = tablerows.table("predictions", tablerows.plan_rows(reference) if reference else ())
+    asked = claims.asked(plan)
+    del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
     made = list(_work(chunks))
     written = {
         name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
-    for name, table in (written | {"plan": planned, "parameters": counted}).items():
+    for name, table in (written | {"plan": planned, "parameters": counted, "predictions": predictions}).items():
         write(out, name, table)
+    write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))
     counts: Counter[str] = Counter()
     for m in made:
         counts.update(m.counts)
@@ -88,6 +95,7 @@ def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
 def _chunks(plan: dict[str, Any], results: Path, rerun: str) -> Iterator[tablerows.Chunk]:
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
     drift = canary_drift(plan, results)
+    least = least_times(plan)
     for start in range(0, len(keys), CHUNK):
         cells = keys[start : start + CHUNK]
         engines = {engine for engine, _ in cells}
@@ -98,6 +106,7 @@ def _chunks(plan: dict[str, Any], results: Path, rerun: str) -> Iterator[tablero
             cells,
             {e: plan["engines"][e]["model"]["title"] for e in engines},
             {e: drift[e] for e in engines if e in drift},
+            {key: least[key] for key in cells if key in least},
         )
 
 
@@ -110,6 +119,21 @@ def _work(chunks: list[tablerows.Chunk]) -> Iterator[tablerows.Made]:
     # spawn, not fork: pyarrow's threads do not survive a fork.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(tablerows.make, chunks)
+
+
+def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Per cell the time below which no run on a GPU can be; a CPU's caches hold small models, so it has no such bound.
+
+    With speculation a step yields several tokens, so those cells have none either.
+    """
+    if plan["hardware"].get("kind") != "gpu":
+        return {}
+    return {
+        (cell["engine"], cell["cell"]): least
+        for cell in plan["cells"].values()
+        if (least := (cell.get("predicted") or {}).get("least_e2e_s")) is not None
+        and not plan["engines"][cell["engine"]]["config"].get("draft_model")
+    }
 
 
 def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:

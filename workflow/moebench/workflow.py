@@ -26,7 +26,12 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     root = Path(workflow.basedir)
     try:
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
-        plan = make_plan(Config(root / "config"), str(config["study"]), models=config["models"])
+        plan = make_plan(
+            Config(root / "config"),
+            str(config["study"]),
+            models=config["models"],
+            budget_gpu_hours=config["budget_gpu_hours"],
+        )
         if workflow.is_main_process:
             keep(plan, Path(config["results"]))
     except UserError as error:
@@ -62,6 +67,12 @@ def parent(plan: dict[str, Any], name: str) -> list[str]:
 
 def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted({f"{model['path']}/moebench-stage.json" for model in models})
+
+
+def figure_ids(plan: dict[str, Any]) -> list[str]:
+    """File names of all figures: the experiments' own, and those of predictions for the reference study's grid."""
+    experiments = plan["experiments"].values()
+    return [f["id"] for e in experiments for f in (*e["figures"], *e.get("predicted_figures", ()))]
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ STUDY, RESULTS, REPORT = (
 )
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
+BUDGET = f" --budget {PLAN['budget']['gpu_hours']}" if "budget" in PLAN else ""
 STAGED = roots(PLAN["engines"].values())
 
 
@@ -24,4 +25,4 @@ rule stage:
     output:
         update(STAGED),
     shell:
-        "{sys.executable} -m moebench stage --study {STUDY}"
+        "{sys.executable} -m moebench stage --study {STUDY}{BUDGET}"

@@ -1,8 +1,11 @@
 # Records to tables, figures, the report and its archive.
+from moebench.workflow import figure_ids
+
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 NAMES += ["activation", "activation_layers", "activation_steps"]
-FIGURES = [f["id"] for e in PLAN["experiments"].values() for f in e["figures"]]
+NAMES += ["predictions", "claims"]
+FIGURES = figure_ids(PLAN)
 
 
 rule collect:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, data, export, heatmap, layout, parameters, style
+from moebench.figures import caption, data, export, foreseen, heatmap, layout, parameters, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -41,6 +41,11 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
                 placed = data.place(plot, frame, where)
                 made, table = layout.figure(placed, caption.of(plan, placed)), data.table(placed)
             paths += export.save(made, table, out_dir, plot.id)
+    for plot in foreseen.plots(plan, experiment_name):
+        placed = data.place(plot, foreseen.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")
+        with mpl.rc_context(style.RC):
+            made = layout.figure(placed, foreseen.caption(plan))
+            paths += export.save(made, data.table(placed), out_dir, plot.id)
     return paths
 
 
@@ -50,16 +55,8 @@ def check(plan: Mapping[str, Any]) -> None:
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
-    from moebench import columns, tablerows
-
-    by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
-    for row in tablerows.plan_rows(dict(plan)):
-        by_name[row["experiment"]].append(row)
     drawn: dict[str, str] = {}
-    for name, rows in by_name.items():
-        frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
-        measured = [c.name for c in columns.of_table("measurements")]
-        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
+    for name, frame in _planned(plan):
         for plot in plots(plan, name):
             if plot.id in drawn:
                 raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
@@ -68,3 +65,33 @@ def check(plan: Mapping[str, Any]) -> None:
                 heatmap.place(plot, frame, None, f"experiment {name}, figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
                 data.place(plot, frame, f"experiment {name}, figure {plot.id}")
+        for plot in foreseen.plots(plan, name):
+            data.place(plot, foreseen.of_plan(plan, name), f"experiment {name}, figure {plot.id}")
+
+
+def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
+    """Ids of the figures that the plan's rows cannot fill: those of a plan of which cells were left out."""
+    found = []
+    for name, frame in _planned(plan):
+        for plot in plots(plan, name):
+            try:
+                if plot.kind == "heatmap":
+                    heatmap.place(plot, frame, None, plot.id)
+                elif plot.kind != "parameters":
+                    data.place(plot, frame, plot.id)
+            except ConfigError:
+                found.append(plot.id)
+    return found
+
+
+def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each experiment with its planned rows, and the columns of measurements empty."""
+    from moebench import columns, tablerows
+
+    by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
+    for row in tablerows.plan_rows(dict(plan)):
+        by_name[row["experiment"]].append(row)
+    measured = [c.name for c in columns.of_table("measurements")]
+    for name, rows in by_name.items():
+        frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
+        yield name, frame.assign(**{c: None for c in measured if c not in frame.columns})

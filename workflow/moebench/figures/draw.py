@@ -20,6 +20,8 @@ STUB = 0.11
 """Height of a failed bar's stub, as a share of the axis."""
 DODGE_PT = 1.2
 """Series stand this far apart at the same x, points, so that their error bars can be told apart."""
+PREDICTED = "predicted"
+"""Status of a cell that is only predicted: its dash is all there is."""
 PREDICTED_DASH = (0, (3, 1.6))
 MARK_PT = 8.5
 """Height that one row of failure marks takes, points."""
@@ -44,6 +46,11 @@ class Panel:
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
     """Which cells are drawn as values."""
     return (rows["status"] == "ok") & rows[y].notna()
+
+
+def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
+    """Cells that a mark stands for: without a value, where one was to be measured."""
+    return rows[~has_value(rows, y) & (rows["status"] != PREDICTED)]
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
@@ -80,7 +87,6 @@ def lines(data: Data, panel: Panel, band: float) -> None:
     for number, (level, colour) in enumerate(zip(data.levels("hue"), colours(data), strict=True)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         rows = rows.sort_values("x", key=lambda s: s.map({v: i for i, v in enumerate(x.levels)}))
-        good = rows[has_value(rows, panel.y)]
         middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
         aside = DODGE_PT * (number - (len(data.levels("hue")) - 1) / 2)
         shift = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
@@ -106,7 +112,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         )
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
-        for _, row in rows.drop(good.index).iterrows():
+        for _, row in lacking(rows, panel.y).iterrows():
             height = step * (0.5 + stacked.get(row["x"], 0))
             stacked[row["x"]] = stacked.get(row["x"], 0) + 1
             failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
@@ -132,7 +138,7 @@ def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) 
 
 def marks_stacked(rows: pd.DataFrame, y: str) -> int:
     """Most cells without a value at one x: how many rows of marks a panel needs."""
-    missing = rows[~has_value(rows, y)]
+    missing = lacking(rows, y)
     return int(missing.groupby("x").size().max()) if len(missing) else 0
 
 
@@ -189,7 +195,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=4,
         )
-        for _, row in rows.drop(good.index).iterrows():
+        for _, row in lacking(rows, panel.y).iterrows():
             stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
 
 

@@ -138,7 +138,7 @@ def predicted_handles(data: Data) -> list[Any]:
 
 def status_handles(data: Data) -> list[Any]:
     """What each mark of a cell without a value stands for."""
-    seen = set(data.rows["status"]) - {"ok"}
+    seen = set(data.rows["status"]) - {"ok", draw.PREDICTED}
     handles: list[Any] = []
     for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
         words, marker, hatch = style.status_style(status)

@@ -16,10 +16,10 @@ import seaborn as sns
 import moebench
 from moebench import columns, stats, tables
 from moebench.errors import StorageError
-from moebench.figures import caption, plots
+from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
 from moebench.plan_file import read_plan
-from moebench.report import architectures, content, svg
+from moebench.report import architectures, claims, content, svg
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
@@ -55,10 +55,13 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     """The page as text."""
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
     failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
+    claimed = tables.read(tables_dir, "claims")
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
-        _experiment(plan, frame, counted, tables_dir, name, figures_dir, links) for name in plan["experiments"]
+        _experiment(plan, frame, counted, name, tables_dir, figures_dir, links) for name in plan["experiments"]
     ]
+    for experiment in experiments:
+        experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
     drawn = [f.svg for e in experiments for f in e["figures"]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
@@ -77,6 +80,9 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         counts=content.counts(frame),
         total=len(plan["cells"]),
         experiments=experiments,
+        claims=claims.papers(claimed),
+        claimed=claimed["claim"].nunique(),
+        predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
         failures=content.failures(failed, titles, links["records"]),
         not_run=_not_run(frame),
         metrics=columns.METRICS,
@@ -108,8 +114,8 @@ def _experiment(
     plan: dict[str, Any],
     frame: pd.DataFrame,
     counted: pd.DataFrame,
-    tables_dir: Path,
     name: str,
+    tables_dir: Path,
     figures_dir: Path,
     links: dict[str, str],
 ) -> dict[str, Any]:
@@ -122,6 +128,8 @@ def _experiment(
         )
         for plot in shown
     ]
+    for plot in foreseen.plots(plan, name):
+        made.append(content.foreseen(plan, name, plot, tables_dir, figures_dir, links["figures"]))
     loaded = {engine["model"]["name"] for engine in plan["engines"].values()}
     return {
         "name": name,

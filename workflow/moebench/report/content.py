@@ -16,6 +16,7 @@ from moebench import columns
 from moebench.config import Plot
 from moebench.figures import caption, heatmap, parameters, style
 from moebench.figures import data as figure_data
+from moebench.figures import foreseen as foreseen_data
 from moebench.report import svg
 from moebench.tablerows import NOT_MEASURED
 
@@ -65,6 +66,18 @@ def figure(
         placed = figure_data.place(plot, frame, where)
         said = caption.of(plan, placed)
         words = described(placed, said)
+    return _figure(plot, said, words, folder, href)
+
+
+def foreseen(plan: Json, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
+    """A figure of predictions for the reference study's grid.  Raises StorageError if a file is missing."""
+    placed = figure_data.place(plot, foreseen_data.of_experiment(tables_dir, name), f"figure {plot.id}")
+    said = foreseen_data.caption(plan)
+    return _figure(plot, said, described(placed, said), folder, href)
+
+
+def _figure(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
+    """A figure from its files."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     data = (folder / f"{plot.id}.csv").read_bytes()
     if len(data) <= MOST_CSV:

@@ -1,0 +1,156 @@
+"""What a plan takes, what does not fit, and plans within a budget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from moebench import budget, cli, forecast
+from moebench.config import Config
+from moebench.errors import ConfigError
+from moebench.plan import make_plan
+from studies import ROOT
+
+CONFIG = Config(ROOT / "config")
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return make_plan(CONFIG, "paper")
+
+
+@pytest.fixture(scope="module")
+def small():
+    return make_plan(CONFIG, "paper", budget_gpu_hours=5)
+
+
+# ----------------------------------------------------------------------------------------- forecast
+
+
+def test_exactly_the_12_shapes_of_figures_7_to_9_cannot_fit(whole):
+    unfit = forecast.unfit(whole)
+    shapes = {}
+    for row in whole["experiments"]["fig07-09-hyperparameters"]["rows"]:
+        if row["cell"] in unfit.get(row["engine"], ()):
+            shapes.setdefault((row["labels"]["moe_ffn_size"], row["labels"]["experts"]), []).append(
+                row["labels"]["top_k"]
+            )
+    assert {shape: sorted(k) for shape, k in shapes.items()} == {
+        shape: [1, 2, 4, 8] for shape in [(7168, 64), (14336, 32), (14336, 64)]
+    }
+    (line,) = [text for text in forecast.lines(whole, None) if "cannot fit" in text]
+    assert "12 of fig07-09-hyperparameters" in line
+
+
+def test_where_memory_ends(whole):
+    rows = {r[0]: r for r in forecast.boundaries(whole)}
+    assert set(rows) == set(whole["engines"])
+    (qwen,) = [r for name, r in rows.items() if name.startswith("qwen1.5-moe-a2.7b-")]
+    _, weights, tokens, longest, fits, asked = qwen
+    assert (
+        (longest, asked) == (4096, 128) and fits == tokens // 4096 < asked and weights == pytest.approx(28.6, abs=0.2)
+    )
+    assert all(r[4] == 0 for name, r in rows.items() if whole["engines"][name]["predicted"]["fits"] is False)
+
+
+def test_disk_counts_each_checkpoint_once_and_no_dummies(whole):
+    sizes = forecast.checkpoint_bytes(whole)
+    mixtral = next(v for k, v in sizes.items() if "Mixtral-8x7B" in k)
+    assert mixtral == pytest.approx(93.4e9, rel=0.01)
+    only_dummies = {**whole, "engines": {k: e for k, e in whole["engines"].items() if e["model"]["weights"] == "dummy"}}
+    assert set(forecast.checkpoint_bytes(only_dummies).values()) == {0.0}
+
+
+def job(gpus, hours):
+    return {"gpus": gpus, "expected_s": 3600 * hours}
+
+
+@pytest.mark.parametrize(
+    ("jobs", "gpus", "hours"),
+    [
+        ([job(1, 2), job(1, 1), job(1, 1)], 1, 4),
+        ([job(1, 2), job(1, 1), job(1, 1)], 2, 2),
+        ([job(4, 1), job(1, 3)], 4, 4),
+        ([job(4, 1), job(1, 3)], 5, 3),
+        ([job(4, 1)], 2, None),
+        ([], 2, 0),
+    ],
+)
+def test_wall_time_on_n_gpus(jobs, gpus, hours):
+    assert forecast.wall_hours({"jobs": dict(enumerate(jobs))}, gpus) == hours
+
+
+def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
+    for name, made in whole["jobs"].items():
+        (engine,) = (whole["engines"][e] for e in made["engines"])
+        cells = [whole["cells"][f"{name}/{c}"] for c in engine["cells"]]
+        runs = sum(5 + 6 * c["predicted"]["run_s"] for c in cells if c["derived_from"] is None)
+        expected = 180 + engine["predicted"]["weight_bytes"] / 1e9 + runs
+        assert made["expected_s"] == pytest.approx(expected, abs=0.1)
+        assert made["runtime_min"] * 60 >= 3 * expected + 240 and made["mem_mb"] >= 64000 * made["gpus"]
+    assert forecast.gpu_hours(whole) == pytest.approx(budget.gpu_hours(whole, whole["cells"]), rel=1e-3)
+
+
+# ------------------------------------------------------------------------------------------- budget
+
+
+def test_a_budget_keeps_whole_claims_within_it(whole, small):
+    assert forecast.gpu_hours(small) <= 5
+    assert set(small["cells"]) < set(whole["cells"]) and set(small["engines"]) < set(whole["engines"])
+    needs, kept = budget.needs(whole), set(small["cells"])
+    decided = {claim for claim, cells in needs.items() if cells <= kept}
+    assert decided == set(small["budget"]["decides"]) and decided | set(small["budget"]["left_out"]) == set(needs)
+    assert len(decided) >= 25 and small["budget"]["cells_left_out"] == len(whole["cells"]) - len(kept)
+    assert {f"{e}/{c}" for e, engine in small["engines"].items() for c in engine["cells"]} == kept
+    rows = {f"{r['engine']}/{r['cell']}" for x in small["experiments"].values() for r in x["rows"]}
+    assert rows == kept and set(small["jobs"]) == set(small["engines"])
+
+
+def test_cells_keep_their_names_in_a_smaller_plan(whole, small):
+    """What was measured within a budget is there when the whole study is measured."""
+    assert all(whole["cells"][key]["workload"] == cell["workload"] for key, cell in small["cells"].items())
+
+
+def test_a_larger_budget_decides_more_and_is_the_same_every_time(whole, small):
+    larger = budget.choose(whole, 10)
+    assert set(budget.choose(whole, 5)["cells"]) == set(small["cells"])
+    assert len(larger["decides"]) > len(small["budget"]["decides"]) and budget.gpu_hours(whole, larger["cells"]) <= 10
+    everything = budget.choose(whole, 1000)
+    assert everything["cells"] == list(whole["cells"]) and everything["left_out"] == {}
+
+
+def test_each_claim_left_out_costs_more_than_is_left(whole, small):
+    left = 5 - budget.gpu_hours(whole, small["cells"])
+    assert small["budget"]["left_out"] and min(small["budget"]["left_out"].values()) > left - 0.01
+
+
+def test_a_budget_for_nothing_is_one_line():
+    with pytest.raises(ConfigError, match=r"budget_gpu_hours 0.001: no claim .* the cheapest, MIB-\S+, takes 0\.\d"):
+        make_plan(CONFIG, "paper", budget_gpu_hours=0.001)
+
+
+def test_figures_that_cannot_be_filled_are_left_out(small):
+    ids = {f["id"] for x in small["experiments"].values() for f in x["figures"]}
+    assert "fig07" in small["budget"]["figures_left_out"] and "fig07" not in ids and {"fig05", "fig06"} <= ids
+    from moebench.figures import check
+
+    check(small)
+
+
+def test_the_command_says_all_of_it(capsys):
+    root = ["--config", str(ROOT / "config"), "--results", "/nowhere"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["plan", "--study", "paper", "--gpus", "8", "--budget", "5", *root])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for words in (
+        "GPU-hours at the predicted speed",
+        "hours on 8 GPUs",
+        "GB of disk for",
+        "within 5 GPU-hours: decides",
+    ):
+        assert words in out
+    with pytest.raises(SystemExit) as end:
+        cli.main(["plan", "--study", "paper", "--budget", "5", "--json", *root])
+    assert json.loads(capsys.readouterr().out)["budget"]["gpu_hours"] == 5

@@ -1,0 +1,507 @@
+"""Claims: what the files may say, which cells are compared, values and verdicts.  Numbers are made up for the sums."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+import studies
+import synthetic
+from moebench import budget, cli, tables
+from moebench.claims import evaluate as ev
+from moebench.claims import select, show, spec, table
+from moebench.claims.spec import Claim, Expect
+from moebench.config import Config
+from moebench.errors import ConfigError
+from moebench.plan import make_plan
+from studies import ROOT
+
+CONFIG = Config(ROOT / "config")
+DROP = {"of": {"top_k": 8}, "to": {"top_k": 1}, "as": "drop", "test": "mean", "expect": {"min": 0.4, "max": 0.6}}
+
+
+@pytest.fixture(scope="module")
+def files() -> list[spec.ClaimFile]:
+    return spec.load(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def paper_plan():
+    return make_plan(CONFIG, "paper")
+
+
+def claim(**more) -> Claim:
+    return Claim.model_validate(
+        {"id": "C-1", "place": "here", "statement": "It falls", "metric": "e2e_s", "test": "mean", "expect": None}
+        | more
+    )
+
+
+def row(number: int, **more):
+    """A row as the tables give it; cells differ in ``more``."""
+    plain = {"engine": "e", "cell": f"c{number}", "model": "m", "weights": "checkpoint", "prompts": "text",
+             "eager": False, "hardware": "h", "status": "ok", "top_k": 1, "batch": 1, "experiment": "x"}  # fmt: skip
+    return plain | more
+
+
+def evaluate(made: Claim, rows, values, repeats: int | None = 5) -> list[ev.Outcome]:
+    """Evaluate with values that hardly spread: a value per row, None for a cell without one."""
+    given = {i: np.full(11, float(v)) for i, v in enumerate(values) if v is not None}
+    return ev.evaluate(made, rows, given, None if repeats is None else dict.fromkeys(given, repeats))
+
+
+# --------------------------------------------------------------------------------------------- files
+
+
+def test_the_91_claims_of_three_papers(files):
+    counts = {made.name: len(made.claims) for made in files}
+    assert counts == {"moe-inference-bench": 81, "faster-moe": 4, "qs-inequality": 6}
+    for made in files:
+        for one in made.claims:
+            assert one.place and one.statement.strip() == one.statement and not one.statement.endswith(".")
+    quoted = {c.id for made in files for c in made.claims if c.quote}
+    unquoted = {c.id for made in files for c in made.claims} - quoted
+    assert {i for i in unquoted if i.startswith("MIB")} == {"MIB-F12-11"}, "the control is the project's own"
+
+
+def test_contradictions_go_both_ways(files):
+    contradicts = {c.id: set(c.contradicts) for made in files for c in made.claims}
+    pairs = {(a, b) for a, others in contradicts.items() for b in others}
+    assert {("MIB-F05-05", "MIB-F06-01-De"), ("MIB-F07-05", "MIB-F07-04"), ("MIB-F09-01", "MIB-F09-02")} <= pairs
+    assert all((b, a) in pairs for a, b in pairs)
+
+
+UNPLANNED = {
+    "MIB-F04": "Figure 4 needs images",
+    "MIB-F06-02-Qw": "the KV cache of one GPU does not hold the long batches",
+    "MIB-F06-03-Qw": "the KV cache of one GPU does not hold the long batches",
+    "MIB-F05-04-QW": "the KV cache of one GPU does not hold batch 128",
+    "MIB-F06-07": "Figure 6 varies both lengths together",
+    "MIB-F06-08": "Figure 6 varies both lengths together",
+    "MIB-F11": "Figure 11 needs pruned checkpoints",
+    "MIB-F16": "Figure 16 needs Llama-4-Scout",
+    "MIB-F17-02": "accuracy",
+    "MIB-F17-03": "accuracy",
+    "MIB-F18": "Figure 18 needs images and accuracy",
+    "FMOE-03": "needs checkpoints with fewer experts",
+}
+
+
+def test_each_claim_about_cells_selects_cells_of_the_papers_grid(files, paper_plan):
+    about_cells = {c.id for made in files for c in made.claims if c.test in spec.OF_CELLS}
+    decided = set(budget.needs(paper_plan))
+    for one in sorted(about_cells - decided):
+        assert any(one.startswith(prefix) for prefix in UNPLANNED), f"{one} selects nothing of the paper's grid"
+    assert len(decided) >= 60
+
+
+def test_experiments_list_claims_that_there_are(tmp_path):
+    listed = {"blocks": [{"fix": {"model": "tiny-mixtral"}}], "claims": ["MIB-F05-01-DX"]}
+    config = studies.folder(tmp_path, {"x": listed})
+    studies.write(
+        config / "claims" / "p.yaml",
+        {"name": "p", "title": "P", "reference": "R", "claims": [_plain("MIB-F05-01-DS")]},
+    )
+    with pytest.raises(
+        ConfigError, match=r"x.yaml: claims: unknown claim 'MIB-F05-01-DX'; did you mean 'MIB-F05-01-DS'"
+    ):
+        make_plan(Config(config), "test")
+
+
+def _plain(name: str, **more):
+    return {"id": name, "place": "p", "statement": "s", "metric": "e2e_s", "where": {}} | DROP | more
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"metric": "e2e"}, r"metric: unknown 'e2e'; did you mean 'e2e_s'"),
+        ({"as": None}, "of, to and as: give all three or none"),
+        ({"test": "trend"}, "test trend needs over"),
+        ({"over": ["batch"]}, "over: not for test mean"),
+        ({"expect": {"direction": "falling"}}, "expect: test mean needs min or max"),
+        ({"may_differ": ["prompts"]}, "may_differ: 'prompts' is none of tp"),
+        ({"test": "elsewhere"}, "test elsewhere expects nothing"),
+        ({"at": {"tiny": {"expect": {"order": [1]}}}}, "expect: test mean needs min or max"),
+        ({"whre": {}}, "unknown key 'whre'"),
+        ({"contradicts": ["C-9"]}, "C-1 contradicts C-9, unknown"),
+    ],
+)
+def test_a_wrong_claim_is_refused_in_one_line(tmp_path, change, words):
+    path = tmp_path / "claims" / "p.yaml"
+    path.parent.mkdir()
+    one = {"name": "p", "title": "P", "reference": "R", "claims": [_plain("C-1") | change]}
+    path.write_text(yaml.safe_dump(one))
+    with pytest.raises(ConfigError, match=words) as error:
+        spec.load(Config(tmp_path))
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_another_scale_replaces_what_differs():
+    made = claim(
+        **DROP, where={"model": "m", "batch": [64]}, at={"tiny": {"where": {"batch": [16]}, "expect": None}, "no": None}
+    )
+    assert made.at_scale("paper") is made and made.at_scale("no") is None
+    tiny = made.at_scale("tiny")
+    assert tiny.where == {"model": "m", "batch": [16]} and tiny.expect is None and tiny.to == {"top_k": 1}
+    again = Claim.model_validate(made.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    assert again.at_scale("tiny").expect is None, "null survives the plan file"
+
+
+# ----------------------------------------------------------------------------------------- selection
+
+
+def test_cells_are_paired_if_all_but_what_is_compared_is_equal():
+    rows = [
+        row(0, top_k=8),
+        row(1, top_k=1),
+        row(2, top_k=8, batch=4),
+        row(3, top_k=1, batch=4),
+        row(4, top_k=8, batch=9),
+    ]
+    chosen = select.select(claim(**DROP), rows)
+    assert [p.members for p in chosen.pairs] == [(0, 1), (2, 3)] and chosen.rows == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("knob", ["prompts", "weights", "eager", "kernel_config", "hardware", "quantization", "dtype"])
+def test_unlike_cells_are_never_compared(knob):
+    rows = [row(0, top_k=8, **{knob: "a"}), row(1, top_k=1, **{knob: "b"})]
+    assert select.select(claim(**DROP), rows).pairs == ()
+    (found,) = evaluate(claim(**DROP), rows, [2, 1])
+    assert found.outcome == ev.NOT_MEASURED and found.value is None
+
+
+@pytest.mark.parametrize("name", select.MEASURED_GUARDS)
+def test_cells_that_turn_out_unlike_are_not_compared_and_it_is_said(name):
+    rows = [row(0, top_k=8, **{name: True}), row(1, top_k=1, **{name: False})]
+    (found,) = evaluate(claim(**DROP), rows, [1, 2])
+    assert found.outcome == ev.NOT_MEASURED and found.reason == f"never compared: cells that are unlike in {name}"
+    rows += [row(2, top_k=8, batch=2, **{name: True}), row(3, top_k=1, batch=2, **{name: True})]
+    (found,) = evaluate(claim(**DROP), rows, [1, 2, 1, 2])
+    assert (found.outcome, found.comparisons, found.planned) == (ev.AGREES, 1, 2) and name in found.reason
+
+
+def test_each_kind_of_prompt_has_its_own_outcome():
+    rows = [
+        row(i, top_k=k, prompts=p)
+        for i, (p, k) in enumerate([("text", 8), ("text", 1), ("identical", 8), ("identical", 1)])
+    ]
+    text, identical = evaluate(claim(**DROP), rows, [1, 2, 2, 2])
+    assert (text.outcome, text.value, dict(text.context)["prompts"]) == (ev.AGREES, 0.5, "text")
+    assert (identical.outcome, identical.value, dict(identical.context)["prompts"]) == (ev.DISAGREES, 0.0, "identical")
+
+
+def test_models_may_differ_in_their_own_sizes_only():
+    compared = claim(of={"model": "a"}, to={"model": "b"}, **{"as": "gain"}, test="mean", expect={"min": 0})
+    rows = [row(0, model="a", experts=8, top_k=2), row(1, model="b", experts=64, top_k=6)]
+    assert len(select.select(compared, rows).pairs) == 1
+    rows[1]["tp"] = 2
+    assert not select.select(compared, rows).pairs
+    assert len(select.select(compared.model_copy(update={"may_differ": ("tp",)}), rows).pairs) == 1
+
+
+def test_a_cell_with_two_partners_is_refused():
+    rows = [row(0, top_k=8), row(1, top_k=1), row(2, top_k=1)]
+    with pytest.raises(ConfigError, match=r"C-1: a cell is compared with 2 cells \(e/c1, e/c2\)"):
+        select.select(claim(**DROP), rows)
+
+
+def test_columns_must_exist():
+    with pytest.raises(ConfigError, match="study s: claim C-1: unknown column 'bach'; did you mean 'batch'"):
+        select.check_columns(claim(**DROP, where={"bach": 1}), row(0), "study s")
+
+
+def test_the_same_cell_under_two_labels_counts_once():
+    rows = [row(0, top_k=8, arm="TP"), row(1, top_k=1), row(0, top_k=8, arm="PP")]
+    assert len(select.select(claim(**DROP), rows).pairs) == 1
+    ranked = claim(test="rank", over=["arm"], expect={"first": "TP"})
+    assert len(select.select(ranked, [rows[0], rows[2]]).rows) == 2
+
+
+# ------------------------------------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize(("how", "value"), [("ratio", 0.25), ("gain", -0.75), ("drop", 0.75)])
+def test_ratio_gain_drop(how, value):
+    made = claim(**DROP | {"as": how, "expect": {"min": value, "max": value}})
+    (found,) = evaluate(made, [row(0, top_k=8), row(1, top_k=1)], [1, 4])
+    assert (found.value, found.low, found.high, found.outcome) == (value, value, value, ev.AGREES)
+
+
+@pytest.mark.parametrize(("test", "value"), [("mean", 0.5), ("max", 0.75), ("min", 0.25)])
+def test_over_all_pairs(test, value):
+    rows = [row(0, top_k=8), row(1, top_k=1), row(2, top_k=8, batch=4), row(3, top_k=1, batch=4)]
+    (found,) = evaluate(claim(**DROP | {"test": test}), rows, [1, 4, 3, 4])
+    assert found.value == value
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"), [("e2e_s", 2.0), ("throughput_total_tokens_per_s", 6.0)], ids=["lowest", "highest"]
+)
+def test_the_best_of_the_others(metric, best):
+    made = claim(
+        metric=metric, of={"model": "a"}, to="best", **{"as": "ratio"}, expect={"min": 1 / best, "max": 1 / best}
+    )
+    rows = [row(i, model=m) for i, m in enumerate("abc")]
+    (found,) = evaluate(made, rows, [1, 2, 6])
+    assert found.value == 1 / best
+    (found,) = evaluate(made, rows, [1, 2, None])
+    assert found.outcome == ev.NOT_MEASURED, "the best of some is not the best"
+
+
+def test_trend_is_the_slope_per_doubling():
+    rows = [row(i, top_k=k, batch=b) for i, (b, k) in enumerate([(1, 8), (1, 1), (2, 8), (2, 1), (4, 8), (4, 1)])]
+    made = claim(**DROP | {"test": "trend", "over": ["batch"], "expect": {"min": 0}})
+    (found,) = evaluate(made, rows, [0.9, 1, 0.8, 1, 0.7, 1])
+    assert found.value == pytest.approx(0.1) and found.outcome == ev.AGREES
+    (found,) = evaluate(made, rows[:2], [0.9, 1])
+    assert (found.outcome, found.reason) == (ev.NOT_MEASURED, "too few cells along the axis")
+
+
+def test_spread_of_values_and_of_comparisons():
+    rows = [row(i, model=m) for i, m in enumerate("abc")]
+    (found,) = evaluate(claim(test="spread", over=["model"], expect={"min": 1, "max": 1}), rows, [2, 3, 4])
+    assert (found.value, found.outcome) == (1.0, ev.AGREES)
+    rows = [row(i, top_k=k, experts=e) for i, (e, k) in enumerate([(8, 8), (8, 1), (64, 8), (64, 1)])]
+    (found,) = evaluate(claim(**DROP | {"test": "spread", "over": ["experts"]}), rows, [0.9, 1, 0.6, 1])
+    assert found.value == pytest.approx(0.3)
+
+
+def test_bend_compares_slopes():
+    rows = [row(i, input_tokens=n, output_tokens=n) for i, n in enumerate([128, 1024, 2048])]
+    made = claim(test="bend", over=["input_tokens", "output_tokens"], expect={"min": 1.2, "first": 1024})
+    (found,) = evaluate(made, rows, [0, 896, 896 + 3 * 1024])
+    assert (found.value, found.outcome) == (3.0, ev.AGREES)
+
+
+@pytest.mark.parametrize(
+    ("test", "expect", "values", "holds"),
+    [
+        ("monotone", {"direction": "falling"}, [3, 2, 2], True),
+        ("monotone", {"direction": "falling"}, [3, 2, 2.1], False),
+        ("monotone", {"direction": "rising"}, [1, 2, 3], True),
+        ("steepest", {"first": 1}, [9, 3, 2], True),
+        ("steepest", {"first": 1}, [9, 8, 2], False),
+        ("rank", {"first": 1}, [1, 2, 3], True),  # times: the least is best
+        ("rank", {"last": 1}, [1, 2, 3], False),
+        ("rank", {"order": [4, 2, 1]}, [3, 2, 1], True),
+        ("rank", {"top": [2, 4]}, [9, 2, 3], True),
+        ("rank", {"top": [2, 1]}, [9, 2, 3], False),
+    ],
+)
+def test_yes_or_no(test, expect, values, holds):
+    rows = [row(i, top_k=k) for i, k in enumerate([1, 2, 4])]
+    (found,) = evaluate(claim(test=test, over=["top_k"], expect=expect), rows, values)
+    assert (found.value, found.support) == (float(holds), float(holds))
+    assert found.outcome == (ev.AGREES if holds else ev.DISAGREES)
+
+
+def test_yes_or_no_must_hold_in_every_group():
+    rows = [row(i, top_k=k, batch=b) for i, (b, k) in enumerate([(1, 1), (1, 2), (4, 1), (4, 2)])]
+    made = claim(test="monotone", over=["top_k"], expect={"direction": "falling"})
+    assert evaluate(made, rows, [2, 1, 2, 1])[0].outcome == ev.AGREES
+    assert evaluate(made, rows, [2, 1, 1, 2])[0].outcome == ev.DISAGREES
+
+
+def test_what_does_not_fit():
+    made = claim(metric="status", test="infeasible", over=["moe_ffn_size", "experts"], expect={"cells": [[2, 64]]})
+    rows = [
+        row(i, moe_ffn_size=f, experts=e, status="ok") for i, (f, e) in enumerate([(1, 8), (1, 64), (2, 8), (2, 64)])
+    ]
+    assert evaluate(made, rows, [None] * 4)[0].outcome == ev.DISAGREES
+    rows[3]["status"] = "oom_weights"
+    found = evaluate(made, rows, [None] * 4)[0]
+    assert (found.outcome, found.value) == (ev.AGREES, 1)
+    rows[2]["status"] = "oom_kv"
+    assert "different: (2, 8)" in evaluate(made, rows, [None] * 4)[0].reason
+    rows[2]["status"] = ev.NOT_MEASURED
+    assert evaluate(made, rows, [None] * 4)[0].outcome == ev.UNDECIDED
+
+
+# ---------------------------------------------------------------------------------------- intervals
+
+
+def test_draws_are_medians_of_resamples_and_the_same_every_time():
+    made = ev.draws("e/c", [1.0, 2.0, 9.0])
+    assert made.shape == (1 + ev.RESAMPLES,) and made[0] == 2.0
+    assert set(made) == {1.0, 2.0, 9.0} and (ev.draws("e/c", [1.0, 2.0, 9.0]) == made).all()
+    assert (ev.draws("e/other", [1.0, 2.0, 9.0]) != made).any()
+    # Of all 27 resamples of three values, 7 have the smallest as their median.
+    assert np.mean(made == 1.0) == pytest.approx(7 / 27, abs=0.03)
+
+
+def test_the_interval_of_a_ratio_covers_both_sides():
+    rows = [row(0, top_k=8), row(1, top_k=1)]
+    values = {0: ev.draws("a", [0.9, 1.0, 1.1]), 1: ev.draws("b", [2.0, 2.0, 2.0])}
+    (found,) = ev.evaluate(claim(**DROP), rows, values, {0: 3, 1: 3})
+    assert (found.low, found.high) == pytest.approx((0.45, 0.55)) and found.outcome == ev.AGREES
+    narrow = claim(**DROP | {"expect": {"min": 0.5}})
+    (found,) = ev.evaluate(narrow, rows, values, {0: 3, 1: 3})
+    assert found.outcome == ev.UNDECIDED and "both sides" in found.reason
+
+
+def test_one_repeat_decides_nothing():
+    (found,) = evaluate(claim(**DROP), [row(0, top_k=8), row(1, top_k=1)], [1, 2], repeats=1)
+    assert (found.outcome, found.value, found.low) == (ev.UNDECIDED, 0.5, None) and "one run" in found.reason
+
+
+def test_missing_cells_leave_it_undecided_and_failed_ones_are_named():
+    rows = [
+        row(0, top_k=8),
+        row(1, top_k=1),
+        row(2, top_k=8, batch=4),
+        row(3, top_k=1, batch=4, status=ev.NOT_MEASURED),
+    ]
+    (found,) = evaluate(claim(**DROP), rows, [1, 2, 1, None])
+    assert (found.outcome, found.value) == (ev.UNDECIDED, 0.5) and found.reason == "1 of 4 cells not measured"
+    rows[3]["status"] = "oom_kv"
+    (found,) = evaluate(claim(**DROP), rows, [1, 2, 1, None])
+    assert found.outcome == ev.AGREES and found.reason == "1 of 4 cells have no value"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [(0.4, 0.6, "agrees"), (0.3, 0.39, "disagrees"), (0.61, 2, "disagrees"), (0.3, 0.5, "undecided")],
+)
+def test_place(low, high, outcome):
+    assert ev.place(low, high, Expect(min=0.4, max=0.6)) == outcome
+
+
+def test_printed_numbers_refute_themselves(files):
+    known = {c.id: c for made in files for c in made.claims}
+    assert ev.printed(known["QS-T3-01"]).value == pytest.approx(267 / 244)
+    assert ev.printed(known["QS-T5-01"]).value == pytest.approx(456 / 77)
+    assert {ev.printed(known[i]).outcome for i in ("QS-T3-01", "QS-T5-01")} == {ev.DISAGREES}
+
+
+# -------------------------------------------------------------------------------------------- table
+
+
+def study(tmp_path, hardware="gpu", scale="paper", stands_for=None, claims=None, step=None):
+    """Tables of a made-up study with one claim: top-k 2 against 1 at two batch sizes."""
+    plan = synthetic.Plan(hardware=hardware, repeats=3)
+    plan.experiment("x", claims=["C-1"])
+    for batch in (1, 4):
+        for k in (1, 2):
+            work = {"batch": batch, "input_tokens": 16, "output_tokens": 8, "top_k": k}
+            plan.add("x", {"batch": batch, "top_k": k}, work, model="mixtral-tiny")
+    one = _plain("C-1", of={"top_k": 2}, to={"top_k": 1}, expect={"min": -1.2, "max": -0.5})
+    plan.data["scale"] = scale
+    papers = [{"name": "p", "title": "P", "reference": "R", "hardware": ["h100-sxm"], "claims": claims or [one]}]
+    plan.data["claims"] = {"papers": papers, "stands_for": stands_for or {}}
+    results = tmp_path / "results"
+    synthetic.measure(plan.data, results, step or (lambda c: {"step_s": 1e-3 * c["workload"]["top_k"]}))
+    tables.collect(plan.write(results), results, tmp_path / "tables")
+    return tables.read(tmp_path / "tables", "claims")
+
+
+def test_a_verdict_on_the_papers_models_and_machine(tmp_path):
+    (found,) = study(tmp_path).to_dict("records")
+    assert (found["claim"], found["verdict"], found["outcome"]) == ("C-1", "confirmed", "agrees")
+    assert -1.2 < found["value_low"] <= found["value"] <= found["value_high"] < -0.5
+    assert (found["comparisons"], found["comparisons_planned"], found["unstable_cells"]) == (2, 2, 0)
+    assert (
+        found["evaluated_on"].startswith("the paper's models, random weights, NVIDIA H100")
+        and found["expected"] == "-1.2 to -0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"hardware": "cpu"}, "CPU of this machine, not h100-sxm"),
+        ({"stands_for": {"mixtral-tiny": "mixtral-8x7b"}}, "paper stand-ins, not the paper's models"),
+        ({"scale": "half"}, "another grid than the paper's"),
+    ],
+)
+def test_anything_else_gives_no_verdict_but_the_comparison(tmp_path, other, reason):
+    (found,) = study(tmp_path, **other).to_dict("records")
+    assert (found["verdict"], found["outcome"], found["reason"]) == ("not measured", "agrees", reason)
+
+
+def test_a_study_without_measurements_has_claims_without_values(tmp_path):
+    (found,) = study(tmp_path, step=lambda c: None).to_dict("records")
+    assert (found["verdict"], found["outcome"], found["reason"]) == (
+        "not measured", "not measured", "4 of 4 cells not measured")  # fmt: skip
+
+
+def test_accuracy_waits_for_its_table(tmp_path):
+    one = _plain("C-1", metric="accuracy", test="rank", over=["model"], of=None, to=None, expect={"first": "m"}) | {
+        "as": None
+    }
+    (found,) = study(tmp_path, claims=[one]).to_dict("records")
+    assert found["verdict"] == "not measured" and "needs the table `accuracy`" in found["reason"]
+
+
+def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path):
+    path = tmp_path / "results/plan/paper.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(paper_plan))
+    tables.collect(path, tmp_path / "results", tmp_path / "tables")
+    found = tables.read(tmp_path / "tables", "claims").set_index("claim")
+    # shared/papers' own roofline: 20% fewer tokens/s per GPU at FFN 14336, DeepSeek's TTFT 2.08 times OLMoE's
+    assert found.loc["MIB-F03-02", "predicted_value"] == pytest.approx(1.08, abs=0.01)
+    assert found.loc["MIB-F07-01", "predicted_value"] == pytest.approx(0.80, abs=0.01)
+    assert (found.loc["MIB-F08-03", "predicted_value"], found.loc["MIB-F08-03", "predicted_outcome"]) == (12, "agrees")
+    assert found.loc["MIB-F05-01-DS", "predicted_outcome"] == "disagrees"
+    for unknown in ("MIB-F12-01", "MIB-F14-01"):
+        assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation and unfused experts are not modelled"
+    assert set(found["verdict"]) == {"not measured", "confirmed", "refuted", "nothing claimed"}
+    assert set(found.index[found["verdict"] == "confirmed"]) == {"MIB-F01-01"}, "computed, not measured"
+
+
+def test_a_claim_that_holds_for_some_prompts_only_counts_as_neither():
+    frame = pd.DataFrame(
+        [("A", "confirmed"), ("A", "refuted"), ("B", "refuted"), ("B", "not measured"), ("C", "confirmed")],
+        columns=["claim", "verdict"],
+    )
+    assert show.counts(frame) == {"confirmed": 1, "refuted": 1, "different by context": 1}
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["claims", *map(str, arguments)])
+    return end.value.code
+
+
+def test_the_command(tmp_path, capsys):
+    study(tmp_path)
+    results = tmp_path / "shown"
+    (results / "tables").mkdir(parents=True)
+    (tmp_path / "tables").rename(results / "tables" / "tiny")
+    where = ["--study", "tiny", "--results", results, "--config", ROOT / "config"]
+    assert run(*where) == 0
+    out = capsys.readouterr().out
+    assert "study tiny: 1 claim: 1 confirmed" in out and "decides nothing" in out
+    assert run("C-1", *where) == 0 and "    statement: s" in capsys.readouterr().out
+    assert run("--json", *where) == 0 and json.loads(capsys.readouterr().out)[0]["claim"] == "C-1"
+    assert run("C-2", *where) == 2 and "claim 'C-2': there is none such; did you mean 'C-1'?" in capsys.readouterr().err
+    assert run("--check", *where) == 0
+
+
+def test_check_fails_where_a_measured_claim_is_refuted(tmp_path):
+    study(tmp_path, step=lambda c: {"step_s": 1e-3 / c["workload"]["top_k"]})
+    results = tmp_path / "shown"
+    (results / "tables").mkdir(parents=True)
+    (tmp_path / "tables").rename(results / "tables" / "tiny")
+    where = ["--study", "tiny", "--results", results, "--config", ROOT / "config"]
+    assert (run(*where), run("--check", *where)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("expect", "words"),
+    [
+        ({"min": 0.15, "max": 0.2}, "0.15 to 0.2"),
+        ({"min": 8}, "at least 8"),
+        ({"max": 1.0}, "at most 1"),
+        ({"direction": "falling"}, "falling"),
+        ({"order": ["a", "b"]}, "order: a, b"),
+        ({"cells": [[1, 2]]}, "exactly (1, 2)"),
+    ],
+)
+def test_expectations_in_words(expect, words):
+    assert table.said(Expect.model_validate(expect)) == words

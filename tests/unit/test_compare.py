@@ -1,0 +1,187 @@
+"""Two result sets against each other.  Numbers are made up for arithmetic."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import synthetic
+from moebench import cli, compare, tables
+from moebench.compare import adjusted, t_tail, welch
+from moebench.errors import UserError
+
+
+def result_set(
+    root: Path, factor: float = 1.0, spread: float = 0.0, batches=(1, 2, 4, 8), status=None, **record
+) -> Path:
+    """A results folder with tables of one study: four cells, ``factor`` times slower, repeats apart by ``spread``."""
+    plan = synthetic.Plan(repeats=5)
+    plan.experiment("x")
+    for batch in batches:
+        work = {"batch": batch, "input_tokens": 16, "output_tokens": 8}
+        plan.add("x", {"batch": batch}, work, model="mixtral-tiny")
+    results = root / "results"
+    for n, cell in enumerate(plan.data["cells"].values()):
+        made = synthetic.record(plan.data, cell["engine"], cell["cell"], **(status or {}).get(n, {}), **record)
+        for i, run in enumerate(made["repeats"]):
+            for metric in ("e2e_s", "ttft_max_s"):
+                run["metrics"][metric] = 0.1 * (n + 1) * factor * (1 + spread * (i - 2))
+            run["metrics"]["throughput_output_tokens_per_s"] = 8 / run["metrics"]["e2e_s"]
+        synthetic.store_fast(results, made)
+    tables.collect(plan.write(results), results, results / "tables" / "tiny")
+    return results
+
+
+@pytest.fixture
+def base(tmp_path):
+    return result_set(tmp_path / "a", spread=0.005)
+
+
+def run(*arguments) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", *map(str, arguments)])
+    return end.value.code
+
+
+# --------------------------------------------------------------------------------------- statistics
+
+
+@pytest.mark.parametrize(
+    ("t", "freedom", "p"),
+    [(12.7062, 1, 0.05), (4.3027, 2, 0.05), (2.7764, 4, 0.05), (3.7469, 4, 0.02), (1.96, 1e6, 0.05), (0, 3, 1.0)],
+)
+def test_students_t_as_in_the_tables(t, freedom, p):
+    assert t_tail(t, freedom) == pytest.approx(p, abs=2e-5) == t_tail(-t, freedom)
+    assert t_tail(float("inf"), 3) == 0.0
+
+
+def test_welch_by_hand():
+    # Means 2 and 5, variances 1 and 4, three values each: t = 3 / sqrt(5/3), freedom = (5/3)^2 / ((1/9 + 16/9) / 2).
+    t, freedom = 3 / np.sqrt(5 / 3), (5 / 3) ** 2 / ((1 / 9 + 16 / 9) / 2)
+    assert welch(np.array([1.0, 2, 3]), np.array([3.0, 5, 7])) == pytest.approx(t_tail(t, freedom))
+    assert np.isnan(welch(np.array([1.0]), np.array([1.0, 2.0])))
+    assert welch(np.ones(3), np.ones(3)) == 1.0 and welch(np.ones(3), np.full(3, 2.0)) == 0.0
+
+
+def test_holm_and_benjamini_hochberg_by_hand():
+    p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
+    assert adjusted(p).tolist() == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+    assert adjusted(p, "bh").tolist() == pytest.approx([0.02, np.nan, 0.04, 0.04, 0.02], nan_ok=True)
+
+
+# ----------------------------------------------------------------------------------------- comparison
+
+
+def test_the_same_again_is_unchanged(base, tmp_path, capsys):
+    again = result_set(tmp_path / "b", factor=1.003, spread=0.005)
+    assert run(base, again) == 0
+    out = capsys.readouterr().out
+    assert "4 pairs of cells: 4 same, median ratio 1.003" in out and "only in" not in out
+
+
+def test_slower_cells_are_named_with_ratio_and_interval(base, tmp_path, capsys):
+    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005, hardware="other-cpu")
+    assert run(base, slow, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["differs"]["hardware"] == ["local-cpu", "other-cpu"]
+    for pair in found["pairs"]:
+        assert pair["verdict"] == "slower" and pair["ratio"] == pytest.approx(1.2)
+        assert 1.18 < pair["low"] <= pair["ratio"] <= pair["high"] < 1.22 and pair["p_adjusted"] < 0.01
+    assert run(slow, base) == 1
+    assert "4 faster, median ratio 0.833" in capsys.readouterr().out
+
+
+def test_more_tokens_per_second_are_faster(base, tmp_path, capsys):
+    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
+    assert run(base, slow, "--metric", "throughput_output_tokens_per_s") == 1
+    assert "4 slower, median ratio 0.833" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("factor", "spread", "options"),
+    [
+        (1.03, 0.002, ()),  # certain, but below the threshold
+        (1.2, 0.15, ()),  # beyond the threshold, but within the noise
+        (1.2, 0.005, ("--threshold", "0.3")),
+    ],
+    ids=["below the threshold", "within the noise", "own threshold"],
+)
+def test_no_change_is_seen(tmp_path, capsys, factor, spread, options):
+    a, b = result_set(tmp_path / "a", spread=spread), result_set(tmp_path / "b", factor=factor, spread=spread)
+    assert run(a, b, *options) == 0
+    assert "4 same" in capsys.readouterr().out
+
+
+def test_a_session_that_drifted_cannot_show_a_smaller_change(base, tmp_path):
+    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
+    a, b = compare.load(base), compare.load(slow)
+    assert set(compare.compare(a, b, "e2e_s", 0.05).pairs["verdict"]) == {"slower"}
+    b.measurements["canary_drift"] = 0.25
+    made = compare.compare(a, b, "e2e_s", 0.05)
+    assert set(made.pairs["verdict"]) == {"same"} and set(made.pairs["noise"]) == {0.25}
+
+
+def test_cells_without_a_partner_are_named(base, tmp_path, capsys):
+    other = result_set(tmp_path / "b", spread=0.005, batches=(2, 16))
+    assert run(base, other) == 1, "the one pair is of other speed: 0.1 s against 0.2 s"
+    out = capsys.readouterr().out
+    assert "3 cells only in A:" in out and "1 cell only in B:" in out and "/b16." in out and "1 pair of cells" in out
+
+
+def test_a_status_that_changed_is_a_change(base, tmp_path, capsys):
+    other = result_set(tmp_path / "b", spread=0.005, status={1: {"status": "oom_kv"}})
+    assert run(base, other) == 1
+    assert "ok -> oom_kv" in capsys.readouterr().out
+
+
+def test_one_repeat_decides_nothing(tmp_path):
+    frames = []
+    for name, factor in (("a", 1.0), ("b", 2.0)):
+        loaded = compare.load(result_set(tmp_path / name, factor=factor))
+        frames.append(compare.Results(name, loaded.measurements, {k: v.head(1) for k, v in loaded.samples.items()}))
+    made = compare.compare(*frames, "e2e_s", 0.05)
+    assert set(made.pairs["verdict"]) == {"no interval"} and len(made.changed) == 0
+
+
+def test_csv_has_every_pair(base, tmp_path):
+    out = tmp_path / "pairs.csv"
+    assert run(base, base, "--csv", out) == 0
+    assert len(pd.read_csv(out)) == 4
+
+
+def test_an_archive_or_a_folder_of_tables_will_do(base, tmp_path, capsys):
+    packed = tmp_path / "archive.zip"
+    with zipfile.ZipFile(packed, "w") as out:
+        for path in (base / "tables/tiny").iterdir():
+            out.write(path, f"results/tables/tiny/{path.name}")
+    assert run(packed, base / "tables/tiny") == 0
+    assert f"A: {packed}" in capsys.readouterr().out
+
+
+def test_a_knob_that_older_tables_lack_has_its_default(base):
+    older, newer = compare.load(base), compare.load(base)
+    older.measurements["expert_kernel"] = None
+    assert len(compare.compare(older, newer, "e2e_s", 0.05).pairs) == 4
+    older.measurements["expert_kernel"] = "unfused"
+    with pytest.raises(UserError, match="no cell of one is in the other"):
+        compare.compare(older, newer, "e2e_s", 0.05)
+
+
+def test_wrong_use_is_one_line(base, tmp_path, capsys):
+    for arguments, words in (
+        ((base, tmp_path / "none"), "no one set of tables there (studies: none)"),
+        ((base, base, "--study", "paper"), "no one set of tables there (studies: tiny)"),
+        ((base, base, "--metric", "e2e"), "--metric: unknown metric 'e2e'; did you mean 'e2e_s'"),
+        ((base, base / "plan/tiny.json"), "neither an archive nor a folder"),
+        ((base, base, "--threshold", "0"), "'0' is not a number above zero"),
+    ):
+        assert run(*arguments) == 2
+        assert words in capsys.readouterr().err
+    a = compare.load(base)
+    with pytest.raises(UserError, match="no cell of one is in the other"):
+        compare.compare(a, compare.Results("b", a.measurements.head(0), {}), "e2e_s", 0.05)

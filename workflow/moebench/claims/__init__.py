@@ -1,0 +1,7 @@
+"""Claims: sentences of the papers as comparisons of cells, evaluated on what was measured and on what is predicted.
+
+``spec`` what ``config/claims`` may say; ``select`` which cells a claim compares, never across unlike ones;
+``evaluate`` its value, interval and verdict; ``table`` the table ``claims``; ``show`` text for a terminal.
+"""
+
+from __future__ import annotations

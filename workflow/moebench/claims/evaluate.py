@@ -1,0 +1,266 @@
+"""The value of a claim, its bootstrap interval, and what follows from them.
+
+A test is a function of the medians of the cells it compares.  Its 95% interval is the percentile bootstrap (Efron and
+Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently, ``RESAMPLES`` times, and the
+whole test is done on each draw.  For a yes-or-no test the share of draws in which it holds takes the interval's place.
+Draws are seeded by the cell, so the same records always give the same interval.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moebench.claims import select
+from moebench.claims.spec import NUMERIC, Claim, Expect
+
+Floats = NDArray[np.float64]
+
+RESAMPLES = 2000
+TAIL = 0.025
+
+AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
+NOT_MEASURED, NO_EXPECTATION = "not measured", "nothing claimed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a claim's comparison gives on like rows."""
+
+    outcome: str
+    reason: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    support: float | None = None
+    """Yes-or-no tests: share of the resamples in which the test holds."""
+    comparisons: int = 0
+    """Pairs or groups that were evaluated."""
+    planned: int = 0
+    rows: tuple[int, ...] = ()
+    context: tuple[tuple[str, Any], ...] = ()
+
+
+def draws(key: str, repeats: Sequence[float] | Floats) -> Floats:
+    """Median of a cell's repeats, and of ``RESAMPLES`` resamples of them; shape (1 + RESAMPLES,)."""
+    values = np.asarray(repeats, dtype=float)
+    chosen = np.random.default_rng(zlib.crc32(key.encode())).integers(0, len(values), (RESAMPLES, len(values)))
+    return np.concatenate([[np.median(values)], np.median(values[chosen], axis=1)])
+
+
+def evaluate(
+    claim: Claim, rows: Sequence[select.Row], values: dict[int, Floats], repeats: dict[int, int] | None = None
+) -> list[Outcome]:
+    """Evaluate a claim on rows, once for each context that its cells have.
+
+    Args:
+        claim: the claim, at the scale of the rows.
+        rows: planned cells, with their statuses.
+        values: per row with a value, its draws, shape (draws,): the value itself first, then resamples.
+        repeats: per such row the number of repeats; None for values without spread (predictions).
+    """
+    chosen = select.select(claim, rows)
+    if not chosen.rows:
+        return [Outcome(NOT_MEASURED, "no cells of this study are compared so")]
+    if claim.test == "infeasible":
+        return [_infeasible(claim, rows, chosen)]
+    comparisons: list[tuple[int, ...]] = [p.members for p in chosen.pairs] or list(chosen.groups)
+    by_context: dict[tuple[tuple[str, Any], ...], list[int]] = {}
+    for n, members in enumerate(comparisons):
+        by_context.setdefault(select.context(rows, members, claim), []).append(n)
+    return [_one(claim, rows, values, repeats, chosen, numbers, known) for known, numbers in by_context.items()]
+
+
+def _one(
+    claim: Claim,
+    rows: Sequence[select.Row],
+    values: dict[int, Floats],
+    repeats: dict[int, int] | None,
+    chosen: select.Selection,
+    numbers: list[int],
+    known: tuple[tuple[str, Any], ...],
+) -> Outcome:
+    """The outcome in one context."""
+    pairs, groups, odd = [], [], set[str]()
+    for n in numbers:
+        pair = chosen.pairs[n] if chosen.pairs else None
+        present = [i for i in (pair.members if pair else chosen.groups[n]) if i in values]
+        # "The best of the others" counts only if there are all of them.
+        enough = len(present) == len(pair.members) if pair else len(present) > 1
+        unlike = select.unlike(rows, present)
+        odd |= set(unlike) if enough else set()
+        if enough and not unlike:
+            if pair:
+                pairs.append(pair)
+            else:
+                groups.append(tuple(present))
+    members = [chosen.pairs[n].members if chosen.pairs else chosen.groups[n] for n in numbers]
+    everything = list(dict.fromkeys(i for m in members for i in m))
+    waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") and i not in values for i in everything)
+    failed = sum(i not in values for i in everything) - waiting
+    notes = [f"{waiting} of {len(everything)} cells not measured"] * bool(waiting)
+    notes += [f"{failed} of {len(everything)} cells have no value"] * bool(failed)
+    notes += [f"never compared: cells that are unlike in {', '.join(sorted(odd))}"] * bool(odd)
+    computed = _test(claim, rows, values, pairs, groups) if pairs or groups else None
+    if computed is None:
+        return Outcome(NOT_MEASURED, "; ".join(notes) or "too few cells along the axis", planned=len(numbers),
+                       context=known)  # fmt: skip
+    used = tuple(dict.fromkeys(i for m in [*(p.members for p in pairs), *groups] for i in m))
+    count = len(pairs) or len(groups)
+    shared: dict[str, Any] = {"comparisons": count, "planned": len(numbers), "rows": used, "context": known}
+    shared["value"] = float(computed[0])
+    if repeats is not None and min(repeats[i] for i in used) < 2:
+        return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, no interval"]), **shared)
+    if claim.test in NUMERIC:
+        shared["low"], shared["high"] = (float(x) for x in np.quantile(computed, [TAIL, 1 - TAIL])) if repeats else (
+            None, None)  # fmt: skip
+    else:
+        shared["support"] = float(computed[1:].mean()) if repeats else None
+    if claim.expect is None:
+        return Outcome(NO_EXPECTATION, "; ".join(notes), **shared)
+    outcome = _within(claim, claim.expect, shared)
+    if waiting and repeats is not None:
+        outcome = UNDECIDED
+    elif outcome == UNDECIDED:
+        notes.append("the interval holds values on both sides" if claim.test in NUMERIC else "resamples disagree")
+    return Outcome(outcome, "; ".join(notes), **shared)
+
+
+def _within(claim: Claim, expect: Expect, shared: dict[str, Any]) -> str:
+    """Whether a value and its interval lie in, outside or across what is expected."""
+    if claim.test not in NUMERIC:
+        share = shared["support"] if shared["support"] is not None else shared["value"]
+        return AGREES if share >= 1 - TAIL else DISAGREES if share <= TAIL else UNDECIDED
+    low = shared["low"] if shared["low"] is not None else shared["value"]
+    high = shared["high"] if shared["high"] is not None else shared["value"]
+    return place(low, high, expect)
+
+
+def place(low: float, high: float, expect: Expect) -> str:
+    """``agrees`` if the interval lies in the expected range, ``disagrees`` if outside, else ``undecided``."""
+    floor = -np.inf if expect.min is None else expect.min
+    ceiling = np.inf if expect.max is None else expect.max
+    if floor <= low and high <= ceiling:
+        return AGREES
+    return DISAGREES if high < floor or low > ceiling else UNDECIDED
+
+
+# --------------------------------------------------------------------------------------------- tests
+
+
+def _lower_is_better(metric: str) -> bool:
+    return metric.endswith("_s") and not metric.endswith("_per_s")
+
+
+def _compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
+    """Ratio, gain or drop of every pair, shape (draws, pairs)."""
+    lower = _lower_is_better(claim.metric)
+    of = np.stack([values[p.of] for p in pairs], axis=1)
+    others = [np.stack([values[i] for i in p.to]) for p in pairs]
+    to = np.stack([other.min(axis=0) if lower else other.max(axis=0) for other in others], axis=1)
+    ratio = of / to
+    return np.asarray({"ratio": ratio, "gain": ratio - 1, "drop": 1 - ratio}[claim.as_ or "ratio"])
+
+
+def _test(
+    claim: Claim,
+    rows: Sequence[select.Row],
+    values: dict[int, Floats],
+    pairs: list[select.Pair],
+    groups: list[tuple[int, ...]],
+) -> Floats | None:
+    """The test's value in every draw (yes-or-no tests: 1 or 0); None if no group is long enough for it."""
+    if pairs:
+        compared = _compared(claim, values, pairs)
+        if claim.test in ("mean", "max", "min"):
+            tests = {"mean": compared.mean(axis=1), "max": compared.max(axis=1), "min": compared.min(axis=1)}
+            return np.asarray(tests[claim.test])
+        series = [
+            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], compared[:, numbers])
+            for numbers in select.along(claim, rows, pairs)
+        ]
+    else:
+        series = [([rows[i].get(claim.over[0]) for i in group], np.stack([values[i] for i in group], axis=1))
+                  for group in groups]  # fmt: skip
+    made = [one for x, y in series if (one := _along(claim, x, y)) is not None]
+    if not made:
+        return None
+    stacked = np.stack(made, axis=1)
+    return np.asarray(stacked.mean(axis=1) if claim.test in NUMERIC else stacked.all(axis=1).astype(float))
+
+
+def _along(claim: Claim, x: list[Any], y: Floats) -> Floats | None:
+    """A test along one axis; ``y`` (draws, len(x)).  None if the axis is too short for it."""
+    if len(x) < 2:
+        return None
+    expect = claim.expect or Expect()
+    if claim.test == "spread":
+        # Of a metric: how far the largest is above the smallest; of comparisons: the range they span.
+        high, low = y.max(axis=1), y.min(axis=1)
+        return np.asarray(high - low if claim.of is not None else high / low - 1)
+    if claim.test == "rank":
+        return _rank(claim, expect, x, y)
+    order = np.argsort(np.array([float(v) for v in x]))
+    at, y = np.array([float(x[i]) for i in order]), y[:, order]
+    if claim.test == "trend":
+        steps = np.log2(at) - np.log2(at).mean()
+        return np.asarray(((y - y.mean(axis=1, keepdims=True)) * steps).sum(axis=1) / (steps**2).sum())
+    if claim.test == "monotone":
+        change = np.diff(y, axis=1)
+        return np.asarray(((change <= 0) if expect.direction == "falling" else (change >= 0)).all(axis=1))
+    if claim.test == "steepest":
+        return np.asarray(at[np.argmax(1 - y[:, 1:] / y[:, :-1], axis=1)] == float(expect.first))
+    before, after = at[at <= float(expect.first)], at[at > float(expect.first)]  # bend
+    if len(before) < 2 or len(after) < 1:
+        return None
+    knee = len(before) - 1
+    slope_before = (y[:, knee] - y[:, 0]) / (at[knee] - at[0])
+    slope_after = (y[:, -1] - y[:, knee]) / (at[-1] - at[knee])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(slope_after / slope_before)
+
+
+def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> Floats | None:
+    """Whether the candidates stand in the expected order, best first."""
+    ranked = np.argsort(y if claim.of is None and _lower_is_better(claim.metric) else -y, axis=1, kind="stable")
+    wanted = [w for w in (expect.first, expect.last, *expect.order, *expect.top) if w is not None]
+    if any(w not in x for w in wanted):
+        return None
+    if expect.order:
+        numbers = [x.index(w) for w in expect.order]
+        placed = np.argsort(ranked, axis=1)[:, numbers]
+        return np.asarray((np.diff(placed, axis=1) > 0).all(axis=1))
+    if expect.top:
+        best = np.sort(ranked[:, : len(expect.top)], axis=1)
+        return np.asarray((best == sorted(x.index(w) for w in expect.top)).all(axis=1))
+    return np.asarray(ranked[:, 0 if expect.first is not None else -1] == x.index(wanted[0]))
+
+
+def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection) -> Outcome:
+    """Whether exactly the expected cells run out of memory; ``status`` of a prediction is ok or infeasible."""
+    assert claim.expect is not None
+    waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") for i in chosen.rows)
+    shared: dict[str, Any] = {"comparisons": len(chosen.rows) - waiting, "planned": len(chosen.rows),
+                              "rows": chosen.rows, "context": select.context(rows, chosen.rows, claim)}  # fmt: skip
+    if waiting == len(chosen.rows):
+        return Outcome(NOT_MEASURED, f"{waiting} of {waiting} cells not measured", **shared | {"rows": ()})
+    bad = [i for i in chosen.rows if str(rows[i].get("status")).startswith(("oom", "infeasible"))]
+    found = {tuple(rows[i].get(c) for c in claim.over) for i in bad}
+    asked = {tuple(rows[i].get(c) for c in claim.over) for i in chosen.rows}
+    expected = {tuple(c) for c in claim.expect.cells} & asked
+    odd = sorted(found ^ expected)
+    text = f"{len(bad)} cells do not fit" + (f"; different: {', '.join(map(str, odd))}" if odd else "")
+    outcome = UNDECIDED if waiting else AGREES if not odd else DISAGREES
+    return Outcome(outcome, text, value=float(len(bad)), support=float(not odd), **shared)
+
+
+def printed(claim: Claim) -> Outcome:
+    """A claim about numbers that the paper itself prints."""
+    assert claim.printed is not None and claim.expect is not None
+    value = sum(claim.printed.divide) / sum(claim.printed.by)
+    return Outcome(place(value, value, claim.expect), "from the paper's own printed numbers", value=value)

@@ -1,0 +1,150 @@
+"""Which cells a claim compares: rows that its settings select, paired or grouped, never across unlike rows.
+
+Two cells are alike if every knob is equal but those that the claim varies, those it says may differ, and, where it
+compares models, the sizes that belong to a model.  What is only known after measuring (``MEASURED_GUARDS``) must be
+equal too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moebench.claims.spec import Claim, Settings
+from moebench.config import KNOBS
+from moebench.errors import ConfigError, nearest
+
+Row = Mapping[str, Any]
+
+GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind")
+"""Columns of the plan, beside the knobs, in which compared cells are always equal."""
+MEASURED_GUARDS = ("device_name", "untuned_kernel_warning")
+"""Columns of the records in which compared cells are always equal."""
+CONTEXT = ("weights", "prompts", "eager", "kernel_config", "mla", "kv_cache_dtype", *GUARDS)
+"""A claim is evaluated for each combination of these on its own."""
+OF_A_MODEL = ("experts", "moe_ffn_size", "top_k", "weights")
+"""Settings that come with a model and may differ where models are compared."""
+_HIDDEN = ("cpu_threads", "kv_cache_mb")  # how the machine runs the engine, the same in a whole study
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row and what it is compared with: one row, or the candidates of which the best counts."""
+
+    of: int
+    to: tuple[int, ...]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """All rows of the pair."""
+        return (self.of, *self.to)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a claim: ``pairs`` of a comparison, or else ``groups`` of rows that differ along ``over``."""
+
+    rows: tuple[int, ...]
+    pairs: tuple[Pair, ...]
+    groups: tuple[tuple[int, ...], ...]
+
+
+def matches(row: Row, settings: Settings, known: Iterable[str] | None = None) -> bool:
+    """Whether a row has the settings; a list stands for any of its values, null for "not set"."""
+    return all(row.get(k) in v if isinstance(v, list) else row.get(k) == v for k, v in settings.items())
+
+
+def varied(claim: Claim) -> set[str]:
+    """Columns that the claim itself varies between the compared cells."""
+    settings = [*_alternatives(claim.of), *([claim.to] if isinstance(claim.to, dict) else [])]
+    return {k for s in settings for k in s}
+
+
+def _alternatives(of: Settings | list[Settings] | None) -> list[Settings]:
+    return [] if of is None else of if isinstance(of, list) else [of]
+
+
+def check_columns(claim: Claim, known: Iterable[str], where: str) -> None:
+    """Raise ConfigError for a column that no row has."""
+    known = set(known)
+    for name in [*claim.where, *varied(claim), *claim.over]:
+        if name not in known:
+            raise ConfigError(f"{where}: claim {claim.id}: unknown column {name!r}" + nearest(name, known))
+
+
+def _free(columns: set[str], claim: Claim) -> set[str]:
+    return columns | set(claim.may_differ) | (set(OF_A_MODEL) if "model" in columns else set())
+
+
+def _key(row: Row, free: set[str]) -> tuple[Any, ...]:
+    return tuple(row.get(k) for k in (*KNOBS, *GUARDS) if k not in free and k not in _HIDDEN)
+
+
+def _grouped(rows: Sequence[Row], indices: Iterable[int], free: set[str]) -> list[list[int]]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i in indices:
+        groups.setdefault(_key(rows[i], free), []).append(i)
+    return list(groups.values())
+
+
+def select(claim: Claim, rows: Sequence[Row]) -> Selection:
+    """The rows of a claim, in their order; the same cell under two labels counts once unless labels are compared.
+
+    Raises ConfigError if a pair is not unique: the claim then needs a narrower ``where``.
+    """
+    contrast, along = varied(claim), set(claim.over)
+    seen: set[tuple[Any, ...]] = set()
+    indices = []
+    for i, row in enumerate(rows):
+        identity = (row.get("engine"), row.get("cell"), *(row.get(c) for c in claim.over))
+        if matches(row, claim.where) and identity not in seen:
+            seen.add(identity)
+            indices.append(i)
+    if claim.of is None:
+        groups = [tuple(g) for g in _grouped(rows, indices, _free(along, claim)) if len(g) > 1]
+        return Selection(tuple(i for g in groups for i in g), (), tuple(groups))
+    pairs = list(_pairs(claim, rows, indices, _free(contrast, claim)))
+    return Selection(tuple(dict.fromkeys(i for p in pairs for i in p.members)), tuple(pairs), ())
+
+
+def _pairs(claim: Claim, rows: Sequence[Row], indices: list[int], free: set[str]) -> Iterator[Pair]:
+    wanted = _alternatives(claim.of)
+    for group in _grouped(rows, indices, free):
+        of = [i for i in group if any(matches(rows[i], s) for s in wanted)]
+        if isinstance(claim.to, dict):
+            to = [i for i in group if matches(rows[i], claim.to) and i not in of]
+        else:
+            to = [i for i in group if i not in of]
+        if isinstance(claim.to, dict) and of and len(to) > 1:
+            cells = ", ".join(f"{rows[i]['engine']}/{rows[i]['cell']}" for i in to[:2])
+            raise ConfigError(f"claim {claim.id}: a cell is compared with {len(to)} cells ({cells}); narrow `where`")
+        if to:
+            yield from (Pair(i, tuple(to)) for i in of)
+
+
+def along(claim: Claim, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[list[int]]:
+    """Numbers of pairs, grouped so that those of a group differ along ``over`` only."""
+    free = _free(varied(claim) | set(claim.over), claim)
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for n, pair in enumerate(pairs):
+        # What is compared with the same cell by another setting is a series of its own.
+        series = tuple(rows[pair.of].get(k) for k in sorted(varied(claim)) if k not in claim.over)
+        groups.setdefault((_key(rows[pair.of], free), series), []).append(n)
+    return list(groups.values())
+
+
+def unlike(rows: Sequence[Row], members: Iterable[int]) -> list[str]:
+    """The measured guards in which rows differ; unknown is like anything."""
+    found = []
+    for name in MEASURED_GUARDS:
+        if len({rows[i].get(name) for i in members} - {None}) > 1:
+            found.append(name)
+    return found
+
+
+def context(rows: Sequence[Row], members: Iterable[int], claim: Claim) -> tuple[tuple[str, Any], ...]:
+    """What compared rows have in common that a verdict must name; what the claim varies is no context."""
+    free = varied(claim) | set(claim.over)
+    first = rows[next(iter(members))]
+    return tuple((name, first.get(name)) for name in CONTEXT if name not in free)

@@ -1,0 +1,208 @@
+"""The language of ``config/claims/PAPER.yaml``: which cells a claim compares, how, and what the paper says comes out.
+
+A claim selects rows (``where``), may compare two settings within them (``of``, ``to``, ``as``), and applies one of a
+handful of tests.  Nothing else is needed for the 91 claims of the three papers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from moebench.columns import METRIC_NAMES
+from moebench.config import Config, Name, Strict, parse, read_yaml
+from moebench.errors import ConfigError, nearest
+
+Settings = dict[str, Any]
+Test = Literal[
+    "mean", "max", "min", "spread", "trend", "bend",
+    "monotone", "rank", "steepest", "infeasible",
+    "share", "printed", "elsewhere",
+]  # fmt: skip
+
+NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed")
+"""Tests whose outcome is a number, held against a range."""
+YES_NO = ("monotone", "rank", "steepest", "infeasible")
+"""Tests that hold or do not."""
+OF_CELLS = ("mean", "max", "min", "spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
+"""Tests on cells; the others need none."""
+COMPARED = ("mean", "max", "min", "trend")
+"""Tests that need ``of`` and ``to``."""
+_ALONG = ("spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
+_OTHER_METRICS = ("accuracy", "activations", "parameters", "status", "printed", "model")
+_DEPLOYMENT = ("tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
+
+
+class Expect(Strict):
+    """What comes out if the claim is right."""
+
+    min: float | None = Field(None, description="Smallest value")
+    max: float | None = Field(None, description="Largest value")
+    first: Any = Field(None, description="`rank`: the best; `steepest`: where the step begins; `bend`: where it bends")
+    last: Any = Field(None, description="`rank`: the worst")
+    order: tuple[Any, ...] = Field((), description="`rank`: all, best first")
+    top: tuple[Any, ...] = Field((), description="`rank`: the best ones, in any order")
+    direction: Literal["falling", "rising"] | None = Field(None, description="`monotone`")
+    cells: tuple[tuple[Any, ...], ...] = Field((), description="`infeasible`: values of `over` that do not fit")
+
+
+class Printed(Strict):
+    """Numbers that the paper prints: the sum of some over the sum of others."""
+
+    divide: tuple[float, ...]
+    by: tuple[float, ...]
+
+
+class Elsewhere(Strict):
+    """What differs in the grid of another scale than the paper's."""
+
+    where: Settings = Field({}, description="Replaces keys of `where`")
+    of: Settings | list[Settings] | None = Field(None, description="Replaces keys of `of` (a list: all of it)")
+    to: Settings | None = Field(None, description="Replaces keys of `to`")
+    expect: Expect | None = Field(None, description="Replaces `expect`; null: only the value is shown")
+
+
+class Claim(Strict):
+    """A sentence of a paper as a comparison of cells."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9\-]+$")
+    place: str = Field(description="Where in the paper")
+    quote: str = Field("", description="The paper's own words")
+    statement: str = Field(description="What is tested, in a sentence")
+    metric: str = Field(description="Column of a metric; or accuracy, activations, parameters, status, printed, model")
+    where: Settings = Field({}, description="Rows it is about: column, and a value or a list of values")
+    of: Settings | list[Settings] | None = Field(None, description="The settings compared; a list: any of them")
+    to: Settings | Literal["best"] | None = Field(
+        None, description="What they are compared with; `best`: the best of the others"
+    )
+    as_: Literal["ratio", "gain", "drop"] | None = Field(
+        None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to"
+    )
+    test: Test = Field(description="What is done with the values; see docs/claims.md")
+    over: tuple[str, ...] = Field((), description="The column along which; further ones move with it")
+    may_differ: tuple[str, ...] = Field((), description="Deployment knobs in which compared cells may differ")
+    expect: Expect | None = Field(description="What comes out if the claim is right; null: the paper claims nothing")
+    printed: Printed | None = Field(None, description="`printed`: the paper's numbers")
+    at: dict[str, Elsewhere | None] = Field(
+        {}, description="By scale: what differs in its grid; null: it has no counterpart"
+    )
+    contradicts: tuple[str, ...] = Field((), description="Claims that cannot be right together with this one")
+    note: str = Field("", description="What a reader should know")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Claim:
+        """Refuse what cannot be evaluated."""
+        pair = (self.of is not None, self.to is not None, self.as_ is not None)
+        known = {*METRIC_NAMES, *_OTHER_METRICS}
+        problems = [
+            (self.metric not in known, f"metric: unknown {self.metric!r}" + nearest(self.metric, known)),
+            (any(pair) and not all(pair), "of, to and as: give all three or none"),
+            (self.test in COMPARED and not all(pair), f"test {self.test} needs of, to and as"),
+            (self.test in _ALONG and not self.over, f"test {self.test} needs over"),
+            (self.test not in _ALONG and bool(self.over), f"over: not for test {self.test}"),
+            ((self.test == "printed") != (self.printed is not None), "printed: give the numbers and test: printed"),
+            (self.test == "elsewhere" and self.expect is not None, "test elsewhere expects nothing: expect: null"),
+        ]
+        problems += [(k not in _DEPLOYMENT, f"may_differ: {k!r} is none of {', '.join(_DEPLOYMENT)}")
+                     for k in self.may_differ]  # fmt: skip
+        for wrong, text in problems:
+            if wrong:
+                raise ValueError(text)
+        for expected in [self.expect, *(e.expect for e in self.at.values() if e)]:
+            if expected is not None and (lacks := _lacks(self.test, expected)):
+                raise ValueError(f"expect: test {self.test} needs {lacks}")
+        return self
+
+    def at_scale(self, scale: str) -> Claim | None:
+        """The claim in the grid of a scale: as it stands, or with what ``at`` replaces; None: no counterpart there."""
+        if scale not in self.at:
+            return self
+        other = self.at[scale]
+        if other is None:
+            return None
+        update: dict[str, Any] = {"where": self.where | other.where}
+        if other.of is not None:
+            update["of"] = self.of | other.of if isinstance(self.of, dict) and isinstance(other.of, dict) else other.of
+        if other.to is not None:
+            update["to"] = self.to | other.to if isinstance(self.to, dict) else other.to
+        if "expect" in other.model_fields_set:
+            update["expect"] = other.expect
+        return self.model_copy(update=update)
+
+
+def _lacks(test: str, expect: Expect) -> str:
+    given = {k for k in ("min", "max", "first", "last", "order", "top", "direction", "cells")
+             if getattr(expect, k) not in (None, ())}  # fmt: skip
+    if test in NUMERIC and not given & {"min", "max"}:
+        return "min or max"
+    if test == "bend" and "first" not in given:
+        return "first"
+    wanted = {"monotone": {"direction"}, "rank": {"first", "last", "order", "top"}, "steepest": {"first"},
+              "infeasible": {"cells"}}.get(test, given)  # fmt: skip
+    return "" if given & wanted or not wanted else " or ".join(sorted(wanted))
+
+
+class ClaimFile(Strict):
+    """The claims of a paper: ``config/claims/NAME.yaml``."""
+
+    name: Name
+    title: str
+    reference: str
+    hardware: tuple[Name, ...] = Field(
+        (), description="Machine types that count as the paper's: only there has a claim a verdict"
+    )
+    claims: tuple[Claim, ...]
+
+
+def load(config: Config) -> list[ClaimFile]:
+    """All files of ``config/claims``, by name.
+
+    Raises ConfigError naming the file for what is wrong in it, an id given twice, or a contradicted claim there is not.
+    """
+    files, seen = [], dict[str, Path]()
+    for path in sorted((config.folder / "claims").glob("*.yaml")):
+        made = parse(ClaimFile, read_yaml(path), path)
+        if made.name != path.stem:
+            raise ConfigError(f"{path}: name is {made.name!r}, the file is called {path.stem!r}; make them equal")
+        for claim in made.claims:
+            if claim.id in seen:
+                raise ConfigError(f"{path}: claim {claim.id} is in {seen[claim.id]} too; ids are unique")
+            seen[claim.id] = path
+        files.append(made)
+    for made in files:
+        for claim in made.claims:
+            for other in claim.contradicts:
+                if other not in seen:
+                    raise ConfigError(
+                        f"{seen[claim.id]}: {claim.id} contradicts {other}, unknown" + nearest(other, seen)
+                    )
+    return files
+
+
+def of_plan(config: Config, experiments: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:
+    """What a plan keeps of the claims, so that its report can be made again from the archive alone.
+
+    ``papers``: the claim files; ``stands_for``: those of ``models`` that stand for full-size ones, and which.
+    Raises ConfigError for an experiment that lists a claim there is not.
+    """
+    files = load(config)
+    known = {claim.id for made in files for claim in made.claims}
+    for name, experiment in experiments.items():
+        for listed in experiment["claims"] if known else ():
+            if listed not in known:
+                raise ConfigError(
+                    f"{config.folder / 'experiments' / name}.yaml: claims: unknown claim {listed!r}"
+                    + nearest(listed, known)
+                )
+    stands_for = {name: config.model(name).variant_of for name in sorted(set(models))}
+    return {"papers": [made.model_dump(mode="json", by_alias=True, exclude_unset=True) for made in files],
+            "stands_for": {name: full for name, full in stands_for.items() if full}}  # fmt: skip
+
+
+def from_plan(plan: dict[str, Any]) -> list[ClaimFile]:
+    """The claim files of a plan; none for a plan of an older version."""
+    where = f"plan of {plan['study']}: claims"
+    return [parse(ClaimFile, made, where) for made in (plan.get("claims") or {}).get("papers", ())]

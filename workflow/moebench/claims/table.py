@@ -1,0 +1,287 @@
+"""The table ``claims``: a row for each claim and context, from the tables of a study.
+
+A verdict is about the paper's own models on the paper's machine.  The same comparison on anything else is given beside
+it (``outcome``), with what it was evaluated on, and decides nothing about the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moebench import columns, tables
+from moebench.claims import evaluate as ev
+from moebench.claims import select
+from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
+
+Row = dict[str, Any]
+
+CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
+VERDICTS = {ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE}
+NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "images")
+"""Knobs that the cost model does not know: cells that differ in them are predicted alike."""
+_ABSENT = {"draft_model": None, "images": 0, "expert_kernel": "fused"}
+_WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "dummy": "dummy weights"}
+
+
+def asked(plan: Mapping[str, Any]) -> Row:
+    """What evaluating claims needs of a plan, which may be large."""
+
+    def lists(experiments: Mapping[str, Any]) -> Row:
+        return {name: {"claims": list(e.get("claims") or ())} for name, e in experiments.items()}
+
+    kept = {k: plan[k] for k in ("study", "scale", "hardware", "claims") if k in plan}
+    kept["experiments"] = lists(plan["experiments"])
+    reference = plan.get("reference")
+    kept["reference"] = reference and {
+        "hardware": reference["hardware"], "experiments": lists(reference["experiments"])
+    }  # fmt: skip
+    return kept
+
+
+def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
+    """Rows of the table ``claims`` of a plan (``asked``), in the order of the claim files.
+
+    ``folder`` holds the other tables.  Raises ConfigError for a claim that names a column there is not.
+    """
+    files = from_plan(dict(plan))
+    if not files:
+        return []
+    stands_for = plan["claims"]["stands_for"]
+    listing = [name for name, e in plan["experiments"].items() if e["claims"]]
+    frame = tables.with_status(folder)
+    measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
+    samples = _samples(folder)
+    predicted, where = _predicted(plan, folder, stands_for)
+    parameters = tables.read(folder, "parameters")
+    made = []
+    for paper in files:
+        for claim in paper.claims:
+            listed = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
+            foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in _reference_lists(plan, claim)])
+            for outcome, mine in _outcomes(claim, plan, listed, measured, samples, parameters):
+                prompts = dict(outcome.context).get("prompts", "text")
+                made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
+    return made
+
+
+def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
+    source = plan.get("reference") or plan
+    return {name for name, e in source["experiments"].items() if claim.id in e["claims"]}
+
+
+def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
+    """Planned cells as plain rows: labels of the grid's axes as columns, small models under the name they stand for."""
+    made = []
+    for record in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        row = {str(k): v for k, v in record.items()}
+        own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
+        small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
+        made.append(own | row | small | {"stand_in": bool(small)})
+    return made
+
+
+def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
+    return {(str(e), str(c)): part for (e, c), part in tables.read(folder, "samples").groupby(["engine", "cell"])}
+
+
+def _predicted(plan: Mapping[str, Any], folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
+    """Cells of the paper's own grid with their predictions, and on which hardware."""
+    if plan.get("reference"):
+        frame, source = tables.read(folder, "predictions"), plan["reference"]
+    else:
+        frame, source = tables.read(folder, "plan"), plan
+    cells = _cells(frame, stands_for)
+    for row in cells:
+        row["status"] = None if row["predicted_fits"] is None else "ok" if row["predicted_fits"] else "infeasible"
+    return cells, source["hardware"]["title"]
+
+
+# ----------------------------------------------------------------------------------------- outcomes
+
+
+def _outcomes(
+    claim: Claim,
+    plan: Mapping[str, Any],
+    listed: list[str],
+    measured: list[Row],
+    samples: Mapping[tuple[str, str], pd.DataFrame],
+    parameters: pd.DataFrame,
+) -> list[tuple[ev.Outcome, list[Row]]]:
+    """What a claim's comparison gives on the study's cells: an outcome and its rows for each context."""
+    if claim.test == "printed":
+        return [(ev.printed(claim), [])]
+    if claim.test == "share":
+        return [(_share(claim, parameters), [])]
+    if claim.test not in OF_CELLS:
+        return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
+    if claim.metric in ("accuracy", "activations"):
+        return [(ev.Outcome(ev.NOT_MEASURED, f"needs the table `{claim.metric}`, which this study has not"), [])]
+    here = claim.at_scale(plan["scale"])
+    if here is None:
+        return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
+    mine = [r for r in measured if r["experiment"] in listed]
+    if not mine:
+        return [(ev.Outcome(ev.NOT_MEASURED, "no experiment of this study decides it"), [])]
+    select.check_columns(here, {k for r in mine for k in r}, f"study {plan['study']}")
+    values: dict[int, ev.Floats] = {}
+    repeats: dict[int, int] = {}
+    if claim.metric in columns.METRIC_NAMES:
+        for i, row in enumerate(mine):
+            part = samples.get((row["engine"], row["cell"]))
+            if row["status"] == "ok" and part is not None and part[claim.metric].notna().all():
+                values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[claim.metric], dtype=float))
+                repeats[i] = len(part)
+    return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, values, repeats)]
+
+
+def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
+    """The smaller of the shares of all and of active parameters, of the model where it is smallest."""
+    chosen = parameters
+    for name, value in claim.where.items():
+        chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
+    if chosen.empty:
+        return ev.Outcome(ev.NOT_MEASURED, "no experiment of this study counts these parameters")
+    shares = chosen.drop_duplicates(["model", "layer_kind", "component"]).groupby("model")[
+        ["total_share", "active_share"]
+    ].sum()  # fmt: skip
+    value = float(shares.min().min())
+    assert claim.expect is not None
+    return ev.Outcome(ev.place(value, value, claim.expect), "computed from published architectures", value=value,
+                      comparisons=len(shares), planned=len(shares))  # fmt: skip
+
+
+def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
+    """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
+    if claim.test not in OF_CELLS or not cells or {*select.varied(claim), *claim.over} & set(NEGLECTED):
+        return {}
+    select.check_columns(claim, {k for r in cells for k in r}, "the paper's grid")
+    values: dict[int, ev.Floats] = {}
+    for i, row in enumerate(cells):
+        known = all(row[k] == v for k, v in _ABSENT.items())
+        value = _predicted_metric(claim.metric, row)
+        if (
+            known
+            and value is not None
+            and row["predicted_fits"] is not False
+            and (row["predicted_batch_fits"] is not False)
+        ):
+            values[i] = np.array([value])
+    if claim.test != "infeasible" and not values:
+        return {}
+    found: dict[str, ev.Outcome] = {}
+    for outcome in ev.evaluate(claim, cells, values):
+        if outcome.value is not None:
+            found.setdefault(dict(outcome.context).get("prompts", "text"), outcome)
+    return found
+
+
+def _predicted_metric(metric: str, row: Mapping[str, Any]) -> float | None:
+    if metric == "itl_paper_s":
+        e2e, first, tokens = row["predicted_e2e_s"], row["predicted_ttft_max_s"], row["batch"] * row["output_tokens"]
+        return None if e2e is None or first is None or tokens < 2 else (e2e - first) / (tokens - 1)
+    value = row.get(f"predicted_{metric}")
+    return None if value is None else float(value)
+
+
+# --------------------------------------------------------------------------------------------- rows
+
+
+def _row(
+    plan: Mapping[str, Any],
+    paper: ClaimFile,
+    claim: Claim,
+    outcome: ev.Outcome,
+    mine: list[Row],
+    foreseen: ev.Outcome | None,
+    foreseen_on: str,
+) -> Row:
+    verdict, reason = _verdict(plan, paper, claim, outcome, mine)
+    here = claim.at_scale(plan["scale"]) or claim
+    return {
+        "study": plan["study"],
+        "claim": claim.id,
+        "paper": f"{paper.title} ({paper.reference})",
+        "place": claim.place,
+        "quote": claim.quote or None,
+        "statement": claim.statement,
+        "metric": claim.metric,
+        "test": claim.test,
+        "expected": said(claim.expect),
+        "expected_here": said(here.expect),
+        "verdict": verdict,
+        "reason": reason or None,
+        "outcome": outcome.outcome,
+        "value": outcome.value,
+        "value_low": outcome.low,
+        "value_high": outcome.high,
+        "support": outcome.support,
+        "comparisons": outcome.comparisons,
+        "comparisons_planned": outcome.planned,
+        "unstable_cells": sum(bool(r["unstable"]) for r in mine),
+        "evaluated_on": evaluated_on(plan, outcome, mine) or None,
+        "predicted_value": None if foreseen is None else foreseen.value,
+        "predicted_outcome": None if foreseen is None else foreseen.outcome,
+        "predicted_on": None if foreseen is None else foreseen_on,
+        "contradicts": ", ".join(claim.contradicts) or None,
+        "note": claim.note or None,
+    }
+
+
+def _verdict(
+    plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]
+) -> tuple[str, str]:
+    """Verdict on the paper's own models and machine, and why it is none."""
+    if claim.expect is None and claim.test != "elsewhere":
+        return ev.NO_EXPECTATION, "the paper makes no claim here"
+    if outcome.outcome not in VERDICTS and outcome.value is None:
+        return ev.NOT_MEASURED, outcome.reason
+    if claim.test in ("printed", "share"):
+        return VERDICTS[outcome.outcome], outcome.reason
+    why = [f"{plan['scale']} stand-ins, not the paper's models"] * any(r["stand_in"] for r in mine)
+    why += [f"{plan['hardware']['title']}, not {', '.join(paper.hardware)}"] * (
+        plan["hardware"]["name"] not in paper.hardware
+    )
+    why += ["another grid than the paper's"] * (plan["scale"] != "paper" and not why)
+    if why:
+        return ev.NOT_MEASURED, "; ".join(filter(None, [*why, outcome.reason]))
+    return VERDICTS[outcome.outcome], outcome.reason
+
+
+def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) -> str:
+    """What the compared cells are: models, weights, machine, prompts, mode."""
+    if not mine or outcome.value is None:
+        return ""
+    known = dict(outcome.context)
+    parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else "the paper's models"]
+    parts += [_WEIGHTS.get(known["weights"], known["weights"])] * ("weights" in known and known["weights"] is not None)
+    parts.append(plan["hardware"]["title"])
+    parts += [f"{known['prompts']} prompts"] * ("prompts" in known)
+    parts += ["eager" if known["eager"] else "CUDA graphs"] * ("eager" in known)
+    parts += ["MLA off"] * (known.get("mla") is False)
+    parts += ["default kernels"] * (known.get("kernel_config") == "default")
+    return ", ".join(parts)
+
+
+def said(expect: Expect | None) -> str:
+    """What is expected, in short: ``0.15 to 0.2``, ``at least 8``, ``falling``."""
+    if expect is None:
+        return "nothing"
+    ends = expect.min, expect.max
+    if ends != (None, None):
+        return (f"at most {ends[1]:g}" if ends[0] is None else f"at least {ends[0]:g}" if ends[1] is None
+                else f"{ends[0]:g} to {ends[1]:g}")  # fmt: skip
+    words: Iterable[tuple[Any, str]] = (
+        (expect.first, f"first: {expect.first}"),
+        (expect.last, f"last: {expect.last}"),
+        (expect.order, "order: " + ", ".join(map(str, expect.order))),
+        (expect.top, "top: " + ", ".join(map(str, expect.top))),
+        (expect.direction, str(expect.direction)),
+        (expect.cells, "exactly " + ", ".join(str(tuple(c)) for c in expect.cells)),
+    )
+    return next((text for value, text in words if value not in (None, ())), "nothing")

@@ -1,0 +1,137 @@
+"""What a plan takes, before anything is submitted: GPU-hours, wall time, disk, and what cannot fit in memory."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+from moebench.config import Architecture
+from moebench.cost import params
+from moebench.derivation import models_of, parents
+
+Plan = dict[str, Any]
+
+
+def gpu_hours(plan: Plan) -> float:
+    """Expected GPU-hours of all jobs: loads and runs at predicted speed, without the safety factor of time limits."""
+    return float(sum(job["gpus"] * job["expected_s"] for job in plan["jobs"].values()) / 3600)
+
+
+def wall_hours(plan: Plan, gpus: int) -> float | None:
+    """Expected wall time on so many GPUs; None if a job needs more of them.
+
+    List scheduling, longest job first (Graham, SIAM J. Appl. Math. 17 (1969) 416); waiting in the queue of a cluster
+    comes on top.
+    """
+    jobs = sorted(plan["jobs"].values(), key=lambda job: (-job["expected_s"], -job["gpus"]))
+    if any(job["gpus"] > gpus for job in jobs):
+        return None
+    free, now, running = gpus, 0.0, list[tuple[float, int]]()
+    while jobs:
+        ready = next((i for i, job in enumerate(jobs) if job["gpus"] <= free), None)
+        if ready is None:
+            now, given_back = heapq.heappop(running)
+            free += given_back
+            continue
+        job = jobs.pop(ready)
+        free -= job["gpus"]
+        heapq.heappush(running, (now + job["expected_s"], job["gpus"]))
+    return max((end for end, _ in running), default=now) / 3600
+
+
+def checkpoint_bytes(plan: Plan) -> dict[str, float]:
+    """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits.
+
+    Quantized ones take less.  Those that others are made from count too; where only dummy weights are asked of a model,
+    no weights are staged.
+    """
+    found: dict[str, float] = {}
+    for loaded in models_of(plan["engines"].values()):
+        for model in (loaded, *parents(loaded)):
+            size = 2.0 * params.total_parameters(Architecture.model_validate(model["architecture"])).total
+            found[model["path"]] = max(found.get(model["path"], 0.0), size if model["weights"] != "dummy" else 0.0)
+    return found
+
+
+def unfit(plan: Plan) -> dict[str, list[str]]:
+    """Cells that cannot fit in memory, by engine configuration."""
+    return _by_engine(plan, "fits")
+
+
+def split(plan: Plan) -> dict[str, list[str]]:
+    """Cells whose batch the KV cache does not hold at once, though the engine starts, by engine configuration."""
+    return _by_engine(plan, "batch_fits", but="fits")
+
+
+def _by_engine(plan: Plan, wanted: str, but: str | None = None) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for cell in plan["cells"].values():
+        if cell["predicted"][wanted] is False and (but is None or cell["predicted"][but] is not False):
+            found.setdefault(cell["engine"], []).append(cell["cell"])
+    return found
+
+
+def boundaries(plan: Plan) -> list[list[Any]]:
+    """Where memory ends: a row per engine configuration.
+
+    Engine, weights per GPU in GB, tokens that the KV cache holds, longest requests asked for in tokens, the largest
+    batch of those that fits, the largest batch asked for.  Without a known memory size there are no rows.
+    """
+    rows: list[list[Any]] = []
+    for name, engine in plan["engines"].items():
+        predicted = engine["predicted"]
+        if predicted["kv_capacity_tokens"] is None:
+            continue
+        work = [plan["cells"][f"{name}/{cell}"]["workload"] for cell in engine["cells"]]
+        longest = max(w["input_tokens"] + w["output_tokens"] for w in work)
+        fits = predicted["kv_capacity_tokens"] // longest if predicted["fits"] else 0
+        asked = max(w["batch"] for w in work if w["input_tokens"] + w["output_tokens"] == longest)
+        size = round(predicted["weight_bytes_per_gpu"] / 1e9, 1)
+        rows.append([name, size, predicted["kv_capacity_tokens"], longest, fits, asked])
+    return rows
+
+
+def lines(plan: Plan, gpus: int | None) -> list[str]:
+    """The forecast in words."""
+    cpu = plan["hardware"]["kind"] == "cpu"
+    text = [f"about {gpu_hours(plan):.1f} {'hours' if cpu else 'GPU-hours'} at the predicted speed (a rough estimate)"]
+    if gpus:
+        hours = wall_hours(plan, gpus)
+        most = max((job["gpus"] for job in plan["jobs"].values()), default=0)
+        text.append(f"a job needs {most} GPUs, more than {gpus}" if hours is None
+                    else f"about {hours:.1f} hours on {gpus} GPUs, queues not counted")  # fmt: skip
+    sizes = checkpoint_bytes(plan)
+    text.append(f"{sum(sizes.values()) / 1e9:,.1f} GB of disk for {sum(s > 0 for s in sizes.values())} checkpoints")
+    text += _memory(plan)
+    if chosen := plan.get("budget"):
+        text += _left_out(chosen)
+    return text
+
+
+def _memory(plan: Plan) -> list[str]:
+    cells = len(plan["cells"])
+    if all(cell["predicted"]["fits"] is None for cell in plan["cells"].values()):
+        return ["whether cells fit in memory is unknown: the memory of this hardware is not given"] * bool(cells)
+    text = []
+    for found, words in (
+        (unfit(plan), "cannot fit in memory and will be recorded as out of memory"),
+        (split(plan), "have a batch that the KV cache does not hold at once, and will be invalid"),
+    ):
+        count = sum(len(c) for c in found.values())
+        of = [
+            f"{n} of {name}"
+            for name, e in plan["experiments"].items()
+            if (n := len({(r["engine"], r["cell"]) for r in e["rows"] if r["cell"] in found.get(r["engine"], ())}))
+        ]
+        text.append(f"{count} of {cells} cells {words}" + (f" ({', '.join(of)}):" if count else ""))
+        text += [f"    {name}: {', '.join(sorted(names))}" for name, names in found.items()]
+    return text
+
+
+def _left_out(chosen: dict[str, Any]) -> list[str]:
+    text = [
+        f"within {chosen['gpu_hours']:g} GPU-hours: decides {len(chosen['decides'])} claims; "
+        f"{chosen['cells_left_out']} cells and {len(chosen['left_out'])} claims are left out"
+    ]
+    text += [f"figures left out: {', '.join(chosen['figures_left_out'])}"] * bool(chosen["figures_left_out"])
+    return text + [f"    {claim}: {hours:.2f} GPU-hours more" for claim, hours in chosen["left_out"].items()]

@@ -1,0 +1,52 @@
+"""What a plan takes from the study it refers to: predictions of the paper's own grid, and the figures of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moebench import columns
+
+Plan = dict[str, Any]
+
+_INSTEAD = {"ttft_s": "ttft_max_s"}
+"""The paper's TTFT is that of the whole batch, and it is what the cost model predicts."""
+
+
+def predictions(plan: Plan) -> Plan:
+    """What another study shows of a plan: its rows with what is predicted of them."""
+    kept = {k: plan[k] for k in ("study", "title", "scale", "hardware", "engine", "cells")}
+    engines = {
+        name: {
+            "config": e["config"],
+            "gpus": e["gpus"],
+            "model": {k: e["model"][k] for k in ("name", "title", "weights", "revision")}
+            | {"architecture": {"experts": e["model"]["architecture"].get("experts")}},
+        }
+        for name, e in plan["engines"].items()
+    }
+    experiments = {
+        name: {"claims": e["claims"], "rows": e["rows"]} for name, e in plan["experiments"].items() if e["rows"]
+    }
+    return kept | {"engines": engines, "experiments": experiments, "jobs": {}}
+
+
+def figures(plan: Plan, experiment: str) -> list[dict[str, Any]]:
+    """The figures of an experiment as they are drawn from the reference's predictions.
+
+    None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
+    experts.  Their ids end in ``-predicted``.
+    """
+    reference = plan["reference"]
+    if experiment not in reference["experiments"]:
+        return []
+    keys = {r["engine"] for r in reference["experiments"][experiment]["rows"]}
+    configs = [reference["engines"][key]["config"] for key in keys]
+    if any(c.get("draft_model") or c.get("expert_kernel") == "unfused" for c in configs):
+        return []
+    made = []
+    for figure in plan["experiments"][experiment]["figures"]:
+        y = dict.fromkeys(n for m in figure["y"] if (n := _INSTEAD.get(m, m)) in columns.PREDICTED)
+        if figure["kind"] in ("lines", "bars") and y:
+            number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
+            made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": list(y)})
+    return made
