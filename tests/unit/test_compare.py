@@ -163,6 +163,15 @@ def test_an_archive_or_a_folder_of_tables_will_do(base, tmp_path, capsys):
     assert f"A: {packed}" in capsys.readouterr().out
 
 
+def test_a_knob_that_older_tables_lack_has_its_default(base):
+    older, newer = compare.load(base), compare.load(base)
+    older.measurements["expert_kernel"] = None
+    assert len(compare.compare(older, newer, "e2e_s", 0.05).pairs) == 4
+    older.measurements["expert_kernel"] = "unfused"
+    with pytest.raises(UserError, match="no cell of one is in the other"):
+        compare.compare(older, newer, "e2e_s", 0.05)
+
+
 def test_wrong_use_is_one_line(base, tmp_path, capsys):
     for arguments, words in (
         ((base, tmp_path / "none"), "no one set of tables there (studies: none)"),

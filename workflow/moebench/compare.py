@@ -38,6 +38,8 @@ CHANGED = ("faster", "slower")
 _MACHINE = ("cpu_threads", "kv_cache_mb")  # how a machine runs the engine, not what is measured
 KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
+_DEFAULTS = {k: field.default for k, field in KNOBS.items() if not field.is_required()}
+"""What a knob was before there was a column for it."""
 DIFFERS = ("hardware", "device_name", "engine_name", "engine_version", "git_commit", "lock_sha256", *_MACHINE)
 """Columns in which two sets may differ; those that do are named."""
 
@@ -185,7 +187,7 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
     plain = frame.astype(object).where(frame.notna(), None).to_dict("records")
     keyed: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
     for row in plain:
-        key = tuple(row[k] for k in KEY)
+        key = tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
         if key in keyed:
             raise UserError(
                 f"{results.name}: {_name(keyed[key])} and {_name(row)} differ in nothing that cells are paired by"

@@ -208,7 +208,7 @@ def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
 
 def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
     """The report as text, and how many things are lacking.  Raises ConfigError if the study itself is wrong."""
-    plan = make_plan(config, study)
+    plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
     heading = (
         f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
         f"{count(len(plan['jobs']), 'job')}, "

@@ -14,7 +14,7 @@ def cell_seconds(cell: dict[str, Any], overhead_s: float) -> float:
     """Expected wall time of a cell's runs; those of unknown length count nothing."""
     work, protocol = cell["workload"], cell["protocol"]
     runs = protocol["warmup"] + protocol["repeats"]
-    if protocol["kind"] == "activation" and work["requests"]:
+    if protocol["kind"] == "activation" and work.get("requests"):
         runs = math.ceil(work["requests"] / work["batch"])
     return float(overhead_s + runs * (cell["predicted"].get("run_s") or 0.0))
 

@@ -53,7 +53,7 @@ class Collected:
 
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
-    those about routed experts, ``parameters`` of the models that the plan asks about, ``predictions`` for the study it
+    those about routed experts, ``parameters`` of the models that the plan asks about, ``predictions`` of the study it
     refers to, and ``claims``.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,19 @@ def value_of(row: Any) -> str:
     return shown(row["value"], row["value_low"], row["value_high"])
 
 
+def predicted(row: Mapping[Any, Any]) -> str:
+    """What the cost model says, in words; an empty string where it cannot."""
+    value = row["predicted_value"]
+    if value is None or pd.isna(value):
+        return ""
+    if row["test"] in ("monotone", "rank", "steepest"):
+        text = "yes" if value else "no"
+    else:
+        text = f"{value:.0f} cells do not fit" if row["test"] == "infeasible" else shown(value)
+    agrees = row["predicted_outcome"]
+    return text if agrees == ev.NO_EXPECTATION else f"{text}: {agrees}"
+
+
 def counts(frame: pd.DataFrame) -> dict[str, int]:
     """Claims by verdict; one that is both confirmed and refuted, e.g. for two kinds of prompts, counts as neither."""
     tally: Counter[str] = Counter()
@@ -52,7 +66,7 @@ def text(frame: pd.DataFrame, study: str) -> str:
             row["outcome"],
             row["expected_here"],
             value_of(row),
-            shown(row["predicted_value"]),
+            predicted(row),
             "" if pd.isna(row["evaluated_on"]) else row["evaluated_on"],
         ]
         for row in frame.to_dict("records")

@@ -75,7 +75,9 @@ def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
     for name, frame in _planned(plan):
         for plot in plots(plan, name):
             try:
-                if plot.kind != "parameters":
+                if plot.kind == "heatmap":
+                    heatmap.place(plot, frame, None, plot.id)
+                elif plot.kind != "parameters":
                     data.place(plot, frame, plot.id)
             except ConfigError:
                 found.append(plot.id)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from moebench.claims import evaluate as ev
-from moebench.claims.show import counts, shown, value_of
+from moebench.claims.show import counts, predicted, value_of
 from moebench.claims.table import CONFIRMED, REFUTED
 
 Row = Mapping[str, Any]
@@ -67,20 +67,6 @@ def _row(record: Row, first: bool) -> dict[str, Any]:
 def kind(verdict: str) -> str:
     """How a verdict's badge looks: ok, failed or missing."""
     return {CONFIRMED: "ok", REFUTED: "failed"}.get(verdict, "missing")
-
-
-def predicted(record: Row) -> str:
-    """What the cost model says, in words; an empty string where it cannot."""
-    if record["predicted_value"] is None:
-        return ""
-    if record["test"] in ("monotone", "rank", "steepest"):
-        value = "yes" if record["predicted_value"] else "no"
-    elif record["test"] == "infeasible":
-        value = f"{record['predicted_value']:.0f} cells do not fit"
-    else:
-        value = shown(record["predicted_value"])
-    agrees = record["predicted_outcome"]
-    return value if agrees == ev.NO_EXPECTATION else f"{value}: {agrees}"
 
 
 def of_experiment(frame: pd.DataFrame, ids: list[str]) -> list[dict[str, str]]:
