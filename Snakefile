@@ -23,6 +23,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 
 
 include: "workflow/rules/plan.smk"
+include: "workflow/rules/derive.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/report.smk"
 

@@ -162,7 +162,7 @@ def test_the_whole_tiny_study_is_one_job_per_engine_configuration(project: Make)
     assert set(run.plan["jobs"]) == set(run.plan["engines"])
     output = run.snakemake("--dry-run")
     assert rules(output)["measure"] == len(run.plan["engines"])
-    asked = [line for line in output.splitlines() if "measuring=1" in line]
+    asked = [line for line in output.splitlines() if "measuring=2" in line]
     assert all("gpu_model=h100," in line and "nodes=1," in line for line in asked)
     gpus = sorted(int(found[1]) for line in asked if (found := re.search(r" gpu=(\d+),", line)))
     assert gpus == sorted(job["gpus"] for job in run.plan["jobs"].values())

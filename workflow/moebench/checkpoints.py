@@ -179,32 +179,10 @@ def write(
         config |= _save_tokenizer(file, architecture["max_positions"], temporary)
         _save_model(config, seed, temporary)
         staged.write_manifest(temporary, source, revision)
-        _as_readable_as_usual(temporary)
-        _replace(temporary, out)
+        staged.publish(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
-
-
-def _as_readable_as_usual(folder: Path) -> None:
-    """Give the folder and its files the permissions the umask allows: mkdtemp and safetensors make theirs private."""
-    umask = os.umask(0)
-    os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~umask)
-
-
-def _replace(new: Path, old: Path) -> None:
-    """Put folder ``new`` in the place of ``old``.  A rename cannot replace a folder that is not empty, so the old one
-    steps aside first; a reader in between sees no folder, never half of one."""
-    if old.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
-        old.rename(aside / "old")
-        new.rename(old)
-        shutil.rmtree(aside)
-    else:
-        new.rename(old)
 
 
 def main(arguments: list[str] | None = None) -> int:

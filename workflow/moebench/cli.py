@@ -1,7 +1,7 @@
 """The command line: one verb per arrow of the data's way.  Verbs import what they need when they run.
 
-``measure`` runs in an engine's environment, the others in the workflow's.  Exit codes: 0 done; 1 some cells have no
-result yet, or a check found something; 2 a user's mistake; 3 storage failed; 130 interrupted.
+``measure`` and ``derive`` run in an engine's environment, the others in the workflow's.  Exit codes: 0 done; 1 some
+cells have no result yet, or a check found something; 2 a user's mistake; 3 storage failed; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -87,6 +87,21 @@ def measure(arguments: argparse.Namespace) -> int:
         return 0 if driver.run_job(arguments.job) else 1
     engine, _, cell = arguments.cell.partition("/")
     return 0 if driver.run_cell(engine, cell.removesuffix(".json")) else 1
+
+
+def derive(arguments: argparse.Namespace) -> int:
+    """Make derived (pruned, quantized) checkpoints of a plan from staged ones; runs in the environment for it."""
+    from moebench.derive import derive as make
+    from moebench.measure.driver import end_on_signals, speaker
+    from moebench.plan_file import read_plan
+
+    made = read_plan(arguments.plan)
+    end_on_signals()
+    for name in [arguments.model] if arguments.model else made["derived"]:
+        say = speaker(arguments.log or Path("logs") / made["study"] / "derive" / f"{name}.log")
+        new = make(made, name, say)
+        say(f"{name}: {'made' if new else 'there already'}")
+    return 0
 
 
 def collect(arguments: argparse.Namespace) -> int:
@@ -239,6 +254,9 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--job", help="job of the plan")
     which.add_argument("--cell", metavar="ENGINE/CELL", help="measure this cell again, alone")
     one.add_argument("--engine-log", type=Path, help="file for the engine's output")
+    one = verb(derive, needs(plan="plan file"))
+    one.add_argument("--model", metavar="FOLDER", help="name of its folder (default: all of the plan, one by one)")
+    one.add_argument("--log", type=Path, help="file for what is said meanwhile")
     verb(collect, needs(plan="plan file", results="results folder", out="folder for the tables"))
     verb(figures, needs(plan="plan file", tables="folder of tables", out="folder for the figures"))
     one = verb(report, of_study)

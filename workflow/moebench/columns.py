@@ -82,8 +82,8 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "image_size": ("Image edge", "px"),
 }
 _RESOLVED = {
-    "experts": "Routed experts per layer, as loaded (before pruning): the knob, else the model's own",
-    "moe_ffn_size": "FFN width of a routed expert, as loaded (before pruning): the knob, else the model's own",
+    "experts": "Routed experts per layer, as loaded: after pruning; else the knob, else the model's own",
+    "moe_ffn_size": "FFN width of a routed expert, as loaded: after pruning; else the knob, else the model's own",
     "top_k": "Active experts per token, as run: the knob, else as trained",
     "weights": "Kind of weights, as run",
 }

@@ -7,6 +7,7 @@ Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -185,7 +186,10 @@ class EngineKnobs(Strict):
     )
     prune_ratio: float = Field(0.0, ge=0, lt=1, description="Share of experts or channels removed")
     prune_by: Literal["random", "frequency", "reap", "reconstruction", "magnitude", "activation"] | None = Field(
-        None, description="How the removed ones are chosen"
+        None, description="How the removed ones are chosen; default: frequency (inter), magnitude (intra)"
+    )
+    prune_multiple: Positive = Field(
+        64, description="Intra: widths that stay are multiples of this (16, what tensor cores take, on 4 GPUs)"
     )
     draft_model: Name | None = Field(None, description="Draft model of speculative decoding")
     draft_tokens: Count = Field(0, description="Tokens the draft proposes per step")
@@ -238,6 +242,30 @@ class Protocol(Strict):
     warmup: Positive = Field(1, description="Untimed runs of the same shape before the timed ones; routing is checked")
     repeats: Positive = Field(3, description="Timed runs, each with a fresh seed")
     seed: Count = Field(0, description="Seed of prompts and of the order of cells")
+
+
+class Calibration(Strict):
+    """What a model is run on to choose what is pruned, or how it is quantized."""
+
+    data: str = Field("text", description="'text' (the prose of text prompts), or a file: .txt, or .jsonl with 'text'")
+    sequences: Positive = Field(128, description="Sequences")
+    tokens: Positive = Field(2048, description="Length of each, tokens")
+    seed: Count = Field(0, description="Seed of where they are cut from the text, and of random choices")
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a choice, with the contents of a file.
+
+        Raises ConfigError if the file cannot be read.
+        """
+        if self.data == "text":
+            return self.model_dump()
+        if not self.data.endswith((".txt", ".jsonl")):
+            raise ConfigError(f"calibration.data {self.data}: neither 'text' nor a file .txt or .jsonl")
+        try:
+            with open(self.data, "rb") as file:
+                return self.model_dump() | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        except OSError as error:
+            raise ConfigError(f"calibration.data {self.data}: cannot be read ({error.strerror})") from None
 
 
 # --------------------------------------------------------------------------------- experiments, studies
@@ -415,6 +443,7 @@ class Study(Strict):
     defaults: dict[str, Any] = Field({}, description="Knob values where an experiment gives none")
     protocol: Protocol = Protocol()
     jobs: Jobs = Jobs()
+    calibration: Calibration = Calibration()
 
 
 class Root(Strict):

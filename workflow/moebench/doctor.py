@@ -11,6 +11,7 @@ from typing import Any
 
 from moebench import staged
 from moebench.config import Config
+from moebench.derivation import root
 from moebench.plan import make_plan
 from moebench.show import count
 from moebench.stage import models_of
@@ -152,17 +153,21 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
         e["model"]["path"]: e["predicted"]["weight_bytes"]
         for e in plan["engines"].values()
         if e["model"]["weights"] != "dummy"
-    }
-    need = sum(size for path, size in sizes.items() if problems[path])
+    } | {root(d["model"])["path"]: d["parent_bytes"] for d in plan["derived"].values()}
+    derived = [d["model"]["path"] for d in plan["derived"].values()]
+    undone = [path for path in derived if staged.check(Path(path))]
+    need = sum(size for path, size in sizes.items() if problems.get(path) or path in undone)
     free = shutil.disk_usage(".").free
     hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
+    if derived:  # jobs make them: nothing to do
+        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
     if need > 1e9:
         found.append(
             Finding(
                 "disk",
                 need < free,
-                f"the models still to stage need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are free",
+                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are free",
                 "free space, or set models in config/config.yaml",
             )
         )

@@ -7,18 +7,17 @@ change a number changes the identifier, so that a stale record is never taken fo
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from moebench.config import (
     Architecture,
+    Calibration,
     Config,
     EngineKnobs,
     Experiment,
@@ -30,12 +29,15 @@ from moebench.config import (
     WorkloadKnobs,
     explain,
 )
+from moebench.derivation import derived_models
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
+from moebench.identity import canonical, digest, stated
 from moebench.modellock import ModelLock
 from moebench.parameters import facts
 from moebench.plan_file import SCHEMA
 from moebench.predict import predict
+from moebench.prune.plan import normal, pruned
 from moebench.registry import family, reshaped
 
 RECIPE_VERSION = 1
@@ -44,21 +46,6 @@ PROTOCOL_VERSION = 1
 """Raised whenever the way of measuring changes so that old and new numbers must not meet."""
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
-
-
-def canonical(data: Any) -> str:
-    """JSON with sorted keys and no spaces: the text that is hashed."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-
-def digest(data: Any, length: int = 6) -> str:
-    """First hexadecimal digits of the SHA-256 of the canonical JSON."""
-    return hashlib.sha256(canonical(data).encode()).hexdigest()[:length]
-
-
-def stated(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
-    """What differs from a model's defaults: a knob added to it later leaves the identities of old cells as they are."""
-    return model.model_validate(data).model_dump(exclude_defaults=True)
 
 
 # ------------------------------------------------------------------------------------------- weights
@@ -84,8 +71,15 @@ class Model:
     revision: str
     path: str
     source: str
+    models: str
+    """The folder of all models."""
+    stem: str
+    """The path's readable last part, without the revision."""
+    derived: dict[str, Any] | None = None
+    """How it is made from another: ``by``, ``settings`` and the ``parent`` as JSON; None for a staged model."""
 
     def as_json(self) -> dict[str, Any]:
+        """The model as a plan and a record hold it."""
         return {
             "name": self.spec.name,
             "title": self.spec.title,
@@ -95,16 +89,37 @@ class Model:
             "weights": self.weights,
             "seed": self.spec.source.random_init.seed if self.spec.source.random_init else None,
             "architecture": self.architecture,
+            "derived": self.derived,
         }
 
     def identity(self) -> dict[str, Any]:
-        """What can change a number: the folder is where the weights lie, not what they are."""
-        facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title")}
+        """What can change a number: the folder is where the weights lie, not what they are.
+
+        How a derived model is made is in its revision.
+        """
+        facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title", "derived")}
         return facts | {"architecture": stated(Architecture, self.architecture)}
 
 
-def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
-    """Which files an engine configuration reads, and what they are.
+def resolve_model(
+    spec: ModelSpec,
+    knobs: EngineKnobs,
+    models: str,
+    commit: Callable[[str, str], str | None],
+    calibration: Calibration | None = None,
+) -> Model:
+    """Which files an engine configuration reads, and what they are: a staged model, or one derived from it.
+
+    Raises ConfigError for a shape or a derivation that cannot be.
+    """
+    model = staged_model(spec, knobs, models, commit)
+    if knobs.pruning != "none":
+        model = pruned(model, knobs, calibration or Calibration())
+    return model
+
+
+def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
+    """The model as it is staged, before any derivation.
 
     A checkpoint the project writes is written in the shape asked for; a hub checkpoint keeps its shape, so other
     expert counts or FFN sizes need ``weights: dummy`` (the engine fills the overridden shape itself).
@@ -122,7 +137,8 @@ def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Call
         weights = knobs.weights or "random_init"
         if weights == "checkpoint":
             raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
-        return Model(spec, shape, weights, revision, f"{models}/{spec.name}{suffix}-{revision[:8]}", "random_init")
+        stem = f"{spec.name}{suffix}"
+        return Model(spec, shape, weights, revision, f"{models}/{stem}-{revision[:8]}", "random_init", models, stem)
     assert spec.source.hub is not None
     hub = spec.source.hub
     revision = commit(hub.hub, hub.revision) or hub.revision
@@ -133,7 +149,8 @@ def resolve_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Call
         raise ConfigError(
             f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
         )
-    return Model(spec, shape, weights, revision, hub_folder(models, hub.hub, revision), f"hub:{hub.hub}")
+    path = hub_folder(models, hub.hub, revision)
+    return Model(spec, shape, weights, revision, path, f"hub:{hub.hub}", models, spec.name)
 
 
 # ----------------------------------------------------------------------------------------- identities
@@ -143,7 +160,7 @@ def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
     """The knobs with what changes nothing left at its default, so that both spellings are the same cell.
 
     A size set to the model's own value; experts spread over one rank (vLLM's ``use_ep`` needs TP x DP > 1, so PP+EP
-    without TP is PP); MLA switched off in a model that has none.
+    without TP is PP); MLA switched off in a model that has none; the method that pruning means when it names none.
     """
     experts = spec.architecture.experts
     own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
@@ -152,7 +169,7 @@ def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
         update["ep"] = False
     if spec.architecture.attention.kind != "mla":
         update["mla"] = True
-    return knobs.model_copy(update=update)
+    return knobs.model_copy(update=update | normal(knobs))
 
 
 def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
@@ -197,7 +214,8 @@ class _Planner:
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
-    _models: dict[str, tuple[str, Model]] = field(default_factory=dict)
+    _models: dict[str, Model] = field(default_factory=dict)
+    _engines: dict[str, str] = field(default_factory=dict)
 
     def live_top_k(self, knobs: EngineKnobs) -> bool:
         live = self.study.engine.live_top_k
@@ -222,9 +240,11 @@ class _Planner:
         knobs, work = self.split(row, path)
         spec = self.config.model(knobs.model, path)
         self.check(knobs, work, spec, path)
-        experts = spec.architecture.experts
-        top_k = (work.top_k or experts.top_k) if experts else None
         knobs = plain(knobs, spec)
+        left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
+        top_k = (work.top_k or left["top_k"]) if left else None
+        if top_k and top_k > left["count"]:
+            raise ConfigError(f"{path}: top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}")
         engine_id = self.engine(knobs, spec, None if self.live_top_k(knobs) else top_k, path)
         settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
         identity = {
@@ -248,9 +268,9 @@ class _Planner:
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
         """Add an engine configuration, unless it is there; return its id."""
         key = repr((knobs, top_k))
-        if key not in self._models:
+        if key not in self._engines:
+            model = self.model(knobs, spec, path)
             try:
-                model = resolve_model(spec, knobs, self.models, self.commit)
                 draft = self.draft(knobs, path)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
@@ -264,10 +284,10 @@ class _Planner:
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
             }
-            own_top_k = spec.architecture.experts.top_k if spec.architecture.experts else None
+            own_top_k = (model.architecture["experts"] or {}).get("top_k")
             slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
             engine_id = f"{slug}-{digest(identity)}"
-            self._models[key] = (engine_id, model)
+            self._engines[key] = engine_id
             self.engines[engine_id] = {
                 "id": engine_id,
                 "config": settings,
@@ -277,7 +297,17 @@ class _Planner:
                 "gpus": knobs.tp * knobs.pp * knobs.dp,
                 "cells": [],
             }
-        return self._models[key][0]
+        return self._engines[key]
+
+    def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
+        """The model that an engine configuration loads.  Raises ConfigError naming ``path``."""
+        key = repr(knobs)
+        if key not in self._models:
+            try:
+                self._models[key] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+        return self._models[key]
 
     def draft(self, knobs: EngineKnobs, path: str) -> Model | None:
         """The draft model of speculative decoding, if there is one."""
@@ -451,6 +481,7 @@ def make_plan(
         random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
         _derive(engine, plan["cells"])
         predict(engine, plan["cells"], study, hardware)
+    plan["derived"] = derived_models(planner.engines, study, hardware.devices_per_node if hardware.kind == "gpu" else 0)
     plan["jobs"] = _jobs(plan, study, hardware)
     plan["digest"] = digest(plan, 16)
     return plan

@@ -114,6 +114,15 @@ def hf_overrides(
     return {table.override_section: overrides} if table.override_section else overrides
 
 
+def shape_overrides(model: Mapping[str, Any], config: Mapping[str, Any], top_k: int | None = None) -> dict[str, Any]:
+    """Overrides of ``config.json`` for a model of the plan: the shape that the knobs ask for, unless it has it.
+
+    A derived checkpoint is written in its shape; its knobs speak of what it was made from.
+    """
+    sizes = (None, None) if model.get("derived") else (config["experts"], config["moe_ffn_size"])
+    return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
+
+
 def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[str]:
     """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
 

@@ -18,6 +18,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "engine": c.Engine,
     "jobs": c.Jobs,
     "protocol": c.Protocol,
+    "calibration": c.Calibration,
     "experiment": c.Experiment,
     "block": c.Block,
     "plot": c.Plot,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moebench.derive import is_made
 from moebench.measure import records
 
 
@@ -91,6 +92,9 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
         "",
         table(["job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
     ]
+    if made["derived"]:
+        head = ["derived checkpoint", "by", "from", "GPUs", "memory MB", "minutes", "made"]
+        text += ["", table(head, [_derived(name, entry) for name, entry in made["derived"].items()])]
     if cells:
         listed = [
             [
@@ -102,6 +106,13 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False) -> str:
         ]
         text += ["", table(["cell", "predicted GB per GPU", "status"], listed)]
     return "\n".join(text)
+
+
+def _derived(name: str, entry: dict[str, Any]) -> list[Any]:
+    model = entry["model"]
+    parent = Path(model["derived"]["parent"]["path"]).name
+    needs = [entry["gpus"], entry["mem_mb"], entry["runtime_min"]]
+    return [name, model["derived"]["by"], parent, *needs, "yes" if is_made(model) else "no"]
 
 
 def rerun_command(key: str, results: str | Path, profile: str = "profiles/slurm") -> str:

@@ -11,18 +11,22 @@ from typing import Any
 
 from moebench import staged
 from moebench.config import Config
+from moebench.derivation import models_of as loaded_models
+from moebench.derivation import root
 from moebench.errors import StageError
 from moebench.modellock import ModelLock
 from moebench.plan import hub_folder, make_plan
 
 
 def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The distinct models of a plan by folder; ``whole`` is False where only dummy weights are asked of it."""
+    """The distinct models to be staged by folder, the parents of derived ones among them.
+
+    ``whole`` is False where only dummy weights are asked of it.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for engine in plan["engines"].values():
-        for model in filter(None, (engine["model"], engine["draft"])):
-            entry = found.setdefault(model["path"], {**model, "whole": False})
-            entry["whole"] |= model["weights"] != "dummy"
+    for model in map(root, loaded_models(plan["engines"].values())):
+        entry = found.setdefault(model["path"], {**model, "whole": False})
+        entry["whole"] |= model["weights"] != "dummy"
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,10 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def write_manifest(folder: Path, source: str, revision: str) -> dict[str, Any]:
+def write_manifest(folder: Path, source: str, revision: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:
     """Write the manifest of every file now in ``folder``, by atomic rename; return it.
 
-    Call it last: a folder without a manifest is not staged whole.
+    Call it last: a folder without a manifest is not staged whole.  ``facts``: what came out when it was made.
     """
     folder = Path(folder)
     manifest = {
@@ -37,7 +39,7 @@ def write_manifest(folder: Path, source: str, revision: str) -> dict[str, Any]:
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in _files(folder)
         },
-    }
+    } | ({"facts": facts} if facts else {})
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(folder / MANIFEST)
@@ -84,3 +86,30 @@ def check(folder: Path, full: bool = False) -> list[str]:
         elif full and _sha256(path) != expected["sha256"]:
             problems.append(f"{path}: its SHA-256 is not the one it was staged with")
     return problems
+
+
+def publish(new: Path, folder: Path) -> None:
+    """Put the finished folder ``new`` (beside it) in the place of ``folder``, with the usual permissions."""
+    _as_readable_as_usual(new)
+    _replace(new, folder)
+
+
+def _as_readable_as_usual(folder: Path) -> None:
+    """Give the folder and its files the permissions the umask allows: mkdtemp and safetensors make theirs private."""
+    umask = os.umask(0)
+    os.umask(umask)
+    folder.chmod(0o777 & ~umask)
+    for path in folder.iterdir():
+        path.chmod(0o666 & ~umask)
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Put folder ``new`` in the place of ``old``.  A rename cannot replace a folder that is not empty, so the old one
+    steps aside first; a reader in between sees no folder, never half of one."""
+    if old.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
+        old.rename(aside / "old")
+        new.rename(old)
+        shutil.rmtree(aside)
+    else:
+        new.rename(old)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
 from moebench.config import Config, Root, parse
+from moebench.derivation import models_of, root
 from moebench.errors import UserError
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
@@ -45,18 +46,32 @@ def engine_python(plan: dict[str, Any], config: dict[str, Any]) -> str:
 
 
 def staged_files(engines: Iterable[dict[str, Any]]) -> list[str]:
-    """Manifests of the staged models that engine configurations read, drafts included."""
-    models = (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
+    """Manifests of the models that engine configurations read, drafts included."""
+    return _manifests(models_of(engines))
+
+
+def roots(engines: Iterable[dict[str, Any]]) -> list[str]:
+    """Manifests of the models that are staged: of a derived one, those of what it is made from."""
+    return _manifests(map(root, models_of(engines)))
+
+
+def parent(plan: dict[str, Any], name: str) -> list[str]:
+    """Manifest of the model that a derived one is made from."""
+    return _manifests([plan["derived"][name]["model"]["derived"]["parent"]])
+
+
+def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted({f"{model['path']}/moebench-stage.json" for model in models})
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:
     """Hub models whose branch was not yet resolved to a commit."""
+    models = [root(e["model"]) for e in plan["engines"].values()]
     return sorted(
         {
-            f"{e['model']['source'].removeprefix('hub:')} ({e['model']['revision']})"
-            for e in plan["engines"].values()
-            if e["model"]["source"].startswith("hub:") and len(e["model"]["revision"]) != 40
+            f"{model['source'].removeprefix('hub:')} ({model['revision']})"
+            for model in models
+            if model["source"].startswith("hub:") and len(model["revision"]) != 40
         }
     )
 

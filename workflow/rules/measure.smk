@@ -32,7 +32,7 @@ rule measure:
         job="[^/]+",
     threads: 1
     resources:
-        measuring=1,
+        measuring=2,  # all there is (profiles/local): nothing runs beside it
         gpu=resource("gpus"),
         nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
         cpus_per_task=resource("cpus"),
@@ -58,7 +58,7 @@ rule measure_cell:
         cell="[^/]+",
     threads: 1
     resources:
-        measuring=1,
+        measuring=2,  # all there is (profiles/local): nothing runs beside it
         gpu=resource("gpus"),
         nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
         cpus_per_task=resource("cpus"),

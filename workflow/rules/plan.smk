@@ -1,6 +1,12 @@
 # What is to be measured, and the models it needs.  The plan decides the jobs, so it is made when Snakemake starts and
 # kept in a file named after its contents (docs/decisions/0012).
-from moebench.workflow import engine_python, load_plan, refuse_unpinned, staged_files
+from moebench.workflow import (
+    engine_python,
+    load_plan,
+    refuse_unpinned,
+    roots,
+    staged_files,
+)
 
 PLAN = load_plan(config, workflow)
 STUDY, RESULTS, REPORT = (
@@ -10,7 +16,7 @@ STUDY, RESULTS, REPORT = (
 )
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
-STAGED = staged_files(PLAN["engines"].values())
+STAGED = roots(PLAN["engines"].values())
 
 
 # update(): files that are there are checked and kept, not deleted and fetched again.

@@ -13,7 +13,7 @@ from typing import Any
 
 from moebench.engines import vllm_unfused
 from moebench.measure.metrics import encode
-from moebench.registry import hf_overrides
+from moebench.registry import shape_overrides
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
@@ -24,7 +24,7 @@ _QUANTIZATION = {
 _QUANTIZED_WHILE_LOADING = ("none", "fp8")
 """The others need a checkpoint that was quantized so."""
 
-_FIXED = {"kernel_config": "tuned", "pruning": "none", "mla": True}
+_FIXED = {"kernel_config": "tuned", "mla": True}
 """Knobs that this driver cannot turn yet: another value must not be measured as if it were this one."""
 
 
@@ -36,7 +36,7 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
     config, model = spec["config"], spec["model"]
     architecture = model["architecture"]
     overrides = dict(_ARCHITECTURE_FIXES.get(architecture["family"], {}))
-    overrides |= hf_overrides(architecture, config["experts"], config["moe_ffn_size"], config["top_k"])
+    overrides |= shape_overrides(model, config, config["top_k"])
     given = {
         "model": model["path"],
         "load_format": "dummy" if config["weights"] == "dummy" else "auto",

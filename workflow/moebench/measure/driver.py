@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench import provenance, registry, staged
+from moebench.derive import how_to_make
 from moebench.errors import StageError, UserError
 from moebench.measure import failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
@@ -144,12 +145,11 @@ class Driver:
 
     def check_staged(self, engines: list[str]) -> None:
         """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""
-        stage = f"run `moebench stage --study {self.plan['study']}` on a machine with internet"
         specs = [self.plan["engines"][engine_id] for engine_id in engines]
         own: dict[str, Any] = {"experts": None, "moe_ffn_size": None}
         drafts = [(spec["draft"], own) for spec in specs if spec["draft"]]
         for model, config in [(spec["model"], spec["config"]) for spec in specs] + drafts:
-            folder = Path(model["path"])
+            folder, stage = Path(model["path"]), how_to_make(model, self.plan)
             try:
                 problems = staged.check(folder)
                 if problems:
@@ -157,7 +157,7 @@ class Driver:
                 written = json.loads((folder / "config.json").read_text())
             except (ValueError, OSError) as error:
                 raise StageError(f"{folder}: cannot be read ({error}); delete it and {stage}") from None
-            overrides = registry.hf_overrides(model["architecture"], config["experts"], config["moe_ffn_size"], None)
+            overrides = registry.shape_overrides(model, config)
             found = registry.disagreements(model["architecture"], merged(written, overrides))
             if found:
                 raise StageError(

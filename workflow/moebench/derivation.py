@@ -1,0 +1,102 @@
+"""Derived checkpoints in a plan: models made from another checkpoint (pruned, quantized) before anything loads them.
+
+A derived model is a model like any other, with its own folder, revision and architecture; ``derived`` says by what,
+with which settings and from which parent it is made.  A parent may be derived itself.  Pure: names and sizes, no files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from moebench.config import Architecture, EngineKnobs, Study
+from moebench.cost import memory
+from moebench.identity import digest
+
+if TYPE_CHECKING:
+    from moebench.plan import Model
+
+DERIVE_VERSION = 1
+"""Raised whenever the same parent and settings give other weights: derived checkpoints are then made anew."""
+
+SOURCE = "derived:"
+"""How the ``source`` of a derived model begins; what it is derived by follows."""
+
+ENVIRONMENTS: Mapping[str, str] = {}
+"""Environment of envs/ in which each kind of derivation runs, where that is not the engine's."""
+
+
+def derive(parent: Model, by: str, label: str, settings: dict[str, Any], architecture: dict[str, Any]) -> Model:
+    """The model that ``by`` makes of ``parent``.
+
+    Its revision is a hash of the parent's identity and the settings; ``label`` is a readable word of the
+    folder's name, ``PARENT.LABEL-REVISION``.  ``architecture`` is the one it has then.
+    """
+    identity = {"version": DERIVE_VERSION, "parent": parent.identity(), "by": by, "settings": settings}
+    revision = digest(identity, 12)
+    stem = f"{parent.stem}.{label}"
+    return dataclasses.replace(
+        parent,
+        architecture=architecture,
+        revision=revision,
+        stem=stem,
+        path=f"{parent.models}/{stem}-{revision[:8]}",
+        source=f"{SOURCE}{by}",
+        derived={"by": by, "settings": settings, "parent": parent.as_json()},
+    )
+
+
+def parents(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The models that a model of a plan is made from, the nearest first."""
+    while derived := model.get("derived"):
+        model = derived["parent"]
+        yield model
+
+
+def root(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The staged model at the beginning: the model itself where it is not derived."""
+    return [model, *parents(model)][-1]
+
+
+def models_of(engines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Models that engine configurations of a plan load, drafts included."""
+    return (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
+
+
+def derived_models(engines: Mapping[str, Mapping[str, Any]], study: Study, devices: int) -> dict[str, dict[str, Any]]:
+    """Every derived model of a plan, once, by the name of its folder, parents before what is made from them.
+
+    Each with its ``model`` and what making it takes: ``environment``, ``gpus`` (0 or 1), ``cpus``, ``mem_mb``,
+    ``runtime_min``, ``expected_s`` and ``parent_bytes``.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for loaded in models_of(engines.values()):
+        for model in reversed([loaded, *parents(loaded)]):
+            if model.get("derived"):
+                name = model["path"].rpartition("/")[2]
+                found.setdefault(name, {"model": model, **_needs(model, study, devices)})
+    return found
+
+
+def _needs(model: Mapping[str, Any], study: Study, devices: int) -> dict[str, Any]:
+    """What making a derived model takes, from the weight bytes of its parent.
+
+    Time: the parent read twice (calibrated, then copied) and written once.  Memory: whoever streams needs less than
+    ``host_memory_mb``; whoever holds the model needs one and a half of it.
+    """
+    jobs, derived = study.jobs, model["derived"]
+    architecture = Architecture.model_validate(derived["parent"]["architecture"])
+    weights = memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
+    seconds = jobs.load_s + 3 * weights / jobs.weights_bytes_per_s
+    held = 0 if derived["by"] == "prune" else 1.5 * weights
+    return {
+        "environment": ENVIRONMENTS.get(derived["by"], study.engine.environment),
+        "gpus": min(devices, 1),
+        "cpus": jobs.cpus,
+        "mem_mb": max(jobs.host_memory_mb, math.ceil(held / 1e6)),
+        "runtime_min": math.ceil(seconds * jobs.time_factor / 60) + 5,
+        "expected_s": round(seconds, 1),
+        "parent_bytes": weights,
+    }
