@@ -20,6 +20,8 @@ GROUPS = (128, 64, 32)
 BLOCK = 128
 """Edge of the square blocks that share a scale, for ``fp8_block``."""
 
+DTYPE_BITS = {"bfloat16": 16, "float16": 16, "float32": 32}
+
 WHILE_LOADING = ("fp8",)
 """Schemes that the engine makes of any checkpoint while it loads."""
 
@@ -105,6 +107,16 @@ def bytes_per_weight(name: str, architecture: Mapping[str, Any]) -> float:
         return scheme.bytes_per_weight(group_size(architecture))
     except ValueError:  # such a model is not made here; a ready-made one chose its groups itself
         return scheme.bytes_per_weight()
+
+
+def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
+    """Bits of weights, activations and KV cache under three knobs, which hang on each other only through ``dtype``."""
+    scheme, plain = SCHEMES.get(quantization), DTYPE_BITS[dtype]
+    return {
+        "weight_bits": scheme.weight_bits if scheme else plain,
+        "activation_bits": (scheme.activation_bits if scheme else None) or plain,
+        "kv_bits": 8 if kv_cache_dtype == "fp8" else plain,
+    }
 
 
 # ------------------------------------------------------------------------------ what a checkpoint says
