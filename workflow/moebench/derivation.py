@@ -119,5 +119,5 @@ def _calibration_s(architecture: Architecture, settings: Mapping[str, Any], gpu:
         return 0.0
     count = params.total_parameters(architecture)
     tokens = calibration["sequences"] * calibration["tokens"]
-    operations = 2.0 * (count.total - count.embeddings) * tokens * _PASSES[settings["method"]]
+    operations: float = 2.0 * (count.total - count.embeddings) * tokens * _PASSES[settings["method"]]
     return operations / _ASSUMED_FLOPS_PER_S[gpu]

@@ -1,9 +1,9 @@
 """What AWQ may rescale in a decoder, layer by layer (arXiv 2306.00978, section 3.2).
 
-A norm's output is divided by a scale per channel, and everything that reads it is multiplied by the same scale.  The
-mappings that llm-compressor has for Mixtral, PhiMoE, OLMoE and DeepSeek-V2 leave the router out of "everything", so that
-it reads rescaled inputs with its old weights and sends tokens to other experts.  These name it, and the gate of a shared
-expert, among the matrices to be rescaled; neither is rounded.
+A norm's output is divided by a scale per channel, and everything that reads it is multiplied by the same scale.
+llm-compressor 0.14's own mappings forget readers: those for Mixtral, PhiMoE, OLMoE and DeepSeek-V2 the router, which
+then sends tokens to other experts, and that for Qwen2-MoE the shared expert and its gate.  These name them all; routers
+and gates are rescaled, not rounded.
 """
 
 from __future__ import annotations

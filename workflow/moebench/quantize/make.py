@@ -1,16 +1,18 @@
-"""A quantized checkpoint from another one, with llm-compressor, in the environment ``quantize-cpu`` or ``quantize-cuda``.
+"""A quantized checkpoint from another one, with llm-compressor, in environment ``quantize-cpu`` or ``quantize-cuda``.
 
-The weights are rounded layer by layer, each with the inputs it gets from the layers rounded before it, on the GPU if there
-is one.  Experts are calibrated one by one, and all of them on every token, whatever the router chooses.  The result is in
-compressed-tensors' format, which vLLM and transformers read.
+The weights are rounded layer by layer, each with the inputs it gets from the layers rounded before it, on the GPU if
+there is one.  Experts are calibrated one by one, and all of them on every token, whatever the router chooses.  The
+result is in the format of compressed-tensors, which vLLM reads.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,7 @@ def quantize(parent: Path, out: Path, settings: dict[str, Any], say: Say) -> dic
     ``settings`` has ``scheme``, for 4-bit schemes ``group``, and for calibrated ones ``calibration`` ({sequences,
     tokens, seed}); ``all_experts`` false calibrates an expert only on what is routed to it.  Raises UserError.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _quiet()
     scheme, name = SCHEMES[settings["scheme"]], parent.name
     try:
         model = _load(parent)
@@ -69,8 +70,18 @@ def quantize(parent: Path, out: Path, settings: dict[str, Any], say: Say) -> dic
         _save(model, parent, out)
     except (RuntimeError, ValueError, NotImplementedError, KeyError, AttributeError) as error:
         words = " ".join(str(error).split())[:400]
-        raise UserError(f"{parent}: {TOOL} cannot make {settings['scheme']} of it: {words or type(error).__name__}") from error
+        raise UserError(
+            f"{parent}: {TOOL} cannot make {settings['scheme']} of it: {words or type(error).__name__}"
+        ) from error
     return facts | {"parameters": before}
+
+
+def _quiet() -> None:
+    """No network, and no progress bars of llm-compressor among the lines of progress.  Called before it is imported."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    os.environ["LLM_COMPRESSOR_LOG_DISABLED"] = "true"
+    warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
+    logging.getLogger("torch.fx").setLevel(logging.ERROR)
 
 
 def _load(parent: Path) -> Any:
@@ -78,9 +89,9 @@ def _load(parent: Path) -> Any:
     import torch
     from llmcompressor.modeling.moe.linearize import linearize_moe
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(parent, dtype="auto", local_files_only=True)
     return linearize_moe(model.eval())
@@ -100,17 +111,16 @@ def _batches(parent: Path, calibration: dict[str, Any], config: Any) -> list[dic
     drawn = prompts.make(
         "text", corpus, config.vocab_size, calibration["sequences"], calibration["tokens"], calibration["seed"]
     )
-    return [{"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)} for ids in drawn]
+    rows = [torch.tensor([ids]) for ids in drawn]
+    return [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
 
 
 def _oneshot(model: Any, scheme: str, settings: dict[str, Any], batches: list[dict[str, Any]] | None) -> None:
     import torch
     from llmcompressor import oneshot
     from llmcompressor.pipelines.cache import IntermediatesCache
-    from loguru import logger
     from torch.utils.data import DataLoader
 
-    logger.remove()
     if not torch.accelerator.is_available():  # AWQ pins its cache for an accelerator, and fails where there is none
         IntermediatesCache.pin_memory = lambda *_, **__: None
     data = DataLoader(batches, batch_size=None) if batches else None

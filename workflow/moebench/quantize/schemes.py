@@ -1,8 +1,8 @@
 """What each value of the knob ``quantization`` is: bits of weights and of activations, scales, and how it is made.
 
-Written WxAy: x bits of a weight, y bits of an activation; A16 leaves activations in the knob ``dtype``.  The KV cache is
-a knob of its own (``kv_cache_dtype``).  Quantized are the matrices of attention, experts and feed-forward blocks; routers,
-the gate of shared experts, embeddings, norms and the vision tower stay in ``dtype``.  Standard library only.
+Written WxAy: x bits of a weight, y bits of an activation; A16 leaves activations in the knob ``dtype``.  The KV cache
+is a knob of its own (``kv_cache_dtype``).  Quantized are the matrices of attention, experts and feed-forward blocks;
+routers, the gate of shared experts, embeddings, norms and the vision tower stay in ``dtype``.  Standard library only.
 """
 
 from __future__ import annotations
