@@ -13,7 +13,7 @@ from typing import Any
 
 from moebench.engines import vllm_unfused
 from moebench.measure.metrics import encode
-from moebench.quantize.schemes import WHILE_LOADING
+from moebench.quantize.schemes import made_while_loading
 from moebench.registry import shape_overrides
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
@@ -61,10 +61,9 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
 
 def while_loading(spec: dict[str, Any]) -> str | None:
     """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
-    scheme = spec["config"]["quantization"]
+    scheme: str = spec["config"]["quantization"]
     file = Path(spec["model"]["path"]) / "config.json"
-    quantized = "quantization_config" in json.loads(file.read_text(encoding="utf-8"))
-    return scheme if scheme in WHILE_LOADING and not quantized else None
+    return scheme if made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))) else None
 
 
 def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:

@@ -122,6 +122,11 @@ def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
 # ------------------------------------------------------------------------------ what a checkpoint says
 
 
+def made_while_loading(name: str, config_json: Mapping[str, Any]) -> bool:
+    """Whether the engine is to quantize a checkpoint itself: not one that is quantized already."""
+    return name in WHILE_LOADING and "quantization_config" not in config_json
+
+
 def claim_problem(name: str, config_json: Mapping[str, Any]) -> str | None:
     """Why a checkpoint is not what the knob ``quantization`` calls it, from its ``config.json``; None if it is.
 
