@@ -7,14 +7,15 @@ itself installed at a pinned version into ``.envs/uv``.  A finished environment 
 its lock's SHA-256, so a second call does nothing.
 
 The CPU build of torch is not on PyPI.  Where pip is configured with a ``find-links`` folder or page
-(``pip config list``), uv is pointed there too; where that folder has no torch wheel, uv takes it from
-PyTorch's own CPU index (``--torch-backend cpu``).
+(``pip config list``), uv is pointed there too; where that folder has no torch wheel, uv takes it, and nothing
+else, from PyTorch's own CPU index (``--torch-backend cpu``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,10 +61,11 @@ def uv_command() -> str:
     return str(uv)
 
 
-def install_package(place: Path) -> None:
+def install_package(place: Path, locked: str) -> None:
     """Make ``import moebench`` and the ``moebench`` command work in an environment, from this checkout."""
     site = next((place / "lib").glob("python*")) / "site-packages"
-    (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n")
+    mend = "import moebench.engines.torchvision_cpu\n" if "+cpu" in locked and "\ntorchvision==" in locked else ""
+    (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n{mend}")
     command = place / "bin" / "moebench"
     command.write_text(f"#!{place / 'bin' / 'python'}\nfrom moebench.cli import main\n\nmain()\n")
     command.chmod(0o755)
@@ -75,7 +77,8 @@ def build(name: str) -> None:
     if not lock.exists():
         known = sorted(p.stem for p in (ROOT / "envs").glob("*.lock"))
         sys.exit(f"envs/build.py: there is no environment {name!r}; known: {', '.join(known)}")
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    locked = lock.read_text()
+    digest = hashlib.sha256(locked.encode()).hexdigest()
     place, stamp = TARGET / name, TARGET / name / ".lock-sha256"
     if stamp.exists() and stamp.read_text().strip() == digest:
         print(f"environment {name}: up to date", flush=True)
@@ -85,22 +88,16 @@ def build(name: str) -> None:
     uv, links = uv_command(), find_links()
     shutil.rmtree(place, ignore_errors=True)
     run([uv, "venv", "--quiet", "--python", sys.executable, str(place)])
-    command = [
-        uv,
-        "pip",
-        "sync",
-        "--require-hashes",
-        "--compile-bytecode",
-        "--python",
-        str(place / "bin" / "python"),
-        str(lock),
-    ]
+    common = ["--require-hashes", "--compile-bytecode", "--python", str(place / "bin" / "python")]
     for link in links:
-        command += ["--find-links", link]
-    if "+cpu" in lock.read_text() and not any(list(Path(link).glob("torch-*+cpu-*.whl")) for link in links):
-        command += ["--torch-backend", "cpu"]
-    run(command)
-    install_package(place)
+        common += ["--find-links", link]
+    if "+cpu" in locked and not any(list(Path(link).glob("torch-*+cpu-*.whl")) for link in links):
+        # On its own: that index has other files of torchvision than the locked ones. The sync below finds it installed.
+        torch = place / "torch.txt"
+        torch.write_text(next(part for part in re.split(r"(?m)^(?=\S)", locked) if part.startswith("torch==")))
+        run([uv, "pip", "install", "--no-deps", *common, "--torch-backend", "cpu", "--requirements", str(torch)])
+    run([uv, "pip", "sync", *common, str(lock)])
+    install_package(place, locked)
     stamp.write_text(digest + "\n")
     print(f"environment {name}: ready in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -186,9 +186,10 @@ class Cluster:
         )
         (self.folder / "etc" / "cgroup.conf").write_text("CgroupAutomount=no\n")
         # Snakemake's job step drops SLURM_CONF before it calls srun; one that brings it back comes first in PATH.
-        srun = self.folder / "bin" / "srun"
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which("srun")} "$@"\n')
-        srun.chmod(0o755)
+        for name in ("srun", "squeue", "scontrol"):
+            program = self.folder / "bin" / name
+            program.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {shutil.which(name)} "$@"\n')
+            program.chmod(0o755)
 
     def start_munge(self) -> None:
         """Start munge, which signs SLURM's messages, with a socket and a key of its own."""

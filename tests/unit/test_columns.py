@@ -47,6 +47,8 @@ def test_units_are_in_names_and_agree_with_them():
     for column in columns.COLUMNS.values():
         if column.name.endswith("_tokens_per_s") or "_tokens_per_s_" in column.name:
             assert column.unit == "tokens/s"
+        elif "samples_per_s" in column.name:
+            assert column.unit == "samples/s"
         elif column.name.endswith(("_s", "_s_low", "_s_high")):
             assert column.unit == "s"
         assert column.description and column.tables

@@ -111,6 +111,12 @@ MISTAKES = {
     "engine longer than the model": (
         knob(max_model_len=8192), EXPERIMENT, ["max_model_len 8192", "max_positions of tiny-mixtral, 4096", "or less"]),
     "batch above the engine's": (knob(batch=17), EXPERIMENT, ["batch 17 is more than max_num_seqs 16"]),
+    "images without a size": (
+        knob(model="tiny-llava-moe-s", images=1), EXPERIMENT, ["images 1", "image_size is missing", "pixels"]),
+    "a size without images": (knob(image_size=56), EXPERIMENT, ["image_size 56 without images", "both or neither"]),
+    "longer than the engine with its images": (
+        knob(model="tiny-llava-moe-s", images=2, image_size=112, input_tokens=73), EXPERIMENT,
+        ["73 + 8 tokens and 176 of 2 images of 112 x 112 pixels are more than max_model_len, 256"]),
     "images for a text model": (knob(images=1, image_size=224), EXPERIMENT, ["images 1", "tiny-mixtral takes none"]),
     "pruning without a ratio": (knob(pruning="inter"), EXPERIMENT, ["'inter' with prune_ratio 0.0", "both or neither"]),
     "method without pruning": (knob(prune_by="reap"), EXPERIMENT, ["'reap' without pruning", "both or neither"]),

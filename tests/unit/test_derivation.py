@@ -64,7 +64,8 @@ def test_both_spellings_of_the_default_method_are_one_cell(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    {"prune_ratio": 0.5}, {"prune_by": "reap"}, {"pruning": "intra", "prune_multiple": 8}, {"model": "tiny-qwen1.5-moe"}, {"experts": 32},
+    {"prune_ratio": 0.5}, {"prune_by": "reap"}, {"pruning": "intra", "prune_multiple": 8},
+    {"model": "tiny-qwen1.5-moe"}, {"experts": 32},
 ])  # fmt: skip
 def test_what_changes_the_weights_changes_the_revision(tmp_path, change):
     one, other = model(planned(tmp_path / "a", INTER)), model(planned(tmp_path / "b", INTER | change))

@@ -133,6 +133,7 @@ SEGFAULT_OF_EP = """\
 (EngineCore pid=7241) ERROR 11-22 09:27:17 [core.py:1512] RuntimeError: cancelled
 vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See stack trace (above) for the root cause.
 """
+UNSEEN_DEATH = SEGFAULT_OF_EP.replace("-11", "None")  # vLLM asked before the kernel had told
 ASSERTION_OF_PP = """\
 (Worker_PP1 pid=10064) ERROR 11-22 09:30:34 [multiproc_executor.py:1063]     assert self.intermediate_tensors is not None
 (Worker_PP1 pid=10064) ERROR 11-22 09:30:34 [multiproc_executor.py:1063]            ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
@@ -148,6 +149,7 @@ vllm.v1.engine.exceptions.EngineDeadError: EngineCore encountered an issue. See 
         (KV_OF_TP2, "oom_kv", "cannot hold one sequence"),
         (WEIGHTS_OF_TP2, "oom_weights", "the weights do not fit"),
         (SEGFAULT_OF_EP, "crashed", "VllmWorker-0: the engine process was ended by SIGSEGV"),
+        (UNSEEN_DEATH, "crashed", "VllmWorker-0: the engine process ended unexpectedly, its exit code was not seen"),
         (ASSERTION_OF_PP, "crashed", "AssertionError at: assert self.intermediate_tensors is not None"),
         ("terminate called after throwing an instance of 'std::bad_alloc'\n", "oom_weights", "do not fit"),
         ("all is well\n", "crashed", "no message"),

@@ -312,3 +312,10 @@ def test_the_caption_says_what_it_is(rich):
     assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")
     gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
     assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))
+
+
+def test_the_line_under_a_figure_names_its_images():
+    rows = pd.DataFrame({"images": [0, 1, 3], "image_size": [None, 56, 112]}).astype("Int64")
+    assert caption.images(rows[:1]) == ""
+    assert caption.images(rows[:2]) == " with 1 image of 56 px"
+    assert caption.images(rows) == " with 1 to 3 images of 56 to 112 px"

@@ -22,6 +22,7 @@ def test_a_staggered_batch():
         "e2e_s": 3.5,
         "throughput_total_tokens_per_s": 2 * (3 + 4) / 3.5,  # eq. 2 of the paper counts the prompts
         "throughput_output_tokens_per_s": 2 * 4 / 3.5,
+        "samples_per_s": 2 / 3.5,
         "itl_s": (0.5 + 0.5 + 1.0 + 0.5 + 1.0 + 0.5) / 6,
         "itl_p99_s": 1.0,
         "tpot_s": ((3.0 - 1.0) / 3 + (3.5 - 1.5) / 3) / 2,
@@ -41,6 +42,7 @@ def test_one_output_token_has_no_time_between_tokens():
     assert metrics.trace_metrics(run, 6, 1) == pytest.approx({
         "ttft_s": 0.625, "ttft_max_s": 0.75, "e2e_s": 0.75,
         "throughput_total_tokens_per_s": 14 / 0.75, "throughput_output_tokens_per_s": 2 / 0.75,
+        "samples_per_s": 2 / 0.75,
     })  # fmt: skip
 
 
@@ -50,6 +52,7 @@ def test_the_papers_protocol_gives_the_papers_quantities_under_their_own_names()
         "e2e_s": 8.0,
         "throughput_total_tokens_per_s": 4 * 125 / 8,
         "throughput_output_tokens_per_s": 4 * 25 / 8,
+        "samples_per_s": 4 / 8,
         "itl_paper_s": 7.5 / 99,
     })  # fmt: skip
     assert "itl_paper_s" not in metrics.paper_metrics(0.5, 0.5, 1, 100, 1)

@@ -38,7 +38,13 @@ def test_computed_active_parameters_are_the_published_ones(name):
     assert min(abs(c / model.published.active_parameters - 1) for c in conventions) < 0.04
 
 
-@pytest.mark.parametrize("name", TINY)
+def test_a_tiny_model_without_a_full_size_one_says_why():
+    alone = [CONFIG.model(name) for name in TINY if CONFIG.model(name).variant_of is None]
+    assert [model.name for model in alone] == [f"tiny-llava-moe-{size}" for size in "lms"]
+    assert all("It is not that architecture" in model.note for model in alone)
+
+
+@pytest.mark.parametrize("name", [name for name in TINY if CONFIG.model(name).variant_of])
 def test_tiny_variants_keep_what_makes_their_family(name):
     tiny = CONFIG.model(name)
     full = CONFIG.model(tiny.variant_of)

@@ -229,7 +229,6 @@ def test_titles_order_folders_and_neighbours_change_nothing(planned, tmp_path):
         (CELL, {"ep": True}),  # one rank: nothing to spread the experts over
         (CELL | {"pp": 2}, {"ep": True}),  # vLLM's expert parallelism spans TP x DP ranks, not PP stages
         (CELL, {"mla": False}),
-        (CELL, {"image_size": 384}),
         (CELL, {"dtype": "bfloat16", "quantization": "none", "prompts": "text"}),
         (CELL, {"weights": "random_init"}),
     ],
@@ -348,12 +347,12 @@ def test_a_pack_is_no_longer_than_asked(planned):
 
 
 def test_what_a_job_asks_of_the_cluster(planned):
-    big = {"model": "mixtral-8x7b", "tp": 4, "pp": 3, "batch": 16}
+    big = {"model": "mixtral-8x7b", "tp": 8, "pp": 2, "batch": 16}
     plan = planned({"fix": big}, jobs={"cpus": 6, "host_memory_mb": 1000, "time_factor": 3, "load_s": 100}, **GPU)
     (job,) = plan["jobs"].values()
     (engine,) = plan["engines"].values()
-    assert (job["gpus"], job["nodes"], job["cpus"], job["cells"]) == (12, math.ceil(12 / 8), 72, 1)
-    assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 1e6) > 12_000
+    assert (job["gpus"], job["nodes"], job["cpus"], job["cells"]) == (16, 2, 6 * 8, 1)
+    assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 1e6) > 8_000
     assert job["runtime_min"] == pytest.approx(3 * job["expected_s"] / 60 + 5, abs=1) and job["expected_s"] > 100
 
 

@@ -23,11 +23,13 @@ TEXT = "The scheduler routes every token to a few of its experts: naïve, but it
 
 def with_transformers(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     chat = [{"role": "user", "content": "Hello"}]
-    model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    sees = "vision_config" in json.loads((Path(folder) / "config.json").read_text())
+    kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model, loading = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     tokens = []
     with torch.no_grad():
         for prompt in prompts:

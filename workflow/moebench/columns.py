@@ -130,12 +130,16 @@ METRICS = (
     Metric("itl_p99_s", "s", "Inter-token latency, p99", "Gap between consecutive tokens of a request, 99th percentile over all gaps of all requests"),
     Metric("tpot_s", "s", "Time per output token", "(e2e - ttft) / (output_tokens - 1) of each request, mean over the requests"),
     Metric("e2e_s", "s", "End-to-end latency", "Time from submission of the batch to its last token"),
-    Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens"),
+    Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens, those of images not"),
     Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s"),
+    Metric("samples_per_s", "samples/s", "Samples per second", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
+    Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images"),
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
-PREDICTED = ("ttft_max_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s")
+PREDICTED = (
+    "ttft_max_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "throughput_output_tokens_per_s", "samples_per_s",
+)  # fmt: skip
 """Metrics the cost model predicts; their columns are named ``predicted_`` and the metric."""
 
 
@@ -211,6 +215,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("canary_drift", real, "", "(max - min) / median of e2e_s among the runs of one canary cell through the engine session", _MEASURED),
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),
         Column("distinct_experts_mean", real, "", "Distinct experts that a decode step of the batch uses, mean over steps and layers", _MEASURED, "Distinct experts"),
+        Column("image_tokens", whole, "tokens", "Tokens that the images of a request became, beside its input_tokens; null: no images", _MEASURED),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The engine warned that it has no tuned tile sizes for this expert shape", _MEASURED, "Untuned kernel"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),

@@ -68,6 +68,21 @@ class Experts(Strict):
         return self
 
 
+class Vision(Strict):
+    """The vision part of a vision-language model: a ViT over square tiles of an image, and a two-layer projector."""
+
+    layout: Literal["deepseek_vl2", "llava_next"] = Field(
+        description="How an image is cut into tiles, and its tiles into tokens"
+    )
+    hidden_size: Positive = Field(description="Width of the tower")
+    layers: Positive = Field(description="Layers of the tower")
+    heads: Positive = Field(description="Attention heads of the tower")
+    ffn_size: Positive = Field(description="FFN width of the tower")
+    patch_size: Positive = Field(description="Edge of a patch, pixels")
+    tile_size: Positive = Field(description="Edge of a tile, pixels")
+    pooling_head: bool = Field(False, description="The tower carries an attention pooling head, whether used or not")
+
+
 class Architecture(Strict):
     """Sizes of a transformer, from its published ``config.json``."""
 
@@ -81,7 +96,16 @@ class Architecture(Strict):
     vocab_size: Positive
     max_positions: Positive = Field(description="Longest sequence the model takes, tokens")
     tied_embeddings: bool = Field(False, description="Input and output embeddings are one matrix")
-    vision_parameters: Count = Field(0, description="Parameters of vision tower and projector")
+    vision: Vision | None = Field(None, description="Sizes of the vision part, where they are known")
+    vision_parameters: Count = Field(
+        0, description="Parameters of vision tower and projector, where only their number is known"
+    )
+
+    @model_validator(mode="after")
+    def _vision_once(self) -> Architecture:
+        if self.vision and self.vision_parameters:
+            raise ValueError("vision_parameters follow from vision; give one of the two")
+        return self
 
 
 class HubSource(Strict):
@@ -236,7 +260,7 @@ class WorkloadKnobs(Strict):
     prompts: Literal["text", "random", "identical"] = Field(
         "text", description="Prose, random token ids, or one text prompt for all"
     )
-    images: Count = Field(0, description="Images per request")
+    images: Count = Field(0, description="Images per request; their tokens come on top of input_tokens")
     image_size: Positive | None = Field(None, description="Edge of the square images, pixels")
 
 

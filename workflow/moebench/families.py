@@ -45,6 +45,8 @@ class Family:
     """Key of ``config.json`` that holds the text model of a vision-language model."""
     override_section: str = ""
     """The same in the configuration object, where overrides go."""
+    language: str = ""
+    """Family of the language model inside a vision-language model that this project writes."""
     constants: Mapping[str, Any] | None = None
     """Keys that are no sizes but that a written ``config.json`` needs; None: this project writes none."""
 
@@ -105,6 +107,17 @@ _DEEPSEEK_DEFAULTS = {
 }
 _UNTIED = {"tie_word_embeddings": False}
 
+_QWEN2_MOE = (
+    *_COMMON,
+    *_HEADS,
+    *_EXPERTS,
+    _NARROW,
+    _STEP,
+    _size("qkv_bias", "attention", "bias"),
+    _size("shared_expert_intermediate_size", "experts", "shared_ffn_size"),
+)
+_QWEN2_MOE_DEFAULTS = {"decoder_sparse_step": 1, "qkv_bias": True, **_UNTIED}
+
 # Defaults are those of transformers' configuration classes (5.19) unless said otherwise.
 FAMILIES: dict[str, Family] = {
     "mixtral": Family(
@@ -117,17 +130,24 @@ FAMILIES: dict[str, Family] = {
     "qwen2_moe": Family(
         "qwen2_moe",
         "Qwen2MoeForCausalLM",
-        (
-            *_COMMON,
-            *_HEADS,
-            *_EXPERTS,
-            _NARROW,
-            _STEP,
-            _size("qkv_bias", "attention", "bias"),
-            _size("shared_expert_intermediate_size", "experts", "shared_ffn_size"),
-        ),
-        {"decoder_sparse_step": 1, "qkv_bias": True, **_UNTIED},
+        _QWEN2_MOE,
+        _QWEN2_MOE_DEFAULTS,
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": False, "use_sliding_window": False},
+    ),
+    # LLaVA-NeXT over Qwen2-MoE exists as no published model, but transformers and vLLM put the two together.
+    "llava_next_qwen2_moe": Family(
+        "llava_next",
+        "LlavaNextForConditionalGeneration",
+        _QWEN2_MOE,
+        _QWEN2_MOE_DEFAULTS,
+        section="text_config",
+        override_section="text_config",
+        language="qwen2_moe",
+        constants={
+            "projector_hidden_act": "gelu",
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+        },
     ),
     "qwen3_moe": Family(
         "qwen3_moe",

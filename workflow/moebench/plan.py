@@ -29,6 +29,7 @@ from moebench.config import (
     WorkloadKnobs,
     explain,
 )
+from moebench.cost.vision import image_tokens, parameters
 from moebench.derivation import derived_models
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
@@ -295,7 +296,8 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": knobs.tp * knobs.pp * knobs.dp,
+                "gpus": (gpus := knobs.tp * knobs.pp * knobs.dp),
+                "nodes": math.ceil(gpus / self.hardware.devices_per_node),
                 "cells": [],
             }
         return self._engines[key]
@@ -327,16 +329,26 @@ class _Planner:
         """Refuse what no engine could run as asked.  Raises ConfigError."""
         count, top_k = experts_of(spec.architecture.experts, knobs, work)
         name, positions = spec.name, spec.architecture.max_positions
-        tokens = f"{work.input_tokens} + {work.output_tokens} tokens"
+        images = image_tokens(spec.architecture, work.images, work.image_size)
+        pixels = f" of {work.images} images of {work.image_size} x {work.image_size} pixels"
+        tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
         limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
+        gpus, devices = knobs.tp * knobs.pp * knobs.dp, self.hardware.devices_per_node
         problems = [
             (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
             (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
-            (work.input_tokens + work.output_tokens > limit, f"{tokens} are more than {whose}, {limit}"),
+            (
+                work.input_tokens + work.output_tokens + (images or 0) > limit,
+                f"{tokens} are more than {whose}, {limit}",
+            ),
             (
                 knobs.max_model_len > positions,
                 f"max_model_len {knobs.max_model_len} is more than the max_positions of"
                 f" {name}, {positions}; set it to that or less",
+            ),
+            (
+                gpus > devices and gpus % devices > 0,
+                f"tp x pp x dp is {gpus}: more than the {devices} a node of {self.hardware.name} has, and no multiple",
             ),
             (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
             (
@@ -351,8 +363,15 @@ class _Planner:
                 (knobs.draft_model is None) != (knobs.draft_tokens == 0),
                 f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
             ),
-            (work.images > 0 and spec.architecture.vision_parameters == 0, f"images {work.images}: {name} takes none"),
-            (work.images > 0 and work.image_size is None, f"images {work.images}: image_size is missing"),
+            (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+            (
+                work.images > 0 and work.image_size is None,
+                f"images {work.images}: image_size is missing; give the edge of the images in pixels",
+            ),
+            (
+                work.images == 0 and work.image_size is not None,
+                f"image_size {work.image_size} without images: give both or neither",
+            ),
             (
                 self.study.engine.live_top_k is True and not knobs.eager,
                 "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
@@ -401,10 +420,10 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
     """Engine configurations to jobs: one each, or packed by shape up to ``pack_minutes`` of expected time."""
     settings = study.jobs
     packs: list[tuple[int, float, list[str]]] = []  # GPUs, expected seconds, engines
-    open_pack: dict[tuple[int, int | None], int] = {}
+    open_pack: dict[tuple[int, int | None, bool], int] = {}
     for engine_id, engine in plan["engines"].items():
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
-        shape = gpus, engine["config"]["cpu_threads"]  # what a worker process cannot change
+        shape = gpus, engine["config"]["cpu_threads"], engine["config"]["mla"]  # what a worker process cannot change
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:
             packs[last] = (gpus, packs[last][1] + seconds, [*packs[last][2], engine_id])
@@ -413,6 +432,8 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             packs.append((gpus, seconds, [engine_id]))
     jobs = {}
     for gpus, seconds, engines in packs:
+        nodes = math.ceil(gpus / hardware.devices_per_node)
+        gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
         # Dummy weights are made on the device; only a checkpoint passes through host memory.
         loaded = [plan["engines"][e] for e in engines if plan["engines"][e]["model"]["weights"] != "dummy"]
@@ -420,9 +441,9 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
         jobs[job_id] = {
             "engines": engines,
             "gpus": gpus,
-            "nodes": math.ceil(gpus / hardware.devices_per_node),
-            "cpus": settings.cpus * gpus,
-            "mem_mb": max(settings.host_memory_mb * gpus, math.ceil(1.5 * heaviest / 1e6)),
+            "nodes": nodes,
+            "cpus": settings.cpus * gpus_per_node,  # these two: of each node
+            "mem_mb": max(settings.host_memory_mb * gpus_per_node, math.ceil(1.5 * heaviest / 1e6)),
             "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),

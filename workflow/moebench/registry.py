@@ -66,7 +66,8 @@ def shared_experts(architecture: Shape) -> int:
 
 
 def to_hf_config(architecture: Shape) -> dict[str, Any]:
-    """A whole ``config.json`` for a text model: enough to write a checkpoint, or to load dummy weights.
+    """A whole ``config.json``: enough to write a checkpoint, or to load dummy weights.  That of a vision-language model
+    lacks the id of its image token, which the tokenizer gives.
 
     Raises ValueError for a family that is not written here, or a shape it cannot spell.
     """
@@ -75,6 +76,17 @@ def to_hf_config(architecture: Shape) -> dict[str, Any]:
         written = ", ".join(name for name, other in FAMILIES.items() if other.constants is not None)
         raise ValueError(f"no config.json is written for {architecture['family']}; written: {written}")
     config: dict[str, Any] = {"architectures": [table.engine_class], "model_type": table.model_type}
+    if table.language:
+        text = to_hf_config({**architecture, "family": table.language})
+        return config | {
+            **table.constants,
+            "text_config": text,
+            "vision_config": _siglip(architecture["vision"]),
+            "image_grid_pinpoints": tile_grids(architecture["vision"]),
+            "image_seq_length": (architecture["vision"]["tile_size"] // architecture["vision"]["patch_size"]) ** 2,
+            "tie_word_embeddings": architecture["tied_embeddings"],
+            "dtype": "bfloat16",
+        }
     config |= {size.keys[0]: size.value(architecture) for size in table.sizes}
     if table.shared == "count":
         config["n_shared_experts"] = shared_experts(architecture)
@@ -89,6 +101,26 @@ def to_hf_config(architecture: Shape) -> dict[str, Any]:
         "hidden_act": "silu",
         "max_position_embeddings": architecture["max_positions"],
         "dtype": "bfloat16",
+    }
+
+
+def tile_grids(vision: Shape) -> list[list[int]]:
+    """Sizes, pixels, of the grids of up to nine tiles that an image may be cut into, as DeepSeek-VL2 has them."""
+    edge, most = vision["tile_size"], range(1, 10)
+    return [[high * edge, wide * edge] for high in most for wide in most if high * wide <= 9]
+
+
+def _siglip(vision: Shape) -> dict[str, Any]:
+    """``config.json`` of a SigLIP tower."""
+    return {
+        "model_type": "siglip_vision_model",
+        "hidden_size": vision["hidden_size"],
+        "intermediate_size": vision["ffn_size"],
+        "num_hidden_layers": vision["layers"],
+        "num_attention_heads": vision["heads"],
+        "image_size": vision["tile_size"],
+        "patch_size": vision["patch_size"],
+        "vision_use_head": vision["pooling_head"],
     }
 
 

@@ -28,6 +28,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "architecture": c.Architecture,
     "attention": c.Attention,
     "experts": c.Experts,
+    "vision": c.Vision,
     "hub": c.HubSource,
     "hardware": c.Hardware,
     "paper": c.Paper,

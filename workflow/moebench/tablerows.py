@@ -153,6 +153,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
+        "image_tokens": checks.get("image_tokens"),
         "preemptions": None if preemptions is None else int(preemptions),
         "attempt": record.get("attempt"),
         "host": origin.get("host"),

@@ -15,6 +15,28 @@ def job_of(wildcards):
     )
 
 
+def across_nodes(value):
+    """A resource that only a job of several nodes has."""
+    return lambda wildcards: (
+        value(job_of(wildcards)) if job_of(wildcards)["nodes"] > 1 else None
+    )
+
+
+# What a job asks for, from the plan.  Without `nodes` SLURM may take its GPUs from several.  Where it needs several,
+# `mpi` and what follows make the plugin start it on the first of them, outside a job step, which could not hold the
+# GPUs of all (docs/facts.md); the engine starts the rest of itself on the others.
+asked = dict(
+    gpu=resource("gpus"),
+    nodes=resource("nodes"),
+    mpi=across_nodes(lambda job: "srun"),
+    tasks=across_nodes(lambda job: job["nodes"]),
+    tasks_per_gpu=across_nodes(lambda job: 0),
+    cpus_per_task=resource("cpus"),
+    mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
+    runtime=resource("runtime_min", lambda attempt: attempt),
+)
+
+
 def models_of(wildcards):
     return staged_files(PLAN["engines"][e] for e in job_of(wildcards)["engines"])
 
@@ -32,12 +54,8 @@ rule measure:
         job="[^/]+",
     threads: 1
     resources:
+        **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
-        gpu=resource("gpus"),
-        nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
-        cpus_per_task=resource("cpus"),
-        mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
-        runtime=resource("runtime_min", lambda attempt: attempt),
     params:
         python=engine_python(PLAN, config),
         cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
@@ -58,12 +76,8 @@ rule measure_cell:
         cell="[^/]+",
     threads: 1
     resources:
+        **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
-        gpu=resource("gpus"),
-        nodes=1,  # an engine does not span nodes; without it SLURM may take its GPUs from several
-        cpus_per_task=resource("cpus"),
-        mem_mb=resource("mem_mb", lambda attempt: 1 + 0.5 * (attempt - 1)),
-        runtime=resource("runtime_min", lambda attempt: attempt),
     params:
         python=engine_python(PLAN, config),
     shell:

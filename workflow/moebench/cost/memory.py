@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass
 
 from moebench.config import Architecture, EngineKnobs, Hardware
-from moebench.cost import params
+from moebench.cost import params, vision
 from moebench.quantize import schemes
 
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
@@ -126,7 +126,7 @@ def _stage_bytes(architecture: Architecture, engine: EngineKnobs, first: int, la
     embedding = architecture.vocab_size * hidden / engine.tp * plain
     last = first + layers == architecture.layers
     total += embedding * ((first == 0) + (last and not (architecture.tied_embeddings and first == 0)))
-    return total + architecture.vision_parameters * plain * (first == 0)
+    return total + vision.parameters(architecture) * plain * (first == 0)
 
 
 def memory_per_gpu(architecture: Architecture, engine: EngineKnobs) -> GpuMemory:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from moebench.config import Architecture, Attention
+from moebench.cost import vision
 from moebench.registry import reshaped
 
 
@@ -127,7 +128,7 @@ def _parts(architecture: Architecture, experts_per_layer: int) -> dict[Kind, tup
     outside = Parameters(
         embeddings=architecture.vocab_size * hidden * (1 if architecture.tied_embeddings else 2),
         norms=hidden,
-        vision=architecture.vision_parameters,
+        vision=vision.parameters(architecture),
     )
     return {"moe": (sparse, moe), "dense": (architecture.layers - sparse, dense), "outside": (1, outside)}
 

@@ -132,12 +132,14 @@ def attention_ops(architecture: Architecture, absorbed: bool) -> float:
 def cell_time(
     architecture: Architecture, hardware: Hardware, engine: EngineKnobs, work: WorkloadKnobs
 ) -> CellTime | None:
-    """Predicted times of a cell, or None if a constant of the hardware is unknown.
+    """Predicted times of a cell, or None if a constant of the hardware is unknown, or for a cell with images.
 
     Prefill in chunks of ``max_num_batched_tokens`` over the whole batch, each token attending to half the prompt on
-    average; then a decode step per further token.  Neglected: images, speculation, waiting when the KV cache cannot
+    average; then a decode step per further token.  Neglected: speculation, waiting when the KV cache cannot
     hold the batch.
     """
+    if work.images:  # the vision tower's time and the engine's preparation of images are not modelled
+        return None
     tokens = work.batch * work.input_tokens
     identical = work.prompts == "identical"
     chunks = -(-tokens // engine.max_num_batched_tokens)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
+
+Images = Sequence[Sequence[Any]]
+"""PIL images of each request of a batch, in the order of its prompts; empty: a batch of text."""
 
 
 class Engine(Protocol):
@@ -17,13 +21,16 @@ class Engine(Protocol):
         Raises NotImplementedError where a compiled router would ignore it.
         """
 
-    def trace(self, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
         """Run a batch; return ``step_end_s`` (s since submission) and ``requests`` (run-length coded tokens).
+
+        With images also ``image_tokens``, how many each request's images became, and ``preprocess_s``, when the last
+        request's images were prepared (s since submission).
 
         Raises RuntimeError if a request came back with another number of tokens than asked for.
         """
 
-    def timed(self, prompts: list[list[int]], output_tokens: int) -> float:
+    def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Run a batch through the engine's plain interface; return its wall time, s."""
 
     def capture(self, on: bool) -> bool:

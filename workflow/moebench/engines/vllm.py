@@ -8,19 +8,18 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm_unfused
+from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_unfused
+from moebench.engines.protocol import Images
 from moebench.measure.metrics import encode
 from moebench.quantize.schemes import made_while_loading
 from moebench.registry import shape_overrides
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
-
-_FIXED = {"kernel_config": "tuned", "mla": True}
-"""Knobs that this driver cannot turn yet: another value must not be measured as if it were this one."""
 
 
 def arguments(spec: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +55,7 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
         "seed": 0,
         "speculative_config": speculation(spec),
     }
+    given |= vllm_images.arguments(model)
     return {k: v for k, v in given.items() if v is not None}
 
 
@@ -89,12 +89,29 @@ _COUNTERS = {
 """vLLM's counters and our names; the last is a vector over positions in the draft."""
 
 
+_NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
+    (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
+    (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
+    (lambda c: c["kernel_config"] == "default", "kernel_config='default'", "its experts kernel has no tile sizes"),
+)
+"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
+
+
+def switch(config: dict[str, Any]) -> None:
+    """Set the kernels of an engine configuration, in this process and in those that it starts."""
+    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
+    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    vllm_unfused.install()
+    vllm_kernels.install()
+
+
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
     def __init__(self, spec: dict[str, Any]):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
         self.llm: Any = None
+        self.other_nodes = vllm_nodes.OtherNodes(spec)
         self._ids = itertools.count()
 
     def load(self) -> dict[str, Any]:
@@ -102,10 +119,10 @@ class VllmEngine:
         self.refuse()
         from vllm import LLM
 
-        os.environ[vllm_unfused.SWITCH] = self.config["expert_kernel"]  # worker processes read it too
-        vllm_unfused.install()
+        switch(self.config)
         started = time.perf_counter()
-        self.llm = LLM(**arguments(self.spec))
+        across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
+        self.llm = LLM(**arguments(self.spec), **across)
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -123,9 +140,13 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise NotImplementedError for what would run as something else than it is called."""
-        for knob, value in _FIXED.items():
-            if self.config[knob] != value:
-                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+        import vllm
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            for asked, what, seen in _NOT_ON_A_CPU:
+                if asked(self.config):
+                    raise NotImplementedError(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise NotImplementedError("unfused experts read counts from the device, which no CUDA graph can: set eager")
 
@@ -150,9 +171,16 @@ class VllmEngine:
             temperature=0, max_tokens=output_tokens, min_tokens=output_tokens, ignore_eos=True, detokenize=False
         )
 
-    def trace(self, prompts: list[list[int]], output_tokens: int) -> dict[str, Any]:
-        """Run a batch step by step, stamping the end of every step."""
+    def inputs(self, prompts: list[list[int]], images: Images) -> list[Any]:
+        """Prompts as vLLM takes them."""
         from vllm.inputs import TokensPrompt
+
+        if images:
+            return vllm_images.Placeholders(self.llm).inputs(prompts, images)
+        return [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+        """Run a batch step by step, stamping the end of every step."""
         from vllm.sampling_params import RequestOutputKind
 
         engine = self.llm.llm_engine
@@ -161,12 +189,15 @@ class VllmEngine:
         names = [f"r{next(self._ids)}" for _ in prompts]
         steps: dict[str, list[int]] = {name: [] for name in names}
         tokens: dict[str, list[int]] = {name: [] for name in names}
+        seen: dict[str, int] = {}
+        inputs = self.inputs(prompts, images)
         ends: list[float] = []
         clock = time.perf_counter
         gc.collect()
         start = clock()
-        for name, prompt in zip(names, prompts, strict=True):
-            engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), sampling)
+        for name, prompt in zip(names, inputs, strict=True):
+            engine.add_request(name, prompt, sampling)
+        prepared = clock() - start
         while engine.has_unfinished_requests():
             outputs = engine.step()
             ends.append(clock() - start)
@@ -174,19 +205,24 @@ class VllmEngine:
                 received = len(output.outputs[0].token_ids)
                 if received:
                     name = output.request_id.partition("-")[0]
+                    seen[name] = len(output.prompt_token_ids)
                     steps[name].append(len(ends) - 1)
                     tokens[name].append(received)
         for name in names:
             if sum(tokens[name]) != output_tokens:
                 raise RuntimeError(f"a request gave {sum(tokens[name])} tokens instead of {output_tokens}")
-        return {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        run = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        if images:
+            run |= {
+                "image_tokens": vllm_images.image_tokens(prompts, [seen[name] for name in names]),
+                "preprocess_s": prepared,
+            }
+        return run
 
-    def timed(self, prompts: list[list[int]], output_tokens: int) -> float:
+    def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Run a batch through ``LLM.generate``; return its wall time, s."""
-        from vllm.inputs import TokensPrompt
-
         sampling = self._sampling(output_tokens)
-        inputs = [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
+        inputs = self.inputs(prompts, images)
         gc.collect()
         start = time.perf_counter()
         outputs = self.llm.generate(inputs, sampling, use_tqdm=False)
@@ -228,4 +264,5 @@ class VllmEngine:
             with contextlib.suppress(Exception):
                 self.llm.llm_engine.engine_core.shutdown()
         self.llm = None
+        self.other_nodes.close()
         cleanup_dist_env_and_memory()  # collects garbage itself, 0.3 s each time: no more of it here

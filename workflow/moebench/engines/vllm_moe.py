@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_unfused
+from moebench.engines import vllm_kernels, vllm_unfused
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
+vllm_kernels.install()
 
 
 def _runners(model: torch.nn.Module) -> list[Any]:

@@ -46,10 +46,24 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     devices = rows["device_name"].dropna().unique().tolist() if "device_name" in rows else []
     text += f" ({devices[0]})" if len(devices) == 1 else ""
     prompts = _listed(sorted(rows["prompts"].dropna().unique()))
-    text += f", {prompts} prompts"
+    text += f", {prompts} prompts" + images(rows)
     if hardware["kind"] == "cpu":
         text += ": no statement about an H100"
     return text[0].upper() + text[1:] + "."
+
+
+def images(rows: pd.DataFrame) -> str:
+    """Number and size of the images of some rows, the smallest and the largest where they differ."""
+    seen = rows[rows["images"].fillna(0) > 0] if "images" in rows else rows[:0]
+    if seen.empty:
+        return ""
+    number, edge = (_span(seen[name]) for name in ("images", "image_size"))
+    return f" with {number} image{'' if number == '1' else 's'} of {edge} px"
+
+
+def _span(values: pd.Series) -> str:
+    low, high = int(values.min()), int(values.max())
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def how(rows: pd.DataFrame) -> str:

@@ -311,6 +311,7 @@ class Driver:
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started = records.stamp()
         request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
+        request["image_tokens"] = cell["predicted"].get("image_tokens")
         return self.ask(request, self.settings["cell_timeout_s"], "run") | {"started_at": started}
 
     def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
@@ -331,7 +332,7 @@ class Driver:
                 "evidence": self.worker.said().splitlines()[-5:],
             }
         self.seen = reply.pop("provenance", self.seen)
-        if reply.pop("cause_in_log", False):
+        if reply.pop("cause_in_log", False) and failures.decisive(self.worker.said()):
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
             reply |= {"status": status, "reason": reason, "evidence": evidence}
         if reply.get("status", "ok") not in ("ok", "invalid"):
@@ -351,6 +352,8 @@ class Driver:
         }
         if spec["gpus"] == 1:  # the engine in the worker's own process: no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if not spec["config"]["mla"]:
+            switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
         return {**os.environ, **switches}

@@ -19,6 +19,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
                    r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
                    r"|No CUDA GPUs are available|Failed to infer device type"
                    r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
+    ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
+    ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
                     r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
                     r"|are not supported for now|Cannot find the config file for", "the engine does not support this"),
@@ -50,7 +52,7 @@ _DECORATION = re.compile(r"^\s*(?:\(.*?\)\s*)?(?:ERROR \S+ \S+ \[\S+\]\s*)?")
 _EXCEPTION = re.compile(r"(?:[\w.]*Error|[\w.]*Exception)\b.*$")
 _FOLLOWS = re.compile(r"See root cause|See stack trace|EngineDeadError|background process|RuntimeError: cancelled$")
 _NATIVE = re.compile(r"terminate called|^\s*what\(\):|CUDA error|Cuda failure|\bXid\b|Fatal Python error")
-_DIED = re.compile(r"(\S+) died unexpectedly \(exit code: (-?[1-9]\d*)\)")
+_DIED = re.compile(r"(\S+) died unexpectedly \(exit code: (None|-?[1-9]\d*)\)")
 
 
 def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str]]:
@@ -103,7 +105,7 @@ def decisive(log: str) -> list[str]:
         if _EXCEPTION.match(line) and not _FOLLOWS.search(line):
             found.append(line if ":" in line else f"{line} at: {before}")
         elif died:
-            found.append(f"{died.group(1)}: {describe_exit(int(died.group(2)))}")
+            found.append(f"{died.group(1)}: {describe_exit(None if died.group(2) == 'None' else int(died.group(2)))}")
         elif _NATIVE.search(line):
             found.append(line)
         if line.strip("^~ "):
@@ -120,8 +122,10 @@ def classify_log(log: str, phase: str) -> tuple[str, str, list[str]]:
     return status, reason, evidence
 
 
-def describe_exit(code: int) -> str:
-    """An engine process's end in words; negative codes are signals."""
+def describe_exit(code: int | None) -> str:
+    """An engine process's end in words; negative codes are signals, None was not seen."""
+    if code is None:
+        return "the engine process ended unexpectedly, its exit code was not seen"
     if code >= 0:
         return f"the engine process ended with exit code {code}"
     name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"

@@ -47,10 +47,12 @@ def truncate(run: dict[str, Any], output_tokens: int) -> dict[str, Any]:
 
 
 def throughputs(batch: int, input_tokens: int, output_tokens: int, e2e_s: float) -> dict[str, float]:
-    """Tokens per second of a batch: with the prompt's tokens (the paper's eq. 2), and generated ones only."""
+    """Rates of a batch: tokens per second with the prompt's text tokens (the paper's eq. 2), and generated ones only;
+    samples, texts with their images, per second (its section 3.2 d)."""
     return {
         "throughput_total_tokens_per_s": batch * (input_tokens + output_tokens) / e2e_s,
         "throughput_output_tokens_per_s": batch * output_tokens / e2e_s,
+        "samples_per_s": batch / e2e_s,
     }
 
 
@@ -73,6 +75,8 @@ def trace_metrics(run: dict[str, Any], input_tokens: int, output_tokens: int) ->
     batch, e2e = len(requests), max(last)
     metrics = {"ttft_s": sum(first) / batch, "ttft_max_s": max(first), "e2e_s": e2e}
     metrics |= throughputs(batch, input_tokens, output_tokens, e2e)
+    if "preprocess_s" in run:
+        metrics["preprocess_s"] = run["preprocess_s"]
     if gaps:
         gaps.sort()
         metrics |= {

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench.engines.protocol import Engine, make
-from moebench.measure import failures, metrics, prompts
+from moebench.measure import failures, images, metrics, prompts
 from moebench.measure.records import stamp
 
 
@@ -55,9 +55,7 @@ class Session:
         return {}
 
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
-        """The prompts of a workload for a seed."""
-        if work["images"]:
-            raise NotImplementedError(f"images={work['images']} is not supported by this driver yet")
+        """The texts of a workload for a seed."""
         model = self.spec["model"]
         return prompts.make(
             work["prompts"],
@@ -68,19 +66,26 @@ class Session:
             seed,
         )
 
+    def inputs(self, work: dict[str, Any], seed: int) -> dict[str, Any]:
+        """What the engine is given in a run: ``prompts``, and ``images`` where the workload has them."""
+        given: dict[str, Any] = {"prompts": self.prompts(work, seed)}
+        if work["images"]:
+            given["images"] = images.make(work["batch"], work["images"], work["image_size"], seed)
+        return given
+
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
         """One run of a workload by a protocol: raw times and metrics."""
         assert self.engine is not None
-        inputs, output_tokens = self.prompts(work, seed), work["output_tokens"]
+        inputs, output_tokens = self.inputs(work, seed), work["output_tokens"]
         run: dict[str, Any] = {"seed": seed, "started_at": stamp()}
         if kind == "paper":
-            run["first_token_run_s"] = self.engine.timed(inputs, 1)
-            run["full_run_s"] = self.engine.timed(inputs, output_tokens)
+            run["first_token_run_s"] = self.engine.timed(output_tokens=1, **inputs)
+            run["full_run_s"] = self.engine.timed(output_tokens=output_tokens, **inputs)
             run["metrics"] = metrics.paper_metrics(
                 run["first_token_run_s"], run["full_run_s"], work["batch"], work["input_tokens"], output_tokens
             )
         else:
-            run |= self.engine.trace(inputs, output_tokens)
+            run |= self.engine.trace(output_tokens=output_tokens, **inputs)
             run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], output_tokens)
         return run
 
@@ -98,6 +103,7 @@ class Session:
         checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
+        problem = problem or miscounted(request.get("image_tokens"), checks["image_tokens"])
         return {
             "status": "invalid" if problem else "ok",
             "reason": problem or "",
@@ -110,13 +116,15 @@ class Session:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""
         assert self.engine is not None
         runs: list[dict[str, Any]] = []
-        checks: dict[str, Any] = {"experts_per_token": None, "distinct_experts": None}
+        checks: dict[str, Any] = {"experts_per_token": None, "distinct_experts": None, "image_tokens": None}
         for i in range(protocol["warmup"]):
             seed = protocol["seed"] * 1000 + i
             capturing = i == 0 and work["top_k"] is not None and self.engine.capture(True)
             runs.append(self.once(work, "trace", seed))
+            checks["image_tokens"] = runs[-1].get("image_tokens")
             if capturing:
-                checks |= routing(self.engine.captured(), work, self.spec["config"]["draft_model"] is not None)
+                draft = self.spec["config"]["draft_model"] is not None
+                checks |= routing(self.engine.captured(), work, draft, checks["image_tokens"] or 0)
                 self.engine.capture(False)
         return checks, runs
 
@@ -131,13 +139,16 @@ class Session:
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
 
-def routing(captured: dict[int, dict[str, Any]], work: dict[str, Any], speculative: bool) -> dict[str, Any]:
+def routing(
+    captured: dict[int, dict[str, Any]], work: dict[str, Any], speculative: bool, image_tokens: int = 0
+) -> dict[str, Any]:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
-    A request of i input and o output tokens passes i + o - 1 tokens through each layer (its last is not fed back), and
+    A request of i input tokens, those of its images among them, and o output tokens passes i + o - 1 tokens through
+    each layer (its last is not fed back), and
     with speculation the rejected ones of the draft too (``speculative``: then the number is not known beforehand).
     """
-    tokens = work["batch"] * (work["input_tokens"] + work["output_tokens"] - 1)
+    tokens = work["batch"] * (work["input_tokens"] + image_tokens + work["output_tokens"] - 1)
     passed = {sum(size for size, _ in layer["steps"]) if speculative else tokens for layer in captured.values()}
     tokens = max(passed)
     per_token = {sum(layer["counts"]) / tokens for layer in captured.values()}
@@ -161,11 +172,19 @@ def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, An
     if checks["experts_per_token"] not in (None, work["top_k"]):
         return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
     # A prompt batch longer than a step is prefilled in chunks; short outputs may then end before the last one starts.
-    prefill_steps = math.ceil(work["batch"] * work["input_tokens"] / step_tokens)
+    prompt = work["input_tokens"] + (checks.get("image_tokens") or 0)
+    prefill_steps = math.ceil(work["batch"] * prompt / step_tokens)
     together = all(metrics.overlap(run) for run in runs if "requests" in run)  # protocol paper: its warm-up is traced
     if work["output_tokens"] > prefill_steps and not together:
         return f"the batch of {work['batch']} did not run together: the scheduler split it"
     return None
+
+
+def miscounted(planned: int | None, seen: int | None) -> str | None:
+    """Why a cell's image tokens are wrong, if so; ``planned``: by the registry's sizes, None where it has none."""
+    if planned is None or planned == seen:
+        return None
+    return f"the images of a request became {seen} tokens, by the registry's sizes they are {planned}"
 
 
 def provenance() -> dict[str, Any]:

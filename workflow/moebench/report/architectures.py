@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from moebench.config import Architecture, PrintedModel
-from moebench.cost import params
+from moebench.cost import params, vision
 from moebench.figures import style
 
 Json = Mapping[str, Any]
@@ -81,7 +81,7 @@ def true_values(architecture: Architecture) -> dict[str, Any]:
     """What a table of architectures should say of a model, by column."""
     block = architecture.experts
     return {
-        "modality": "Text + Image" if architecture.vision_parameters else "Text",
+        "modality": "Text + Image" if vision.parameters(architecture) else "Text",
         "layers": architecture.layers,
         "hidden_size": architecture.hidden_size,
         "ffn_size": block.ffn_size if block else None,

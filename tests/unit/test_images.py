@@ -1,0 +1,153 @@
+"""Images are made from their seed, parameters and tokens of vision parts are counted as their makers do."""
+
+import numpy as np
+import pytest
+
+from moebench.config import Architecture, Config
+from moebench.cost import params, vision
+from moebench.cost.roofline import cell_time
+from moebench.errors import ConfigError
+from moebench.measure import images, worker
+from moebench.plan import make_plan
+from studies import ROOT
+from studies import folder as studies_folder
+
+CONFIG = Config(ROOT / "config")
+
+
+def architecture(name: str) -> Architecture:
+    return CONFIG.model(name).architecture
+
+
+# -------------------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("size", [1, 2, 56, 113])
+def test_number_and_size_are_exact(size):
+    made = images.make(3, 2, size, seed=1)
+    assert [[(image.size, image.mode) for image in request] for request in made] == [[((size, size), "RGB")] * 2] * 3
+
+
+def test_all_images_of_all_runs_differ_and_follow_from_their_seed():
+    one, same, other = (images.make(4, 3, 32, seed) for seed in (1, 1, 2))
+    pixels = [[image.tobytes() for request in made for image in request] for made in (one, same, other)]
+    assert pixels[0] == pixels[1]
+    assert len(set(pixels[0] + pixels[2])) == 24
+
+
+def test_no_two_patches_of_an_image_are_alike():
+    (request,) = images.make(1, 1, 112, seed=3)
+    pixels = np.asarray(request[0])
+    patches = {pixels[y : y + 14, x : x + 14].tobytes() for y in range(0, 112, 14) for x in range(0, 112, 14)}
+    assert len(patches) == 64
+    assert pixels.std() > 20, "shapes, not one colour"
+
+
+# ------------------------------------------------------------------------------------- vision parts
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("deepseek-vl2-tiny", 435767360), ("deepseek-vl2-small", 441865280), ("deepseek-vl2", 446585920)],
+)
+def test_parameters_are_those_counted_from_the_published_shapes(name, parameters):
+    """SigLIP-SO400M (428,225,600, as timm builds it) and a projector on four merged patches."""
+    shape = architecture(name)
+    hidden = shape.hidden_size
+    assert vision.parameters(shape) == parameters == 428_225_600 + 4 * 1152 * hidden + hidden + hidden**2 + 3 * hidden
+    assert params.total_parameters(shape).vision == parameters
+
+
+def test_a_text_model_has_no_vision_part_and_a_number_stands_where_sizes_are_not_known():
+    assert vision.parameters(architecture("tiny-mixtral")) == 0
+    assert vision.parameters(architecture("molmoe-1b")) == 302449664
+    assert vision.image_tokens(architecture("molmoe-1b"), 1, 336) is None
+    assert vision.image_tokens(architecture("molmoe-1b"), 0, None) == 0
+    with pytest.raises(ValueError, match="vision_parameters follow from vision; give one of the two"):
+        Architecture.model_validate(architecture("deepseek-vl2").model_dump() | {"vision_parameters": 1})
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "tokens"),
+    [(1, 100, 421), (1, 384, 421), (1, 385, 1023), (2, 768, 2046), (1, 769, 2017), (1, 9999, 2017), (3, 768, 1263)],
+)
+def test_tokens_of_deepseek_vl2(count, size, tokens):
+    """210 + 1 + 210 for one tile of 14 x 14 tokens with line ends, 812 and 1806 for 2 x 2 and 3 x 3 of them; more than
+    two images are not cut.  tests/workflow/test_images.py asks vLLM's processor the same."""
+    assert vision.image_tokens(architecture("deepseek-vl2"), count, size) == tokens
+
+
+@pytest.mark.parametrize(("size", "tokens"), [(40, 36), (56, 36), (57, 88), (112, 88), (113, 172), (300, 172)])
+def test_tokens_of_llava_next(size, tokens):
+    """Counted by vLLM 0.32 and by transformers 5.19 for these sizes: 16 + 20, 16 + 72, 16 + 156."""
+    assert vision.image_tokens(architecture("tiny-llava-moe-s"), 1, size) == tokens
+    assert vision.image_tokens(architecture("tiny-llava-moe-s"), 3, size) == 3 * tokens
+
+
+# --------------------------------------------------------------------------------------- predictions
+
+
+def planned(tmp_path, hardware="h100-sxm5-80gb", **fix):
+    work = {"batch": 4, "input_tokens": 100, "output_tokens": 50, **fix}
+    config = studies_folder(tmp_path, {"x": [{"fix": work}]}, hardware=hardware, defaults={})
+    plan = make_plan(Config(config), "test")
+    (cell,) = plan["cells"].values()
+    (engine,) = plan["engines"].values()
+    return cell["predicted"], engine["predicted"]
+
+
+def test_memory_counts_the_tokens_of_images_and_times_are_unknown(tmp_path):
+    text, engine = planned(tmp_path / "text", model="deepseek-vl2-tiny")
+    seen, other = planned(tmp_path / "seen", model="deepseek-vl2-tiny", images=1, image_size=384)
+    assert "image_tokens" not in text and seen["image_tokens"] == 421
+    assert seen["kv_bytes_per_gpu"] == pytest.approx(text["kv_bytes_per_gpu"] * (150 + 421) / 150)
+    assert seen["batch_fits"] is text["batch_fits"] is True
+    assert all(text[name] > 0 for name in ("ttft_max_s", "itl_s", "e2e_s"))
+    assert all(seen[name] is None for name in ("ttft_max_s", "itl_s", "e2e_s"))
+    assert other["job_s"] > engine["job_s"], "the time limit still grows with the work that is known"
+
+
+def test_what_images_add_is_unknown_where_the_sizes_are(tmp_path):
+    seen, _ = planned(tmp_path, model="molmoe-1b", images=1, image_size=336)
+    assert seen["image_tokens"] is seen["kv_bytes_per_gpu"] is seen["bytes_per_gpu"] is seen["batch_fits"] is None
+    assert seen["weight_bytes_per_gpu"] > 0
+
+
+def test_the_roofline_has_no_time_for_images():
+    from moebench.config import EngineKnobs, WorkloadKnobs
+
+    hardware = CONFIG.hardware("h100-sxm5-80gb")
+    knobs = EngineKnobs(model="deepseek-vl2")
+    for number, known in ((0, True), (1, False)):
+        work = WorkloadKnobs(images=number, image_size=384 if number else None)
+        assert (cell_time(architecture("deepseek-vl2"), hardware, knobs, work) is not None) == known
+
+
+# ------------------------------------------------------------------------------------------- checks
+
+WORK = {"batch": 2, "input_tokens": 10, "output_tokens": 3, "top_k": 2}
+
+
+def test_routing_counts_the_tokens_of_images():
+    """2 requests x (10 text + 7 image + 3 output - 1) = 38 tokens, 2 experts each."""
+    captured = {0: {"counts": [50, 26], "steps": [[34, 2], [2, 2], [2, 1]]}}
+    assert worker.routing(captured, WORK, False, 7)["experts_per_token"] == 2
+    assert worker.routing(captured, WORK, False)["experts_per_token"] == 76 / 24
+
+
+def test_a_prefill_that_images_make_longer_than_a_step_may_be_split():
+    checks = {"preemptions": 0, "prefix_cache_hits": 0, "experts_per_token": 2, "image_tokens": None}
+    one_after_the_other = [{"requests": [[[0, 3, 1]], [[3, 3, 1]]]}]
+    assert "did not run together" in worker.insane(WORK, checks, one_after_the_other, 20)
+    assert "did not run together" in worker.insane(WORK, checks | {"image_tokens": 10}, one_after_the_other, 20)
+    assert worker.insane(WORK, checks | {"image_tokens": 20}, one_after_the_other, 20) is None
+
+
+def test_another_number_of_image_tokens_than_planned_is_said():
+    assert worker.miscounted(None, 7) is worker.miscounted(7, 7) is None
+    assert worker.miscounted(7, 8) == "the images of a request became 8 tokens, by the registry's sizes they are 7"
+
+
+def test_a_text_model_takes_no_images(tmp_path):
+    with pytest.raises(ConfigError, match="images 1: tiny-mixtral takes none"):
+        planned(tmp_path, hardware="local-cpu", model="tiny-mixtral", kv_cache_mb=64, images=1, image_size=56)

@@ -1,0 +1,38 @@
+"""Images of exact size, made from a seed: nothing to download, and none is ever shown twice."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+SHAPES = 6
+"""Rectangles and ellipses per image."""
+
+
+def make(batch: int, images: int, size: int, seed: int) -> list[list[Any]]:
+    """``images`` PIL images (RGB, ``size`` x ``size`` pixels) for each of ``batch`` requests, all different.
+
+    Coloured shapes with noise over them: edges and texture at every place, so that no two tiles or patches of an image
+    are alike.  The same seed gives the same images.
+    """
+    return [[_image(size, f"{seed}:{request}:{i}") for i in range(images)] for request in range(batch)]
+
+
+def _image(size: int, seed: str) -> Any:
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    rng = random.Random(seed)
+    image = Image.new("RGB", (size, size), _colour(rng))
+    draw = ImageDraw.Draw(image)
+    for number in range(SHAPES):
+        (left, right), (top, bottom) = (sorted((rng.randrange(size), rng.randrange(size))) for _ in range(2))
+        shape = draw.rectangle if number % 2 else draw.ellipse
+        shape((left, top, right, bottom), fill=_colour(rng))
+    noise = np.random.default_rng(rng.getrandbits(64)).integers(-32, 33, (size, size, 3))
+    pixels = np.clip(np.asarray(image, dtype=np.int64) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def _colour(rng: random.Random) -> tuple[int, int, int]:
+    return rng.randrange(256), rng.randrange(256), rng.randrange(256)
