@@ -78,6 +78,17 @@ def spoiled(tensors: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tenso
     return found
 
 
+def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
+    """How much what routers make of a norm's input has changed: largest relative error of norm times router."""
+    found = []
+    for name in before:
+        if name.endswith(".gate.weight"):
+            norm = f"{name.split('.block_sparse_moe')[0]}.post_attention_layernorm.weight"
+            one, other = (t[norm].float() * t[name].float() for t in (before, after))
+            found.append(float((one - other).norm() / one.norm()))
+    return max(found)
+
+
 def main(spec: str, out: str) -> None:
     torch.set_num_threads(1)
     found = []
@@ -98,6 +109,7 @@ def main(spec: str, out: str) -> None:
             true, near = logits(parent, None, ids), logits(parent, plain, ids)
             reply["kl"] = float((true.exp() * (true - near)).sum(-1).mean())
             reply["names"] = sorted(names ^ set(plain))
+            reply["readers"] = readers(load_file(parent / "model.safetensors"), tensors)
             reply["bytes"] = (folder / "model.safetensors").stat().st_size
             reply["kept"] = sorted(k for k in names if k in tensors and f"{k}_scale" not in tensors)
             reply["says"] = json.loads((folder / "config.json").read_text())["quantization_config"]

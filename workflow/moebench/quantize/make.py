@@ -79,7 +79,7 @@ def quantize(parent: Path, out: Path, settings: dict[str, Any], say: Say) -> dic
 def _quiet() -> None:
     """No network, and no progress bars of llm-compressor among the lines of progress.  Called before it is imported."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-    os.environ["LLM_COMPRESSOR_LOG_DISABLED"] = "true"
+    os.environ["LLM_COMPRESSOR_LOG_LEVEL"] = "ERROR"  # with its logging disabled as a whole its GPTQ fails
     warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
     logging.getLogger("torch.fx").setLevel(logging.ERROR)
 
