@@ -304,8 +304,10 @@ def matched(name: str, pairs: list[tuple[str, list[str]]], names: list[str]) -> 
 
 def test_everything_that_reads_a_norm_is_rescaled_the_router_too():
     """Names as in DeepSeek-V2 (a dense layer first, latent attention) and in Qwen2-MoE (a gated shared expert)."""
-    block = [f"model.layers.1.mlp.{n}" for n in ("gate", "shared_expert_gate", "experts.0.gate_proj", "experts.0.up_proj",
-             "experts.11.gate_proj", "shared_expert.gate_proj", "shared_expert.up_proj")]  # fmt: skip
+    readers = ("gate", "shared_expert_gate", "shared_expert.gate_proj", "shared_expert.up_proj")
+    block = [
+        f"model.layers.1.mlp.{n}" for n in (*readers, "experts.0.gate_proj", "experts.0.up_proj", "experts.11.up_proj")
+    ]
     dense = [f"model.layers.0.mlp.{n}" for n in ("gate_proj", "up_proj")]
     latent = [f"model.layers.0.self_attn.{n}" for n in ("q_proj", "kv_a_proj_with_mqa", "kv_a_layernorm", "kv_b_proj")]
     plain = [f"model.layers.1.self_attn.{n}" for n in ("q_proj", "k_proj", "v_proj", "o_proj")]
@@ -322,7 +324,8 @@ def test_everything_that_reads_a_norm_is_rescaled_the_router_too():
 # ----------------------------------------------------------------------------------------- the engine
 
 REFUSALS = {
-    "NotImplementedError: No WNA16 MoE backend supports the deployment configuration.": "the engine does not support this",
+    "NotImplementedError: No WNA16 MoE backend supports the deployment configuration.":
+        "the engine does not support this",
     "ValueError: Weight output_partition_size = 64 is not divisible by weight quantization block_n = 128.":
         "the engine does not support this shape",
     "ValueError: WNA16 MoE backend 'CPU' does not support the deployment configuration since VLLM_CPU_INT4_W4A8=0.":

@@ -99,7 +99,7 @@ def test_routers_norms_and_embeddings_stay_as_they_are(made: list[dict]) -> None
 
 
 def test_routers_do_not_feel_that_awq_rescales_their_inputs(made: list[dict]) -> None:
-    """llm-compressor's own mappings for Mixtral, which forget the router, give 0.02 to 0.03 here; bfloat16 alone 0.003."""
+    """llm-compressor's own mappings for Mixtral, which forget the router, give 0.02 to 0.03; bfloat16 alone 0.003."""
     (found,) = [m for m in made[: len(NEAR)] if m["scheme"] == "awq"]
     assert 0 < found["readers"] < 0.006, "the norm was rescaled, and the router with it"
     assert made[-2]["readers"] > 0.1, "a norm rescaled alone is noticed"
