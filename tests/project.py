@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ENVS = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")).resolve()
 DEV = ENVS / "dev" / "bin"
 ENGINE = ENVS / "vllm-cpu" / "bin" / "python"
+QUANTIZE = ENVS / "quantize-cpu" / "bin" / "python"
 PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "docs", "README.md", "LICENSE")
 
 

@@ -66,7 +66,7 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "experts": ("Experts per layer", ""),
     "moe_ffn_size": ("Expert FFN width", ""),
     "dtype": ("Data type", ""),
-    "quantization": ("Weight quantization", ""),
+    "quantization": ("Quantization", ""),
     "kv_cache_dtype": ("KV cache type", ""),
     "pruning": ("Pruning", ""),
     "prune_ratio": ("Share pruned", ""),
@@ -311,6 +311,9 @@ def _others() -> tuple[list[Column], list[Column]]:
     after = [
         Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
         Column("hardware", text, "", "Machine type, of config/hardware", _CELL),
+        Column("weight_bits", whole, "bits", "Bits of a weight of attention, experts and feed-forward blocks, without scales", _CELL, "Weights"),
+        Column("activation_bits", whole, "bits", "Bits of what these matrices are multiplied with", _CELL, "Activations"),
+        Column("kv_bits", whole, "bits", "Bits of a number in the KV cache", _CELL, "KV cache"),
         Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP", _CELL, "Devices"),
         Column("engine_name", text, "", "Engine", _CELL, "Engine"),
         Column("engine_version", text, "", "Version of the engine", _CELL),

@@ -21,6 +21,7 @@ from moebench.errors import ConfigError, nearest
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
+Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"]
 
 
 class Strict(BaseModel):
@@ -154,7 +155,18 @@ class ModelSpec(Strict):
     published: Published | None = None
     reference: str = Field(description="Where the architecture facts are from")
     variant_of: str | None = Field(None, description="The full-size model a small variant stands for")
+    quantized: dict[Quantization, HubSource] = Field(
+        {}, description="Ready-made quantized checkpoints by scheme; the others are made from the source"
+    )
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _quantized_of_a_hub_model(self) -> ModelSpec:
+        if self.quantized and self.source.hub is None:
+            raise ValueError("quantized: only for a model whose source is a hub; the project quantizes its own")
+        if "none" in self.quantized:
+            raise ValueError("quantized: 'none' is the source itself; name a scheme")
+        return self
 
 
 # ------------------------------------------------------------------------------------------- hardware
@@ -201,9 +213,7 @@ class EngineKnobs(Strict):
     dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="Data type of weights and activations"
     )
-    quantization: Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"] = Field(
-        "none", description="Weight quantization"
-    )
+    quantization: Quantization = Field("none", description="Scheme of weights and activations: docs/precision.md")
     kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="Data type of the KV cache")
     pruning: Literal["none", "inter", "intra"] = Field(
         "none", description="Whole experts (inter) or FFN channels (intra)"

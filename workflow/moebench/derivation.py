@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moebench.config import Architecture, EngineKnobs, Study
-from moebench.cost import memory
+from moebench.cost import memory, params
 from moebench.identity import digest
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ DERIVE_VERSION = 1
 SOURCE = "derived:"
 """How the ``source`` of a derived model begins; what it is derived by follows."""
 
-ENVIRONMENTS: Mapping[str, str] = {}
-"""Environment of envs/ in which each kind of derivation runs, where that is not the engine's."""
+ENVIRONMENTS: Mapping[str, tuple[str, str]] = {"quantize": ("quantize-cpu", "quantize-cuda")}
+"""Environments of envs/, for a CPU and for a GPU, in which a kind of derivation runs, where it is not the engine's."""
 
 
 def derive(parent: Model, by: str, label: str, settings: dict[str, Any], architecture: dict[str, Any]) -> Model:
@@ -90,9 +90,13 @@ def _needs(model: Mapping[str, Any], study: Study, devices: int) -> dict[str, An
     architecture = Architecture.model_validate(derived["parent"]["architecture"])
     weights = memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
     seconds = jobs.load_s + 3 * weights / jobs.weights_bytes_per_s
+    own = study.engine.environment
+    environment = ENVIRONMENTS.get(derived["by"], (own, own))[min(devices, 1)]
+    if derived["by"] == "quantize":
+        seconds += _calibration_s(architecture, derived["settings"], gpu=devices > 0)
     held = 0 if derived["by"] == "prune" else 1.5 * weights
     return {
-        "environment": ENVIRONMENTS.get(derived["by"], study.engine.environment),
+        "environment": environment,
         "gpus": min(devices, 1),
         "cpus": jobs.cpus,
         "mem_mb": max(jobs.host_memory_mb, math.ceil(held / 1e6)),
@@ -100,3 +104,20 @@ def _needs(model: Mapping[str, Any], study: Study, devices: int) -> dict[str, An
         "expected_s": round(seconds, 1),
         "parent_bytes": weights,
     }
+
+
+_PASSES = {"rtn": 0, "gptq": 4, "awq": 45}
+"""Times that a method computes a layer: calibrating and handing on, GPTQ's Hessians; AWQ tries 20 scales twice."""
+_ASSUMED_FLOPS_PER_S = {False: 2e10, True: 1e14}
+"""Of a CPU core and of a GPU while calibrating: assumed low, since it only sizes the time a job asks for."""
+
+
+def _calibration_s(architecture: Architecture, settings: Mapping[str, Any], gpu: bool) -> float:
+    """Expected time to calibrate: 2 operations per weight and token, every expert on every token, times the passes."""
+    calibration = settings.get("calibration")
+    if not calibration:
+        return 0.0
+    count = params.total_parameters(architecture)
+    tokens = calibration["sequences"] * calibration["tokens"]
+    operations: float = 2.0 * (count.total - count.embeddings) * tokens * _PASSES[settings["method"]]
+    return operations / _ASSUMED_FLOPS_PER_S[gpu]

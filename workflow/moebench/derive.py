@@ -13,7 +13,7 @@ from typing import Any
 from moebench import staged
 from moebench.errors import StageError, StorageError, UserError, nearest
 
-MAKERS = {"prune": "moebench.prune.make"}
+MAKERS = {"prune": "moebench.prune.make", "quantize": "moebench.quantize.make"}
 """Module of each kind of derivation.  Its ``make(model, parent, out, say)`` writes the checkpoint of ``model`` into the
 empty folder ``out`` and returns facts for the manifest; it raises UserError for what is not possible."""
 

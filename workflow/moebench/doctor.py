@@ -44,11 +44,12 @@ def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
     return done.returncode, (done.stdout or done.stderr).strip()
 
 
-def environments(config: Config, environment: str, version: str) -> list[Finding]:
-    """The workflow's and the engine's environments, and the engine's version."""
+def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
+    """The workflow's and the engine's environments, those that derived models are made in, and the engine's version."""
+    environment, version = plan["engine"]["environment"], plan["engine"]["version"]
     folder = Path(config.root().environments)
     found = []
-    for name in ("workflow", environment):
+    for name in dict.fromkeys(["workflow", environment, *(d["environment"] for d in plan["derived"].values())]):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(
@@ -215,7 +216,7 @@ def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
         f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}"
     )
     found = [
-        *environments(config, plan["engine"]["environment"], plan["engine"]["version"]),
+        *environments(config, plan),
         *models(plan, study),
         *texts(plan),
         *gpus(plan),

@@ -41,6 +41,7 @@ from moebench.parameters import facts
 from moebench.plan_file import SCHEMA
 from moebench.predict import predict
 from moebench.prune.plan import normal, pruned
+from moebench.quantize.plan import quantized, ready_made
 from moebench.registry import family, reshaped
 
 RECIPE_VERSION = 1
@@ -118,7 +119,7 @@ def resolve_model(
     model = staged_model(spec, knobs, models, commit)
     if knobs.pruning != "none":
         model = pruned(model, knobs, calibration or Calibration())
-    return model
+    return quantized(model, knobs, calibration or Calibration())
 
 
 def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
@@ -143,7 +144,7 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
         stem = f"{spec.name}{suffix}"
         return Model(spec, shape, weights, revision, f"{models}/{stem}-{revision[:8]}", "random_init", models, stem)
     assert spec.source.hub is not None
-    hub = spec.source.hub
+    hub = ready_made(spec, knobs) or spec.source.hub
     revision = commit(hub.hub, hub.revision) or hub.revision
     weights = knobs.weights or "checkpoint"
     if weights == "random_init":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench import staged
-from moebench.config import Config
+from moebench.config import Config, HubSource
 from moebench.derivation import models_of as loaded_models
 from moebench.derivation import root
 from moebench.errors import StageError
@@ -86,13 +86,23 @@ def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]])
         raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")
 
 
+def _hub_source(config: Config, model: dict[str, Any], lock: ModelLock) -> HubSource:
+    """The source that a hub model of a plan comes from: its own, or that of a ready-made quantized checkpoint."""
+    spec, models = config.model(model["name"]), config.root().models
+    sources = [source for source in (spec.source.hub, *spec.quantized.values()) if source is not None]
+    return next(
+        source
+        for source in sources
+        if hub_folder(models, source.hub, lock.commit(source.hub, source.revision) or source.revision) == model["path"]
+    )
+
+
 def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool, full: bool) -> None:
     """Fetch one hub model; dummy weights need its small files only."""
     from moebench.hub import stage_hub
     from moebench.hubprogress import Progress
 
-    source = config.model(model["name"]).source.hub
-    assert source is not None
+    source = _hub_source(config, model, ModelLock(lock_file))
     if not model["whole"]:
         source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
     models = config.root().models

@@ -16,6 +16,7 @@ from moebench import activation, columns, stats
 from moebench.config import KNOBS
 from moebench.errors import StorageError
 from moebench.measure import metrics, records
+from moebench.quantize import schemes
 
 Row = dict[str, Any]
 
@@ -73,6 +74,7 @@ def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row
             "model_title": model["title"],
             "revision": model["revision"],
             "gpus": config["tp"] * config["pp"] * config["dp"],
+            **schemes.bits(config["quantization"], config["dtype"], config["kv_cache_dtype"]),
             "protocol_kind": protocol["kind"],
             "predicted_bytes_per_gpu": predicted.get("bytes_per_gpu"),
             "predicted_fits": predicted.get("fits"),

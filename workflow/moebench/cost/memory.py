@@ -17,17 +17,9 @@ from dataclasses import dataclass
 
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.cost import params, vision
+from moebench.quantize import schemes
 
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
-
-QUANTIZED_BYTES = {
-    "fp8": 1.0,
-    "fp8_block": 1.0 + 4 / 128**2,  # a float32 scale for each block of 128 x 128
-    "int8": 1.0,
-    "awq": 0.5 + 2.5 / 128,  # 4 bits; for each group of 128 a 16-bit scale and a 4-bit zero point
-    "gptq": 0.5 + 2.5 / 128,
-}
-"""Bytes per weight of a quantized matrix, its scales included (scales per tensor or row neglected)."""
 
 RESERVE_BYTES = 3e9
 """Assumed per GPU for everything else: CUDA context, NCCL buffers, activations of a step, CUDA graphs."""
@@ -56,9 +48,14 @@ class Fit:
     """Tokens the KV cache of a replica holds in what weights and reserve leave."""
 
 
-def weight_bytes_per_parameter(engine: EngineKnobs) -> float:
-    """Bytes per weight of the matrices that quantization covers: attention, experts, feed-forward blocks."""
-    return QUANTIZED_BYTES.get(engine.quantization, DTYPE_BYTES[engine.dtype])
+def weight_bytes_per_parameter(architecture: Architecture, engine: EngineKnobs) -> float:
+    """Bytes per weight of the matrices that quantization covers: attention, experts, feed-forward blocks.
+
+    Scales and zero points included, but for scales per row or tensor (``quantize.schemes``).
+    """
+    if engine.quantization == "none":
+        return DTYPE_BYTES[engine.dtype]
+    return schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
 
 
 def weight_bytes(architecture: Architecture, engine: EngineKnobs) -> float:
@@ -69,7 +66,7 @@ def weight_bytes(architecture: Architecture, engine: EngineKnobs) -> float:
     """
     count = params.total_parameters(architecture)
     plain = count.embeddings + count.router + count.norms + count.vision
-    return plain * DTYPE_BYTES[engine.dtype] + (count.total - plain) * weight_bytes_per_parameter(engine)
+    return plain * DTYPE_BYTES[engine.dtype] + (count.total - plain) * weight_bytes_per_parameter(architecture, engine)
 
 
 def kv_values_per_token(architecture: Architecture, mla: bool = True, tp: int = 1) -> int:
@@ -113,7 +110,7 @@ def attention_layer_per_gpu(architecture: Architecture, tp: int) -> float:
 def _stage_bytes(architecture: Architecture, engine: EngineKnobs, first: int, layers: int) -> float:
     """Weight bytes on one GPU of a pipeline stage of ``layers`` layers from ``first``."""
     hidden, block = architecture.hidden_size, architecture.experts
-    plain, packed = DTYPE_BYTES[engine.dtype], weight_bytes_per_parameter(engine)
+    plain, packed = DTYPE_BYTES[engine.dtype], weight_bytes_per_parameter(architecture, engine)
     ranks = engine.tp * engine.dp
     dense = max(0, min(architecture.dense_layers - first, layers)) if block else layers
     sparse = (layers - dense) // block.every if block else 0

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moebench.config import Architecture, EngineKnobs, Hardware, WorkloadKnobs
 from moebench.cost import memory, params
+from moebench.quantize.schemes import SCHEMES
 
 Floats = NDArray[np.float64]
 
@@ -54,7 +55,10 @@ def _peak(hardware: Hardware, name: str) -> float | None:
 
 def _arithmetic(engine: EngineKnobs) -> str:
     """Data type whose peak the quantized matrices run at; 4-bit weights are widened first."""
-    return {"fp8": "fp8", "fp8_block": "fp8", "int8": "int8"}.get(engine.quantization, engine.dtype)
+    scheme = SCHEMES.get(engine.quantization)
+    if scheme is None or scheme.activation_bits is None:
+        return engine.dtype
+    return "fp8" if scheme.numbers == "float" else f"int{scheme.activation_bits}"
 
 
 def step_s(
@@ -91,7 +95,7 @@ def step_s(
     distinct = float(distinct_experts(block.count, chosen, routed_tokens or tokens)) if block else 0.0
     expert = params.expert(architecture)
 
-    packed, plain = memory.weight_bytes_per_parameter(engine), memory.DTYPE_BYTES[engine.dtype]
+    packed, plain = memory.weight_bytes_per_parameter(architecture, engine), memory.DTYPE_BYTES[engine.dtype]
     cache = layers * memory.kv_values_per_token(architecture, engine.mla, engine.tp)
     cache_bytes = cache * memory.DTYPE_BYTES[engine.dtype if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype]
     read = (always * packed + output * plain) / engine.tp + sparse * distinct * expert * packed / ranks

@@ -15,16 +15,11 @@ from typing import Any
 from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_unfused
 from moebench.engines.protocol import Images
 from moebench.measure.metrics import encode
+from moebench.quantize.schemes import made_while_loading
 from moebench.registry import shape_overrides
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
-
-_QUANTIZATION = {
-    "none": None, "fp8": "fp8", "fp8_block": "fp8", "int8": "compressed-tensors", "awq": "awq", "gptq": "gptq",
-}  # fmt: skip
-_QUANTIZED_WHILE_LOADING = ("none", "fp8")
-"""The others need a checkpoint that was quantized so."""
 
 
 def arguments(spec: dict[str, Any]) -> dict[str, Any]:
@@ -41,7 +36,7 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
         "load_format": "dummy" if config["weights"] == "dummy" else "auto",
         "skip_tokenizer_init": True,
         "dtype": config["dtype"],
-        "quantization": _QUANTIZATION[config["quantization"]],
+        "quantization": while_loading(spec),
         "kv_cache_dtype": config["kv_cache_dtype"],
         "hf_overrides": overrides,
         "enforce_eager": config["eager"],
@@ -62,6 +57,13 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
     }
     given |= vllm_images.arguments(model)
     return {k: v for k, v in given.items() if v is not None}
+
+
+def while_loading(spec: dict[str, Any]) -> str | None:
+    """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
+    scheme: str = spec["config"]["quantization"]
+    file = Path(spec["model"]["path"]) / "config.json"
+    return scheme if made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))) else None
 
 
 def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
@@ -147,10 +149,6 @@ class VllmEngine:
                     raise NotImplementedError(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise NotImplementedError("unfused experts read counts from the device, which no CUDA graph can: set eager")
-        method = self.config["quantization"]
-        file = Path(self.model["path"]) / "config.json"
-        if method not in _QUANTIZED_WHILE_LOADING and "quantization_config" not in json.loads(file.read_text()):
-            raise NotImplementedError(f"quantization={method!r} needs a checkpoint quantized so; {file} names none")
 
     def resolved_config(self) -> dict[str, Any]:
         """The text model's configuration as the engine resolved it, scalars only."""

@@ -22,6 +22,7 @@ from moebench.derive import how_to_make
 from moebench.errors import StageError, UserError
 from moebench.measure import failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
+from moebench.quantize.schemes import claim_problem
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
@@ -161,6 +162,9 @@ class Driver:
             except (ValueError, OSError) as error:
                 raise StageError(f"{folder}: cannot be read ({error}); delete it and {stage}") from None
             overrides = registry.shape_overrides(model, config)
+            problem = claim_problem(config.get("quantization", "none"), written)
+            if problem:
+                raise StageError(f"{folder}/config.json: {problem}")
             found = registry.disagreements(model["architecture"], merged(written, overrides))
             if found:
                 raise StageError(

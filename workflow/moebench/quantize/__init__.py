@@ -1,0 +1,1 @@
+"""Quantized checkpoints: which schemes there are, and how one is made with llm-compressor (docs/precision.md)."""

@@ -1,0 +1,179 @@
+"""What each value of the knob ``quantization`` is: bits of weights and of activations, scales, and how it is made.
+
+Written WxAy: x bits of a weight, y bits of an activation; A16 leaves activations in the knob ``dtype``.  The KV cache
+is a knob of its own (``kv_cache_dtype``).  Quantized are the matrices of attention, experts and feed-forward blocks;
+routers, the gate of shared experts, embeddings, norms and the vision tower stay in ``dtype``.  Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+TOOL = "llmcompressor 0.14.0.1"
+"""What makes the checkpoints, as envs/quantize-*.in pin it: part of their identity."""
+
+GROUPS = (128, 64, 32)
+"""Columns that share a scale, for 4-bit weights: the first that divides every width (vLLM's kernels take these)."""
+
+BLOCK = 128
+"""Edge of the square blocks that share a scale, for ``fp8_block``."""
+
+DTYPE_BITS = {"bfloat16": 16, "float16": 16, "float32": 32}
+
+WHILE_LOADING = ("fp8",)
+"""Schemes that the engine makes of any checkpoint while it loads."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to quantize."""
+
+    name: str
+    method: Literal["rtn", "gptq", "awq"]
+    """How a rounded weight is chosen: to the nearest (no calibration), GPTQ (arXiv 2210.17323), AWQ (2306.00978)."""
+    numbers: Literal["int", "float"]
+    weight_bits: int
+    activation_bits: int | None
+    """None: activations stay in ``dtype``."""
+    scales: Literal["row", "group", "block"]
+    """What shares a scale: a row of the matrix, ``GROUPS`` columns of a row, or a square of ``BLOCK``."""
+    preset: str
+    """Its name in compressed-tensors."""
+    zero_points: bool = False
+
+    @property
+    def title(self) -> str:
+        """For people, e.g. ``W4A16 int, zero points``."""
+        return f"W{self.weight_bits}A{self.activation_bits or 16} {self.numbers}" + ", zero points" * self.zero_points
+
+    def bytes_per_weight(self, group: int = GROUPS[0]) -> float:
+        """Bytes of a weight with its scales and zero points; scales per row or tensor are neglected.
+
+        A scale has 2 bytes (float32 in blocks, 4 bytes), a zero point the bits of a weight.
+        """
+        shared = {"row": 0.0, "group": (2 + self.zero_points * self.weight_bits / 8) / group, "block": 4 / BLOCK**2}
+        return self.weight_bits / 8 + shared[self.scales]
+
+
+SCHEMES = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("fp8", "rtn", "float", 8, 8, "row", "FP8_DYNAMIC"),
+        Scheme("fp8_block", "rtn", "float", 8, 8, "block", "FP8_BLOCK"),
+        Scheme("int8", "gptq", "int", 8, 8, "row", "W8A8"),
+        Scheme("awq", "awq", "int", 4, None, "group", "W4A16_ASYM", zero_points=True),
+        Scheme("gptq", "gptq", "int", 4, None, "group", "W4A16"),
+    )
+}
+"""Activations are quantized per token while the engine runs (``fp8_block``: per 128 channels of a token).  ``fp8`` made
+while loading shares one scale per matrix instead of per row."""
+
+
+def widths(architecture: Mapping[str, Any]) -> dict[str, int]:
+    """Input widths of the matrices that are quantized, by what they belong to."""
+    attention, experts = architecture["attention"], architecture["experts"] or {}
+    found = {
+        "hidden_size": architecture["hidden_size"],
+        "attention heads x head_dim": attention["heads"] * attention["head_dim"],
+        "attention.kv_lora_rank": attention["kv_lora_rank"],
+        "attention.q_lora_rank": attention["q_lora_rank"],
+        "experts.ffn_size": experts.get("ffn_size", 0),
+        "experts.shared_ffn_size": experts.get("shared_ffn_size", 0),
+        "dense_ffn_size": architecture["dense_ffn_size"],
+    }
+    return {name: width for name, width in found.items() if width}
+
+
+def group_size(architecture: Mapping[str, Any]) -> int:
+    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths.
+
+    Raises ValueError, naming the width, where none does.
+    """
+    for group in GROUPS:
+        if all(width % group == 0 for width in widths(architecture).values()):
+            return group
+    name, width = next((n, w) for n, w in widths(architecture).items() if w % GROUPS[-1])
+    raise ValueError(f"{name} {width} is no multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
+
+
+def bytes_per_weight(name: str, architecture: Mapping[str, Any]) -> float:
+    """Bytes of a quantized weight of a model, scales included."""
+    scheme = SCHEMES[name]
+    if scheme.scales != "group":
+        return scheme.bytes_per_weight()
+    try:
+        return scheme.bytes_per_weight(group_size(architecture))
+    except ValueError:  # such a model is not made here; a ready-made one chose its groups itself
+        return scheme.bytes_per_weight()
+
+
+def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
+    """Bits of weights, activations and KV cache under three knobs, which hang on each other only through ``dtype``."""
+    scheme, plain = SCHEMES.get(quantization), DTYPE_BITS[dtype]
+    return {
+        "weight_bits": scheme.weight_bits if scheme else plain,
+        "activation_bits": (scheme.activation_bits if scheme else None) or plain,
+        "kv_bits": 8 if kv_cache_dtype == "fp8" else plain,
+    }
+
+
+# ------------------------------------------------------------------------------ what a checkpoint says
+
+
+def made_while_loading(name: str, config_json: Mapping[str, Any]) -> bool:
+    """Whether the engine is to quantize a checkpoint itself: not one that is quantized already."""
+    return name in WHILE_LOADING and "quantization_config" not in config_json
+
+
+def claim_problem(name: str, config_json: Mapping[str, Any]) -> str | None:
+    """Why a checkpoint is not what the knob ``quantization`` calls it, from its ``config.json``; None if it is.
+
+    Compared are numbers, bits of weights and of activations, and blocks.  compressed-tensors does not say by which
+    method a weight was rounded, so 4-bit integers pass as ``awq`` and as ``gptq`` there.
+    """
+    given = config_json.get("quantization_config")
+    if name == "none" or (name in WHILE_LOADING and given is None):
+        return f"it is quantized ({_said(given)}); name the scheme, or another checkpoint" if given else None
+    if given is None:
+        return f"quantization {name} needs a checkpoint quantized so; it has no quantization_config"
+    found = _schemes_of(given)
+    return None if name in found else f"it is quantized otherwise than {name}: {_said(given)}"
+
+
+def _schemes_of(given: Mapping[str, Any]) -> set[str]:
+    """Schemes that a ``quantization_config`` may be called."""
+    method = given.get("quant_method")
+    if method == "fp8":
+        return {"fp8_block" if given.get("weight_block_size") else "fp8"}
+    if method in ("awq", "gptq"):
+        return {method} if given.get("bits") == SCHEMES[method].weight_bits else set()
+    groups = list((given.get("config_groups") or {}).values())
+    kinds = [_schemes_of_group(group) for group in groups]
+    return set.intersection(*kinds) if kinds else set()
+
+
+def _schemes_of_group(group: Mapping[str, Any]) -> set[str]:
+    weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
+    return {
+        name
+        for name, scheme in SCHEMES.items()
+        if (weights.get("type"), weights.get("num_bits")) == (scheme.numbers, scheme.weight_bits)
+        and inputs.get("num_bits") == scheme.activation_bits
+        and (not inputs or inputs.get("type") == scheme.numbers)
+        and (weights.get("strategy") == "block") == (scheme.scales == "block")
+    }
+
+
+def _said(given: Mapping[str, Any]) -> str:
+    """A ``quantization_config`` in a few words."""
+    groups = list((given.get("config_groups") or {}).values())
+    if not groups:
+        bits = given.get("bits") or given.get("weight_block_size")
+        return str(given.get("quant_method")) + (f", {bits}" if bits else "")
+    words = []
+    for group in groups:
+        weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
+        words.append(f"W{weights.get('num_bits')}A{inputs.get('num_bits') or 16} {weights.get('type')}")
+    return f"{given.get('quant_method')}, {' and '.join(dict.fromkeys(words))}"
