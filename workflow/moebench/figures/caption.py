@@ -61,7 +61,8 @@ def images(rows: pd.DataFrame) -> str:
     if seen.empty:
         return ""
     number, edge = (_span(seen[name]) for name in ("images", "image_size"))
-    return f" with {number} image{'' if number == '1' else 's'} of {edge} px"
+    some = "" if len(seen) == len(rows) else ", some"
+    return f"{some} with {number} image{'' if number == '1' else 's'} of {edge} px"
 
 
 def _span(values: pd.Series) -> str:
