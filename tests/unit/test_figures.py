@@ -317,5 +317,5 @@ def test_the_caption_says_what_it_is(rich):
 def test_the_line_under_a_figure_names_its_images():
     rows = pd.DataFrame({"images": [0, 1, 3], "image_size": [None, 56, 112]}).astype("Int64")
     assert caption.images(rows[:1]) == ""
-    assert caption.images(rows[:2]) == " with 1 image of 56 px"
-    assert caption.images(rows) == " with 1 to 3 images of 56 to 112 px"
+    assert caption.images(rows[1:2]) == " with 1 image of 56 px"
+    assert caption.images(rows) == ", some with 1 to 3 images of 56 to 112 px"
