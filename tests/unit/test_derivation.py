@@ -16,7 +16,7 @@ from moebench.derivation import root
 from moebench.errors import ConfigError, StageError, UserError
 from moebench.plan import make_plan, resolve_model
 from moebench.stage import models_of
-from moebench.workflow import parent, roots, staged_files
+from moebench.workflow import derived_files, parent_files, roots, staged_files
 
 CELL = {"model": "tiny-olmoe", "batch": 4, "input_tokens": 16, "output_tokens": 8}
 INTER = {"pruning": "inter", "prune_ratio": 0.25}
@@ -48,7 +48,7 @@ def test_a_pruned_model_has_its_own_folder_and_shape(tmp_path):
         "calibration": {"data": "text", "sequences": 128, "tokens": 2048, "seed": 0},
     }  # fmt: skip
     (name,) = plan["derived"]
-    assert plan["derived"][name]["model"] == found and found["path"] == f"models/{name}"
+    assert plan["derived"][name] == found and found["path"] == f"models/{name}"
 
 
 def test_ratio_zero_is_the_original(tmp_path):
@@ -95,8 +95,11 @@ def test_staged_is_the_root_and_loaded_is_the_derived(tmp_path):
     plan = planned(tmp_path, INTER, {})
     (name,) = plan["derived"]
     (staged_one,) = models_of(plan)
-    assert roots(plan["engines"].values()) == [f"{staged_one}/moebench-stage.json"] == parent(plan, name)
-    assert set(staged_files(plan["engines"].values())) == {f"models/{name}/moebench-stage.json", *parent(plan, name)}
+    (job,) = plan["derive_jobs"]
+    assert roots(plan["engines"].values()) == [f"{staged_one}/moebench-stage.json"] == parent_files(plan, job)
+    made = derived_files(plan, job)
+    assert made == [f"models/{name}/moebench-stage.json"]
+    assert set(staged_files(plan["engines"].values())) == {*made, *parent_files(plan, job)}
 
 
 def test_a_derivation_may_chain(tmp_path):
@@ -167,7 +170,7 @@ def test_calibration_data_that_is_not_there(tmp_path):
 def test_jobs_of_derived_models_need_what_their_parents_weigh(tmp_path):
     cell = {"model": "qwen1.5-moe-a2.7b", "tp": 4} | INTER
     jobs = {"load_s": 100, "weights_bytes_per_s": 1e9, "time_factor": 2, "host_memory_mb": 5000}
-    (needs,) = planned(tmp_path, cell, hardware="h100-sxm5-80gb", jobs=jobs)["derived"].values()
+    (needs,) = planned(tmp_path, cell, hardware="h100-sxm5-80gb", jobs=jobs)["derive_jobs"].values()
     assert needs["gpus"] == 1 and needs["mem_mb"] == 5000 and needs["environment"] == "vllm-cpu"
     assert needs["expected_s"] == pytest.approx(100 + 3 * 28.6, rel=0.01)
     assert needs["runtime_min"] == 12  # twice 186 s, and 5 minutes
@@ -204,7 +207,7 @@ def test_made_once_whole_and_with_its_facts(plan):
     folder = Path("models") / name
     manifest = staged.read_manifest(folder)
     assert staged.check(folder, full=True) == [] and manifest["facts"]["kept"] == [[0, 1]]
-    assert (manifest["source"], manifest["revision"]) == ("derived:prune", plan["derived"][name]["model"]["revision"])
+    assert (manifest["source"], manifest["revision"]) == ("derived:prune", plan["derived"][name]["revision"])
     assert not derive.derive(plan, name, said.append) and said == ["copied"]
     (folder / "config.json").unlink()
     assert derive.derive(plan, name, said.append), "a damaged one is made again"

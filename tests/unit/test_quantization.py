@@ -117,13 +117,13 @@ def test_a_quantized_model_is_made_from_the_staged_one(tmp_path):
         "calibration": {"data": "text", "sequences": 4, "tokens": 32, "seed": 0},
     }  # fmt: skip
     assert found["architecture"] == found["derived"]["parent"]["architecture"]
-    (made,) = plan["derived"].values()
+    (made,) = plan["derive_jobs"].values()
     assert (made["environment"], made["gpus"]) == ("quantize-cpu", 0)
 
 
 def test_on_gpus_it_is_made_on_one_in_the_environment_for_it(tmp_path):
     plan = planned(tmp_path, {"model": "mixtral-8x7b", "tp": 4, "quantization": "awq"}, **GPU)
-    (made,) = plan["derived"].values()
+    (made,) = plan["derive_jobs"].values()
     assert (made["environment"], made["gpus"]) == ("quantize-cuda", 1)
     assert made["mem_mb"] > 1.4 * 93_000 and made["runtime_min"] > 60, "held in memory; AWQ takes hours"
 
@@ -143,7 +143,7 @@ def test_dtype_and_cache_type_share_one_quantized_checkpoint(tmp_path):
 def test_a_pruned_model_is_quantized_after_pruning(tmp_path):
     plan = planned(tmp_path, {"quantization": "int8", "pruning": "inter", "prune_ratio": 0.5})
     assert [m["source"] for m in parents(model(plan))] == ["derived:prune", "random_init"]
-    assert [d["environment"] for d in plan["derived"].values()] == ["vllm-cpu", "quantize-cpu"], "the parent first"
+    assert [job["environment"] for job in plan["derive_jobs"].values()] == ["vllm-cpu", "quantize-cpu"], "the parent first"
     assert model(plan)["architecture"]["experts"]["count"] == 4
 
 

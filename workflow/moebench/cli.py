@@ -115,8 +115,8 @@ def derive(arguments: argparse.Namespace) -> int:
 
     made = read_plan(arguments.plan)
     end_on_signals()
-    for name in [arguments.model] if arguments.model else made["derived"]:
-        say = speaker(arguments.log or Path("logs") / made["study"] / "derive" / f"{name}.log")
+    say = speaker(arguments.log or Path("logs") / made["study"] / "derive.log")
+    for name in arguments.model or made["derived"]:
         new = make(made, name, say)
         say(f"{name}: {'made' if new else 'there already'}")
     return 0
@@ -332,7 +332,7 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--cell", metavar="ENGINE/CELL", help="measure this cell again, alone")
     one.add_argument("--engine-log", type=Path, help="file for the engine's output")
     one = verb(derive, needs(plan="plan file"))
-    one.add_argument("--model", metavar="FOLDER", help="name of its folder (default: all of the plan, one by one)")
+    one.add_argument("--model", metavar="FOLDER", nargs="+", help="names of their folders (default: all of the plan)")
     one.add_argument("--log", type=Path, help="file for what is said meanwhile")
     verb(collect, needs(plan="plan file", results="results folder", out="folder for the tables"))
     verb(figures, needs(plan="plan file", tables="folder of tables", out="folder for the figures"))

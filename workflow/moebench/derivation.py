@@ -65,45 +65,55 @@ def models_of(engines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any
     return (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
 
 
-def derived_models(engines: Mapping[str, Mapping[str, Any]], study: Study, devices: int) -> dict[str, dict[str, Any]]:
-    """Every derived model of a plan, once, by the name of its folder, parents before what is made from them.
-
-    Each with its ``model`` and what making it takes: ``environment``, ``gpus`` (0 or 1), ``cpus``, ``mem_mb``,
-    ``runtime_min``, ``expected_s`` and ``parent_bytes``.
-    """
+def derived_models(engines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every derived model of a plan, once, by the name of its folder, parents before what is made from them."""
     found: dict[str, dict[str, Any]] = {}
     for loaded in models_of(engines.values()):
         for model in reversed([loaded, *parents(loaded)]):
             if model.get("derived"):
-                name = model["path"].rpartition("/")[2]
-                found.setdefault(name, {"model": model, **_needs(model, study, devices)})
+                found.setdefault(model["path"].rpartition("/")[2], dict(model))
     return found
 
 
-def _needs(model: Mapping[str, Any], study: Study, devices: int) -> dict[str, Any]:
-    """What making a derived model takes, from the weight bytes of its parent.
+def jobs(models: Mapping[str, Mapping[str, Any]], study: Study, devices: int) -> dict[str, dict[str, Any]]:
+    """Derived models to jobs: one each, or pruned ones packed up to ``pack_minutes`` of expected time.
 
-    Time: the parent read twice (calibrated, then copied) and written once.  Memory: whoever streams needs less than
-    ``host_memory_mb``; whoever holds the model needs one and a half of it.
+    Each with its ``models`` (in order), ``by``, ``environment``, ``gpus`` (one where there are ``devices``), ``cpus``,
+    ``mem_mb``, ``runtime_min`` and ``expected_s``, simply from the weight bytes of the parents.  Time: the parent read
+    twice (to calibrate, to copy) and written once.  Memory: who streams (prune) needs less than ``host_memory_mb``; who
+    holds the model needs one and a half of it.
     """
-    jobs, derived = study.jobs, model["derived"]
-    architecture = Architecture.model_validate(derived["parent"]["architecture"])
-    weights = memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
-    seconds = jobs.load_s + 3 * weights / jobs.weights_bytes_per_s
-    own = study.engine.environment
-    environment = ENVIRONMENTS.get(derived["by"], (own, own))[min(devices, 1)]
-    if derived["by"] == "quantize":
-        seconds += _calibration_s(architecture, derived["settings"], gpu=devices > 0)
-    held = 0 if derived["by"] == "prune" else 1.5 * weights
-    return {
-        "environment": environment,
-        "gpus": min(devices, 1),
-        "cpus": jobs.cpus,
-        "mem_mb": max(jobs.host_memory_mb, math.ceil(held / 1e6)),
-        "runtime_min": math.ceil(seconds * jobs.time_factor / 60) + 5,
-        "expected_s": round(seconds, 1),
-        "parent_bytes": weights,
-    }
+    settings, packs, own = study.jobs, list[dict[str, Any]](), study.engine.environment
+    for name, model in models.items():
+        by, weights = model["derived"]["by"], parent_bytes(model)
+        environment = ENVIRONMENTS.get(by, (own, own))[min(devices, 1)]
+        seconds = 3 * weights / settings.weights_bytes_per_s
+        if by == "quantize":
+            seconds += _calibration_s(model["derived"], gpu=devices > 0)
+        last = next((pack for pack in reversed(packs) if pack["by"] == by == "prune"), None)
+        if last is None or last["expected_s"] + seconds > 60 * settings.pack_minutes:
+            last = {"by": by, "models": [], "environment": environment, "mem_mb": settings.host_memory_mb}
+            packs.append(last | {"expected_s": settings.load_s})
+            last = packs[-1]
+        last["models"].append(name)
+        last["expected_s"] = round(last["expected_s"] + seconds, 1)
+        last["mem_mb"] = max(last["mem_mb"], 0 if by == "prune" else math.ceil(1.5 * weights / 1e6))
+    made = {}
+    for pack in packs:
+        names = pack["models"]
+        runtime = math.ceil(pack["expected_s"] * settings.time_factor / 60) + 5
+        made[names[0] if len(names) == 1 else f"derive{len(names)}-{digest(names)}"] = pack | {
+            "gpus": min(devices, 1),
+            "cpus": settings.cpus,
+            "runtime_min": runtime,
+        }
+    return made
+
+
+def parent_bytes(model: Mapping[str, Any]) -> float:
+    """Weight bytes of what a derived model is made from, at 16 bits."""
+    architecture = Architecture.model_validate(model["derived"]["parent"]["architecture"])
+    return memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
 
 
 _PASSES = {"rtn": 0, "gptq": 4, "awq": 45}
@@ -112,8 +122,9 @@ _ASSUMED_FLOPS_PER_S = {False: 2e10, True: 1e14}
 """Of a CPU core and of a GPU while calibrating: assumed low, since it only sizes the time a job asks for."""
 
 
-def _calibration_s(architecture: Architecture, settings: Mapping[str, Any], gpu: bool) -> float:
+def _calibration_s(derived: Mapping[str, Any], gpu: bool) -> float:
     """Expected time to calibrate: 2 operations per weight and token, every expert on every token, times the passes."""
+    settings, architecture = derived["settings"], Architecture.model_validate(derived["parent"]["architecture"])
     calibration = settings.get("calibration")
     if not calibration:
         return 0.0

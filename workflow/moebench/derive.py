@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import tempfile
 import time
@@ -27,13 +28,14 @@ def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
     """
     if name not in plan["derived"]:
         raise UserError(f"no derived model {name!r} in the plan" + nearest(name, plan["derived"]))
-    model = plan["derived"][name]["model"]
+    model = plan["derived"][name]
     folder, parent = Path(model["path"]), Path(model["derived"]["parent"]["path"])
     if is_made(model):
         return False
     problems = staged.check(parent)
     if problems:
         raise StageError(f"{problems[0]}; {how_to_make(model['derived']['parent'], plan)}")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # compute nodes have no internet: nothing may ask for it
     started = time.perf_counter()
     temporary = None
     try:
@@ -60,7 +62,5 @@ def is_made(model: dict[str, Any]) -> bool:
 def how_to_make(model: dict[str, Any], plan: dict[str, Any]) -> str:
     """What to do about a model that is not whole."""
     if model.get("derived"):
-        name = Path(model["path"]).name
-        file = f"plan/{plan['study']}.json"
-        return f"`moebench derive --plan results/{file} --model {name}` makes it, in the engine's environment"
+        return f"delete {model['path']} and run snakemake again: a job makes it"
     return f"run `moebench stage --study {plan['study']}` on a machine with internet"

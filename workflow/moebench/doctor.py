@@ -11,7 +11,7 @@ from typing import Any
 
 from moebench import corpora, staged
 from moebench.config import Config
-from moebench.derivation import root
+from moebench.derivation import parent_bytes, root
 from moebench.plan import make_plan
 from moebench.show import count
 from moebench.stage import models_of
@@ -49,7 +49,7 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
     environment, version = plan["engine"]["environment"], plan["engine"]["version"]
     folder = Path(config.root().environments)
     found = []
-    for name in dict.fromkeys(["workflow", environment, *(d["environment"] for d in plan["derived"].values())]):
+    for name in dict.fromkeys(["workflow", environment, *(job["environment"] for job in plan["derive_jobs"].values())]):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(
@@ -154,8 +154,8 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
         e["model"]["path"]: e["predicted"]["weight_bytes"]
         for e in plan["engines"].values()
         if e["model"]["weights"] != "dummy"
-    } | {root(d["model"])["path"]: d["parent_bytes"] for d in plan["derived"].values()}
-    derived = [d["model"]["path"] for d in plan["derived"].values()]
+    } | {root(d)["path"]: parent_bytes(d) for d in plan["derived"].values()}
+    derived = [model["path"] for model in plan["derived"].values()]
     undone = [path for path in derived if staged.check(Path(path))]
     need = sum(size for path, size in sizes.items() if problems.get(path) or path in undone)
     free = shutil.disk_usage(".").free

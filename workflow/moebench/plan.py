@@ -33,6 +33,7 @@ from moebench.config import (
 )
 from moebench.cost.vision import image_tokens, parameters
 from moebench.derivation import derived_models
+from moebench.derivation import jobs as derive_jobs
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
 from moebench.identity import canonical, digest, stated
@@ -538,7 +539,8 @@ def make_plan(
     if budget_gpu_hours is not None:
         budget.reduce(plan, budget_gpu_hours)
         _foresee(plan, study, hardware)
-    plan["derived"] = derived_models(planner.engines, study, hardware.devices_per_node if hardware.kind == "gpu" else 0)
+    plan["derived"] = derived_models(planner.engines)
+    plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
     if study.reference and study.reference != study.name:
         plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
         for name, planned in plan["experiments"].items():

@@ -155,6 +155,24 @@ def shape_overrides(model: Mapping[str, Any], config: Mapping[str, Any], top_k: 
     return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
 
 
+def respelled(config_json: Mapping[str, Any], before: Shape, after: Shape) -> dict[str, Any]:
+    """A model's ``config.json`` with the experts of another architecture, under every key the family reads them from.
+
+    Only what differs between the two architectures is changed.  Raises ValueError for what the family cannot spell.
+    """
+    table = family(after)
+    changed = {size: size.value(after) for size in table.sizes if size.value(after) != size.value(before)}
+    config = dict(config_json)
+    parts = [name for name in (table.section, table.override_section) if name and config.get(name)]
+    sections = [dict(config[name]) for name in parts] or [config]
+    for section in sections:
+        for size, value in changed.items():
+            section |= dict.fromkeys([key for key in size.keys if key in section] or size.keys[:1], value)
+        if table.shared == "count":
+            section["n_shared_experts"] = shared_experts(after)
+    return config | dict(zip(parts, sections, strict=True)) if parts else config
+
+
 def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[str]:
     """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
 

@@ -91,8 +91,10 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
         table(["job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
     ]
     if made["derived"]:
-        head = ["derived checkpoint", "by", "from", "GPUs", "memory MB", "minutes", "made"]
-        text += ["", table(head, [_derived(name, entry) for name, entry in made["derived"].items()])]
+        head = ["derived checkpoint", "by", "from", "made"]
+        text += ["", table(head, [_derived(name, model) for name, model in made["derived"].items()])]
+        head = ["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"]
+        text += ["", table(head, [_derive_job(name, job) for name, job in made["derive_jobs"].items()])]
     if cells:
         head = [
             "engine configuration",
@@ -116,11 +118,13 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
     return "\n".join(text)
 
 
-def _derived(name: str, entry: dict[str, Any]) -> list[Any]:
-    model = entry["model"]
+def _derived(name: str, model: dict[str, Any]) -> list[Any]:
     parent = Path(model["derived"]["parent"]["path"]).name
-    needs = [entry["gpus"], entry["mem_mb"], entry["runtime_min"]]
-    return [name, model["derived"]["by"], parent, *needs, "yes" if is_made(model) else "no"]
+    return [name, model["derived"]["by"], parent, "yes" if is_made(model) else "no"]
+
+
+def _derive_job(name: str, job: dict[str, Any]) -> list[Any]:
+    return [name, len(job["models"]), job["gpus"], job["mem_mb"], job["runtime_min"]]
 
 
 def rerun_command(key: str, results: str | Path, profile: str = "profiles/slurm") -> str:

@@ -60,9 +60,15 @@ def roots(engines: Iterable[dict[str, Any]]) -> list[str]:
     return _manifests(map(root, models_of(engines)))
 
 
-def parent(plan: dict[str, Any], name: str) -> list[str]:
-    """Manifest of the model that a derived one is made from."""
-    return _manifests([plan["derived"][name]["model"]["derived"]["parent"]])
+def derived_files(plan: dict[str, Any], job: str) -> list[str]:
+    """Manifests of the derived models that a job makes."""
+    return _manifests(plan["derived"][name] for name in plan["derive_jobs"][job]["models"])
+
+
+def parent_files(plan: dict[str, Any], job: str) -> list[str]:
+    """Manifests of what a job derives from, but for what it makes itself."""
+    models = [plan["derived"][name] for name in plan["derive_jobs"][job]["models"]]
+    return sorted(set(_manifests(model["derived"]["parent"] for model in models)) - set(derived_files(plan, job)))
 
 
 def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:

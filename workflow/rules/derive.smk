@@ -1,35 +1,31 @@
-# Derived checkpoints (pruned, quantized): one job each, on a compute node, from what was staged.
-import re
+# Derived checkpoints (pruned, quantized): jobs on a compute node, from what was staged.  One checkpoint each, or packs of
+# small ones: a rule per job, since each job's outputs are its own.
+from moebench.workflow import derived_files, parent_files
 
-from moebench.workflow import parent
+for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
 
-
-def derived(name):
-    """What the plan says about a derived model."""
-    return lambda wildcards: PLAN["derived"][wildcards.model][name]
-
-
-rule derive:
-    input:
-        # ancient: a parent staged again is the same, by its revision
-        ancient(lambda wildcards: parent(PLAN, wildcards.model)),
-    output:
-        f"{config['models']}/{{model}}/moebench-stage.json",
-    log:
-        f"logs/{STUDY}/derive/{{model}}.log",
-    wildcard_constraints:
-        model="|".join(map(re.escape, PLAN["derived"])) or "none",
-    threads: 1
-    resources:
-        measuring=1,
-        gpu=derived("gpus"),
-        nodes=1,
-        cpus_per_task=derived("cpus"),
-        mem_mb=lambda wildcards, attempt: int(
-            derived("mem_mb")(wildcards) * (1 + 0.5 * (attempt - 1))
-        ),
-        runtime=lambda wildcards, attempt: derived("runtime_min")(wildcards) * attempt,
-    params:
-        python=lambda wildcards: f"{config['environments']}/{derived('environment')(wildcards)}/bin/python",
-    shell:
-        "{params.python} -m moebench derive --plan {PLAN_FILE} --model {wildcards.model} --log {log}"
+    rule:
+        name:
+            f"derive_{number}"
+        input:
+            # ancient: a parent staged again is the same, by its revision
+            ancient(parent_files(PLAN, job)),
+        output:
+            derived_files(PLAN, job),
+        log:
+            f"logs/{STUDY}/derive/{job}.log",
+        threads: 1
+        resources:
+            measuring=1,
+            gpu=needs["gpus"],
+            nodes=1,
+            cpus_per_task=needs["cpus"],
+            mem_mb=lambda wildcards, attempt, most=needs["mem_mb"]: most
+            * (attempt + 1)
+            // 2,
+            runtime=lambda wildcards, attempt, most=needs["runtime_min"]: most * attempt,
+        params:
+            python=f"{config['environments']}/{needs['environment']}/bin/python",
+            models=needs["models"],
+        shell:
+            "{params.python} -m moebench derive --plan {PLAN_FILE} --model {params.models} --log {log}"
