@@ -480,7 +480,7 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             packs.append((gpus, seconds, [engine_id]))
     jobs = {}
     for gpus, seconds, engines in packs:
-        nodes = math.ceil(gpus / hardware.devices_per_node)
+        nodes = max(1, math.ceil(gpus / hardware.devices_per_node))
         gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
         # Dummy weights are made on the device; only a checkpoint passes through host memory.
