@@ -143,7 +143,7 @@ def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
     return {"draft_acceptance": accepted / proposed, "tokens_per_draft_step": 1 + accepted / drafts}
 
 
-_COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_chunk")
+_COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")
 
 
 def _measurement(record: Row, chunk: Chunk) -> Row:

@@ -181,7 +181,7 @@ class EndpointEngine:
             "counted_by": "ids" if by_ids else "usage",
             "rate_limited": waits,
             "tokens": sum(n for _, n in counted),
-            "chunks": sum(len(a.times) for a in answers),
+            "arrivals": sum(len(set(a.times)) for a in answers),
         }
         if self.settings["tokens"] == "measured":
             known = [n for n, _ in counted if n is not None]

@@ -237,7 +237,7 @@ def through_a_service(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens_counted_by": "ids" if all(s["counted_by"] == "ids" for s in seen) else "usage",
         "ran_together": all(metrics.overlap(run) for run in runs if "requests" in run),
         "rate_limited": sum(s["rate_limited"] for s in seen),
-        "tokens_per_chunk": sum(s["tokens"] for s in seen) / sum(s["chunks"] for s in seen),
+        "tokens_per_arrival": sum(s["tokens"] for s in seen) / sum(s["arrivals"] for s in seen),
         **{f"{k}_seen": sum(found) / len(found) for k, found in means.items() if found},
     }
 
