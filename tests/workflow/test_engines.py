@@ -66,6 +66,8 @@ def test_what_is_captured_is_what_the_router_chose(found, kernel):
     for layer in got["counts"].values():
         assert sum(layer["counts"]) == 2 * 4 * (12 + 6 - 1)
         assert [size for size, _ in layer["steps"]] == [4 * 12] + [4] * 5
+        assert layer["step_phases"] == ["prefill"] + ["decode"] * 5
+        assert {phase: sum(n) for phase, n in layer["phases"].items()} == {"prefill": 2 * 48, "decode": 2 * 20}
         assert all(2 <= distinct <= 8 for _, distinct in layer["steps"])
 
 

@@ -33,6 +33,7 @@ class TransformersEngine:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self._capture: dict[int, dict[str, Any]] = {}
         self._hooks: list[Any] = []
+        self._phase = "prefill"
 
     def load(self) -> dict[str, Any]:
         """Load the model.  Raises whatever transformers raises, NotImplementedError for knobs it does not have."""
@@ -96,31 +97,49 @@ class TransformersEngine:
             self._capture = {}
             for layer, module in self._experts():
                 counts = torch.zeros(module.num_experts, dtype=torch.int64)
-                self._capture[layer] = {"counts": counts, "steps": []}
-                hook = _keeper(self._capture[layer])
+                self._capture[layer] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
+                hook = self._keeper(self._capture[layer])
                 self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         return bool(self._hooks)
 
     def captured(self) -> dict[int, dict[str, Any]]:
-        """Counts per layer since capture began."""
-        return {k: {"counts": v["counts"].tolist(), "steps": v["steps"]} for k, v in self._capture.items()}
+        """Counts per layer since capture began, and apart by phase: a step is all prefill or all decode here."""
+        return {
+            number: layer
+            | {"counts": layer["counts"].tolist(), "phases": {p: n.tolist() for p, n in layer["phases"].items()}}
+            for number, layer in self._capture.items()
+        }
+
+    def _keeper(self, layer: dict[str, Any]) -> Callable[..., None]:
+        """A hook before an experts module that counts which experts its tokens are sent to."""
+
+        def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            chosen = kwargs["top_k_index"] if "top_k_index" in kwargs else args[1]
+            new = torch.bincount(chosen.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
+            layer["counts"] += new
+            layer["phases"][self._phase] = layer["phases"].get(self._phase, 0) + new
+            layer["step_phases"].append(self._phase)
+            layer["steps"].append([int(chosen.shape[0]), int((new > 0).sum())])
+
+        return keep
 
     # ------------------------------------------------------------------------------------------ running
 
     def decode(self, prompts: list[list[int]], output_tokens: int) -> tuple[list[float], list[list[int]]]:
         """Greedy tokens of a batch: end of each step (s since the start) and the tokens, [batch][output_tokens].
 
-        A step ends when its tokens are on the host.  Raises ValueError for prompts of different lengths: padding
-        would be computed too.
+        A step ends when its tokens are on the host.  Raises NotImplementedError for prompts of different lengths:
+        padding would be computed, timed and routed too.
         """
         if len({len(prompt) for prompt in prompts}) != 1:
-            raise ValueError("prompts of a batch must have one length")
+            raise NotImplementedError("prompts of different lengths in a batch are not supported by this driver")
         gc.collect()
         ends, steps = [], []
         start = time.perf_counter()
         with torch.inference_mode():
             step, cache = torch.tensor(prompts, device=self.device), None
-            for _ in range(output_tokens):
+            for number in range(output_tokens):
+                self._phase = "decode" if number else "prefill"
                 out = self.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
                 step, cache = out.logits[:, -1].argmax(-1, keepdim=True), out.past_key_values
                 steps.append(step[:, 0].tolist())
@@ -172,15 +191,3 @@ class TransformersEngine:
         if self.device == "cuda":
             with contextlib.suppress(RuntimeError):
                 torch.cuda.empty_cache()
-
-
-def _keeper(layer: dict[str, Any]) -> Callable[..., None]:
-    """A hook before an experts module that counts which experts its tokens are sent to."""
-
-    def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        chosen = kwargs["top_k_index"] if "top_k_index" in kwargs else args[1]
-        new = torch.bincount(chosen.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
-        layer["counts"] += new
-        layer["steps"].append([int(chosen.shape[0]), int((new > 0).sum())])
-
-    return keep
