@@ -73,7 +73,7 @@ def gpu_hours(plan: Plan, cells: Iterable[str]) -> float:
         total += plan["engines"][cell["engine"]]["gpus"] * cell_seconds(cell, jobs["cell_overhead_s"])
     for name in engines:
         engine = plan["engines"][name]
-        load = jobs["load_s"] + engine["predicted"]["weight_bytes"] / jobs["weights_bytes_per_s"]
+        load = jobs["load_s"] + (engine["predicted"]["weight_bytes"] or 0) / jobs["weights_bytes_per_s"]
         total += engine["gpus"] * load
     return total / 3600
 

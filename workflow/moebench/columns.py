@@ -62,6 +62,7 @@ class Column:
 
 _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "model": ("Model", ""),
+    "engine_name": ("Engine", ""),
     "weights": ("Weights", ""),
     "experts": ("Experts per layer", ""),
     "moe_ffn_size": ("Expert FFN width", ""),
@@ -99,6 +100,7 @@ _RESOLVED = {
     "moe_ffn_size": "FFN width of a routed expert, as loaded: after pruning; else the knob, else the model's own",
     "top_k": "Active experts per token, as run: the knob, else as trained",
     "weights": "Kind of weights, as run",
+    "engine_name": "Engine, as the study names it: the knob, else the study's",
 }
 _ARROW = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
 
@@ -310,12 +312,11 @@ def _others() -> tuple[list[Column], list[Column]]:
     ]
     after = [
         Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
-        Column("hardware", text, "", "Machine type, of config/hardware", _CELL),
+        Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", _CELL),
         Column("weight_bits", whole, "bits", "Bits of a weight of attention, experts and feed-forward blocks, without scales", _CELL, "Weights"),
         Column("activation_bits", whole, "bits", "Bits of what these matrices are multiplied with", _CELL, "Activations"),
         Column("kv_bits", whole, "bits", "Bits of a number in the KV cache", _CELL, "KV cache"),
-        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP", _CELL, "Devices"),
-        Column("engine_name", text, "", "Engine", _CELL, "Engine"),
+        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP; null: a hosted service", _CELL, "Devices"),
         Column("engine_version", text, "", "Version of the engine", _CELL),
         Column("protocol_kind", text, "", "How the cell is timed: trace, or as in the paper", _CELL, "Protocol"),
         Column("derived_from", text, "", "Cell whose longer trace this one was cut from; null: a run of its own", _CELL),
@@ -329,6 +330,11 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),
         Column("distinct_experts_mean", real, "", "Distinct experts that a decode step of the batch uses, mean over steps and layers", _MEASURED, "Distinct experts"),
         Column("image_tokens", whole, "tokens", "Tokens that the images of a request became, beside its input_tokens; null: no images", _MEASURED),
+        Column("tokens_counted_by", text, "", "ids: token ids were counted; usage: a service's own count; null: no such run", _MEASURED, "Tokens counted by"),
+        Column("input_tokens_seen", real, "tokens", "Prompt tokens per request as a service counted them, mean; null: as asked for", _MEASURED, "Input tokens, as counted"),
+        Column("output_tokens_seen", real, "tokens", "Generated tokens per request where a service may end early, mean; null: as asked for", _MEASURED, "Output tokens, as counted"),
+        Column("ran_together", truth, "", "The last request's first token came before the first request's last one, in every run through a service; false also where tokens came in bunches; null: no service", _MEASURED),
+        Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The engine warned that it has no tuned tile sizes for this expert shape", _MEASURED, "Untuned kernel"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),

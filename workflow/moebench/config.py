@@ -205,6 +205,9 @@ class EngineKnobs(Strict):
     """What needs the engine to be loaded anew."""
 
     model: Name = Field(description="A model of the registry")
+    engine_name: Name | None = Field(
+        None, description="Engine that runs it: a name of the study's `engines`; default: the study's `engine`"
+    )
     weights: Literal["checkpoint", "random_init", "dummy"] | None = Field(
         None, description="Kind of weights; default: what the model's source gives"
     )
@@ -231,8 +234,10 @@ class EngineKnobs(Strict):
     pp: Positive = Field(1, description="Pipeline parallel size")
     dp: Positive = Field(1, description="Data parallel size")
     ep: bool = Field(False, description="Experts are spread over the TP x DP ranks instead of split")
-    expert_kernel: Literal["fused", "unfused"] = Field(
-        "fused", description="Experts kernel: the engine's, or a loop over experts"
+    expert_kernel: Literal["fused", "unfused", "eager", "batched_mm", "grouped_mm"] = Field(
+        "fused",
+        description="Experts kernel: the engine's, or a loop over experts; transformers: `eager` (its loop),"
+        " `batched_mm` or `grouped_mm` (its default)",
     )
     kernel_config: Literal["tuned", "default"] = Field(
         "tuned", description="Fused MoE tile sizes: tuned files where vLLM has them, or its default"
@@ -473,15 +478,67 @@ class Paper(Strict):
     architectures: PrintedTable
 
 
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+
+
+class Endpoint(Strict):
+    """An OpenAI-compatible service: a hosted one, or `vllm serve` started for the cells (docs/endpoints.md)."""
+
+    serve: bool = Field(False, description="Start `vllm serve` on the machine that measures, and end it afterwards")
+    base_url: str | None = Field(
+        None, pattern=r"^https?://[^\s@?#]+$", description="Base URL up to and with /v1; no key or password in it"
+    )
+    base_url_env: Variable | None = Field(None, description="Environment variable that holds the base URL")
+    key_env: Variable | None = Field(
+        None, description="Environment variable that holds the key; only its name is ever written anywhere"
+    )
+    models: dict[Name, str] = Field({}, description="Models of the registry and their names at the service")
+    hardware: str | None = Field(None, description="What the service runs on, as named in figures and tables")
+    api: Literal["completions", "chat"] = Field("completions", description="/completions, or /chat/completions")
+    prompt: Literal["ids", "text"] = Field("ids", description="Prompts as token ids, or as text where ids are refused")
+    admits: tuple[Literal["ignore_eos", "min_tokens", "return_token_ids"], ...] = Field(
+        (), description="Request fields beyond OpenAI's that the service takes"
+    )
+    tokens: Literal["exact", "measured"] = Field(
+        "exact", description="Other token counts than asked for make a cell invalid, or are measured and recorded"
+    )
+    timeout_s: float = Field(600, gt=0, description="A request that is not finished by then is given up")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Endpoint:
+        given = [k for k in ("serve", "base_url", "base_url_env") if getattr(self, k)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of serve: true, base_url, base_url_env (given: {given or 'none'})")
+        if self.serve and (self.key_env or self.models or self.hardware):
+            raise ValueError("key_env, models and hardware are for hosted services, not with serve: true")
+        if not self.serve and not (self.models and self.hardware):
+            raise ValueError("a hosted service needs models (their names there) and hardware (what it runs on)")
+        if self.api == "chat" and (self.prompt == "ids" or self.tokens == "exact"):
+            raise ValueError("a chat template adds tokens to the prompt: set prompt: text and tokens: measured")
+        return self
+
+
 class Engine(Strict):
     """Which engine runs the cells, and where."""
 
-    name: Literal["vllm"] = "vllm"
-    version: str
+    name: Literal["vllm", "transformers", "endpoint"] = Field("vllm", description="Kind of engine")
+    version: str = Field(description="Its version; a hosted service: what it says of itself, or a date")
     environment: str = Field(description="Environment of envs/ whose Python runs the measurement")
     live_top_k: bool | Literal["auto"] = Field(
         "auto", description="Set top-k in the loaded engine; auto: where it is eager (a compiled router ignores it)"
     )
+    endpoint: Endpoint | None = Field(None, description="The service (name: endpoint)")
+
+    @model_validator(mode="after")
+    def _endpoint_given(self) -> Engine:
+        if (self.name == "endpoint") != (self.endpoint is not None):
+            raise ValueError("name: endpoint and the key endpoint belong together: give both or neither")
+        return self
+
+    @property
+    def hosted(self) -> bool:
+        """Whether a service elsewhere runs the cells: nothing is loaded here, and no device is needed."""
+        return self.endpoint is not None and not self.endpoint.serve
 
 
 class Jobs(Strict):
@@ -512,6 +569,7 @@ class Study(Strict):
     scale: str = Field(description="Which grid of each experiment: a key of its grid")
     hardware: Name
     engine: Engine
+    engines: dict[Name, Engine] = Field({}, description="Further engines, by the name the knob engine_name gives")
     experiments: tuple[Name, ...]
     reference: Name | None = Field(
         None, description="Study whose predictions are shown beside this one's figures and claims: the paper's own grid"
@@ -520,6 +578,12 @@ class Study(Strict):
     protocol: Protocol = Protocol()
     jobs: Jobs = Jobs()
     calibration: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _engine_names(self) -> Study:
+        if self.engine.name in self.engines:
+            raise ValueError(f"engines: {self.engine.name!r} is the study's engine already; choose another name")
+        return self
 
 
 class Root(Strict):

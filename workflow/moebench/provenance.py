@@ -45,7 +45,7 @@ def lock_hashes() -> dict[str, str]:
     return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((ROOT / "envs").glob("*.lock"))}
 
 
-def of_driver(plan: dict[str, Any]) -> dict[str, Any]:
+def of_driver() -> dict[str, Any]:
     """What the driver knows of where it runs."""
     from moebench import prose
 
@@ -53,7 +53,6 @@ def of_driver(plan: dict[str, Any]) -> dict[str, Any]:
     return {
         "moebench": moebench.__version__,
         **code_revision(),
-        "lock_sha256": lock_hashes().get(plan["engine"]["environment"]),
         "host": socket.gethostname(),
         "cpus": os.cpu_count(),
         "host_memory_bytes": memory,
@@ -61,3 +60,8 @@ def of_driver(plan: dict[str, Any]) -> dict[str, Any]:
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "prompt_corpus_sha256": prose.sha256(),
     }
+
+
+def of_environment(name: str) -> dict[str, Any]:
+    """SHA-256 of the lock of an engine's environment; null without a lock."""
+    return {"lock_sha256": lock_hashes().get(name)}

@@ -17,6 +17,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "root": c.Root,
     "study": c.Study,
     "engine": c.Engine,
+    "endpoint": c.Endpoint,
     "jobs": c.Jobs,
     "protocol": c.Protocol,
     "calibration": c.Calibration,

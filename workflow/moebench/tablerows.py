@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from moebench import activation, columns, stats
-from moebench.config import KNOBS
+from moebench.config import KNOBS, EngineKnobs
 from moebench.errors import StorageError
 from moebench.measure import metrics, records
 from moebench.quantize import schemes
@@ -58,23 +58,32 @@ class Made:
 # ------------------------------------------------------------------------------------------ knobs
 
 
-def knobs(config: Row, model: Row, workload: Row) -> Row:
-    """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded."""
+_KNOWN_OF_A_SERVICE = {"model", "engine_name"}
+
+
+def knobs(config: Row, model: Row, workload: Row, hosted: bool = False) -> Row:
+    """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded.
+
+    Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
+    """
     experts = model["architecture"].get("experts") or {}
     values = {name: workload[name] if name in workload else config.get(name) for name in KNOBS}
     shape = {"experts": experts.get("count"), "moe_ffn_size": experts.get("ffn_size")}
-    return values | shape | {"weights": model["weights"]}
+    values |= shape | {"weights": model["weights"]}
+    if hosted:
+        values |= dict.fromkeys(set(EngineKnobs.model_fields) - _KNOWN_OF_A_SERVICE - set(shape))
+    return values
 
 
-def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row) -> Row:
+def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row, hosted: bool = False) -> Row:
     """Columns that plan and measurements have in common."""
     return (
-        knobs(config, model, workload)
+        knobs(config, model, workload, hosted)
         | {
             "model_title": model["title"],
             "revision": model["revision"],
-            "gpus": config["tp"] * config["pp"] * config["dp"],
-            **schemes.bits(config["quantization"], config["dtype"], config["kv_cache_dtype"]),
+            "gpus": None if hosted else config["tp"] * config["pp"] * config["dp"],
+            **({} if hosted else schemes.bits(config["quantization"], config["dtype"], config["kv_cache_dtype"])),
             "protocol_kind": protocol["kind"],
             "predicted_bytes_per_gpu": predicted.get("bytes_per_gpu"),
             "predicted_fits": predicted.get("fits"),
@@ -100,20 +109,18 @@ def _predicted(work: Row, predicted: Row) -> Row:
 def plan_rows(plan: Row) -> Iterator[Row]:
     """A row per experiment and cell."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
-    common = {
-        "study": plan["study"],
-        "hardware": plan["hardware"]["name"],
-        "engine_name": plan["engine"]["name"],
-        "engine_version": plan["engine"]["version"],
-    }
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
             engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
-            predicted = cell.get("predicted") or {}
+            predicted, runs_on = cell.get("predicted") or {}, engine.get("runtime") or plan["engine"]
+            hosted = runs_on.get("hosted", False)
             yield (
-                shared(engine["config"], engine["model"], cell["workload"], cell["protocol"], predicted)
-                | common
+                shared(engine["config"], engine["model"], cell["workload"], cell["protocol"], predicted, hosted)
                 | {
+                    "study": plan["study"],
+                    "hardware": runs_on.get("hardware") or plan["hardware"]["name"],
+                    "engine_name": runs_on["name"],
+                    "engine_version": runs_on["version"],
                     "experiment": name,
                     "engine": row["engine"],
                     "cell": row["cell"],
@@ -136,13 +143,22 @@ def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
     return {"draft_acceptance": accepted / proposed, "tokens_per_draft_step": 1 + accepted / drafts}
 
 
+_COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")
+
+
 def _measurement(record: Row, chunk: Chunk) -> Row:
     """The row of a record, but for its statistics."""
     origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
     distinct = [d for d in checks.get("distinct_experts") or () if d is not None]
     preemptions, load = checks.get("preemptions"), record.get("load") or {}
+    hosted = record["engine_version"].get("hosted", False)
     return shared(
-        record["engine_config"], record["model"], record["workload"], record["protocol"], record.get("predicted") or {}
+        record["engine_config"],
+        record["model"],
+        record["workload"],
+        record["protocol"],
+        record.get("predicted") or {},
+        hosted,
     ) | {
         "study": chunk.study,
         "engine": engine,
@@ -160,6 +176,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         "image_tokens": checks.get("image_tokens"),
+        **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
         "attempt": record.get("attempt"),
         "host": origin.get("host"),

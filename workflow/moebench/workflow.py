@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,14 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     return plan
 
 
-def engine_python(plan: dict[str, Any], config: dict[str, Any]) -> str:
-    """Interpreter of the engine's environment, ``.envs/NAME/bin/python`` below the project."""
-    return f"{config['environments']}/{plan['engine']['environment']}/bin/python"
+def engine_python(job: dict[str, Any], config: dict[str, Any]) -> str:
+    """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
+    return f"{config['environments']}/{job['environment']}/bin/python"
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Regular expression that matches these names and nothing else."""
+    return "|".join(re.escape(name) for name in names) or r"(?!)"
 
 
 def staged_files(engines: Iterable[dict[str, Any]]) -> list[str]:

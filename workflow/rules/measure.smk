@@ -41,6 +41,13 @@ def models_of(wildcards):
     return staged_files(PLAN["engines"][e] for e in job_of(wildcards)["engines"])
 
 
+# Jobs that only send requests to a service elsewhere: no device, and run where Snakemake runs (see below).
+HOSTED_JOBS = one_of(name for name, job in PLAN["jobs"].items() if job["hosted"])
+HOSTED_ENGINES = one_of(
+    name for name, e in PLAN["engines"].items() if e["runtime"]["hosted"]
+)
+
+
 rule measure:
     input:
         # ancient: a newer model folder alone measures nothing again.  The plan is no input for the same reason:
@@ -51,13 +58,13 @@ rule measure:
     log:
         f"logs/{STUDY}/{{job}}.log",
     wildcard_constraints:
-        job="[^/]+",
+        job=f"(?!(?:{HOSTED_JOBS})[.]json$)[^/]+",
     threads: 1
     resources:
         **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
-        python=engine_python(PLAN, config),
+        python=lambda wildcards: engine_python(job_of(wildcards), config),
         cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
     shell:
         "{params.python} -m moebench measure --plan {PLAN_FILE} --job {wildcards.job} --results {RESULTS} --engine-log {log}"
@@ -72,14 +79,31 @@ rule measure_cell:
     log:
         f"logs/{STUDY}/{{engine}}/{{cell}}.log",
     wildcard_constraints:
-        engine="[^/]+",
+        engine=f"(?!(?:{HOSTED_ENGINES})/)[^/]+",
         cell="[^/]+",
     threads: 1
     resources:
         **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
-        python=engine_python(PLAN, config),
+        python=lambda wildcards: engine_python(job_of(wildcards), config),
     shell:
         "{params.python} -m moebench measure --plan {PLAN_FILE} --cell {wildcards.engine}/{wildcards.cell}"
         " --results {RESULTS} --engine-log {log}"
+
+
+# Through a hosted service: local rules, since compute nodes usually have no way out, and the key is in the user's shell.
+use rule measure as measure_hosted with:
+    wildcard_constraints:
+        job=HOSTED_JOBS,
+
+
+use rule measure_cell as measure_hosted_cell with:
+    wildcard_constraints:
+        engine=HOSTED_ENGINES,
+        cell="[^/]+",
+
+
+localrules:
+    measure_hosted,
+    measure_hosted_cell,

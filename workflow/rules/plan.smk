@@ -3,6 +3,7 @@
 from moebench.workflow import (
     engine_python,
     load_plan,
+    one_of,
     refuse_unpinned,
     roots,
     staged_files,

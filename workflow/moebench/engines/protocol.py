@@ -60,4 +60,12 @@ def make(name: str, spec: dict[str, Any]) -> Engine:
         from moebench.engines.vllm import VllmEngine
 
         return VllmEngine(spec)
+    if name == "transformers":
+        from moebench.engines.transformers import TransformersEngine
+
+        return TransformersEngine(spec)
+    if name == "endpoint":
+        from moebench.engines.endpoint import EndpointEngine
+
+        return EndpointEngine(spec)
     raise ValueError(f"there is no engine {name!r}")

@@ -78,7 +78,7 @@ def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-_COUNTERS = {
+COUNTERS = {
     "vllm:num_preemptions": "preemptions",
     "vllm:prefix_cache_hits": "prefix_cache_hits",
     "vllm:spec_decode_num_drafts": "drafts",
@@ -250,7 +250,7 @@ class VllmEngine:
         """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens."""
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         for metric in self.llm.get_metrics():
-            name = _COUNTERS.get(metric.name)
+            name = COUNTERS.get(metric.name)
             if name is None:
                 continue
             for position, value in enumerate(getattr(metric, "values", [])):

@@ -10,7 +10,7 @@ import pandas as pd
 from moebench import columns, corpora, stats
 from moebench.figures.data import Data
 
-_ENGINES = {"vllm": "vLLM"}
+_ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
 NBSP = "\N{NO-BREAK SPACE}"
 _WEIGHTS = {
@@ -30,10 +30,21 @@ def _few(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def engine(plan: Mapping[str, Any]) -> str:
-    """Name and version of the engine, as its makers write it."""
-    name = plan["engine"]["name"]
-    return f"{_ENGINES.get(name, name)} {plan['engine']['version']}"
+def engine(plan: Mapping[str, Any], rows: pd.DataFrame | None = None) -> str:
+    """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
+    pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
+    if rows is not None and rows["engine_name"].notna().any():
+        pairs = sorted(set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True)))
+    return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
+
+
+def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+    """The study's hardware, with its device where that is one and the same, and hosted services' beside it."""
+    own, elsewhere = plan["hardware"], rows["gpus"].isna()
+    local = rows[~elsewhere]
+    devices = local["device_name"].dropna().unique().tolist() if "device_name" in rows else []
+    named = [own["title"] + (f" ({devices[0]})" if len(devices) == 1 else "")] if len(local) else []
+    return _listed([*named, *sorted(set(rows.loc[elsewhere, "hardware"]))])
 
 
 def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
@@ -43,9 +54,7 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
     weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]
-    text = f"{size}models with {weights}, {engine(plan)} on {hardware['title']}"
-    devices = rows["device_name"].dropna().unique().tolist() if "device_name" in rows else []
-    text += f" ({devices[0]})" if len(devices) == 1 else ""
+    text = f"{size}models with {weights}, {engine(plan, rows)} on {_machines(plan, rows)}"
     text += f", {_prompts(rows)}" + images(rows)
     if hardware["kind"] == "cpu":
         text += ": no statement about an H100"

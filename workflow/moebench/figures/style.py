@@ -64,6 +64,8 @@ STATUSES: dict[str, tuple[str, Any, str]] = {
     "timeout": ("timeout", "^", "//"),
     "crashed": ("engine crashed", "*", "xx"),
     "node_fault": ("node fault", "v", "\\\\"),
+    "service_fault": ("service failed", "<", "//"),
+    "no_endpoint": ("no endpoint configured", ">", ""),
     "damaged": ("record damaged", "s", "++"),
     "not measured": ("not measured", "o", ""),
 }

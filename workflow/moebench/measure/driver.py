@@ -55,7 +55,7 @@ class Driver:
         self.facts: dict[str, Any] = {}
         self.seen: dict[str, Any] = {}
         self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
-        self.host = provenance.of_driver(plan)
+        self.host = provenance.of_driver()
 
     # ------------------------------------------------------------------------------------------ the job
 
@@ -77,7 +77,7 @@ class Driver:
                     self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
         finally:
             self.stop_worker()
-        left = [key for key in self.keys(spec) if not self.is_done(key)]
+        left = [key for key in self.keys(spec) if not self.is_done(key, waiting=True)]
         if left:
             self.say(
                 f"{job}: {len(left)} of {self.total} cells have no result yet and will be tried again; first: "
@@ -110,7 +110,8 @@ class Driver:
         earlier = manifest.read(self.results, job)
         if earlier is not None:
             spec = self.plan["jobs"][job]
-            if good and earlier["digest"] == spec["digest"] and all(self.is_done(key) for key in self.keys(spec)):
+            whole = all(self.is_done(key, waiting=True) for key in self.keys(spec))
+            if good and earlier["digest"] == spec["digest"] and whole:
                 manifest.write(self.results, job, spec, self.plan, earlier["canary"])
             else:
                 manifest.path_of(self.results, job).unlink()
@@ -120,10 +121,12 @@ class Driver:
         """(engine, cell) of a job."""
         return [(e, c) for e in spec["engines"] for c in self.plan["engines"][e]["cells"]]
 
-    def is_done(self, key: tuple[str, str]) -> bool:
-        """Whether a cell has a final record."""
+    def is_done(self, key: tuple[str, str], waiting: bool = False) -> bool:
+        """Whether a cell has a final record; with ``waiting``, one that waits for a service will do."""
         record = records.current(self.results, *key)[0]
-        return record is not None and self.is_final(record)
+        if record is None:
+            return False
+        return self.is_final(record) or (waiting and record["status"] in records.WAITING)
 
     def is_final(self, record: dict[str, Any]) -> bool:
         """Whether a record ends the matter; what was skipped by choice only while that is still the choice."""
@@ -283,14 +286,16 @@ class Driver:
         if self.worker is None:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec))
-        request = {"do": "load", "name": self.plan["engine"]["name"], "engine": spec}
+        request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = records.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
-        self.check_device()
+        if not spec["runtime"]["hosted"]:
+            self.check_device()
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = registry.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
-        found = registry.disagreements(expected, reply["facts"]["resolved_config"])
+        resolved = reply["facts"]["resolved_config"]  # a service does not show its own
+        found = registry.disagreements(expected, resolved) if resolved else []
         if found:
             self.stop_worker()
             reason = f"the engine loaded another model than the registry's: {'; '.join(found)}"
@@ -394,8 +399,8 @@ class Driver:
             "ended_at": records.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {k: self.plan["engine"][k] for k in ("name", "version")},
-            "hardware": self.plan["hardware"]["name"],
+            "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
+            "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
             "workload": cell["workload"],
             "protocol": cell["protocol"],
@@ -405,7 +410,9 @@ class Driver:
             "checks": outcome.get("checks", {}),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
-            "provenance": outcome.get("provenance", self.host | self.seen),
+            "provenance": outcome.get(
+                "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+            ),
         }
         if "activation" in outcome:
             record["activation"] = outcome["activation"]

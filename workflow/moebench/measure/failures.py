@@ -5,6 +5,18 @@ from __future__ import annotations
 import re
 import signal
 
+
+class Verdict(Exception):
+    """A failure whose status whoever raises it knows: no words of an engine need to be read.
+
+    ``str()`` is the reason; ``evidence`` the words of a service or a log.
+    """
+
+    def __init__(self, status: str, reason: str, evidence: list[str] | None = None):
+        super().__init__(reason)
+        self.status, self.evidence = status, evidence or []
+
+
 RULES: tuple[tuple[str, str, str], ...] = (
     # status, what the engine says, the reason in our words
     ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),

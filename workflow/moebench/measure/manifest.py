@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moebench.measure import lock, records
+from moebench.measure import lock, records, waiting
 
 SCHEMA = 1
 
@@ -27,7 +27,7 @@ def entry(path: Path) -> dict[str, Any]:
 def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], canary: list[dict[str, Any]]) -> None:
     """Write the manifest of a job all of whose cells have a final record.
 
-    Canary runs of earlier sessions of the same job are kept.
+    Canary runs of earlier sessions of the same job are kept.  ``waiting``: cells that wait for a service's variables.
     """
     entries = {
         f"{engine}/{cell}": entry(records.cell_path(results, engine, cell))
@@ -41,8 +41,14 @@ def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], c
         "written_at": records.stamp(),
         "records": entries,
         "canary": canary,
+        "waiting": [key for key in entries if _waits(results, key)],
     }
     records.write_atomic(path_of(results, job), records.canonical_bytes(data) + b"\n")
+
+
+def _waits(results: Path, key: str) -> bool:
+    record = records.current(results, *key.split("/", 1))[0]
+    return record is not None and record["status"] in records.WAITING
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:
@@ -70,7 +76,8 @@ def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
     """Cells of a finished job whose records changed or went missing since its manifest was written.
 
     Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.  A manifest
-    that is damaged vouches for none of its cells.
+    that is damaged vouches for none of its cells.  Cells that waited for a service count as changed as soon as its
+    variables are set.
     """
     try:
         data = _parse(path_of(results, job).read_bytes())
@@ -78,7 +85,12 @@ def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
         return []
     except ValueError:
         return [f"{e}/{c}" for e in plan["jobs"][job]["engines"] for c in plan["engines"][e]["cells"]]
-    changed = []
+    engines = plan["engines"]
+    changed = [
+        key
+        for key in (data.get("waiting", ()) if data else ())
+        if (engine := engines.get(key.partition("/")[0])) and not waiting.unset(engine["runtime"])
+    ]
     for key, known in (data["records"] if data else {}).items():
         path = results / "cells" / f"{key}.json"
         try:

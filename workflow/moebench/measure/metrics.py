@@ -46,7 +46,7 @@ def truncate(run: dict[str, Any], output_tokens: int) -> dict[str, Any]:
     return run | {"requests": requests, "step_end_s": run["step_end_s"][:last]}
 
 
-def throughputs(batch: int, input_tokens: int, output_tokens: int, e2e_s: float) -> dict[str, float]:
+def throughputs(batch: int, input_tokens: float, output_tokens: float, e2e_s: float) -> dict[str, float]:
     """Rates of a batch: tokens per second with the prompt's text tokens (the paper's eq. 2), and generated ones only;
     samples, texts with their images, per second (its section 3.2 d)."""
     return {
@@ -61,8 +61,13 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def trace_metrics(run: dict[str, Any], input_tokens: int, output_tokens: int) -> dict[str, float]:
-    """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one."""
+def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float) -> dict[str, float]:
+    """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one.
+
+    Token numbers are per request, a mean where a service may end requests early.  Where only the service's count is
+    known (``seen.counted_by`` is ``usage``), tokens are spread over the chunks: sums and means of gaps hold, a
+    percentile would be invented and is left out.
+    """
     step_end_s, requests = run["step_end_s"], run["requests"]
     first, last, tpot, gaps = [], [], [], []
     for runs in requests:
@@ -85,6 +90,8 @@ def trace_metrics(run: dict[str, Any], input_tokens: int, output_tokens: int) ->
             "tpot_s": sum(tpot) / len(tpot),
             "itl_paper_s": (e2e - max(first)) / (batch * output_tokens - 1),
         }
+        if run.get("seen", {}).get("counted_by") == "usage":
+            del metrics["itl_p99_s"]
     return metrics
 
 

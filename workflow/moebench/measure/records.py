@@ -21,8 +21,10 @@ SCHEMA = 1
 
 FINAL = ("ok", "oom_weights", "oom_kv", "oom_activation", "infeasible", "unsupported", "invalid")
 """Results: a cell with such a record is not tried again."""
-INFRASTRUCTURE = ("timeout", "crashed", "node_fault")
+INFRASTRUCTURE = ("timeout", "crashed", "node_fault", "service_fault")
 """Failures of the machinery: tried again, up to MAX_ATTEMPTS times."""
+WAITING = ("no_endpoint",)
+"""Waits for somebody to configure something: the job goes on without it, and the next run tries it again."""
 MAX_ATTEMPTS = 3
 
 
@@ -170,7 +172,7 @@ def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
             status = load(path)["status"]
         except (RecordDamaged, OSError, StorageError):
             continue
-        if status in FINAL:
+        if status in FINAL + WAITING:
             break
         count += 1
     return count

@@ -43,7 +43,13 @@ class Session:
         self.engine = make(request["name"], self.spec)
         facts = self.engine.load()
         self.tokens(corpora.PROSE)
-        return {"facts": facts, "provenance": provenance()}
+        return {"facts": facts, "provenance": self.provenance()}
+
+    def provenance(self) -> dict[str, Any]:
+        """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
+        runs_on = self.spec.get("runtime") or {}
+        elsewhere = {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
+        return provenance() | (elsewhere if runs_on.get("hosted") else {})
 
     def unload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Free the engine."""
@@ -97,7 +103,10 @@ class Session:
             )
         else:
             run |= self.engine.trace(output_tokens=output_tokens, **inputs)
-            run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], output_tokens)
+            seen = run.get("seen", {})
+            run["metrics"] = metrics.trace_metrics(
+                run, seen.get("input_tokens", work["input_tokens"]), seen.get("output_tokens", output_tokens)
+            )
         return run
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -115,6 +124,7 @@ class Session:
         repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
         checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        checks |= through_a_service(warmup + repeats)
         problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
         problem = problem or miscounted(request.get("image_tokens"), checks["image_tokens"])
         return {
@@ -217,14 +227,31 @@ def routing(
     }
 
 
+def through_a_service(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """How tokens were counted and whether requests met; nothing for engines where neither is a question."""
+    seen = [run["seen"] for run in runs if "seen" in run]
+    if not seen:
+        return {}
+    means = {k: [s[k] for s in seen if k in s] for k in ("input_tokens", "output_tokens")}
+    return {
+        "tokens_counted_by": "ids" if all(s["counted_by"] == "ids" for s in seen) else "usage",
+        "ran_together": all(metrics.overlap(run) for run in runs if "requests" in run),
+        "rate_limited": sum(s["rate_limited"] for s in seen),
+        "tokens_per_arrival": sum(s["tokens"] for s in seen) / sum(s["arrivals"] for s in seen),
+        **{f"{k}_seen": sum(found) / len(found) for k, found in means.items() if found},
+    }
+
+
 def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, Any]], step_tokens: int) -> str | None:
     """Why the numbers of a cell must not be kept as ok, if so.  ``step_tokens``: most tokens of an engine step."""
-    if checks["preemptions"]:  # first: what is computed again is routed again
+    if checks.get("preemptions"):  # first: what is computed again is routed again
         return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
-    if checks["prefix_cache_hits"]:
+    if checks.get("prefix_cache_hits"):
         return f"{checks['prefix_cache_hits']:.0f} tokens came from the prefix cache"
     if checks["experts_per_token"] not in (None, work["top_k"]):
         return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
+    if "ran_together" in checks:  # a service starts requests as they arrive: recorded, not refused
+        return None
     # A prompt batch longer than a step is prefilled in chunks; short outputs may then end before the last one starts.
     prompt = work["input_tokens"] + (checks.get("image_tokens") or 0)
     prefill_steps = math.ceil(work["batch"] * prompt / step_tokens)
@@ -337,12 +364,15 @@ def main() -> None:
                 traceback.print_exc()
             phase = "load" if request["do"] == "load" else "run"
             text = f"{type(error).__name__}: {error}"
-            status, reason, evidence = failures.classify(text, phase, traceback.format_exc())
+            if isinstance(error, failures.Verdict):
+                status, reason, evidence = error.status, str(error), error.evidence
+            else:
+                status, reason, evidence = failures.classify(text, phase, traceback.format_exc())
             reply = {
                 "status": status,
                 "reason": reason,
                 "evidence": evidence,
-                "provenance": provenance(),
+                "provenance": session.provenance(),
                 "cause_in_log": failures.points_elsewhere(text),
             }
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")

@@ -79,17 +79,21 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
         "name": "MoE-Inference-Bench",
         "version": moebench.__version__,
     }
-    engine = {
-        "@id": "#engine",
-        "@type": "SoftwareApplication",
-        "name": plan["engine"]["name"],
-        "version": plan["engine"]["version"],
-    }
+    used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values() if "runtime" in e}
+    engines = [
+        {
+            "@id": f"#engine-{name}",
+            "@type": "SoftwareApplication",
+            "name": name,
+            "version": runs_on["version"],
+        }
+        for name, runs_on in (used or {plan["engine"]["name"]: plan["engine"]}).items()
+    ]
     action = {
         "@id": "#run",
         "@type": "CreateAction",
         "name": f"Measurement of study {plan['study']} on {plan['hardware']['title']}",
-        "instrument": [{"@id": "#moebench"}, {"@id": "#engine"}],
+        "instrument": [{"@id": "#moebench"}, *({"@id": engine["@id"]} for engine in engines)],
         "object": {"@id": f"results/plan/{plan['study']}.json"},
         "result": {"@id": report},
         "endTime": published,
@@ -105,7 +109,7 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
         *({"@id": f, "@type": "Dataset", "name": _FOLDERS[f][0], "description": _FOLDERS[f][1]} for f in folders),
         *files,
         tool | ({"softwareVersion": commit} if commit else {}),
-        engine,
+        *engines,
         action,
     ]
     return json.dumps({"@context": CONTEXT, "@graph": graph}, indent=1, ensure_ascii=False) + "\n"

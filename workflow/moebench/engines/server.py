@@ -1,0 +1,203 @@
+"""A ``vllm serve`` process for an engine configuration: started, watched, ended.  Standard library only.
+
+>>> with Server(flags(arguments(spec)), "tiny-mixtral", log=Path("server.log")) as server:  # doctest: +SKIP
+...     ask(server.url, server.key)
+
+It listens on the loopback interface, at a free port, and takes requests only with a key made for this process: others
+on a shared node cannot use it.  The key goes to the process in its environment, never in its arguments or its log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+PORT_ATTEMPTS = 3
+"""A free port may be taken before the server binds it; then another one is tried."""
+
+STOP_TIMEOUT_S = 15.0
+_POLL_S = 0.2
+_DROPPED = ("skip_tokenizer_init", "disable_log_stats")
+"""Arguments of the offline engine that a server has otherwise: it answers in text, and its statistics are on."""
+_NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
+"""A server's engine core always has a process of its own."""
+
+
+class ServerFailed(RuntimeError):
+    """The server did not start or ended; ``code`` is its exit code (None: still starting when time was up)."""
+
+    def __init__(self, reason: str, code: int | None = None, log: str = ""):
+        super().__init__(reason)
+        self.code, self.log = code, log
+
+
+def flags(arguments: dict[str, Any]) -> list[str]:
+    """Arguments of ``vllm.LLM`` as those of ``vllm serve``; mappings become JSON."""
+    made = [str(arguments["model"])]
+    for name, value in arguments.items():
+        flag = "--" + name.replace("_", "-")
+        if name == "model" or name in _DROPPED or value is None:
+            continue
+        if value is True:
+            made.append(flag)
+        elif value is False:
+            made += ["--no-enable-prefix-caching"] if name == "enable_prefix_caching" else []
+        else:
+            made += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
+    return made
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Server:
+    """A ``vllm serve`` process; a context manager.
+
+    Args:
+        arguments: of ``vllm serve``, the model first (``flags``).
+        name: what requests call the model.
+        log: file for its output; default: this process's standard error.
+        environment: variables beside this process's own.
+        timeout_s: it must answer by then.
+        python: interpreter with vLLM; default: this one.
+    """
+
+    def __init__(
+        self,
+        arguments: list[str],
+        name: str,
+        log: Path | None = None,
+        environment: dict[str, str] | None = None,
+        timeout_s: float = 600,
+        python: str = sys.executable,
+    ):
+        self.arguments, self.name, self.log, self.timeout_s, self.python = arguments, name, log, timeout_s, python
+        self.key = secrets.token_urlsafe(24)
+        self.port = 0
+        self.ready_s = 0.0
+        self.environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED} | {
+            "VLLM_API_KEY": self.key,
+            "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "600",  # s; with the default of 5, runs would pay for new connections
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "HF_HUB_OFFLINE": "1",
+            **(environment or {}),
+        }
+        package = str(Path(__file__).resolve().parents[2])
+        paths = [package, self.environment.get("PYTHONPATH", "")]
+        self.environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
+        self._process: subprocess.Popen[bytes] | None = None
+        self._mark = 0
+
+    @property
+    def root(self) -> str:
+        """Address of the server."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Base URL of its OpenAI-compatible interface."""
+        return f"{self.root}/v1"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id (also of the process group); None when it is not running."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> Server:
+        """Start it and wait until it answers.  Raises ServerFailed; then nothing of it is left."""
+        for attempt in range(PORT_ATTEMPTS):
+            try:
+                self._start_once()
+                return self
+            except ServerFailed as error:
+                if "ddress already in use" not in error.log or attempt == PORT_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("not reached")
+
+    def _start_once(self) -> None:
+        self.port = free_port()
+        command = [self.python, "-m", "moebench.engines.serve", str(os.getpid()), *self.arguments]
+        command += ["--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(self.port)]
+        started = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            output: Any = sys.stderr.fileno() if self.log is None else stack.enter_context(open(self.log, "ab"))
+            self._mark = self.log.stat().st_size if self.log else 0
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            while not self.healthy():
+                self.check()
+                if time.monotonic() - started > self.timeout_s:
+                    raise ServerFailed(f"the server did not answer within {self.timeout_s:.0f} s", log=self.said())
+                time.sleep(_POLL_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.ready_s = time.monotonic() - started
+
+    def healthy(self, timeout_s: float = 2) -> bool:
+        """Whether it answers."""
+        try:
+            return self.get("/health", timeout_s) is not None
+        except (OSError, urllib.error.URLError, ValueError):
+            return False
+
+    def get(self, path: str, timeout_s: float = 10) -> str:
+        """What it answers to a GET, with its key.  Raises OSError."""
+        request = urllib.request.Request(self.root + path, headers={"Authorization": f"Bearer {self.key}"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
+        with opener.open(request, timeout=timeout_s) as reply:
+            return str(reply.read().decode())
+
+    def check(self) -> None:
+        """Raise ServerFailed if it ended, with what it printed since it started."""
+        code = self._process.poll() if self._process else None
+        if code is not None:
+            raise ServerFailed(f"the server ended with {code}", code, self.said())
+
+    def said(self, limit: int = 1 << 20) -> str:
+        """What it printed since it started (the end of it); empty where that went to standard error."""
+        if self.log is None:
+            return ""
+        with open(self.log, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(self._mark, size - limit))
+            return file.read().decode(errors="replace")
+
+    def stop(self) -> None:
+        """End it and everything it started: politely first (it may hold a GPU), then for good."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=STOP_TIMEOUT_S)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def __enter__(self) -> Server:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()

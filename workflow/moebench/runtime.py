@@ -1,0 +1,105 @@
+"""Which engine runs an engine configuration: the study's, or one of its further ``engines`` (knob ``engine_name``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from moebench.config import Endpoint, Engine, EngineKnobs, ModelSpec, Study, WorkloadKnobs
+from moebench.errors import ConfigError, nearest
+
+_TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}
+"""What stands for vLLM's two kernels there: its default, and its loop over experts."""
+
+_OF_THE_SERVICE = (
+    "dtype", "kv_cache_dtype", "tp", "pp", "dp", "ep", "kernel_config", "mla", "eager", "max_model_len",
+    "max_num_seqs", "max_num_batched_tokens", "cpu_threads", "kv_cache_mb",
+)  # fmt: skip
+"""Knobs of the machine that a hosted service turns itself: a study's defaults for them mean nothing there."""
+
+_NOT_OF_A_SERVICE = ("experts", "moe_ffn_size", "quantization", "pruning", "prune_ratio", "prune_by", "draft_model",
+                     "draft_tokens", "expert_kernel", "weights")  # fmt: skip
+"""Knobs that change the model: nobody can turn them in a hosted service, so asking for it is a mistake."""
+
+_NO_IDENTITY = {"key_env", "timeout_s", "models"}
+"""Settings of an endpoint that change no number; of ``models`` only the one in use counts."""
+
+
+def of(study: Study, knobs: EngineKnobs) -> tuple[str, Engine]:
+    """Name and settings of the engine that runs these knobs.  Raises ConfigError for an unknown name."""
+    name = knobs.engine_name or study.engine.name
+    if name == study.engine.name:
+        return name, study.engine
+    if name not in study.engines:
+        known = [study.engine.name, *study.engines]
+        raise ConfigError(f"engine_name {name!r} is no engine of study {study.name}" + nearest(name, known))
+    return name, study.engines[name]
+
+
+def all_of(study: Study) -> dict[str, Engine]:
+    """Every engine of a study by name, its own first."""
+    return {study.engine.name: study.engine, **study.engines}
+
+
+def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
+    """Whether top-k is set in the loaded engine rather than by loading it anew."""
+    if engine.name == "endpoint":
+        return False
+    if engine.live_top_k == "auto":
+        return knobs.eager or engine.name == "transformers"
+    return engine.live_top_k
+
+
+def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
+    """The knobs as this engine understands them, so that two spellings of one thing are one cell."""
+    own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
+    update: dict[str, Any] = {}
+    if engine.name == "transformers":
+        update = {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
+    elif engine.hosted:
+        update = {k: EngineKnobs.model_fields[k].default for k in _OF_THE_SERVICE}
+    return knobs.model_copy(update=own | update)
+
+
+def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec) -> Iterator[str]:
+    """What this engine cannot be asked, in words."""
+    if engine.name != "transformers" and knobs.expert_kernel in ("eager", "batched_mm", "grouped_mm"):
+        yield f"expert_kernel {knobs.expert_kernel!r} is one of transformers, not of engine {name!r}"
+    if not engine.hosted:
+        return
+    assert engine.endpoint is not None
+    if spec.name not in engine.endpoint.models:
+        yield f"engines.{name}.endpoint.models does not say what {spec.name} is called at that service"
+    for knob in _NOT_OF_A_SERVICE:
+        if getattr(knobs, knob) != EngineKnobs.model_fields[knob].default:
+            yield f"{knob} {getattr(knobs, knob)!r}: engine {name!r} is a hosted service, its model cannot be changed"
+    trained = spec.architecture.experts.top_k if spec.architecture.experts else None
+    if work.top_k not in (None, trained):
+        yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
+
+
+def as_json(name: str, engine: Engine, model: str) -> dict[str, Any]:
+    """What the plan tells jobs about an engine; ``model`` is the one of the registry."""
+    endpoint = engine.endpoint
+    return {
+        "name": name,
+        "kind": engine.name,
+        "version": engine.version,
+        "environment": engine.environment,
+        "hosted": engine.hosted,
+        "hardware": endpoint.hardware if endpoint else None,
+        "endpoint": _settings(endpoint, model) if endpoint else None,
+    }
+
+
+def _settings(endpoint: Endpoint, model: str) -> dict[str, Any]:
+    return endpoint.model_dump(mode="json", exclude={"models"}) | {"model": endpoint.models.get(model, model)}
+
+
+def identity(engine: Engine, model: str) -> dict[str, Any]:
+    """What of an engine can change a number."""
+    found: dict[str, Any] = {"name": engine.name, "version": engine.version}
+    if engine.endpoint:
+        stated = engine.endpoint.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
+        found["endpoint"] = stated | {"model": engine.endpoint.models.get(model, model)}
+    return found
