@@ -99,6 +99,7 @@ def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 def main(spec: str, out: str) -> None:
     torch.set_num_threads(1)
+    prompts.text_tokens = functools.cache(prompts.text_tokens)
     found = []
     for job in json.loads(Path(spec).read_text()):
         parent, folder = Path(job["parent"]), Path(job["out"])
