@@ -91,7 +91,7 @@ def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     found = []
     for name in before:
         if name.endswith(".gate.weight"):
-            norm = f"{name.split('.block_sparse_moe')[0]}.post_attention_layernorm.weight"
+            norm = f"{name.rsplit('.', 3)[0]}.post_attention_layernorm.weight"
             one, other = (t[norm].float() * t[name].float() for t in (before, after))
             found.append(float((one - other).norm() / one.norm()))
     return max(found)
