@@ -113,10 +113,11 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
 
 def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any]) -> None:
     """Before a real run: the environments that derived models are made in, unless all of them are there already."""
-    for made in plan["derived"].values():
-        folder = Path(config["environments"]) / made["environment"]
-        if not is_made(made["model"]) and not (folder / "bin" / "python").exists():
+    for job in plan["derive_jobs"].values():
+        folder = Path(config["environments"]) / job["environment"]
+        missing = [model["path"] for model in map(plan["derived"].get, job["models"]) if not is_made(model)]
+        if missing and not (folder / "bin" / "python").exists():
             raise WorkflowError(
-                f"{folder} is not built, and {made['model']['path']} is made in it; run "
-                f"`python3 envs/build.py {made['environment']}`, then snakemake again"
+                f"{folder} is not built, and {missing[0]} is made in it; run "
+                f"`python3 envs/build.py {job['environment']}`, then snakemake again"
             )
