@@ -47,3 +47,4 @@ rule all:
 
 onstart:
     refuse_unpinned(PLAN, workflow)
+    refuse_unbuilt(PLAN, config)

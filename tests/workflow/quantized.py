@@ -7,6 +7,7 @@ made, its matrices are multiplied out again by this file's own arithmetic, and b
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import sys
@@ -65,6 +66,13 @@ def logits(folder: Path, tensors: dict[str, torch.Tensor] | None, ids: torch.Ten
             return model(ids).logits.log_softmax(-1)
 
 
+@functools.cache
+def original(parent: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids of some prose, and what the unquantized model makes of them."""
+    ids = torch.tensor(prompts.make("text", prompts.text_tokens(parent), 0, 4, 64, 7))
+    return ids, logits(parent, None, ids)
+
+
 def spoiled(tensors: dict[str, torch.Tensor], how: str) -> dict[str, torch.Tensor]:
     """What a broken quantization would leave."""
     found = dict(tensors)
@@ -83,7 +91,7 @@ def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     found = []
     for name in before:
         if name.endswith(".gate.weight"):
-            norm = f"{name.split('.block_sparse_moe')[0]}.post_attention_layernorm.weight"
+            norm = f"{name.rsplit('.', 3)[0]}.post_attention_layernorm.weight"
             one, other = (t[norm].float() * t[name].float() for t in (before, after))
             found.append(float((one - other).norm() / one.norm()))
     return max(found)
@@ -91,6 +99,7 @@ def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 def main(spec: str, out: str) -> None:
     torch.set_num_threads(1)
+    prompts.text_tokens = functools.cache(prompts.text_tokens)
     found = []
     for job in json.loads(Path(spec).read_text()):
         parent, folder = Path(job["parent"]), Path(job["out"])
@@ -104,9 +113,7 @@ def main(spec: str, out: str) -> None:
             if job.get("spoil"):
                 tensors = spoiled(tensors, job["spoil"])
             plain = multiplied_out(tensors)
-            corpus = prompts.text_tokens(parent)
-            ids = torch.tensor(prompts.make("text", corpus, 0, 4, 64, 7))
-            true, near = logits(parent, None, ids), logits(parent, plain, ids)
+            true, near = original(parent)[1], logits(parent, plain, original(parent)[0])
             reply["kl"] = float((true.exp() * (true - near)).sum(-1).mean())
             reply["names"] = sorted(names ^ set(plain))
             reply["readers"] = readers(load_file(parent / "model.safetensors"), tensors)

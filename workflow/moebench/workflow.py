@@ -1,4 +1,4 @@
-"""What the Snakefile needs: the plan, the engine's interpreter, and one check before a real run."""
+"""What the Snakefile needs: the plan, the engine's interpreter, and checks before a real run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
+from moebench.derive import is_made
 from moebench.errors import UserError
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
@@ -108,3 +109,15 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
             f"{len(names)} models are not staged yet, first: {names[0]}; run "
             f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again"
         )
+
+
+def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any]) -> None:
+    """Before a real run: the environments that derived models are made in, unless all of them are there already."""
+    for job in plan["derive_jobs"].values():
+        folder = Path(config["environments"]) / job["environment"]
+        missing = [model["path"] for model in map(plan["derived"].get, job["models"]) if not is_made(model)]
+        if missing and not (folder / "bin" / "python").exists():
+            raise WorkflowError(
+                f"{folder} is not built, and {missing[0]} is made in it; run "
+                f"`python3 envs/build.py {job['environment']}`, then snakemake again"
+            )

@@ -4,6 +4,7 @@ from moebench.workflow import (
     engine_python,
     load_plan,
     one_of,
+    refuse_unbuilt,
     refuse_unpinned,
     roots,
     staged_files,
