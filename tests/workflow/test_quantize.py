@@ -16,7 +16,7 @@ from moebench.quantize import schemes
 from project import ENGINE, QUANTIZE, copy, moebench, run
 
 HERE = Path(__file__).parent
-CALIBRATION = {"sequences": 4, "tokens": 64, "seed": 0}
+CALIBRATION = {"data": "text", "sequences": 4, "tokens": 64, "seed": 0}
 NEAR = {"int8": 0.005, "fp8_block": 0.01, "gptq": 0.04, "awq": 0.04}
 """Mean Kullback-Leibler divergence from the unquantized model, nats a token: two to four times what was measured."""
 BROKEN = 0.1
@@ -53,7 +53,9 @@ def made(project: Path) -> list[dict]:
     """What came of each scheme, then of each spoilt checkpoint, then of calibrating on routed tokens only."""
     jobs = [{"parent": "parent", "out": name, "settings": settings(name)} for name in NEAR]
     jobs += [{"parent": "parent", "out": name, "settings": settings(name), "spoil": how} for name, how in SPOILT]
-    few = settings("int8", all_experts=False) | {"calibration": {"sequences": 1, "tokens": 2, "seed": 0}}
+    few = settings("int8", all_experts=False) | {
+        "calibration": {"data": "text", "sequences": 1, "tokens": 2, "seed": 0}
+    }
     jobs += [{"parent": "parent", "out": "routed", "settings": few}]
     (project / "jobs.json").write_text(json.dumps(jobs))
     run(project, str(QUANTIZE), str(HERE / "quantized.py"), "jobs.json", "made.json", OMP_NUM_THREADS="1")

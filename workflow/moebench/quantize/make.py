@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from moebench import calibration
 from moebench.errors import UserError
-from moebench.measure import prompts
 from moebench.quantize import awq
 from moebench.quantize.coverage import Coverage, checked
 from moebench.quantize.schemes import SCHEMES, TOOL
@@ -103,15 +103,11 @@ def _experts(model: Any) -> list[tuple[str, Any]]:
     return list(get_linearized_moes(model))
 
 
-def _batches(parent: Path, calibration: dict[str, Any], config: Any) -> list[dict[str, Any]]:
-    """Calibration sequences of exact length, one a batch: the prose of the project's ``text`` prompts."""
+def _batches(parent: Path, settings: dict[str, Any], config: Any) -> list[dict[str, Any]]:
+    """Calibration sequences of exact length, one a batch."""
     import torch
 
-    corpus = prompts.text_tokens(parent)
-    drawn = prompts.make(
-        "text", corpus, config.vocab_size, calibration["sequences"], calibration["tokens"], calibration["seed"]
-    )
-    rows = [torch.tensor([ids]) for ids in drawn]
+    rows = [torch.tensor([ids]) for ids in calibration.sequences(settings, parent, config.vocab_size)]
     return [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
 
 
