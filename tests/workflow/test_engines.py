@@ -94,60 +94,50 @@ def test_a_server_serves_its_owner_and_leaves_nothing_behind(found):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """One cell in three engines, measured by the driver; and one that transformers does not do."""
+    """A cell in transformers, measured by the driver, and one that it does not do.  (The study `tiny` has all three
+    engines in one figure.)"""
     folder = tmp_path_factory.mktemp("study")
-    cell = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
-    engines = {
-        "transformers": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cpu"},
-        "served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}},
-    }
-    blocks = [{"fix": cell, "cross": {"engine_name": ["vllm", *engines]}},
-              {"fix": cell | {"engine_name": "transformers", "quantization": "fp8"}}]  # fmt: skip
-    config = studies.folder(folder, {"a": blocks}, engines=engines)
+    cell = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8, "engine_name": "transformers"}
+    engines = {"transformers": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cpu"}}
+    config = studies.folder(folder, {"a": [{"fix": cell}, {"fix": cell | {"kv_cache_dtype": "fp8"}}]}, engines=engines)
     stage = [sys.executable, "-m", "moebench", "stage", "--config", str(config)]
     subprocess.run(stage, check=True, env=HERE, cwd=studies.ROOT, capture_output=True)
     plan = make_plan(Config(config), "test")
     (folder / "plan.json").write_text(json.dumps(plan))
-    for job in plan["jobs"]:
-        command = [ENGINE, "-m", "moebench", "measure", "--plan", folder / "plan.json", "--job", job, "--results",
-                   folder / "results", "--engine-log", folder / f"{job}.log"]  # fmt: skip
-        done = subprocess.run(command, env=HERE, cwd=studies.ROOT, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    (job,) = plan["jobs"]
+    command = [ENGINE, "-m", "moebench", "measure", "--plan", folder / "plan.json", "--job", job, "--results",
+               folder / "results", "--engine-log", folder / "engine.log"]  # fmt: skip
+    done = subprocess.run(command, env=HERE, cwd=studies.ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     return plan, folder / "results"
 
 
-def test_three_engines_stand_in_one_table(study):
+def test_transformers_in_the_tables(study):
     plan, results = study
     keys = [tuple(k.split("/")) for k in plan["cells"]]
     made = tablerows.make(tablerows.Chunk("test", results, "", keys))
-    rows = {(r["engine_name"], r["status"]): r for r in made.tables["measurements"].to_pylist()}
-    assert set(rows) == {("vllm", "ok"), ("transformers", "ok"), ("served", "ok"), ("transformers", "unsupported")}
-    assert "quantization='fp8' is not supported" in rows["transformers", "unsupported"]["reason"] + str(
-        made.tables["failures"].to_pylist()
-    )
-    for name, version in (("vllm", "0.32.0"), ("transformers", "5.19.0"), ("served", "0.32.0")):
-        row = rows[name, "ok"]
-        assert row["engine_version"] == version and row["hardware"] == "local-cpu" and row["gpus"] == 1
-        assert all(row[m] > 0 for m in ("ttft_s", "e2e_s", "throughput_total_tokens_per_s")) and row["n_repeats"] == 2
-        assert row["preemptions"] == 0 and row["load_s"] > 0
-    assert rows["served", "ok"]["tokens_counted_by"] == "ids" and rows["served", "ok"]["kv_cache_tokens"] > 0
-    assert rows["transformers", "ok"]["distinct_experts_mean"] > 2
-    assert {c.name for c in columns.of_table("measurements")} >= set(rows["vllm", "ok"])
+    rows = {row["status"]: row for row in made.tables["measurements"].to_pylist()}
+    assert set(rows) == {"ok", "unsupported"}
+    (failure,) = made.tables["failures"].to_pylist()
+    assert "kv_cache_dtype='fp8' is not supported" in failure["evidence"]
+    row = rows["ok"]
+    assert (row["engine_name"], row["engine_version"], row["expert_kernel"]) == ("transformers", "5.19.0", "grouped_mm")
+    assert (row["hardware"], row["gpus"], row["preemptions"], row["n_repeats"]) == ("local-cpu", 1, 0, 2)
+    assert all(row[m] > 0 for m in ("ttft_s", "itl_s", "e2e_s", "throughput_total_tokens_per_s", "load_s"))
+    assert row["distinct_experts_mean"] > 2 and row["tokens_counted_by"] is None
+    assert {c.name for c in columns.of_table("measurements")} >= set(row)
 
 
-def test_records_have_one_form(study):
+def test_its_record_has_the_form_of_any_other(study):
     plan, results = study
-    found = {}
-    for key in plan["cells"]:
-        record = records.load(results / "cells" / f"{key}.json")
-        if record["status"] == "ok":
-            found[record["engine_version"]["name"]] = record
-    assert len({frozenset(r) for r in found.values()}) == 1 and len(found) == 3
-    for record in found.values():
-        for run in record["repeats"]:
-            times = [metrics.token_times(run["step_end_s"], coded) for coded in run["requests"]]
-            assert [len(t) for t in times] == [8] * 4
-            assert run["metrics"]["e2e_s"] == max(t[-1] for t in times)
-    assert found["transformers"]["checks"]["experts_per_token"] == 2 == found["vllm"]["checks"]["experts_per_token"]
-    assert found["served"]["checks"]["experts_per_token"] is None
-    assert len({r["provenance"]["lock_sha256"] for r in found.values()}) == 1
+    found = [records.load(results / "cells" / f"{key}.json") for key in plan["cells"]]
+    (record,) = [r for r in found if r["status"] == "ok"]
+    for run in record["warmup"] + record["repeats"]:
+        times = [metrics.token_times(run["step_end_s"], coded) for coded in run["requests"]]
+        assert [len(t) for t in times] == [8] * 4
+        assert run["metrics"]["e2e_s"] == max(t[-1] for t in times)
+    assert record["checks"]["experts_per_token"] == 2 and record["checks"]["moe_layers"] == 2
+    assert record["engine_version"] == {
+        "name": "transformers", "version": "5.19.0", "kind": "transformers", "hosted": False
+    }  # fmt: skip
+    assert record["provenance"]["versions"]["transformers"] == "5.19.0"
