@@ -25,6 +25,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/derive.smk"
 include: "workflow/rules/measure.smk"
+include: "workflow/rules/accuracy.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -43,6 +44,7 @@ rule all:
         f"{REPORT}/report.html",
         # asked for by name: Snakemake makes no missing input again for an output that is there
         MANIFESTS,
+        ACCURACY_MANIFESTS,
 
 
 onstart:

@@ -225,7 +225,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _HubHandler(_Handler):
-    """``/api/models/...``, ``/ORG/NAME/resolve/...`` and ``/api/resolve-cache/...``."""
+    """``/api/models/...``, ``/ORG/NAME/resolve/...`` and ``/api/resolve-cache/...``.
+
+    Data sets the same with ``datasets`` in the place of ``models``, and before ORG; they are repositories
+    ``datasets/ORG/NAME`` here.
+    """
 
     def do_GET(self) -> None:
         """Route a request."""
@@ -235,10 +239,14 @@ class _HubHandler(_Handler):
             echo = f" {self.token}" if self.hub.echo_token else ""
             return self.refuse(401, f"Invalid credentials in Authorization header{echo}")
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
-        if parts[:2] == ["api", "models"] and len(parts) in (4, 6):
-            return self._info("/".join(parts[2:4]), parts[5] if len(parts) == 6 else "main")
-        if parts[:3] == ["api", "resolve-cache", "models"]:
-            return self._resolve("/".join(parts[3:5]), parts[5], "/".join(parts[6:]), cached=True)
+        prefix = {"models": "", "datasets": "datasets/"}
+        if parts[0] == "api" and parts[1] in prefix and len(parts) in (4, 6):
+            return self._info(prefix[parts[1]] + "/".join(parts[2:4]), parts[5] if len(parts) == 6 else "main")
+        if parts[:2] == ["api", "resolve-cache"]:
+            name = prefix[parts[2]] + "/".join(parts[3:5])
+            return self._resolve(name, parts[5], "/".join(parts[6:]), cached=True)
+        if parts[0] == "datasets":
+            parts[:2] = ["/".join(parts[:2])]
         if len(parts) > 4 and parts[2] == "resolve":
             return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]), cached=False)
         return self.refuse(404, f"no route {self.path}")
@@ -268,7 +276,8 @@ class _HubHandler(_Handler):
         blobs = parse_qs(urlsplit(self.path).query).get("blobs", ["false"])[0].lower() == "true"
         siblings = [_sibling(path, content, blobs) for path, content in repo.commits[commit].items()]
         info = {
-            "_id": "0", "id": name, "modelId": name, "author": name.split("/")[0], "sha": commit, "tags": [],
+            "_id": "0", "id": name.removeprefix("datasets/"), "modelId": name, "author": name.split("/")[-2],
+            "sha": commit, "tags": [],
             "private": repo.private, "gated": "manual" if repo.gated else False, "disabled": False,
             "lastModified": "2026-01-02T03:04:05.000Z", "createdAt": "2026-01-01T00:00:00.000Z", "siblings": siblings,
         }  # fmt: skip
@@ -293,7 +302,8 @@ class _HubHandler(_Handler):
             size = str(len(content))
             return self.answer(302, X_Repo_Commit=commit, Location=place, X_Linked_Etag=f'"{oid}"', X_Linked_Size=size)
         if not cached:
-            place = f"/api/resolve-cache/models/{name}/{commit}/{quote(path)}"
+            kind = name if name.startswith("datasets/") else f"models/{name}"
+            place = f"/api/resolve-cache/{kind}/{commit}/{quote(path)}"
             return self.answer(307, X_Repo_Commit=commit, Location=place)
         faults = repo.faults.setdefault(path, Faults())
         self.send_file(content, faults, X_Repo_Commit=commit, ETag=f'"{git_sha1(content)}"')
@@ -305,6 +315,8 @@ class _CdnHandler(_Handler):
     def do_GET(self) -> None:
         """Serve an LFS file."""
         commit, org, name, *rest = urlsplit(self.path).path.strip("/").split("/")
+        if org == "datasets":
+            org, name, *rest = f"{org}/{name}", *rest
         path = unquote("/".join(rest))
         if self.token is not None:
             return self.refuse(400, "a token was sent to the CDN")

@@ -1,4 +1,4 @@
-"""Configuration folders for tests: the repository's models and hardware, and a study made up for the test."""
+"""Configuration folders for tests: the repository's models, tasks and hardware, and a study made up for the test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(
     ``study`` replaces keys of the study, e.g. ``hardware``, ``defaults``, ``protocol``, ``jobs``.
     """
     config = where / "config"
-    for kind in ("models", "hardware"):
+    for kind in ("models", "tasks", "hardware"):
         shutil.copytree(ROOT / "config" / kind, config / kind, dirs_exist_ok=True)
     for name, given in experiments.items():
         more = given if isinstance(given, dict) else {"blocks": given}

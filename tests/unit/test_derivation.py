@@ -96,7 +96,7 @@ def test_staged_is_the_root_and_loaded_is_the_derived(tmp_path):
     (name,) = plan["derived"]
     (staged_one,) = models_of(plan)
     (job,) = plan["derive_jobs"]
-    assert roots(plan["engines"].values()) == [f"{staged_one}/moebench-stage.json"] == parent_files(plan, job)
+    assert roots(plan) == [f"{staged_one}/moebench-stage.json"] == parent_files(plan, job)
     made = derived_files(plan, job)
     assert made == [f"models/{name}/moebench-stage.json"]
     assert set(staged_files(plan["engines"].values())) == {*made, *parent_files(plan, job)}

@@ -120,6 +120,25 @@ def assert_whole(folder: Path, files: dict[str, bytes]) -> None:
     assert left == {*wanted, staged.MANIFEST}
 
 
+# ------------------------------------------------------------------------------------------ data sets
+
+
+def test_a_data_set_is_staged_whole_and_altered_bytes_are_fetched_again(bench: Bench, server: HubServer) -> None:
+    server.repo(NAME).push({"config.json": b"a model of the same name"})
+    made = server.repo(f"datasets/{NAME}")
+    rows, card = noise(MB, 1), b"---\nconfigs: []\n---\n"
+    made.push({"main/test-00000-of-00001.parquet": rows, "README.md": card, "large.safetensors": noise(MB, 2)})
+    wanted: dict[str, Any] = {"repo_type": "dataset", "source": {"include": ("*.parquet", "*.md", "*.safetensors")}}
+    done = bench.stage(**wanted)
+    assert (done.commit, done.files) == (made.branches["main"], 3)
+    file = done.folder / "main/test-00000-of-00001.parquet"
+    assert file.read_bytes() == rows and (done.folder / "README.md").read_bytes() == card
+    file.write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
+    assert bench.stage(full=True, **(wanted | {"source": dict(wanted["source"])})).fetched_files == 1
+    assert file.read_bytes() == rows
+    assert "/datasets/org/nothing" in bench.refused(name="org/nothing", repo_type="dataset")
+
+
 # ------------------------------------------------------------------------------------- pinned commit
 
 

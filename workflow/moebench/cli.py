@@ -1,7 +1,8 @@
 """The command line: one verb per arrow of the data's way.  Verbs import what they need when they run.
 
-``measure`` and ``derive`` run in an engine's environment, the others in the workflow's.  Exit codes: 0 done; 1 some
-cells have no result yet, or a check found something; 2 a user's mistake; 3 storage failed; 130 interrupted.
+``measure``, ``evaluate`` and ``derive`` run in an engine's environment, the others in the workflow's.  Exit codes:
+0 done; 1 some cells have no result yet, or a check found something; 2 a user's mistake; 3 storage failed; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -120,6 +121,31 @@ def derive(arguments: argparse.Namespace) -> int:
         new = make(made, name, say)
         say(f"{name}: {'made' if new else 'there already'}")
     return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Evaluate the missing accuracy cells of a job, or one cell; runs in the engine's environment."""
+    from moebench import accuracy
+    from moebench.accuracy.driver import Evaluator
+    from moebench.measure.driver import end_on_signals, speaker
+    from moebench.plan_file import read_plan
+
+    made, harness = read_plan(arguments.plan), arguments.harness
+    if harness not in accuracy.harnesses(made):
+        raise UserError(f"{arguments.plan}: no tasks of harness {harness!r}; `moebench plan` lists them")
+    name = arguments.job or arguments.cell.partition("/")[0]
+    log = arguments.engine_log or Path("logs") / made["study"] / harness / f"{name}.engine.log"
+    end_on_signals()
+    driver = Evaluator(made, harness, arguments.results, log, speaker(log.with_suffix(".progress.log")))
+    try:
+        if arguments.job:
+            if arguments.job not in driver.plan["jobs"]:
+                raise UserError(f"{arguments.plan}: no job {arguments.job!r}; `moebench plan` lists them")
+            return 0 if driver.run_job(arguments.job) else 1
+        engine, _, cell = arguments.cell.partition("/")
+        return 0 if driver.run_cell(engine, cell.removesuffix(".json")) else 1
+    finally:
+        driver.close()
 
 
 def collect(arguments: argparse.Namespace) -> int:
@@ -360,6 +386,13 @@ def parser() -> argparse.ArgumentParser:
     one = verb(derive, needs(plan="plan file"))
     one.add_argument("--model", metavar="FOLDER", nargs="+", help="names of their folders (default: all of the plan)")
     one.add_argument("--log", type=Path, help="file for what is said meanwhile")
+    one = verb(evaluate, needs(plan="plan file"))
+    one.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    one.add_argument("--harness", default="lm-eval", help="accuracy harness (default: lm-eval)")
+    which = one.add_mutually_exclusive_group(required=True)
+    which.add_argument("--job", help="accuracy job of the plan")
+    which.add_argument("--cell", metavar="ENGINE/CELL", help="evaluate this cell again, alone")
+    one.add_argument("--engine-log", type=Path, help="file for the engine's output")
     verb(collect, needs(plan="plan file", results="results folder", out="folder for the tables"))
     verb(figures, needs(plan="plan file", tables="folder of tables", out="folder for the figures"))
     one = verb(report, of_study)

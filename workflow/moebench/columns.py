@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from moebench.config import KNOBS, ComputedKnobs
+from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
 
 TABLES = (
@@ -29,6 +29,7 @@ TABLES = (
     "predictions",
     "claims",
     "computed",
+    "accuracy",
 )
 
 
@@ -122,8 +123,9 @@ def _knob(name: str) -> Column:
     field = KNOBS[name]
     label, unit = _HEADINGS.get(name, ("", ""))
     description = _RESOLVED.get(name) or field.description or name
-    tables: tuple[str, ...] = ("plan", "measurements", "parameters") if name == "model" else ("plan", "measurements")
+    tables: tuple[str, ...] = ("plan", "measurements", *["parameters"] * (name == "model"))
     tables += ("computed",) if name in ComputedKnobs.model_fields and name != "ep" else ()
+    tables += ("accuracy",) * (name in EngineKnobs.model_fields or name == "top_k")
     return Column(name, arrow_type(field.annotation), unit, description, tables, label)
 
 
@@ -220,7 +222,13 @@ def _claim_columns() -> list[Column]:
         Column("place", text, "", "Where in the paper", only),
         Column("quote", text, "", "The paper's own words", only),
         Column("statement", text, "", "What is tested", only),
-        Column("metric", text, "", "Metric compared, or what else the claim is about", only),
+        Column(
+            "metric",
+            text,
+            "",
+            "Metric that the claim compares, or what else it is about; of a task, as the harness names it",
+            (*only, *_TASKS),
+        ),
         Column("test", text, "", "What is done with the values (docs/claims.md)", only),
         Column("expected", text, "", "What comes out if the claim is right", only),
         Column("expected_here", text, "", "The same in the grid of this study's scale", only),
@@ -239,7 +247,14 @@ def _claim_columns() -> list[Column]:
             only,
             "Same comparison here",
         ),
-        Column("value", real, "", "Value of the test on this study's cells", only, "Value here"),
+        Column(
+            "value",
+            real,
+            "",
+            "Value of the claim's test on this study's cells; of a task, in `unit` (shares are 0 to 1)",
+            (*only, *_TASKS),
+            "Value here",
+        ),
         Column("value_low", real, "", "Lower end of its bootstrap 95% interval", only),
         Column("value_high", real, "", "Upper end of its bootstrap 95% interval", only),
         Column("support", real, "", "Yes-or-no tests: share of the bootstrap resamples in which it holds", only),
@@ -267,7 +282,7 @@ def _claim_columns() -> list[Column]:
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
-_COUNTED, _POINT = ("parameters",), ("computed",)
+_COUNTED, _POINT, _TASKS = ("parameters",), ("computed",), ("accuracy",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
 _EXPERT, _LAYER, _STEP = ("activation",), ("activation_layers",), ("activation_steps",)
 _EVEN = ("measurements", "activation_layers")
@@ -283,12 +298,17 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Experiment that asks for the cell, for the model's parameters or for the point",
-            ("plan", "parameters", "computed"),
+            ("plan", "parameters", "computed", "accuracy"),
         ),
         Column(
-            "engine", text, "", "Engine configuration: identifier, by content", _ALL + _ROUTED, "Engine configuration"
+            "engine",
+            text,
+            "",
+            "Engine configuration: identifier, by content",
+            (*_ALL, *_ROUTED, *_TASKS),
+            "Engine configuration",
         ),
-        Column("cell", text, "", "Cell: identifier, by content", _ALL + _ROUTED),
+        Column("cell", text, "", "Cell: identifier, by content", (*_ALL, *_ROUTED, *_TASKS)),
         Column("repeat", whole, "", "Number of the timed run, from 0", ("samples",)),
         Column("seed", whole, "", "Seed of the run's prompts", ("samples",)),
         Column("job", text, "", "Job that measures the cell", ("plan",)),
@@ -297,17 +317,21 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column(
             "by", text, "", "printed: in the paper; formulas: by its formulas; distinct: by this cost model", _POINT
         ),
-        Column("status", text, "", "ok, or how the cell failed", _SHOWN),
+        Column("status", text, "", "ok, or how the cell failed", (*_SHOWN, *_TASKS)),
         Column(
-            "reason", text, "", "Why the cell is not ok, or the claim has no verdict, one sentence", (*_SHOWN, "claims")
+            "reason",
+            text,
+            "",
+            "Why the cell is not ok, or the claim has no verdict, one sentence",
+            (*_SHOWN, "claims", *_TASKS),
         ),
-        Column("evidence", text, "", "The engine's own words: the decisive log lines", _BAD),
+        Column("evidence", text, "", "The engine's own words: the decisive log lines", (*_BAD, *_TASKS)),
         Column(
             "model_title",
             text,
             "",
             "Model, as named in figures",
-            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED),
+            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED, *_TASKS),
             "Model",
         ),
         Column(
@@ -317,14 +341,14 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("expert", whole, "", "Number of the routed expert in its layer, from 0", _EXPERT),
     ]
     after = [
-        Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
-        Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", (*_CELL, *_POINT)),
+        Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", (*_CELL, *_TASKS), "Weights revision"),
+        Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", (*_CELL, *_POINT, *_TASKS)),
         Column("hardware_title", text, "", "Machine type, as named in figures", _POINT, "Machine"),
         Column("weight_bits", whole, "bits", "Bits of a weight of attention, experts and feed-forward blocks, without scales", _CELL, "Weights"),
         Column("activation_bits", whole, "bits", "Bits of what these matrices are multiplied with", _CELL, "Activations"),
         Column("kv_bits", whole, "bits", "Bits of a number in the KV cache", _CELL, "KV cache"),
-        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP (computed: x KVP); null: a hosted service", (*_CELL, *_POINT), "Devices"),
-        Column("engine_version", text, "", "Version of the engine", _CELL),
+        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP (computed: x KVP); null: a hosted service", (*_CELL, *_POINT, *_TASKS), "Devices"),
+        Column("engine_version", text, "", "Version of the engine", (*_CELL, *_TASKS)),
         Column("protocol_kind", text, "", "How the cell is timed: trace, or as in the paper", _CELL, "Protocol"),
         Column("derived_from", text, "", "Cell whose longer trace this one was cut from; null: a run of its own", _CELL),
         Column("predicted_bytes_per_gpu", real, "bytes", "Predicted memory of weights, KV cache and activations per device", ("plan", "measurements", "failures"), "Predicted memory per device"),
@@ -362,17 +386,17 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("step_distinct_experts", real, "", "Distinct experts that such a step uses in the layer, mean over the steps", _STEP),
         Column("step_distinct_experts_uniform", real, "", "The same if every token chose its experts uniformly: E (1 - (1 - k/E)^tokens), computed", _STEP),
         Column("preemptions", whole, "", "Requests the engine put back for want of KV cache", _MEASURED),
-        Column("attempt", whole, "", "How many times the cell was tried", _SHOWN, "Attempts"),
-        Column("host", text, "", "Machine that measured the cell", _SHOWN),
-        Column("slurm_job_id", text, "", "SLURM job that measured the cell", _SHOWN, "SLURM job"),
+        Column("attempt", whole, "", "How many times the cell was tried", (*_SHOWN, *_TASKS), "Attempts"),
+        Column("host", text, "", "Machine that measured the cell", (*_SHOWN, *_TASKS)),
+        Column("slurm_job_id", text, "", "SLURM job that measured the cell", (*_SHOWN, *_TASKS), "SLURM job"),
         Column("device_name", text, "", "Device, as the driver names it", _MEASURED, "Device"),
-        Column("git_commit", text, "", "Commit of the code that measured the cell", _MEASURED),
-        Column("git_dirty", truth, "", "Tracked files differed from that commit", _MEASURED),
-        Column("lock_sha256", text, "", "SHA-256 of the lock of the engine's environment", _MEASURED, "Environment lock"),
+        Column("git_commit", text, "", "Commit of the code that measured the cell", (*_MEASURED, *_TASKS)),
+        Column("git_dirty", truth, "", "Tracked files differed from that commit", (*_MEASURED, *_TASKS)),
+        Column("lock_sha256", text, "", "SHA-256 of the lock of the engine's environment", (*_MEASURED, *_TASKS), "Environment lock"),
         Column("prompt_corpus_sha256", text, "", "SHA-256 of the text that prompts are cut from", _MEASURED, "Prompt corpus"),
-        Column("versions", text, "", "JSON: versions of the packages that the engine process saw", _MEASURED),
-        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", _RUN),
-        Column("rerun", text, "", "Command that measures this cell again", _BAD),
+        Column("versions", text, "", "JSON: versions of the packages that the engine process saw", (*_MEASURED, *_TASKS)),
+        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS)),
+        Column("rerun", text, "", "Command that measures this cell again", (*_BAD, *_TASKS)),
         Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; outside: embeddings, last norm, vision", _COUNTED),
         Column("component", text, "", "Part of the layer, or of what is outside the layers", _COUNTED),
         Column("layers", whole, "", "Layers of this kind; null: outside the layers", _COUNTED),
@@ -401,6 +425,32 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("layout_moe", text, "", "Layout of the mixture, given or found", _POINT, "Layout, MoE"),
         Column("layout_dense", text, "", "Layout of the dense model", _POINT, "Layout, dense"),
         Column("active_share", real, "", "active_parameters over all active parameters of the model", _COUNTED, "Share of active parameters"),
+        Column("harness", text, "", "Accuracy harness", _TASKS),
+        Column("harness_version", text, "", "Version of the harness", _TASKS),
+        Column("block", whole, "", "Block of the experiment's accuracy part, from 0; means are over the tasks of a block", _TASKS),
+        Column("task", text, "", "Task of config/tasks; mean: over the tasks of the block", _TASKS),
+        Column("task_title", text, "", "Task, as named in figures", _TASKS, "Task"),
+        Column("subtask", text, "", "The harness's own name of what the row is about: the task, or a part of it", _TASKS),
+        Column("group", text, "", "The harness's group that the subtask belongs to; null: none", _TASKS),
+        Column("filter", text, "", "The harness's filter of answers", _TASKS),
+        Column("main", truth, "", "The row that stands for its task: the first metric of config/tasks, of the whole task", _TASKS),
+        Column("unit", text, "", "share (of right answers), perplexity, bits/byte", _TASKS),
+        Column("stderr", real, "", "Standard error of the value over the questions, as the harness gives it; of a mean: of independent tasks; null: not given", _TASKS, "Standard error"),
+        Column("n", whole, "", "Questions asked; of a mean: tasks", _TASKS, "Questions"),
+        Column("n_shot", whole, "", "Solved examples before each question", _TASKS, "Shots"),
+        Column("task_version", text, "", "Version of the harness's task definition", _TASKS),
+        Column("higher_is_better", truth, "", "A larger value is better", _TASKS),
+        Column("chance", real, "", "What guessing gives: 1 over the number of answers to choose from; null: free text", _TASKS, "Chance level"),
+        Column("judge", text, "", "Who decides whether an answer is right; null: no judge, the harness compares", _TASKS),
+        Column("made_of", text, "", "How a mean was made; null: not a mean of ours", _TASKS),
+        Column("limit", whole, "", "Only so many rows of each data set were asked; null: all", _TASKS),
+        Column("truncated_prompts", whole, "", "Prompts that the harness cut to the engine's longest sequence", _TASKS),
+        Column("data_source", text, "", "Where the questions are from: hub:ORG/NAME, or fixtures that the project writes", _TASKS),
+        Column("data_revision", text, "", "Commit of the data set, or hash of the fixtures", _TASKS),
+        Column("samples_sha256", text, "", "SHA-256 of the log of all questions and answers", _TASKS),
+        Column("arm_of", text, "", "Engine configuration of the same model, weights and precision on the fewest devices, with which this one is compared; null: it is the only one, or the first", _TASKS, "Compared with"),
+        Column("arm_difference", real, "", "Value minus that of arm_of, the same questions", _TASKS, "Difference between arms"),
+        Column("arm_differs", truth, "", "The questions' mean difference is beyond its 99% interval (paired)", _TASKS),
     ]  # fmt: skip
     return first, after
 

@@ -1,7 +1,7 @@
 """The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
 
-Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``hardware`` and
-``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``tasks``, ``hardware``
+and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
 """
 
 from __future__ import annotations
@@ -118,6 +118,12 @@ class HubSource(Strict):
     )
 
 
+class DataSource(HubSource):
+    """A data set on the Hugging Face hub."""
+
+    include: tuple[str, ...] = Field(("*",), description="Files fetched")
+
+
 class RandomInit(Strict):
     """A checkpoint the project writes itself: weights ~ N(0, 1/fan_in), deterministic from the seed."""
 
@@ -166,6 +172,43 @@ class ModelSpec(Strict):
             raise ValueError("quantized: only for a model whose source is a hub; the project quantizes its own")
         if "none" in self.quantized:
             raise ValueError("quantized: 'none' is the source itself; name a scheme")
+        return self
+
+
+# ---------------------------------------------------------------------------------------------- tasks
+
+
+class TaskMetric(Strict):
+    """A metric that a harness reports for a task."""
+
+    name: str = Field(description="As the harness calls it, e.g. acc_norm")
+    filter: str = Field("none", description="The harness's filter of answers, e.g. strict-match")
+    unit: Literal["share", "perplexity", "bits/byte"] = Field("share", description="share: of right answers, 0 to 1")
+    higher_is_better: bool = True
+
+
+class TaskSpec(Strict):
+    """A task of an accuracy harness: ``config/tasks/NAME.yaml``."""
+
+    name: Name
+    title: str = Field(description="Name in tables and figures")
+    harness: Literal["lm-eval"] = Field(description="Who asks and scores; its version is pinned in envs/")
+    task: str = Field(description="The harness's own name of the task, or of a group of tasks")
+    data: DataSource
+    shots: Count = Field(description="Solved examples before each question")
+    choices: Positive | None = Field(
+        None, description="Answers to choose from; guessing is right in 1 of them. None: free text"
+    )
+    metrics: tuple[TaskMetric, ...] = Field(
+        min_length=1, description="The first stands for the task in means over tasks"
+    )
+    in_mean: bool = Field(True, description="Counts in the mean over tasks (only shares can)")
+    reference: str = Field(description="Where the data and the way of asking are described")
+
+    @model_validator(mode="after")
+    def _mean_of_shares(self) -> TaskSpec:
+        if self.in_mean and self.metrics[0].unit != "share":
+            raise ValueError(f"in_mean: {self.metrics[0].name} is in {self.metrics[0].unit}, means are of shares")
         return self
 
 
@@ -379,6 +422,19 @@ class Block(Strict):
     cross: dict[str, Axis] = {}
 
 
+class AccuracyBlock(Block):
+    """A part of an accuracy grid: every task for every engine configuration of ``fix`` and ``cross``.
+
+    Engine knobs and ``top_k`` only: how a task is asked is the task's own matter.
+    """
+
+    tasks: tuple[Name, ...] = Field(min_length=1, description="Tasks of config/tasks")
+    data: Literal["hub", "fixtures"] = Field(
+        "hub", description="The published data sets, or small ones of their form that the project writes itself"
+    )
+    limit: Positive | None = Field(None, description="Only the first rows of each data set (of each MMLU subject)")
+
+
 class Plot(Strict):
     """A figure drawn from an experiment's rows by one of the general renderers."""
 
@@ -465,12 +521,15 @@ class Experiment(Strict):
     grid: dict[str, list[Block]] = Field(
         {}, description="Blocks per scale (paper, tiny, ...); their union is the grid; none: nothing is measured"
     )
+    accuracy: dict[str, list[AccuracyBlock]] = Field(
+        {}, description="Blocks per scale whose tasks are evaluated; none: no accuracy is asked for"
+    )
     figures: tuple[Plot, ...] = ()
 
     @model_validator(mode="after")
     def _asks_something(self) -> Experiment:
-        if not self.grid and not self.models and not self.computed:
-            raise ValueError("grid is missing; give a grid, or models whose parameters are counted, or computed")
+        if not (self.grid or self.models or self.computed or self.accuracy):
+            raise ValueError("grid is missing; give a grid, accuracy, computed, or models whose parameters are counted")
         if self.printed_in and not self.models:
             raise ValueError("printed_in needs models: those whose architectures are compared")
         for figure in self.figures:
@@ -640,6 +699,10 @@ class Jobs(Strict):
     time_factor: float = Field(3, ge=1, description="Requested over expected run time")
     cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
     load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
+    task_s: float = Field(900, gt=0, description="Expected time of an accuracy task")
+    task_timeout_s: float = Field(
+        6 * 3600, gt=0, description="An accuracy task that takes longer is ended and recorded as timeout"
+    )
     skip_infeasible: bool = Field(
         False, description="Record cells predicted not to fit as infeasible instead of trying them"
     )
@@ -680,6 +743,7 @@ class Root(Strict):
     results: str = Field("results", description="Folder for records and tables")
     reports: str = Field("reports", description="Folder for reports")
     models: str = Field("models", description="Folder for staged models")
+    data: str = Field("data", description="Folder for staged data sets")
     environments: str = Field(".envs", description="Folder of the built environments")
     budget_gpu_hours: float | None = Field(
         None, gt=0, description="Measure only the cells that decide the most claims within so many GPU-hours"
@@ -689,7 +753,7 @@ class Root(Strict):
 # -------------------------------------------------------------------------------------------- loading
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "Hardware", "Paper", "Corpus")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -829,6 +893,11 @@ class Config:
     def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
         """A model of the registry by name."""
         return self._read(ModelSpec, "models", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def task(self, name: str, wanted_by: str = "--task") -> TaskSpec:
+        """A task of an accuracy harness by name."""
+        return self._read(TaskSpec, "tasks", name, wanted_by)
 
     @functools.cache  # noqa: B019
     def hardware(self, name: str, wanted_by: str = "--hardware") -> Hardware:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench import corpora, staged
+from moebench.accuracy.staging import data_of
 from moebench.config import Config
 from moebench.derivation import parent_bytes, root
 from moebench.measure import waiting
@@ -168,6 +169,14 @@ def slurm(plan: dict[str, Any]) -> list[Finding]:
     return found
 
 
+def _data(plan: dict[str, Any], study: str) -> list[Finding]:
+    """Staged data sets of accuracy tasks, by size and name."""
+    wanted = data_of(plan)
+    lacking = [problems[0] for problems in (staged.check(Path(path)) for path in wanted) if problems]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    return [Finding("data sets", not lacking, seen, f"moebench stage --study {study}")] if wanted else []
+
+
 def models(plan: dict[str, Any], study: str) -> list[Finding]:
     """Staged models, by size and name (checksums: ``moebench stage --check --full``)."""
     wanted = models_of(plan)
@@ -187,6 +196,7 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
         found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
+    found += _data(plan, study)
     if need > 1e9:
         found.append(
             Finding(

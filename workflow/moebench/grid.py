@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from moebench.config import KNOBS, Block, Experiment
+from moebench.config import KNOBS, AccuracyBlock, Block, EngineKnobs, Experiment
 from moebench.errors import ConfigError, nearest
 
 
@@ -81,3 +81,21 @@ def expand(experiment: Experiment, scale: str, path: str) -> list[Row]:
 def points(blocks: Iterable[Block], where: str, known: Collection[str] = KNOBS) -> list[Row]:
     """All points of some blocks, over the knobs ``known``.  Raises ConfigError as :func:`expand`."""
     return [row for number, block in enumerate(blocks) for row in _expand_block(block, f"{where}[{number}]", known)]
+
+
+def expand_accuracy(experiment: Experiment, scale: str, path: str) -> list[tuple[AccuracyBlock, Row]]:
+    """All rows of an experiment's accuracy blocks at a scale, each with its block.
+
+    Raises ConfigError as ``expand`` does, and for a knob that an accuracy harness does not have.
+    """
+    if scale not in experiment.accuracy:
+        raise ConfigError(f"{path}: no accuracy for scale {scale!r}" + nearest(scale, experiment.accuracy))
+    rows = []
+    for number, block in enumerate(experiment.accuracy[scale]):
+        where = f"{path}: accuracy.{scale}[{number}]"
+        for row in _expand_block(block, where, KNOBS):
+            for knob in row.settings:
+                if knob not in EngineKnobs.model_fields and knob != "top_k":
+                    raise ConfigError(f"{where}: knob {knob!r} is of speed cells only; a task brings its own questions")
+            rows.append((block, row))
+    return rows

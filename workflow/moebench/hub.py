@@ -1,4 +1,4 @@
-"""Staging a model from the Hugging Face hub: on the login node, at a pinned commit, checked file by file.
+"""Staging a model or a data set from the Hugging Face hub: on the login node, at a pinned commit, checked file by file.
 
 A branch is resolved once and pinned in the lock file; a folder counts as staged only once its manifest is there,
 and that is written last.  Interrupted downloads are continued; see ``hubfetch``.
@@ -40,10 +40,11 @@ class Staged:
 
 @dataclass(frozen=True)
 class Hub:
-    """How the hub is asked: where, and as whom."""
+    """How the hub is asked: where, as whom, and for which kind of repository (``model`` or ``dataset``)."""
 
     endpoint: str
     headers: dict[str, str]
+    repo_type: str = "model"
 
     @property
     def token(self) -> str | None:
@@ -75,8 +76,9 @@ def stage_hub(
     endpoint: str | None = None,
     workers: int = 4,
     retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
+    repo_type: str = "model",
 ) -> Staged:
-    """Bring the model to ``folder_for(commit)``, whole, and return where and what it is.
+    """Bring the model (``repo_type``: or ``dataset``) to ``folder_for(commit)``, whole; return where and what it is.
 
     ``update`` resolves the branch anew.  ``full`` hashes the files that are there already, so that an altered one is
     found and fetched again; otherwise a file of the manifest is taken as whole by its size.  ``endpoint``: instead of
@@ -84,9 +86,9 @@ def stage_hub(
 
     Raises StageError, one line that names the repository; ConfigError or StorageError naming the lock file.
     """
-    hub = _connect(endpoint)
+    hub = _connect(endpoint, repo_type)
     pinned = None if update else lock.commit(source.hub, source.revision)
-    asked = Asked(source.hub, source.revision, pinned, hub.endpoint, hub.token)
+    asked = Asked(source.hub, source.revision, pinned, hub.endpoint, hub.token, repo_type)
     try:
         listing = _list(hub, source, pinned or source.revision)
     except (StageError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError, TypeError) as error:
@@ -101,11 +103,11 @@ def stage_hub(
         raise explain(error, asked, folder) from None
 
 
-def _connect(endpoint: str | None) -> Hub:
+def _connect(endpoint: str | None, repo_type: str) -> Hub:
     """Endpoint: the argument, HF_ENDPOINT as it is now, or the hub.  Token: HF_TOKEN or `hf auth login`'s store."""
     constants.HF_HUB_DISABLE_TELEMETRY = True  # else building headers asks the hub for a list and caches it in HF_HOME
     chosen = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-    return Hub(chosen.rstrip("/"), build_hf_headers(library_name="moebench"))
+    return Hub(chosen.rstrip("/"), build_hf_headers(library_name="moebench"), repo_type)
 
 
 def _kept(
@@ -149,7 +151,8 @@ def _list(hub: Hub, source: HubSource, revision: str) -> Listing:
     """Ask the hub which commit ``revision`` is and what files it has, with sizes and checksums."""
     api = HfApi(endpoint=hub.endpoint, library_name="moebench")
     timeout = constants.HF_HUB_ETAG_TIMEOUT
-    info = api.model_info(source.hub, revision=revision, files_metadata=True, timeout=timeout)
+    ask = api.dataset_info if hub.repo_type == "dataset" else api.model_info
+    info = ask(source.hub, revision=revision, files_metadata=True, timeout=timeout)
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
     wanted = sorted(n for n in filter_repo_objects(siblings, allow_patterns=list(source.include)) if not _hidden(n))
     if not wanted:
@@ -308,7 +311,13 @@ class _Staging:
         staged.write_manifest(self.folder, f"hub:{self.source.hub}", self.listing.commit)
 
     def _url(self, name: str) -> str:
-        return hf_hub_url(self.source.hub, name, revision=self.listing.commit, endpoint=self.hub.endpoint)
+        return hf_hub_url(
+            self.source.hub,
+            name,
+            repo_type=self.hub.repo_type,
+            revision=self.listing.commit,
+            endpoint=self.hub.endpoint,
+        )
 
 
 def _raise_first(futures: list[Future[None]]) -> None:

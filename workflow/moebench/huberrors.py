@@ -37,11 +37,12 @@ class Asked:
     commit: str | None
     endpoint: str
     token: str | None
+    repo_type: str = "model"
 
     @property
     def page(self) -> str:
-        """The model page, for people."""
-        return f"{self.endpoint}/{self.repo}"
+        """The repository's page, for people."""
+        return f"{self.endpoint}/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo}"
 
 
 def explain(error: Exception, asked: Asked, folder: Path | None = None) -> StageError:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from moebench import budget, computed, corpora, reference, runtime
 from moebench import parameters as counted
+from moebench.accuracy.planning import AccuracyPlanner
 from moebench.claims import spec as claims
 from moebench.config import (
     Architecture,
@@ -253,16 +254,8 @@ class _Planner:
     def add(self, row: Row, protocol: Protocol, path: str) -> dict[str, Any]:
         """Add the cell of a row, unless it is there; return {engine, cell, labels}."""
         knobs, work = self.split(row, path)
-        spec = self.config.model(knobs.model, path)
-        self.check(knobs, work, spec, path)
-        check_counting(knobs, work, spec, protocol, path)
-        runs_on = self.engine_of(knobs, path)[1]
-        knobs = plain(runtime.plain(knobs, self.study, runs_on), spec)
-        left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
-        top_k = (work.top_k or left["top_k"]) if left else None
-        if top_k and top_k > left["count"]:
-            raise ConfigError(f"{path}: top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}")
-        engine_id = self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path)
+        engine_id, top_k = self.place(knobs, work, path)
+        check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
         settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
         identity = {
             "engine": engine_id,
@@ -285,6 +278,18 @@ class _Planner:
             }
             self.engines[engine_id]["cells"].append(cell_id)
         return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def place(self, knobs: EngineKnobs, work: WorkloadKnobs, path: str) -> tuple[str, int | None]:
+        """The engine configuration that runs a workload, added unless it is there, and the workload's top-k."""
+        spec = self.config.model(knobs.model, path)
+        self.check(knobs, work, spec, path)
+        runs_on = self.engine_of(knobs, path)[1]
+        knobs = plain(runtime.plain(knobs, self.study, runs_on), spec)
+        left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
+        top_k = (work.top_k or left["top_k"]) if left else None
+        if top_k and top_k > left["count"]:
+            raise ConfigError(f"{path}: top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}")
+        return self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path), top_k
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
         """Add an engine configuration, unless it is there; return its id."""
@@ -515,6 +520,7 @@ def make_plan(
     study_name: str,
     lock: ModelLock | None = None,
     models: str | None = None,
+    data: str | None = None,
     budget_gpu_hours: float | None = None,
 ) -> dict[str, Any]:
     """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
@@ -527,7 +533,8 @@ def make_plan(
     lock = lock or ModelLock(config.folder / "models.lock.yaml")
     lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
     commit = functools.cache(lock.commit)
-    planner = _Planner(config, study, commit, hardware, models or config.root().models)
+    planner, other = (_Planner(config, study, commit, hardware, models or config.root().models) for _ in range(2))
+    accuracy = AccuracyPlanner(config, other, digest, data or config.root().data)
     _check_defaults(study, where)
     experiments: dict[str, Any] = {}
     for name in study.experiments:
@@ -538,9 +545,11 @@ def make_plan(
         for row in expand(experiment, study.scale, path) if experiment.grid else ():
             placed = planner.add(row, protocol, path)
             rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
-        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed"})
+        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
         about = counted.facts(config, experiment) | computed.facts(config, experiment)
         experiments[name] = kept | about | {"rows": list(rows.values())}
+        if experiment.accuracy:
+            experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
     plan: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol_version": PROTOCOL_VERSION,
@@ -565,13 +574,14 @@ def make_plan(
     if budget_gpu_hours is not None:
         budget.reduce(plan, budget_gpu_hours)
         _foresee(plan, study, hardware)
-    plan["derived"] = derived_models(planner.engines)
+    plan["derived"] = derived_models(other.engines | planner.engines)
     plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
     if study.reference and study.reference != study.name:
         plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
         for name, planned in plan["experiments"].items():
             planned["predicted_figures"] = reference.figures(plan, name)
     plan["jobs"] = _jobs(plan, study, hardware)
+    plan["accuracy"] = accuracy.parts(study, hardware, predict, _jobs)
     plan["digest"] = digest(plan, 16)
     return plan
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moebench import forecast
+from moebench import accuracy, forecast
 from moebench.derive import is_made
 from moebench.measure import records
 
@@ -95,6 +95,8 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
         text += ["", table(head, [_derived(name, model) for name, model in made["derived"].items()])]
         head = ["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"]
         text += ["", table(head, [_derive_job(name, job) for name, job in made["derive_jobs"].items()])]
+    for harness, part, folder in accuracy.views(made, results):
+        text += ["", *_accuracy(harness, part, folder)]
     if cells:
         head = [
             "engine configuration",
@@ -127,15 +129,42 @@ def _derive_job(name: str, job: dict[str, Any]) -> list[Any]:
     return [name, len(job["models"]), job["gpus"], job["mem_mb"], job["runtime_min"]]
 
 
+def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
+    """Tasks and jobs of a harness."""
+    seen = statuses(part, folder)
+    jobs = [
+        [
+            name,
+            len(job["engines"]),
+            job["cells"],
+            job["gpus"],
+            job["mem_mb"],
+            job["runtime_min"],
+            sum(_final(seen[f"{e}/{c}"]) for e in job["engines"] for c in part["engines"][e]["cells"]),
+        ]
+        for name, job in part["jobs"].items()
+    ]
+    tasks = sorted({cell["task"]["name"] for cell in part["cells"].values()})
+    return [
+        f"accuracy by {harness}: {count(len(part['cells']), 'cell')} of {count(len(tasks), 'task')} "
+        f"({', '.join(tasks)}), {count(len(part['engines']), 'engine load')}",
+        "",
+        table(["accuracy job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
+    ]
+
+
 def rerun_command(key: str, results: str | Path, profile: str = "profiles/slurm") -> str:
     """The command that measures one cell again."""
     return f"snakemake --profile {profile} --force {results}/cells/{key}.json"
 
 
 def failures(made: dict[str, Any], results: Path, profile: str) -> tuple[str, int]:
-    """Cells that are not ok, why, and how to run each again; and how many."""
+    """Cells that are not ok, accuracy cells included, why, and how to run each again; and how many."""
     blocks = []
-    for key, record in statuses(made, results).items():
+    seen = [(key, record, results) for key, record in statuses(made, results).items()]
+    for _, part, folder in accuracy.views(made, results):
+        seen += [(key, record, folder) for key, record in statuses(part, folder).items()]
+    for key, record, place in seen:
         if record is None or record["status"] == "ok":
             continue
         blocks.append(
@@ -144,7 +173,7 @@ def failures(made: dict[str, Any], results: Path, profile: str) -> tuple[str, in
                     f"{record['status']}: {key}",
                     f"    {record['reason']}",
                     *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                    f"    {rerun_command(key, results, profile)}",
+                    f"    {rerun_command(key, place, profile)}",
                 ]
             )
         )

@@ -1,4 +1,4 @@
-"""Staging: every model of a study into the models folder, on a machine with internet, before any job runs."""
+"""Staging: every model and data set of a study into their folders, on a machine with internet, before any job runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from moebench import staged
+from moebench import accuracy, staged
+from moebench.accuracy.staging import data_of, stage_data
 from moebench.config import Config, HubSource
 from moebench.derivation import models_of as loaded_models
 from moebench.derivation import root
@@ -24,7 +25,7 @@ def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
     ``whole`` is False where only dummy weights are asked of it.
     """
     found: dict[str, dict[str, Any]] = {}
-    for model in map(root, loaded_models(plan["engines"].values())):
+    for model in map(root, loaded_models(accuracy.engines(plan))):
         entry = found.setdefault(model["path"], {**model, "whole": False})
         entry["whole"] |= model["weights"] != "dummy"
     return found
@@ -38,13 +39,14 @@ def stage_study(
     only_check: bool = False,
     budget: float | None = None,
 ) -> int:
-    """Stage every model of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
+    """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
 
-    Raises StageError for the first hub model that cannot be had.
+    Raises StageError for the first hub repository that cannot be had.
     """
     lock_file = config.folder / "models.lock.yaml"
-    models = models_of(make_plan(config, study, budget_gpu_hours=budget))
-    problems = {path: staged.check(Path(path), full=full) for path in models}
+    plan = make_plan(config, study, budget_gpu_hours=budget)
+    models, data = models_of(plan), data_of(plan)
+    problems = {path: staged.check(Path(path), full=full) for path in [*models, *data]}
     if only_check:
         for path, found in problems.items():
             print(f"{path}: {found[0] if found else 'whole'}")
@@ -59,6 +61,8 @@ def stage_study(
         f"study {study}: {len(models)} models staged ({len(write)} written, {len(fetch)} fetched, "
         f"{len(models) - len(write) - len(fetch)} already there)"
     )
+    if data:
+        print(f"study {study}: {stage_data(config, plan, update, full)}")
     return 0
 
 

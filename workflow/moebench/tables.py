@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moebench import columns, computed, parameters, show, tablerows
+from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.errors import StorageError
 from moebench.measure import manifest
 from moebench.plan_file import read_plan
@@ -54,7 +55,7 @@ class Collected:
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
     those about routed experts, ``parameters`` of the models that the plan asks about, ``computed`` points,
-    ``predictions`` of the study it refers to, and ``claims``.
+    ``predictions`` of the study it refers to, ``claims`` and ``accuracy``.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
@@ -67,6 +68,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     points = tablerows.table("computed", computed.rows(plan))
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
+    answers = tablerows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
     chunks = list(_chunks(plan, results, rerun))
     study = plan["study"]
     reference = plan.get("reference")
@@ -78,9 +80,8 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
-    for name, table in (
-        written | {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions}
-    ).items():
+    more = {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions, "accuracy": answers}
+    for name, table in (written | more).items():
         write(out, name, table)
     write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))
     counts: Counter[str] = Counter()

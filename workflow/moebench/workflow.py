@@ -9,6 +9,8 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
+from moebench import accuracy
+from moebench.accuracy.staging import data_of
 from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
 from moebench.derive import is_made
@@ -32,6 +34,7 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
             Config(root / "config"),
             str(config["study"]),
             models=config["models"],
+            data=config["data"],
             budget_gpu_hours=config["budget_gpu_hours"],
         )
         if workflow.is_main_process:
@@ -39,7 +42,9 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{root}/", "")) from None
     if workflow.is_main_process:
-        for job, cells in drop_stale(Path(config["results"]), plan).items():
+        results = Path(config["results"])
+        parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
+        for job, cells in (item for part, folder in parts for item in drop_stale(folder, part).items()):
             print(
                 f"{job}: {len(cells)} records changed or are gone since they were measured, e.g. {cells[0]}; "
                 "they will be measured again"
@@ -57,14 +62,15 @@ def one_of(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in names) or r"(?!)"
 
 
-def staged_files(engines: Iterable[dict[str, Any]]) -> list[str]:
-    """Manifests of the models that engine configurations read, drafts included."""
-    return _manifests(models_of(engines))
+def staged_files(engines: Iterable[dict[str, Any]], cells: Iterable[dict[str, Any]] = ()) -> list[str]:
+    """Manifests of the models that engine configurations read, drafts included, and of accuracy cells' data."""
+    return sorted([*_manifests(models_of(engines)), *_manifests(cell["task"]["data"] for cell in cells)])
 
 
-def roots(engines: Iterable[dict[str, Any]]) -> list[str]:
-    """Manifests of the models that are staged: of a derived one, those of what it is made from."""
-    return _manifests(map(root, models_of(engines)))
+def roots(plan: dict[str, Any]) -> list[str]:
+    """Manifests of what is staged: models (of a derived one, those of what it is made from) and data sets."""
+    models = _manifests(map(root, models_of(accuracy.engines(plan))))
+    return models + _manifests(data_of(plan).values())
 
 
 def derived_files(plan: dict[str, Any], job: str) -> list[str]:
@@ -89,24 +95,24 @@ def figure_ids(plan: dict[str, Any]) -> list[str]:
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:
-    """Hub models whose branch was not yet resolved to a commit."""
-    models = [root(e["model"]) for e in plan["engines"].values()]
+    """Hub models and data sets whose branch was not yet resolved to a commit."""
+    models = [root(e["model"]) for e in accuracy.engines(plan)]
     return sorted(
         {
-            f"{model['source'].removeprefix('hub:')} ({model['revision']})"
-            for model in models
-            if model["source"].startswith("hub:") and len(model["revision"]) != 40
+            f"{what['source'].removeprefix('hub:')} ({what['revision']})"
+            for what in [*models, *data_of(plan).values()]
+            if what["source"].startswith("hub:") and len(what["revision"]) != 40
         }
     )
 
 
 def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
-    """Before a real run: models must be pinned, since cells are identified by the commit of their weights."""
+    """Before a real run: models and data must be pinned, since cells are identified by their commits."""
     targets = set(workflow.dag_settings.targets or ())
     names = unpinned(plan)
     if names and not targets & {"stage"}:
         raise WorkflowError(
-            f"{len(names)} models are not staged yet, first: {names[0]}; run "
+            f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
             f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again"
         )
 

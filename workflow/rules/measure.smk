@@ -7,12 +7,18 @@ def resource(name, scale=lambda attempt: 1):
     return lambda wildcards, attempt: int(job_of(wildcards)[name] * scale(attempt))
 
 
-def job_of(wildcards):
-    if hasattr(wildcards, "job"):
-        return PLAN["jobs"][wildcards.job]
-    return next(
-        job for job in PLAN["jobs"].values() if wildcards.engine in job["engines"]
+def part_of(wildcards):
+    """The engines, cells and jobs a rule is about: those of an accuracy harness, or of speed."""
+    return (
+        PLAN["accuracy"][wildcards.harness] if hasattr(wildcards, "harness") else PLAN
     )
+
+
+def job_of(wildcards):
+    jobs = part_of(wildcards)["jobs"]
+    if hasattr(wildcards, "job"):
+        return jobs[wildcards.job]
+    return next(job for job in jobs.values() if wildcards.engine in job["engines"])
 
 
 def across_nodes(value):

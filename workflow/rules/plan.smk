@@ -1,5 +1,5 @@
-# What is to be measured, and the models it needs.  The plan decides the jobs, so it is made when Snakemake starts and
-# kept in a file named after its contents (docs/decisions/0012).
+# What is to be measured, and the models and data sets it needs.  The plan decides the jobs, so it is made when
+# Snakemake starts and kept in a file named after its contents (docs/decisions/0012).
 from moebench.workflow import (
     engine_python,
     load_plan,
@@ -19,7 +19,12 @@ STUDY, RESULTS, REPORT = (
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
 BUDGET = f" --budget {PLAN['budget']['gpu_hours']}" if "budget" in PLAN else ""
-STAGED = roots(PLAN["engines"].values())
+ACCURACY_MANIFESTS = [
+    f"{RESULTS}/accuracy/{harness}/jobs/{job}.json"
+    for harness, part in PLAN["accuracy"].items()
+    for job in part["jobs"]
+]
+STAGED = roots(PLAN)
 
 
 # update(): files that are there are checked and kept, not deleted and fetched again.

@@ -4,13 +4,14 @@ from moebench.workflow import figure_ids
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 NAMES += ["activation", "activation_layers", "activation_steps"]
-NAMES += ["predictions", "claims", "computed"]
+NAMES += ["predictions", "claims", "computed", "accuracy"]
 FIGURES = figure_ids(PLAN)
 
 
 rule collect:
     input:
         jobs=MANIFESTS,
+        accuracy=ACCURACY_MANIFESTS,
         plan=PLAN_FILE,
     output:
         expand(f"{TABLES}/{{name}}.parquet", name=NAMES),
@@ -48,6 +49,7 @@ rule archive:
     input:
         rules.report.output,
         jobs=MANIFESTS,
+        accuracy=ACCURACY_MANIFESTS,
         plan=PLAN_FILE,
     output:
         f"{REPORT}/archive.zip",

@@ -117,12 +117,10 @@ class VllmEngine:
     def load(self) -> dict[str, Any]:
         """Load the model.  Raises whatever the engine raises."""
         self.refuse()
-        from vllm import LLM
-
         switch(self.config)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
-        self.llm = LLM(**arguments(self.spec), **across)
+        self.llm = self.start(arguments(self.spec) | across)
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -137,6 +135,12 @@ class VllmEngine:
             "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
             "resolved_config": self.resolved_config(),
         }
+
+    def start(self, arguments: dict[str, Any]) -> Any:
+        """The engine itself, loaded.  Raises whatever it raises."""
+        from vllm import LLM
+
+        return LLM(**arguments)
 
     def refuse(self) -> None:
         """Raise NotImplementedError for what would run as something else than it is called."""

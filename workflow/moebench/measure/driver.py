@@ -46,6 +46,8 @@ class Driver:
         python: interpreter of the engine's environment; default: this one.
     """
 
+    worker_module = "moebench.measure.worker"
+
     def __init__(self, plan: dict[str, Any], results: Path, log: Path, say: Say, python: str = sys.executable):
         self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
         self.settings = plan["jobs_settings"]
@@ -181,8 +183,7 @@ class Driver:
         """Measure the pending cells of one engine configuration."""
         todo = [c for c in pending if not (derive and self.derivable(engine_id, c, pending))]
         later = [c for c in pending if c not in todo]
-        timed = [c for c in todo if self.plan["cells"][f"{engine_id}/{c}"]["protocol"]["kind"] != "activation"]
-        sentinel = self.canary_cell(engine_id) if derive and len(timed) >= CANARY_MINIMUM else None
+        sentinel = self.canary_cell(engine_id, todo) if derive else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
             position = ("middle" if number == middle else "") if self.loaded else "start"
@@ -245,16 +246,20 @@ class Driver:
         if rest and measure:
             self.run_engine(engine_id, rest, derive=False)
 
-    def canary_cell(self, engine_id: str) -> str:
-        """The smallest timed cell of an engine configuration."""
+    def canary_cell(self, engine_id: str, todo: list[str]) -> str | None:
+        """The smallest timed cell of an engine configuration; None: too few are to be timed for a canary."""
 
         def size(cell_id: str) -> tuple[int, str]:
             work = self.plan["cells"][f"{engine_id}/{cell_id}"]["workload"]
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
+        def timed(cell_id: str) -> bool:
+            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] != "activation")
+
+        if sum(map(timed, todo)) < CANARY_MINIMUM:
+            return None
         cells: list[str] = self.plan["engines"][engine_id]["cells"]
-        timed = [c for c in cells if self.plan["cells"][f"{engine_id}/{c}"]["protocol"]["kind"] != "activation"]
-        return min(timed, key=size)
+        return min(filter(timed, cells), key=size)
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
         """Run the canary; should it end the engine, the next cell has it loaded again."""
@@ -285,7 +290,7 @@ class Driver:
         self.say(f"loading {engine_id}")
         if self.worker is None:
             self.seen = {}
-            self.worker = Worker(self.python, self.log, self.environment(spec))
+            self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
         request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = records.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
@@ -320,9 +325,12 @@ class Driver:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started = records.stamp()
+        return self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+
+    def request(self, cell: dict[str, Any]) -> dict[str, Any]:
+        """What the worker is asked for a cell."""
         request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
-        request["image_tokens"] = cell["predicted"].get("image_tokens")
-        return self.ask(request, self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        return request | {"image_tokens": cell["predicted"].get("image_tokens")}
 
     def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
         """Ask the worker; whatever goes wrong becomes an outcome and ends the worker.
@@ -402,37 +410,44 @@ class Driver:
             "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
-            "workload": cell["workload"],
-            "protocol": cell["protocol"],
             "predicted": cell["predicted"],
-            "derived_from": outcome.get("derived_from"),
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
-            "warmup": outcome.get("warmup", []),
-            "repeats": outcome.get("repeats", []),
             "provenance": outcome.get(
                 "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
             ),
+            **self.about(cell, outcome),
         }
         if "activation" in outcome:
             record["activation"] = outcome["activation"]
-        if corpus := spec.get("corpora", {}).get(cell["workload"]["corpus"]):
+        if corpus := spec.get("corpora", {}).get(cell.get("workload", {}).get("corpus")):
             record["provenance"] = record["provenance"] | {"prompt_corpus_sha256": corpus["sha256"]}
         records.store(self.results, record)
         self.done += 1
         self.kept += 1
         self.progress(engine_id, cell_id, record)
 
+    def about(self, cell: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+        """The part of a record that is of what was run in the engine."""
+        return {
+            "workload": cell["workload"],
+            "protocol": cell["protocol"],
+            "derived_from": outcome.get("derived_from"),
+            "warmup": outcome.get("warmup", []),
+            "repeats": outcome.get("repeats", []),
+        }
+
+    def how(self, record: dict[str, Any]) -> str:
+        """A good record in a few words."""
+        if "activation" in record:
+            counted = record["activation"]
+            return f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
+        last = record["repeats"][-1]["metrics"]
+        return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
+
     def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
         """One line per cell: how far, what, how it went, how long to go."""
-        if record["status"] == "ok" and "activation" in record:
-            counted = record["activation"]
-            how = f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
-        elif record["status"] == "ok":
-            last = record["repeats"][-1]["metrics"]
-            how = f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
-        else:
-            how = f"{record['status']}  {record['reason']}"
+        how = self.how(record) if record["status"] == "ok" else f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
         self.say(
             f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}"

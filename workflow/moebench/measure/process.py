@@ -30,7 +30,7 @@ class WorkerTimeout(Exception):
 class Worker:
     """A worker process in a session of its own, its engine's output in a log file."""
 
-    def __init__(self, python: str, log: Path, environment: dict[str, str]):
+    def __init__(self, python: str, log: Path, environment: dict[str, str], module: str = "moebench.measure.worker"):
         self.log = log
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Worker:
         except OSError as error:
             raise StorageError(f"{log}: the engine's log cannot be written ({error.strerror})") from None
         self._process = subprocess.Popen(
-            [python, "-m", "moebench.measure.worker", str(os.getpid())],
+            [python, "-m", module, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log_file,

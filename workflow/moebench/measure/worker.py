@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -348,12 +348,12 @@ def die_with(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def main() -> None:
+def main(make_session: Callable[[], Session] = Session) -> None:
     """Answer requests until standard input ends."""
     die_with(int(sys.argv[1]))
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    session = Session()
+    session = make_session()
     for line in sys.stdin:
         request = json.loads(line)
         started = time.perf_counter()

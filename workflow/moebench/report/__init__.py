@@ -15,6 +15,7 @@ import seaborn as sns
 
 import moebench
 from moebench import columns, stats, tables
+from moebench.accuracy.report import tables as answered
 from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
@@ -55,7 +56,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     """The page as text."""
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
     failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
-    claimed = tables.read(tables_dir, "claims")
+    claimed, answers = tables.read(tables_dir, "claims"), tables.read(tables_dir, "accuracy")
     points = tables.read(tables_dir, "computed")
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
@@ -63,6 +64,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     ]
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
+        experiment["accuracy"] = answered(answers, experiment["name"])
     drawn = [f.svg for e in experiments for f in e["figures"]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),

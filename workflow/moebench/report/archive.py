@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import moebench
-from moebench import figures, provenance, tables
+from moebench import accuracy, figures, provenance, tables
 from moebench.errors import StorageError
 from moebench.plan_file import read_plan
 from moebench.report import build
@@ -84,7 +84,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             layout = Layout(Path(folder), made["study"])
             layout.plan.parent.mkdir(parents=True)
             shutil.copyfile(plan, layout.plan)
-            for name in ("cells", "jobs"):  # links, not copies: there may be very many records
+            for name in ("cells", "jobs", "accuracy"):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             page = layout.make()
             _refuse_stale(made, layout, page, results, tables_dir, report)
@@ -103,7 +103,7 @@ def _refuse_stale(
     plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path
 ) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
-    for name in ("measurements", "failures"):
+    for name in ("measurements", "failures", "accuracy"):
         ours = tables.read(layout.tables, name).drop(columns="rerun", errors="ignore")
         if not ours.equals(tables.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
             raise StorageError(
@@ -137,6 +137,12 @@ def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) ->
         path = results / "jobs" / f"{job}.json"
         if path.is_file():
             yield f"{_RESULTS}/jobs/{job}.json", path
+    for _, part, folder in accuracy.views(plan, results):
+        kept = [folder / "cells" / f"{key}.json" for key in part["cells"]]
+        kept += [folder / "samples" / f"{key}.jsonl.gz" for key in part["cells"]]
+        kept += [folder / "jobs" / f"{job}.json" for job in part["jobs"]]
+        for path in filter(Path.is_file, kept):
+            yield f"{_RESULTS}/{path.relative_to(results).as_posix()}", path
     for path in sorted(p for p in config.rglob("*") if p.is_file() and not p.name.startswith(".")):
         yield f"config/{path.relative_to(config).as_posix()}", path
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):

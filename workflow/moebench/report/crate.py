@@ -25,6 +25,10 @@ _FORMATS = {
 }
 _FOLDERS = {
     "results/cells/": ("Records", "One JSON file per measured cell: raw times, status, evidence, provenance, SHA-256"),
+    "results/accuracy/": (
+        "Accuracy",
+        "Per harness: records of tasks, logs of every question and answer, job manifests",
+    ),
     "results/jobs/": ("Job manifests", "Which records each job wrote, and its canary runs"),
     "config/": ("Configuration", "Studies, experiments, models, hardware and what papers print, as configured"),
     "envs/": ("Environments", "Locked requirements of every environment"),
@@ -33,6 +37,7 @@ _NAMES = {
     "report.html": "Report",
     "measurements.parquet": "Table: a row per cell, medians with intervals",
     "samples.parquet": "Table: a row per timed run",
+    "accuracy.parquet": "Table: a row per task, metric and filter, and means over tasks",
     "failures.parquet": "Table: cells that are not ok, and why",
     "plan.parquet": "Table: every planned cell of every experiment",
     "parameters.parquet": "Table: parameters of models by component and layer, computed",

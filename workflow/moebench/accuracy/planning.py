@@ -1,0 +1,142 @@
+"""The accuracy part of a plan: engine configurations times tasks, identified by content like the speed cells.
+
+Engine configurations are resolved by the planner of the speed cells, so that the same one has the same id and the
+tables join on it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from moebench.accuracy import fixtures
+from moebench.config import AccuracyBlock, Config, TaskSpec
+from moebench.errors import ConfigError
+from moebench.grid import Row, expand_accuracy
+from moebench.modellock import ModelLock
+
+ACCURACY_VERSION = 1
+"""Raised whenever the way of evaluating changes so that old and new numbers must not meet."""
+VERSIONS = {"lm-eval": "0.4.13"}
+"""Harnesses and their versions, as pinned in envs/; another one installed is refused."""
+SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
+"""Seeds of lm-eval: its own defaults, so that few-shot examples are those of published numbers."""
+LOCK = "datasets.lock.yaml"
+
+
+def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> dict[str, Any]:
+    """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
+    name = task.data.hub
+    if block.data == "fixtures":
+        if name not in fixtures.NAMES:
+            raise ConfigError(f"task {task.name}: no fixtures are written for {name}; use data: hub")
+        revision = fixtures.revision(name)
+        return {
+            "id": name,
+            "source": "fixtures",
+            "revision": revision,
+            "path": _folder(root, "fixtures", name, revision),
+        }
+    asked = task.data.revision
+    revision = ModelLock(config.folder / LOCK).commit(name, asked) or asked
+    return {"id": name, "source": f"hub:{name}", "revision": revision, "path": _folder(root, "hub", name, revision)}
+
+
+def _folder(root: str, kind: str, name: str, revision: str) -> str:
+    return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+@dataclass
+class AccuracyPlanner:
+    """Collects the accuracy cells of a study.
+
+    ``planner``: a planner of engine configurations, for these alone; ``digest`` makes identifiers; ``root``: folder of
+    staged data sets.
+    """
+
+    config: Config
+    planner: Any
+    digest: Callable[[Any], str]
+    root: str
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    order: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Cells by harness and engine configuration."""
+
+    def experiment(self, experiment: Any, scale: str, path: str) -> list[dict[str, Any]]:
+        """Add an experiment's cells; return its rows {harness, engine, cell, labels, block}."""
+        rows = {}
+        for block, row in expand_accuracy(experiment, scale, path):
+            for name in block.tasks:
+                placed = self.add(block, row, self.config.task(name, path), path)
+                placed["block"] = experiment.accuracy[scale].index(block)
+                rows[placed["block"], placed["engine"], placed["cell"]] = placed
+        return list(rows.values())
+
+    def add(self, block: AccuracyBlock, row: Row, task: TaskSpec, path: str) -> dict[str, Any]:
+        """Add a cell, unless it is there.  Raises ConfigError for what the harness cannot do."""
+        settings = row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}
+        knobs, work = self.planner.split(Row(settings, row.labels), path)
+        engine_id, top_k = self.planner.place(knobs, work, path)
+        kind = self.planner.engine_of(knobs, path)[1].name
+        if kind != "vllm":
+            raise ConfigError(
+                f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
+            )
+        if knobs.dp > 1:
+            raise ConfigError(
+                f"{path}: accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
+                f"{knobs.dp} separate engines, not the engine configuration whose speed is measured (with ep it "
+                "refuses); set dp: 1"
+            )
+        data, version = data_of(task, block, self.config, self.root), VERSIONS[task.harness]
+        asked = {
+            "harness": task.harness,
+            "harness_version": version,
+            "task": task.task,
+            "shots": task.shots,
+            "data": {k: data[k] for k in ("id", "source", "revision")},
+        }
+        identity = {
+            "accuracy_version": ACCURACY_VERSION,
+            "engine": engine_id,
+            "task": asked,
+            "top_k": top_k,
+            "limit": block.limit,
+            "seeds": SEEDS,
+        }
+        slug = f"{task.name}" + (f".k{top_k}" if top_k else "") + (f".n{block.limit}" if block.limit else "")
+        cell_id = f"{slug}-{self.digest(identity)}"
+        if f"{engine_id}/{cell_id}" not in self.cells:
+            shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference"})
+            self.cells[f"{engine_id}/{cell_id}"] = {
+                "engine": engine_id,
+                "cell": cell_id,
+                "task": shown | asked | {"data": data},
+                "top_k": top_k,
+                "limit": block.limit,
+                "seeds": SEEDS,
+                "derived_from": None,
+            }
+            self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
+        return {"harness": task.harness, "engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any) -> dict[str, Any]:
+        """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'."""
+        made = {}
+        for harness, order in self.order.items():
+            part: dict[str, Any] = {"engines": {}, "cells": {}}
+            for engine_id, cells in order.items():
+                engine = self.planner.engines[engine_id] | {"cells": []}
+                predict(engine, {}, study, hardware)
+                engine["predicted"]["job_s"] += study.jobs.task_s * len(cells)
+                engine["cells"] = list(cells)
+                random.Random(f"{study.protocol.seed}:{engine_id}").shuffle(engine["cells"])
+                part["engines"][engine_id] = engine
+                memory = {"bytes_per_gpu": engine["predicted"]["weight_bytes_per_gpu"]}
+                for cell_id in cells:
+                    key = f"{engine_id}/{cell_id}"
+                    part["cells"][key] = self.cells[key] | {"predicted": memory | {"fits": engine["predicted"]["fits"]}}
+            made[harness] = part | {"jobs": jobs(part, study, hardware)}
+        return made

@@ -1,0 +1,58 @@
+"""Data sets of a plan: which there are, whether they are whole, and bringing them (``moebench stage``)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from moebench import accuracy, staged
+from moebench.accuracy import fixtures
+from moebench.accuracy.planning import LOCK
+from moebench.config import Config
+from moebench.modellock import ModelLock
+
+
+def data_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The distinct data sets of a plan by folder, each with the name of a task that reads it."""
+    found: dict[str, dict[str, Any]] = {}
+    for harness in accuracy.harnesses(plan):
+        for cell in plan["accuracy"][harness]["cells"].values():
+            found.setdefault(cell["task"]["data"]["path"], cell["task"]["data"] | {"task": cell["task"]["name"]})
+    return found
+
+
+def stage_data(config: Config, plan: dict[str, Any], update: bool, full: bool) -> str:
+    """Bring every data set of a plan; return what was done, in words.  Raises StageError for the first that fails."""
+    wanted, written, fetched = data_of(plan), 0, 0
+    for path, data in wanted.items():
+        if data["source"] == "fixtures":
+            written += fixtures.write(data["id"], Path(path))
+        elif update or staged.check(Path(path), full=full):
+            _fetch(config, data, update, full)
+            fetched += 1
+    there = len(wanted) - written - fetched
+    return f"{len(wanted)} data sets staged ({written} written, {fetched} fetched, {there} already there)"
+
+
+def _fetch(config: Config, data: dict[str, Any], update: bool, full: bool) -> None:
+    from moebench.hub import stage_hub
+    from moebench.hubprogress import Progress
+
+    source = config.task(data["task"]).data
+    root = Path(data["path"]).parent
+    done = stage_hub(
+        source,
+        lambda commit: root / commit[:12],
+        ModelLock(config.folder / LOCK),
+        Progress(sys.stderr),
+        update=update,
+        full=full,
+        repo_type="dataset",
+    )
+    # The plan made before pinning names the branch; a link there lets the rule that asked for it find it.
+    named = root / source.revision
+    if len(source.revision) != 40 and named != done.folder:
+        if named.is_symlink():
+            named.unlink()
+        named.symlink_to(done.folder.name)
