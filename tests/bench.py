@@ -287,6 +287,41 @@ def collecting(folder: Path, count: int) -> list[tuple[str, str, str]]:
     ]
 
 
+def predicting(cells: int) -> list[tuple[str, str, str]]:
+    """The cost model on random cells of all models, each with a layout and workload of its own."""
+    import numpy as np
+
+    sys.path.insert(0, str(ROOT / "workflow"))
+    from moebench.config import Config, EngineKnobs
+    from moebench.cost import roofline
+    from moebench.cost.inputs import Formats, Layout, Machine, Sizes, stack
+
+    config, draw = Config(ROOT / "config"), np.random.default_rng(0)
+    known = stack(
+        [Sizes.of(config.model(p.stem).architecture) for p in sorted((ROOT / "config/models").glob("*.yaml"))]
+    )
+    which = draw.integers(0, len(known.layers), cells)
+    sizes = Sizes(**{name: values[which] for name, values in vars(known).items()})
+    layout = Layout(tp=draw.choice([1, 2, 4, 8], cells), pp=draw.choice([1, 2, 4], cells))
+    work = roofline.Work(*(draw.integers(1, most, cells) for most in (257, 4097, 4097)))
+    engine = EngineKnobs(model="mixtral-8x7b")
+    machine = Machine.of(config.hardware("h100-sxm5-80gb"), engine)
+    say(f"predicting {cells:,} cells ...")
+    started = time.perf_counter()
+    times = roofline.times_of_many(
+        sizes, Formats.of(config.model("mixtral-8x7b").architecture, engine), layout, machine, work
+    )
+    seconds = time.perf_counter() - started
+    assert np.isfinite(times[2]).all()
+    return [
+        (
+            f"cost model, {cells:,} random cells of {len(known.layers)} models",
+            f"{cells / seconds / 1e6:.1f} M cells/s",
+            f"at least 1 M cells/s on two cores; {seconds:.2f} s",
+        )
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer cells and records")
@@ -298,6 +333,7 @@ def main() -> None:
         rows += medians(folder, 2 if quick else 4)
         rows += planning(folder)
         rows += collecting(folder, 10_000 if quick else 100_000)
+        rows += predicting(1_000_000 if quick else 5_000_000)
     widths = [max(len(r[i]) for r in rows) for i in range(2)]
     print(f"\n{'what':<{widths[0]}}  {'measured':<{widths[1]}}  aim, and how")
     for what, measured, aim in rows:

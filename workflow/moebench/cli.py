@@ -252,6 +252,32 @@ def compare(arguments: argparse.Namespace) -> int:
     return 1 if len(made.changed) else 0
 
 
+def calibrate(arguments: argparse.Namespace) -> int:
+    """Measure this machine's memory bandwidth and matrix products, or hold measured cells against them."""
+    from moebench import calibrate as machine
+
+    config, study = _study(arguments)
+    if arguments.residuals:
+        found = machine.residuals(config, study, _results(arguments))
+        print(json.dumps(found, indent=1) if arguments.json else machine.residual_text(found))
+        return 0
+    path, made = machine.measure(config, study, _results(arguments), arguments.threads)
+    print(json.dumps(made, indent=1) if arguments.json else machine.text(path, made))
+    return 0
+
+
+def qs(arguments: argparse.Namespace) -> int:
+    """Compare decoding of a model with a dense one of equal quality on a machine (the qs inequality)."""
+    from moebench import qs_text
+    from moebench.config import Config
+
+    names = ("context_tokens", "quality", "quantization", "batch", "tp", "pp", "dp", "ep", "kvp")
+    knobs = {name: getattr(arguments, name) for name in names}
+    made = qs_text.compute(Config(arguments.config), arguments.model, arguments.hardware, arguments.gpus, **knobs)
+    print(json.dumps(made, indent=1) if arguments.json else qs_text.text(made))
+    return 0
+
+
 def columns(arguments: argparse.Namespace) -> int:
     """Print the columns of every table with unit and meaning."""
     from moebench import columns as registry
@@ -376,6 +402,28 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--all", action="store_true", help="list unchanged cells too")
     one.add_argument("--json", action="store_true", help="print as JSON")
     one.add_argument("--csv", type=Path, metavar="FILE", help="also write the pairs to FILE")
+    one = verb(calibrate, of_study)
+    one.add_argument(
+        "--threads", type=_positive(int), metavar="N", help="threads (default: those the study gives its engine)"
+    )
+    one.add_argument("--residuals", action="store_true", help="measured times of a study's cells over their bounds")
+    one.add_argument("--json", action="store_true", help="print everything as JSON")
+    one = verb(qs)
+    one.add_argument("model", metavar="MODEL", help="a model of config/models")
+    one.add_argument("--hardware", required=True, help="a machine type of config/hardware")
+    one.add_argument("--context", dest="context_tokens", type=_positive(int), default=131072, metavar="L",
+                     help="context of every sequence, tokens (default: 131072)")  # fmt: skip
+    one.add_argument("--gpus", type=_positive(int), metavar="N", help="devices (default: those of a node)")
+    one.add_argument("--quality", type=_positive(float), default=5.0, metavar="Q",
+                     help="quality factor q (default: 5, as the paper's evaluation)")  # fmt: skip
+    one.add_argument("--quantization", choices=("none", "fp8", "fp8_block", "int8", "awq", "gptq"),
+                     help="of the weights (default: fp8 where the machine computes in it, else none)")  # fmt: skip
+    one.add_argument("--batch", type=_positive(int), metavar="B", help="sequences (default: as many as fit)")
+    for name, words in (("tp", "tensor"), ("pp", "pipeline"), ("dp", "data"), ("ep", "expert"), ("kvp", "KV")):
+        one.add_argument(f"--{name}", type=_positive(int), metavar="N",
+                         help=f"{words} parallel size (default: search all layouts)")  # fmt: skip
+    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+    one.add_argument("--json", action="store_true", help="print everything as JSON")
     verb(columns)
     one = verb(schema)
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")

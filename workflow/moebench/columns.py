@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from moebench.config import KNOBS
+from moebench.config import KNOBS, ComputedKnobs
 from moebench.errors import ConfigError, nearest
 
 TABLES = (
@@ -28,6 +28,7 @@ TABLES = (
     "activation_steps",
     "predictions",
     "claims",
+    "computed",
 )
 
 
@@ -121,7 +122,8 @@ def _knob(name: str) -> Column:
     field = KNOBS[name]
     label, unit = _HEADINGS.get(name, ("", ""))
     description = _RESOLVED.get(name) or field.description or name
-    tables = ("plan", "measurements", "parameters") if name == "model" else ("plan", "measurements")
+    tables: tuple[str, ...] = ("plan", "measurements", "parameters") if name == "model" else ("plan", "measurements")
+    tables += ("computed",) if name in ComputedKnobs.model_fields and name != "ep" else ()
     return Column(name, arrow_type(field.annotation), unit, description, tables, label)
 
 
@@ -265,7 +267,7 @@ def _claim_columns() -> list[Column]:
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
-_COUNTED = ("parameters",)
+_COUNTED, _POINT = ("parameters",), ("computed",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
 _EXPERT, _LAYER, _STEP = ("activation",), ("activation_layers",), ("activation_steps",)
 _EVEN = ("measurements", "activation_layers")
@@ -280,8 +282,8 @@ def _others() -> tuple[list[Column], list[Column]]:
             "experiment",
             text,
             "",
-            "Experiment that asks for the cell, or for the model's parameters",
-            ("plan", "parameters"),
+            "Experiment that asks for the cell, for the model's parameters or for the point",
+            ("plan", "parameters", "computed"),
         ),
         Column(
             "engine", text, "", "Engine configuration: identifier, by content", _ALL + _ROUTED, "Engine configuration"
@@ -291,6 +293,10 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("seed", whole, "", "Seed of the run's prompts", ("samples",)),
         Column("job", text, "", "Job that measures the cell", ("plan",)),
         Column("labels", text, "", "JSON: label of each axis of the experiment's grid", ("plan",)),
+        Column("variant", text, "", "Labels of the arms of a computed point; where the paper prints it", _POINT),
+        Column(
+            "by", text, "", "printed: in the paper; formulas: by its formulas; distinct: by this cost model", _POINT
+        ),
         Column("status", text, "", "ok, or how the cell failed", _SHOWN),
         Column(
             "reason", text, "", "Why the cell is not ok, or the claim has no verdict, one sentence", (*_SHOWN, "claims")
@@ -301,7 +307,7 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Model, as named in figures",
-            ("plan", "measurements", "failures", "parameters", *_ROUTED),
+            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED),
             "Model",
         ),
         Column(
@@ -312,11 +318,12 @@ def _others() -> tuple[list[Column], list[Column]]:
     ]
     after = [
         Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", _CELL, "Weights revision"),
-        Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", _CELL),
+        Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", (*_CELL, *_POINT)),
+        Column("hardware_title", text, "", "Machine type, as named in figures", _POINT, "Machine"),
         Column("weight_bits", whole, "bits", "Bits of a weight of attention, experts and feed-forward blocks, without scales", _CELL, "Weights"),
         Column("activation_bits", whole, "bits", "Bits of what these matrices are multiplied with", _CELL, "Activations"),
         Column("kv_bits", whole, "bits", "Bits of a number in the KV cache", _CELL, "KV cache"),
-        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP; null: a hosted service", _CELL, "Devices"),
+        Column("gpus", whole, "", "Devices the engine uses: TP x PP x DP (computed: x KVP); null: a hosted service", (*_CELL, *_POINT), "Devices"),
         Column("engine_version", text, "", "Version of the engine", _CELL),
         Column("protocol_kind", text, "", "How the cell is timed: trace, or as in the paper", _CELL, "Protocol"),
         Column("derived_from", text, "", "Cell whose longer trace this one was cut from; null: a run of its own", _CELL),
@@ -374,6 +381,25 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("total_parameters", whole, "parameters", "Parameters of the component in all layers of this kind", _COUNTED, "Parameters"),
         Column("active_parameters", whole, "parameters", "Those of them that a token reads; both embedding matrices and the vision tower count in full", _COUNTED, "Active parameters"),
         Column("total_share", real, "", "total_parameters over all parameters of the model", _COUNTED, "Share of all parameters"),
+        Column("kvp", whole, "", "KV parallel size: ranks that share the cache of a sequence by tokens", _POINT, "KV parallel size"),
+        Column("expert_groups", whole, "", "Groups that whole experts are dealt to (given)", _POINT),
+        Column("quality", real, "", "Quality factor q: feed-forward parameters of the dense model over the active ones", _POINT, "Quality factor q"),
+        Column("context_tokens", whole, "tokens", "Context of every sequence", _POINT, "Context"),
+        Column("memory_factor", real, "", "Memory of a device over that of the machine type", _POINT),
+        Column("bandwidth_factor", real, "", "Memory bandwidth over that of the machine type", _POINT),
+        Column("link_factor", real, "", "Link bandwidth over that of the machine type", _POINT),
+        Column("qs", real, "", "q k / E: below 1, the paper holds the mixture to be at a disadvantage", _POINT, "qs"),
+        Column("ffn_traffic_ratio", real, "", "Expert weights read per token, MoE over dense of equal quality", _POINT, "FFN bytes, MoE over dense"),
+        Column("break_even_batch", real, "tokens", "Batch from which the mixture reads more expert weights; null: none", _POINT, "Break-even batch"),
+        Column("batch_moe", real, "requests", "Sequences in decoding on all devices, MoE", _POINT, "Batch, MoE"),
+        Column("batch_dense", real, "requests", "Sequences in decoding on all devices, dense", _POINT, "Batch, dense"),
+        Column("batch_ratio", real, "", "batch_dense over batch_moe", _POINT, "Batch, dense over MoE"),
+        Column("hbm_ratio", real, "", "Time that memory takes per token, MoE over dense", _POINT, "Memory time, MoE over dense"),
+        Column("throughput_moe", real, "tokens/s", "Decoded tokens per second on all devices, MoE", _POINT, "Throughput, MoE"),
+        Column("throughput_dense", real, "tokens/s", "Decoded tokens per second on all devices, dense", _POINT, "Throughput, dense"),
+        Column("speedup_dense", real, "", "throughput_dense over throughput_moe", _POINT, "Throughput, dense over MoE"),
+        Column("layout_moe", text, "", "Layout of the mixture, given or found", _POINT, "Layout, MoE"),
+        Column("layout_dense", text, "", "Layout of the dense model", _POINT, "Layout, dense"),
         Column("active_share", real, "", "active_parameters over all active parameters of the model", _COUNTED, "Share of active parameters"),
     ]  # fmt: skip
     return first, after

@@ -179,6 +179,27 @@ class Peak(Strict):
     reference: str
 
 
+class Constant(Strict):
+    """A measured constant and where it is from."""
+
+    value: float = Field(gt=0)
+    reference: str
+
+
+class Calibrated(Strict):
+    """What separates a machine from its data sheet.  Absent: taken as ideal.  Never fitted silently."""
+
+    bandwidth_share: Constant | None = Field(None, description="Sustained over peak memory bandwidth")
+    compute_share: Constant | None = Field(None, description="Sustained over peak rate of matrix products")
+    moe_layer_s: Constant | None = Field(None, description="Time of a MoE layer beside its bytes and operations, s")
+    step_s: Constant | None = Field(None, description="Time of a step beside its layers, s")
+    collective_step_s: Constant | None = Field(None, description="Start of one ring step of a collective, s")
+
+    def values(self) -> dict[str, float]:
+        """The constants that are known, by name."""
+        return {name: constant.value for name in type(self).model_fields if (constant := getattr(self, name))}
+
+
 class Hardware(Strict):
     """A machine type: ``config/hardware/NAME.yaml``.  ``null`` stands for unknown, never a guess."""
 
@@ -192,7 +213,11 @@ class Hardware(Strict):
     memory_bytes: float | None = Field(None, description="Memory of one device")
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="Bandwidth between devices of a node, one way")
+    inter_node_bytes_per_s: float | None = Field(
+        None, description="Bandwidth between nodes, one way, of one device (the cluster's, seldom the device's)"
+    )
     peak: dict[str, Peak] = Field({}, description="Dense peak rates by data type")
+    calibration: Calibrated | None = Field(None, description="Measured shares and overheads, for calibrated times")
     devices_per_node: Positive = 1
     usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")
     reference: str
@@ -360,9 +385,9 @@ class Plot(Strict):
     id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
     number: str = Field(description="Number in the paper, e.g. '7'")
     title: str
-    kind: Literal["lines", "bars", "heatmap", "parameters"] = Field(
-        description="Lines or bars of measured cells, a heat map within each cell, or stacked bars of the parameters of"
-        " models"
+    kind: Literal["lines", "bars", "heatmap", "parameters", "computed"] = Field(
+        description="Lines or bars of measured cells, a heat map within each cell, stacked bars of the parameters of"
+        " models, or lines of computed points"
     )
     x: str = Field("", description="Column on the x axis (all but parameters)")
     y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
@@ -375,6 +400,7 @@ class Plot(Strict):
     log_x: bool = False
     log_y: bool = False
     models: tuple[Name, ...] = Field((), description="Models shown (parameters); default: all of the experiment")
+    level: float | None = Field(None, description="A value of y to mark with a line (computed)")
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Plot:
@@ -391,7 +417,32 @@ class Plot(Strict):
             raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
         elif self.kind != "heatmap" and (self.value or self.beside):
             raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
+        if self.kind != "computed" and self.level is not None:
+            raise ValueError("level: only for a figure of kind computed")
         return self
+
+
+class ComputedKnobs(Strict):
+    """A point of ``computed``: decoding of a mixture and of a dense model of equal quality on a machine.
+
+    A parallel size that is not given is searched for: the fastest layout that fits.
+    """
+
+    model: Name = Field(description="A model of the registry, with experts")
+    hardware: Name = Field(description="A machine type")
+    gpus: Positive = Field(description="Devices")
+    tp: Positive | None = Field(None, description="Tensor parallel size")
+    pp: Positive | None = Field(None, description="Pipeline parallel size")
+    dp: Positive | None = Field(None, description="Data parallel size")
+    ep: Positive | None = Field(None, description="Groups that whole experts are dealt to")
+    kvp: Positive | None = Field(None, description="Ranks that share the KV cache of a sequence by tokens")
+    quantization: Quantization = Field("none", description="Scheme of the weights")
+    quality: float = Field(5.0, gt=0, description="Quality factor q: FFN of a dense model over the active one")
+    context_tokens: Positive = Field(131072, description="Context of every sequence, tokens")
+    batch: Positive | None = Field(None, description="Sequences; default: as many as fit")
+    memory_factor: float = Field(1.0, gt=0, description="Memory of a device over that of the machine type")
+    bandwidth_factor: float = Field(1.0, gt=0, description="Memory bandwidth over that of the machine type")
+    link_factor: float = Field(1.0, gt=0, description="Link bandwidth over that of the machine type")
 
 
 class Experiment(Strict):
@@ -406,7 +457,10 @@ class Experiment(Strict):
     protocol: Protocol | None = Field(None, description="Instead of the study's")
     models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
     printed_in: Name | None = Field(
-        None, description="A paper of config/papers, whose table of architectures is shown corrected"
+        None, description="A paper of config/papers, whose tables are shown beside true and computed values"
+    )
+    computed: tuple[Block, ...] = Field(
+        (), description="Points of the cost model, in the grid language; needs no grid, nothing is measured"
     )
     grid: dict[str, list[Block]] = Field(
         {}, description="Blocks per scale (paper, tiny, ...); their union is the grid; none: nothing is measured"
@@ -415,12 +469,14 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _asks_something(self) -> Experiment:
-        if not self.grid and not self.models:
-            raise ValueError("grid is missing; give a grid, or models whose parameters are counted")
+        if not self.grid and not self.models and not self.computed:
+            raise ValueError("grid is missing; give a grid, or models whose parameters are counted, or computed")
         if self.printed_in and not self.models:
             raise ValueError("printed_in needs models: those whose architectures are compared")
         for figure in self.figures:
-            if figure.kind != "parameters" and not self.grid:
+            if figure.kind == "computed" and not self.computed:
+                raise ValueError(f"figure {figure.id} of kind computed needs computed in the experiment")
+            if figure.kind in ("lines", "bars") and not self.grid:
                 raise ValueError(f"figure {figure.id} of kind {figure.kind} needs a grid")
             if figure.kind == "parameters" and not self.models:
                 raise ValueError(f"figure {figure.id} of kind parameters needs models in the experiment")
@@ -469,13 +525,44 @@ class PrintedTable(Strict):
     rows: tuple[PrintedModel, ...]
 
 
+class PrintedRow(Strict):
+    """A row of numbers, as printed."""
+
+    label: str
+    model: Name | None = Field(None, description="The model of the registry that it is about")
+    given: dict[str, float] = Field({}, description="What the row is for: inputs by name, e.g. quality, gpus")
+    printed: dict[str, str | None] = Field(description="Quantity: the digits printed; null: lost in the text we have")
+
+
+class PrintedNumbers(Strict):
+    """A table of numbers that a paper computes, or its numbered equations."""
+
+    id: Name
+    source: str = Field(description="Where in the paper, e.g. Table 3")
+    title: str
+    note: str | None = None
+    rows: tuple[PrintedRow, ...]
+
+
+class Assumed(Strict):
+    """What a paper's formulas need and it does not give, or gives elsewhere: values and why."""
+
+    hardware: Name
+    tensor_parallel: Constant
+    expert_parallel: Constant
+    usable_share: Constant
+    overlap: Constant
+
+
 class Paper(Strict):
     """What a paper prints about models: ``config/papers/NAME.yaml``."""
 
     name: Name
     title: str
     reference: str
-    architectures: PrintedTable
+    architectures: PrintedTable | None = None
+    numbers: tuple[PrintedNumbers, ...] = Field((), description="Tables that are reproduced")
+    assumed: Assumed | None = Field(None, description="What their reproduction needs")
 
 
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]

@@ -10,7 +10,7 @@ A block fixes some knobs and crosses others.  Three kinds of axis express every 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,33 +26,33 @@ class Row:
     labels: dict[str, Any]
 
 
-def known_knob(knob: str, where: str) -> str:
+def known_knob(knob: str, where: str, known: Collection[str] = KNOBS) -> str:
     """The knob's name.  Raises ConfigError with the nearest one if there is none such."""
-    if knob not in KNOBS:
-        raise ConfigError(f"{where}: unknown knob {knob!r}" + nearest(knob, KNOBS))
+    if knob not in known:
+        raise ConfigError(f"{where}: unknown knob {knob!r}" + nearest(knob, known))
     return knob
 
 
-def _options(axis: str, values: Any, where: str) -> list[tuple[dict[str, Any], Any]]:
+def _options(axis: str, values: Any, where: str, known: Collection[str]) -> list[tuple[dict[str, Any], Any]]:
     """Each value of an axis as (settings, label)."""
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{where}: axis {axis!r} has no values; give a list with at least one")
     options: list[tuple[dict[str, Any], Any]] = []
     for value in values:
         if isinstance(value, dict):
-            settings = {known_knob(k, where): v for k, v in value.items() if k != "label"}
+            settings = {known_knob(k, where, known): v for k, v in value.items() if k != "label"}
             label = value.get("label", next(iter(settings.values()), None))
         else:
-            settings = {known_knob(knob.strip(), where): value for knob in axis.split("=")}
+            settings = {known_knob(knob.strip(), where, known): value for knob in axis.split("=")}
             label = value
         options.append((settings, label))
     return options
 
 
-def _expand_block(block: Block, where: str) -> Iterator[Row]:
+def _expand_block(block: Block, where: str, known: Collection[str]) -> Iterator[Row]:
     for knob in block.fix:
-        known_knob(knob, f"{where}: fix")
-    axes = [(axis.strip(), _options(axis, values, where)) for axis, values in block.cross.items()]
+        known_knob(knob, f"{where}: fix", known)
+    axes = [(axis.strip(), _options(axis, values, where, known)) for axis, values in block.cross.items()]
     for combination in itertools.product(*(options for _, options in axes)):
         settings: dict[str, Any] = dict(block.fix)
         labels: dict[str, Any] = {}
@@ -72,9 +72,12 @@ def expand(experiment: Experiment, scale: str, path: str) -> list[Row]:
     """
     if scale not in experiment.grid:
         raise ConfigError(f"{path}: no grid for scale {scale!r}" + nearest(scale, experiment.grid))
-    rows: list[Row] = []
-    for number, block in enumerate(experiment.grid[scale]):
-        rows += _expand_block(block, f"{path}: grid.{scale}[{number}]")
+    rows = points(experiment.grid[scale], f"{path}: grid.{scale}")
     if not rows:
         raise ConfigError(f"{path}: grid.{scale} is empty; give at least one block")
     return rows
+
+
+def points(blocks: Iterable[Block], where: str, known: Collection[str] = KNOBS) -> list[Row]:
+    """All points of some blocks, over the knobs ``known``.  Raises ConfigError as :func:`expand`."""
+    return [row for number, block in enumerate(blocks) for row in _expand_block(block, f"{where}[{number}]", known)]

@@ -29,7 +29,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
     if experiment.printed_in is None:
         return {"models": models, "printed": None}
     paper = config.paper(experiment.printed_in, path)
-    for row in paper.architectures.rows:
+    for row in paper.architectures.rows if paper.architectures else ():
         config.model(row.model, str(config.folder / "papers" / f"{paper.name}.yaml"))
     return {"models": models, "printed": paper.model_dump()}
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import budget, corpora, reference, runtime
+from moebench import budget, computed, corpora, reference, runtime
+from moebench import parameters as counted
 from moebench.claims import spec as claims
 from moebench.config import (
     Architecture,
@@ -39,7 +40,6 @@ from moebench.errors import ConfigError
 from moebench.grid import Row, expand, known_knob
 from moebench.identity import canonical, digest, stated
 from moebench.modellock import ModelLock
-from moebench.parameters import facts
 from moebench.plan_file import SCHEMA
 from moebench.predict import predict
 from moebench.prune.plan import normal, pruned
@@ -538,8 +538,9 @@ def make_plan(
         for row in expand(experiment, study.scale, path) if experiment.grid else ():
             placed = planner.add(row, protocol, path)
             rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
-        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in"})
-        experiments[name] = kept | facts(config, experiment) | {"rows": list(rows.values())}
+        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed"})
+        about = counted.facts(config, experiment) | computed.facts(config, experiment)
+        experiments[name] = kept | about | {"rows": list(rows.values())}
     plan: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol_version": PROTOCOL_VERSION,

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from moebench.config import Architecture, EngineKnobs, Hardware, Study, WorkloadKnobs
+import numpy as np
+
+from moebench.config import Architecture, EngineKnobs, Hardware, Study
 from moebench.cost import memory, roofline
+from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens
 
 
@@ -36,15 +39,15 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     knobs = EngineKnobs.model_validate({k: v for k, v in engine["config"].items() if k != "top_k"})
     fit = memory.fits(architecture, hardware, knobs)
     per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
+    mine = [cells[f"{engine['id']}/{cell_id}"] for cell_id in engine["cells"]]
+    works = [cell["workload"] for cell in mine]
+    images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
+    read = [w | {"input_tokens": w["input_tokens"] + (n or 0)} for w, n in zip(works, images_of, strict=True)]
+    # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
+    times = cell_times(architecture, knobs, hardware, [*read, *(w | {"prompts": "identical"} for w in works)])
     seconds = 0.0
-    for cell_id in engine["cells"]:
-        cell = cells[f"{engine['id']}/{cell_id}"]
-        work = WorkloadKnobs.model_construct(**cell["workload"])
-        time = roofline.cell_time(architecture, hardware, knobs, work)
-        # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
-        least = roofline.cell_time(architecture, hardware, knobs, work.model_copy(update={"prompts": "identical"}))
-        images = image_tokens(architecture, work.images, work.image_size)
-        tokens = None if images is None else work.batch * (images + work.input_tokens + work.output_tokens)
+    for cell, work, images, time, least in zip(mine, works, images_of, times, times[len(mine) :], strict=False):
+        tokens = None if images is None else work["batch"] * (images + work["input_tokens"] + work["output_tokens"])
         capacity = fit.kv_capacity_tokens
         cell["predicted"] = {
             "bytes_per_gpu": None if tokens is None else fit.weight_bytes + fit.reserve_bytes + tokens * per_token,
@@ -52,17 +55,16 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "kv_bytes_per_gpu": None if tokens is None else tokens * per_token,
             "fits": fit.fits,
             "batch_fits": None if capacity is None or tokens is None else tokens <= capacity,
-            "ttft_max_s": time.ttft_s if time else None,
-            "itl_s": time.itl_s if time else None,
-            "e2e_s": time.e2e_s if time else None,
-            "least_e2e_s": least.e2e_s if least else None,
+            # With images neither the vision tower's time nor the engine's preparation of them is modelled.
+            "ttft_max_s": None if work.get("images") else time[0],
+            "itl_s": None if work.get("images") else time[1],
+            "e2e_s": None if work.get("images") else time[2],
+            "least_e2e_s": None if work.get("images") else least[2],
         }
-        if work.images:
+        if work.get("images"):
             cell["predicted"]["image_tokens"] = images
-        if work.images:  # without the vision tower: a lower bound is still better than nothing for the time limit
-            text = work.model_copy(update={"images": 0, "input_tokens": work.input_tokens + (images or 0)})
-            time = roofline.cell_time(architecture, hardware, knobs, text)
-        cell["predicted"]["run_s"] = time.e2e_s if time else None
+        # Without the vision tower: a lower bound is still better than nothing for the time limit.
+        cell["predicted"]["run_s"] = time[2]
         if cell["derived_from"] is None:
             seconds += cell_seconds(cell, study.jobs.cell_overhead_s)
     weights = memory.weight_bytes(architecture, knobs)
@@ -96,3 +98,34 @@ def _nothing(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: St
         cells[f"{engine['id']}/{cell_id}"]["predicted"] = dict.fromkeys(_CELL)
     seconds = len(engine["cells"]) * study.jobs.cell_overhead_s
     engine["predicted"] = dict.fromkeys(_ENGINE) | {"job_s": study.jobs.load_s + seconds}
+
+
+def cell_times(
+    architecture: Architecture,
+    knobs: EngineKnobs,
+    hardware: Hardware,
+    works: list[dict[str, Any]],
+    distinct: list[float] | None = None,
+) -> list[tuple[float | None, float | None, float | None]]:
+    """Roofline times of an engine's workloads, s: ttft of the whole batch, itl, e2e; None where unknown.
+
+    ``works``: workload knobs of each cell; images take no time here.  ``distinct``: distinct experts of its decode
+    steps, where measured.
+    """
+    sizes = Sizes.of(architecture, knobs.mla)
+    work = roofline.Work(
+        batch=[w["batch"] for w in works],
+        input_tokens=[w["input_tokens"] for w in works],
+        output_tokens=[w["output_tokens"] for w in works],
+        top_k=[w.get("top_k") or float(sizes.top_k) for w in works],
+        identical=[w["prompts"] == "identical" for w in works],
+        step_tokens=knobs.max_num_batched_tokens,
+    )
+    found = roofline.times(
+        sizes, Formats.of(architecture, knobs), Layout.of(knobs), Machine.of(hardware, knobs), work, distinct
+    )
+    columns = np.broadcast_arrays(*found)
+    return [
+        (None, None, None) if np.isnan(e2e) else (float(ttft), float(itl), float(e2e))
+        for ttft, itl, e2e in zip(*columns, strict=True)
+    ]

@@ -33,6 +33,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "vision": c.Vision,
     "hub": c.HubSource,
     "hardware": c.Hardware,
+    "calibrated": c.Calibrated,
     "paper": c.Paper,
     "printed-table": c.PrintedTable,
     "printed-model": c.PrintedModel,
@@ -41,6 +42,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "claim": spec.Claim,
     "expect": spec.Expect,
     "elsewhere": spec.Elsewhere,
+    "printed-numbers": c.PrintedNumbers,
+    "printed-row": c.PrintedRow,
+    "assumed": c.Assumed,
+    "computed-knobs": c.ComputedKnobs,
 }
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moebench import columns, parameters, show, tablerows
+from moebench import columns, computed, parameters, show, tablerows
 from moebench.errors import StorageError
 from moebench.measure import manifest
 from moebench.plan_file import read_plan
@@ -53,8 +53,8 @@ class Collected:
 
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
-    those about routed experts, ``parameters`` of the models that the plan asks about, ``predictions`` of the study it
-    refers to, and ``claims``.
+    those about routed experts, ``parameters`` of the models that the plan asks about, ``computed`` points,
+    ``predictions`` of the study it refers to, and ``claims``.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
@@ -64,6 +64,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     plan = read_plan(plan_path)
     planned = pa.concat_tables([_empty("plan"), *(tablerows.table("plan", part) for part in _plan_parts(plan))])
     counted = tablerows.table("parameters", parameters.rows(plan))
+    points = tablerows.table("computed", computed.rows(plan))
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
     chunks = list(_chunks(plan, results, rerun))
@@ -77,7 +78,9 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         name: pa.concat_tables([_empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
-    for name, table in (written | {"plan": planned, "parameters": counted, "predictions": predictions}).items():
+    for name, table in (
+        written | {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions}
+    ).items():
         write(out, name, table)
     write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))
     counts: Counter[str] = Counter()

@@ -12,14 +12,13 @@ Neglected: the allocator's fragmentation and block rounding, kernels' packed cop
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from moebench.config import Architecture, EngineKnobs, Hardware
-from moebench.cost import params, vision
-from moebench.quantize import schemes
+import numpy as np
 
-DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
+from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.cost import params
+from moebench.cost.inputs import Floats, Formats, Layout, Sizes
 
 RESERVE_BYTES = 3e9
 """Assumed per GPU for everything else: CUDA context, NCCL buffers, activations of a step, CUDA graphs."""
@@ -48,102 +47,76 @@ class Fit:
     """Tokens the KV cache of a replica holds in what weights and reserve leave."""
 
 
-def weight_bytes_per_parameter(architecture: Architecture, engine: EngineKnobs) -> float:
-    """Bytes per weight of the matrices that quantization covers: attention, experts, feed-forward blocks.
-
-    Scales and zero points included, but for scales per row or tensor (``quantize.schemes``).
-    """
-    if engine.quantization == "none":
-        return DTYPE_BYTES[engine.dtype]
-    return schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
-
-
 def weight_bytes(architecture: Architecture, engine: EngineKnobs) -> float:
     """Bytes of one whole copy of the weights.
 
     Quantization covers attention, experts and feed-forward blocks; embeddings, routers, norms and vision stay in
     ``dtype``.
     """
-    count = params.total_parameters(architecture)
+    count, formats = params.total_parameters(architecture), Formats.of(architecture, engine)
     plain = count.embeddings + count.router + count.norms + count.vision
-    return plain * DTYPE_BYTES[engine.dtype] + (count.total - plain) * weight_bytes_per_parameter(architecture, engine)
+    return float(plain * formats.plain + (count.total - plain) * formats.packed)
 
 
-def kv_values_per_token(architecture: Architecture, mla: bool = True, tp: int = 1) -> int:
-    """Numbers one layer caches per token on one of ``tp`` GPUs.
+def kv_values_per_token(sizes: Sizes, layout: Layout) -> Floats:
+    """Numbers one layer caches per token, mean over the GPUs that share a sequence by tokens.
 
-    MHA, GQA: 2 x KV heads x head_dim, at least one head per GPU.  MLA: the latent, kv_lora_rank + qk_rope_head_dim, on
-    every GPU.  ``mla=False``: MLA expanded to full heads; vLLM pads values to the width of keys (nope + rope), so
-    2 x heads x (nope + rope).
+    MHA, GQA: 2 x KV heads x head_dim, whole heads, at least one per GPU.  MLA: the latent, kv_lora_rank +
+    qk_rope_head_dim, on every GPU; expanded to full heads (``Sizes.of(..., latent_cache=False)``): vLLM pads values to
+    the width of keys, so 2 x heads x (nope + rope).  KV parallelism divides by its size.
     """
-    attention = architecture.attention
-    if attention.kind == "mla" and mla:
-        return attention.kv_lora_rank + attention.qk_rope_head_dim
-    heads = max(1, math.ceil(attention.kv_heads / tp))
-    width = attention.head_dim
-    if attention.kind == "mla":
-        width = attention.qk_nope_head_dim + attention.qk_rope_head_dim
-    return 2 * heads * width
+    heads = np.maximum(1.0, np.ceil(sizes.kv_heads / layout.tp))
+    return np.asarray((heads * sizes.kv_width + sizes.kv_latent) / layout.kvp)
 
 
-def kv_bytes_per_token(architecture: Architecture, engine: EngineKnobs) -> float:
-    """Bytes one token of one sequence takes in one whole copy of the KV cache, all layers."""
-    return architecture.layers * kv_values_per_token(architecture, engine.mla) * _kv_bytes(engine)
+def attention_per_gpu(sizes: Sizes, layout: Layout) -> Floats:
+    """Parameters of one layer's attention on one GPU."""
+    heads = np.maximum(1.0, np.ceil(sizes.kv_heads / layout.tp)) / sizes.kv_heads
+    return np.asarray(sizes.attention / layout.tp + sizes.attention_kv * heads + sizes.attention_latent)
 
 
-def _kv_bytes(engine: EngineKnobs) -> float:
-    return DTYPE_BYTES[engine.dtype if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype]
-
-
-def attention_layer_per_gpu(architecture: Architecture, tp: int) -> float:
-    """Parameters of one layer's attention on one of ``tp`` GPUs."""
-    attention, hidden = architecture.attention, architecture.hidden_size
-    whole = params.attention_layer(attention, hidden)
-    if attention.kind == "mla":
-        latent = hidden * (attention.kv_lora_rank + attention.qk_rope_head_dim + attention.q_lora_rank)
-        return latent + (whole - latent) / tp
-    kv = 2 * hidden * attention.kv_heads * attention.head_dim
-    own_kv = kv * max(1, math.ceil(attention.kv_heads / tp)) / attention.kv_heads
-    return (whole - kv) / tp + own_kv
-
-
-def _stage_bytes(architecture: Architecture, engine: EngineKnobs, first: int, layers: int) -> float:
+def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, layers: Floats) -> Floats:
     """Weight bytes on one GPU of a pipeline stage of ``layers`` layers from ``first``."""
-    hidden, block = architecture.hidden_size, architecture.experts
-    plain, packed = DTYPE_BYTES[engine.dtype], weight_bytes_per_parameter(architecture, engine)
-    ranks = engine.tp * engine.dp
-    dense = max(0, min(architecture.dense_layers - first, layers)) if block else layers
-    sparse = (layers - dense) // block.every if block else 0
-    dense = layers - sparse
-    total = layers * attention_layer_per_gpu(architecture, engine.tp) * packed
-    total += dense * params.ffn(hidden, architecture.dense_ffn_size) / engine.tp * packed
-    if block:
-        own = math.ceil(block.count / ranks) if engine.ep else block.count / ranks
-        total += sparse * own * params.expert(architecture) * packed
-        total += sparse * params.ffn(hidden, block.shared_ffn_size) / engine.tp * packed
-        total += sparse * hidden * block.count * plain
-    total += 2 * layers * hidden * plain
-    embedding = architecture.vocab_size * hidden / engine.tp * plain
-    last = first + layers == architecture.layers
-    total += embedding * ((first == 0) + (last and not (architecture.tied_embeddings and first == 0)))
-    return total + vision.parameters(architecture) * plain * (first == 0)
+    shared_by = layout.tp * layout.kvp
+    dense = np.clip(sizes.leading_dense - first, 0, layers)
+    sparse = np.where(sizes.sparse > 0, (layers - dense) // sizes.every, 0.0)
+    own = np.ceil(sizes.experts / layout.ep) * layout.ep / layout.ranks  # experts, of which each may be a part
+    packed = layers * attention_per_gpu(sizes, layout) + (layers - sparse) * sizes.dense_ffn / shared_by
+    packed = packed + sparse * (own * sizes.expert + sizes.shared / shared_by)
+    plain = sparse * sizes.router + layers * sizes.norms + sizes.vision * (first == 0)
+    last = first + layers == sizes.layers
+    embeddings = (first == 0) + last * (1 - sizes.tied * (first == 0))
+    plain = plain + embeddings * sizes.vocab * sizes.hidden / shared_by + last * sizes.hidden
+    return np.asarray(packed * formats.packed + plain * formats.plain)
 
 
-def memory_per_gpu(architecture: Architecture, engine: EngineKnobs) -> GpuMemory:
-    """Weights and KV cache of the fullest GPU: the maximum over pipeline stages.
+def stage_layers(sizes: Sizes, layout: Layout, stage: int) -> tuple[Floats, Floats]:
+    """First layer and number of layers of a stage, 0 where there is no such stage.
 
     Layers are dealt evenly; what is left over goes to the stages before the last, as in vLLM's ``get_pp_indices``.
     """
-    base, extra = divmod(architecture.layers, engine.pp)
-    sizes = [base] * engine.pp
-    for i in range(extra):
-        sizes[-2 - i] += 1
-    firsts = [sum(sizes[:i]) for i in range(engine.pp)]
-    kv = kv_values_per_token(architecture, engine.mla, engine.tp) * _kv_bytes(engine)
-    return GpuMemory(
-        weight_bytes=max(_stage_bytes(architecture, engine, f, n) for f, n in zip(firsts, sizes, strict=True)),
-        kv_bytes_per_token=max(sizes) * kv,
-    )
+    base, extra = np.divmod(sizes.layers, layout.pp)
+    # Left-over layers go to stages pp - 1 - extra ... pp - 2.
+    longer_before = np.clip(stage - (layout.pp - 1 - extra), 0, extra)
+    longer = (stage >= layout.pp - 1 - extra) & (stage < layout.pp - 1)
+    there = stage < layout.pp
+    return np.asarray(stage * base + longer_before), np.asarray((base + longer) * there)
+
+
+def gpu_bytes(sizes: Sizes, formats: Formats, layout: Layout) -> tuple[Floats, Floats]:
+    """Weight bytes of the fullest GPU, and its KV cache bytes per token of a sequence of its replica."""
+    weights, most = np.zeros(()), np.zeros(())
+    for stage in range(int(layout.pp.max())):
+        first, layers = stage_layers(sizes, layout, stage)
+        weights = np.maximum(weights, np.where(layers > 0, _stage_bytes(sizes, formats, layout, first, layers), 0.0))
+        most = np.maximum(most, layers)
+    return weights, np.asarray(most * kv_values_per_token(sizes, layout) * formats.cache)
+
+
+def memory_per_gpu(architecture: Architecture, engine: EngineKnobs) -> GpuMemory:
+    """Weights and KV cache of the fullest GPU: the maximum over pipeline stages."""
+    weights, cache = gpu_bytes(Sizes.of(architecture, engine.mla), Formats.of(architecture, engine), Layout.of(engine))
+    return GpuMemory(weight_bytes=float(weights), kv_bytes_per_token=float(cache))
 
 
 def fits(

@@ -96,7 +96,8 @@ def attention_layer(attention: Attention, hidden_size: int) -> int:
     return queries + down + up + heads * attention.head_dim * hidden_size
 
 
-def _attention_norms(attention: Attention) -> int:
+def attention_norms(attention: Attention) -> int:
+    """Parameters of the norms inside one layer's attention: MLA's on its latents, or those of queries and keys."""
     if attention.kind == "mla":
         return attention.kv_lora_rank + attention.q_lora_rank
     if attention.qk_norm == "head":
@@ -115,7 +116,7 @@ def _parts(architecture: Architecture, experts_per_layer: int) -> dict[Kind, tup
     """How many layers of each kind there are, and the parameters of one."""
     hidden, block, sparse = architecture.hidden_size, architecture.experts, moe_layers(architecture)
     attention = attention_layer(architecture.attention, hidden)
-    norms = 2 * hidden + _attention_norms(architecture.attention)
+    norms = 2 * hidden + attention_norms(architecture.attention)
     shared = ffn(hidden, block.shared_ffn_size) + hidden * block.shared_gate if block and block.shared_ffn_size else 0
     moe = Parameters(
         attention=attention,

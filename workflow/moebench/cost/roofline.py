@@ -1,27 +1,31 @@
-"""Roofline time of a cell: the least time its arithmetic and its memory traffic allow.
+"""Roofline time of steps and cells: the least time their arithmetic and their memory traffic allow.
 
-Step time = max(arithmetic / peak, bytes read / bandwidth) + collectives: no efficiencies, no kernel launches, no
-scheduler, no imbalance between ranks.
+Step time = max(operations / peak, bytes read / bandwidth) + collectives (+ overheads where calibrated): no kernel
+launches, no scheduler, no imbalance between ranks.  Everything is numpy arrays that broadcast: a cell or a million.
 
 Weights are read once per step however many tokens use them, so a step reads the experts that at least one of its tokens
 chose.  For B tokens routed independently and uniformly that is E (1 - (1 - k/E)^B) of E; identical prompts all choose
-the same k.  Skewed routing reads fewer than that, never fewer than k: with ``routed_tokens=1`` the time of a step is a
-strict lower bound, and a measurement below it is an error.  Check: vLLM's fused-MoE kernel times on an H100 (its pull
-request 24700) follow 34.0 us + 56.22 us x distinct experts within 3% (tests/unit/test_cost.py).
+the same k; what an engine recorded can be given instead.  Skewed routing reads fewer than the uniform law says, never
+fewer than k: with ``routed_tokens=1`` the time of a step is a strict lower bound, and a measurement below it is an
+error.  Check: vLLM's fused-MoE kernel times on an H100 (its pull request 24700) are met within 3% by the calibration
+constants of ``config/hardware/h100-sxm5-80gb.yaml`` (tests/unit/test_cost.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from moebench.config import Architecture, EngineKnobs, Hardware, WorkloadKnobs
-from moebench.cost import memory, params
-from moebench.quantize.schemes import SCHEMES
+from moebench.cost import collectives, memory
+from moebench.cost.inputs import Floats, Formats, Layout, Machine, Sizes
 
-Floats = NDArray[np.float64]
+CHUNK = 16_384
+"""Cells computed at a time: their arrays stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +39,201 @@ class CellTime:
     e2e_s: float
 
 
-def distinct_experts(count: int, top_k: int, tokens: ArrayLike) -> Floats:
+# ----------------------------------------------------------------------------------- distinct experts
+
+
+def distinct_experts(count: ArrayLike, top_k: ArrayLike, tokens: ArrayLike) -> Floats:
     """Expected number of distinct experts of a layer that ``tokens`` tokens choose: E (1 - (1 - k/E)^B).
 
     Tokens choose independently of each other, ``top_k`` different experts each, all equally likely.
     """
-    return count * (1.0 - (1.0 - top_k / count) ** np.asarray(tokens, dtype=np.float64))
+    experts = np.asarray(count, dtype=np.float64)
+    missed = 1.0 - np.asarray(top_k, dtype=np.float64) / experts
+    return np.asarray(experts * (1.0 - np.power(missed, np.asarray(tokens, dtype=np.float64))))
 
 
-def all_reduce_s(message_bytes: ArrayLike, ranks: int, link_bytes_per_s: float) -> Floats:
-    """Ring all-reduce of a message: 2 (n-1)/n S / bandwidth, latency neglected (Thakur et al. 2005)."""
-    return 2.0 * (ranks - 1) / ranks * np.asarray(message_bytes, dtype=np.float64) / link_bytes_per_s
+def distinct_from_shares(shares: ArrayLike, tokens: ArrayLike) -> Floats:
+    """The same for measured activations: sum over experts of 1 - (1 - p)^B.
+
+    ``shares``: (..., E), p = the share of tokens that chose each expert (they add up to k).  ``tokens`` broadcasts with
+    the leading axes.  Equal shares k/E give :func:`distinct_experts`; any others fewer.
+    """
+    missed = np.power(1.0 - np.asarray(shares, float), np.asarray(tokens, float)[..., np.newaxis])
+    return np.asarray((1.0 - missed).sum(axis=-1))
 
 
-def _peak(hardware: Hardware, name: str) -> float | None:
-    peak = hardware.peak.get(name)
-    return peak.flops_per_s if peak else None
+# ---------------------------------------------------------------------------------------------- steps
 
 
-def _arithmetic(engine: EngineKnobs) -> str:
-    """Data type whose peak the quantized matrices run at; 4-bit weights are widened first."""
-    scheme = SCHEMES.get(engine.quantization)
-    if scheme is None or scheme.activation_bits is None:
-        return engine.dtype
-    return "fp8" if scheme.numbers == "float" else f"int{scheme.activation_bits}"
+@dataclass(frozen=True)
+class Step:
+    """Times of a step that are linear in the mean context x of its sequences: memory m + m' x, arithmetic c + c' x."""
+
+    memory_s: Floats
+    memory_s_per_token: Floats
+    compute_s: Floats
+    compute_s_per_token: Floats
+    collective_s: Floats
+    overhead_s: Floats
+
+    def at(self, context: ArrayLike) -> Floats:
+        """Time at a mean context: max(m + m' x, c + c' x) + collectives + overheads."""
+        x = np.asarray(context, dtype=np.float64)
+        memory_s = self.memory_s + self.memory_s_per_token * x
+        busy = np.maximum(memory_s, self.compute_s + self.compute_s_per_token * x)
+        return np.asarray(busy + self.collective_s + self.overhead_s)
+
+    def mean(self, first: ArrayLike, count: ArrayLike) -> Floats:
+        """Mean time at contexts ``first``, ``first + 1``, ... (``count`` of them), exact.
+
+        The mean of max(m, c) is that of c plus that of the positive part of their difference, which is linear and so
+        positive on one side of its root: two arithmetic series.
+        """
+        x0, n = np.asarray(first, float), np.asarray(count, float)
+        x1 = x0 + n - 1
+        a, b = self.memory_s - self.compute_s, self.memory_s_per_token - self.compute_s_per_token
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.where(b == 0, np.where(a > 0, -np.inf, np.inf), -a / b)
+        low = np.where(b >= 0, np.maximum(x0, np.floor(root) + 1), x0)
+        high = np.where(b >= 0, x1, np.minimum(x1, np.ceil(root) - 1))
+        positive = np.maximum(0.0, high - low + 1)
+        some = positive > 0
+        surplus = positive * (a + b * np.where(some, low + high, 0.0) / 2) / n
+        middle = self.compute_s + self.compute_s_per_token * (x0 + x1) / 2
+        return np.asarray(middle + np.where(some, surplus, 0.0) + self.collective_s + self.overhead_s)
+
+
+def step(
+    sizes: Sizes,
+    formats: Formats,
+    layout: Layout,
+    machine: Machine,
+    sequences: ArrayLike,
+    new_tokens: ArrayLike = 1,
+    top_k: ArrayLike | None = None,
+    distinct: ArrayLike | None = None,
+    prefill: bool = False,
+) -> Step:
+    """A step of ``new_tokens`` tokens each of ``sequences`` sequences, on the fullest rank of each stage.
+
+    Bytes: all weights that are always used and the output matrix; ``distinct`` experts per layer (default: the uniform
+    law), shared by the ranks; the cache of the rank's sequences.  Operations: 2 per weight and token, and those of
+    attention.  A token is sampled per sequence, so the output matrix counts once per sequence.  Collectives per layer:
+    all-reduce of the hidden states after attention and after the feed-forward block; with data parallelism the latter
+    gathers and scatters those of all replicas; with KV parallelism attention's partial results are exchanged first.
+    Pipeline stages work one after another (one batch in flight), so they do not shorten a step; their transfers are
+    neglected.
+    """
+    own = np.ceil(np.asarray(sequences, float) / layout.dp)  # sequences of the fullest data-parallel replica
+    tokens = np.asarray(np.asarray(sequences, float) * new_tokens)
+    own_tokens = np.asarray(own * new_tokens)
+    chosen = sizes.top_k if top_k is None else np.asarray(top_k, float)
+    touched = distinct_experts(sizes.experts, chosen, tokens) if distinct is None else np.asarray(distinct, float)
+    group = layout.tp * layout.kvp
+    blocks = (sizes.layers - sizes.sparse) * sizes.dense_ffn + sizes.sparse * sizes.shared
+    always = sizes.layers * memory.attention_per_gpu(sizes, layout) + blocks / group
+    everywhere = sizes.sparse * sizes.router + sizes.layers * sizes.norms + sizes.hidden
+    experts = sizes.sparse * sizes.expert / layout.ranks
+    output = sizes.vocab * sizes.hidden / group
+
+    read = (always + experts * touched) * formats.packed + (everywhere + output) * formats.plain
+    cache = own * sizes.layers * memory.kv_values_per_token(sizes, layout) * formats.cache
+    matrices = 2.0 * ((always + everywhere) * own_tokens + experts * chosen * tokens)
+    scores = sizes.layers * (sizes.prefill_ops if prefill else sizes.decode_ops) / group
+    compute = matrices / machine.packed_peak + 2.0 * output * own / machine.plain_peak
+    return Step(
+        memory_s=np.asarray(read / machine.bandwidth),
+        memory_s_per_token=np.asarray(cache / machine.bandwidth),
+        compute_s=np.asarray(compute),
+        compute_s_per_token=np.asarray(own_tokens * scores / machine.plain_peak),
+        collective_s=collective_s(sizes, formats, layout, machine, own_tokens, tokens),
+        overhead_s=np.asarray(machine.step_s + sizes.sparse * machine.moe_layer_s),
+    )
+
+
+def collective_s(
+    sizes: Sizes, formats: Formats, layout: Layout, machine: Machine, own_tokens: Floats, tokens: Floats
+) -> Floats:
+    """Time of a step's collectives, none hidden.  ``own_tokens``: of a replica; ``tokens``: of all."""
+    group, ranks = layout.tp * layout.kvp, layout.ranks
+    if np.all(ranks == 1):
+        return np.zeros(())
+    state = sizes.hidden * formats.plain
+    near, far = collectives.link_of(machine, group), collectives.link_of(machine, ranks)
+    per_layer = collectives.all_reduce_s(own_tokens * state, group, near, machine.hop_s)
+    per_layer = per_layer + collectives.all_reduce_s(tokens * state, ranks, far, machine.hop_s)
+    if np.any(layout.kvp > 1):
+        partial = own_tokens * sizes.head_values / layout.tp * formats.plain
+        kv_link = collectives.link_of(machine, group)
+        per_layer = per_layer + collectives.all_to_all_s(partial, layout.kvp, kv_link, machine.hop_s)
+    return np.asarray(sizes.layers * per_layer)
+
+
+# ---------------------------------------------------------------------------------------------- cells
+
+
+@dataclass(frozen=True)
+class Work:
+    """Workloads of cells, each field an array."""
+
+    batch: Any
+    input_tokens: Any
+    output_tokens: Any
+    top_k: Any = None
+    identical: Any = False
+    """All prompts are one: tokens at the same place choose the same experts."""
+    step_tokens: Any = 8192
+    """Most tokens of a step; longer prefills are cut."""
+
+
+def times(
+    sizes: Sizes, formats: Formats, layout: Layout, machine: Machine, work: Work, distinct: ArrayLike | None = None
+) -> tuple[Floats, Floats, Floats]:
+    """Times of cells, s: until the whole batch has its first token, mean between tokens, end to end.  NaN: unknown.
+
+    Prefill in chunks of ``step_tokens`` over the whole batch, each token attending to half the prompt on average; then
+    a decode step per further token, with growing context.  ``distinct``: distinct experts of a layer in a decode step,
+    as measured.  Neglected: images, speculation, waiting when the KV cache cannot hold the batch.
+    """
+    batch, prompt, out = (np.asarray(v, dtype=np.float64) for v in (work.batch, work.input_tokens, work.output_tokens))
+    top_k = sizes.top_k if work.top_k is None else np.asarray(work.top_k, float)
+    chunks = np.ceil(batch * prompt / work.step_tokens)
+    chunk = prompt / chunks
+    alike = np.asarray(work.identical, dtype=bool)
+    touched = distinct_experts(sizes.experts, top_k, np.where(alike, chunk, batch * chunk))
+    first = step(sizes, formats, layout, machine, batch, chunk, top_k, touched, prefill=True)
+    if distinct is None:
+        distinct = distinct_experts(sizes.experts, top_k, np.where(alike, 1.0, batch))
+    decode = step(sizes, formats, layout, machine, batch, 1, top_k, distinct)
+    ttft = chunks * first.at(prompt / 2)
+    itl = decode.mean(prompt + 1, np.maximum(out - 1, 1))
+    return ttft, itl, ttft + (out - 1) * itl
+
+
+def times_of_many(
+    sizes: Sizes, formats: Formats, layout: Layout, machine: Machine, work: Work, threads: int = 2
+) -> tuple[Floats, Floats, Floats]:
+    """:func:`times` of very many cells: every field is one number or has the cells along its only axis.
+
+    Computed in chunks that stay in the processor's cache, by a few threads: several times faster than at once.
+    """
+    parts = (sizes, formats, layout, machine, work)
+    count = max(np.size(getattr(part, f.name)) for part in parts for f in fields(part))
+    out = np.empty((3, count))
+
+    def chunk(start: int) -> None:
+        where = slice(start, start + CHUNK)
+        sizes, formats, layout, machine, work = (_slice(part, where) for part in parts)
+        out[:, where] = times(sizes, formats, layout, machine, work)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(chunk, range(0, count, CHUNK)))
+    return out[0], out[1], out[2]
+
+
+def _slice(part: Any, where: slice) -> Any:
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return replace(part, **{name: v[where] for name, v in values.items() if np.ndim(v)})
 
 
 def step_s(
@@ -70,94 +245,51 @@ def step_s(
     context_tokens: ArrayLike,
     top_k: int | None = None,
     routed_tokens: float | None = None,
+    calibrated: bool = False,
 ) -> Floats | None:
-    """Time of one step: ``new_tokens`` tokens each of ``sequences`` sequences, of mean context ``context_tokens``.
+    """Time of one step of an engine configuration, of mean context ``context_tokens``; see :func:`step`.
 
-    2 operations per weight and token, and those of attention (``attention_ops``).  A token is sampled per sequence,
-    so the output matrix counts once per sequence.  ``routed_tokens``: tokens that choose experts independently, if
-    fewer than all.  Pipeline stages work one after
-    another (one batch in flight), so they do not shorten a step; their transfers are neglected.
-    Returns None if a constant of the hardware is unknown.
+    ``routed_tokens``: tokens that choose experts independently, if fewer than all.  ``calibrated``: with the hardware
+    file's calibration constants instead of the ideal ones.  Returns None if a constant of the hardware is unknown.
     """
-    dense_peak, packed_peak = _peak(hardware, engine.dtype), _peak(hardware, _arithmetic(engine))
-    bandwidth, link = hardware.bandwidth_bytes_per_s, hardware.link_bytes_per_s
-    ranks = engine.tp * engine.dp
-    if dense_peak is None or packed_peak is None or bandwidth is None or (ranks > 1 and link is None):
-        return None
-    context = np.asarray(context_tokens, dtype=np.float64)
-    layers, sparse, block = architecture.layers, params.moe_layers(architecture), architecture.experts
-    own = -(-sequences // engine.dp)  # sequences of the fullest data-parallel replica
-    tokens, own_tokens = sequences * new_tokens, own * new_tokens
-    fixed = params.active_parameters(architecture)
-    always = fixed.total - fixed.embeddings - fixed.routed_experts - fixed.vision
-    output = architecture.vocab_size * architecture.hidden_size
-    chosen = (top_k or block.top_k) if block else 0
-    distinct = float(distinct_experts(block.count, chosen, routed_tokens or tokens)) if block else 0.0
-    expert = params.expert(architecture)
-
-    packed, plain = memory.weight_bytes_per_parameter(architecture, engine), memory.DTYPE_BYTES[engine.dtype]
-    cache = layers * memory.kv_values_per_token(architecture, engine.mla, engine.tp)
-    cache_bytes = cache * memory.DTYPE_BYTES[engine.dtype if engine.kv_cache_dtype == "auto" else engine.kv_cache_dtype]
-    read = (always * packed + output * plain) / engine.tp + sparse * distinct * expert * packed / ranks
-    memory_s = (read + own * context * cache_bytes) / bandwidth
-
-    attention = layers * attention_ops(architecture, engine.mla and new_tokens == 1) / engine.tp
-    matrix_ops = 2.0 * always * own_tokens / engine.tp + 2.0 * sparse * chosen * expert * tokens / ranks
-    output_ops = 2.0 * output * own / engine.tp
-    compute_s = matrix_ops / packed_peak + (own_tokens * context * attention + output_ops) / dense_peak
-
-    # Two all-reduces per layer of all hidden states; data parallelism gathers and scatters those of all its replicas.
-    collective_s = np.zeros(())
-    if ranks > 1 and link is not None:
-        state = architecture.hidden_size * plain
-        collective_s = layers * all_reduce_s(own_tokens * state, engine.tp, link)
-        collective_s = collective_s + layers * all_reduce_s(tokens * state, ranks, link)
-    return np.asarray(np.maximum(memory_s, compute_s) + collective_s, dtype=np.float64)
-
-
-def attention_ops(architecture: Architecture, absorbed: bool) -> float:
-    """Operations per token and token of context of one layer: scores and weighted sum, all heads.
-
-    MHA, GQA: 4 x heads x head_dim.  MLA *absorbed*, on the latent as in decoding: 2 x heads x (2 kv_lora + rope);
-    otherwise on expanded heads, as in prefill: 2 x heads x (nope + rope + v).
-    """
-    attention = architecture.attention
-    if attention.kind != "mla":
-        return 4.0 * attention.heads * attention.head_dim
-    if absorbed:
-        return 2.0 * attention.heads * (2 * attention.kv_lora_rank + attention.qk_rope_head_dim)
-    return 2.0 * attention.heads * (attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.head_dim)
+    sizes = Sizes.of(architecture, engine.mla)
+    tokens = sequences * new_tokens if routed_tokens is None else routed_tokens
+    made = step(
+        sizes,
+        Formats.of(architecture, engine),
+        Layout.of(engine),
+        Machine.of(hardware, engine, calibrated),
+        sequences,
+        new_tokens,
+        top_k,
+        distinct_experts(sizes.experts, top_k or sizes.top_k, tokens),
+        prefill=new_tokens != 1,
+    ).at(context_tokens)
+    return None if np.isnan(made).any() else made
 
 
 def cell_time(
-    architecture: Architecture, hardware: Hardware, engine: EngineKnobs, work: WorkloadKnobs
+    architecture: Architecture,
+    hardware: Hardware,
+    engine: EngineKnobs,
+    work: WorkloadKnobs,
+    distinct: float | None = None,
+    calibrated: bool = False,
 ) -> CellTime | None:
-    """Predicted times of a cell, or None if a constant of the hardware is unknown, or for a cell with images.
-
-    Prefill in chunks of ``max_num_batched_tokens`` over the whole batch, each token attending to half the prompt on
-    average; then a decode step per further token.  Neglected: speculation, waiting when the KV cache cannot
-    hold the batch.
-    """
+    """Predicted times of a cell, see :func:`times`; None if a constant of the hardware is unknown, or with images."""
     if work.images:  # the vision tower's time and the engine's preparation of images are not modelled
         return None
-    tokens = work.batch * work.input_tokens
-    identical = work.prompts == "identical"
-    chunks = -(-tokens // engine.max_num_batched_tokens)
-    chunk = work.input_tokens / chunks
-    prefill = step_s(
-        architecture,
-        hardware,
-        engine,
+    sizes = Sizes.of(architecture, engine.mla)
+    machine = Machine.of(hardware, engine, calibrated)
+    asked = Work(
         work.batch,
-        chunk,
-        work.input_tokens / 2,
+        work.input_tokens,
+        work.output_tokens,
         work.top_k,
-        chunk if identical else None,
+        work.prompts == "identical",
+        engine.max_num_batched_tokens,
     )
-    contexts = work.input_tokens + np.arange(1, max(work.output_tokens, 2), dtype=np.float64)
-    decode = step_s(architecture, hardware, engine, work.batch, 1, contexts, work.top_k, 1 if identical else None)
-    if prefill is None or decode is None:
-        return None
-    ttft = float(chunks * prefill)
-    itl = float(decode.mean())
-    return CellTime(ttft_s=ttft, itl_s=itl, e2e_s=ttft + (work.output_tokens - 1) * itl)
+    ttft, itl, e2e = (
+        float(v) for v in times(sizes, Formats.of(architecture, engine), Layout.of(engine), machine, asked, distinct)
+    )
+    return None if np.isnan(e2e) else CellTime(ttft, itl, e2e)

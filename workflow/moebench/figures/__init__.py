@@ -11,7 +11,7 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, data, export, foreseen, heatmap, layout, parameters, style
+from moebench.figures import caption, curves, data, export, foreseen, heatmap, layout, parameters, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -37,6 +37,9 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
             elif plot.kind == "heatmap":
                 maps = heatmap.place(plot, frame, tables_dir, where)
                 made, table = heatmap.figure(maps, caption.caption(plan, maps.rows, False)), heatmap.table(maps)
+            elif plot.kind == "computed":
+                points = curves.place(plot, curves.of_experiment(tables_dir, experiment_name), where)
+                made, table = layout.figure(points, curves.caption(points)), curves.table(points)
             else:
                 placed = data.place(plot, frame, where)
                 made, table = layout.figure(placed, caption.of(plan, placed)), data.table(placed)

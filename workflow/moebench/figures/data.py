@@ -32,6 +32,8 @@ class Axis:
         """A value as it is written at ticks, in legends and over panels."""
         if isinstance(value, bool):
             return "yes" if value else "no"
+        if self.name == "context_tokens" and value >= 1024:  # powers of two, as models' context lengths are named
+            return f"{value / 2**20:g}M" if value >= 2**20 else f"{value / 1024:g}k"
         if self.numeric:
             return f"{value:g}" if abs(value) < 1e6 else f"{value:.3g}"
         return str(value)

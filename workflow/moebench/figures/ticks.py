@@ -49,8 +49,8 @@ def dress_x(axes: Axes, axis: Axis, kind: str, log: bool) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def dress_y(axes: Axes, log: bool, empty: bool) -> None:
-    """Scale and ticks of the y axis; linear ones start at zero."""
+def dress_y(axes: Axes, log: bool, empty: bool, from_zero: bool = True) -> None:
+    """Scale and ticks of the y axis; linear ones start at zero, but for ratios, which are read against their one."""
     if empty:
         axes.set_ylim(0, 1)
         axes.set_yticks([])
@@ -63,6 +63,9 @@ def dress_y(axes: Axes, log: bool, empty: bool) -> None:
             axes.yaxis.set_major_locator(FixedLocator(_round_steps(low, high)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
+    elif not from_zero:
+        axes.margins(y=0.1)
+        axes.locator_params(axis="y", nbins=5)
     else:
         axes.dataLim.update_from_data_y([0.0], ignore=False)  # so that the margin on top is a share of the whole axis
         axes.autoscale_view(scalex=False)

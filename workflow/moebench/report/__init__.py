@@ -19,7 +19,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
 from moebench.plan_file import read_plan
-from moebench.report import architectures, claims, content, svg
+from moebench.report import architectures, claims, content, reproduced, svg
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
@@ -56,9 +56,10 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
     failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
     claimed = tables.read(tables_dir, "claims")
+    points = tables.read(tables_dir, "computed")
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
-        _experiment(plan, frame, counted, name, tables_dir, figures_dir, links) for name in plan["experiments"]
+        _experiment(plan, frame, counted, points, name, tables_dir, figures_dir, links) for name in plan["experiments"]
     ]
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
@@ -115,6 +116,7 @@ def _experiment(
     plan: dict[str, Any],
     frame: pd.DataFrame,
     counted: pd.DataFrame,
+    points: pd.DataFrame,
     name: str,
     tables_dir: Path,
     figures_dir: Path,
@@ -122,10 +124,19 @@ def _experiment(
 ) -> dict[str, Any]:
     rows = frame[frame["experiment"] == name].reset_index(drop=True)
     mine = counted[counted["experiment"] == name].reset_index(drop=True)
+    computed = points[points["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
     made = [
         content.figure(
-            plan, rows, mine, tables_dir, plot, figures_dir, links["figures"], f"experiment {name}, figure {plot.id}"
+            plan,
+            rows,
+            mine,
+            computed,
+            tables_dir,
+            plot,
+            figures_dir,
+            links["figures"],
+            f"experiment {name}, figure {plot.id}",
         )
         for plot in shown
     ]
@@ -144,6 +155,11 @@ def _experiment(
         "counts": content.counts(rows),
         "architectures": architectures.table(asked),
         "layers": architectures.by_layer(mine),
+        "reproduced": reproduced.tables(asked),
+        "printed": asked.get("printed"),
+        "assumed": reproduced.assumed(asked),
+        "agreement": reproduced.SOURCES,
+        "computed": bool(len(computed)),
         "elsewhere": bool(loaded) and not loaded & set(mine["model"]),
     }
 

@@ -98,7 +98,7 @@ def table(asked: Json) -> Table | None:
     if not asked.get("models"):
         return None
     paper = asked.get("printed")
-    if paper is None:
+    if paper is None or paper["architectures"] is None:
         made, printed = Table("Architectures", "", [(head, True) for head in _HEADS.values()]), {}
     else:
         theirs = paper["architectures"]

@@ -14,7 +14,7 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import caption, heatmap, parameters, style
+from moebench.figures import caption, curves, heatmap, parameters, style
 from moebench.figures import data as figure_data
 from moebench.figures import foreseen as foreseen_data
 from moebench.report import svg
@@ -45,13 +45,15 @@ def figure(
     plan: Json,
     frame: pd.DataFrame,
     counted: pd.DataFrame,
+    computed: pd.DataFrame,
     tables_dir: Path,
     plot: Plot,
     folder: Path,
     href: str,
     where: str,
 ) -> Figure:
-    """Read a figure's files; ``frame``: the cells of its experiment, ``counted``: the parameters of its models.
+    """Read a figure's files; ``frame``: the cells of its experiment, ``counted``: the parameters of its models,
+    ``computed``: its computed points.
 
     Raises StorageError if a file is missing.
     """
@@ -62,6 +64,9 @@ def figure(
         maps = heatmap.place(plot, frame, tables_dir, where)
         said = caption.caption(plan, maps.rows, medians=False)
         words = heatmap.described(maps, said)
+    elif plot.kind == "computed":
+        points = curves.place(plot, computed, where)
+        said, words = curves.caption(points), curves.described(points)
     else:
         placed = figure_data.place(plot, frame, where)
         said = caption.of(plan, placed)
@@ -151,7 +156,11 @@ class CellTable:
 
 def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> CellTable:
     """The table under an experiment's figures: its axes, status, and the metrics that its figures show."""
-    wanted = [y for plot in shown for y in (plot.beside if plot.kind == "heatmap" else plot.y)]
+    wanted = [
+        y
+        for plot in shown
+        for y in (() if plot.kind == "computed" else plot.beside if plot.kind == "heatmap" else plot.y)
+    ]
     metrics = list(dict.fromkeys(wanted)) or list(PREFERRED)
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))

@@ -1,0 +1,258 @@
+"""What the formulas need of architectures, data types, layouts and machines: numbers, one per cell.
+
+Every field is a numpy array of float64; all fields of all inputs of a call broadcast together, so one call computes one
+cell or a million.  ``of`` makes them from the configuration, :func:`stack` one of many.  Unknown constants are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.cost import params, vision
+from moebench.quantize import schemes
+
+Floats = NDArray[np.float64]
+
+DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
+
+
+class _Arrays:
+    """Makes every field an array of float64."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):  # type: ignore[arg-type]
+            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class Sizes(_Arrays):
+    """Parameters and widths of architectures."""
+
+    layers: Any
+    leading_dense: Any
+    """Layers before the first that may have experts."""
+    every: Any
+    """A MoE block in every n-th of the others."""
+    sparse: Any
+    """Layers with experts."""
+    hidden: Any
+    vocab: Any
+    tied: Any
+    """1: input and output embeddings are one matrix."""
+    vision: Any
+    attention: Any
+    """Parameters of a layer's attention that tensor parallelism splits evenly: Q and O; MLA: Q, up-projections, O."""
+    attention_kv: Any
+    """Those split by KV heads, whole heads only: K and V."""
+    attention_latent: Any
+    """Those on every rank: MLA's down-projections."""
+    norms: Any
+    """Per layer."""
+    dense_ffn: Any
+    """Per layer without experts."""
+    expert: Any
+    """One routed expert."""
+    shared: Any
+    """Per MoE layer."""
+    experts: Any
+    """Routed experts per MoE layer; 1 where there are none (and then ``sparse`` and ``expert`` are 0)."""
+    top_k: Any
+    kv_heads: Any
+    kv_width: Any
+    """Values a layer caches per token and KV head; 0 with a latent cache."""
+    kv_latent: Any
+    """Values of the latent, which every rank caches; 0 without."""
+    head_values: Any
+    """Heads x width of the attention's output."""
+    decode_ops: Any
+    """Operations of a layer's attention per token and token of context, in decoding."""
+    prefill_ops: Any
+
+    @classmethod
+    def of(cls, architecture: Architecture, latent_cache: bool = True) -> Sizes:
+        """Sizes of an architecture.  ``latent_cache=False``: MLA's cache expanded to full heads."""
+        a, hidden, block = architecture.attention, architecture.hidden_size, architecture.experts
+        mla = a.kind == "mla"
+        latent = latent_cache and mla
+        down = hidden * (a.kv_lora_rank + a.qk_rope_head_dim + a.q_lora_rank) if mla else 0
+        kv = 0 if mla else (2 * hidden + 2 * a.bias) * a.kv_heads * a.head_dim
+        shared = (
+            params.ffn(hidden, block.shared_ffn_size) + hidden * block.shared_gate
+            if block and block.shared_ffn_size
+            else 0
+        )
+        key_width = a.qk_nope_head_dim + a.qk_rope_head_dim if mla else a.head_dim
+        return cls(
+            layers=architecture.layers,
+            leading_dense=architecture.dense_layers,
+            every=block.every if block else 1,
+            sparse=params.moe_layers(architecture),
+            hidden=hidden,
+            vocab=architecture.vocab_size,
+            tied=architecture.tied_embeddings,
+            vision=vision.parameters(architecture),
+            attention=params.attention_layer(a, hidden) - kv - down,
+            attention_kv=kv,
+            attention_latent=down,
+            norms=2 * hidden + params.attention_norms(a),
+            dense_ffn=params.ffn(hidden, architecture.dense_ffn_size),
+            expert=params.expert(architecture),
+            shared=shared,
+            experts=block.count if block else 1,
+            top_k=block.top_k if block else 1,
+            kv_heads=a.kv_heads,
+            kv_width=0 if latent else 2 * key_width,
+            kv_latent=a.kv_lora_rank + a.qk_rope_head_dim if latent else 0,
+            head_values=a.heads * a.head_dim,
+            decode_ops=attention_ops(architecture, absorbed=latent),
+            prefill_ops=attention_ops(architecture, absorbed=False),
+        )
+
+    @property
+    def router(self) -> Floats:
+        """Parameters of the router of a MoE layer."""
+        return np.asarray(np.where(self.sparse > 0, self.hidden * self.experts, 0.0))
+
+
+def attention_ops(architecture: Architecture, absorbed: bool) -> float:
+    """Operations per token and token of context of one layer: scores and weighted sum, all heads.
+
+    MHA, GQA: 4 x heads x head_dim.  MLA *absorbed*, on the latent as in decoding: 2 x heads x (2 kv_lora + rope);
+    otherwise on expanded heads, as in prefill: 2 x heads x (nope + rope + v).
+    """
+    attention = architecture.attention
+    if attention.kind != "mla":
+        return 4.0 * attention.heads * attention.head_dim
+    if absorbed:
+        return 2.0 * attention.heads * (2 * attention.kv_lora_rank + attention.qk_rope_head_dim)
+    return 2.0 * attention.heads * (attention.qk_nope_head_dim + attention.qk_rope_head_dim + attention.head_dim)
+
+
+@dataclass(frozen=True)
+class Formats(_Arrays):
+    """Bytes per value."""
+
+    packed: Any
+    """Weights that quantization covers: attention, experts, feed-forward blocks."""
+    plain: Any
+    """Embeddings, routers, norms, vision; activations."""
+    cache: Any
+
+    @classmethod
+    def of(cls, architecture: Architecture, engine: EngineKnobs) -> Formats:
+        """Formats of an engine configuration; scales and zero points included (``quantize.schemes``)."""
+        plain = packed = DTYPE_BYTES[engine.dtype]
+        if engine.quantization != "none":
+            packed = schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
+        return cls(
+            packed=packed,
+            plain=plain,
+            cache=plain if engine.kv_cache_dtype == "auto" else DTYPE_BYTES[engine.kv_cache_dtype],
+        )
+
+
+@dataclass(frozen=True)
+class Layout(_Arrays):
+    """How a model is spread over GPUs: TP x KVP x DP ranks in each of PP stages.
+
+    Tensor parallelism splits attention by heads.  KV parallelism (Helix, arXiv 2507.07120; vLLM's decode context
+    parallelism) splits the KV cache of a sequence by tokens; its ranks repeat the attention weights and share the
+    feed-forward blocks.  Data parallelism repeats all but the experts.
+    """
+
+    tp: Any = 1
+    pp: Any = 1
+    dp: Any = 1
+    ep: Any = 1
+    """Groups that whole experts are dealt to; within a group, experts are split by width.  1: all by width."""
+    kvp: Any = 1
+
+    @classmethod
+    def of(cls, engine: EngineKnobs) -> Layout:
+        """Layout of an engine configuration: vLLM deals experts to all TP x DP ranks, or to none."""
+        return cls(tp=engine.tp, pp=engine.pp, dp=engine.dp, ep=engine.tp * engine.dp if engine.ep else 1)
+
+    @property
+    def ranks(self) -> Floats:
+        """GPUs of a stage."""
+        return np.asarray(self.tp * self.kvp * self.dp)
+
+    @property
+    def gpus(self) -> Floats:
+        """All GPUs."""
+        return np.asarray(self.ranks * self.pp)
+
+
+@dataclass(frozen=True)
+class Machine(_Arrays):
+    """Constants of a machine; NaN: unknown.  Overheads are zero and shares one, but where calibrated."""
+
+    bandwidth: Any
+    """Bytes/s of a GPU's memory."""
+    packed_peak: Any
+    """Operations/s of the quantized matrices."""
+    plain_peak: Any
+    link: Any
+    """Bytes/s one way between GPUs of a node."""
+    node: Any
+    """GPUs that are linked so."""
+    far_link: Any
+    """Bytes/s one way between nodes, per GPU."""
+    hop_s: Any = 0.0
+    """Start of one ring step."""
+    moe_layer_s: Any = 0.0
+    """Time a MoE layer takes beside its bytes and operations."""
+    step_s: Any = 0.0
+    """Time a step takes beside its layers."""
+
+    @classmethod
+    def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:
+        """Constants of a machine type for an engine configuration.
+
+        ``calibrated``: with the hardware file's sustained shares and overheads; what it does not give stays ideal.
+        """
+        known = hardware.calibration.values() if calibrated and hardware.calibration else {}
+        compute = known.get("compute_share", 1.0)
+        return cls(
+            bandwidth=_or_nan(hardware.bandwidth_bytes_per_s) * known.get("bandwidth_share", 1.0),
+            packed_peak=_peak(hardware, _arithmetic(engine)) * compute,
+            plain_peak=_peak(hardware, engine.dtype) * compute,
+            link=_or_nan(hardware.link_bytes_per_s),
+            node=hardware.devices_per_node,
+            far_link=_or_nan(hardware.inter_node_bytes_per_s),
+            hop_s=known.get("collective_step_s", 0.0),
+            moe_layer_s=known.get("moe_layer_s", 0.0),
+            step_s=known.get("step_s", 0.0),
+        )
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _peak(hardware: Hardware, name: str) -> float:
+    peak = hardware.peak.get(name)
+    return peak.flops_per_s if peak else float("nan")
+
+
+def _arithmetic(engine: EngineKnobs) -> str:
+    """Data type whose peak the quantized matrices run at; 4-bit weights are widened first."""
+    scheme = schemes.SCHEMES.get(engine.quantization)
+    if scheme is None or scheme.activation_bits is None:
+        return engine.dtype
+    return "fp8" if scheme.numbers == "float" else f"int{scheme.activation_bits}"
+
+
+S = TypeVar("S", Sizes, Formats, Layout, Machine)
+
+
+def stack(parts: Sequence[S]) -> S:
+    """One input whose arrays hold those of all ``parts``, along a new first axis."""
+    kind = type(parts[0])
+    return kind(**{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(kind)})

@@ -1,0 +1,110 @@
+"""Micro-measurements of a machine: memory bandwidth by a triad, rate of matrix products.  Standard library and torch.
+
+Runs in the engine's environment: ``python -m moebench.measure.machine THREADS`` prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+SCHEMA = 1
+REPEATS = 7
+"""Timed runs of each; the best is the machine's, as in STREAM, and all are kept."""
+LEAST_S = 0.02
+"""A timed run is repeated until it takes that long."""
+SETS_MB = (3, 12, 48, 192, 768)
+"""Bytes of the three arrays of a triad together, MB: from caches to memory."""
+SIDES = (256, 512, 1024, 2048, 4096, 8192)
+"""Matrices tried, the largest that a run of half a second allows."""
+
+
+def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
+    """Time of one call, s, in each of the repeats, after one call untimed."""
+    work()
+    wait()
+    calls, seconds = 1, 0.0
+    while True:  # how many calls a run needs to be longer than the clock's noise
+        started = time.perf_counter()
+        for _ in range(calls):
+            work()
+        wait()
+        seconds = time.perf_counter() - started
+        if seconds >= LEAST_S:
+            break
+        calls *= 2
+    runs = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        for _ in range(calls):
+            work()
+        wait()
+        runs.append((time.perf_counter() - started) / calls)
+    return runs
+
+
+def measure(threads: int) -> dict[str, Any]:
+    """All micro-measurements, with where and when they were taken; raw times in s."""
+    import torch
+
+    from moebench.measure.records import stamp
+    from moebench.measure.worker import provenance
+
+    torch.set_num_threads(threads)
+    gpu = torch.cuda.is_available()
+    device = "cuda" if gpu else "cpu"
+    wait: Callable[[], None] = torch.cuda.synchronize if gpu else (lambda: None)
+    started_at = stamp()
+    triad = []
+    for megabytes in SETS_MB:
+        count = megabytes * 10**6 // 12
+        a, b, c = (torch.full((count,), float(i), device=device) for i in range(3))
+        runs = timed(lambda a=a, b=b, c=c: torch.add(b, c, alpha=3.0, out=a), wait)  # type: ignore[misc]
+        triad.append({"bytes": 12 * count, "runs_s": runs, "bytes_per_s": 12 * count / min(runs)})
+        del a, b, c
+    products = {}
+    for name in ("bfloat16", "float16", "float32"):
+        products[name] = product(torch, getattr(torch, name), device, wait)
+    return {
+        "schema": SCHEMA,
+        "started_at": started_at,
+        "ended_at": stamp(),
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        **provenance(),
+        "threads": threads,
+        "triad": triad,
+        "products": {name: found for name, found in products.items() if found},
+    }
+
+
+def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> dict[str, Any] | None:
+    """Rate of square matrix products: the fastest of the sides that do not take too long; None if refused."""
+    best: dict[str, Any] | None = None
+    for side in SIDES:
+        try:
+            a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+            started = time.perf_counter()
+            torch.matmul(a, b)
+            wait()
+            if time.perf_counter() - started > 0.5:
+                break
+            runs = timed(lambda a=a, b=b: torch.matmul(a, b), wait)  # type: ignore[misc]
+        except RuntimeError:
+            break
+        rate = 2.0 * side**3 / min(runs)
+        if best is None or rate > best["flops_per_s"]:
+            best = {"side": side, "runs_s": runs, "flops_per_s": rate}
+    return best
+
+
+if __name__ == "__main__":
+    reply = os.dup(1)  # what libraries print goes to standard error
+    os.dup2(2, 1)
+    made = json.dumps(measure(int(sys.argv[1])))
+    os.write(reply, made.encode() + b"\n")

@@ -1,0 +1,155 @@
+"""What ``moebench qs`` says: a model on a machine beside a dense model of equal quality."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from moebench import serving
+from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
+from moebench.errors import UserError
+
+Json = dict[str, Any]
+
+
+def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs: Any) -> Json:
+    """Everything the verb says, as plain values.
+
+    ``gpus``: default, those of the layout given, or of a node of the machine.  ``knobs``: of
+    :class:`ComputedKnobs`.  Raises ConfigError for an unknown model or machine, UserError for a dense model or a layout
+    of another number of devices.
+    """
+    spec, machine = config.model(model, "MODEL"), config.hardware(hardware, "--hardware")
+    if spec.architecture.experts is None:
+        raise UserError(f"{model} is a dense model; the inequality is about mixtures of experts")
+    if knobs.get("quantization") is None:
+        knobs["quantization"] = "fp8" if "fp8" in machine.peak else "none"
+    knobs = {name: value for name, value in knobs.items() if value is not None}
+    given = [knobs[name] for name in ("tp", "pp", "dp", "kvp") if name in knobs]
+    devices = gpus or (math.prod(given) if given else machine.devices_per_node)
+    point = ComputedKnobs(model=model, hardware=hardware, gpus=devices, **knobs)
+    try:
+        found = serving.compare(spec.architecture, machine, point)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return {
+        "point": point.model_dump(),
+        "model": spec.title,
+        "hardware": machine.title,
+        "sparsity": found.sparsity,
+        "qs": found.qs,
+        "below_one": found.qs < 1,
+        "break_even_batch": found.break_even_batch if math.isfinite(found.break_even_batch) else None,
+        "dense_parameters_eq_21": found.qs * found.moe.parameters,
+        "moe": dataclasses.asdict(found.moe),
+        "dense": dataclasses.asdict(found.dense),
+        "batch_ratio": found.batch_ratio,
+        "speedup_dense": found.speedup,
+        "warnings": _warnings(spec, machine, point, found),
+        "verdict": verdict(spec, point, found),
+    }
+
+
+def verdict(spec: ModelSpec, point: ComputedKnobs, found: serving.Compared) -> str:
+    """The answer in a sentence or two."""
+    if math.isfinite(found.break_even_batch):
+        first = (
+            f"qs = {found.qs:.3g} is below 1: from a batch of {math.ceil(found.break_even_batch)} on, {spec.title} "
+            "reads more expert weights per token than the dense model."
+        )
+    else:
+        first = f"qs = {found.qs:.3g} is not below 1: at no batch does {spec.title} read more than the dense model."
+    if found.moe.batch is None or found.dense.batch is None:
+        return f"{first} What fits and how fast it is cannot be said: a constant of the machine is unknown."
+    lacking = [name for name, side in ((spec.title, found.moe), ("the dense model", found.dense)) if not side.batch]
+    if lacking:
+        what = _start(" and ".join(lacking))
+        return f"{first} {what} cannot hold one sequence of this context on {point.gpus} devices."
+    if found.speedup is None:
+        return f"{first} How fast it is cannot be said: a constant of the machine is unknown."
+    faster = "the dense model is" if found.speedup > 1 else f"{spec.title} is"
+    factor = max(found.speedup, 1 / found.speedup)
+    if factor < 1.005:
+        return f"{first} At the largest batches that fit, both are equally fast."
+    batch = "this batch" if point.batch else "the largest batches that fit"
+    return f"{first} At {batch}, {faster} {factor:.2f} times as fast."
+
+
+def _start(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _warnings(spec: ModelSpec, machine: Hardware, point: ComputedKnobs, found: serving.Compared) -> list[str]:
+    said = []
+    if point.context_tokens > spec.architecture.max_positions:
+        said.append(f"the model takes {spec.architecture.max_positions:,} tokens at most")
+    for name in ("memory_bytes", "bandwidth_bytes_per_s"):
+        if getattr(machine, name) is None:
+            said.append(f"{name} of {machine.name} is unknown")
+    if machine.bandwidth_bytes_per_s and found.moe.batch and found.moe.tokens_per_s is None:
+        kind = {"none": "bfloat16"}.get(point.quantization, point.quantization)
+        said.append(f"no time: {machine.name} lacks the peak rate for {kind}, or a link for these groups")
+    return said
+
+
+def text(made: Json) -> str:
+    """For people."""
+    point, moe, dense = made["point"], made["moe"], made["dense"]
+    weights = {"none": "bfloat16"}.get(point["quantization"], point["quantization"])
+    heads = ("", made["model"], f"dense, q = {point['quality']:g}")
+    rows = [
+        ("parameters", _big(moe["parameters"]), _big(dense["parameters"])),
+        ("largest batch" if not point["batch"] else "batch", _count(moe["batch"]), _count(dense["batch"])),
+        ("layout", _layout(moe), _layout(dense)),
+        ("weights per device", _gb(moe["weight_bytes"]), _gb(dense["weight_bytes"])),
+        ("KV cache of a sequence, per device", _gb(moe["cache_bytes"]), _gb(dense["cache_bytes"])),
+        ("time of a step", _ms(moe, "step_s"), _ms(dense, "step_s")),
+        ("  memory", _ms(moe, "memory_s"), _ms(dense, "memory_s")),
+        ("  arithmetic", _ms(moe, "compute_s"), _ms(dense, "compute_s")),
+        ("  communication", _ms(moe, "collective_s"), _ms(dense, "collective_s")),
+        ("decoded tokens/s", *("" if s["batch"] == 0 else _count(s["tokens_per_s"]) for s in (moe, dense))),
+    ]
+    table = [heads, *rows]
+    wide = [max(len(row[i]) for row in table) for i in range(3)]
+    lines = [
+        f"{made['model']} on {point['gpus']} x {made['hardware']}, {point['context_tokens']:,} tokens of context, "
+        f"{weights} weights, bfloat16 KV cache",
+        "",
+        f"s = k/E              {made['sparsity']:.4g}",
+        f"qs                   {made['qs']:.4g}",
+        "break-even batch     " + (f"{made['break_even_batch']:.2f}" if made["break_even_batch"] else "none"),
+        f"dense by q s P       {_big(made['dense_parameters_eq_21'])} parameters (eq. 21; the table has eq. 11's)",
+        "",
+        *(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}".rstrip() for a, b, c in table),
+        "",
+        made["verdict"],
+        *(f"note: {words}" for words in made["warnings"]),
+    ]
+    if not point["batch"] and moe["layout"] and moe["layouts"] > 1:
+        lines.append(f"Layouts: the fastest of {moe['layouts']} and {dense['layouts']} (TP, PP, DP, EP, KVP).")
+    lines.append("Predicted: the least time that bandwidths and peak rates allow, no communication hidden.")
+    return "\n".join(lines)
+
+
+def _layout(side: Json) -> str:
+    if side["layout"] is None:
+        return "unknown"
+    return " x ".join(f"{k.upper()}{v}" for k, v in side["layout"].items() if v > 1) or "one device"
+
+
+def _big(value: float) -> str:
+    return f"{value / 1e9:.1f} B"
+
+
+def _count(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.0f}" if value else "does not fit"
+
+
+def _gb(value: float | None) -> str:
+    return "unknown" if value is None else f"{value / 1e9:.3g} GB"
+
+
+def _ms(side: Json, name: str) -> str:
+    value = side[name]
+    return "" if side["batch"] == 0 else "unknown" if value is None else f"{1000 * value:.3g} ms"

@@ -1,0 +1,104 @@
+"""A paper's tables of numbers in the report: printed, by its formulas, by this project's cost model.  No HTML here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moebench import computed
+from moebench.reproduce import QUANTITIES, Line, Reproduced, Value
+
+SOURCES = "A value by the formulas agrees if it is within half a unit of the last printed digit; marked are the others."
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value, and how far it is from the printed one."""
+
+    text: str
+    aside: str = ""
+    wrong: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity; ``label`` stands at the first of a row of the paper, over ``span`` lines."""
+
+    label: str
+    span: int
+    quantity: str
+    printed: str
+    formulas: Cell
+    distinct: Cell
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper."""
+
+    id: str
+    source: str
+    title: str
+    summary: str
+    rows: list[Row]
+    notes: list[str]
+
+
+def tables(asked: Mapping[str, Any]) -> list[Table]:
+    """The tables of the paper that an experiment of a plan names; none where it names no such paper."""
+    return [_table(made) for made in computed.reproduced(asked)]
+
+
+def assumed(asked: Mapping[str, Any]) -> list[str]:
+    """What the formulas need beside the printed inputs, in words."""
+    given = (asked.get("printed") or {}).get("assumed") or {}
+    machine = (asked.get("computed") or {}).get("hardware", {}).get(given.get("hardware"), {})
+    words = [f"{machine['title']}: {machine['reference']}"] if machine else []
+    return words + [
+        f"{name.replace('_', ' ').capitalize()} {constant['value']:g}: {constant['reference']}"
+        for name, constant in given.items()
+        if isinstance(constant, dict)
+    ]
+
+
+def _table(made: Reproduced) -> Table:
+    right, compared = made.agreeing(lambda line: line.formulas)
+    summary = (
+        f"{right} of {compared} printed values come out by the paper's formulas" if compared else "nothing to compare"
+    )
+    spans: dict[str, int] = {}
+    for line in made.lines:
+        spans[line.row] = spans.get(line.row, 0) + 1
+    rows, seen = [], set()
+    for line in made.lines:
+        first = line.row not in seen
+        seen.add(line.row)
+        rows.append(
+            Row(
+                line.row if first else "",
+                spans[line.row] if first else 0,
+                QUANTITIES[line.quantity],
+                line.printed or ("lost" if line.lost else ""),
+                _cell(line, line.formulas, mark=True),
+                _cell(line, line.distinct, mark=False),
+            )
+        )
+    return Table(made.id, made.source, made.title, summary, rows, made.notes)
+
+
+def _cell(line: Line, value: Value, mark: bool) -> Cell:
+    off = line.deviation(value)
+    aside = "" if off is None or line.agrees(value) else f"{off:+.0%}" if abs(off) >= 0.01 else f"{off:+.1%}"
+    return Cell(text_of(value), aside, mark and line.agrees(value) is False)
+
+
+def text_of(value: Value) -> str:
+    """A value with as many digits as tell it from its neighbours: whole numbers whole, others with four digits."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if value == float("inf"):
+        return "none"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1e4 else f"{value:.4g}"
