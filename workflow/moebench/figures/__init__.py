@@ -64,7 +64,9 @@ def check(plan: Mapping[str, Any]) -> None:
             if plot.id in drawn:
                 raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
-            if plot.kind == "heatmap":
+            if plot.kind == "computed":
+                curves.check(plot, f"experiment {name}, figure {plot.id}")
+            elif plot.kind == "heatmap":
                 heatmap.place(plot, frame, None, f"experiment {name}, figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
                 data.place(plot, frame, f"experiment {name}, figure {plot.id}")
@@ -80,7 +82,7 @@ def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
             try:
                 if plot.kind == "heatmap":
                     heatmap.place(plot, frame, None, plot.id)
-                elif plot.kind != "parameters":
+                elif plot.kind not in ("parameters", "computed"):
                     data.place(plot, frame, plot.id)
             except ConfigError:
                 found.append(plot.id)
