@@ -48,7 +48,7 @@ def measured(results, engine, cell, plan, host="here", threads=1, status="ok", d
     work = plan["cells"][f"{engine}/{cell}"]["workload"]
     record = {
         "schema": records.SCHEMA, "engine": engine, "cell": cell, "status": status, "workload": work,
-        "checks": {"distinct_experts": distinct},
+        "protocol": {"kind": "trace"}, "checks": {"distinct_experts": distinct},
         "provenance": {"host": host, "threads": threads, "device_name": "A CPU"},
         "repeats": [{"metrics": {"itl_s": s, "e2e_s": 10 * s}} for s in (0.001, 0.002, 0.009)],
     }  # fmt: skip

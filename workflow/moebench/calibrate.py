@@ -108,8 +108,9 @@ def residuals(config: Config, study: str, results: Path) -> list[Json]:
             made = _measured(results, engine["id"], cell_id)
             if made is None:
                 continue
-            constants = load(path_of(results, made["provenance"]["host"], made["provenance"]["threads"]))
-            if constants is None or constants["device_name"] != made["provenance"]["device_name"]:
+            origin = made["provenance"]
+            constants = load(path_of(results, str(origin.get("host")), origin.get("threads") or 0))
+            if constants is None or constants["device_name"] != origin.get("device_name"):
                 continue
             here = hardware(machine, constants, memory.weight_bytes(architecture, knobs))
             counted = [d for d in made["checks"].get("distinct_experts") or () if d is not None]
@@ -134,12 +135,13 @@ def residuals(config: Config, study: str, results: Path) -> list[Json]:
 
 
 def _measured(results: Path, engine: str, cell: str) -> Json | None:
-    """The record of a cell that is ok and has a second token; None without one."""
+    """The record of a cell that is ok, has a second token, time stamps and no images; None without one."""
     try:
         made = records.load(records.cell_path(results, engine, cell))
     except (FileNotFoundError, records.RecordDamaged):
         return None
-    return made if made["status"] == "ok" and made["workload"]["output_tokens"] > 1 else None
+    timed = made["status"] == "ok" and made["workload"]["output_tokens"] > 1 and made["protocol"]["kind"] == "trace"
+    return made if timed and not made["workload"].get("images") else None
 
 
 def text(path: Path, made: Json) -> str:
