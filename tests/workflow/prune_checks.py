@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from moebench import calibration, staged
+from moebench import calibration_text, staged
 from moebench.derive import derive
 from moebench.errors import UserError
 
@@ -107,7 +107,7 @@ def check(model: dict[str, Any]) -> dict[str, Any]:
     parent, settings = model["derived"]["parent"], model["derived"]["settings"]
     made, found = details(model), dict[str, Any]()
     rules = settings.get("calibration") or {"data": "text", "sequences": 4, "tokens": 24, "seed": 5}
-    tokens = calibration.sequences(rules, Path(parent["path"]), parent["architecture"]["vocab_size"])
+    tokens = calibration_text.sequences(rules, Path(parent["path"]), parent["architecture"]["vocab_size"])
     original, pruned = load(parent["path"]), load(model["path"])
     before = whole(original, tokens)
     after = whole(pruned, tokens)["logits"]

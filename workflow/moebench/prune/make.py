@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench import calibration, staged
+from moebench import calibration_text, staged
 from moebench.errors import StageError
 from moebench.prune import calibrate, score
 from moebench.prune.checkpoint import Checkpoint, copy_rest, expert_name, router_layer
@@ -108,8 +108,8 @@ def _choices(
         for layer, scores in score.magnitude(checkpoint, block["count"], block["ffn_size"]).items():
             yield layer, *channels(scores, settings["ffn_size"])
         return
-    facts["calibration"] = calibration.source(settings["calibration"])
-    tokens = calibration.sequences(settings["calibration"], checkpoint.folder, before["vocab_size"])
+    facts["calibration"] = calibration_text.source(settings["calibration"])
+    tokens = calibration_text.sequences(settings["calibration"], checkpoint.folder, before["vocab_size"])
     fallback = score.magnitude(checkpoint, block["count"], block["ffn_size"]) if by == "activation" else {}
     for number, seen in enumerate(calibrate.moe_layers(checkpoint, tokens), 1):
         counts = score.frequency(seen)

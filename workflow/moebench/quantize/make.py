@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench import calibration
+from moebench import calibration_text
 from moebench.errors import UserError
 from moebench.quantize import awq
 from moebench.quantize.coverage import Coverage, checked
@@ -107,7 +107,7 @@ def _batches(parent: Path, settings: dict[str, Any], config: Any) -> list[dict[s
     """Calibration sequences of exact length, one a batch."""
     import torch
 
-    rows = [torch.tensor([ids]) for ids in calibration.sequences(settings, parent, config.vocab_size)]
+    rows = [torch.tensor([ids]) for ids in calibration_text.sequences(settings, parent, config.vocab_size)]
     return [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
 
 
