@@ -4,8 +4,10 @@ import itertools
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import yaml
@@ -397,6 +399,25 @@ def test_the_studies_of_the_repository(study, cells, loads):
     assert {n: len(set(keys(plan, n))) for n in FIGURES} == FIGURES
     every = {key for n in FIGURES for key in keys(plan, n)}
     assert len(every) == cells and len({key.partition("/")[0] for key in every}) == loads
+
+
+ALSO = {"10": 50, "12": 5, "16": 11}
+"""Points of the paper study beyond the inventory's: more precisions, a baseline without speculation, the hosted arm."""
+
+
+def test_the_paper_study_has_every_performance_cell_of_the_inventory_and_twelve_that_cannot_fit():
+    plan = make_plan(Config(ROOT / "config"), "paper")
+    wanted = Counter()
+    for figure, cells in inventory.CELLS.items():
+        wanted[re.sub("[ab]$", "", figure)] += cells
+    points = {name.split("-")[0]: e["rows"] for name, e in plan["experiments"].items() if name.startswith("fig")}
+    for figure, cells in wanted.items():
+        found = points[f"fig{int(figure.partition('-')[0]):02}"]
+        assert len(found) == cells + ALSO.get(figure, 0), figure
+    assert sum(wanted.values()) == 376
+    shared = plan["experiments"]["fig07-09-hyperparameters"]["rows"]
+    fits = [plan["cells"][f"{row['engine']}/{row['cell']}"]["predicted"]["fits"] for row in shared]
+    assert Counter(fits) == {True: 52, False: 12}
 
 
 def axes(eager, swap=None):
