@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from slurm.clusterproject import Project, until
+from slurm.test_slurm import ended
 
 Make = Callable[..., Project]
 GRID = {"wide": [{"fix": {"model": "tiny-mixtral", "tp": 2, "batch": 16, "input_tokens": 16},
@@ -28,8 +29,6 @@ def wide(project: Make) -> Iterator[Project]:
         patch.setenv("VLLM_HOST_IP", "127.0.0.1")
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
         yield run
-    for job in run.queue():
-        run.cluster.run("scancel", job, check=False)
 
 
 def executors(run: Project) -> list[int]:
@@ -48,11 +47,11 @@ def executors(run: Project) -> list[int]:
 def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wide: Project) -> None:
     (engine,) = wide.plan["engines"]
     assert wide.plan["jobs"][engine]["nodes"] == 2
-    head = wide.start("collect")
-    until(lambda: wide.done(wide.cells()) or head.process.poll() is not None, "a first record")
-    (victim,) = executors(wide)
-    os.killpg(victim, signal.SIGKILL)  # the executor and its worker: all that the other node does
-    assert head.wait() == 0, head.output[-5000:]
+    with ended(wide.start("collect"), wide) as head:
+        until(lambda: wide.done(wide.cells()) or head.process.poll() is not None, "a first record")
+        (victim,) = executors(wide)
+        os.killpg(victim, signal.SIGKILL)  # the executor and its worker: all that the other node does
+        assert head.wait() == 0, head.output[-5000:]
     first, second = wide.jobs(engine)
     assert (first["NumNodes"], first["TresPerJob"]) == ("2", "gres:gpu:h100:2")
     assert sorted(wide.history().values()) == [1, 2], "the cell that was hit is measured again, and no other"
