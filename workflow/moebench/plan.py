@@ -561,6 +561,7 @@ def make_plan(
         "engine": study.engine.model_dump(mode="json"),
         "jobs_settings": study.jobs.model_dump(),
         "protocol": study.protocol.model_dump(),
+        "order": list(study.experiments),
         "experiments": experiments,
         "engines": planner.engines,
         "cells": planner.cells,

@@ -25,4 +25,6 @@ def read_plan(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench"
         )
+    listed = [name for name in plan.get("order", ()) if name in plan["experiments"]]  # a file is sorted by name
+    plan["experiments"] = {name: plan["experiments"][name] for name in listed} | plan["experiments"]
     return plan
