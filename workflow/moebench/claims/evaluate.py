@@ -259,6 +259,43 @@ def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selecti
     return Outcome(outcome, text, value=float(len(bad)), support=float(not odd), **shared)
 
 
+def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
+    """A claim about points of the cost model (rows of the table ``computed``): it must hold at every one of them.
+
+    The value is that of the point which speaks most against the claim.  None without such points.
+    """
+    assert claim.expect is not None
+    rows = [row for row in points if select.matches(row, claim.where)]
+    if isinstance(claim.to, dict):
+        values = _computed_ratios(claim, rows, claim.to)
+    else:
+        values = [float(row[claim.metric]) for row in rows if row.get(claim.metric) is not None]
+    if not values:
+        return None
+    fit = [place(v, v, claim.expect) == AGREES for v in values]
+    low, high = claim.expect.min, claim.expect.max
+    middle = (low + high) / 2 if low is not None and high is not None else np.inf if high is None else -np.inf
+    worst = max(values, key=lambda v: abs(v - middle) if np.isfinite(middle) else -v * np.sign(middle))
+    reason = f"{sum(fit)} of {len(fit)} computed points are as claimed"
+    return Outcome(AGREES if all(fit) else DISAGREES, reason, value=worst, comparisons=len(fit), planned=len(fit))
+
+
+def _computed_ratios(claim: Claim, rows: list[select.Row], to: select.Settings) -> list[float]:
+    """``of`` over ``to`` at every point that both have."""
+    of = claim.of if isinstance(claim.of, dict) else {}
+
+    def by_point(settings: select.Settings) -> dict[tuple[Any, ...], float]:
+        return {tuple(row.get(k) for k in _POINT): float(row[claim.metric])
+                for row in rows if select.matches(row, settings) and row.get(claim.metric) is not None}  # fmt: skip
+
+    ours, theirs = by_point(of), by_point(to)
+    return [value / theirs[point] for point, value in ours.items() if point in theirs]
+
+
+_POINT = ("model", "gpus", "quality", "context_tokens")
+"""What a computed point and a printed number have in common."""
+
+
 def printed(claim: Claim) -> Outcome:
     """A claim about numbers that the paper itself prints."""
     assert claim.printed is not None and claim.expect is not None

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from moebench.columns import METRIC_NAMES
+from moebench import columns
+from moebench.columns import EVENNESS, METRIC_NAMES
 from moebench.config import Config, Name, Strict, parse, read_yaml
 from moebench.errors import ConfigError, nearest
 
@@ -20,10 +21,10 @@ Settings = dict[str, Any]
 Test = Literal[
     "mean", "max", "min", "spread", "trend", "bend",
     "monotone", "rank", "steepest", "infeasible",
-    "share", "printed", "elsewhere",
+    "share", "printed", "computed", "elsewhere",
 ]  # fmt: skip
 
-NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed")
+NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed", "computed")
 """Tests whose outcome is a number, held against a range."""
 YES_NO = ("monotone", "rank", "steepest", "infeasible")
 """Tests that hold or do not."""
@@ -32,7 +33,8 @@ OF_CELLS = ("mean", "max", "min", "spread", "trend", "bend", "monotone", "rank",
 COMPARED = ("mean", "max", "min", "trend")
 """Tests that need ``of`` and ``to``."""
 _ALONG = ("spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
-_OTHER_METRICS = ("accuracy", "activations", "parameters", "status", "printed", "model")
+_OTHER_METRICS = ("accuracy", "parameters", "status", "printed", "model")
+_COMPUTED = tuple(c.name for c in columns.of_table("computed") if c.tables == ("computed",))
 _DEPLOYMENT = ("tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -72,7 +74,7 @@ class Claim(Strict):
     place: str = Field(description="Where in the paper")
     quote: str = Field("", description="The paper's own words")
     statement: str = Field(description="What is tested, in a sentence")
-    metric: str = Field(description="Column of a metric; or accuracy, activations, parameters, status, printed, model")
+    metric: str = Field(description="Column of a metric; or accuracy, parameters, status, printed, model")
     where: Settings = Field({}, description="Rows it is about: column, and a value or a list of values")
     of: Settings | list[Settings] | None = Field(None, description="The settings compared; a list: any of them")
     to: Settings | Literal["best"] | None = Field(
@@ -96,7 +98,7 @@ class Claim(Strict):
     def _whole(self) -> Claim:
         """Refuse what cannot be evaluated."""
         pair = (self.of is not None, self.to is not None, self.as_ is not None)
-        known = {*METRIC_NAMES, *_OTHER_METRICS}
+        known = {*METRIC_NAMES, *EVENNESS, *_OTHER_METRICS, *(_COMPUTED if self.test == "computed" else ())}
         problems = [
             (self.metric not in known, f"metric: unknown {self.metric!r}" + nearest(self.metric, known)),
             (any(pair) and not all(pair), "of, to and as: give all three or none"),

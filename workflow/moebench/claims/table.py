@@ -6,6 +6,7 @@ it (``outcome``), with what it was evaluated on, and decides nothing about the p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -59,11 +60,15 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
     samples = _samples(folder)
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = tables.read(folder, "parameters")
+    points = _plain(tables.read(folder, "computed"))
     made = []
     for paper in files:
         for claim in paper.claims:
             listed = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
             foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in _reference_lists(plan, claim)])
+            if claim.test == "computed":
+                made.append(_of_model(plan, paper, claim, [p for p in points if p["experiment"] in listed]))
+                continue
             for outcome, mine in _outcomes(claim, plan, listed, measured, samples, parameters):
                 prompts = dict(outcome.context).get("prompts", "text")
                 made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
@@ -78,12 +83,27 @@ def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
 def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
     """Planned cells as plain rows: labels of the grid's axes as columns, small models under the name they stand for."""
     made = []
-    for record in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        row = {str(k): v for k, v in record.items()}
+    for row in _plain(frame):
         own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
         small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
         made.append(own | row | small | {"stand_in": bool(small)})
     return made
+
+
+def _plain(frame: pd.DataFrame) -> list[Row]:
+    """Rows with None for what is missing."""
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(k): v for k, v in record.items()} for record in records]
+
+
+def _of_model(plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:
+    """A claim about computed points: it has a prediction, and nothing that could be measured."""
+    foreseen = ev.computed(claim, points)
+    machines = sorted({p["hardware_title"] for p in points if select.matches(p, claim.where) and p["hardware_title"]})
+    reason = (
+        f"nothing to measure; {foreseen.reason}" if foreseen else "no experiment of this study computes such points"
+    )
+    return _row(plan, paper, claim, ev.Outcome(ev.NOT_MEASURED, reason), [], foreseen, ", ".join(machines))
 
 
 def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
@@ -120,8 +140,8 @@ def _outcomes(
         return [(_share(claim, parameters), [])]
     if claim.test not in OF_CELLS:
         return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
-    if claim.metric in ("accuracy", "activations"):
-        return [(ev.Outcome(ev.NOT_MEASURED, f"needs the table `{claim.metric}`, which this study has not"), [])]
+    if claim.metric == "accuracy":
+        return [(ev.Outcome(ev.NOT_MEASURED, "needs the table `accuracy`, which this study has not"), [])]
     here = claim.at_scale(plan["scale"])
     if here is None:
         return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
@@ -137,7 +157,17 @@ def _outcomes(
             if row["status"] == "ok" and part is not None and part[claim.metric].notna().all():
                 values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[claim.metric], dtype=float))
                 repeats[i] = len(part)
+    if claim.metric in columns.EVENNESS:
+        return [(o, [mine[i] for i in o.rows]) for o in _counted(here, mine)]
     return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, values, repeats)]
+
+
+def _counted(claim: Claim, rows: list[Row]) -> list[ev.Outcome]:
+    """Outcomes of counts over a whole data set, which have no repeats and so no interval."""
+    known = {i: row[claim.metric] for i, row in enumerate(rows) if row["status"] == "ok"}
+    values = {i: np.full(2, float(v)) for i, v in known.items() if v is not None}
+    outcomes = ev.evaluate(claim, rows, values, dict.fromkeys(values, 2))
+    return [dataclasses.replace(o, low=None, high=None, support=None) for o in outcomes]
 
 
 def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
@@ -246,6 +276,9 @@ def _verdict(
     why = [f"{plan['scale']} stand-ins, not the paper's models"] * any(r["stand_in"] for r in mine)
     why += [f"{plan['hardware']['title']}, not {', '.join(paper.hardware)}"] * (
         plan["hardware"]["name"] not in paper.hardware
+    )
+    why += ["weights that are not trained"] * (
+        claim.metric in columns.EVENNESS and any(r["weights"] != "checkpoint" for r in mine)
     )
     why += ["another grid than the paper's"] * (plan["scale"] != "paper" and not why)
     if why:
