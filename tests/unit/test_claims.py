@@ -11,9 +11,10 @@ import yaml
 
 import studies
 import synthetic
-from moebench import budget, cli, computed, tables
+from moebench import budget, cli, computed, tablerows, tables
+from moebench.accuracy.rows import rows as accuracy_rows
+from moebench.claims import answers, select, show, spec, table
 from moebench.claims import evaluate as ev
-from moebench.claims import select, show, spec, table
 from moebench.claims.spec import Claim, Expect
 from moebench.config import Config
 from moebench.errors import ConfigError
@@ -79,24 +80,24 @@ UNPLANNED = {
     "MIB-F06-07": "Figure 6 varies both lengths together",
     "MIB-F06-08": "Figure 6 varies both lengths together",
     "MIB-F18-02": "there is no task for vision-language models yet",
-    "FMOE-04": "there is no accuracy of pruned models yet",
 }
 """Claims that could be decided, and for which the paper's study has nothing."""
 TOO_LARGE = {"MIB-F05-04-QW", "MIB-F06-02-Qw", "MIB-F06-03-Qw"}
 """Claims whose cells are planned, but the KV cache of one GPU does not hold them."""
 
 
-def test_each_claim_selects_something_of_the_experiments_that_list_it(files, paper_plan):
+def test_each_claim_selects_something_of_the_experiments_that_list_it(files, paper_plan, tmp_path):
     listing = {i: [n for n, e in paper_plan["experiments"].items() if i in e["claims"]] for f in files
                for i in (c.id for c in f.claims)}  # fmt: skip
     cells, points = list(budget.rows_of(paper_plan)), list(computed.rows(paper_plan))
-    answers = [c for part in paper_plan["accuracy"].values() for c in part["cells"].values()]
+    asked = answers.rows(tablerows.table("accuracy", accuracy_rows(paper_plan, tmp_path, "results", "p")).to_pylist())
     for one in (c for made in files for c in made.claims if c.test != "elsewhere" and c.id not in UNPLANNED):
         assert listing[one.id], f"no experiment lists {one.id}"
         if one.test == "computed":
             assert ev.computed(one, [p for p in points if p["experiment"] in listing[one.id]]), one.id
         elif one.metric == "accuracy":
-            assert answers and any(paper_plan["experiments"][n].get("accuracy") for n in listing[one.id]), one.id
+            mine = [r for r in asked if r["experiment"] in listing[one.id]]
+            assert select.select(one, mine).rows, f"{one.id} selects no accuracy of {listing[one.id]}"
         elif one.test in spec.OF_CELLS:
             mine = [r for r in cells if r["experiment"] in listing[one.id]]
             assert select.select(one, mine).rows, f"{one.id} selects nothing of {listing[one.id]}"
@@ -470,12 +471,12 @@ def test_a_study_without_measurements_has_claims_without_values(tmp_path):
         "not measured", "not measured", "4 of 4 cells not measured")  # fmt: skip
 
 
-def test_accuracy_waits_for_its_table(tmp_path):
+def test_claims_about_accuracy_need_an_experiment_that_asks_for_it(tmp_path):
     one = _plain("C-1", metric="accuracy", test="rank", over=["model"], of=None, to=None, expect={"first": "m"}) | {
         "as": None
     }
     (found,) = study(tmp_path, claims=[one]).to_dict("records")
-    assert found["verdict"] == "not measured" and "needs the table `accuracy`" in found["reason"]
+    assert (found["verdict"], found["reason"]) == ("not measured", "no experiment of this study decides it")
 
 
 def test_counts_of_a_data_set_are_compared_without_interval():

@@ -115,7 +115,7 @@ def _one(
     shared: dict[str, Any] = {"comparisons": count, "planned": len(numbers), "rows": used, "context": known}
     shared["value"] = float(computed[0])
     if repeats is not None and min(repeats[i] for i in used) < 2:
-        return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, no interval"]), **shared)
+        return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, or no standard error: no interval"]), **shared)
     if claim.test in NUMERIC:
         shared["low"], shared["high"] = (float(x) for x in np.quantile(computed, [TAIL, 1 - TAIL])) if repeats else (
             None, None)  # fmt: skip
@@ -157,12 +157,14 @@ def _lower_is_better(metric: str) -> bool:
     return metric.endswith("_s") and not metric.endswith("_per_s")
 
 
-def _compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
-    """Ratio, gain or drop of every pair, shape (draws, pairs)."""
+def compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
+    """Ratio, gain, drop or difference of every pair, shape (draws, pairs)."""
     lower = _lower_is_better(claim.metric)
     of = np.stack([values[p.of] for p in pairs], axis=1)
     others = [np.stack([values[i] for i in p.to]) for p in pairs]
     to = np.stack([other.min(axis=0) if lower else other.max(axis=0) for other in others], axis=1)
+    if claim.as_ == "difference":
+        return of - to
     ratio = of / to
     return np.asarray({"ratio": ratio, "gain": ratio - 1, "drop": 1 - ratio}[claim.as_ or "ratio"])
 
@@ -176,12 +178,12 @@ def _test(
 ) -> Floats | None:
     """The test's value in every draw (yes-or-no tests: 1 or 0); None if no group is long enough for it."""
     if pairs:
-        compared = _compared(claim, values, pairs)
+        differences = compared(claim, values, pairs)
         if claim.test in ("mean", "max", "min"):
-            tests = {"mean": compared.mean(axis=1), "max": compared.max(axis=1), "min": compared.min(axis=1)}
+            tests = {"mean": differences.mean(axis=1), "max": differences.max(axis=1), "min": differences.min(axis=1)}
             return np.asarray(tests[claim.test])
         series = [
-            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], compared[:, numbers])
+            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], differences[:, numbers])
             for numbers in select.along(claim, rows, pairs)
         ]
     else:

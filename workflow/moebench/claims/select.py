@@ -17,9 +17,9 @@ from moebench.errors import ConfigError, nearest
 
 Row = Mapping[str, Any]
 
-GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind")
-"""Columns of the plan, beside the knobs, in which compared cells are always equal."""
-MEASURED_GUARDS = ("device_name", "untuned_kernel_warning")
+GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind", "questions")
+"""Columns of the plan, beside the knobs, in which compared cells are always equal; ``questions``: of accuracy."""
+MEASURED_GUARDS = ("device_name", "untuned_kernel_warning", "asked")
 """Columns of the records in which compared cells are always equal."""
 CONTEXT = ("weights", "prompts", "eager", "kernel_config", "mla", "kv_cache_dtype", *GUARDS)
 """A claim is evaluated for each combination of these on its own."""

@@ -58,6 +58,14 @@ class Printed(Strict):
     by: tuple[float, ...]
 
 
+class Provided(Strict):
+    """What must hold of the speed of the same engine configuration and top-k, at its best load."""
+
+    metric: str
+    as_: Literal["ratio", "gain", "drop"] = Field(alias="as")
+    min: float
+
+
 class Elsewhere(Strict):
     """What differs in the grid of another scale than the paper's."""
 
@@ -65,6 +73,7 @@ class Elsewhere(Strict):
     of: Settings | list[Settings] | None = Field(None, description="Replaces keys of `of` (a list: all of it)")
     to: Settings | None = Field(None, description="Replaces keys of `to`")
     expect: Expect | None = Field(None, description="Replaces `expect`; null: only the value is shown")
+    provided: Provided | None = Field(None, description="Replaces `provided`")
 
 
 class Claim(Strict):
@@ -80,13 +89,16 @@ class Claim(Strict):
     to: Settings | Literal["best"] | None = Field(
         None, description="What they are compared with; `best`: the best of the others"
     )
-    as_: Literal["ratio", "gain", "drop"] | None = Field(
-        None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to"
+    as_: Literal["ratio", "gain", "drop", "difference"] | None = Field(
+        None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to, `difference` of - to"
     )
     test: Test = Field(description="What is done with the values; see docs/claims.md")
     over: tuple[str, ...] = Field((), description="The column along which; further ones move with it")
     may_differ: tuple[str, ...] = Field((), description="Deployment knobs in which compared cells may differ")
     expect: Expect | None = Field(description="What comes out if the claim is right; null: the paper claims nothing")
+    provided: Provided | None = Field(
+        None, description="`accuracy`: counts only where `of` against `to` has this speed"
+    )
     printed: Printed | None = Field(None, description="`printed`: the paper's numbers")
     at: dict[str, Elsewhere | None] = Field(
         {}, description="By scale: what differs in its grid; null: it has no counterpart"
@@ -105,6 +117,7 @@ class Claim(Strict):
             (self.test in COMPARED and not all(pair), f"test {self.test} needs of, to and as"),
             (self.test in _ALONG and not self.over, f"test {self.test} needs over"),
             (self.test not in _ALONG and bool(self.over), f"over: not for test {self.test}"),
+            (self.provided is not None and self.metric != "accuracy", "provided: for the metric accuracy only"),
             ((self.test == "printed") != (self.printed is not None), "printed: give the numbers and test: printed"),
             (self.test == "elsewhere" and self.expect is not None, "test elsewhere expects nothing: expect: null"),
         ]
@@ -130,8 +143,9 @@ class Claim(Strict):
             update["of"] = self.of | other.of if isinstance(self.of, dict) and isinstance(other.of, dict) else other.of
         if other.to is not None:
             update["to"] = self.to | other.to if isinstance(self.to, dict) else other.to
-        if "expect" in other.model_fields_set:
-            update["expect"] = other.expect
+        for name in ("expect", "provided"):
+            if name in other.model_fields_set:
+                update[name] = getattr(other, name)
         return self.model_copy(update=update)
 
 

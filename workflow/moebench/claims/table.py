@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from moebench import columns, tables
+from moebench.claims import answers, select
 from moebench.claims import evaluate as ev
-from moebench.claims import select
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 
 Row = dict[str, Any]
@@ -58,6 +58,7 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
     frame = tables.with_status(folder)
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
+    asked = [_stand_in(row, stands_for) for row in answers.rows(_plain(tables.read(folder, "accuracy")))]
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = tables.read(folder, "parameters")
     points = _plain(tables.read(folder, "computed"))
@@ -69,7 +70,7 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
             if claim.test == "computed":
                 made.append(_of_model(plan, paper, claim, [p for p in points if p["experiment"] in listed]))
                 continue
-            for outcome, mine in _outcomes(claim, plan, listed, measured, samples, parameters):
+            for outcome, mine in _outcomes(claim, plan, listed, measured, asked, samples, parameters):
                 prompts = dict(outcome.context).get("prompts", "text")
                 made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
     return made
@@ -85,9 +86,13 @@ def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
     made = []
     for row in _plain(frame):
         own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
-        small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
-        made.append(own | row | small | {"stand_in": bool(small)})
+        made.append(own | _stand_in(row, stands_for))
     return made
+
+
+def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
+    small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
+    return row | small | {"stand_in": bool(small)}
 
 
 def _plain(frame: pd.DataFrame) -> list[Row]:
@@ -130,6 +135,7 @@ def _outcomes(
     plan: Mapping[str, Any],
     listed: list[str],
     measured: list[Row],
+    asked: list[Row],
     samples: Mapping[tuple[str, str], pd.DataFrame],
     parameters: pd.DataFrame,
 ) -> list[tuple[ev.Outcome, list[Row]]]:
@@ -140,26 +146,35 @@ def _outcomes(
         return [(_share(claim, parameters), [])]
     if claim.test not in OF_CELLS:
         return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
-    if claim.metric == "accuracy":
-        return [(ev.Outcome(ev.NOT_MEASURED, "needs the table `accuracy`, which this study has not"), [])]
     here = claim.at_scale(plan["scale"])
     if here is None:
         return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
     mine = [r for r in measured if r["experiment"] in listed]
-    if not mine:
+    cells = [r for r in asked if r["experiment"] in listed] if claim.metric == "accuracy" else mine
+    if not cells:
         return [(ev.Outcome(ev.NOT_MEASURED, "no experiment of this study decides it"), [])]
-    select.check_columns(here, {k for r in mine for k in r}, f"study {plan['study']}")
-    values: dict[int, ev.Floats] = {}
-    repeats: dict[int, int] = {}
-    if claim.metric in columns.METRIC_NAMES:
-        for i, row in enumerate(mine):
-            part = samples.get((row["engine"], row["cell"]))
-            if row["status"] == "ok" and part is not None and part[claim.metric].notna().all():
-                values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[claim.metric], dtype=float))
-                repeats[i] = len(part)
+    select.check_columns(here, {k for r in cells for k in r}, f"study {plan['study']}")
+    if claim.metric == "accuracy":
+        timed = _timed(here.provided.metric, mine, samples)[0] if here.provided else {}
+        return [(o, [cells[i] for i in o.rows]) for o in answers.evaluate(here, cells, (mine, timed))]
     if claim.metric in columns.EVENNESS:
         return [(o, [mine[i] for i in o.rows]) for o in _counted(here, mine)]
-    return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, values, repeats)]
+    return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, *_timed(claim.metric, mine, samples))]
+
+
+def _timed(
+    metric: str, rows: list[Row], samples: Mapping[tuple[str, str], pd.DataFrame]
+) -> tuple[dict[int, ev.Floats], dict[int, int]]:
+    """Draws of a metric and how many repeats they are from, by row; those that have it."""
+    values: dict[int, ev.Floats] = {}
+    repeats: dict[int, int] = {}
+    if metric in columns.METRIC_NAMES:
+        for i, row in enumerate(rows):
+            part = samples.get((row["engine"], row["cell"]))
+            if row["status"] == "ok" and part is not None and part[metric].notna().all():
+                values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[metric], dtype=float))
+                repeats[i] = len(part)
+    return values, repeats
 
 
 def _counted(claim: Claim, rows: list[Row]) -> list[ev.Outcome]:
@@ -188,7 +203,8 @@ def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
 
 def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
     """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
-    if claim.test not in OF_CELLS or not cells or {*select.varied(claim), *claim.over} & set(NEGLECTED):
+    unknown = claim.metric == "accuracy" or {*select.varied(claim), *claim.over} & set(NEGLECTED)
+    if claim.test not in OF_CELLS or not cells or unknown:
         return {}
     select.check_columns(claim, {k for r in cells for k in r}, "the paper's grid")
     values: dict[int, ev.Floats] = {}
@@ -253,7 +269,7 @@ def _row(
         "support": outcome.support,
         "comparisons": outcome.comparisons,
         "comparisons_planned": outcome.planned,
-        "unstable_cells": sum(bool(r["unstable"]) for r in mine),
+        "unstable_cells": sum(bool(r.get("unstable")) for r in mine),
         "evaluated_on": evaluated_on(plan, outcome, mine) or None,
         "predicted_value": None if foreseen is None else foreseen.value,
         "predicted_outcome": None if foreseen is None else foreseen.outcome,
@@ -278,8 +294,10 @@ def _verdict(
         plan["hardware"]["name"] not in paper.hardware
     )
     why += ["weights that are not trained"] * (
-        claim.metric in columns.EVENNESS and any(r["weights"] != "checkpoint" for r in mine)
+        claim.metric in ("accuracy", *columns.EVENNESS) and any(r["weights"] != "checkpoint" for r in mine)
     )
+    why += ["the project's own questions, not the published ones"] * any(r.get("from_fixtures") for r in mine)
+    why += ["a part of the questions"] * any(r.get("limit") is not None for r in mine)
     why += ["another grid than the paper's"] * (plan["scale"] != "paper" and not why)
     if why:
         return ev.NOT_MEASURED, "; ".join(filter(None, [*why, outcome.reason]))
@@ -294,7 +312,9 @@ def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) 
     parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else "the paper's models"]
     parts += [_WEIGHTS.get(known["weights"], known["weights"])] * ("weights" in known and known["weights"] is not None)
     parts.append(plan["hardware"]["title"])
-    parts += [f"{known['prompts']} prompts"] * ("prompts" in known)
+    parts += [f"{known['prompts']} prompts"] * (known.get("prompts") is not None)
+    if "task_title" in mine[0]:
+        parts.append(mine[0]["task_title"] + ", questions of the project" * bool(mine[0]["from_fixtures"]))
     parts += ["eager" if known["eager"] else "CUDA graphs"] * ("eager" in known)
     parts += ["MLA off"] * (known.get("mla") is False)
     parts += ["default kernels"] * (known.get("kernel_config") == "default")
