@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moebench.claims import select
-from moebench.claims.spec import NUMERIC, Claim, Expect
+from moebench.claims.spec import NUMERIC, Claim, Expect, Settings
 
 Floats = NDArray[np.float64]
 
@@ -164,7 +164,7 @@ def compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) 
     others = [np.stack([values[i] for i in p.to]) for p in pairs]
     to = np.stack([other.min(axis=0) if lower else other.max(axis=0) for other in others], axis=1)
     if claim.as_ == "difference":
-        return of - to
+        return np.asarray(of - to)
     ratio = of / to
     return np.asarray({"ratio": ratio, "gain": ratio - 1, "drop": 1 - ratio}[claim.as_ or "ratio"])
 
@@ -282,11 +282,11 @@ def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
     return Outcome(AGREES if all(fit) else DISAGREES, reason, value=worst, comparisons=len(fit), planned=len(fit))
 
 
-def _computed_ratios(claim: Claim, rows: list[select.Row], to: select.Settings) -> list[float]:
+def _computed_ratios(claim: Claim, rows: list[select.Row], to: Settings) -> list[float]:
     """``of`` over ``to`` at every point that both have."""
     of = claim.of if isinstance(claim.of, dict) else {}
 
-    def by_point(settings: select.Settings) -> dict[tuple[Any, ...], float]:
+    def by_point(settings: Settings) -> dict[tuple[Any, ...], float]:
         return {tuple(row.get(k) for k in _POINT): float(row[claim.metric])
                 for row in rows if select.matches(row, settings) and row.get(claim.metric) is not None}  # fmt: skip
 

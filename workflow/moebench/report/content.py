@@ -290,6 +290,13 @@ def _short_list(texts: list[str], most: int = 12) -> list[str]:
     return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
 
 
+def derived(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table ``derived`` in words; empty strings for what is not known, or has no meaning for such a checkpoint."""
+    numbers = ("ratio_asked", "ratio_reached", "calibration_tokens", "tokens_per_expert_min", "took_s")
+    plain = frame.astype(object).where(frame.notna(), "").to_dict("records")
+    return [row | {k: number(row[k]) if row[k] != "" else "" for k in numbers} for row in plain]
+
+
 def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
     """Models with shape of their experts, kind and revision of their weights."""
     shown = ["model_title", "experts", "moe_ffn_size", "weights", "revision"]
