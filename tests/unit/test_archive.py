@@ -141,7 +141,7 @@ def test_the_report_comes_out_again(project, tmp_path):
 
 def test_derived_checkpoints_are_told_without_their_weights(project, tmp_path):
     page = rebuild(project / "archive.zip", tmp_path / "out").report.read_text()
-    assert "25.0% of 8 experts is 2; 2 are removed" in page and "1,234" in page
+    assert "25.0% of 8 experts is 2; 2 are removed" in page and "1,234.5" in page
     assert not (tmp_path / "out" / "models").exists()
 
 

@@ -53,7 +53,10 @@ def test_a_pruned_and_a_quantized_checkpoint(plan, tmp_path):
     assert pruned["calibration_text"] == "prose of the Python standard library (abcdef012345)"
     assert (pruned["calibration_tokens"], pruned["tokens_per_expert_min"], pruned["experts_without_tokens"]) == (
         1024, 0, 2)  # fmt: skip
-    assert "llmcompressor 1.0" in quantized["recipe"] and quantized["calibration_text"] == "mine.txt (ffffffffffff)"
+    assert (
+        quantized["recipe"] == "int8: W8A8 int; llmcompressor 1.0"
+        and quantized["calibration_text"] == "mine.txt (ffffffffffff)"
+    )
     assert (quantized["tokens_per_expert_min"], quantized["experts_without_tokens"], quantized["took_s"]) == (
         1024, 3, 18.2)  # fmt: skip
     assert pruned["made"] and quantized["made"] and quantized["ratio_asked"] is None

@@ -81,7 +81,7 @@ def _recipe(by: str, settings: Mapping[str, Any]) -> str:
             "channels of each expert", settings["ffn_size"])  # fmt: skip
         return f"{what} removed by {settings['by']}; {left} stay"
     group = f", groups of {settings['group']}" if settings.get("group") else ""
-    return f"{SCHEMES[settings['scheme']].title}{group}; {settings['tool']}"
+    return f"{settings['scheme']}: {SCHEMES[settings['scheme']].title}{group}; {settings['tool']}"
 
 
 def _counts(facts: Mapping[str, Any]) -> list[int]:
