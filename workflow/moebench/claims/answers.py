@@ -125,7 +125,7 @@ def _loaded(row: Row) -> tuple[Any, Any]:
 def _said(outcome: ev.Outcome, wanted: str) -> ev.Outcome:
     """Words in the place of numbers that stand for "does not count"."""
     if outcome.value is None:
-        return dataclasses.replace(outcome, reason="; ".join(filter(None, [outcome.reason, f"or no speed: {wanted}"])))
+        return dataclasses.replace(outcome, reason=f"{outcome.reason}, or no speed of the same engine configurations")
     if outcome.value > _NEVER / 2:
         low = outcome.low if outcome.low is not None and outcome.low > _NEVER / 2 else None
         return dataclasses.replace(outcome, low=low, high=outcome.high if low is not None else None)
