@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import figures, tables
+from moebench import figures, staged, tables
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan_file import read_plan
@@ -27,12 +27,24 @@ def make(root: Path) -> None:
     plan.experiment("e", synthetic.figure("fig", "lines", "batch"))
     for batch in (1, 2, 4, 8):
         plan.add("e", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="olmoe-tiny")
+    plan.data["derived"] = {"olmoe-tiny.x-1": derived(root)}
     fates = iter([{}, {}, {"status": "oom_kv"}, None])
     synthetic.measure(plan.data, root / "results", lambda _: next(fates))
     path = plan.write(root / "results")
     (root / "config" / "studies").mkdir(parents=True)
     (root / "config" / "studies" / "tiny.yaml").write_text("name: tiny\n")
     report(root, path)
+
+
+def derived(root: Path) -> dict:
+    """A pruned checkpoint that is made, below the current folder, as the plan has it."""
+    settings = {"kind": "inter", "ratio": 0.25, "by": "random", "experts": 6, "seed": 0}
+    (root / "models/olmoe-tiny.x-1").mkdir(parents=True)
+    facts = {"rounding": "25.0% of 8 experts is 2; 2 are removed", "removed_share": 0.25, "took_s": 1234.5}
+    staged.write_manifest(root / "models/olmoe-tiny.x-1", "derived:prune", "r", facts)
+    parent = {"path": "models/olmoe-tiny", "derived": None}
+    return {"path": "models/olmoe-tiny.x-1", "title": "OLMoE (tiny)", "revision": "r",
+            "derived": {"by": "prune", "settings": settings, "parent": parent}}  # fmt: skip
 
 
 def report(root: Path, path: Path) -> None:
@@ -125,6 +137,12 @@ def test_the_report_comes_out_again(project, tmp_path):
     again = rebuild(project / "archive.zip", tmp_path / "out")
     assert again.identical and str(again).endswith("report.html: identical to the one in the archive")
     assert again.report.read_bytes() == (project / "reports/tiny/report.html").read_bytes()
+
+
+def test_derived_checkpoints_are_told_without_their_weights(project, tmp_path):
+    page = rebuild(project / "archive.zip", tmp_path / "out").report.read_text()
+    assert "25.0% of 8 experts is 2; 2 are removed" in page and "1,234.5" in page
+    assert not (tmp_path / "out" / "models").exists()
 
 
 def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monkeypatch):

@@ -89,6 +89,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         cells = [whole["cells"][f"{name}/{c}"] for c in engine["cells"]]
         if any(c["protocol"]["kind"] == "activation" for c in cells):
             continue  # as many runs as its corpus has batches
+        if engine["nodes"] > 1:
+            continue  # no time is predicted over the network
         runs = sum(5 + 6 * c["predicted"]["run_s"] for c in cells if c["derived_from"] is None)
         expected = 180 + engine["predicted"]["weight_bytes"] / 1e9 + runs
         assert made["expected_s"] == pytest.approx(expected, abs=0.1)

@@ -34,7 +34,7 @@ def needs(plan: Plan) -> dict[str, set[str]]:
     for paper in from_plan(plan):
         for claim in paper.claims:
             here = claim.at_scale(plan["scale"])
-            if here is None or claim.test not in OF_CELLS or claim.metric in ("accuracy", "activations"):
+            if here is None or claim.test not in OF_CELLS or claim.metric == "accuracy":
                 continue
             listed = [r for r in rows if claim.id in plan["experiments"][r["experiment"]]["claims"]]
             if cells := _cells(plan, here, listed):

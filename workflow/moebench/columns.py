@@ -30,6 +30,7 @@ TABLES = (
     "claims",
     "computed",
     "accuracy",
+    "derived",
 )
 
 
@@ -282,7 +283,7 @@ def _claim_columns() -> list[Column]:
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
-_COUNTED, _POINT, _TASKS = ("parameters",), ("computed",), ("accuracy",)
+_COUNTED, _POINT, _TASKS, _DERIVED = ("parameters",), ("computed",), ("accuracy",), ("derived",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
 _EXPERT, _LAYER, _STEP = ("activation",), ("activation_layers",), ("activation_steps",)
 _EVEN = ("measurements", "activation_layers")
@@ -331,7 +332,7 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Model, as named in figures",
-            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED, *_TASKS),
+            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED, *_TASKS, *_DERIVED),
             "Model",
         ),
         Column(
@@ -341,7 +342,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("expert", whole, "", "Number of the routed expert in its layer, from 0", _EXPERT),
     ]
     after = [
-        Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", (*_CELL, *_TASKS), "Weights revision"),
+        Column("revision", text, "", "Revision of the weights: commit, or hash of the recipe", (*_CELL, *_TASKS, *_DERIVED), "Weights revision"),
         Column("hardware", text, "", "Machine type, of config/hardware; a hosted service: what its endpoint says", (*_CELL, *_POINT, *_TASKS)),
         Column("hardware_title", text, "", "Machine type, as named in figures", _POINT, "Machine"),
         Column("weight_bits", whole, "bits", "Bits of a weight of attention, experts and feed-forward blocks, without scales", _CELL, "Weights"),
@@ -451,6 +452,19 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("arm_of", text, "", "Engine configuration of the same model, weights and precision on the fewest devices, with which this one is compared; null: it is the only one, or the first", _TASKS, "Compared with"),
         Column("arm_difference", real, "", "Value minus that of arm_of, the same questions", _TASKS, "Difference between arms"),
         Column("arm_differs", truth, "", "The questions' mean difference is beyond its 99% interval (paired)", _TASKS),
+        Column("checkpoint", text, "", "Folder of a derived checkpoint", _DERIVED),
+        Column("derived_by", text, "", "prune or quantize", _DERIVED),
+        Column("parent", text, "", "Folder of the checkpoint that it was made from", _DERIVED),
+        Column("recipe", text, "", "What was removed and chosen by what, or the scheme and its tool", _DERIVED),
+        Column("ratio_asked", real, "", "Share to be pruned, as asked for; null: not pruned", _DERIVED, "Share asked"),
+        Column("ratio_reached", real, "", "Share that was pruned: experts are whole and widths multiples; null: not made", _DERIVED, "Share removed"),
+        Column("rounding", text, "", "How the one became the other, in words", _DERIVED),
+        Column("calibration_text", text, "", "Text that it was calibrated on, with the start of its SHA-256; null: not calibrated", _DERIVED),
+        Column("calibration_tokens", whole, "tokens", "Tokens of that text that were run", _DERIVED),
+        Column("tokens_per_expert_min", whole, "tokens", "Fewest tokens an expert saw: of those routed to it (pruning); with every expert run on every token (quantization)", _DERIVED, "Fewest tokens per expert"),
+        Column("experts_without_tokens", whole, "", "Experts to which the router sent no calibration token", _DERIVED),
+        Column("took_s", real, "s", "Time that making it took", _DERIVED),
+        Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),
     ]  # fmt: skip
     return first, after
 

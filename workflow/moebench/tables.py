@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moebench import columns, computed, parameters, show, tablerows
+from moebench import columns, computed, derived_facts, parameters, show, tablerows
 from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.errors import StorageError
 from moebench.measure import manifest
@@ -55,7 +55,7 @@ class Collected:
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
     those about routed experts, ``parameters`` of the models that the plan asks about, ``computed`` points,
-    ``predictions`` of the study it refers to, ``claims`` and ``accuracy``.
+    ``predictions`` of the study it refers to, ``claims``, ``accuracy`` and ``derived`` checkpoints.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
@@ -69,6 +69,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
     answers = tablerows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
+    derived = tablerows.table("derived", derived_facts.rows(plan, results))
     chunks = list(_chunks(plan, results, rerun))
     study = plan["study"]
     reference = plan.get("reference")
@@ -81,6 +82,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
     more = {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions, "accuracy": answers}
+    more["derived"] = derived
     for name, table in (written | more).items():
         write(out, name, table)
     write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moebench.claims import select
-from moebench.claims.spec import NUMERIC, Claim, Expect
+from moebench.claims.spec import NUMERIC, Claim, Expect, Settings
 
 Floats = NDArray[np.float64]
 
@@ -115,7 +115,7 @@ def _one(
     shared: dict[str, Any] = {"comparisons": count, "planned": len(numbers), "rows": used, "context": known}
     shared["value"] = float(computed[0])
     if repeats is not None and min(repeats[i] for i in used) < 2:
-        return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, no interval"]), **shared)
+        return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, or no standard error: no interval"]), **shared)
     if claim.test in NUMERIC:
         shared["low"], shared["high"] = (float(x) for x in np.quantile(computed, [TAIL, 1 - TAIL])) if repeats else (
             None, None)  # fmt: skip
@@ -157,12 +157,14 @@ def _lower_is_better(metric: str) -> bool:
     return metric.endswith("_s") and not metric.endswith("_per_s")
 
 
-def _compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
-    """Ratio, gain or drop of every pair, shape (draws, pairs)."""
+def compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
+    """Ratio, gain, drop or difference of every pair, shape (draws, pairs)."""
     lower = _lower_is_better(claim.metric)
     of = np.stack([values[p.of] for p in pairs], axis=1)
     others = [np.stack([values[i] for i in p.to]) for p in pairs]
     to = np.stack([other.min(axis=0) if lower else other.max(axis=0) for other in others], axis=1)
+    if claim.as_ == "difference":
+        return np.asarray(of - to)
     ratio = of / to
     return np.asarray({"ratio": ratio, "gain": ratio - 1, "drop": 1 - ratio}[claim.as_ or "ratio"])
 
@@ -176,12 +178,12 @@ def _test(
 ) -> Floats | None:
     """The test's value in every draw (yes-or-no tests: 1 or 0); None if no group is long enough for it."""
     if pairs:
-        compared = _compared(claim, values, pairs)
+        differences = compared(claim, values, pairs)
         if claim.test in ("mean", "max", "min"):
-            tests = {"mean": compared.mean(axis=1), "max": compared.max(axis=1), "min": compared.min(axis=1)}
+            tests = {"mean": differences.mean(axis=1), "max": differences.max(axis=1), "min": differences.min(axis=1)}
             return np.asarray(tests[claim.test])
         series = [
-            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], compared[:, numbers])
+            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], differences[:, numbers])
             for numbers in select.along(claim, rows, pairs)
         ]
     else:
@@ -257,6 +259,43 @@ def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selecti
     text = f"{len(bad)} cells do not fit" + (f"; different: {', '.join(map(str, odd))}" if odd else "")
     outcome = UNDECIDED if waiting else AGREES if not odd else DISAGREES
     return Outcome(outcome, text, value=float(len(bad)), support=float(not odd), **shared)
+
+
+def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
+    """A claim about points of the cost model (rows of the table ``computed``): it must hold at every one of them.
+
+    The value is that of the point which speaks most against the claim.  None without such points.
+    """
+    assert claim.expect is not None
+    rows = [row for row in points if select.matches(row, claim.where)]
+    if isinstance(claim.to, dict):
+        values = _computed_ratios(claim, rows, claim.to)
+    else:
+        values = [float(row[claim.metric]) for row in rows if row.get(claim.metric) is not None]
+    if not values:
+        return None
+    fit = [place(v, v, claim.expect) == AGREES for v in values]
+    low, high = claim.expect.min, claim.expect.max
+    middle = (low + high) / 2 if low is not None and high is not None else np.inf if high is None else -np.inf
+    worst = max(values, key=lambda v: abs(v - middle) if np.isfinite(middle) else -v * np.sign(middle))
+    reason = f"{sum(fit)} of {len(fit)} computed points are as claimed"
+    return Outcome(AGREES if all(fit) else DISAGREES, reason, value=worst, comparisons=len(fit), planned=len(fit))
+
+
+def _computed_ratios(claim: Claim, rows: list[select.Row], to: Settings) -> list[float]:
+    """``of`` over ``to`` at every point that both have."""
+    of = claim.of if isinstance(claim.of, dict) else {}
+
+    def by_point(settings: Settings) -> dict[tuple[Any, ...], float]:
+        return {tuple(row.get(k) for k in _POINT): float(row[claim.metric])
+                for row in rows if select.matches(row, settings) and row.get(claim.metric) is not None}  # fmt: skip
+
+    ours, theirs = by_point(of), by_point(to)
+    return [value / theirs[point] for point, value in ours.items() if point in theirs]
+
+
+_POINT = ("model", "gpus", "quality", "context_tokens")
+"""What a computed point and a printed number have in common."""
 
 
 def printed(claim: Claim) -> Outcome:

@@ -17,14 +17,16 @@ from moebench.errors import ConfigError, nearest
 
 Row = Mapping[str, Any]
 
-GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind")
-"""Columns of the plan, beside the knobs, in which compared cells are always equal."""
-MEASURED_GUARDS = ("device_name", "untuned_kernel_warning")
+GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind", "questions")
+"""Columns of the plan, beside the knobs, in which compared cells are always equal; ``questions``: of accuracy."""
+MEASURED_GUARDS = ("device_name", "untuned_kernel_warning", "asked")
 """Columns of the records in which compared cells are always equal."""
 CONTEXT = ("weights", "prompts", "eager", "kernel_config", "mla", "kv_cache_dtype", *GUARDS)
 """A claim is evaluated for each combination of these on its own."""
 OF_A_MODEL = ("experts", "moe_ffn_size", "top_k", "weights")
 """Settings that come with a model and may differ where models are compared."""
+OF_PRUNING = ("experts", "moe_ffn_size", "prune_ratio", "prune_multiple")
+"""Settings that come with pruning and may differ where pruned and whole models are compared."""
 _HIDDEN = ("cpu_threads", "kv_cache_mb")  # how the machine runs the engine, the same in a whole study
 
 
@@ -74,7 +76,8 @@ def check_columns(claim: Claim, known: Iterable[str], where: str) -> None:
 
 
 def _free(columns: set[str], claim: Claim) -> set[str]:
-    return columns | set(claim.may_differ) | (set(OF_A_MODEL) if "model" in columns else set())
+    of_model = set(OF_A_MODEL) if "model" in columns else set()
+    return columns | set(claim.may_differ) | of_model | (set(OF_PRUNING) if "pruning" in columns else set())
 
 
 def _key(row: Row, free: set[str]) -> tuple[Any, ...]:

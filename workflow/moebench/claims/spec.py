@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from moebench.columns import METRIC_NAMES
+from moebench import columns
+from moebench.columns import EVENNESS, METRIC_NAMES
 from moebench.config import Config, Name, Strict, parse, read_yaml
 from moebench.errors import ConfigError, nearest
 
@@ -20,10 +21,10 @@ Settings = dict[str, Any]
 Test = Literal[
     "mean", "max", "min", "spread", "trend", "bend",
     "monotone", "rank", "steepest", "infeasible",
-    "share", "printed", "elsewhere",
+    "share", "printed", "computed", "elsewhere",
 ]  # fmt: skip
 
-NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed")
+NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed", "computed")
 """Tests whose outcome is a number, held against a range."""
 YES_NO = ("monotone", "rank", "steepest", "infeasible")
 """Tests that hold or do not."""
@@ -32,7 +33,8 @@ OF_CELLS = ("mean", "max", "min", "spread", "trend", "bend", "monotone", "rank",
 COMPARED = ("mean", "max", "min", "trend")
 """Tests that need ``of`` and ``to``."""
 _ALONG = ("spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
-_OTHER_METRICS = ("accuracy", "activations", "parameters", "status", "printed", "model")
+_OTHER_METRICS = ("accuracy", "parameters", "status", "printed", "model")
+_COMPUTED = tuple(c.name for c in columns.of_table("computed") if c.tables == ("computed",))
 _DEPLOYMENT = ("tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
 
@@ -56,6 +58,14 @@ class Printed(Strict):
     by: tuple[float, ...]
 
 
+class Provided(Strict):
+    """What must hold of the speed of the same engine configuration and top-k, at its best load."""
+
+    metric: str
+    as_: Literal["ratio", "gain", "drop"] = Field(alias="as")
+    min: float
+
+
 class Elsewhere(Strict):
     """What differs in the grid of another scale than the paper's."""
 
@@ -63,6 +73,7 @@ class Elsewhere(Strict):
     of: Settings | list[Settings] | None = Field(None, description="Replaces keys of `of` (a list: all of it)")
     to: Settings | None = Field(None, description="Replaces keys of `to`")
     expect: Expect | None = Field(None, description="Replaces `expect`; null: only the value is shown")
+    provided: Provided | None = Field(None, description="Replaces `provided`")
 
 
 class Claim(Strict):
@@ -72,19 +83,22 @@ class Claim(Strict):
     place: str = Field(description="Where in the paper")
     quote: str = Field("", description="The paper's own words")
     statement: str = Field(description="What is tested, in a sentence")
-    metric: str = Field(description="Column of a metric; or accuracy, activations, parameters, status, printed, model")
+    metric: str = Field(description="Column of a metric; or accuracy, parameters, status, printed, model")
     where: Settings = Field({}, description="Rows it is about: column, and a value or a list of values")
     of: Settings | list[Settings] | None = Field(None, description="The settings compared; a list: any of them")
     to: Settings | Literal["best"] | None = Field(
         None, description="What they are compared with; `best`: the best of the others"
     )
-    as_: Literal["ratio", "gain", "drop"] | None = Field(
-        None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to"
+    as_: Literal["ratio", "gain", "drop", "difference"] | None = Field(
+        None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to, `difference` of - to"
     )
     test: Test = Field(description="What is done with the values; see docs/claims.md")
     over: tuple[str, ...] = Field((), description="The column along which; further ones move with it")
     may_differ: tuple[str, ...] = Field((), description="Deployment knobs in which compared cells may differ")
     expect: Expect | None = Field(description="What comes out if the claim is right; null: the paper claims nothing")
+    provided: Provided | None = Field(
+        None, description="`accuracy`: counts only where `of` against `to` has this speed"
+    )
     printed: Printed | None = Field(None, description="`printed`: the paper's numbers")
     at: dict[str, Elsewhere | None] = Field(
         {}, description="By scale: what differs in its grid; null: it has no counterpart"
@@ -96,13 +110,14 @@ class Claim(Strict):
     def _whole(self) -> Claim:
         """Refuse what cannot be evaluated."""
         pair = (self.of is not None, self.to is not None, self.as_ is not None)
-        known = {*METRIC_NAMES, *_OTHER_METRICS}
+        known = {*METRIC_NAMES, *EVENNESS, *_OTHER_METRICS, *(_COMPUTED if self.test == "computed" else ())}
         problems = [
             (self.metric not in known, f"metric: unknown {self.metric!r}" + nearest(self.metric, known)),
             (any(pair) and not all(pair), "of, to and as: give all three or none"),
             (self.test in COMPARED and not all(pair), f"test {self.test} needs of, to and as"),
             (self.test in _ALONG and not self.over, f"test {self.test} needs over"),
             (self.test not in _ALONG and bool(self.over), f"over: not for test {self.test}"),
+            (self.provided is not None and self.metric != "accuracy", "provided: for the metric accuracy only"),
             ((self.test == "printed") != (self.printed is not None), "printed: give the numbers and test: printed"),
             (self.test == "elsewhere" and self.expect is not None, "test elsewhere expects nothing: expect: null"),
         ]
@@ -128,8 +143,9 @@ class Claim(Strict):
             update["of"] = self.of | other.of if isinstance(self.of, dict) and isinstance(other.of, dict) else other.of
         if other.to is not None:
             update["to"] = self.to | other.to if isinstance(self.to, dict) else other.to
-        if "expect" in other.model_fields_set:
-            update["expect"] = other.expect
+        for name in ("expect", "provided"):
+            if name in other.model_fields_set:
+                update[name] = getattr(other, name)
         return self.model_copy(update=update)
 
 

@@ -6,6 +6,7 @@ it (``outcome``), with what it was evaluated on, and decides nothing about the p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from moebench import columns, tables
+from moebench.claims import answers, select
 from moebench.claims import evaluate as ev
-from moebench.claims import select
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 
 Row = dict[str, Any]
@@ -57,14 +58,19 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
     frame = tables.with_status(folder)
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
+    asked = [_stand_in(row, stands_for) for row in answers.rows(_plain(tables.read(folder, "accuracy")))]
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = tables.read(folder, "parameters")
+    points = _plain(tables.read(folder, "computed"))
     made = []
     for paper in files:
         for claim in paper.claims:
             listed = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
             foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in _reference_lists(plan, claim)])
-            for outcome, mine in _outcomes(claim, plan, listed, measured, samples, parameters):
+            if claim.test == "computed":
+                made.append(_of_model(plan, paper, claim, [p for p in points if p["experiment"] in listed]))
+                continue
+            for outcome, mine in _outcomes(claim, plan, listed, measured, asked, samples, parameters):
                 prompts = dict(outcome.context).get("prompts", "text")
                 made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
     return made
@@ -78,12 +84,31 @@ def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
 def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
     """Planned cells as plain rows: labels of the grid's axes as columns, small models under the name they stand for."""
     made = []
-    for record in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        row = {str(k): v for k, v in record.items()}
+    for row in _plain(frame):
         own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
-        small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
-        made.append(own | row | small | {"stand_in": bool(small)})
+        made.append(own | _stand_in(row, stands_for))
     return made
+
+
+def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
+    small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
+    return row | small | {"stand_in": bool(small)}
+
+
+def _plain(frame: pd.DataFrame) -> list[Row]:
+    """Rows with None for what is missing."""
+    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return [{str(k): v for k, v in record.items()} for record in records]
+
+
+def _of_model(plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:
+    """A claim about computed points: it has a prediction, and nothing that could be measured."""
+    foreseen = ev.computed(claim, points)
+    machines = sorted({p["hardware_title"] for p in points if select.matches(p, claim.where) and p["hardware_title"]})
+    reason = (
+        f"nothing to measure; {foreseen.reason}" if foreseen else "no experiment of this study computes such points"
+    )
+    return _row(plan, paper, claim, ev.Outcome(ev.NOT_MEASURED, reason), [], foreseen, ", ".join(machines))
 
 
 def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
@@ -110,6 +135,7 @@ def _outcomes(
     plan: Mapping[str, Any],
     listed: list[str],
     measured: list[Row],
+    asked: list[Row],
     samples: Mapping[tuple[str, str], pd.DataFrame],
     parameters: pd.DataFrame,
 ) -> list[tuple[ev.Outcome, list[Row]]]:
@@ -120,24 +146,43 @@ def _outcomes(
         return [(_share(claim, parameters), [])]
     if claim.test not in OF_CELLS:
         return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
-    if claim.metric in ("accuracy", "activations"):
-        return [(ev.Outcome(ev.NOT_MEASURED, f"needs the table `{claim.metric}`, which this study has not"), [])]
     here = claim.at_scale(plan["scale"])
     if here is None:
         return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
     mine = [r for r in measured if r["experiment"] in listed]
-    if not mine:
+    cells = [r for r in asked if r["experiment"] in listed] if claim.metric == "accuracy" else mine
+    if not cells:
         return [(ev.Outcome(ev.NOT_MEASURED, "no experiment of this study decides it"), [])]
-    select.check_columns(here, {k for r in mine for k in r}, f"study {plan['study']}")
+    select.check_columns(here, {k for r in cells for k in r}, f"study {plan['study']}")
+    if claim.metric == "accuracy":
+        timed = _timed(here.provided.metric, mine, samples)[0] if here.provided else {}
+        return [(o, [cells[i] for i in o.rows]) for o in answers.evaluate(here, cells, (mine, timed))]
+    if claim.metric in columns.EVENNESS:
+        return [(o, [mine[i] for i in o.rows]) for o in _counted(here, mine)]
+    return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, *_timed(claim.metric, mine, samples))]
+
+
+def _timed(
+    metric: str, rows: list[Row], samples: Mapping[tuple[str, str], pd.DataFrame]
+) -> tuple[dict[int, ev.Floats], dict[int, int]]:
+    """Draws of a metric and how many repeats they are from, by row; those that have it."""
     values: dict[int, ev.Floats] = {}
     repeats: dict[int, int] = {}
-    if claim.metric in columns.METRIC_NAMES:
-        for i, row in enumerate(mine):
+    if metric in columns.METRIC_NAMES:
+        for i, row in enumerate(rows):
             part = samples.get((row["engine"], row["cell"]))
-            if row["status"] == "ok" and part is not None and part[claim.metric].notna().all():
-                values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[claim.metric], dtype=float))
+            if row["status"] == "ok" and part is not None and part[metric].notna().all():
+                values[i] = ev.draws(f"{row['engine']}/{row['cell']}", np.asarray(part[metric], dtype=float))
                 repeats[i] = len(part)
-    return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, values, repeats)]
+    return values, repeats
+
+
+def _counted(claim: Claim, rows: list[Row]) -> list[ev.Outcome]:
+    """Outcomes of counts over a whole data set, which have no repeats and so no interval."""
+    known = {i: row[claim.metric] for i, row in enumerate(rows) if row["status"] == "ok"}
+    values = {i: np.full(2, float(v)) for i, v in known.items() if v is not None}
+    outcomes = ev.evaluate(claim, rows, values, dict.fromkeys(values, 2))
+    return [dataclasses.replace(o, low=None, high=None, support=None) for o in outcomes]
 
 
 def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
@@ -158,7 +203,8 @@ def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
 
 def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
     """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
-    if claim.test not in OF_CELLS or not cells or {*select.varied(claim), *claim.over} & set(NEGLECTED):
+    unknown = claim.metric == "accuracy" or {*select.varied(claim), *claim.over} & set(NEGLECTED)
+    if claim.test not in OF_CELLS or not cells or unknown:
         return {}
     select.check_columns(claim, {k for r in cells for k in r}, "the paper's grid")
     values: dict[int, ev.Floats] = {}
@@ -223,7 +269,7 @@ def _row(
         "support": outcome.support,
         "comparisons": outcome.comparisons,
         "comparisons_planned": outcome.planned,
-        "unstable_cells": sum(bool(r["unstable"]) for r in mine),
+        "unstable_cells": sum(bool(r.get("unstable")) for r in mine),
         "evaluated_on": evaluated_on(plan, outcome, mine) or None,
         "predicted_value": None if foreseen is None else foreseen.value,
         "predicted_outcome": None if foreseen is None else foreseen.outcome,
@@ -247,6 +293,11 @@ def _verdict(
     why += [f"{plan['hardware']['title']}, not {', '.join(paper.hardware)}"] * (
         plan["hardware"]["name"] not in paper.hardware
     )
+    why += ["weights that are not trained"] * (
+        claim.metric in ("accuracy", *columns.EVENNESS) and any(r["weights"] != "checkpoint" for r in mine)
+    )
+    why += ["the project's own questions, not the published ones"] * any(r.get("from_fixtures") for r in mine)
+    why += ["a part of the questions"] * any(r.get("limit") is not None for r in mine)
     why += ["another grid than the paper's"] * (plan["scale"] != "paper" and not why)
     if why:
         return ev.NOT_MEASURED, "; ".join(filter(None, [*why, outcome.reason]))
@@ -261,7 +312,9 @@ def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) 
     parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else "the paper's models"]
     parts += [_WEIGHTS.get(known["weights"], known["weights"])] * ("weights" in known and known["weights"] is not None)
     parts.append(plan["hardware"]["title"])
-    parts += [f"{known['prompts']} prompts"] * ("prompts" in known)
+    parts += [f"{known['prompts']} prompts"] * (known.get("prompts") is not None)
+    if "task_title" in mine[0]:
+        parts.append(mine[0]["task_title"] + ", questions of the project" * bool(mine[0]["from_fixtures"]))
     parts += ["eager" if known["eager"] else "CUDA graphs"] * ("eager" in known)
     parts += ["MLA off"] * (known.get("mla") is False)
     parts += ["default kernels"] * (known.get("kernel_config") == "default")

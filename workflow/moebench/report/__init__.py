@@ -96,6 +96,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
         provenance=content.provenance(measured),
         weights=content.weights(measured),
+        derived=content.derived(tables.read(tables_dir, "derived")),
         made_with=_made_with(),
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         font=svg.font(svg.characters(drawn)) if drawn else "",

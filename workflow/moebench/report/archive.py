@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import moebench
-from moebench import accuracy, figures, provenance, tables
+from moebench import accuracy, derived_facts, figures, provenance, tables
 from moebench.errors import StorageError
 from moebench.plan_file import read_plan
 from moebench.report import build
@@ -86,10 +86,12 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             shutil.copyfile(plan, layout.plan)
             for name in ("cells", "jobs", "accuracy"):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
+            derived = derived_facts.keep(made, layout.root / _RESULTS)
             page = layout.make()
             _refuse_stale(made, layout, page, results, tables_dir, report)
             _write_about(layout)
             files = dict(_files(made, layout, results, config))
+            files |= {path.relative_to(layout.root).as_posix(): path for path in derived.values()}
             _write_crate(made, layout, files)
             draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
             _zip(files, draft)

@@ -290,6 +290,18 @@ def _short_list(texts: list[str], most: int = 12) -> list[str]:
     return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
 
 
+def derived(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table ``derived`` in words; empty strings for what is not known, or has no meaning for such a checkpoint."""
+    words = {
+        **dict.fromkeys(("ratio_asked", "ratio_reached"), "{:.1%}"),
+        **dict.fromkeys(("calibration_tokens", "tokens_per_expert_min"), "{:,}"),
+        "took_s": "{:,.1f}",
+    }
+    plain = frame.astype(object).where(frame.notna(), "").to_dict("records")
+    rows = ({str(k): v for k, v in row.items()} for row in plain)
+    return [row | {k: text.format(row[k]) if row[k] != "" else "" for k, text in words.items()} for row in rows]
+
+
 def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
     """Models with shape of their experts, kind and revision of their weights."""
     shown = ["model_title", "experts", "moe_ffn_size", "weights", "revision"]
