@@ -159,14 +159,15 @@ def _mme(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
         theirs = table[0].get(kind)
         if not isinstance(theirs, (int, float)) or abs(theirs - points[kind][0]) > _NEAR * MOST_POINTS:
             raise Unsound(f"VLMEvalKit gave {theirs} for MME's {kind}, its rows give {points[kind][0]}")
-    made = {}
+    made: dict[str, Row] = {}
     parts = {"perception": PERCEPTION, "reasoning": REASONING, "points": PERCEPTION + REASONING}
     for name, kinds in parts.items():
         if missing := [k for k in kinds if k not in points]:
             raise Unsound(f"MME's {name} lacks {missing[0]}: too few rows were asked")
         errors = [points[k][1] for k in kinds]
         value, n = sum(points[k][0] for k in kinds), sum(points[k][2] for k in kinds)
-        error = None if None in errors else math.sqrt(sum(e * e for e in errors if e is not None))
+        known = [e for e in errors if e is not None]
+        error = math.sqrt(sum(e * e for e in known)) if len(known) == len(errors) else None
         made[name] = {"value": value, "stderr": error, "n": n, "chance": None}
     total, most = made["points"], MOST_POINTS * len(PERCEPTION + REASONING)
     error = total["stderr"]
