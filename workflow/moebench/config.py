@@ -469,9 +469,9 @@ class Plot(Strict):
     id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
     number: str = Field(description="Number in the paper, e.g. '7'")
     title: str
-    kind: Literal["lines", "bars", "heatmap", "parameters", "computed"] = Field(
-        description="Lines or bars of measured cells, a heat map within each cell, stacked bars of the parameters of"
-        " models, or lines of computed points"
+    kind: Literal["lines", "bars", "pareto", "heatmap", "parameters", "computed"] = Field(
+        description="Lines or bars of measured cells, points of speed against accuracy, a heat map within each cell,"
+        " stacked bars of the parameters of models, or lines of computed points"
     )
     x: str = Field("", description="Column on the x axis (all but parameters)")
     y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
@@ -501,6 +501,8 @@ class Plot(Strict):
             raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
         elif self.kind != "heatmap" and (self.value or self.beside):
             raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
+        if self.kind == "pareto" and (self.row or self.log_x):
+            raise ValueError("row, log_x: not for a figure of kind pareto; it has a row of panels for each y")
         if self.kind != "computed" and self.level is not None:
             raise ValueError("level: only for a figure of kind computed")
         return self

@@ -42,6 +42,18 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
     return made
 
 
+def planned(plan: Row, experiment: str) -> list[Row]:
+    """A row for each engine configuration that an experiment asks of, without a value, before anything is measured."""
+    asked = plan["experiments"][experiment].get("accuracy") or ()
+    made: dict[Any, Row] = {}
+    for row in asked:
+        cell = plan["accuracy"][row["harness"]]["cells"][f"{row['engine']}/{row['cell']}"]
+        key = row["block"], row["engine"], cell["top_k"]
+        one = {"experiment": experiment, "block": row["block"], "engine": row["engine"], "top_k": cell["top_k"]}
+        made[key] = one | {"task": cell["task"]["name"], "main": True, "status": tablerows.NOT_MEASURED}
+    return list(made.values())
+
+
 def _record(folder: Path, cell: Row) -> Row:
     """A cell's record; what stands for it where there is none or it is damaged."""
     path = records.cell_path(folder, cell["engine"], cell["cell"])

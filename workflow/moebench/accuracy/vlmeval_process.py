@@ -105,6 +105,7 @@ def run(request: dict[str, Any]) -> None:
     sys.argv = ["vlmeval", "--data", name, "--model", MODEL, "--base-url", request["url"]]
     sys.argv += ["--judge", task["judge"], "--work-dir", str(work), "--temperature", "0"]
     sys.argv += ["--max-tokens", str(task["max_tokens"]), "--api-nproc", str(request["parallel"]), "--retry", "2"]
+    sys.argv += ["--extra-body", json.dumps({"wait": 1})]  # s, mean of what it waits between tries
     sys.argv += ["--timeout", str(request["timeout_s"])]
     sys.argv += ["--limit", str(request["limit"])] if request["limit"] else []
     os.chdir(work)
