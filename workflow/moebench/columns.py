@@ -450,9 +450,9 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("samples_sha256", text, "", "SHA-256 of the log of all questions and answers", _TASKS),
         Column("arm_of", text, "", "Engine configuration of the same model, weights and precision on the fewest devices, with which this one is compared; null: it is the only one, or the first", _TASKS, "Compared with"),
         Column("arm_difference", real, "", "Value minus that of arm_of, the same questions", _TASKS, "Difference between arms"),
-        Column("accuracy", real, "", "Mean accuracy over the tasks that the experiment asks of the cell's engine configuration and top-k (figures join it)", (), "Mean accuracy"),
-        Column("accuracy_low", real, "", "Accuracy minus 1.96 standard errors, tasks being independent", ()),
-        Column("accuracy_high", real, "", "Accuracy plus 1.96 standard errors, tasks being independent", ()),
+        Column("accuracy", real, "", "Mean accuracy over the tasks that the experiment asks of the cell's engine configuration and top-k (figures join it)", ("figures",), "Mean accuracy"),
+        Column("accuracy_low", real, "", "Accuracy minus 1.96 standard errors, tasks being independent", ("figures",)),
+        Column("accuracy_high", real, "", "Accuracy plus 1.96 standard errors, tasks being independent", ("figures",)),
         Column("arm_differs", truth, "", "The questions' mean difference is beyond its 99% interval (paired)", _TASKS),
     ]  # fmt: skip
     return first, after

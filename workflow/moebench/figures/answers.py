@@ -50,15 +50,18 @@ def words(plan: Mapping[str, Any], placed: Data) -> str:
     good = rows[rows["accuracy_status"] == "ok"]
     if good.empty:
         return "No accuracy is measured yet."
+    tasks = _tasks(plan, rows["experiment"].iloc[0], set(good["engine"]))
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
     parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
     if placed.plot.kind == "pareto":
         parts.append("Dashed: the points that no other one beats (Pareto frontier).")
-    chance = good["accuracy_chance"].dropna().unique()
+    chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
-        level = f" ({chance[0]:.2f})" if len(chance) == 1 else ""
-        parts.append(f"Random weights know nothing: accuracy is at chance level{level}, differences are noise.")
-    if "fixtures" in {cell["task"]["data"]["source"] for cell in _cells(plan, set(good["engine"]))}:
+        level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
+        if any(task["harness"] == "vlmeval" for task in tasks):  # an answer that names no choice is wrong there
+            level = "at or below chance level"
+        parts.append(f"Random weights know nothing: accuracy is {level}, differences are noise.")
+    if "fixtures" in {task["data"]["source"] for task in tasks}:
         parts.append("Questions are the project's own small sets, not the published ones.")
     lost = [f"{row['model_title']} ({_why(row)})" for _, row in rows.iterrows() if _why(row)]
     if lost:
@@ -73,9 +76,10 @@ def _mean(of: str) -> str:
     return f"mean of {head} ({', '.join(names)})" if tasks else of
 
 
-def _cells(plan: Mapping[str, Any], engines: set[str]) -> list[dict[str, Any]]:
-    parts = plan.get("accuracy", {}).values()
-    return [cell for part in parts for cell in part["cells"].values() if cell["engine"] in engines]
+def _tasks(plan: Mapping[str, Any], experiment: str, engines: set[str]) -> list[dict[str, Any]]:
+    """What an experiment asks of some engine configurations."""
+    asked = [r for r in plan["experiments"][experiment].get("accuracy") or () if r["engine"] in engines]
+    return [plan["accuracy"][r["harness"]]["cells"][f"{r['engine']}/{r['cell']}"]["task"] for r in asked]
 
 
 def _why(row: Any) -> str:

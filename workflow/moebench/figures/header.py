@@ -121,7 +121,7 @@ def hue_handles(data: Data) -> list[Any]:
             handles.append(Patch(facecolor=colour, label=axis.text(level)))
         else:
             marker = style.MARKERS[i % len(style.MARKERS)]
-            line = "none" if data.plot.kind == "pareto" else "-"
+            line: Any = "none" if data.plot.kind == "pareto" else "-"
             handles.append(
                 Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=axis.text(level))
             )

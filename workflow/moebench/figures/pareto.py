@@ -52,7 +52,8 @@ def ends(rows: pd.DataFrame, metric: str, factor: float) -> np.ndarray:
         rows[c].to_numpy(dtype=float) * factor if c in rows else np.full(len(rows), np.nan)
         for c in (metric, f"{metric}_low", f"{metric}_high")
     )
-    return np.nan_to_num(np.vstack([middle - low, high - middle]).clip(min=0))
+    made: np.ndarray = np.nan_to_num(np.vstack([middle - low, high - middle]).clip(min=0))
+    return made
 
 
 def points(placed: Data, panel: draw.Panel, band: float) -> None:
@@ -63,7 +64,7 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         rows = good if level is None else good[good["hue"] == level]
         if rows.empty:
             continue
-        axes.errorbar(
+        drawn = axes.errorbar(
             rows["x"].to_numpy(dtype=float),
             rows[panel.y].to_numpy(dtype=float) * panel.factor,
             xerr=ends(rows, plot.x, 1.0),
@@ -75,9 +76,9 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
             elinewidth=0.8,
             marker=style.MARKERS[number % len(style.MARKERS)],
             markersize=5,
-            markeredgewidth=0,
             zorder=3,
         )
+        drawn[0].set_markeredgewidth(0)
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
     best = frontier(x, y, higher_is_better(plot.x), higher_is_better(panel.y))
     axes.plot(x[best], y[best] * panel.factor, color=style.FAINT, linewidth=1.0, linestyle=FRONTIER_DASH, zorder=2)
@@ -93,8 +94,11 @@ def set_x(axes: Any, placed: Data) -> None:
     rows, name = placed.rows, placed.plot.x
     shown = pd.concat([rows[c].astype(float) for c in (name, f"{name}_low", f"{name}_high") if c in rows]).dropna()
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
-    margin = 0.06 * (high - low) or 0.05 * (abs(high) or 1)
-    axes.set_xlim(low - margin, high + margin)
+    margin = max(0.06 * (high - low), 0.02 * (abs(high) or 1))
+    first = low - margin
+    if name == answers.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
+        first, margin = max(first, -0.02), max(margin, 0.1 - (high - low))
+    axes.set_xlim(first, high + margin)
     axes.locator_params(axis="x", nbins=6)
 
 
