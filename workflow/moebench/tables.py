@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from moebench import columns, computed, derived_facts, parameters, show, tablerows
+from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.errors import StorageError
 from moebench.measure import manifest
@@ -220,7 +221,8 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
 def with_status(out: Path, **where: str) -> pd.DataFrame:
     """The plan joined with measurements: a row per experiment and cell, ``status`` never empty.
 
-    Cells without a record are "not measured", those with an unusable one "damaged".
+    Cells without a record are "not measured", those with an unusable one "damaged".  With the accuracy that the same
+    experiment asks for, if any (``accuracy.join``).
     """
     planned, measured, failed = read(out, "plan", **where), read(out, "measurements"), read(out, "failures")
     key = ["engine", "cell"]
@@ -231,4 +233,4 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
     for name in ("status", "reason"):
         joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
     joined["status"] = joined["status"].fillna(tablerows.NOT_MEASURED)
-    return joined
+    return beside_speed(joined, read(out, "accuracy", **where))

@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from moebench import accuracy, staged
+from moebench.accuracy.vlmeval_process import ENVIRONMENT, harness_python
+from moebench.errors import StageError
 from moebench.measure import records
 from moebench.measure.driver import Driver, Say
 
 SCRATCH = "MOEBENCH_SCRATCH"
+WORKERS = {"lm-eval": "moebench.accuracy.worker", "vlmeval": "moebench.accuracy.vlmeval_worker"}
+"""Who holds engine and harness."""
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
@@ -29,13 +33,12 @@ OFFLINE = {
 class Evaluator(Driver):
     """Runs one accuracy job of a plan.  Arguments as of ``Driver``; ``harness`` chooses the part of the plan."""
 
-    worker_module = "moebench.accuracy.worker"
-
     def __init__(
         self, plan: dict[str, Any], harness: str, results: Path, log: Path, say: Say, python: str = sys.executable
     ):
         super().__init__(accuracy.view(plan, harness), accuracy.folder(results, harness), log, say, python)
         self.harness = harness
+        self.worker_module = WORKERS[harness]
         self.settings = self.settings | {"cell_timeout_s": self.settings["task_timeout_s"]}
         self.scratch = Path(tempfile.mkdtemp(prefix="moebench-accuracy-"))
         self._data: dict[str, str | None] = {}
@@ -43,6 +46,12 @@ class Evaluator(Driver):
     def close(self) -> None:
         """Remove the caches of this job."""
         shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def check_staged(self, engines: list[str]) -> None:
+        """Refuse models that are not staged whole, and a harness whose environment is not built.  Raises StageError."""
+        super().check_staged(engines)
+        if self.harness == "vlmeval" and not (python := harness_python(self.python)).exists():
+            raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {ENVIRONMENT}`")
 
     def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
         """Run the cells whose data are staged whole; the others get a record that says what is wrong."""

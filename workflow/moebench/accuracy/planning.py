@@ -11,23 +11,31 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from moebench.accuracy import fixtures
-from moebench.config import AccuracyBlock, Config, TaskSpec
+from moebench.accuracy import fixtures, vlm_fixtures
+from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand_accuracy
 from moebench.modellock import ModelLock
 
 ACCURACY_VERSION = 1
 """Raised whenever the way of evaluating changes so that old and new numbers must not meet."""
-VERSIONS = {"lm-eval": "0.4.13"}
+VERSIONS = {"lm-eval": "0.4.13", "vlmeval": "0.0.20"}
 """Harnesses and their versions, as pinned in envs/; another one installed is refused."""
-SEEDS = {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234}
-"""Seeds of lm-eval: its own defaults, so that few-shot examples are those of published numbers."""
+SEEDS: dict[str, dict[str, int]] = {
+    "lm-eval": {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
+    "vlmeval": {},
+}
+"""Seeds of lm-eval: its own defaults, so that few-shot examples are those of published numbers.  VLMEvalKit with exact
+matching draws nothing."""
+JUDGE = "exact_matching"
+"""Who judges in VLMEvalKit; always named to it, since without a name it names a model it does not ask."""
 LOCK = "datasets.lock.yaml"
 
 
 def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> dict[str, Any]:
     """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
+    if isinstance(task.data, TableSource):
+        return _table(task, block, root)
     name = task.data.hub
     if block.data == "fixtures":
         if name not in fixtures.NAMES:
@@ -42,6 +50,21 @@ def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> 
     asked = task.data.revision
     revision = ModelLock(config.folder / LOCK).commit(name, asked) or asked
     return {"id": name, "source": f"hub:{name}", "revision": revision, "path": _folder(root, "hub", name, revision)}
+
+
+def _table(task: TaskSpec, block: AccuracyBlock, root: str) -> dict[str, Any]:
+    """A table with images: its revision is its MD5."""
+    assert isinstance(task.data, TableSource)
+    name = task.task
+    if block.data == "fixtures":
+        if name not in vlm_fixtures.NAMES:
+            raise ConfigError(f"task {task.name}: no fixtures are written for {name}; use data: hub")
+        revision = vlm_fixtures.revision(name)
+        path = _folder(root, "fixtures", f"vlmeval--{name}", revision)
+        return {"id": name, "source": "fixtures", "revision": revision, "path": path}
+    revision = task.data.md5
+    path = f"{root}/vlmeval/{name}/{revision[:12]}"
+    return {"id": name, "source": task.data.tsv, "revision": revision, "path": path}
 
 
 def _folder(root: str, kind: str, name: str, revision: str) -> str:
@@ -90,6 +113,10 @@ class AccuracyPlanner:
                 f"{knobs.dp} separate engines, not the engine configuration whose speed is measured (with ep it "
                 "refuses); set dp: 1"
             )
+        if task.harness == "vlmeval":
+            self.check_vision(knobs.model, task, path)
+        elif block.max_tokens:
+            raise ConfigError(f"{path}: max_tokens is for tasks of vlmeval; {task.name} is one of {task.harness}")
         data, version = data_of(task, block, self.config, self.root), VERSIONS[task.harness]
         asked = {
             "harness": task.harness,
@@ -98,13 +125,16 @@ class AccuracyPlanner:
             "shots": task.shots,
             "data": {k: data[k] for k in ("id", "source", "revision")},
         }
+        if task.harness == "vlmeval":
+            longest = block.max_tokens or task.max_tokens
+            asked |= {"scoring": task.scoring, "split": task.split, "max_tokens": longest, "judge": JUDGE}
         identity = {
             "accuracy_version": ACCURACY_VERSION,
             "engine": engine_id,
             "task": asked,
             "top_k": top_k,
             "limit": block.limit,
-            "seeds": SEEDS,
+            "seeds": SEEDS[task.harness],
         }
         slug = f"{task.name}" + (f".k{top_k}" if top_k else "") + (f".n{block.limit}" if block.limit else "")
         cell_id = f"{slug}-{self.digest(identity)}"
@@ -116,11 +146,17 @@ class AccuracyPlanner:
                 "task": shown | asked | {"data": data},
                 "top_k": top_k,
                 "limit": block.limit,
-                "seeds": SEEDS,
+                "seeds": SEEDS[task.harness],
                 "derived_from": None,
             }
             self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
         return {"harness": task.harness, "engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
+        """Raise ConfigError for a model that sees nothing."""
+        architecture = self.config.model(name, path).architecture
+        if not (architecture.vision or architecture.vision_parameters):
+            raise ConfigError(f"{path}: task {task.name} shows images, and model {name} has no vision part")
 
     def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any) -> dict[str, Any]:
         """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'."""

@@ -13,7 +13,7 @@ from moebench.config import EngineKnobs
 
 _NEAR = 3.0
 """Standard errors of guessing, sqrt(c (1 - c) / n), within which a value is said to be at chance c."""
-_UNITS = {"share": "", "perplexity": "perplexity", "bits/byte": "bits/byte"}
+_UNITS = {"share": "", "points": "points", "perplexity": "perplexity", "bits/byte": "bits/byte"}
 _BESIDE = ("model", "weights")
 
 
@@ -92,13 +92,20 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         asked = frame[random & (frame["status"] == "ok") & frame["chance"].notna() & (frame["task"] != MEAN)]
         spread = (asked["chance"] * (1 - asked["chance"]) / asked["n"].astype(float)) ** 0.5  # of guesses
         near = (asked["value"] - asked["chance"]).abs() <= _NEAR * spread
+        level = "at or below chance level" if (frame["harness"] == "vlmeval").any() else "at chance level"
         notes.append(
-            "Models with random weights know nothing: they are at chance level, and differences between them are noise."
+            f"Models with random weights know nothing: they are {level}, and differences between them are noise."
             + (
                 f" {int(near.sum())} of {len(asked)} values are within {_NEAR:g} standard errors of guessing."
                 if len(asked)
                 else ""
             )
+        )
+    if (frame["harness"] == "vlmeval").any():
+        notes.append(
+            "An answer that names none of the choices is wrong here, not a guess: less than chance level is possible. "
+            "Chance level: the mean of 1 / choices over the questions, and for MME 75 of the 200 points of each kind. "
+            "MME's value is its share of 2800 points."
         )
     notes += [f"Mean: {text}." for text in dict.fromkeys(frame["made_of"].dropna())]
     if (cut := int(frame["truncated_prompts"].fillna(0).max() or 0)) > 0:

@@ -38,8 +38,20 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
                 made += [
                     shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
                 ]
-            made += _means(asked, made, name, harness)
+            made += _means(asked, made, name, harness, part["cells"])
     return made
+
+
+def planned(plan: Row, experiment: str) -> list[Row]:
+    """A row for each engine configuration that an experiment asks of, without a value, before anything is measured."""
+    asked = plan["experiments"][experiment].get("accuracy") or ()
+    made: dict[Any, Row] = {}
+    for row in asked:
+        cell = plan["accuracy"][row["harness"]]["cells"][f"{row['engine']}/{row['cell']}"]
+        key = row["block"], row["engine"], cell["top_k"]
+        one = {"experiment": experiment, "block": row["block"], "engine": row["engine"], "top_k": cell["top_k"]}
+        made[key] = one | {"task": cell["task"]["name"], "main": True, "status": tablerows.NOT_MEASURED}
+    return list(made.values())
 
 
 def _record(folder: Path, cell: Row) -> Row:
@@ -122,29 +134,42 @@ def _of_cell(cell: Row, record: Row, compared: Row) -> Iterator[Row]:
             "n_shot": result["n_shot"],
             "task_version": result["task_version"],
             "higher_is_better": metric["higher_is_better"],
-            "chance": 1 / task["choices"] if task["choices"] and metric["unit"] == "share" else None,
+            "chance": _chance(task, metric, result),
+            "judge": task.get("judge"),
             **(compared if main else {}),
         }
 
 
-def _means(asked: list[Row], made: list[Row], experiment: str, harness: str) -> list[Row]:
+def _chance(task: Row, metric: Row, result: Row) -> float | None:
+    """What guessing gives: as the questions that were asked say, or by the task's number of choices."""
+    if metric["unit"] != "share":
+        return None
+    if "chance" in result:
+        return None if result["chance"] is None else float(result["chance"])
+    return 1 / task["choices"] if task["choices"] else None
+
+
+def _means(asked: list[Row], made: list[Row], experiment: str, harness: str, cells: dict[str, Row]) -> list[Row]:
     """The mean over the tasks of a block, per engine configuration and top-k, where all of them have a value.
 
     Every task counts the same; the standard error is that of a mean of independent values, sqrt(sum s^2) / n.
     """
+    counts = {key: cell["task"]["in_mean"] for key, cell in cells.items()}
     mine = {(r["block"], r["engine"], r["cell"]): r for r in made
             if r["experiment"] == experiment and r["harness"] == harness and r.get("main")}  # fmt: skip
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in asked:
+        if not counts[f"{row['engine']}/{row['cell']}"]:
+            continue
         one = mine[row["block"], row["engine"], row["cell"]]
         groups.setdefault((row["block"], row["engine"], one["top_k"]), []).append(one)
     found = []
     for members in groups.values():
-        tasks = [one for one in members if one["status"] != "ok" or (one["unit"] == "share" and one["chance"])]
+        tasks = members
         if len(tasks) < 2 or any(one["status"] != "ok" for one in tasks):
             continue
         n = len(tasks)
-        errors = [one["stderr"] for one in tasks]
+        errors, chances = [one["stderr"] for one in tasks], [one["chance"] for one in tasks]
         words = ", ".join(f"{one['task']} {one['metric']}" for one in tasks)
         kept = {k: v for k, v in tasks[0].items() if k not in _OF_ONE_TASK}
         found.append(
@@ -161,7 +186,7 @@ def _means(asked: list[Row], made: list[Row], experiment: str, harness: str) -> 
                 "stderr": None if None in errors else math.sqrt(sum(e * e for e in errors)) / n,
                 "n": n,
                 "higher_is_better": True,
-                "chance": sum(one["chance"] for one in tasks) / n,
+                "chance": None if None in chances else sum(chances) / n,
                 "made_of": f"{n} tasks, all counting the same: {words}",
             }
         )

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from moebench import accuracy, staged
-from moebench.accuracy import fixtures
+from moebench.accuracy import fixtures, vlm_fixtures, vlm_staging
 from moebench.accuracy.planning import LOCK
-from moebench.config import Config
+from moebench.config import Config, TableSource
 from moebench.modellock import ModelLock
 
 
@@ -27,7 +27,12 @@ def stage_data(config: Config, plan: dict[str, Any], update: bool, full: bool) -
     wanted, written, fetched = data_of(plan), 0, 0
     for path, data in wanted.items():
         if data["source"] == "fixtures":
-            written += fixtures.write(data["id"], Path(path))
+            maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
+            written += maker.write(data["id"], Path(path))
+        elif isinstance(config.task(data["task"]).data, TableSource):
+            if staged.check(Path(path), full=full):
+                vlm_staging.fetch_table(data, Path(config.root().environments))
+                fetched += 1
         elif update or staged.check(Path(path), full=full):
             _fetch(config, data, update, full)
             fetched += 1
@@ -40,6 +45,7 @@ def _fetch(config: Config, data: dict[str, Any], update: bool, full: bool) -> No
     from moebench.hubprogress import Progress
 
     source = config.task(data["task"]).data
+    assert not isinstance(source, TableSource)
     root = Path(data["path"]).parent
     done = stage_hub(
         source,

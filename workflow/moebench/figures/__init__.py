@@ -9,9 +9,11 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
+from moebench.accuracy.join import beside_speed
+from moebench.accuracy.rows import planned as planned_answers
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, curves, data, export, foreseen, heatmap, layout, parameters, style
+from moebench.figures import caption, curves, data, export, foreseen, heatmap, layout, parameters, pareto, style
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -40,6 +42,9 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
             elif plot.kind == "computed":
                 points = curves.place(plot, curves.of_experiment(tables_dir, experiment_name), where)
                 made, table = layout.figure(points, curves.caption(points)), curves.table(points)
+            elif plot.kind == "pareto":
+                placed = pareto.place(plot, frame, where)
+                made, table = layout.figure(placed, caption.of(plan, placed)), pareto.table(placed)
             else:
                 placed = data.place(plot, frame, where)
                 made, table = layout.figure(placed, caption.of(plan, placed)), data.table(placed)
@@ -68,6 +73,8 @@ def check(plan: Mapping[str, Any]) -> None:
                 curves.check(plot, f"experiment {name}, figure {plot.id}")
             elif plot.kind == "heatmap":
                 heatmap.place(plot, frame, None, f"experiment {name}, figure {plot.id}")
+            elif plot.kind == "pareto":
+                pareto.place(plot, frame, f"experiment {name}, figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
                 data.place(plot, frame, f"experiment {name}, figure {plot.id}")
         for plot in foreseen.plots(plan, name):
@@ -82,6 +89,8 @@ def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
             try:
                 if plot.kind == "heatmap":
                     heatmap.place(plot, frame, None, plot.id)
+                elif plot.kind == "pareto":
+                    pareto.place(plot, frame, plot.id)
                 elif plot.kind not in ("parameters", "computed"):
                     data.place(plot, frame, plot.id)
             except ConfigError:
@@ -99,4 +108,6 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     measured = [c.name for c in columns.of_table("measurements")]
     for name, rows in by_name.items():
         frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
-        yield name, frame.assign(**{c: None for c in measured if c not in frame.columns})
+        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
+        answers: pd.DataFrame = tablerows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
+        yield name, beside_speed(frame, answers)

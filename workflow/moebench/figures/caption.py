@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moebench import columns, corpora, stats
+from moebench.figures import answers
 from moebench.figures.data import Data
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
@@ -121,8 +122,9 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 
 
 def of(plan: Mapping[str, Any], placed: Data) -> str:
-    """The line of a figure of lines or bars."""
-    return caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS})
+    """The line of a figure of lines, bars or points."""
+    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS})
+    return f"{said} {answers.words(plan, placed)}".strip()
 
 
 def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -> str:

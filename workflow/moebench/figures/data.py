@@ -14,6 +14,7 @@ import pandas as pd
 from moebench import columns, tables
 from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
+from moebench.figures import answers
 
 Json = Mapping[str, Any]
 ROLES = ("x", "hue", "panel", "row")
@@ -171,14 +172,14 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
-    measured = (*columns.METRIC_NAMES, *columns.EVENNESS)
+    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, answers.ACCURACY)
     for name in plot.y:
         columns.column(name, where)
         if name not in measured:
             raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, measured))
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
-    return place_cells(plot, frame, ROLES, where)
+    return place_cells(plot, answers.answered(plot, frame, where), ROLES, where)
 
 
 def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: str) -> Data:

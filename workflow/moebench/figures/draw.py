@@ -45,12 +45,18 @@ class Panel:
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
     """Which cells are drawn as values."""
-    return (rows["status"] == "ok") & rows[y].notna()
+    return (statuses(rows, y) == "ok") & rows[y].notna()
+
+
+def statuses(rows: pd.DataFrame, y: str) -> pd.Series:
+    """What became of each cell; of its accuracy, where that is shown."""
+    return rows[f"{y}_status"] if f"{y}_status" in rows else rows["status"]
 
 
 def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
     """Cells that a mark stands for: without a value, where one was to be measured."""
-    return rows[~has_value(rows, y) & (rows["status"] != PREDICTED)]
+    shown = rows.assign(status=statuses(rows, y))
+    return shown[~has_value(rows, y) & (rows["status"] != PREDICTED)]
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:

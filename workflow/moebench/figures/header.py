@@ -121,14 +121,17 @@ def hue_handles(data: Data) -> list[Any]:
             handles.append(Patch(facecolor=colour, label=axis.text(level)))
         else:
             marker = style.MARKERS[i % len(style.MARKERS)]
-            handles.append(Line2D([], [], color=colour, marker=marker, markeredgewidth=0, label=axis.text(level)))
+            line: Any = "none" if data.plot.kind == "pareto" else "-"
+            handles.append(
+                Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=axis.text(level))
+            )
     return handles
 
 
 def predicted_handles(data: Data) -> list[Any]:
     """What the dashes stand for, where anything is predicted."""
     shown = [y for y in data.plot.y if draw.predicted(data.rows, y).notna().any()]
-    if not shown:
+    if not shown or data.plot.kind == "pareto":
         return []
     even = {*columns.UNIFORM, "gini"}
     words = ["predicted (roofline)"] * bool({*shown} - even) + ["computed for uniform routing"] * bool({*shown} & even)
@@ -138,7 +141,7 @@ def predicted_handles(data: Data) -> list[Any]:
 
 def status_handles(data: Data) -> list[Any]:
     """What each mark of a cell without a value stands for."""
-    seen = set(data.rows["status"]) - {"ok", draw.PREDICTED}
+    seen = {status for y in data.plot.y for status in draw.lacking(data.rows, y)["status"]} - {"ok"}
     handles: list[Any] = []
     for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
         words, marker, hatch = style.status_style(status)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from moebench import columns
-from moebench.figures import curves, draw, style, ticks
+from moebench.figures import curves, draw, pareto, style, ticks
 from moebench.figures.data import Data
 from moebench.figures.header import Header, legends, wrap
 
@@ -42,7 +42,7 @@ def figure(data: Data, caption: str) -> Figure:
     FigureCanvasAgg(made)
     places = grid(data)
     header = Header(made, data.plot, caption, curves.handles(data) if data.plot.kind == "computed" else legends(data))
-    panel_in = 1.75 if data.plot.kind in ("lines", "computed") else 1.6 if len(places) < 3 else 1.35
+    panel_in = 1.75 if data.plot.kind in ("lines", "computed", "pareto") else 1.6 if len(places) < 3 else 1.35
     sizes = _Sizes(made, header, len(places), panel_in)
     sizes.set(header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72)
     apart = len(data.plot.y) > 1 or bool(data.plot.row)
@@ -137,9 +137,12 @@ def _draw(data: Data, panels: list[draw.Panel]) -> None:
     stacked = max(draw.marks_stacked(p.rows, p.y) for p in panels) if kind == "lines" else 0
     height_pt = panels[0].axes.get_window_extent().height * 72 / panels[0].axes.figure.dpi
     share = min(0.45, stacked * draw.MARK_PT / height_pt)
-    paint = {"lines": draw.lines, "bars": draw.bars, "computed": curves.curves}[kind]
+    paint = {"lines": draw.lines, "bars": draw.bars, "computed": curves.curves, "pareto": pareto.points}[kind]
     for panel in panels:
-        ticks.dress_x(panel.axes, data.axes["x"], kind, data.plot.log_x)
+        if kind == "pareto":
+            pareto.set_x(panel.axes, data)
+        else:
+            ticks.dress_x(panel.axes, data.axes["x"], kind, data.plot.log_x)
         paint(data, panel, share)
     for panel in panels:
         ticks.dress_y(panel.axes, log, empty, from_zero=data.plot.level is None)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import caption, curves, heatmap, parameters, style
+from moebench.figures import caption, curves, heatmap, parameters, pareto, style
 from moebench.figures import data as figure_data
 from moebench.figures import foreseen as foreseen_data
 from moebench.report import svg
@@ -68,7 +68,7 @@ def figure(
         points = curves.place(plot, computed, where)
         said, words = curves.caption(points), curves.described(points)
     else:
-        placed = figure_data.place(plot, frame, where)
+        placed = (pareto if plot.kind == "pareto" else figure_data).place(plot, frame, where)
         said = caption.of(plan, placed)
         words = described(placed, said)
     return _figure(plot, said, words, folder, href)
@@ -95,7 +95,7 @@ def _figure(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figur
 def described(placed: figure_data.Data, said: str) -> str:
     """A figure in words, for those who cannot see it; the numbers are in the table below it."""
     metrics = " and ".join(columns.COLUMNS[y].axis for y in placed.plot.y)
-    kind = {"lines": "Lines", "bars": "Bars"}[placed.plot.kind]
+    kind = {"lines": "Lines", "bars": "Bars", "pareto": "Points"}[placed.plot.kind]
     text = f"{kind} of {metrics} over {placed.axes['x'].label}"
     for role, words in (
         ("hue", "one colour for each"),
@@ -160,7 +160,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
         y
         for plot in shown
         for y in (() if plot.kind == "computed" else plot.beside if plot.kind == "heatmap" else plot.y)
-    ]
+    ] + [plot.x for plot in shown if plot.kind == "pareto"]
     metrics = list(dict.fromkeys(wanted)) or list(PREFERRED)
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))

@@ -1,0 +1,197 @@
+"""Accuracy beside speed: which value belongs to which cell, the frontier, and figures that say what they lack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+import synthetic
+from moebench import tables
+from moebench.accuracy.join import beside_speed
+from moebench.config import Plot
+from moebench.errors import ConfigError
+from moebench.figures import caption, data, header, layout, pareto, style
+from moebench.plan_file import read_plan
+
+THROUGHPUT = "throughput_total_tokens_per_s"
+
+
+@pytest.fixture(scope="module")
+def speed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], pd.DataFrame]:
+    """A plan, and the cells of an experiment with two models, several top-k and batches; no accuracy asked for."""
+    root = tmp_path_factory.mktemp("rich")
+    path = synthetic.rich(root)
+    tables.collect(path, root, root / "tables", results_name="results")
+    plan = read_plan(path)
+    return plan, data.of_experiment(plan, root / "tables", "batch")
+
+
+def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:
+    """The table ``accuracy`` for every engine configuration and top-k: two tasks and their mean, 0.5 + top-k / 100."""
+    rows = []
+    for (engine, k), cells in frame.groupby(["engine", "top_k"], sort=False):
+        shared = {"experiment": cells["experiment"].iloc[0], "engine": engine, "top_k": k, "block": 0, "unit": "share",
+                  "status": "ok", "stderr": 0.04, "chance": 0.25}  # fmt: skip
+        value = 0.5 + k / 100
+        rows += [shared | {"task": t, "metric": "acc", "main": True, "value": value} for t in ("arc", "rte")]
+        made_of = {"made_of": "2 tasks, all counting the same: arc acc, rte acc"}
+        rows.append(shared | {"task": "mean", "metric": "mean", "main": False, "value": value} | made_of)
+    return pd.DataFrame(rows).assign(**changed)
+
+
+def joined(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    own = [c for c in frame.columns if c.startswith("accuracy")]
+    return beside_speed(frame.drop(columns=own), table)
+
+
+def plot(**more: Any) -> Plot:
+    given = {"id": "f", "number": "17", "title": "T", "kind": "pareto", "x": "accuracy", "y": [THROUGHPUT, "e2e_s"],
+             "hue": "top_k", "panel": "model", "only": {"batch": 16}}  # fmt: skip
+    return Plot.model_validate(given | more)
+
+
+# ------------------------------------------------------------------------------------------------ join
+
+
+def test_a_cell_gets_the_accuracy_of_its_engine_configuration_and_top_k(speed: Any) -> None:
+    _, frame = speed
+    assert frame["accuracy_status"].isna().all() and frame["accuracy"].isna().all(), "none was asked for"
+    found = joined(frame, answers(frame))
+    assert len(found) == len(frame)
+    assert np.allclose(found["accuracy"], 0.5 + found["top_k"].astype(float) / 100)
+    assert np.allclose(found["accuracy_high"] - found["accuracy"], 1.96 * 0.04)
+    assert set(found["accuracy_status"]) == {"ok"}
+
+
+def test_only_the_experiments_own_answers_count(speed: Any) -> None:
+    _, frame = speed
+    assert joined(frame, answers(frame, experiment="another"))["accuracy_status"].isna().all()
+
+
+def test_without_a_mean_the_task_that_failed_says_why(speed: Any) -> None:
+    _, frame = speed
+    table = answers(frame)
+    first = frame["engine"].iloc[0]
+    mine = (table["engine"] == first) & (table["top_k"] == frame["top_k"].iloc[0])
+    table.loc[mine & (table["task"] == "rte"), "status"] = "invalid"
+    found = joined(frame, table[~(mine & (table["task"] == "mean"))])
+    here = (found["engine"] == first) & (found["top_k"] == frame["top_k"].iloc[0])
+    assert set(found[here]["accuracy_status"]) == {"invalid"} and found[here]["accuracy"].isna().all()
+    assert set(found[~here]["accuracy_status"]) == {"ok"}
+
+
+def test_two_blocks_that_ask_the_same_are_refused(speed: Any) -> None:
+    _, frame = speed
+    twice = pd.concat([answers(frame), answers(frame, block=1)])
+    with pytest.raises(ConfigError, match="is not one number: several blocks ask it"):
+        pareto.place(plot(), joined(frame, twice), "figure f")
+
+
+def test_a_single_task_stands_for_itself(speed: Any) -> None:
+    _, frame = speed
+    table = answers(frame)
+    found = joined(frame, table[table["task"] == "arc"])
+    assert set(found["accuracy_of"]) == {"arc acc"} and found["accuracy"].notna().all()
+
+
+# -------------------------------------------------------------------------------------------- frontier
+
+
+@pytest.mark.parametrize(
+    ("y_up", "expected"),
+    [(True, [3, 1, 0]), (False, [4, 0])],
+)
+def test_the_frontier_is_what_no_other_point_beats(y_up: bool, expected: list[int]) -> None:
+    x = np.array([0.9, 0.7, 0.7, 0.5, 0.6])
+    y = np.array([10.0, 20.0, 15.0, 30.0, 5.0])
+    assert pareto.frontier(x, y, True, y_up) == expected
+
+
+def test_equal_points_beat_nobody_and_are_both_kept() -> None:
+    assert pareto.frontier(np.array([0.5, 0.5]), np.array([3.0, 3.0]), True, True) == [0, 1]
+    assert pareto.frontier(np.array([]), np.array([]), True, True) == []
+
+
+def test_times_are_better_small() -> None:
+    assert not pareto.higher_is_better("e2e_s") and pareto.higher_is_better(THROUGHPUT)
+    assert pareto.higher_is_better("accuracy") and pareto.higher_is_better("samples_per_s")
+
+
+# --------------------------------------------------------------------------------------------- figures
+
+
+def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_of(speed: Any) -> None:
+    plan, frame = speed
+    placed = pareto.place(plot(), joined(frame, answers(frame)), "figure f")
+    said = caption.of(plan, placed)
+    assert "mean of 2 tasks (arc, rte)" in said and "Pareto frontier" in said
+    assert "Random weights know nothing: accuracy is at chance level (0.25)" in said
+    with mpl.rc_context(style.RC):
+        made = layout.figure(placed, said)
+    axes = [a for a in made.axes if a.axison]
+    assert len(axes) == 2 * len(placed.levels("panel"))
+    good = pareto.complete(placed.rows, "accuracy", THROUGHPUT)
+    bars = [c for a in axes for c in a.containers]
+    assert sum(len(c.lines[0].get_xdata()) for c in bars) == 2 * len(good)
+    assert all(c.has_xerr and c.has_yerr for c in bars)
+    table = pareto.table(placed)
+    assert table[f"frontier_{THROUGHPUT}"].any() and table["frontier_e2e_s"].any()
+    for panel in placed.levels("panel"):
+        mine = table[(placed.rows["panel"] == panel) & (table["status"] == "ok")]
+        best = mine[mine[f"frontier_{THROUGHPUT}"]]
+        assert mine[THROUGHPUT].max() == best[THROUGHPUT].max() and mine["accuracy"].max() == best["accuracy"].max()
+
+
+def test_what_lacks_a_value_is_named(speed: Any) -> None:
+    plan, frame = speed
+    table = answers(frame)
+    table = table[table["task"] != "mean"].assign(status="invalid")
+    placed = pareto.place(plot(), joined(frame, table), "figure f")
+    assert "No accuracy is measured yet." in caption.of(plan, placed)
+    good = answers(frame)
+    lost = good["engine"] == frame["engine"].iloc[0]
+    good = good[~(lost & (good["task"] == "mean"))].copy()
+    good.loc[good["engine"] == frame["engine"].iloc[0], "status"] = "invalid"
+    placed = pareto.place(plot(), joined(frame, good), "figure f")
+    title = frame["model_title"].iloc[0]
+    assert f"{title} (accuracy: failed a sanity check)" in caption.of(plan, placed)
+
+
+def test_lines_show_accuracy_beside_speed_with_its_own_failures(speed: Any) -> None:
+    _, frame = speed
+    table = answers(frame)
+    k = sorted(frame["top_k"].unique())[0]
+    table = table[(table["top_k"] != k) | (table["task"] != "mean")].copy()
+    table.loc[table["top_k"] == k, "status"] = "timeout"
+    shape = plot(kind="lines", x="top_k", y=[THROUGHPUT, "accuracy"], hue=None)
+    placed = data.place(shape, joined(frame, table), "figure f")
+    words = {h.get_label() for h in header.status_handles(placed)}
+    assert "timeout" in words
+    with mpl.rc_context(style.RC):
+        assert layout.figure(placed, "said").axes
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"x": "acuracy"}, "unknown column 'acuracy'"),
+        ({"y": ["batch"]}, "'batch' is not measured"),
+        ({"hue": None}, "fall on the same place"),
+    ],
+)
+def test_a_mistake_is_one_line(speed: Any, change: dict[str, Any], words: str) -> None:
+    _, frame = speed
+    with pytest.raises(ConfigError, match=words):
+        pareto.place(plot(**change), joined(frame, answers(frame)), "figure f")
+
+
+def test_a_figure_of_accuracy_that_nobody_asks_for_is_refused(speed: Any) -> None:
+    _, frame = speed
+    with pytest.raises(ConfigError, match="no cell of the experiment has an engine configuration that accuracy asks"):
+        pareto.place(plot(), frame, "figure f")
+    with pytest.raises(ConfigError, match="that accuracy asks"):
+        data.place(plot(kind="lines", x="top_k", y=["accuracy"], hue=None), frame, "figure f")

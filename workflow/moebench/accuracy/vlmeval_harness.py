@@ -1,0 +1,99 @@
+"""VLMEvalKit's process from outside: started, asked, waited for.  Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from moebench.accuracy.lm_eval_results import Unsound
+from moebench.accuracy.vlmeval_process import harness_python
+
+START_TIMEOUT_S = 600
+
+
+class Harness:
+    """The process with VLMEvalKit: started at once, ready when it first replies.
+
+    ``scratch`` becomes its home, so that nothing it writes by itself outlives the job or comes from an earlier one.
+    """
+
+    def __init__(self, scratch: Path):
+        python = harness_python(sys.executable)
+        self.stamp = python.parents[1] / ".lock-sha256"
+        home = scratch / "home"
+        home.mkdir(exist_ok=True)
+        self.log = scratch / "vlmeval.log"
+        self.log_file = open(self.log, "ab")  # noqa: SIM115 - lives as long as the process
+        own = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
+        dropped = ("LMUData", "MMEVAL_ROOT", "FWD_API", "OPENAI_API_KEY", "EVAL_PROXY", "OMP_NUM_THREADS")
+        environment = {k: v for k, v in os.environ.items() if k not in dropped} | own | {"OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [str(python), "-m", "moebench.accuracy.vlmeval_process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log_file, env=environment,
+        )  # fmt: skip
+        self.buffer, self.mark = b"", 0
+        self.hello: dict[str, Any] | None = None
+
+    def ready(self) -> dict[str, Any]:
+        """What it said when its imports were done: ``version`` and ``md5`` of its tables.  Raises RuntimeError."""
+        if self.hello is None:
+            self.hello = self.reply(START_TIMEOUT_S)
+            if self.hello is None:
+                raise RuntimeError(f"VLMEvalKit did not start within {START_TIMEOUT_S} s")
+        return self.hello
+
+    def refuse(self, task: dict[str, Any]) -> None:
+        """Raise what keeps a task from being asked: another version than the plan's, a table it would replace."""
+        known = self.ready()
+        if known["version"] != task["harness_version"]:
+            raise RuntimeError(f"VLMEvalKit {known['version']} is installed, the plan is for {task['harness_version']}")
+        if task["task"] not in known["md5"]:
+            raise NotImplementedError(f"VLMEvalKit {known['version']} has no data set {task['task']!r}")
+        data, expected = task["data"], known["md5"][task["task"]]
+        if data["source"] != "fixtures" and data["revision"] != expected:
+            raise Unsound(
+                f"VLMEvalKit expects {task['task']}.tsv with MD5 {expected}, the plan has {data['revision']}: it would "
+                "fetch its own; mend config/tasks"
+            )
+
+    def facts(self) -> dict[str, Any]:
+        """SHA-256 of the lock of its environment."""
+        return {"lock_sha256": self.stamp.read_text().strip() if self.stamp.exists() else None}
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Ask for a run."""
+        self.ready()
+        assert self.process.stdin is not None
+        self.mark = self.log.stat().st_size
+        self.process.stdin.write(json.dumps(request).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def reply(self, timeout_s: float) -> dict[str, Any] | None:
+        """Its next reply, or None within ``timeout_s``.  Raises RuntimeError if it ended."""
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.process.stdout, selectors.EVENT_READ)
+            while b"\n" not in self.buffer:
+                left = deadline - time.monotonic()
+                if left <= 0 or not selector.select(left):
+                    return None
+                data = os.read(self.process.stdout.fileno(), 1 << 20)
+                if not data:
+                    raise RuntimeError("VLMEvalKit's process ended: " + "; ".join(self.last_words()[-3:]))
+                self.buffer += data
+        line, _, self.buffer = self.buffer.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def last_words(self) -> list[str]:
+        """The end of what it printed since it was last asked."""
+        with open(self.log, "rb") as file:
+            file.seek(self.mark)
+            return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()][-10:]

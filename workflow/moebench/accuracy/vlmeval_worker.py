@@ -1,0 +1,167 @@
+"""The worker process of VLMEvalKit's jobs: a server of the engine configuration, and the harness that asks it.
+
+The server (``vllm serve``) is started here, watched while it is asked and stopped; the harness lives in a process and
+an environment of its own and knows nothing but the server's address.  A server that ends half way fails the task in
+its own words, and the next task gets a new one.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import resource
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from moebench.accuracy import vlmeval_results as results_of
+from moebench.accuracy.lm_eval_harness import absolute
+from moebench.accuracy.lm_eval_results import Unsound
+from moebench.accuracy.vlmeval_harness import Harness
+from moebench.accuracy.vlmeval_process import FOUND, MODEL
+from moebench.accuracy.worker import SCRATCH, write_samples
+from moebench.engines import vllm, vllm_kernels, vllm_unfused
+from moebench.engines.server import Server, ServerFailed, flags
+from moebench.errors import StorageError
+from moebench.measure import worker
+
+MOST_PARALLEL = 32
+"""Questions under way at once, at most; never more than the engine's max_num_seqs."""
+SERVER_TIMEOUT_S, REQUEST_TIMEOUT_S = 3600, 600
+_POLL_S, _HEALTH_EVERY_S, _HEALTH_TIMEOUT_S, _SICK = 0.5, 10.0, 10.0, 3
+"""It is given up after ``_SICK`` times in a row that it does not say it is well."""
+
+
+class Session(worker.Session):
+    """One server at a time, and the harness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scratch = Path(os.environ[SCRATCH])
+        self.harness: Harness | None = None
+        self.server: Server | None = None
+        self.top_k: int | None = None
+        self.ready_s = 0.0
+        atexit.register(self.unload, {})  # politely: it may hold a GPU
+
+    # ------------------------------------------------------------------------------------------ the server
+
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Start the server of an engine configuration; reply with its facts."""
+        self.unload({})
+        self.spec = absolute(request["engine"])
+        if self.harness is None:
+            self.harness = Harness(self.scratch)
+        self.serve(None)
+        config = self.spec["config"]
+        facts = {"load_s": self.ready_s, "kv_cache_tokens": None, "eager": config["eager"], "resolved_config": None}
+        facts |= {"max_num_batched_tokens": config["max_num_batched_tokens"], "harness": self.harness.facts()}
+        seen = worker.provenance()
+        seen["versions"] |= {"ms-vlmeval": self.harness.ready()["version"]}
+        return {"facts": facts, "provenance": seen}
+
+    def serve(self, top_k: int | None) -> None:
+        """Have a server with ``top_k`` active experts (None: the configuration's) that is well; start one if need be.
+
+        Raises RuntimeError or NotImplementedError in the engine's words.
+        """
+        if self.server is not None and self.top_k == top_k:
+            with contextlib.suppress(ServerFailed):
+                self.server.check()
+                return
+        self.unload({})
+        config = self.spec["config"] | ({"top_k": top_k} if top_k else {})
+        spec = self.spec | {"config": config}
+        if self.spec["nodes"] > 1:
+            raise NotImplementedError("a server across nodes is not supported by this driver yet")
+        vllm.VllmEngine(spec).refuse()
+        arguments = flags(vllm.arguments(spec))
+        arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint's beside ours
+        switches = {
+            vllm_unfused.SWITCH: config["expert_kernel"],
+            vllm_kernels.SWITCH: config["kernel_config"],
+        }
+        self.server = Server(arguments, MODEL, environment=switches, timeout_s=SERVER_TIMEOUT_S)
+        try:
+            self.server.start()
+        except ServerFailed as error:
+            self.server = None
+            raise RuntimeError(f"{error}. See root cause in its log") from None
+        self.top_k, self.ready_s = top_k, self.server.ready_s
+
+    def unload(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Stop the server."""
+        if self.server is not None:
+            self.server.stop()
+        self.server = None
+        return {}
+
+    def watch(self, sick: int, ask: bool) -> int:
+        """Raise RuntimeError if the server ended or is no longer well (``ask``: whether to ask it).
+
+        Returns how often in a row it was not well; ``sick``: until now.
+        """
+        assert self.server is not None
+        try:
+            self.server.check()
+        except ServerFailed as error:
+            raise RuntimeError(f"{error} while it was asked. See root cause in its log") from None
+        if not ask:
+            return sick
+        sick = 0 if self.server.healthy(_HEALTH_TIMEOUT_S) else sick + 1
+        if sick >= _SICK:
+            raise RuntimeError("the server does not answer any more. See root cause in its log")
+        return sick
+
+    # -------------------------------------------------------------------------------------------- asking
+
+    def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask one data set: results, checks, and the sample log as a file."""
+        assert self.harness is not None
+        task, spec = request["task"], self.spec
+        trained = spec["model"]["architecture"]["experts"]
+        own = spec["config"]["top_k"] or (trained["top_k"] if trained else None)
+        self.serve(request["top_k"] if request["top_k"] != own else None)
+        work = Path(tempfile.mkdtemp(prefix=f"{task['task']}-", dir=self.scratch))  # never one that was used before
+        try:
+            self.harness.refuse(task)
+            found = self.ask(request, work)
+            results, samples = results_of.rows_of(found, task, request["limit"])
+        except Unsound as error:
+            return {"status": "invalid", "reason": str(error), "evidence": self.harness.last_words()}
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        checks = {
+            "truncated_prompts": 0,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        }
+        reply = {"status": "ok", "reason": "", "results": results, "checks": checks}
+        try:
+            return reply | {"samples": write_samples(Path(request["samples"]), samples)}
+        except StorageError as error:  # not the engine's fault, which goes on
+            return reply | {"storage": str(error)}
+
+    def ask(self, request: dict[str, Any], work: Path) -> dict[str, Any]:
+        """Have the harness ask a data set, watching the server.  Raises RuntimeError or Unsound."""
+        assert self.server is not None and self.harness is not None
+        parallel = min(MOST_PARALLEL, self.spec["config"]["max_num_seqs"])
+        asked = {"task": request["task"], "limit": request["limit"], "work": str(work), "url": self.server.url}
+        self.harness.send(asked | {"key": self.server.key, "parallel": parallel, "timeout_s": REQUEST_TIMEOUT_S})
+        sick, looked, reply = 0, time.monotonic(), None
+        while reply is None:
+            reply = self.harness.reply(_POLL_S)
+            due = time.monotonic() - looked > _HEALTH_EVERY_S
+            sick, looked = self.watch(sick, due), time.monotonic() if due else looked
+        self.watch(_SICK - 1, True)  # one that is not well now explains what is missing
+        if not (work / FOUND).exists():
+            raise Unsound(f"VLMEvalKit ended with exit code {reply['exit']} and left no results")
+        found: dict[str, Any] = json.loads((work / FOUND).read_text())
+        return found
+
+
+if __name__ == "__main__":
+    worker.main(Session)
