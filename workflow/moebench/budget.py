@@ -138,6 +138,6 @@ def _drop_figures(plan: Plan) -> list[str]:
     dropped = cannot_draw({"jobs": {}} | plan)
     for name, experiment in list(plan["experiments"].items()):
         experiment["figures"] = [f for f in experiment["figures"] if f["id"] not in dropped]
-        if not experiment["rows"] and not experiment.get("models"):
+        if not any(experiment.get(what) for what in ("rows", "models", "computed", "accuracy")):
             del plan["experiments"][name]
     return dropped

@@ -571,6 +571,7 @@ def make_plan(
     plan["claims"] = claims.of_plan(config, experiments, [*loaded, *drafts])
     for engine in plan["engines"].values():
         random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
+    plan["accuracy"] = accuracy.parts(study, hardware, predict, _jobs)
     _foresee(plan, study, hardware)
     if budget_gpu_hours is not None:
         budget.reduce(plan, budget_gpu_hours)
@@ -582,7 +583,6 @@ def make_plan(
         for name, planned in plan["experiments"].items():
             planned["predicted_figures"] = reference.figures(plan, name)
     plan["jobs"] = _jobs(plan, study, hardware)
-    plan["accuracy"] = accuracy.parts(study, hardware, predict, _jobs)
     plan["digest"] = digest(plan, 16)
     return plan
 
