@@ -126,7 +126,7 @@ def test_a_model_that_changes_changes_the_plan(config):
 MISTAKES = {
     "unknown model": ({"models": ["mixtral-8x7"], "figures": []}, "unknown model 'mixtral-8x7'; did you mean"),
     "unknown paper": ({"printed_in": "moe-bench"}, "unknown paper 'moe-bench'; did you mean 'moe-inference-bench'"),
-    "neither grid nor models": ({"models": [], "figures": []}, "grid is missing; give a grid, accuracy, computed, or models"),
+    "neither grid nor models": ({"models": [], "figures": []}, "grid is missing; give a grid, accuracy, computed"),
     "figure of another model": (
         {"models": ["mixtral-8x7b", "olmoe-1b-7b"]}, "figure fig01: model 'qwen1.5-moe-a2.7b' is not one of"),
     "figure of cells": (
