@@ -18,23 +18,23 @@ _KEY = ["experiment", "engine", "top_k"]
 def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """``frame`` (a row per experiment and speed cell) with the accuracy that the same experiment asks for.
 
-    ``accuracy`` is the mean over the tasks of the experiment's block, or its only task; ``accuracy_low`` and
-    ``accuracy_high`` are 1.96 standard errors away, within 0 and 1; ``accuracy_status`` is ok, why there is no value
-    (of the first task without one), or null where no accuracy is asked for; ``accuracy_of`` says what it is of,
-    ``accuracy_chance`` what guessing gives.  An engine configuration that two blocks ask has none: ``accuracy_status``
-    is then ``AMBIGUOUS``.
+    ``accuracy`` is the mean over the tasks of the experiment's block, or its only task; ``accuracy_low``
+    and ``accuracy_high`` are 1.96 standard errors away, within 0 and 1.
+
+    ``accuracy_status`` is ok, why there is no value (of the first task without one), or null where no accuracy is asked
+    for; ``accuracy_of`` says what it is of, ``accuracy_chance`` what guessing gives.  An engine configuration that two
+    blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
     """
     found = {
         tuple(_plain(v) for v in key): _one(rows)
         for key, rows in answers.groupby(_KEY, dropna=False, sort=False)
         if len(rows)
     }
-    empty = {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "accuracy_status": None,
-             "accuracy_of": None, "accuracy_chance": None}  # fmt: skip
+    numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance"]
+    empty = dict.fromkeys([*numbers, "accuracy_status", "accuracy_of"])
     keys = zip(*(frame[k] for k in _KEY), strict=True)
     rows = [found.get(tuple(_plain(v) for v in key), empty) for key in keys]
     made = pd.DataFrame(rows, index=frame.index, columns=list(empty))
-    numbers = [c for c in empty if c not in ("accuracy_status", "accuracy_of")]
     return frame.join(made.astype(dict.fromkeys(numbers, float)))
 
 
@@ -58,5 +58,11 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
     spread = None if pd.isna(error) else Z * float(error)
     ends = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
     of = row["made_of"] if row["task"] == MEAN else f"{row['task']} {row['metric']}"
-    return {"accuracy": value, "accuracy_low": ends[0], "accuracy_high": ends[1], "accuracy_status": "ok",
-            "accuracy_of": of, "accuracy_chance": _plain(row["chance"])}  # fmt: skip
+    return {
+        "accuracy": value,
+        "accuracy_low": ends[0],
+        "accuracy_high": ends[1],
+        "accuracy_status": "ok",
+        "accuracy_of": of,
+        "accuracy_chance": _plain(row["chance"]),
+    }

@@ -88,7 +88,7 @@ class AccuracyPlanner:
     """Cells by harness and engine configuration."""
 
     def experiment(self, experiment: Any, scale: str, path: str) -> list[dict[str, Any]]:
-        """Add an experiment's cells; return its rows {harness, engine, cell, labels, block}."""
+        """Add an experiment's cells; return its rows {harness, engine, cell, top_k, labels, block}."""
         rows = {}
         for block, row in expand_accuracy(experiment, scale, path):
             for name in block.tasks:
@@ -150,7 +150,8 @@ class AccuracyPlanner:
                 "derived_from": None,
             }
             self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
-        return {"harness": task.harness, "engine": engine_id, "cell": cell_id, "labels": row.labels}
+        placed = {"harness": task.harness, "engine": engine_id, "cell": cell_id, "top_k": top_k}
+        return placed | {"labels": row.labels}
 
     def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
         """Raise ConfigError for a model that sees nothing."""

@@ -45,13 +45,9 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
 def planned(plan: Row, experiment: str) -> list[Row]:
     """A row for each engine configuration that an experiment asks of, without a value, before anything is measured."""
     asked = plan["experiments"][experiment].get("accuracy") or ()
-    made: dict[Any, Row] = {}
-    for row in asked:
-        cell = plan["accuracy"][row["harness"]]["cells"][f"{row['engine']}/{row['cell']}"]
-        key = row["block"], row["engine"], cell["top_k"]
-        one = {"experiment": experiment, "block": row["block"], "engine": row["engine"], "top_k": cell["top_k"]}
-        made[key] = one | {"task": cell["task"]["name"], "main": True, "status": tablerows.NOT_MEASURED}
-    return list(made.values())
+    shared = {"experiment": experiment, "main": True, "status": tablerows.NOT_MEASURED}
+    made = {(r["block"], r["engine"], r["top_k"]): {k: r[k] for k in ("block", "engine", "top_k")} for r in asked}
+    return [shared | {"task": "planned"} | row for row in made.values()]
 
 
 def _record(folder: Path, cell: Row) -> Row:
