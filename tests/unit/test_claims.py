@@ -79,7 +79,6 @@ def test_contradictions_go_both_ways(files):
 UNPLANNED = {
     "MIB-F06-07": "Figure 6 varies both lengths together",
     "MIB-F06-08": "Figure 6 varies both lengths together",
-    "MIB-F18-02": "there is no task for vision-language models yet",
 }
 """Claims that could be decided, and for which the paper's study has nothing."""
 TOO_LARGE = {"MIB-F05-04-QW", "MIB-F06-02-Qw", "MIB-F06-03-Qw"}

@@ -164,6 +164,16 @@ def test_an_address_that_does_not_answer_is_one_line(tmp_path: Path, dumped: Pat
     assert data["source"] in str(error.value) and "\n" not in str(error.value)
 
 
+def test_a_table_put_there_by_hand_is_taken_without_asking(tmp_path: Path, dumped: Path) -> None:
+    folder = tmp_path / "MME"
+    with HubServer() as hub:
+        data = wanted(hub, folder)
+    folder.mkdir()
+    (folder / "MME.tsv").write_bytes(TABLE)
+    vlm_staging.fetch_table(data, dumped)
+    assert staged.check(folder, full=True) == []
+
+
 def test_without_the_harness_nothing_is_fetched(tmp_path: Path) -> None:
     with HubServer() as hub, pytest.raises(StageError, match=r"python3 envs/build.py vlmeval"):
         vlm_staging.fetch_table(wanted(hub, tmp_path / "MME"), tmp_path / ".envs")

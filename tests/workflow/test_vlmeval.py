@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -184,6 +185,35 @@ def test_a_row_without_an_answer_is_said(
     assert lost
     with pytest.raises(Unsound, match=f"{lost} of the 6 rows of AI2D_TEST have no answer"):
         ask(harness, url, "ai2d", tmp_path)
+
+
+DUMP = """
+import sys
+from pathlib import Path
+from moebench.accuracy import vlmeval_process
+for name, folder in zip(sys.argv[1::2], sys.argv[2::2]):
+    vlmeval_process.accept(name, Path(folder) / f"{name}.tsv")
+    vlmeval_process.dump(name, folder)
+"""
+
+
+def test_the_harness_dumps_the_images_that_fixtures_bring(tmp_path: Path) -> None:
+    asked, before = [], {}
+    for name in ("MME", "RealWorldQA"):
+        folder = tmp_path / name
+        vlm_fixtures.write(name, folder)
+        images = {path: path.read_bytes() for path in folder.rglob("*.png")}
+        for path in images:
+            path.unlink()
+        before |= images
+        asked += [name, str(folder)]
+    python = ENGINE.parents[2] / "vlmeval" / "bin" / "python"
+    command = [str(python), "-c", DUMP, *asked]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")})
+    assert {path for name in ("MME", "RealWorldQA") for path in (tmp_path / name).rglob("*.png")} == set(before)
+    for path, image in before.items():
+        drawn = ImageChops.difference(Image.open(path).convert("RGB"), Image.open(io.BytesIO(image)))
+        assert not drawn.getbbox()
 
 
 # ------------------------------------------------------------------------------------ on the real vLLM

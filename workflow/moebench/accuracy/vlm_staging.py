@@ -13,12 +13,12 @@ from typing import Any
 
 import httpx2
 from huggingface_hub import get_session
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from moebench import staged
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.errors import StageError
-from moebench.hubfetch import RemoteFile, Transfer, fetch, is_whole
+from moebench.hubfetch import RemoteFile, Transfer, digest_of, fetch
 from moebench.hubprogress import Progress, size_text
 
 
@@ -36,13 +36,14 @@ def fetch_table(data: dict[str, Any], environments: Path) -> None:
     progress = Progress(sys.stderr)
     name = f"{data['id']}.tsv"
     try:
-        file = RemoteFile(name, _size(url), "md5", data["revision"])
-        progress.note(f"{data['id']}: {size_text(file.size)} from {url}")
-        if not is_whole(file, file.target(folder)):
-            done = file.partial_bytes(folder)
-            progress.begin(data["id"], files=1, bytes_=file.size, done_bytes=done)
+        if not ((folder / name).is_file() and digest_of(folder / name, "md5") == data["revision"]):
+            file = RemoteFile(name, _size(url), "md5", data["revision"])
+            progress.note(f"{data['id']}: {size_text(file.size)} from {url}")
+            progress.begin(data["id"], files=1, bytes_=file.size, done_bytes=file.partial_bytes(folder))
             fetch(file, folder, Transfer(lambda _: url, {}, progress))
             progress.end()
+    except OfflineModeIsEnabled:
+        raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it to stage") from None
     except (httpx2.HTTPError, HfHubHTTPError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(

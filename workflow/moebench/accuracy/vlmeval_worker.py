@@ -158,7 +158,8 @@ class Session(worker.Session):
             sick, looked = self.watch(sick, due), time.monotonic() if due else looked
         self.watch(_SICK - 1, True)  # one that is not well now explains what is missing
         if not (work / FOUND).exists():
-            raise Unsound(f"VLMEvalKit ended with exit code {reply['exit']} and left no results")
+            words = "; ".join(self.harness.last_words()[-3:])
+            raise RuntimeError(f"VLMEvalKit ended with exit code {reply['exit']} and left no results: {words}")
         found: dict[str, Any] = json.loads((work / FOUND).read_text())
         return found
 
