@@ -319,7 +319,7 @@ def schema(arguments: argparse.Namespace) -> int:
     stale = update(arguments.config, check=arguments.check)
     for path in stale:
         print(
-            f"{path}: {'differs from' if arguments.check else 'written from'} moebench/config.py"
+            f"{path}: {'differs from' if arguments.check else 'written from'} moebench/config"
             + ("; run `moebench schema`" if arguments.check else "")
         )
     return 1 if arguments.check and stale else 0

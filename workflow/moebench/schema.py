@@ -1,4 +1,4 @@
-"""Generated from ``config.py``: ``config/schema.json`` for editors, and the tables of ``config/README.md``."""
+"""Generated from ``moebench.config``: ``config/schema.json`` for editors, and the tables of ``config/README.md``."""
 
 from __future__ import annotations
 

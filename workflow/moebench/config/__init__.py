@@ -1,0 +1,71 @@
+"""The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
+
+Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``tasks``, ``hardware``
+and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+"""
+
+from __future__ import annotations
+
+from moebench.config.base import Count, Name, Strict
+from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.hardware import Calibrated, Hardware, Peak
+from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
+from moebench.config.loading import Config, explain, parse, read_yaml
+from moebench.config.models import (
+    Architecture,
+    Attention,
+    DataSource,
+    Experts,
+    HubSource,
+    ModelSpec,
+    TableSource,
+    Vision,
+)
+from moebench.config.papers import Assumed, Paper, PrintedModel, PrintedNumbers, PrintedRow, PrintedTable
+from moebench.config.studies import Endpoint, Engine, Jobs, Root, Study
+from moebench.config.tasks import TaskMetric, TaskSpec
+
+__all__ = [
+    "KNOBS",
+    "AccuracyBlock",
+    "Architecture",
+    "Assumed",
+    "Attention",
+    "Block",
+    "Calibrated",
+    "Calibration",
+    "ComputedKnobs",
+    "Config",
+    "Corpus",
+    "Count",
+    "DataSource",
+    "Endpoint",
+    "Engine",
+    "EngineKnobs",
+    "Experiment",
+    "Experts",
+    "Hardware",
+    "HubSource",
+    "Jobs",
+    "ModelSpec",
+    "Name",
+    "Paper",
+    "Peak",
+    "Plot",
+    "PrintedModel",
+    "PrintedNumbers",
+    "PrintedRow",
+    "PrintedTable",
+    "Protocol",
+    "Root",
+    "Strict",
+    "Study",
+    "TableSource",
+    "TaskMetric",
+    "TaskSpec",
+    "Vision",
+    "WorkloadKnobs",
+    "explain",
+    "parse",
+    "read_yaml",
+]

@@ -1,0 +1,154 @@
+"""Experiments: their grids, tasks, computed points and figures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from moebench.config.base import Name, Positive, Quantization, Strict
+from moebench.config.knobs import Protocol
+from moebench.errors import nearest
+
+Axis = list[Any]
+
+
+class Block(Strict):
+    """A part of a grid: ``fix`` sets knobs, ``cross`` sweeps them (every combination).
+
+    An axis of ``cross`` is named after its knob, or after several knobs that move together
+    (``input_tokens = output_tokens``).  A value that is a mapping is an *arm*: it sets all the knobs in it,
+    and the axis name is free; its ``label`` names it in figures.
+    """
+
+    fix: dict[str, Any] = Field({})
+    cross: dict[str, Axis] = Field({})
+
+
+class AccuracyBlock(Block):
+    """A part of an accuracy grid: every task for every engine configuration of ``fix`` and ``cross``.
+
+    Engine knobs and ``top_k`` only: how a task is asked is the task's own matter.
+    """
+
+    tasks: tuple[Name, ...] = Field(min_length=1, description="Tasks of config/tasks")
+    data: Literal["hub", "fixtures"] = Field(
+        "hub", description="The published data sets, or small ones of their form that the project writes itself"
+    )
+    limit: Positive | None = Field(None, description="Only the first rows of each data set (of each MMLU subject)")
+    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, instead of the task's")
+
+
+class Plot(Strict):
+    """A figure drawn from an experiment's rows by one of the general renderers."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_\-]+$")] = Field(description="File name of the figure")
+    number: str = Field(description="Number in the paper, e.g. '7'")
+    title: str
+    kind: Literal["lines", "bars", "pareto", "heatmap", "parameters", "computed"] = Field(
+        description="Lines or bars of measured cells, points of speed against accuracy, a heat map within each cell,"
+        " stacked bars of the parameters of models, or lines of computed points"
+    )
+    x: str = Field("", description="Column on the x axis (all but parameters)")
+    y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
+    value: str | None = Field(None, description="Column that gives the colour (heatmap)")
+    beside: tuple[str, ...] = Field((), description="Columns whose values stand over each panel (heatmap)")
+    only: dict[str, Any] = Field({}, description="Column: value; only rows that have it are shown (all but parameters)")
+    hue: str | None = Field(None, description="Column that gives the colour")
+    panel: str | None = Field(None, description="Column that gives the columns of panels")
+    row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")
+    log_x: bool = False
+    log_y: bool = False
+    models: tuple[Name, ...] = Field((), description="Models shown (parameters); default: all of the experiment")
+    level: float | None = Field(None, description="A value of y to mark with a line (computed)")
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Plot:
+        if self.kind == "parameters":
+            names = ("x", "y", "value", "beside", "only", "hue", "panel", "row")
+            given = {name: getattr(self, name) for name in names}
+            if wrong := [key for key, value in given.items() if value]:
+                raise ValueError(f"{', '.join(wrong)}: not for a figure of kind parameters; it takes models")
+        elif not (self.x and self.y):
+            raise ValueError(f"{'y' if self.x else 'x'} is missing: a figure of kind {self.kind} needs x and y")
+        elif self.models:
+            raise ValueError(f"models: not for a figure of kind {self.kind}, only for kind parameters")
+        elif self.kind == "heatmap" and (self.value is None or len(self.y) != 1 or self.hue):
+            raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
+        elif self.kind != "heatmap" and (self.value or self.beside):
+            raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
+        if self.kind == "pareto" and (self.row or self.log_x):
+            raise ValueError("row, log_x: not for a figure of kind pareto; it has a row of panels for each y")
+        if self.kind != "computed" and self.level is not None:
+            raise ValueError("level: only for a figure of kind computed")
+        return self
+
+
+class ComputedKnobs(Strict):
+    """A point of ``computed``: decoding of a mixture and of a dense model of equal quality on a machine.
+
+    A parallel size that is not given is searched for: the fastest layout that fits.
+    """
+
+    model: Name = Field(description="A model of the registry, with experts")
+    hardware: Name = Field(description="A machine type")
+    gpus: Positive = Field(description="Devices")
+    tp: Positive | None = Field(None, description="Tensor parallel size")
+    pp: Positive | None = Field(None, description="Pipeline parallel size")
+    dp: Positive | None = Field(None, description="Data parallel size")
+    ep: Positive | None = Field(None, description="Groups that whole experts are dealt to")
+    kvp: Positive | None = Field(None, description="Ranks that share the KV cache of a sequence by tokens")
+    quantization: Quantization = Field("none", description="Scheme of the weights")
+    quality: float = Field(5.0, gt=0, description="Quality factor q: FFN of a dense model over the active one")
+    context_tokens: Positive = Field(131072, description="Context of every sequence, tokens")
+    batch: Positive | None = Field(None, description="Sequences; default: as many as fit")
+    memory_factor: float = Field(1.0, gt=0, description="Memory of a device over that of the machine type")
+    bandwidth_factor: float = Field(1.0, gt=0, description="Memory bandwidth over that of the machine type")
+    link_factor: float = Field(1.0, gt=0, description="Link bandwidth over that of the machine type")
+
+
+class Experiment(Strict):
+    """One question and its figures: ``config/experiments/NAME.yaml``."""
+
+    name: Name
+    title: str
+    question: str = Field(description="What is asked, in a sentence or two")
+    paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
+    assumptions: tuple[str, ...] = Field((), description="What the paper leaves open and is chosen here")
+    claims: tuple[str, ...] = Field((), description="Identifiers of the claims this experiment decides")
+    protocol: Protocol | None = Field(None, description="Instead of the study's")
+    models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
+    printed_in: Name | None = Field(
+        None, description="A paper of config/papers, whose tables are shown beside true and computed values"
+    )
+    computed: tuple[Block, ...] = Field(
+        (), description="Points of the cost model, in the grid language; needs no grid, nothing is measured"
+    )
+    grid: dict[str, list[Block]] = Field(
+        {}, description="Blocks per scale (paper, tiny, ...); their union is the grid; none: nothing is measured"
+    )
+    accuracy: dict[str, list[AccuracyBlock]] = Field(
+        {}, description="Blocks per scale whose tasks are evaluated; none: no accuracy is asked for"
+    )
+    figures: tuple[Plot, ...] = ()
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Experiment:
+        if not (self.grid or self.models or self.computed or self.accuracy):
+            raise ValueError("grid is missing; give a grid, accuracy, computed, or models whose parameters are counted")
+        if self.printed_in and not self.models:
+            raise ValueError("printed_in needs models: those whose architectures are compared")
+        for figure in self.figures:
+            if figure.kind == "computed" and not self.computed:
+                raise ValueError(f"figure {figure.id} of kind computed needs computed in the experiment")
+            if figure.kind in ("lines", "bars") and not self.grid:
+                raise ValueError(f"figure {figure.id} of kind {figure.kind} needs a grid")
+            if figure.kind == "parameters" and not self.models:
+                raise ValueError(f"figure {figure.id} of kind parameters needs models in the experiment")
+            for name in figure.models:
+                if name not in self.models:
+                    raise ValueError(
+                        f"figure {figure.id}: model {name!r} is not one of the experiment's"
+                        + nearest(name, self.models)
+                    )
+        return self

@@ -1,0 +1,184 @@
+"""Reading the configuration's files, with errors in one line."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from moebench.config.base import Strict
+from moebench.config.experiments import Experiment
+from moebench.config.hardware import Hardware
+from moebench.config.knobs import Corpus
+from moebench.config.models import ModelSpec
+from moebench.config.papers import Paper
+from moebench.config.studies import Root, Study
+from moebench.config.tasks import TaskSpec
+from moebench.errors import ConfigError, nearest
+
+T = TypeVar("T", bound=Strict)
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")
+
+
+class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
+    """Safe YAML that also refuses a key given twice (YAML would silently keep the last)."""
+
+
+def _no_duplicates(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+# Scientific notation without a dot (1e9) is a float to people, and a string to YAML 1.1.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _no_duplicates)
+
+
+def read_yaml(path: Path) -> Any:
+    """Parse a YAML file.  Raises ConfigError naming file, line and cause."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        cause = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ConfigError(f"{path}{where}: not YAML as it should be: {cause}") from None
+
+
+def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Field names of the (sub)model that an error location points into, for the nearest-key hint."""
+    current: type[BaseModel] | None = model
+    for part in location:
+        if current is None or not isinstance(part, str) or part not in current.model_fields:
+            continue
+        current = next(_models_in(current.model_fields[part].annotation), None)
+    return list(current.model_fields) if current else []
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ConfigError:
+    """Turn pydantic's errors into one line: file, key, value, remedy (the first, and how many more)."""
+    # A misspelt required key is both unknown and missing: the misspelling is what to mend.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    key = ".".join(str(p) for p in first["loc"]) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        where = f" in {key.rpartition('.')[0]}" if "." in key else ""
+        text = f"unknown key {first['loc'][-1]!r}{where}" + nearest(
+            str(first["loc"][-1]), _fields_at(model, first["loc"][:-1])
+        )
+    elif first["type"] == "missing":
+        text = f"{key} is missing"
+    else:
+        value = repr(first["input"])
+        value = value if len(value) <= 80 else value[:80] + "..."
+        shown = ":" if isinstance(first["input"], (dict, BaseModel)) else f" is {value}:"
+        text = f"{key}{shown} {first['msg'].removeprefix('Value error, ')}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return ConfigError(f"{path}: {text}{more}")
+
+
+def parse(model: type[T], data: Any, path: Path | str) -> T:
+    """Validate ``data`` as ``model``.  Raises ConfigError naming ``path``."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise explain(error, model, path) from None
+
+
+_SINGULAR = {"studies": "study", "corpora": "corpus"}
+
+
+class Config:
+    """The configuration folder, read lazily: a misspelt file that no study uses does not stop one.
+
+    >>> config = Config(Path("config"))
+    >>> config.study("tiny").hardware
+    'local-cpu'
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+
+    def _names(self, kind: str) -> list[str]:
+        return sorted(p.stem for p in (self.folder / kind).glob("*.yaml"))
+
+    def _read(self, model: type[N], kind: str, name: str, wanted_by: str) -> N:
+        path = self.folder / kind / f"{name}.yaml"
+        if not path.exists():
+            raise ConfigError(
+                f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
+                + nearest(name, self._names(kind))
+            )
+        parsed = parse(model, read_yaml(path), path)
+        if parsed.name != name:
+            raise ConfigError(f"{path}: name is {parsed.name!r}, the file is called {name!r}; make them equal")
+        return parsed
+
+    @functools.cache  # noqa: B019 - one Config per process
+    def root(self) -> Root:
+        """``config.yaml``."""
+        path = self.folder / "config.yaml"
+        return parse(Root, read_yaml(path) or {}, path)
+
+    @functools.cache  # noqa: B019
+    def study(self, name: str, wanted_by: str = "--study") -> Study:
+        """A study by name.  Raises ConfigError if it is unknown or wrong."""
+        return self._read(Study, "studies", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def experiment(self, name: str, wanted_by: str = "--experiment") -> Experiment:
+        """An experiment by name."""
+        return self._read(Experiment, "experiments", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
+        """A model of the registry by name."""
+        return self._read(ModelSpec, "models", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def task(self, name: str, wanted_by: str = "--task") -> TaskSpec:
+        """A task of an accuracy harness by name."""
+        return self._read(TaskSpec, "tasks", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def hardware(self, name: str, wanted_by: str = "--hardware") -> Hardware:
+        """A machine type by name."""
+        return self._read(Hardware, "hardware", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def paper(self, name: str, wanted_by: str) -> Paper:
+        """What a paper prints, by the paper's name."""
+        return self._read(Paper, "papers", name, wanted_by)
+
+    @functools.cache  # noqa: B019
+    def corpus(self, name: str, wanted_by: str) -> Corpus:
+        """A text that prompts are made of, by name."""
+        return self._read(Corpus, "corpora", name, wanted_by)

@@ -1,0 +1,158 @@
+"""Models: their architectures, and where their weights come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from moebench.config.base import Count, Name, Positive, Quantization, Strict
+
+
+class Attention(Strict):
+    """The attention of one layer, as far as its weights and its KV cache go."""
+
+    kind: Literal["mha", "gqa", "mla"]
+    heads: Positive = Field(description="Query heads")
+    kv_heads: Positive = Field(description="Key-value heads (MLA: as many as heads)")
+    head_dim: Positive = Field(description="Width of a head (MLA: of the value head)")
+    kv_lora_rank: Count = Field(0, description="MLA: width of the compressed key-value latent")
+    q_lora_rank: Count = Field(0, description="MLA: width of the compressed query; 0: queries are not compressed")
+    qk_nope_head_dim: Count = Field(0, description="MLA: query-key width without rotary position")
+    qk_rope_head_dim: Count = Field(0, description="MLA: query-key width with rotary position")
+    bias: bool = Field(False, description="Query, key and value projections have biases")
+    qk_norm: Literal["none", "head", "full"] = Field(
+        "none", description="Norm on queries and keys: per head or over all heads"
+    )
+
+
+class Experts(Strict):
+    """The mixture-of-experts block of one layer."""
+
+    count: Positive = Field(description="Routed experts per layer (E)")
+    top_k: Positive = Field(description="Routed experts active per token (k), as trained")
+    ffn_size: Positive = Field(description="FFN width of one routed expert")
+    shared_ffn_size: Count = Field(0, description="Total FFN width of the always-active shared experts")
+    shared_gate: bool = Field(False, description="The shared expert has a sigmoid gate of its own")
+    gated: bool = Field(True, description="Experts are SwiGLU (three matrices) rather than two matrices")
+    every: Positive = Field(1, description="A MoE block in every n-th of the non-dense layers")
+
+    @model_validator(mode="after")
+    def _top_k_within_count(self) -> Experts:
+        if self.top_k > self.count:
+            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts there are")
+        return self
+
+
+class Vision(Strict):
+    """The vision part of a vision-language model: a ViT over square tiles of an image, and a two-layer projector."""
+
+    layout: Literal["deepseek_vl2", "llava_next"] = Field(
+        description="How an image is cut into tiles, and its tiles into tokens"
+    )
+    hidden_size: Positive = Field(description="Width of the tower")
+    layers: Positive = Field(description="Layers of the tower")
+    heads: Positive = Field(description="Attention heads of the tower")
+    ffn_size: Positive = Field(description="FFN width of the tower")
+    patch_size: Positive = Field(description="Edge of a patch, pixels")
+    tile_size: Positive = Field(description="Edge of a tile, pixels")
+    pooling_head: bool = Field(False, description="The tower carries an attention pooling head, whether used or not")
+
+
+class Architecture(Strict):
+    """Sizes of a transformer, from its published ``config.json``."""
+
+    family: str = Field(description="Architecture family: selects how config.json spells each size")
+    hidden_size: Positive
+    layers: Positive
+    dense_layers: Count = Field(0, description="Leading layers with a dense FFN instead of experts")
+    dense_ffn_size: Count = Field(0, description="FFN width of the dense layers")
+    attention: Attention
+    experts: Experts | None = Field(None, description="Absent for a dense model (drafts)")
+    vocab_size: Positive
+    max_positions: Positive = Field(description="Longest sequence the model takes, tokens")
+    tied_embeddings: bool = Field(False, description="Input and output embeddings are one matrix")
+    vision: Vision | None = Field(None, description="Sizes of the vision part, where they are known")
+    vision_parameters: Count = Field(
+        0, description="Parameters of vision tower and projector, where only their number is known"
+    )
+
+    @model_validator(mode="after")
+    def _vision_once(self) -> Architecture:
+        if self.vision and self.vision_parameters:
+            raise ValueError("vision_parameters follow from vision; give one of the two")
+        return self
+
+
+class HubSource(Strict):
+    """A checkpoint on the Hugging Face hub."""
+
+    hub: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$", description="Repository, ORG/NAME")
+    revision: str = Field("main", description="Branch, tag or commit; staged once, then pinned to a commit")
+    include: tuple[str, ...] = Field(
+        ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"), description="Files fetched"
+    )
+
+
+class DataSource(HubSource):
+    """A data set on the Hugging Face hub."""
+
+    include: tuple[str, ...] = Field(("*",), description="Files fetched")
+
+
+class TableSource(Strict):
+    """A data set in one table (.tsv) that holds its images, as VLMEvalKit takes it."""
+
+    tsv: str = Field(pattern=r"^https?://\S+\.tsv$", description="Address of the table")
+    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="Its MD5, as the harness has it; another one is refused")
+
+
+class RandomInit(Strict):
+    """A checkpoint the project writes itself: weights ~ N(0, 1/fan_in), deterministic from the seed."""
+
+    seed: Count = 0
+
+
+class Source(Strict):
+    """Where weights come from: exactly one of the two."""
+
+    hub: HubSource | None = None
+    random_init: RandomInit | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        if (self.hub is None) == (self.random_init is None):
+            raise ValueError("give exactly one of hub, random_init")
+        return self
+
+
+class Published(Strict):
+    """Sizes as their makers publish them; a test holds the computed ones against these."""
+
+    total_parameters: float | None = None
+    active_parameters: float | None = None
+    reference: str
+
+
+class ModelSpec(Strict):
+    """A model of the registry: ``config/models/NAME.yaml``."""
+
+    name: Name
+    title: str = Field(description="Name in figures")
+    source: Source
+    architecture: Architecture
+    published: Published | None = None
+    reference: str = Field(description="Where the architecture facts are from")
+    variant_of: str | None = Field(None, description="The full-size model a small variant stands for")
+    quantized: dict[Quantization, HubSource] = Field(
+        {}, description="Ready-made quantized checkpoints by scheme; the others are made from the source"
+    )
+    note: str | None = None
+
+    @model_validator(mode="after")
+    def _quantized_of_a_hub_model(self) -> ModelSpec:
+        if self.quantized and self.source.hub is None:
+            raise ValueError("quantized: only for a model whose source is a hub; the project quantizes its own")
+        if "none" in self.quantized:
+            raise ValueError("quantized: 'none' is the source itself; name a scheme")
+        return self

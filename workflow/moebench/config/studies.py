@@ -1,0 +1,135 @@
+"""Studies: which engines run which experiments, where and within what limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from moebench.config.base import Name, Positive, Strict
+from moebench.config.knobs import Calibration, Protocol
+
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+
+
+class Endpoint(Strict):
+    """An OpenAI-compatible service: a hosted one, or `vllm serve` started for the cells (docs/endpoints.md)."""
+
+    serve: bool = Field(False, description="Start `vllm serve` on the machine that measures, and end it afterwards")
+    base_url: str | None = Field(
+        None, pattern=r"^https?://[^\s@?#]+$", description="Base URL up to and with /v1; no key or password in it"
+    )
+    base_url_env: Variable | None = Field(None, description="Environment variable that holds the base URL")
+    key_env: Variable | None = Field(
+        None, description="Environment variable that holds the key; only its name is ever written anywhere"
+    )
+    models: dict[Name, str] = Field({}, description="Models of the registry and their names at the service")
+    hardware: str | None = Field(None, description="What the service runs on, as named in figures and tables")
+    api: Literal["completions", "chat"] = Field("completions", description="/completions, or /chat/completions")
+    prompt: Literal["ids", "text"] = Field("ids", description="Prompts as token ids, or as text where ids are refused")
+    admits: tuple[Literal["ignore_eos", "min_tokens", "return_token_ids"], ...] = Field(
+        (), description="Request fields beyond OpenAI's that the service takes"
+    )
+    tokens: Literal["exact", "measured"] = Field(
+        "exact", description="Other token counts than asked for make a cell invalid, or are measured and recorded"
+    )
+    timeout_s: float = Field(600, gt=0, description="A request that is not finished by then is given up")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Endpoint:
+        given = [k for k in ("serve", "base_url", "base_url_env") if getattr(self, k)]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of serve: true, base_url, base_url_env (given: {given or 'none'})")
+        if self.serve and (self.key_env or self.models or self.hardware):
+            raise ValueError("key_env, models and hardware are for hosted services, not with serve: true")
+        if not self.serve and not (self.models and self.hardware):
+            raise ValueError("a hosted service needs models (their names there) and hardware (what it runs on)")
+        if self.api == "chat" and (self.prompt == "ids" or self.tokens == "exact"):
+            raise ValueError("a chat template adds tokens to the prompt: set prompt: text and tokens: measured")
+        return self
+
+
+class Engine(Strict):
+    """Which engine runs the cells, and where."""
+
+    name: Literal["vllm", "transformers", "endpoint"] = Field("vllm", description="Kind of engine")
+    version: str = Field(description="Its version; a hosted service: what it says of itself, or a date")
+    environment: str = Field(description="Environment of envs/ whose Python runs the measurement")
+    live_top_k: bool | Literal["auto"] = Field(
+        "auto", description="Set top-k in the loaded engine; auto: where it is eager (a compiled router ignores it)"
+    )
+    endpoint: Endpoint | None = Field(None, description="The service (name: endpoint)")
+
+    @model_validator(mode="after")
+    def _endpoint_given(self) -> Engine:
+        if (self.name == "endpoint") != (self.endpoint is not None):
+            raise ValueError("name: endpoint and the key endpoint belong together: give both or neither")
+        return self
+
+    @property
+    def hosted(self) -> bool:
+        """Whether a service elsewhere runs the cells: nothing is loaded here, and no device is needed."""
+        return self.endpoint is not None and not self.endpoint.serve
+
+
+class Jobs(Strict):
+    """How cells become jobs."""
+
+    pack_minutes: float = Field(
+        0, ge=0, description="Pack engine configurations of one shape into jobs of this length; 0: one job each"
+    )
+    load_s: float = Field(60, gt=0, description="Expected time to load an engine, s, beside reading its weights")
+    weights_bytes_per_s: float = Field(1e9, gt=0, description="Expected rate of reading weights")
+    cell_overhead_s: float = Field(5, ge=0, description="Expected time per cell beside its runs")
+    time_factor: float = Field(3, ge=1, description="Requested over expected run time")
+    cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
+    load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
+    task_s: float = Field(900, gt=0, description="Expected time of an accuracy task")
+    task_timeout_s: float = Field(
+        6 * 3600, gt=0, description="An accuracy task that takes longer is ended and recorded as timeout"
+    )
+    skip_infeasible: bool = Field(
+        False, description="Record cells predicted not to fit as infeasible instead of trying them"
+    )
+    cpus: Positive = Field(8, description="CPU cores per GPU of a job")
+    host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
+
+
+class Study(Strict):
+    """What a user runs: ``config/studies/NAME.yaml``."""
+
+    name: Name
+    title: str
+    description: str
+    scale: str = Field(description="Which grid of each experiment: a key of its grid")
+    hardware: Name
+    engine: Engine
+    engines: dict[Name, Engine] = Field({}, description="Further engines, by the name the knob engine_name gives")
+    experiments: tuple[Name, ...]
+    reference: Name | None = Field(
+        None, description="Study whose predictions are shown beside this one's figures and claims: the paper's own grid"
+    )
+    defaults: dict[str, Any] = Field({}, description="Knob values where an experiment gives none")
+    protocol: Protocol = Protocol()
+    jobs: Jobs = Jobs()
+    calibration: Calibration = Calibration()
+
+    @model_validator(mode="after")
+    def _engine_names(self) -> Study:
+        if self.engine.name in self.engines:
+            raise ValueError(f"engines: {self.engine.name!r} is the study's engine already; choose another name")
+        return self
+
+
+class Root(Strict):
+    """``config/config.yaml``."""
+
+    study: Name = Field("tiny", description="A study of config/studies")
+    results: str = Field("results", description="Folder for records and tables")
+    reports: str = Field("reports", description="Folder for reports")
+    models: str = Field("models", description="Folder for staged models")
+    data: str = Field("data", description="Folder for staged data sets")
+    environments: str = Field(".envs", description="Folder of the built environments")
+    budget_gpu_hours: float | None = Field(
+        None, gt=0, description="Measure only the cells that decide the most claims within so many GPU-hours"
+    )
