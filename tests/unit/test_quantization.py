@@ -56,7 +56,8 @@ def test_every_value_of_the_knob_is_a_scheme():
 
 
 def schemes_of_the_knob() -> list[str]:
-    (line,) = re.findall(r"^Quantization = Literal\[(.*)\]", (ROOT / "workflow/moebench/config/base.py").read_text(), re.M)
+    text = (ROOT / "workflow/moebench/config/base.py").read_text()
+    (line,) = re.findall(r"^Quantization = Literal\[(.*)\]", text, re.M)
     return [word.strip('"') for word in line.split(", ")]
 
 
