@@ -78,7 +78,7 @@ def peak(command: list[str], **options: Any) -> tuple[float, float]:
     return seconds, megabytes
 
 
-def driver(plan: Path, results: Path, *what: str) -> float:
+def driver(place: Path, plan: Path, results: Path, *what: str) -> float:
     """Wall time of measuring with the driver."""
     return run(
         [
@@ -94,12 +94,12 @@ def driver(plan: Path, results: Path, *what: str) -> float:
             str(results / "engine.log"),
             *what,
         ],
-        cwd=ROOT,
+        cwd=place,
     )
 
 
 def bench_latency(
-    plan: dict[str, Any], key: str, folder: Path, repeats: int, alike: bool = False
+    place: Path, plan: dict[str, Any], key: str, folder: Path, repeats: int, alike: bool = False
 ) -> tuple[float, list[float]]:
     """Wall time of one `vllm bench latency` for a cell, and its latencies, with the cell's engine arguments.
 
@@ -155,23 +155,35 @@ def bench_latency(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "HF_HUB_OFFLINE": "1",
     }
-    seconds = run(command, cwd=ROOT, env=environment)
+    seconds = run(command, cwd=place, env=environment)
     return seconds, json.loads(out.read_text())["latencies"]
 
 
-def against_cli(folder: Path, sample: int) -> list[tuple[str, str, str]]:
-    """The tiny study through the driver against one `vllm bench latency` process per cell (a random sample of them)."""
-    plan_file, results = folder / "plan.json", folder / "results"
-    run([*MOEBENCH, "stage", "--study", "tiny"], cwd=ROOT)
-    run([*MOEBENCH, "plan", "--study", "tiny", "--write", str(plan_file)], cwd=ROOT)
+FIGURES = ("fig03-latency-llms", "fig05-topk-batch", "fig06-batch-length", "fig07-09-hyperparameters", "fig14-fused")
+"""Experiments of the tiny study whose cells `vllm bench latency` can measure, but for the kernel."""
+
+
+def bench_study(place: Path) -> None:
+    """The tiny study with these experiments, its models staged and its plan written."""
+    study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
+    study |= {"name": "bench", "experiments": list(FIGURES), "reference": None}
+    (place / "config/studies/bench.yaml").write_text(yaml.safe_dump(study))
+    run([*MOEBENCH, "stage", "--study", "bench"], cwd=place)
+    run([*MOEBENCH, "plan", "--study", "bench", "--write", "bench.json"], cwd=place)
+
+
+def against_cli(place: Path, folder: Path, sample: int) -> list[tuple[str, str, str]]:
+    """Cells of the tiny study through the driver against one `vllm bench latency` process per cell (some of them)."""
+    plan_file, results = place / "bench.json", folder / "results"
+    bench_study(place)
     plan = json.loads(plan_file.read_text())
     say(f"driver: {len(plan['cells'])} cells ...")
-    ours = sum(driver(plan_file, results, "--job", job) for job in plan["jobs"])
+    ours = sum(driver(place, plan_file, results, "--job", job) for job in plan["jobs"])
     keys = random.Random(7).sample(sorted(plan["cells"]), sample)
     walls = []
     for number, key in enumerate(keys, 1):
         say(f"vllm bench latency, cell {number} of {sample}: {key}")
-        walls.append(bench_latency(plan, key, folder, plan["cells"][key]["protocol"]["repeats"])[0])
+        walls.append(bench_latency(place, plan, key, folder, plan["cells"][key]["protocol"]["repeats"])[0])
     per_cell = ours / len(plan["cells"])
     theirs = statistics.mean(walls)
     return [
@@ -185,9 +197,9 @@ def against_cli(folder: Path, sample: int) -> list[tuple[str, str, str]]:
     ]
 
 
-def medians(folder: Path, rounds: int) -> list[tuple[str, str, str]]:
+def medians(place: Path, folder: Path, rounds: int) -> list[tuple[str, str, str]]:
     """The same cell by the driver and by the CLI, in turns, so that drift of the machine meets both."""
-    plan = json.loads((folder / "plan.json").read_text())
+    plan = json.loads((place / "bench.json").read_text())
     key = next(
         k
         for k, c in plan["cells"].items()
@@ -201,10 +213,10 @@ def medians(folder: Path, rounds: int) -> list[tuple[str, str, str]]:
     ours, theirs = [], []
     for number in range(1, rounds + 1):
         say(f"same cell by both, round {number} of {rounds}")
-        driver(edited, folder / "one", "--cell", key)
+        driver(place, edited, folder / "one", "--cell", key)
         record = json.loads((folder / "one" / "cells" / f"{key}.json").read_text())
         ours += [r["metrics"]["e2e_s"] for r in record["repeats"]]
-        theirs += bench_latency(plan, key, folder, repeats, alike=True)[1]
+        theirs += bench_latency(place, plan, key, folder, repeats, alike=True)[1]
     a, b = statistics.median(ours), statistics.median(theirs)
     return [
         (
@@ -243,9 +255,8 @@ def synthetic(place: Path, cells: int) -> None:
     (place / "config/studies/synthetic.yaml").write_text(yaml.safe_dump(study))
 
 
-def planning(folder: Path) -> list[tuple[str, str, str]]:
+def planning(place: Path) -> list[tuple[str, str, str]]:
     """Dry runs of the paper study and of a synthetic study of 10,000 cells."""
-    place = project(folder)
     synthetic(place, 10_000)
     rows = []
     for study, bound in (("paper", "under 5 s"), ("synthetic", "10,000 cells: under 15 s and 500 MB")):
@@ -329,9 +340,10 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="moebench-bench-") as name:
         folder = Path(name)
-        rows += against_cli(folder, 3 if quick else 12)
-        rows += medians(folder, 2 if quick else 4)
-        rows += planning(folder)
+        place = project(folder)
+        rows += against_cli(place, folder, 3 if quick else 12)
+        rows += medians(place, folder, 2 if quick else 4)
+        rows += planning(place)
         rows += collecting(folder, 10_000 if quick else 100_000)
         rows += predicting(1_000_000 if quick else 5_000_000)
     widths = [max(len(r[i]) for r in rows) for i in range(2)]
