@@ -24,7 +24,9 @@ MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
 DEFAULT_WAIT_S = 5.0
 
-_HARMLESS = {"ep": False, "pp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none"}
+_HARMLESS = {
+    "ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none",
+}  # fmt: skip
 """Values that the offline engine never refuses."""
 
 _URL = re.compile(r"https?://[^\s@?#]+")
