@@ -73,7 +73,7 @@ def test_a_text_model_has_no_vision_part_and_a_number_stands_where_sizes_are_not
 )
 def test_tokens_of_deepseek_vl2(count, size, tokens):
     """210 + 1 + 210 for one tile of 14 x 14 tokens with line ends, 812 and 1806 for 2 x 2 and 3 x 3 of them; more than
-    two images are not cut.  tests/workflow/test_images.py asks vLLM's processor the same."""
+    two images are not cut.  tests/workflow/test_image_cells.py asks vLLM's processor the same."""
     assert vision.image_tokens(architecture("deepseek-vl2"), count, size) == tokens
 
 
