@@ -500,7 +500,7 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             "hosted": specs[0]["runtime"]["hosted"],
             "nodes": nodes,
             "cpus": max(1, settings.cpus * gpus_per_node),  # these two: of each node
-            "mem_mb": max(settings.host_memory_mb * gpus_per_node, CLIENT_MB, math.ceil(1.5 * heaviest / 1e6)),
+            "mem_mb": max(settings.host_memory_mb * gpus_per_node or CLIENT_MB, math.ceil(1.5 * heaviest / 1e6)),
             "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
