@@ -63,8 +63,8 @@ def rules(output: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def tight(project: Make) -> Iterator[tuple[Project, Head]]:
-    """A run whose jobs get 800 MB, less than vLLM needs; in the background while other tests run."""
-    run = project("tight", {"one": [block("tiny-mixtral", [2])]}, host_memory_mb=800)
+    """A run whose jobs get 1000 MB, less than vLLM needs; in the background while other tests run."""
+    run = project("tight", {"one": [block("tiny-mixtral", [2])]}, host_memory_mb=1000)
     with ended(run.start("collect"), run) as head:
         yield run, head
 
@@ -347,6 +347,6 @@ def test_a_job_out_of_memory_is_tried_again_with_more(tight: tuple[Project, Head
     first, second = run.jobs()
     assert first["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert second["JobState"] == "COMPLETED"
-    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("800M", "1200M")
+    assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("1000M", "1500M")
     assert "exceeded memory limit" in (run.folder / first["StdOut"]).read_text()
     assert run.history() == Counter(run.cells())
