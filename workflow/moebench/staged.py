@@ -95,12 +95,11 @@ def publish(new: Path, folder: Path) -> None:
 
 
 def _as_readable_as_usual(folder: Path) -> None:
-    """Give the folder and its files the permissions the umask allows: mkdtemp and safetensors make theirs private."""
+    """Give the folder and all in it the permissions the umask allows: mkdtemp and safetensors make theirs private."""
     umask = os.umask(0)
     os.umask(umask)
-    folder.chmod(0o777 & ~umask)
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~umask)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 
 def _replace(new: Path, old: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -241,10 +240,7 @@ def write(name: str, folder: Path) -> bool:
         text = f"---\n{head}\n---\nFixtures in the form of {name}, written by MoE-Inference-Bench. Not the data set.\n"
         (temporary / "README.md").write_text(text, encoding="utf-8")
         staged.write_manifest(temporary, "fixtures", revision(name))
-        os.chmod(temporary, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        staged.publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import random
 import shutil
 import tempfile
@@ -209,10 +208,7 @@ def write(name: str, folder: Path) -> bool:
             writer.writeheader()
             writer.writerows(table)
         staged.write_manifest(temporary, "fixtures", revision(name))
-        os.chmod(temporary, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        staged.publish(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return True
