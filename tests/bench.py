@@ -233,6 +233,7 @@ def project(folder: Path) -> Path:
     for name in ("workflow", "config", "profiles", "envs"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", place)
+    (place / ".envs").symlink_to(ENVS)
     return place
 
 

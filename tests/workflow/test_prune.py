@@ -208,7 +208,8 @@ def test_memory_is_a_file_and_a_layer_not_the_model(made):
     files = {p.name: p.stat().st_size for p in parent.glob("*.safetensors")}
     assert sum(files.values()) > 1.3 * LIMIT_MB * 2**20 and max(files.values()) < 21e6
     result = engine(CHECKS, made["folder"] / "plan.json", "memory", folder.name, LIMIT_MB)
-    assert result["refused"] is True, "the whole does not fit in there"
+    free, limited = result["loads"]
+    assert free == 0 and limited != 0, f"the whole fits without the limit only: exit codes {free}, {limited}"
     assert staged.check(folder, full=True) == []
     written = {p.name: p.stat().st_size for p in folder.glob("*.safetensors")}
     assert written.keys() == files.keys() and all(size <= files[name] for name, size in written.items())
