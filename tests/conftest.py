@@ -1,0 +1,18 @@
+"""The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end."""
+
+from __future__ import annotations
+
+import pytest
+
+LONGEST = ("test_pipeline.py", "test_slurm.py", "test_driver.py", "test_engines.py", "test_quantize.py")
+"""Files of several minutes each, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; then what starts engines, then the unit tests."""
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        name = item.path.name
+        return (LONGEST.index(name) if name in LONGEST else len(LONGEST)), item.path.parent.name == "unit"
+
+    items.sort(key=rank)
