@@ -495,8 +495,9 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     path.write_text(json.dumps(paper_plan))
     tables.collect(path, tmp_path / "results", tmp_path / "tables")
     found = tables.read(tmp_path / "tables", "claims").set_index("claim")
-    # shared/papers' own roofline: 20% fewer tokens/s per GPU at FFN 14336, DeepSeek's TTFT 2.08 times OLMoE's
-    assert found.loc["MIB-F03-02", "predicted_value"] == pytest.approx(1.08, abs=0.01)
+    # shared/papers' own roofline: 20% fewer tokens/s per GPU at FFN 14336, and on one GPU DeepSeek's TTFT 2.08 times
+    # OLMoE's; on two, as planned, both reduce over the same 2048 hidden dimensions, DeepSeek in 27 layers, OLMoE in 16.
+    assert found.loc["MIB-F03-02", "predicted_value"] == pytest.approx(1.05, abs=0.03)
     assert found.loc["MIB-F07-01", "predicted_value"] == pytest.approx(0.80, abs=0.01)
     assert (found.loc["MIB-F08-03", "predicted_value"], found.loc["MIB-F08-03", "predicted_outcome"]) == (12, "agrees")
     assert found.loc["MIB-F05-01-DS", "predicted_outcome"] == "disagrees"
