@@ -1,6 +1,12 @@
-"""The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end."""
+"""The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end.
+
+And in CI nothing is skipped: what a test needs is there, or the test fails.
+"""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,3 +22,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return (LONGEST.index(name) if name in LONGEST else len(LONGEST)), item.path.parent.name == "unit"
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Turn a skip into a failure in CI."""
+    report = yield
+    if os.environ.get("CI", "").lower() == "true" and report.skipped and not hasattr(report, "wasxfail"):
+        where, line, why = report.longrepr
+        report.outcome, report.longrepr = "failed", f"{where}:{line}: {why}; in CI nothing is skipped"
+    return report

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from moebench.engines.vllm_kernels import untuned
 from studies import ROOT
 from workflow.test_driver import ENGINE, Study
 
@@ -57,3 +58,39 @@ def test_tuned_tile_sizes_are_left_unread_where_the_default_is_asked_for(tmp_pat
     tuned, default, again = json.loads(done.stdout.splitlines()[-1])
     assert tuned == again and tuned["BLOCK_SIZE_M"] == 48
     assert default["BLOCK_SIZE_M"] != 48
+    said = done.stdout + done.stderr
+    assert not untuned({"kernel_config": "tuned"}, said), "a file was there, or none was wanted"
+    assert untuned({"kernel_config": "default"}, said)
+
+
+UNKNOWN_SHAPE = """
+from vllm.model_executor.layers.fused_moe import fused_moe
+fused_moe.try_get_optimal_moe_config((8, 128, 64), (8, 64, 64), 2, None, 4)
+"""
+
+
+def test_a_shape_without_tuned_tile_sizes_is_known_by_vllms_own_warning(tmp_path: Path) -> None:
+    environment = {**os.environ, "VLLM_TUNED_CONFIG_FOLDER": str(tmp_path)}
+    done = subprocess.run([ENGINE, "-c", UNKNOWN_SHAPE], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert untuned({"kernel_config": "tuned"}, done.stdout + done.stderr)
+
+
+SWAPPED = """
+import json, os
+from moebench.engines import vllm_unfused
+os.environ[vllm_unfused.SWITCH] = "unfused"
+vllm_unfused.install()
+from vllm.model_executor.layers.fused_moe.oracle import unquantized
+from vllm.model_executor.layers.fused_moe.oracle.unquantized import UnquantizedMoeBackend as Backend
+of = unquantized.backend_to_kernel_cls
+print(json.dumps([[k.__name__ for k in of(b)] for b in (Backend.TRITON, Backend.CPU, Backend.BATCHED_TRITON)]))
+"""
+
+
+def test_only_kernels_that_keep_the_plain_layout_are_unfused() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
+    done = subprocess.run([ENGINE, "-c", SWAPPED], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    triton, cpu, other = json.loads(done.stdout.splitlines()[-1])
+    assert triton == ["UnfusedTritonExperts"] and cpu[0] == "UnfusedX86CPUUnquantizedExperts" and other == []

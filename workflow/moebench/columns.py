@@ -17,6 +17,11 @@ import pyarrow as pa
 from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
 
+ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1, 9))
+"""Columns of the acceptance by position in the draft; the records hold longer drafts' further positions."""
+SPECULATION = ("draft_acceptance", "tokens_per_draft_step", *ACCEPTANCE_AT)
+"""What became of the draft tokens over all runs of a cell; figures can show it."""
+
 TABLES = (
     "plan",
     "measurements",
@@ -368,9 +373,13 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("ran_together", truth, "", "The last request's first token came before the first request's last one, in every run through a service; false also where tokens came in bunches; null: no service", _MEASURED),
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
-        Column("untuned_kernel_warning", truth, "", "The engine warned that it has no tuned tile sizes for this expert shape", _MEASURED, "Untuned kernel"),
+        Column("untuned_kernel_warning", truth, "", "The experts kernel ran on default tile sizes: the engine warned that it has no tuned ones for the shape, or the knob kernel_config asked for them", _MEASURED, "Untuned kernel"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
         Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
+        *(
+            Column(name, real, "", f"Verification steps that accepted the draft token at position {at} (and all before it), share of all; null: shorter drafts", _MEASURED, f"Acceptance at position {at}")
+            for at, name in enumerate(ACCEPTANCE_AT, 1)
+        ),
         Column("activations", whole, "", "How often the router chose the expert; of a layer: all its choices, tokens x top-k", ("activation", "activation_layers")),
         Column("activation_share", real, "", "activations of the expert over those of its layer and phase", _EXPERT),
         Column("relative_activation", real, "", "activation_share x experts: 1 is even use", _EXPERT, "Use of an expert relative to even use"),

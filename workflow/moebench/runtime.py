@@ -36,11 +36,6 @@ def of(study: Study, knobs: EngineKnobs) -> tuple[str, Engine]:
     return name, study.engines[name]
 
 
-def all_of(study: Study) -> dict[str, Engine]:
-    """Every engine of a study by name, its own first."""
-    return {study.engine.name: study.engine, **study.engines}
-
-
 def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
     """Whether top-k is set in the loaded engine rather than by loading it anew."""
     if engine.name == "endpoint":

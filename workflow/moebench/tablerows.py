@@ -135,12 +135,17 @@ def plan_rows(plan: Row) -> Iterator[Row]:
 
 
 def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
-    """Acceptance over all runs of a cell; nulls without speculation."""
+    """Acceptance over all runs of a cell, whole and by position in the draft; nulls without speculation."""
     proposed, drafts = checks.get("draft_tokens"), checks.get("drafts")
     if not proposed or not drafts:
-        return {"draft_acceptance": None, "tokens_per_draft_step": None}
+        return dict.fromkeys(columns.SPECULATION)
     accepted = checks.get("accepted_tokens", 0.0)
-    return {"draft_acceptance": accepted / proposed, "tokens_per_draft_step": 1 + accepted / drafts}
+    by_position = [checks.get(f"accepted_at_{i}") for i in range(len(columns.ACCEPTANCE_AT))]
+    return {
+        "draft_acceptance": accepted / proposed,
+        "tokens_per_draft_step": 1 + accepted / drafts,
+        **{name: None if n is None else n / drafts for name, n in zip(columns.ACCEPTANCE_AT, by_position, strict=True)},
+    }
 
 
 _COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")

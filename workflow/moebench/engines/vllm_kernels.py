@@ -15,6 +15,16 @@ SWITCH = "MOEBENCH_KERNEL_CONFIG"
 """Environment variable that leaves the tuned files unread (``default``): worker processes inherit it."""
 
 
+WARNING = "Using default MoE config"
+"""What vLLM logs, once per load, when it has no tuned tile sizes for the shape of the experts."""
+
+
+def untuned(config: dict[str, Any], said: str) -> bool:
+    """The engine runs on default tile sizes: it said so, or it was told to, and then it looks for none and says
+    nothing.  ``config``: the engine configuration's knobs; ``said``: the engine's log."""
+    return config["kernel_config"] == "default" or WARNING in said
+
+
 def install() -> None:
     """Look for the switch whenever a kernel asks for tuned tile sizes.  Idempotent."""
     from vllm.model_executor.layers.fused_moe import fused_moe

@@ -82,8 +82,14 @@ def unfused(base: type) -> type:
 
 
 def install() -> None:
-    """Let vLLM choose the unfused subclass of whatever kernel it would take, while the switch is set.  Idempotent."""
+    """Let vLLM choose the unfused subclass of the kernel it would take, while the switch is set.  Idempotent.
+
+    Only of kernels that have the plain layout of weights: others (FlashInfer's, AMD's) swap gate and up or pack them
+    after loading, outside the class, and the loop would compute something else.  vLLM passes over those then.
+    """
     from vllm.model_executor.layers.fused_moe.oracle import unquantized
+
+    plain = (unquantized.UnquantizedMoeBackend.TRITON, unquantized.UnquantizedMoeBackend.CPU)
 
     choose = unquantized.backend_to_kernel_cls
     if getattr(choose, "moebench", False):
@@ -92,7 +98,9 @@ def install() -> None:
     @functools.wraps(choose)
     def chosen(backend: Any) -> list[type]:
         kernels: list[type] = choose(backend)
-        return [unfused(k) for k in kernels] if os.environ.get(SWITCH) == "unfused" else kernels
+        if os.environ.get(SWITCH) != "unfused":
+            return kernels
+        return [unfused(k) for k in kernels] if backend in plain else []
 
     chosen.moebench = True  # type: ignore[attr-defined]
     unquantized.backend_to_kernel_cls = chosen

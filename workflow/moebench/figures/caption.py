@@ -123,7 +123,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 
 def of(plan: Mapping[str, Any], placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
-    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS})
+    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.SPECULATION})
     return f"{said} {answers.words(plan, placed)}".strip()
 
 

@@ -12,8 +12,6 @@ from typing import Any
 from moebench.engines.protocol import Engine
 from moebench.measure.records import stamp
 
-PHASES = ("prefill", "decode", "mixed")
-
 Layers = dict[int, dict[str, Any]]
 """What :meth:`moebench.engines.protocol.Engine.captured` returns."""
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from moebench import corpora, provenance, registry, staged
 from moebench.derive import how_to_make
+from moebench.engines import vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.measure import failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
@@ -306,7 +307,7 @@ class Driver:
             reason = f"the engine loaded another model than the registry's: {'; '.join(found)}"
             return {"status": "invalid", "reason": reason, "started_at": started, "phase": "load"}
         assert self.worker is not None
-        untuned = "Using default MoE config" in self.worker.said()
+        untuned = vllm_kernels.untuned(spec["config"], self.worker.said())
         self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
         self.loaded = True
         self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")

@@ -13,8 +13,6 @@ from moebench.registry import family, reshaped, shared_experts
 if TYPE_CHECKING:
     from moebench.plan import Model
 
-_KNOBS = ("prune_by", "prune_multiple")
-
 
 def normal(knobs: EngineKnobs) -> dict[str, Any]:
     """Knobs of pruning that are meant otherwise than they are spelt: the method when none is named, defaults for what
