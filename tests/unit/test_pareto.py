@@ -137,8 +137,11 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
     good = pareto.complete(placed.rows, "accuracy", THROUGHPUT)
     bars = [c for a in axes for c in a.containers]
     assert sum(len(c.lines[0].get_xdata()) for c in bars) == 2 * len(good)
+    rings = [line for a in axes for line in a.lines if line.get_markersize() > 8]
+    assert len(rings) == len(axes) and all(len(line.get_xdata()) for line in rings), "a frontier of one point shows"
     assert all(c.has_xerr and c.has_yerr for c in bars)
     table = pareto.table(placed)
+    assert set(table["model"]) == set(placed.levels("panel")), "which point is which"
     assert table[f"frontier_{THROUGHPUT}"].any() and table["frontier_e2e_s"].any()
     for panel in placed.levels("panel"):
         mine = table[(placed.rows["panel"] == panel) & (table["status"] == "ok")]

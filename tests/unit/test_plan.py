@@ -387,9 +387,14 @@ def test_choosing_to_skip_what_cannot_fit_changes_the_digest_of_those_jobs_only(
 FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length": 50, "fig07-09-hyperparameters": 64}
 
 
-@pytest.mark.parametrize(("study", "cells", "loads"), [("tiny", 162, 21), ("paper", 164, 83)])
-def test_the_studies_of_the_repository(study, cells, loads):
+@pytest.mark.parametrize(
+    ("study", "cells", "loads", "pruned", "tasks"), [("tiny", 162, 21, 5, 3), ("paper", 164, 83, 14, 8)]
+)
+def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     """Of the 168 points of Figs 3 and 5-9: 4 of the paper's come up twice, 6 of the tiny ones.
+
+    Accuracy of Fig 11's checkpoints: in paper all of them (two models, whole and six times pruned), each where its speed
+    with all active experts is measured, so that the tables join.
 
     Loads, tiny (top-k live): 6 models + 16 shapes, of which 8 experts of width 512 are tiny-mixtral itself.
     Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6;
@@ -399,6 +404,12 @@ def test_the_studies_of_the_repository(study, cells, loads):
     assert {n: len(set(keys(plan, n))) for n in FIGURES} == FIGURES
     every = {key for n in FIGURES for key in keys(plan, n)}
     assert len(every) == cells and len({key.partition("/")[0] for key in every}) == loads
+    eleven = plan["experiments"]["fig11-pruning"]
+    asked = {(r["engine"], r["top_k"]) for r in eleven["accuracy"]}
+    assert len(asked) == pruned and len(eleven["accuracy"]) == pruned * tasks
+    measured = {(r["engine"], plan["cells"][f"{r['engine']}/{r['cell']}"]["workload"]["top_k"]) for r in eleven["rows"]}
+    assert asked <= measured
+    assert len({plan["engines"][engine]["model"]["path"] for engine, _ in asked}) == pruned, "checkpoints of their own"
 
 
 ALSO = {"10": 50, "12": 5, "16": 11}

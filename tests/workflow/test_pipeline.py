@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import time
@@ -138,6 +139,9 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     assert set(capped["top_k"]) == {2, 4, 8} and set(capped["n"]) == {6}
     arm = answers[answers["arm_of"].notna()]
     assert len(arm) == 1 and not arm["arm_differs"].any(), "unfused experts give the same answers"
+    with open(project / "reports/tiny/figures/fig11-accuracy.csv") as file:
+        pruned = list(csv.DictReader(file))
+    assert len(pruned) == 5 and all(float(row["accuracy"]) > 0 for row in pruned), "speed and accuracy are joined"
     page = (project / "reports/tiny/report.html").read_text()
     assert "they are at chance level" in page and "no value here is a result on them" in page
 

@@ -54,7 +54,7 @@ def words(plan: Mapping[str, Any], placed: Data) -> str:
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
     parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
     if placed.plot.kind == "pareto":
-        parts.append("Dashed: the points that no other one beats (Pareto frontier).")
+        parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
     chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"

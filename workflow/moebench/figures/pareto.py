@@ -14,6 +14,8 @@ from moebench.figures import answers, data, draw, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
+INTERVAL_OPACITY = 0.45
+"""Of intervals: where many points are as accurate, theirs lie over each other and must not hide the points."""
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
@@ -79,9 +81,22 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
             zorder=3,
         )
         drawn[0].set_markeredgewidth(0)
+        for part in (*drawn[1], *drawn[2]):
+            part.set_alpha(INTERVAL_OPACITY)
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
     best = frontier(x, y, higher_is_better(plot.x), higher_is_better(panel.y))
-    axes.plot(x[best], y[best] * panel.factor, color=style.FAINT, linewidth=1.0, linestyle=FRONTIER_DASH, zorder=2)
+    axes.plot(
+        x[best],
+        y[best] * panel.factor,
+        color=style.FAINT,
+        linewidth=1.0,
+        linestyle=FRONTIER_DASH,
+        marker="o",  # a ring: a frontier of one point has no line
+        markersize=9,
+        markerfacecolor="none",
+        markeredgewidth=0.8,
+        zorder=2,
+    )
 
 
 def complete(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -118,6 +133,10 @@ def table(placed: Data) -> pd.DataFrame:
     ]
     values = [c for y in (plot.x, *plot.y) for c in (y, f"{y}_low", f"{y}_high") if c in rows]
     made = rows[[*keys, *values]].copy()
+    for role in (role for role in ("hue", "panel") if role in placed.axes):
+        name = getattr(plot, role)
+        if name not in made:
+            made.insert(len(keys), name, rows[role])
     for y in plot.y:
         made[f"frontier_{y}"] = False
         for panel in placed.levels("panel"):
