@@ -74,11 +74,11 @@ def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
     return {} if e2e is None else {"ttft_max_s": ttft, "itl_s": itl, "e2e_s": e2e}
 
 
-def rows(study: str, kept: Kept, machines: set[tuple[Any, Any]]) -> list[Json]:
-    """The table ``machines``: a row per constant of the machines (host, device) that measured cells."""
+def rows(study: str, kept: Kept, machines: set[tuple[Any, ...]]) -> list[Json]:
+    """The table ``machines``: a row per constant of the machines (host, device, threads) that measured cells."""
     made = []
     for one in kept.values():
-        if (one["host"], one["device_name"]) not in machines:
+        if (one["host"], one["device_name"], one["threads"]) not in machines:
             continue
         origin = {"study": study, **{k: one[k] for k in ("host", "device_name", "threads", "started_at")}}
         for t in one["triad"]:

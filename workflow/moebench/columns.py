@@ -470,7 +470,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("tokens_per_expert_min", whole, "tokens", "Fewest tokens an expert saw: of those routed to it (pruning); with every expert run on every token (quantization)", _DERIVED, "Fewest tokens per expert"),
         Column("experts_without_tokens", whole, "", "Experts to which the router sent no calibration token", _DERIVED),
         Column("took_s", real, "s", "Time that making it took", _DERIVED),
-        Column("threads", whole, "", "Threads that the constants were measured with", _MACHINE),
+        Column("threads", whole, "", "Threads of the process that measured, as torch says", (*_MEASURED, *_MACHINE)),
         Column("constant", text, "", "triad: memory bandwidth; product DTYPE: rate of square matrix products", _MACHINE),
         Column("constant_size", real, "", "Bytes of the triad's three arrays; side of the matrices", _MACHINE, "Size"),
         Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),

@@ -184,6 +184,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "preemptions": None if preemptions is None else int(preemptions),
         "attempt": record.get("attempt"),
         "host": origin.get("host"),
+        "threads": origin.get("threads"),
         "slurm_job_id": (origin.get("slurm") or {}).get("SLURM_JOB_ID"),
         "device_name": origin.get("device_name"),
         "git_commit": origin.get("git_commit"),

@@ -85,8 +85,8 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
     more = {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions, "accuracy": answers}
-    seen = written["measurements"].select(["host", "device_name"]).to_pydict()
-    machines = set(zip(seen["host"], seen["device_name"], strict=True))
+    seen = written["measurements"].select(["host", "device_name", "threads"]).to_pydict()
+    machines = set(zip(*seen.values(), strict=True))
     more |= {"derived": derived, "machines": tablerows.table("machines", at_hand.rows(study, kept, machines))}
     for name, table in (written | more).items():
         write(out, name, table)
