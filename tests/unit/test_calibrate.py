@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 import studies
-from moebench import calibrate
+from moebench import at_hand, calibrate, figures, tables
 from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.errors import StageError, StorageError
-from moebench.measure import records
+from moebench.measure import constants, records
 from moebench.plan import make_plan
 from moebench.predict import cell_times
+from moebench.report import build
+from moebench.workflow import figure_ids
 
 TRIAD = [
-    {"bytes": 3e6, "bytes_per_s": 40e9},
-    {"bytes": 48e6, "bytes_per_s": 20e9},
-    {"bytes": 768e6, "bytes_per_s": 9e9},
+    {"bytes": 3e6, "bytes_per_s": 40e9, "runs_s": [0.001, 0.002]},
+    {"bytes": 48e6, "bytes_per_s": 20e9, "runs_s": [0.001, 0.002]},
+    {"bytes": 768e6, "bytes_per_s": 9e9, "runs_s": [0.001, 0.002]},
 ]
 MADE = {
     "schema": 1, "started_at": "2026-01-01T00:00:00.000000Z", "host": "here", "threads": 1, "device_name": "A CPU",
@@ -33,58 +36,136 @@ def study(tmp_path):
 
 def keep(results, **other):
     made = records.seal(MADE | other)
-    path = calibrate.path_of(results, made["host"], made["threads"])
+    path = constants.path_of(results, made["host"], made["threads"])
     records.write_atomic(path, records.canonical_bytes(made))
     return path
 
 
 def measured(results, engine, cell, plan, host="here", threads=1, status="ok", distinct=None):
-    """A record as the driver writes it, as far as residuals read it."""
-    work = plan["cells"][f"{engine}/{cell}"]["workload"]
+    """A record as the driver writes it."""
+    spec, work = plan["engines"][engine], plan["cells"][f"{engine}/{cell}"]["workload"]
     record = {
-        "schema": records.SCHEMA, "engine": engine, "cell": cell, "status": status, "workload": work,
-        "protocol": {"kind": "trace"}, "checks": {"distinct_experts": distinct},
+        "schema": records.SCHEMA, "engine": engine, "cell": cell, "status": status, "reason": "", "workload": work,
+        "protocol": plan["protocol"], "checks": {"distinct_experts": distinct}, "engine_config": spec["config"],
+        "model": spec["model"], "hardware": plan["hardware"]["name"], "predicted": {},
+        "engine_version": {"name": "vllm", "version": "0.32.0", "kind": "vllm", "hosted": False},
         "provenance": {"host": host, "threads": threads, "device_name": "A CPU"},
-        "repeats": [{"metrics": {"itl_s": s, "e2e_s": 10 * s}} for s in (0.001, 0.002, 0.009)],
+        "repeats": [{"metrics": {"ttft_max_s": s, "itl_s": s if work["output_tokens"] > 1 else None, "e2e_s": 10 * s}}
+                    for s in (0.001, 0.002, 0.009)],
     }  # fmt: skip
     records.write_atomic(
         records.cell_path(results, engine, cell), records.canonical_bytes(records.seal(record)) + b"\n"
     )
 
 
+def collected(plan, results):
+    """The table of measurements, by cell."""
+    records.write_atomic(results / "plan.json", records.canonical_bytes(plan))
+    tables.collect(results / "plan.json", results, results / "tables")
+    return tables.read(results / "tables", "measurements").set_index("cell")
+
+
 def test_the_bandwidth_is_that_of_the_working_set():
-    assert [calibrate.bandwidth(MADE, size) for size in (1e6, 4e6, 48e6, 1e9)] == [40e9, 40e9, 20e9, 9e9]
+    assert [at_hand.bandwidth(MADE, size) for size in (1e6, 4e6, 48e6, 1e9)] == [40e9, 40e9, 20e9, 9e9]
 
 
 def test_measured_constants_fill_in_unknown_ones_only(study):
-    here = calibrate.hardware(study.hardware("local-cpu"), MADE, 5e6)
+    here = at_hand.hardware(study.hardware("local-cpu"), MADE, 5e6)
     assert here.bandwidth_bytes_per_s == 40e9 and here.memory_bytes is None
     assert here.peak["bfloat16"].flops_per_s == 50e9 and "measured by" in here.peak["bfloat16"].reference
     known = study.hardware("h100-sxm5-80gb")
-    assert calibrate.hardware(known, MADE, 5e6) == known.model_copy(update={"peak": known.peak})
+    assert at_hand.hardware(known, MADE, 5e6) == known.model_copy(update={"peak": known.peak})
 
 
-def test_residuals_are_medians_over_the_bound_of_the_same_machine(study, tmp_path):
+def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_path):
     plan, results = make_plan(study, "test"), tmp_path / "results"
-    (engine,) = plan["engines"]
+    ((engine, spec),) = plan["engines"].items()
     for key in plan["cells"]:
         measured(results, *key.split("/"), plan)
-    assert calibrate.residuals(study, "test", results) == [], "no constants yet"
-    keep(results, threads=2)
-    assert calibrate.residuals(study, "test", results) == [], "of another number of threads"
+    for other in ({}, {"threads": 2}, {"device_name": "Another CPU"}):  # none, or of another machine
+        if other:
+            keep(results, **other)
+        frame = collected(plan, results)
+        assert frame["predicted_e2e_s"].isna().all() and frame["predicted_with"].isna().all()
+        assert calibrate.residuals(study, "test", results) == []
     keep(results)
-    (row,) = calibrate.residuals(study, "test", results)
-    assert (row["engine"], row["cells"]) == (engine, 2), "cells with one output token have no time between tokens"
-    spec = plan["engines"][engine]
+    frame = collected(plan, results)
+    assert set(frame["predicted_with"]) == {"measured constants"} and frame["predicted_least_e2e_s"].isna().all()
     knobs = EngineKnobs.model_validate({k: v for k, v in spec["config"].items() if k != "top_k"})
     architecture = Architecture.model_validate(spec["model"]["architecture"])
-    weights = memory.weight_bytes(architecture, knobs)
-    here = calibrate.hardware(study.hardware("local-cpu"), MADE, weights)
-    works = [c["workload"] for c in plan["cells"].values() if c["workload"]["output_tokens"] > 1]
-    bounds = [e2e for _, _, e2e in cell_times(architecture, knobs, here, works)]
-    assert row["least_e2e"] == pytest.approx(0.02 / max(bounds)) and row["most_e2e"] == pytest.approx(
-        0.02 / min(bounds)
-    )
+    here = at_hand.hardware(study.hardware("local-cpu"), MADE, memory.weight_bytes(architecture, knobs))
+    for cell, row in frame.iterrows():
+        ((ttft, itl, e2e),) = cell_times(architecture, knobs, here, [plan["cells"][f"{engine}/{cell}"]["workload"]])
+        assert row["residual_e2e"] == pytest.approx(0.02 / e2e) and row["predicted_ttft_max_s"] == ttft
+        if row["output_tokens"] > 1:
+            assert row["residual_itl"] == pytest.approx(0.002 / itl)
+        else:
+            assert pd.isna(row["residual_itl"]), "no time between tokens"
+        total = row["batch"] * (row["input_tokens"] + row["output_tokens"]) / e2e
+        assert row["predicted_throughput_total_tokens_per_s"] == pytest.approx(total)
+    (row,) = calibrate.residuals(study, "test", results)
+    assert (row["engine"], row["cells"]) == (engine, 4)
+    assert (row["least_e2e"], row["most_e2e"]) == (frame["residual_e2e"].min(), frame["residual_e2e"].max())
+    machines = tables.read(results / "tables", "machines")
+    assert list(machines["constant"]) == ["triad"] * 3 + ["product bfloat16"] and set(machines["host"]) == {"here"}
+
+
+def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_path):
+    plan, results = make_plan(study, "test"), tmp_path / "results"
+    plan["jobs_settings"]["measure_constants"] = True
+    for key in plan["cells"]:
+        measured(results, *key.split("/"), plan)
+    figures_dir = tmp_path / "reports" / "figures"
+    for kept in (False, True):
+        if kept:
+            keep(results)
+        collected(plan, results)
+        assert figure_ids(plan) == ["residuals"], "declared before anything is known"
+        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 4
+        page = build(results / "plan.json", results / "tables", figures_dir, tmp_path / "reports" / "report.html")
+        text = page.read_text()
+        assert ("Figure M1" in text) == kept and ("run `moebench calibrate`" in text.lower()) == (not kept)
+    assert "here: A CPU, 1 thread" in text and "memory bandwidth (triad of 48 MB)" in text and "20.0 GB/s" in text
+    csv = pd.read_csv(figures_dir / "residuals.csv")
+    assert len(csv) == 4 and csv["residual_e2e"].tolist() == pytest.approx(csv["e2e_s"] / csv["predicted_e2e_s"])
+
+
+def test_what_the_roofline_does_not_know_has_no_prediction(tmp_path):
+    arms = [{"label": "drafts", "draft_model": "tiny-qwen3-draft-0.6b", "draft_tokens": 1}, {"label": "two", "tp": 2}]
+    fix = {"model": "tiny-qwen3-moe", "input_tokens": 16, "output_tokens": 8}
+    folder = studies.folder(tmp_path, {"x": [{"fix": fix, "cross": {"arm": arms}}]})
+    plan, results = make_plan(Config(folder), "test"), tmp_path / "results"
+    for key in plan["cells"]:
+        measured(results, *key.split("/"), plan)
+    keep(results)
+    frame = collected(plan, results)
+    assert frame.loc[frame["draft_model"].notna(), "predicted_e2e_s"].isna().all()
+    assert frame.loc[frame["tp"] == 2, "residual_e2e"].notna().all(), "two processes: their exchange counts nothing"
+
+
+def test_constants_are_measured_once_by_the_jobs_of_a_study_that_asks(study, tmp_path, monkeypatch):
+    plan, said, taken = make_plan(study, "test"), [], []
+    (engine,) = plan["engines"]
+    monkeypatch.setattr(constants.socket, "gethostname", lambda: "here")
+
+    def take(python, results, threads):
+        if len(taken) == 0:
+            taken.append("failed")
+            raise StageError("no torch")
+        taken.append(threads)
+        keep(results)
+
+    monkeypatch.setattr(constants, "take", take)
+    constants.ensure(plan, engine, tmp_path, "python", said.append)
+    assert taken == [], "the study does not ask for it"
+    plan["jobs_settings"]["measure_constants"] = True
+    for _ in range(3):
+        constants.ensure(plan, engine, tmp_path, "python", said.append)
+    assert taken == ["failed", 1] and "no constants of this machine: no torch" in said
+    plan["engines"][engine]["runtime"]["hosted"] = True
+    constants.path_of(tmp_path, "here", 1).unlink()
+    constants.ensure(plan, engine, tmp_path, "python", said.append)
+    assert taken == ["failed", 1], "a service elsewhere is another machine"
 
 
 def test_cells_of_another_host_and_failed_ones_have_no_residual(study, tmp_path):
@@ -97,11 +178,11 @@ def test_cells_of_another_host_and_failed_ones_have_no_residual(study, tmp_path)
 
 def test_constants_changed_by_hand_are_refused(tmp_path):
     path = keep(tmp_path)
-    assert calibrate.load(path)["triad"] == TRIAD
+    assert constants.load(path)["triad"] == TRIAD
     path.write_text(path.read_text().replace("50000000000.0", "90000000000.0"))
     with pytest.raises(StorageError, match="changed by hand; delete it"):
-        calibrate.load(path)
-    assert calibrate.load(tmp_path / "none.json") is None
+        constants.load(path)
+    assert constants.load(tmp_path / "none.json") is None
 
 
 def test_without_the_engines_environment_it_says_what_to_do(study, tmp_path):

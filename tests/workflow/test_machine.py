@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from moebench import calibrate
 from moebench.cli import main
+from moebench.measure import constants
 from project import ENGINE, ROOT
 
 
@@ -21,7 +21,7 @@ def test_the_verb_measures_this_machine(tmp_path, capsys, monkeypatch):
     assert end.value.code == 0
     said = capsys.readouterr().out
     (path,) = (tmp_path / "machines").iterdir()
-    made = calibrate.load(path)
+    made = constants.load(path)
     assert str(path) in said and made["threads"] == 1 and made["versions"]["torch"] and sys.platform == "linux"
     assert [t["bytes"] for t in made["triad"]] == sorted(t["bytes"] for t in made["triad"])
     assert all(1e8 < t["bytes_per_s"] < 1e13 for t in made["triad"])

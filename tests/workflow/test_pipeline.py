@@ -111,6 +111,9 @@ def test_tables_hold_every_cell(project: Path) -> None:
     assert (abs(frame["throughput_total_tokens_per_s"] / total - 1) < 0.2).all()  # medians of each, so about equal
     samples = tables.read(project / "results/tables/tiny", "samples")
     assert len(samples[samples["cell"].isin(frame["cell"])]) == 3 * len(frame)
+    assert len(list((project / "results/machines").iterdir())) == 1, "measured by the first job, kept by the others"
+    foreseen = frame[frame["draft_model"].isna() & (frame["images"].fillna(0) == 0)]
+    assert set(foreseen["predicted_with"]) == {"measured constants"} and (foreseen["residual_e2e"] > 0.5).all()
     drafted = frame[frame["draft_model"].notna()]
     assert len(drafted) == 20 and (drafted["tokens_per_draft_step"] >= 1).all()
 
@@ -158,11 +161,15 @@ def test_report_holds_every_figure(project: Path) -> None:
     for figure in figures:
         assert f"Figure {figure['number']}" in page
     assert "no statement about an H100" in page
+    assert "Figure M1" in page and "matrix products in bfloat16" in page
 
 
 def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:
     before, started = written(project), time.monotonic()
+    (machine,) = (project / "results/machines").iterdir()
+    measured = machine.stat().st_mtime_ns
     done = snakemake(project)
+    assert machine.stat().st_mtime_ns == measured
     assert "Nothing to be done" in done.stdout + done.stderr
     assert measured_since(project, before) == set()
     assert time.monotonic() - started < 30  # the aim is 10 s on a machine that does nothing else

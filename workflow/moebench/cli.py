@@ -92,6 +92,7 @@ def stage(arguments: argparse.Namespace) -> int:
 
 def measure(arguments: argparse.Namespace) -> int:
     """Measure the missing cells of a job, or one cell; runs in the engine's environment on the compute node."""
+    from moebench.measure import constants
     from moebench.measure.driver import Driver, end_on_signals, speaker
     from moebench.plan_file import read_plan
 
@@ -103,6 +104,8 @@ def measure(arguments: argparse.Namespace) -> int:
     if arguments.job:
         if arguments.job not in made["jobs"]:
             raise UserError(f"{arguments.plan}: no job {arguments.job!r}; `moebench plan` lists them")
+        first = made["jobs"][arguments.job]["engines"][0]
+        constants.ensure(made, first, arguments.results, sys.executable, driver.say)
         return 0 if driver.run_job(arguments.job) else 1
     engine, _, cell = arguments.cell.partition("/")
     return 0 if driver.run_cell(engine, cell.removesuffix(".json")) else 1
@@ -158,12 +161,10 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def figures(arguments: argparse.Namespace) -> int:
     """Draw the figures of every experiment of a plan."""
-    from moebench.figures import render
+    from moebench.figures import render_all
     from moebench.plan_file import read_plan
 
-    made = read_plan(arguments.plan)
-    for experiment in made["experiments"]:
-        render(made, arguments.tables, arguments.out, experiment)
+    render_all(read_plan(arguments.plan), arguments.tables, arguments.out)
     return 0
 
 
@@ -185,7 +186,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 def _partial(arguments: argparse.Namespace) -> int:
     """Tables, figures and report of what is measured so far, without Snakemake."""
-    from moebench.figures import render
+    from moebench.figures import render_all
     from moebench.plan_keep import keep
     from moebench.report import build
     from moebench.tables import collect as collect_tables
@@ -194,8 +195,7 @@ def _partial(arguments: argparse.Namespace) -> int:
     results, folder = _results(arguments), _reports(arguments) / made["study"]
     plan_file, tables = keep(made, results), results / "tables" / made["study"]
     collect_tables(plan_file, results, tables)
-    for experiment in made["experiments"]:
-        render(made, tables, folder / "figures", experiment)
+    render_all(made, tables, folder / "figures")
     print(build(plan_file, tables, folder / "figures", folder / "report.html"))
     return 0
 

@@ -36,6 +36,7 @@ TABLES = (
     "computed",
     "accuracy",
     "derived",
+    "machines",
 )
 
 
@@ -257,8 +258,8 @@ def _claim_columns() -> list[Column]:
             "value",
             real,
             "",
-            "Value of the claim's test on this study's cells; of a task, in `unit` (shares are 0 to 1)",
-            (*only, *_TASKS),
+            "Value of the claim's test on this study's cells; of a task or constant, in `unit` (shares are 0 to 1)",
+            (*only, *_TASKS, *_MACHINE),
             "Value here",
         ),
         Column("value_low", real, "", "Lower end of its bootstrap 95% interval", only),
@@ -287,6 +288,7 @@ def _claim_columns() -> list[Column]:
 # ------------------------------------------------------------------------------------------ others
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
+_MACHINE = ("machines",)
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
 _COUNTED, _POINT, _TASKS, _DERIVED = ("parameters",), ("computed",), ("accuracy",), ("derived",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
@@ -360,7 +362,8 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("predicted_bytes_per_gpu", real, "bytes", "Predicted memory of weights, KV cache and activations per device", ("plan", "measurements", "failures"), "Predicted memory per device"),
         Column("predicted_fits", truth, "", "The predicted memory is no more than the usable memory; null: unknown", ("plan", "measurements", "failures"), "Predicted to fit"),
         Column("predicted_batch_fits", truth, "", "The predicted KV cache holds the whole batch at once; null: unknown", _CELL),
-        Column("n_repeats", whole, "", "Timed runs behind the medians", _MEASURED, "Repeats"),
+        Column("predicted_with", text, "", "Constants behind predicted times: data sheet, or measured constants of the machine that measured the cell; null: no prediction", _MEASURED, "Predicted with"),
+        Column("n_repeats", whole, "", "Timed runs behind the medians; of a constant: behind the best", (*_MEASURED, *_MACHINE), "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),
         Column("unstable", truth, "", "e2e_s_cv is above 0.1; null: one repeat", _MEASURED),
         Column("canary_drift", real, "", "(max - min) / median of e2e_s among the runs of one canary cell through the engine session", _MEASURED),
@@ -397,15 +400,15 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("step_distinct_experts_uniform", real, "", "The same if every token chose its experts uniformly: E (1 - (1 - k/E)^tokens), computed", _STEP),
         Column("preemptions", whole, "", "Requests the engine put back for want of KV cache", _MEASURED),
         Column("attempt", whole, "", "How many times the cell was tried", (*_SHOWN, *_TASKS), "Attempts"),
-        Column("host", text, "", "Machine that measured the cell", (*_SHOWN, *_TASKS)),
+        Column("host", text, "", "Machine that measured the cell, or whose constants these are", (*_SHOWN, *_TASKS, *_MACHINE)),
         Column("slurm_job_id", text, "", "SLURM job that measured the cell", (*_SHOWN, *_TASKS), "SLURM job"),
-        Column("device_name", text, "", "Device, as the driver names it", _MEASURED, "Device"),
+        Column("device_name", text, "", "Device, as the driver names it; else the CPU's model", (*_MEASURED, *_MACHINE), "Device"),
         Column("git_commit", text, "", "Commit of the code that measured the cell", (*_MEASURED, *_TASKS)),
         Column("git_dirty", truth, "", "Tracked files differed from that commit", (*_MEASURED, *_TASKS)),
         Column("lock_sha256", text, "", "SHA-256 of the lock of the engine's environment", (*_MEASURED, *_TASKS), "Environment lock"),
         Column("prompt_corpus_sha256", text, "", "SHA-256 of the text that prompts are cut from", _MEASURED, "Prompt corpus"),
         Column("versions", text, "", "JSON: versions of the packages that the engine process saw", (*_MEASURED, *_TASKS)),
-        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS)),
+        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS, *_MACHINE)),
         Column("rerun", text, "", "Command that measures this cell again", (*_BAD, *_TASKS)),
         Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; outside: embeddings, last norm, vision", _COUNTED),
         Column("component", text, "", "Part of the layer, or of what is outside the layers", _COUNTED),
@@ -444,7 +447,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("group", text, "", "The harness's group that the subtask belongs to; null: none", _TASKS),
         Column("filter", text, "", "The harness's filter of answers", _TASKS),
         Column("main", truth, "", "The row that stands for its task: the first metric of config/tasks, of the whole task", _TASKS),
-        Column("unit", text, "", "share (of right answers, or of all points), points, perplexity, bits/byte", _TASKS),
+        Column("unit", text, "", "share (of right answers, or of all points), points, perplexity, bits/byte; of a constant: bytes/s, FLOP/s", (*_TASKS, *_MACHINE)),
         Column("stderr", real, "", "Standard error of the value over the questions, as the harness gives it; of a mean: of independent tasks; null: not given", _TASKS, "Standard error"),
         Column("n", whole, "", "Questions asked; of a mean: tasks", _TASKS, "Questions"),
         Column("n_shot", whole, "", "Solved examples before each question", _TASKS, "Shots"),
@@ -476,6 +479,9 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("tokens_per_expert_min", whole, "tokens", "Fewest tokens an expert saw: of those routed to it (pruning); with every expert run on every token (quantization)", _DERIVED, "Fewest tokens per expert"),
         Column("experts_without_tokens", whole, "", "Experts to which the router sent no calibration token", _DERIVED),
         Column("took_s", real, "s", "Time that making it took", _DERIVED),
+        Column("threads", whole, "", "Threads of the process that measured, as torch says", (*_MEASURED, *_MACHINE)),
+        Column("constant", text, "", "triad: memory bandwidth; product DTYPE: rate of square matrix products", _MACHINE),
+        Column("constant_size", real, "", "Bytes of the triad's three arrays; side of the matrices", _MACHINE, "Size"),
         Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),
     ]  # fmt: skip
     return first, after

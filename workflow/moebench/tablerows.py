@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from moebench import activation, columns, stats
-from moebench.config import KNOBS, EngineKnobs
+from moebench import activation, at_hand, columns, stats
+from moebench.config import KNOBS, EngineKnobs, Hardware
 from moebench.errors import StorageError
 from moebench.measure import metrics, records
 from moebench.quantize import schemes
@@ -45,6 +45,9 @@ class Chunk:
     drift: dict[str, float] = field(default_factory=dict)
     least: dict[tuple[str, str], float] = field(default_factory=dict)
     """Per cell the predicted time, s, below which no run can be."""
+    machine: Hardware | None = None
+    """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
+    kept: at_hand.Kept = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
     ) | {
         "study": chunk.study,
         "engine": engine,
+        "predicted_with": at_hand.DATA_SHEET if (record.get("predicted") or {}).get("e2e_s") else None,
         "cell": record["cell"],
         "status": record["status"],
         "reason": record["reason"] or None,
@@ -185,6 +189,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "preemptions": None if preemptions is None else int(preemptions),
         "attempt": record.get("attempt"),
         "host": origin.get("host"),
+        "threads": origin.get("threads"),
         "slurm_job_id": (origin.get("slurm") or {}).get("SLURM_JOB_ID"),
         "device_name": origin.get("device_name"),
         "git_commit": origin.get("git_commit"),
@@ -194,6 +199,12 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
         "started_at": record.get("started_at"),
     }
+
+
+def _at_hand(record: Row, chunk: Chunk) -> Row:
+    """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
+    found = at_hand.predicted(record, chunk.machine, chunk.kept) if chunk.machine else {}
+    return _predicted(record["workload"], found) | {"predicted_with": at_hand.MEASURED} if found else {}
 
 
 CEILING_SLACK = 0.95
@@ -276,7 +287,7 @@ def make(chunk: Chunk) -> Made:
                 counts[NOT_MEASURED] = counts.get(NOT_MEASURED, 0) + 1
                 continue
             row = _measurement(record, chunk)
-            row |= _above_ceiling(row, record, chunk)
+            row |= _at_hand(record, chunk) | _above_ceiling(row, record, chunk)
             # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
             runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
             if row["status"] == "ok" and "activation" in record:

@@ -21,9 +21,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from moebench import columns, computed, derived_facts, parameters, show, tablerows
+from moebench import at_hand, columns, computed, derived_facts, parameters, show, tablerows
 from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import rows as accuracy_rows
+from moebench.config import Hardware
 from moebench.errors import StorageError
 from moebench.measure import manifest
 from moebench.plan_file import read_plan
@@ -56,7 +57,7 @@ class Collected:
 def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | None = None) -> Collected:
     """Read the records of a plan's cells and write the tables ``plan``, ``measurements``, ``samples``, ``failures``,
     those about routed experts, ``parameters`` of the models that the plan asks about, ``computed`` points,
-    ``predictions`` of the study it refers to, ``claims``, ``accuracy`` and ``derived`` checkpoints.
+    ``predictions`` of the study it refers to, ``claims``, ``accuracy``, ``derived`` checkpoints and ``machines``.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema or tables that cannot be written.
@@ -71,7 +72,8 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
     answers = tablerows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
     derived = tablerows.table("derived", derived_facts.rows(plan, results))
-    chunks = list(_chunks(plan, results, rerun))
+    kept = at_hand.read(results)
+    chunks = list(chunks_of(plan, results, rerun, kept))
     study = plan["study"]
     reference = plan.get("reference")
     predictions = tablerows.table("predictions", tablerows.plan_rows(reference) if reference else ())
@@ -83,7 +85,9 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
         for name in ("measurements", "samples", "failures", *tablerows.ROUTED)
     }
     more = {"plan": planned, "parameters": counted, "computed": points, "predictions": predictions, "accuracy": answers}
-    more["derived"] = derived
+    seen = written["measurements"].select(["host", "device_name", "threads"]).to_pydict()
+    machines = set(zip(*seen.values(), strict=True))
+    more |= {"derived": derived, "machines": tablerows.table("machines", at_hand.rows(study, kept, machines))}
     for name, table in (written | more).items():
         write(out, name, table)
     write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))
@@ -99,7 +103,10 @@ def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
         yield part
 
 
-def _chunks(plan: dict[str, Any], results: Path, rerun: str) -> Iterator[tablerows.Chunk]:
+def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: at_hand.Kept) -> Iterator[tablerows.Chunk]:
+    """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
+    unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
+    machine = Hardware.model_validate(plan["hardware"]) if unknown else None
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
     drift = canary_drift(plan, results)
     least = least_times(plan)
@@ -114,6 +121,8 @@ def _chunks(plan: dict[str, Any], results: Path, rerun: str) -> Iterator[tablero
             {e: plan["engines"][e]["model"]["title"] for e in engines},
             {e: drift[e] for e in engines if e in drift},
             {key: least[key] for key in cells if key in least},
+            machine,
+            kept if machine else {},
         )
 
 

@@ -15,6 +15,7 @@ from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
 from moebench.derive import is_made
 from moebench.errors import UserError
+from moebench.figures import residuals
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
 from moebench.plan_keep import keep
@@ -89,9 +90,11 @@ def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def figure_ids(plan: dict[str, Any]) -> list[str]:
-    """File names of all figures: the experiments' own, and those of predictions for the reference study's grid."""
+    """File names of all figures: the experiments' own, those of predictions for the reference study's grid, and that of
+    model against measurement."""
     experiments = plan["experiments"].values()
-    return [f["id"] for e in experiments for f in (*e["figures"], *e.get("predicted_figures", ()))]
+    own = [f["id"] for e in experiments for f in (*e["figures"], *e.get("predicted_figures", ()))]
+    return own + [residuals.PLOT.id] * residuals.wanted(plan)
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:

@@ -91,6 +91,9 @@ class Jobs(Strict):
     skip_infeasible: bool = Field(
         False, description="Record cells predicted not to fit as infeasible instead of trying them"
     )
+    measure_constants: bool = Field(
+        False, description="Jobs measure constants of their machine first, unless they are kept (`moebench calibrate`)"
+    )
     cpus: Positive = Field(8, description="CPU cores per GPU of a job")
     host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
 

@@ -13,13 +13,36 @@ from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import planned as planned_answers
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError
-from moebench.figures import caption, curves, data, export, foreseen, heatmap, layout, parameters, pareto, style
+from moebench.figures import (
+    caption,
+    curves,
+    data,
+    export,
+    foreseen,
+    heatmap,
+    layout,
+    parameters,
+    pareto,
+    residuals,
+    style,
+)
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
     """The figures of an experiment of a plan."""
     where = f"plan of {plan['study']}: {experiment}"
     return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
+
+
+def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list[Path]:
+    """Draw the figures of every experiment, and that of model against measurement, see :func:`render`."""
+    paths = [path for name in plan["experiments"] for path in render(plan, tables_dir, out_dir, name)]
+    if residuals.wanted(plan):
+        frame = residuals.of_plan(plan, tables_dir)
+        with mpl.rc_context(style.RC):
+            made = residuals.figure(plan, frame)
+            paths += export.save(made, residuals.table(frame), out_dir, residuals.PLOT.id)
+    return paths
 
 
 def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:

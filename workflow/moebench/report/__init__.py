@@ -20,7 +20,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
 from moebench.plan_file import read_plan
-from moebench.report import architectures, claims, content, reproduced, svg
+from moebench.report import architectures, claims, content, reproduced, residuals, svg
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
@@ -65,7 +65,9 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
         experiment["accuracy"] = answered(answers, experiment["name"])
+    compared = residuals.section(plan, tables_dir, figures_dir, links["figures"])
     drawn = [f.svg for e in experiments for f in e["figures"]]
+    drawn += [compared["figure"].svg] if compared and compared["figure"] else []
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -84,6 +86,7 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         counts=content.counts(frame),
         total=len(plan["cells"]),
         experiments=experiments,
+        residuals=compared,
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),

@@ -55,10 +55,8 @@ class Layout:
 
     def make(self) -> Path:
         """Records to tables to figures to the report, whose file is returned."""
-        plan = read_plan(self.plan)
         tables.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
-        for experiment in plan["experiments"]:
-            figures.render(plan, self.tables, self.report / "figures", experiment)
+        figures.render_all(read_plan(self.plan), self.tables, self.report / "figures")
         return build(self.plan, self.tables, self.report / "figures", self.report / "report.html")
 
 
@@ -84,7 +82,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             layout = Layout(Path(folder), made["study"])
             layout.plan.parent.mkdir(parents=True)
             shutil.copyfile(plan, layout.plan)
-            for name in ("cells", "jobs", "accuracy"):  # links, not copies: there may be very many records
+            for name in ("cells", "jobs", "accuracy", "machines"):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             derived = derived_facts.keep(made, layout.root / _RESULTS)
             page = layout.make()
@@ -139,6 +137,8 @@ def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) ->
         path = results / "jobs" / f"{job}.json"
         if path.is_file():
             yield f"{_RESULTS}/jobs/{job}.json", path
+    for path in sorted((results / "machines").glob("*.json")):
+        yield f"{_RESULTS}/machines/{path.name}", path
     for _, part, folder in accuracy.views(plan, results):
         kept = [folder / "cells" / f"{key}.json" for key in part["cells"]]
         kept += [folder / "samples" / f"{key}.jsonl.gz" for key in part["cells"]]

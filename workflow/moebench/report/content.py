@@ -71,18 +71,18 @@ def figure(
         placed = (pareto if plot.kind == "pareto" else figure_data).place(plot, frame, where)
         said = caption.of(plan, placed)
         words = described(placed, said)
-    return _figure(plot, said, words, folder, href)
+    return drawn(plot, said, words, folder, href)
 
 
 def foreseen(plan: Json, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
     """A figure of predictions for the reference study's grid.  Raises StorageError if a file is missing."""
     placed = figure_data.place(plot, foreseen_data.of_experiment(tables_dir, name), f"figure {plot.id}")
     said = foreseen_data.caption(plan)
-    return _figure(plot, said, described(placed, said), folder, href)
+    return drawn(plot, said, described(placed, said), folder, href)
 
 
-def _figure(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
-    """A figure from its files."""
+def drawn(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
+    """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     data = (folder / f"{plot.id}.csv").read_bytes()
     if len(data) <= MOST_CSV:
@@ -134,6 +134,11 @@ def quantity(value: Any, unit: str) -> str:
     return f"{number(value)} {unit}".strip()
 
 
+def counted(number: int, thing: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 def with_interval(row: Any, name: str) -> str:
     """Median and, where there is one, its interval."""
     middle, low, high = row[name], row.get(f"{name}_low"), row.get(f"{name}_high")
@@ -165,7 +170,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))
     plain = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status"]
-    spread = [c for c in ("e2e_s_cv", "distinct_experts_mean") if frame[c].notna().any()]
+    spread = [c for c in ("e2e_s_cv", "distinct_experts_mean", "residual_e2e") if frame[c].notna().any()]
     numeric = [columns.COLUMNS[c].axis for c in [*metrics, *spread]]
     heads = [*((h, False) for h in plain), *((h, True) for h in numeric), ("Record", False)]
     rows = []

@@ -30,6 +30,7 @@ _FOLDERS = {
         "Per harness: records of tasks, logs of every question and answer, job manifests",
     ),
     "results/jobs/": ("Job manifests", "Which records each job wrote, and its canary runs"),
+    "results/machines/": ("Constants of machines", "Memory bandwidth and matrix products, measured where cells were"),
     "config/": ("Configuration", "Studies, experiments, models, hardware and what papers print, as configured"),
     "envs/": ("Environments", "Locked requirements of every environment"),
 }
@@ -44,6 +45,7 @@ _NAMES = {
     "activation.parquet": "Table: how often each expert of each layer was chosen",
     "activation_layers.parquet": "Table: how evenly the experts of each layer were chosen",
     "activation_steps.parquet": "Table: distinct experts per engine step and layer, measured and for uniform routing",
+    "machines.parquet": "Table: measured constants of the machines that measured cells",
     "archive.json": "Versions and code revision that made this archive",
     "SHA256SUMS": "SHA-256 of every file",
 }

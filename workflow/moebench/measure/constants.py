@@ -1,0 +1,80 @@
+"""Constants of the machines that measure (``moebench.measure.machine``): taken once per host and number of threads, and
+kept beside the records.  Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moebench.errors import StageError, StorageError
+from moebench.measure import lock, records
+
+Json = dict[str, Any]
+
+
+def path_of(results: Path, host: str, threads: int) -> Path:
+    """Where the constants of a machine lie."""
+    return results / "machines" / f"{host}.threads{threads}.json"
+
+
+def load(path: Path) -> Json | None:
+    """Kept constants; None without any.  Raises StorageError for a damaged file."""
+    try:
+        made: Json = json.loads(path.read_bytes())
+        if records.seal(made)["sha256"] != made["sha256"]:
+            raise ValueError
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, OSError):
+        raise StorageError(f"{path}: not a file of `moebench calibrate`, or changed by hand; delete it") from None
+    return made
+
+
+def take(python: str, results: Path, threads: int) -> tuple[Path, Json]:
+    """Measure in a process of its own and keep the result.
+
+    ``python``: the interpreter of an engine's environment.  Raises StageError if the measurement fails, StorageError if
+    the result cannot be kept.
+    """
+    package = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [python, "-m", "moebench.measure.machine", str(threads)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": package, "OMP_NUM_THREADS": str(threads)},
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise StageError(f"the measurement with {python} failed: {last}")
+    made: Json = records.seal(json.loads(done.stdout))
+    path = path_of(results, made["host"], threads)
+    records.write_atomic(path, records.canonical_bytes(made) + b"\n")
+    return path, made
+
+
+def ensure(plan: Json, engine: str, results: Path, python: str, say: Callable[[str], None]) -> None:
+    """Take the constants of this machine before the cells of a job, where the study asks for it and there are none.
+
+    ``engine``: an engine configuration of the job, which gives the threads.  A measurement that fails is said and stops
+    nothing.  Raises StorageError if the folder cannot be written.
+    """
+    spec, host = plan["engines"][engine], socket.gethostname()
+    if not plan["jobs_settings"].get("measure_constants") or spec["runtime"]["hosted"]:
+        return
+    threads = spec["config"]["cpu_threads"] or os.cpu_count() or 1
+    path = path_of(results, host, threads)
+    if path.exists():
+        return
+    with lock.held(results, f"machine-{host}", say):
+        if path.exists():  # by the job that was waited for
+            return
+        say(f"measuring constants of this machine ({host}, {threads} threads)")
+        try:
+            take(python, results, threads)
+        except StageError as error:
+            say(f"no constants of this machine: {error}")

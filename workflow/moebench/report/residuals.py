@@ -1,0 +1,95 @@
+"""The section of the report on model against measurement: residuals by experiment, and the constants behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moebench import at_hand, tables
+from moebench.figures import residuals
+from moebench.report import content
+
+_HOW = {
+    "triad": "memory bandwidth (triad of {:.0f} MB)",
+    "product": "matrix products in {} (side {:.0f})",
+}
+
+
+def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
+    """What the section shows; None for a plan whose cells cannot have predictions.
+
+    Raises StorageError for missing tables or a missing figure.
+    """
+    if not residuals.wanted(plan):
+        return None
+    frame, measured = residuals.of_plan(plan, tables_dir), tables.read(tables_dir, "measurements")
+    said = residuals.caption(plan, frame)
+    words = f"{said} {residuals.described(plan, frame)}"
+    rows = [
+        row | {k: content.number(row[k], 3) for k in row if k not in ("experiment", "cells")}
+        for row in residuals.summary(frame)
+    ]
+    return {
+        "words": _words(plan, frame, measured),
+        "rows": rows,
+        "figure": content.drawn(residuals.PLOT, said, words, folder, href) if rows else None,
+        "constants": _constants(tables.read(tables_dir, "machines")),
+        "without": _without(measured),
+    }
+
+
+def _words(plan: Mapping[str, Any], frame: pd.DataFrame, measured: pd.DataFrame) -> str:
+    """What the ratios mean, or what is missing for them."""
+    if frame.empty and (measured["status"] == "ok").any():
+        return (
+            "The cells were measured on a machine whose constants are not known. Run `moebench calibrate` on it, then "
+            "`moebench report --partial`."
+        )
+    if frame.empty:
+        return "Nothing is measured yet."
+    text = (
+        "How long each cell took over how long the cost model says it must take at least. A ratio far above 1 is time "
+        "that the roofline does not know: Python, the scheduler, starting kernels, products too small for the "
+        "machine's rate."
+    )
+    if set(frame["predicted_with"]) == {at_hand.MEASURED}:
+        text += (
+            " No data sheet of this machine is used: its constants are measured, and the bandwidth is that of arrays "
+            "no larger than the model, which may stay in caches."
+        )
+    return text
+
+
+def _constants(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The table ``machines`` in words."""
+    made = []
+    for row in frame.to_dict("records"):
+        kind, _, dtype = row["constant"].partition(" ")
+        size = row["constant_size"]
+        what = _HOW[kind].format(dtype, size) if dtype else _HOW[kind].format(size / 1e6)
+        made.append(
+            {
+                "machine": f"{row['host']}: {row['device_name']}, {content.counted(row['threads'], 'thread')}",
+                "what": what,
+                "value": f"{content.number(row['value'] / 1e9, 3)} G{row['unit'].replace('bytes', 'B')}",
+                "runs": row["n_repeats"],
+                "when": row["started_at"][:19].replace("T", " "),
+            }
+        )
+    return made
+
+
+def _without(measured: pd.DataFrame) -> str:
+    """Why measured cells have no prediction, with how many."""
+    rest = measured[(measured["status"] == "ok") & measured["predicted_with"].isna()]
+    kinds = {
+        "with speculation": rest["draft_model"].notna(),
+        "with images": rest["images"].fillna(0) > 0,
+        "through a hosted service": rest["gpus"].isna(),
+    }
+    other = ~pd.concat(kinds.values(), axis=1).any(axis=1) if len(rest) else pd.Series(dtype=bool)
+    kinds["on a machine without constants"] = other
+    return ", ".join(f"{int(n.sum())} {words}" for words, n in kinds.items() if n.any())
