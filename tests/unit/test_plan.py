@@ -393,8 +393,8 @@ FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length"
 def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     """Of the 168 points of Figs 3 and 5-9: 4 of the paper's come up twice, 6 of the tiny ones.
 
-    Accuracy of Fig 11's checkpoints: in paper all of them (two models, whole and six times pruned), each where its speed
-    with all active experts is measured, so that the tables join.
+    Accuracy of Fig 11's checkpoints: in paper all of them (two models, whole and six times pruned), each where its
+    speed with all active experts is measured, so that the tables join.
 
     Loads, tiny (top-k live): 6 models + 16 shapes, of which 8 experts of width 512 are tiny-mixtral itself.
     Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6;
