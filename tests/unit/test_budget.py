@@ -7,6 +7,7 @@ import json
 import pytest
 
 from moebench import budget, cli, forecast
+from moebench.accuracy import forecast as accuracy_forecast
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.plan import make_plan
@@ -58,7 +59,7 @@ def test_disk_counts_each_checkpoint_once_and_no_dummies(whole):
     sizes = forecast.checkpoint_bytes(whole)
     mixtral = next(v for k, v in sizes.items() if "Mixtral-8x7B" in k)
     assert mixtral == pytest.approx(93.4e9, rel=0.01)
-    only_dummies = {**whole, "engines": {k: e for k, e in whole["engines"].items() if e["model"]["weights"] == "dummy"}}
+    only_dummies = {"engines": {k: e for k, e in whole["engines"].items() if e["model"]["weights"] == "dummy"}}
     assert set(forecast.checkpoint_bytes(only_dummies).values()) == {0.0}
 
 
@@ -95,22 +96,83 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         expected = 180 + engine["predicted"]["weight_bytes"] / 1e9 + runs
         assert made["expected_s"] == pytest.approx(expected, abs=0.1)
         assert made["runtime_min"] * 60 >= 3 * expected + 240 and made["mem_mb"] >= 64000 * made["gpus"]
-    assert forecast.gpu_hours(whole) == pytest.approx(budget.gpu_hours(whole, whole["cells"]), rel=1e-3)
+    price, hours = budget.prices(whole), forecast.gpu_hours(whole)
+    assert sum(hours.values()) == pytest.approx(price.gpu_hours(price.runs), rel=1e-3)
+
+
+# ----------------------------------------------------------------------------------------- accuracy
+
+
+def test_accuracy_tasks_take_what_their_questions_take(whole):
+    """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic."""
+    part = whole["accuracy"]["lm-eval"]
+    engine = next(name for name in part["engines"] if name.startswith("mixtral-8x7b.tp2-"))
+    cells = {part["cells"][f"{engine}/{c}"]["task"]["name"]: part["cells"][f"{engine}/{c}"] for c in
+             part["engines"][engine]["cells"]}  # fmt: skip
+    active, tokens = 12.9e9, 4 * 14042 * 700
+    mmlu = cells["mmlu"]["predicted"]["run_s"] - 60
+    assert mmlu == pytest.approx(2 * active * tokens / (2 * 989e12), rel=0.2)
+    assert mmlu / (cells["arc-challenge"]["predicted"]["run_s"] - 60) > 100
+    spec = part["engines"][engine]["predicted"]
+    load = 180 + spec["weight_bytes"] / 1e9
+    assert spec["job_s"] == pytest.approx(load + sum(c["predicted"]["run_s"] for c in cells.values()))
+    (job,) = (j for j in part["jobs"].values() if j["engines"] == [engine])
+    assert job["expected_s"] == round(spec["job_s"], 1) and job["runtime_min"] * 60 >= 3 * 900 * len(cells)
+
+
+def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
+    cells = whole["accuracy"]["lm-eval"]
+    key = next(k for k in cells["cells"] if k.startswith("olmoe-1b-7b-") and "mmlu" in k)
+    cell, engine = cells["cells"][key], cells["engines"][key.partition("/")[0]]
+    hardware = CONFIG.hardware("h100-sxm5-80gb")
+    everything, some = (accuracy_forecast.engine_s(cell | {"limit": n}, engine, hardware) for n in (None, 10))
+    assert some == pytest.approx(everything * 570 / 14042, rel=0.01), "a limit is per subject"
+    unknown = cell | {"task": cell["task"] | {"size": None}}
+    assert accuracy_forecast.engine_s(unknown, engine, hardware) is None
+    assert accuracy_forecast.engine_s(cell, engine, CONFIG.hardware("local-cpu")) is None
+
+
+def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(whole):
+    needs = budget.needs(whole)
+    tasks = {c: {x for x in needs[c] if ":" in x} for c in ("FMOE-02", "MIB-F17-02", "MIB-F18-02")}
+    assert len(tasks["FMOE-02"]) == 6 * 6 and len(needs["FMOE-02"] - tasks["FMOE-02"]) == 6 * 4
+    assert tasks["MIB-F17-02"] == needs["MIB-F17-02"] and len(tasks["MIB-F17-02"]) == 3 * 8, "no GSM8K, no WikiText"
+    assert all(x.startswith("vlmeval:deepseek-vl2") for x in tasks["MIB-F18-02"])
 
 
 # ------------------------------------------------------------------------------------------- budget
 
 
 def test_a_budget_keeps_whole_claims_within_it(whole, small):
-    assert forecast.gpu_hours(small) <= 5
+    assert sum(forecast.gpu_hours(small).values()) <= 5
     assert set(small["cells"]) < set(whole["cells"]) and set(small["engines"]) < set(whole["engines"])
-    needs, kept = budget.needs(whole), set(small["cells"])
+    needs, kept = budget.needs(whole), kept_of(small)
     decided = {claim for claim, cells in needs.items() if cells <= kept}
     assert decided == set(small["budget"]["decides"]) and decided | set(small["budget"]["left_out"]) == set(needs)
+    kept = set(small["cells"])
     assert len(decided) >= 25 and small["budget"]["cells_left_out"] == len(whole["cells"]) - len(kept)
     assert {f"{e}/{c}" for e, engine in small["engines"].items() for c in engine["cells"]} == kept
     rows = {f"{r['engine']}/{r['cell']}" for x in small["experiments"].values() for r in x["rows"]}
     assert rows == kept and set(small["jobs"]) == set(small["engines"])
+
+
+def kept_of(plan):
+    """Every cell of a plan, as the budget names them."""
+    parts = plan["accuracy"].items()
+    return {*plan["cells"], *(f"{harness}:{key}" for harness, part in parts for key in part["cells"])}
+
+
+def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole):
+    plan = make_plan(CONFIG, "paper", budget_gpu_hours=20)
+    needs, kept, decided = budget.needs(whole), kept_of(plan), set(plan["budget"]["decides"])
+    assert {"FMOE-02", "MIB-F17-02", "MIB-F18-02"} <= decided, "dozens of claims are dearer"
+    assert all(needs[c] <= kept for c in decided) and kept == set().union(*(needs[c] for c in decided))
+    assert plan["budget"]["accuracy_cells_left_out"] == 145 - len(kept - set(plan["cells"])) > 0
+    for harness, part in plan["accuracy"].items():
+        listed = {f"{r['engine']}/{r['cell']}" for x in plan["experiments"].values() for r in x.get("accuracy", ())
+                  if r["harness"] == harness}  # fmt: skip
+        assert listed == set(part["cells"]) and set(part["jobs"]) == set(part["engines"])
+    assert sum(forecast.gpu_hours(plan).values()) <= 20
 
 
 def test_cells_keep_their_names_in_a_smaller_plan(whole, small):
@@ -120,14 +182,15 @@ def test_cells_keep_their_names_in_a_smaller_plan(whole, small):
 
 def test_a_larger_budget_decides_more_and_is_the_same_every_time(whole, small):
     larger = budget.choose(whole, 10)
-    assert set(budget.choose(whole, 5)["cells"]) == set(small["cells"])
-    assert len(larger["decides"]) > len(small["budget"]["decides"]) and budget.gpu_hours(whole, larger["cells"]) <= 10
+    assert set(budget.choose(whole, 5)["cells"]) == kept_of(small)
+    assert len(larger["decides"]) > len(small["budget"]["decides"])
+    assert budget.prices(whole).gpu_hours(larger["cells"]) <= 10
     everything = budget.choose(whole, 1000)
-    assert everything["cells"] == list(whole["cells"]) and everything["left_out"] == {}
+    assert set(everything["cells"]) == kept_of(whole) and everything["left_out"] == {}
 
 
 def test_each_claim_left_out_costs_more_than_is_left(whole, small):
-    left = 5 - budget.gpu_hours(whole, small["cells"])
+    left = 5 - budget.prices(whole).gpu_hours(kept_of(small))
     assert small["budget"]["left_out"] and min(small["budget"]["left_out"].values()) > left - 0.01
 
 

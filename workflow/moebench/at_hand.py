@@ -22,6 +22,14 @@ Kept = Mapping[tuple[Any, Any], Json]
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
 """Where the constants behind a prediction are from."""
+FIGURE = "residuals"
+"""File name of the figure of model against measurement (``figures.residuals``)."""
+
+
+def compared(plan: Mapping[str, Any]) -> bool:
+    """Whether cells of a plan can have predictions: from a data sheet, or from constants that its jobs measure."""
+    foreseen = any((cell.get("predicted") or {}).get("e2e_s") is not None for cell in plan["cells"].values())
+    return bool(plan["cells"]) and (foreseen or bool(plan["jobs_settings"].get("measure_constants")))
 
 
 def read(results: Path) -> dict[tuple[Any, Any], Json]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
+from moebench import accuracy
 from moebench.config import Architecture
 from moebench.cost import params
 from moebench.derivation import models_of, parents
@@ -12,18 +13,35 @@ from moebench.derivation import models_of, parents
 Plan = dict[str, Any]
 
 
-def gpu_hours(plan: Plan) -> float:
-    """Expected GPU-hours of all jobs: loads and runs at predicted speed, without the safety factor of time limits."""
-    return float(sum(job["gpus"] * job["expected_s"] for job in plan["jobs"].values()) / 3600)
+def jobs_by_kind(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """All jobs of a plan: of speed cells, of accuracy cells, and those that derive checkpoints."""
+    tasks = [job for part in plan.get("accuracy", {}).values() for job in part["jobs"].values()]
+    derive = list(plan.get("derive_jobs", {}).values())
+    return {"speed": list(plan["jobs"].values()), "accuracy": tasks, "derived checkpoints": derive}
+
+
+def gpu_hours(plan: Plan) -> dict[str, float]:
+    """Expected GPU-hours of a plan's jobs, by kind.
+
+    Loads, runs and tasks at predicted speed, without the safety factor of time limits.
+    """
+    return {
+        kind: float(sum(job["gpus"] * job["expected_s"] for job in jobs) / 3600)
+        for kind, jobs in jobs_by_kind(plan).items()
+    }
 
 
 def wall_hours(plan: Plan, gpus: int) -> float | None:
-    """Expected wall time on so many GPUs; None if a job needs more of them.
+    """Expected wall time on so many GPUs of all jobs, those of accuracy and of derived checkpoints among them; None if
+    a job needs more.
 
     List scheduling, longest job first (Graham, SIAM J. Appl. Math. 17 (1969) 416); waiting in the queue of a cluster
-    comes on top.
+    and for derived checkpoints comes on top.
     """
-    jobs = sorted(plan["jobs"].values(), key=lambda job: (-job["expected_s"], -job["gpus"]))
+    jobs = sorted(
+        (job for kind in jobs_by_kind(plan).values() for job in kind),
+        key=lambda job: (-job["expected_s"], -job["gpus"]),
+    )
     if any(job["gpus"] > gpus for job in jobs):
         return None
     free, now, running = gpus, 0.0, list[tuple[float, int]]()
@@ -42,11 +60,13 @@ def wall_hours(plan: Plan, gpus: int) -> float | None:
 def checkpoint_bytes(plan: Plan) -> dict[str, float]:
     """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits.
 
+    Those of accuracy cells count too; data sets do not.
+
     Quantized ones take less.  Those that others are made from count too; where only dummy weights are asked of a model,
     no weights are staged.
     """
     found: dict[str, float] = {}
-    for loaded in models_of(plan["engines"].values()):
+    for loaded in models_of(accuracy.engines(plan)):
         for model in (loaded, *parents(loaded)):
             size = 2.0 * params.total_parameters(Architecture.model_validate(model["architecture"])).total
             found[model["path"]] = max(found.get(model["path"], 0.0), size if model["weights"] != "dummy" else 0.0)
@@ -94,10 +114,15 @@ def boundaries(plan: Plan) -> list[list[Any]]:
 def lines(plan: Plan, gpus: int | None) -> list[str]:
     """The forecast in words."""
     cpu = plan["hardware"]["kind"] == "cpu"
-    text = [f"about {gpu_hours(plan):.1f} {'hours' if cpu else 'GPU-hours'} at the predicted speed (a rough estimate)"]
+    hours_of = {kind: hours for kind, hours in gpu_hours(plan).items() if jobs_by_kind(plan)[kind]}
+    parts = ", ".join(f"{hours:.1f} {kind}" for kind, hours in hours_of.items())
+    text = [
+        f"about {sum(hours_of.values()):.1f} {'hours' if cpu else 'GPU-hours'} at the predicted speed (a rough "
+        f"estimate{f': {parts}' if len(hours_of) > 1 else ''})"
+    ]
     if gpus:
         hours = wall_hours(plan, gpus)
-        most = max((job["gpus"] for job in plan["jobs"].values()), default=0)
+        most = max((job["gpus"] for kind in jobs_by_kind(plan).values() for job in kind), default=0)
         text.append(f"a job needs {most} GPUs, more than {gpus}" if hours is None
                     else f"about {hours:.1f} hours on {gpus} GPUs, queues not counted")  # fmt: skip
     sizes = checkpoint_bytes(plan)
@@ -131,7 +156,8 @@ def _memory(plan: Plan) -> list[str]:
 def _left_out(chosen: dict[str, Any]) -> list[str]:
     text = [
         f"within {chosen['gpu_hours']:g} GPU-hours: decides {len(chosen['decides'])} claims; "
-        f"{chosen['cells_left_out']} cells and {len(chosen['left_out'])} claims are left out"
+        f"{chosen['cells_left_out']} cells, {chosen['accuracy_cells_left_out']} accuracy cells and "
+        f"{len(chosen['left_out'])} claims are left out"
     ]
     text += [f"figures left out: {', '.join(chosen['figures_left_out'])}"] * bool(chosen["figures_left_out"])
     return text + [f"    {claim}: {hours:.2f} GPU-hours more" for claim, hours in chosen["left_out"].items()]

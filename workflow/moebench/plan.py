@@ -491,6 +491,7 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
         # Dummy weights are made on the device; only a checkpoint passes through host memory.
         specs = [plan["engines"][e] for e in engines]
+        limit_s = sum(e["predicted"].get("limit_s", e["predicted"]["job_s"]) for e in specs)
         loaded = [e for e in specs if e["model"]["weights"] != "dummy" and not e["runtime"]["hosted"]]
         heaviest = max(((engine["predicted"]["weight_bytes"] or 0) for engine in loaded), default=0)
         jobs[job_id] = {
@@ -501,7 +502,7 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             "nodes": nodes,
             "cpus": max(1, settings.cpus * gpus_per_node),  # these two: of each node
             "mem_mb": max(settings.host_memory_mb * gpus_per_node or CLIENT_MB, math.ceil(1.5 * heaviest / 1e6)),
-            "runtime_min": math.ceil(seconds * settings.time_factor / 60) + 5,
+            "runtime_min": math.ceil(limit_s * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
             "digest": digest([_contents(plan["engines"][e], settings.skip_infeasible) for e in engines], 16),
@@ -573,11 +574,12 @@ def make_plan(
         random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
     plan["accuracy"] = accuracy.parts(study, hardware, predict, _jobs)
     _foresee(plan, study, hardware)
+    _derivations(plan, other.engines, study, hardware)
     if budget_gpu_hours is not None:
-        budget.reduce(plan, budget_gpu_hours)
+        answers = budget.reduce(plan, budget_gpu_hours)
+        plan["accuracy"] = accuracy.parts(study, hardware, predict, _jobs, answers)
         _foresee(plan, study, hardware)
-    plan["derived"] = derived_models(other.engines | planner.engines)
-    plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
+        _derivations(plan, other.engines, study, hardware)
     if study.reference and study.reference != study.name:
         plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
         for name, planned in plan["experiments"].items():
@@ -594,6 +596,13 @@ def _foresee(plan: dict[str, Any], study: Study, hardware: Hardware) -> None:
     for engine in plan["engines"].values():
         _derive(engine, plan["cells"])
         predict(engine, plan["cells"], study, hardware)
+
+
+def _derivations(plan: dict[str, Any], others: dict[str, Any], study: Study, hardware: Hardware) -> None:
+    """The derived checkpoints of a plan and the jobs that make them; ``others``: engine configurations of accuracy."""
+    asked = {name for part in plan["accuracy"].values() for name in part["engines"]}
+    plan["derived"] = derived_models({k: v for k, v in others.items() if k in asked} | plan["engines"])
+    plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
 
 
 def _check_defaults(study: Study, where: str) -> None:

@@ -9,13 +9,12 @@ from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
-from moebench import accuracy
+from moebench import accuracy, at_hand
 from moebench.accuracy.staging import data_of
 from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
 from moebench.derive import is_made
 from moebench.errors import UserError
-from moebench.figures import residuals
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
 from moebench.plan_keep import keep
@@ -94,7 +93,7 @@ def figure_ids(plan: dict[str, Any]) -> list[str]:
     model against measurement."""
     experiments = plan["experiments"].values()
     own = [f["id"] for e in experiments for f in (*e["figures"], *e.get("predicted_figures", ()))]
-    return own + [residuals.PLOT.id] * residuals.wanted(plan)
+    return own + [at_hand.FIGURE] * at_hand.compared(plan)
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+MOST_PARALLEL = 32
+"""Questions that VLMEvalKit has under way at once, at most; never more than the engine's max_num_seqs."""
+
 
 def harnesses(plan: dict[str, Any]) -> list[str]:
     """Harnesses that a plan asks for."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from moebench.accuracy import fixtures, vlm_fixtures
+from moebench.accuracy import fixtures, forecast, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.errors import ConfigError
 from moebench.grid import Row, expand_accuracy
@@ -69,6 +69,12 @@ def _table(task: TaskSpec, block: AccuracyBlock, root: str) -> dict[str, Any]:
 
 def _folder(root: str, kind: str, name: str, revision: str) -> str:
     return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+def task_s(cell: dict[str, Any], engine: dict[str, Any], study: Any, hardware: Any) -> float:
+    """Expected time of an accuracy cell in its loaded engine, s."""
+    seconds = forecast.engine_s(cell, engine, hardware)
+    return float(study.jobs.task_s if seconds is None else seconds + study.jobs.task_overhead_s)
 
 
 @dataclass
@@ -139,7 +145,7 @@ class AccuracyPlanner:
         slug = f"{task.name}" + (f".k{top_k}" if top_k else "") + (f".n{block.limit}" if block.limit else "")
         cell_id = f"{slug}-{self.digest(identity)}"
         if f"{engine_id}/{cell_id}" not in self.cells:
-            shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference"})
+            shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference", "size"})
             self.cells[f"{engine_id}/{cell_id}"] = {
                 "engine": engine_id,
                 "cell": cell_id,
@@ -159,21 +165,33 @@ class AccuracyPlanner:
         if not (architecture.vision or architecture.vision_parameters):
             raise ConfigError(f"{path}: task {task.name} shows images, and model {name} has no vision part")
 
-    def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any) -> dict[str, Any]:
-        """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'."""
+    def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None) -> dict[str, Any]:
+        """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'.
+
+        ``kept``: only these cells, as ``HARNESS:ENGINE/CELL``.
+        """
         made = {}
         for harness, order in self.order.items():
             part: dict[str, Any] = {"engines": {}, "cells": {}}
-            for engine_id, cells in order.items():
+            for engine_id, asked in order.items():
+                cells = [c for c in asked if kept is None or f"{harness}:{engine_id}/{c}" in kept]
+                if not cells:
+                    continue
                 engine = self.planner.engines[engine_id] | {"cells": []}
                 predict(engine, {}, study, hardware)
-                engine["predicted"]["job_s"] += study.jobs.task_s * len(cells)
                 engine["cells"] = list(cells)
                 random.Random(f"{study.protocol.seed}:{engine_id}").shuffle(engine["cells"])
                 part["engines"][engine_id] = engine
-                memory = {"bytes_per_gpu": engine["predicted"]["weight_bytes_per_gpu"]}
+                known = engine["predicted"]
+                least = known["job_s"]
                 for cell_id in cells:
-                    key = f"{engine_id}/{cell_id}"
-                    part["cells"][key] = self.cells[key] | {"predicted": memory | {"fits": engine["predicted"]["fits"]}}
-            made[harness] = part | {"jobs": jobs(part, study, hardware)}
+                    cell = self.cells[f"{engine_id}/{cell_id}"]
+                    seconds = task_s(cell, engine, study, hardware)
+                    foreseen = {"bytes_per_gpu": known["weight_bytes_per_gpu"], "fits": known["fits"], "run_s": seconds}
+                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {"predicted": foreseen}
+                    known["job_s"] += seconds
+                    least += max(seconds, study.jobs.task_s)
+                known["limit_s"] = least
+            if part["cells"]:
+                made[harness] = part | {"jobs": jobs(part, study, hardware)}
         return made

@@ -50,6 +50,19 @@ def planned(plan: Row, experiment: str) -> list[Row]:
     return [shared | {"task": "planned"} | row for row in made.values()]
 
 
+def unmeasured(plan: Row) -> list[Row]:
+    """The row of every accuracy cell of a plan, by experiment, as if nothing were measured; reads no files."""
+    made = []
+    for harness, part in plan["accuracy"].items():
+        for name, experiment in plan["experiments"].items():
+            for row in (r for r in experiment.get("accuracy") or () if r["harness"] == harness):
+                cell = part["cells"][f"{row['engine']}/{row['cell']}"]
+                open_ = {"status": tablerows.NOT_MEASURED, "reason": None}
+                shared = _shared(plan | part, cell, name, row["block"])
+                made += [shared | one for one in _of_cell(cell, open_, {})]
+    return made
+
+
 def _record(folder: Path, cell: Row) -> Row:
     """A cell's record; what stands for it where there is none or it is damaged."""
     path = records.cell_path(folder, cell["engine"], cell["cell"])

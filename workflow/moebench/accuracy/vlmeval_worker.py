@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from moebench.accuracy import MOST_PARALLEL
 from moebench.accuracy import vlmeval_results as results_of
 from moebench.accuracy.lm_eval_harness import absolute
 from moebench.accuracy.lm_eval_results import Unsound
@@ -29,8 +30,6 @@ from moebench.engines.server import Server, ServerFailed, flags
 from moebench.errors import StorageError
 from moebench.measure import worker
 
-MOST_PARALLEL = 32
-"""Questions under way at once, at most; never more than the engine's max_num_seqs."""
 SERVER_TIMEOUT_S, REQUEST_TIMEOUT_S = 3600, 600
 _POLL_S, _HEALTH_EVERY_S, _HEALTH_TIMEOUT_S, _SICK = 0.5, 10.0, 10.0, 3
 """It is given up after ``_SICK`` times in a row that it does not say it is well."""

@@ -102,23 +102,29 @@ def _provide(
     """Take away values of cells whose engine configuration and top-k have no speed to go with; in the draws in which
     the speed is not what is asked for, the accuracy does not count."""
     assert claim.provided is not None
-    where = {k: v for k, v in claim.where.items() if k != "task"}
-    update = {"metric": claim.provided.metric, "as_": claim.provided.as_, "where": where}
-    asked = claim.model_copy(update=update)
+    asked = of_speed(claim)
     found: dict[tuple[Any, ...], list[ev.Floats]] = {}
     for pair in select.select(asked, speed).pairs:
         if all(i in speeds for i in pair.members) and not select.unlike(speed, pair.members):
-            joined = tuple(_loaded(speed[i]) for i in pair.members)
+            joined = tuple(loaded(speed[i]) for i in pair.members)
             found.setdefault(joined, []).append(ev.compared(asked, dict(speeds), [pair])[:, 0])
     for pair in select.select(claim, cells).pairs:
-        reached = found.get(tuple(_loaded(cells[i]) for i in pair.members))
+        reached = found.get(tuple(loaded(cells[i]) for i in pair.members))
         if reached is None:
             values.pop(pair.of, None)
         elif pair.of in values:
             values[pair.of] = np.where(np.max(reached, axis=0) >= claim.provided.min, values[pair.of], _NEVER)
 
 
-def _loaded(row: Row) -> tuple[Any, Any]:
+def of_speed(claim: Claim) -> Claim:
+    """The comparison of speed that a claim about accuracy is joined with."""
+    assert claim.provided is not None
+    where = {k: v for k, v in claim.where.items() if k != "task"}
+    return claim.model_copy(update={"metric": claim.provided.metric, "as_": claim.provided.as_, "where": where})
+
+
+def loaded(row: Row) -> tuple[Any, Any]:
+    """What a row of speed and one of accuracy are joined by."""
     return row["engine"], row["top_k"]
 
 

@@ -84,7 +84,14 @@ class Jobs(Strict):
     time_factor: float = Field(3, ge=1, description="Requested over expected run time")
     cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
     load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
-    task_s: float = Field(900, gt=0, description="Expected time of an accuracy task")
+    task_s: float = Field(
+        900,
+        gt=0,
+        description="Expected time of an accuracy task of unknown size or machine; a job asks for no less per task",
+    )
+    task_overhead_s: float = Field(
+        60, ge=0, description="Expected time of an accuracy task beside the engine's: reading questions, scoring"
+    )
     task_timeout_s: float = Field(
         6 * 3600, gt=0, description="An accuracy task that takes longer is ended and recorded as timeout"
     )

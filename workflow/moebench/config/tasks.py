@@ -21,6 +21,17 @@ class TaskMetric(Strict):
     higher_is_better: bool = True
 
 
+class TaskSize(Strict):
+    """How much a task is, for forecasts: published numbers of questions, and tokens estimated from their lengths."""
+
+    questions: Positive = Field(description="Questions (documents) of the whole task")
+    sequences: Positive = Field(1, description="Sequences the engine runs per question, e.g. one per answer to choose")
+    prompt_tokens: Positive = Field(description="Tokens of a sequence without images, examples included: an estimate")
+    answer_tokens: Count = Field(0, description="Generated tokens: an estimate; 0: answers are scored")
+    image_size: Positive | None = Field(None, description="Assumed edge of the image of a question, pixels")
+    parts: Positive = Field(1, description="Data sets in it, each of which a `limit` cuts")
+
+
 class TaskSpec(Strict):
     """A task of an accuracy harness: ``config/tasks/NAME.yaml``."""
 
@@ -41,6 +52,7 @@ class TaskSpec(Strict):
     metrics: tuple[TaskMetric, ...] = Field(
         min_length=1, description="The first stands for the task in means over tasks"
     )
+    size: TaskSize | None = Field(None, description="How much it is; None: `jobs.task_s` is expected")
     in_mean: bool = Field(True, description="Counts in the mean over tasks (only shares can)")
     reference: str = Field(description="Where the data and the way of asking are described")
 

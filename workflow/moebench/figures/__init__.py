@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
+from moebench import at_hand
 from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import planned as planned_answers
 from moebench.config import Plot, parse
@@ -37,7 +38,7 @@ def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
 def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list[Path]:
     """Draw the figures of every experiment, and that of model against measurement, see :func:`render`."""
     paths = [path for name in plan["experiments"] for path in render(plan, tables_dir, out_dir, name)]
-    if residuals.wanted(plan):
+    if at_hand.compared(plan):
         frame = residuals.of_plan(plan, tables_dir)
         with mpl.rc_context(style.RC):
             made = residuals.figure(plan, frame)

@@ -21,16 +21,10 @@ from moebench.figures import style
 from moebench.figures.header import Header
 
 PLOT = Plot.model_construct(
-    id="residuals", number="M1", title="Measured time over the cost model's prediction, every cell", kind="bars"
+    id=at_hand.FIGURE, number="M1", title="Measured time over the cost model's prediction, every cell", kind="bars"
 )
 METRICS = {"ttft_max_s": "TTFT of the batch", "itl_s": "Inter-token latency", "e2e_s": "End-to-end latency"}
 _LINE_PT, _AXIS_PT, _GAP_PT, _SPREAD = 15.0, 30.0, 10.0, 0.3
-
-
-def wanted(plan: Mapping[str, Any]) -> bool:
-    """Whether cells of a plan can have predictions: from a data sheet, or from constants that its jobs measure."""
-    foreseen = any((cell.get("predicted") or {}).get("e2e_s") is not None for cell in plan["cells"].values())
-    return bool(plan["cells"]) and (foreseen or bool(plan["jobs_settings"].get("measure_constants")))
 
 
 def of_plan(plan: Mapping[str, Any], tables_dir: Path) -> pd.DataFrame:

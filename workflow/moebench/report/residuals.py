@@ -23,7 +23,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
 
     Raises StorageError for missing tables or a missing figure.
     """
-    if not residuals.wanted(plan):
+    if not at_hand.compared(plan):
         return None
     frame, measured = residuals.of_plan(plan, tables_dir), tables.read(tables_dir, "measurements")
     said = residuals.caption(plan, frame)
