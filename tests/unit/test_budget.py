@@ -97,7 +97,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         assert made["expected_s"] == pytest.approx(expected, abs=0.1)
         assert made["runtime_min"] * 60 >= 3 * expected + 240 and made["mem_mb"] >= 64000 * made["gpus"]
     price, hours = budget.prices(whole), forecast.gpu_hours(whole)
-    assert sum(hours.values()) == pytest.approx(price.gpu_hours(price.runs), rel=1e-3)
+    runs = [c for c in price.runs if c not in whole["cells"] or whole["cells"][c]["derived_from"] is None]
+    assert sum(hours.values()) == pytest.approx(price.gpu_hours(runs), rel=1e-4)
 
 
 # ----------------------------------------------------------------------------------------- accuracy
@@ -122,7 +123,7 @@ def test_accuracy_tasks_take_what_their_questions_take(whole):
 
 def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
     cells = whole["accuracy"]["lm-eval"]
-    key = next(k for k in cells["cells"] if k.startswith("olmoe-1b-7b-") and "mmlu" in k)
+    key = next(k for k in cells["cells"] if k.startswith("olmoe-1b-7b") and "mmlu" in k)
     cell, engine = cells["cells"][key], cells["engines"][key.partition("/")[0]]
     hardware = CONFIG.hardware("h100-sxm5-80gb")
     everything, some = (accuracy_forecast.engine_s(cell | {"limit": n}, engine, hardware) for n in (None, 10))
@@ -165,9 +166,11 @@ def kept_of(plan):
 def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole):
     plan = make_plan(CONFIG, "paper", budget_gpu_hours=20)
     needs, kept, decided = budget.needs(whole), kept_of(plan), set(plan["budget"]["decides"])
-    assert {"FMOE-02", "MIB-F17-02", "MIB-F18-02"} <= decided, "dozens of claims are dearer"
+    assert {"FMOE-02", "FMOE-04", "MIB-F18-02"} <= decided, "a dozen claims are dearer"
     assert all(needs[c] <= kept for c in decided) and kept == set().union(*(needs[c] for c in decided))
-    assert plan["budget"]["accuracy_cells_left_out"] == 145 - len(kept - set(plan["cells"])) > 0
+    assert plan["budget"]["accuracy_cells_left_out"] == len(kept_of(whole)) - len(whole["cells"]) - len(
+        kept - set(plan["cells"])
+    )
     for harness, part in plan["accuracy"].items():
         listed = {f"{r['engine']}/{r['cell']}" for x in plan["experiments"].values() for r in x.get("accuracy", ())
                   if r["harness"] == harness}  # fmt: skip

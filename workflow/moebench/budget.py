@@ -119,7 +119,8 @@ def _tasks(plan: Plan, claim: Claim, asked: list[Row], speed: list[Row]) -> set[
 
 @dataclass(frozen=True)
 class Prices:
-    """What the cells of a plan take, in GPU-seconds: each by itself, what loads them, and derived checkpoints."""
+    """What the cells of a plan take, in GPU-seconds: each by a run of its own (also those that a longer run may give),
+    what loads them, and derived checkpoints."""
 
     runs: dict[str, float]
     loads: dict[str, tuple[str, float, tuple[str, ...]]]
