@@ -53,6 +53,9 @@ def test_where_memory_ends(whole):
         (longest, asked) == (4096, 128) and fits == tokens // 4096 < asked and weights == pytest.approx(28.6, abs=0.2)
     )
     assert all(r[4] == 0 for name, r in rows.items() if whole["engines"][name]["predicted"]["fits"] is False)
+    short = {(model, gpus): rest for model, gpus, *rest in forecast.tightest(whole)}
+    assert short["qwen1.5-moe-a2.7b", 1][2:] == [4096, fits, 128] and short["mixtral-8x7b", 4][3] == 0
+    assert set(short) == {(whole["engines"][n]["model"]["name"], whole["engines"][n]["gpus"]) for n in rows}
 
 
 def test_disk_counts_each_checkpoint_once_and_no_dummies(whole):
@@ -221,6 +224,7 @@ def test_the_command_says_all_of_it(capsys):
         "hours on 8 GPUs",
         "GB of disk for",
         "within 5 GPU-hours: decides",
+        "where memory ends",
     ):
         assert words in out
     with pytest.raises(SystemExit) as end:

@@ -111,6 +111,18 @@ def boundaries(plan: Plan) -> list[list[Any]]:
     return rows
 
 
+def tightest(plan: Plan) -> list[list[Any]]:
+    """Where memory ends, a row per model and number of GPUs: model, GPUs, and the rest of the row of ``boundaries``
+    that holds the fewest of its longest requests, without its engine."""
+    found: dict[tuple[str, int], list[Any]] = {}
+    for name, *rest in boundaries(plan):
+        engine = plan["engines"][name]
+        key = engine["model"]["name"], engine["gpus"]
+        if key not in found or (rest[3], -rest[4]) < (found[key][3], -found[key][4]):
+            found[key] = rest
+    return [[*key, *rest] for key, rest in found.items()]
+
+
 def lines(plan: Plan, gpus: int | None) -> list[str]:
     """The forecast in words."""
     cpu = plan["hardware"]["kind"] == "cpu"

@@ -110,17 +110,13 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
         text += ["", table(head, [_derive_job(name, job) for name, job in made["derive_jobs"].items()])]
     for harness, part, folder in accuracy.views(made, results):
         text += ["", *_accuracy(harness, part, folder)]
+    head = ["weights GB per GPU", "KV tokens", "longest request", "batch fits", "batch asked"]
+    if cells and (ends := forecast.boundaries(made)):
+        text += ["", "where memory ends:", table(["engine configuration", *head], ends)]
+    elif ends := forecast.tightest(made):
+        words = "where memory ends, the tightest engine configuration of each model (--cells: all):"
+        text += ["", words, table(["model", "GPUs", *head], ends)]
     if cells:
-        head = [
-            "engine configuration",
-            "weights GB per GPU",
-            "KV tokens",
-            "longest request",
-            "batch fits",
-            "batch asked",
-        ]
-        if ends := forecast.boundaries(made):
-            text += ["", "where memory ends:", table(head, ends)]
         listed = [
             [
                 k,
