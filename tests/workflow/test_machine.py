@@ -28,4 +28,5 @@ def test_the_verb_measures_this_machine(tmp_path, capsys, monkeypatch):
     assert all(
         found["flops_per_s"] == 2 * found["side"] ** 3 / min(found["runs_s"]) for found in made["products"].values()
     )
+    assert {"bfloat16", "float16", "float32", "int8"} <= set(made["products"])
     assert json.loads(path.read_text())["sha256"]

@@ -91,5 +91,5 @@ def _without(measured: pd.DataFrame) -> str:
         "through a hosted service": rest["gpus"].isna(),
     }
     other = ~pd.concat(kinds.values(), axis=1).any(axis=1) if len(rest) else pd.Series(dtype=bool)
-    kinds["on a machine without constants"] = other
+    kinds["on a machine, or in a data type, without constants"] = other
     return ", ".join(f"{int(n.sum())} {words}" for words, n in kinds.items() if n.any())
