@@ -265,6 +265,19 @@ def test_too_little_memory_and_too_long_a_context_are_said(capsys):
     assert "note: the model takes 8,192 tokens at most" in out
 
 
+def test_sensitivity_changes_one_thing_at_a_time(capsys):
+    options = ("deepseek-v3", "--hardware", "qs-reference", "--sensitivity")
+    _, out, _ = qs_verb(capsys, *options, "--json")
+    made = json.loads(out)
+    rows = {r.pop("change"): r for r in made["sensitivity"]}
+    assert rows["as it is"]["speedup_dense"] == made["speedup_dense"] and "q = 5" not in rows, "that is as it is"
+    assert rows["memory -25%"]["batch_moe"] < rows["as it is"]["batch_moe"] < rows["memory +25%"]["batch_moe"]
+    _, out, _ = qs_verb(capsys, "deepseek-v3", "--hardware", "qs-reference", "--quality", "2", "--json")
+    assert rows["q = 2"]["speedup_dense"] == json.loads(out)["speedup_dense"]
+    _, out, _ = qs_verb(capsys, *options)
+    assert f"{rows['link, half of it']['speedup_dense']:.3f}" in out and "bandwidth +25%" in out
+
+
 def test_a_given_layout_is_not_searched(capsys):
     _, out, _ = qs_verb(capsys, "mixtral-8x7b", "--hardware", "qs-reference", "--tp", "4", "--kvp", "2", "--json")
     made = json.loads(out)

@@ -299,7 +299,10 @@ def qs(arguments: argparse.Namespace) -> int:
 
     names = ("context_tokens", "quality", "quantization", "batch", "tp", "pp", "dp", "ep", "kvp")
     knobs = {name: getattr(arguments, name) for name in names}
-    made = qs_text.compute(Config(arguments.config), arguments.model, arguments.hardware, arguments.gpus, **knobs)
+    config = Config(arguments.config)
+    made = qs_text.compute(config, arguments.model, arguments.hardware, arguments.gpus, **knobs)
+    if arguments.sensitivity:
+        made["sensitivity"] = qs_text.sensitivity(config, made["point"])
     print(json.dumps(made, indent=1) if arguments.json else qs_text.text(made))
     return 0
 
@@ -455,6 +458,8 @@ def parser() -> argparse.ArgumentParser:
     for name, words in (("tp", "tensor"), ("pp", "pipeline"), ("dp", "data"), ("ep", "expert"), ("kvp", "KV")):
         one.add_argument(f"--{name}", type=_positive(int), metavar="N",
                          help=f"{words} parallel size (default: search all layouts)")  # fmt: skip
+    one.add_argument("--sensitivity", action="store_true",
+                     help="also with 25%% more and less memory and bandwidth, half the link, other q")  # fmt: skip
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     verb(columns)

@@ -6,11 +6,19 @@ import dataclasses
 import math
 from typing import Any
 
-from moebench import serving
+from moebench import serving, show
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
 from moebench.errors import UserError
 
 Json = dict[str, Any]
+
+CHANGES: dict[str, Json] = {
+    **{f"memory {100 * (f - 1):+.0f}%": {"memory_factor": f} for f in (0.75, 1.25)},
+    **{f"bandwidth {100 * (f - 1):+.0f}%": {"bandwidth_factor": f} for f in (0.75, 1.25)},
+    "link, half of it": {"link_factor": 0.5},
+    **{f"q = {q}": {"quality": float(q)} for q in (2, 3, 5)},
+}
+"""What the sensitivity changes, each alone."""
 
 
 def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs: Any) -> Json:
@@ -49,6 +57,24 @@ def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs
         "warnings": _warnings(spec, machine, point, found),
         "verdict": verdict(spec, point, found),
     }
+
+
+def sensitivity(config: Config, point: Json) -> list[Json]:
+    """The point as it is and with each of ``CHANGES`` that changes it: qs, largest batches, dense over MoE.
+
+    ``point``: as :func:`compute` gives it.  Layouts that were not given are searched anew each time.
+    """
+    base = ComputedKnobs.model_validate(point)
+    spec, machine = config.model(base.model, "MODEL"), config.hardware(base.hardware, "--hardware")
+    changed = {"as it is": base} | {label: base.model_copy(update=update) for label, update in CHANGES.items()}
+    rows = []
+    for label, one in changed.items():
+        if label != "as it is" and one == base:
+            continue
+        found = serving.compare(spec.architecture, machine, one)
+        batches = {"batch_moe": found.moe.batch, "batch_dense": found.dense.batch}
+        rows.append({"change": label, "qs": found.qs, **batches, "speedup_dense": found.speedup})
+    return rows
 
 
 def verdict(spec: ModelSpec, point: ComputedKnobs, found: serving.Compared) -> str:
@@ -129,6 +155,10 @@ def text(made: Json) -> str:
     if not point["batch"] and moe["layout"] and moe["layouts"] > 1:
         lines.append(f"Layouts: the fastest of {moe['layouts']} and {dense['layouts']} (TP, PP, DP, EP, KVP).")
     lines.append("Predicted: the least time that bandwidths and peak rates allow, no communication hidden.")
+    if rows_of := made.get("sensitivity"):
+        lines += ["", show.table(["change", "qs", "batch, MoE", "batch, dense", "dense over MoE"], [
+            [r["change"], f"{r['qs']:.3g}", _count(r["batch_moe"]), _count(r["batch_dense"]),
+             "unknown" if r["speedup_dense"] is None else f"{r['speedup_dense']:.3f}"] for r in rows_of])]  # fmt: skip
     return "\n".join(lines)
 
 
