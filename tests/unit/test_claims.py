@@ -504,7 +504,11 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     analytic = found.loc[["QS-T4-02", "QS-T6-01", "QS-E18-01"]]
     assert set(analytic["verdict"]) == {"not measured"} and analytic["value"].isna().all()
     assert found.loc["QS-T4-02", "predicted_value"] == pytest.approx(1.07, abs=0.01)
-    assert found.loc["QS-T6-01", "predicted_value"] < 0.5 and found.loc["QS-E18-01", "predicted_value"] == 0.2
+    assert found.loc["QS-T6-01", "predicted_value"] < 0.5
+    both_ways = found.loc["QS-E18-01"]  # 5 models, 3 q, 5 batches; qs is 1.25 for Mixtral with q = 5
+    assert both_ways["predicted_outcome"] == "disagrees" and both_ways["reason"].endswith(
+        "54 of 75 computed points are as claimed"
+    )
     for unknown in ("MIB-F12-01", "MIB-F14-01"):
         assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation and unfused experts are not modelled"
     assert set(found["verdict"]) == {"not measured", "confirmed", "refuted", "nothing claimed"}

@@ -236,7 +236,7 @@ def _table1(numbers: PrintedNumbers, _: _Cases) -> Reproduced:
     made.notes.append(
         f"With the evaluation's q the printed qs do not come out: they stand for q = {', '.join(implied)}. The "
         "criterion qs < 1 knows no batch; a step reads only the experts that its tokens choose, so that the mixture "
-        "reads more bytes than the dense model only from the batch given."
+        "reads more bytes than the dense model only from the batch given (routed experts only; shared ones move it up)."
     )
     return made
 
