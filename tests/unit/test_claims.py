@@ -211,6 +211,7 @@ def test_models_may_differ_in_their_own_sizes_only():
     assert len(select.select(compared, rows).pairs) == 1
     rows[1]["tp"] = 2
     assert not select.select(compared, rows).pairs
+    assert not select.select(compared, [rows[0], rows[1] | {"tp": None, "weights": "dummy"}]).pairs, "kind of weights"
     assert len(select.select(compared.model_copy(update={"may_differ": ("tp",)}), rows).pairs) == 1
 
 
@@ -261,6 +262,35 @@ def test_the_best_of_the_others(metric, best):
     assert found.value == 1 / best
     (found,) = evaluate(made, rows, [1, 2, None])
     assert found.outcome == ev.NOT_MEASURED, "the best of some is not the best"
+
+
+@pytest.mark.parametrize("test", [{"test": "rank", "expect": {"first": "a"}}, {"test": "rank", "expect": {"last": "c"}},
+                                  {"test": "spread", "expect": {"min": 1}}])  # fmt: skip
+def test_a_claim_about_all_models_needs_all_of_them(test):
+    made = claim(over=["model"], **test)
+    rows = [row(i, model=m, status=s) for i, (m, s) in enumerate([("a", "ok"), ("b", "crashed"), ("c", "ok")])]
+    (found,) = evaluate(made, rows, [1, 2, 3])
+    assert found.outcome == ev.AGREES
+    (found,) = evaluate(made, rows, [1, None, 3])
+    assert (found.outcome, found.value, found.reason) == (ev.NOT_MEASURED, None, "1 of 3 cells have no value")
+
+
+def test_who_loses_most_is_said_of_all_or_of_none():
+    rows = [row(2 * i + j, moe_ffn_size=f, top_k=k) for i, k in enumerate([1, 4, 8]) for j, f in enumerate([1, 2])]
+    made = claim(of={"moe_ffn_size": 2}, to={"moe_ffn_size": 1}, test="rank", over=["top_k"], expect={"first": 8},
+                 **{"as": "drop"}, metric="throughput_total_tokens_per_s")  # fmt: skip
+    assert evaluate(made, rows, [9, 8, 9, 7, 9, 6])[0].outcome == ev.AGREES
+    assert evaluate(made, rows, [9, 8, 9, None, 9, 6])[0].outcome == ev.NOT_MEASURED
+
+
+def test_a_tie_satisfies_any_order_whatever_the_order_of_the_rows():
+    """PP and PP+EP are one cell in vLLM."""
+    made = claim(metric="throughput_total_tokens_per_s", test="rank", over=["arm"],
+                 expect={"order": ["TP", "PP+EP", "PP"]})  # fmt: skip
+    for arms in (["TP", "PP", "PP+EP"], ["PP+EP", "PP", "TP"], ["PP", "PP+EP", "TP"]):
+        rows = [row(0 if a == "TP" else 1, arm=a) for a in arms]
+        assert evaluate(made, rows, [2 if a == "TP" else 1 for a in arms])[0].outcome == ev.AGREES, arms
+        assert evaluate(made, rows, [1 if a == "TP" else 2 for a in arms])[0].outcome == ev.DISAGREES, arms
 
 
 def test_trend_is_the_slope_per_doubling():
@@ -330,6 +360,26 @@ def test_what_does_not_fit():
     assert "different: (2, 8)" in evaluate(made, rows, [None] * 4)[0].reason
     rows[2]["status"] = ev.NOT_MEASURED
     assert evaluate(made, rows, [None] * 4)[0].outcome == ev.UNDECIDED
+
+
+@pytest.mark.parametrize(
+    ("others", "large", "outcome"),
+    [
+        ("ok", ("oom_weights", "oom_weights"), ev.AGREES),
+        ("ok", ("infeasible", "infeasible"), ev.UNDECIDED),  # predicted, not tried: it would confirm itself
+        ("ok", ("ok", "oom_weights"), ev.DISAGREES),  # with fewer active experts it fits
+        ("crashed", ("oom_weights", "oom_weights"), ev.UNDECIDED),
+        ("timeout", ("oom_weights", "oom_weights"), ev.UNDECIDED),
+        ("invalid", ("oom_weights", "oom_weights"), ev.AGREES),  # it ran, so it fitted
+    ],
+)
+def test_only_what_was_tried_says_what_does_not_fit(others, large, outcome):
+    made = claim(metric="status", test="infeasible", over=["moe_ffn_size", "experts"], expect={"cells": [[2, 64]]})
+    rows = [row(i, moe_ffn_size=f, experts=64, top_k=k, status=s) for i, (f, k, s) in enumerate(
+        [(1, 1, others), (1, 8, others), (2, 1, large[0]), (2, 8, large[1])])]  # fmt: skip
+    assert evaluate(made, rows, [None] * 4)[0].outcome == outcome
+    if "infeasible" in large:
+        assert evaluate(made, rows, [None] * 4, repeats=None)[0].outcome == ev.AGREES, "a prediction may say so"
 
 
 @pytest.mark.parametrize(
@@ -509,8 +559,9 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     assert both_ways["predicted_outcome"] == "disagrees" and both_ways["reason"].endswith(
         "54 of 75 computed points are as claimed"
     )
-    for unknown in ("MIB-F12-01", "MIB-F14-01"):
-        assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation and unfused experts are not modelled"
+    for unknown in ("MIB-F12-01", "MIB-F14-01", "MIB-F13-02", "MIB-F13-03", "MIB-F13-04", "MIB-F13-05"):
+        assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation, unfused experts, EP, PP are not modelled"
+    assert found.loc["MIB-F13-01", "predicted_value"] > 2, "tensor parallelism is"
     assert set(found["verdict"]) == {"not measured", "confirmed", "refuted", "nothing claimed"}
     assert set(found.index[found["verdict"] == "confirmed"]) == {"MIB-F01-01"}, "computed, not measured"
 

@@ -68,7 +68,7 @@ def evaluate(
     if not chosen.rows:
         return [Outcome(NOT_MEASURED, "no cells of this study are compared so")]
     if claim.test == "infeasible":
-        return [_infeasible(claim, rows, chosen)]
+        return [_infeasible(claim, rows, chosen, measured=repeats is not None)]
     comparisons: list[tuple[int, ...]] = [p.members for p in chosen.pairs] or list(chosen.groups)
     by_context: dict[tuple[tuple[str, Any], ...], list[int]] = {}
     for n, members in enumerate(comparisons):
@@ -87,11 +87,13 @@ def _one(
 ) -> Outcome:
     """The outcome in one context."""
     pairs, groups, odd = [], [], set[str]()
+    whole = _needs_all(claim)
     for n in numbers:
         pair = chosen.pairs[n] if chosen.pairs else None
         present = [i for i in (pair.members if pair else chosen.groups[n]) if i in values]
-        # "The best of the others" counts only if there are all of them.
-        enough = len(present) == len(pair.members) if pair else len(present) > 1
+        # "The best of the others", or of all models, counts only if there are all of them.
+        enough = len(present) == len(pair.members) if pair else len(present) == len(chosen.groups[n]) if whole else (
+            len(present) > 1)  # fmt: skip
         unlike = select.unlike(rows, present)
         odd |= set(unlike) if enough else set()
         if enough and not unlike:
@@ -99,6 +101,10 @@ def _one(
                 pairs.append(pair)
             else:
                 groups.append(tuple(present))
+    if pairs and whole:
+        planned = [chosen.pairs[n] for n in numbers]
+        series = [[planned[m] for m in numbers] for numbers in select.along(claim, rows, planned)]
+        pairs = [p for one in series if all(p in pairs for p in one) for p in one]
     members = [chosen.pairs[n].members if chosen.pairs else chosen.groups[n] for n in numbers]
     everything = list(dict.fromkeys(i for m in members for i in m))
     waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") and i not in values for i in everything)
@@ -129,6 +135,11 @@ def _one(
     elif outcome == UNDECIDED:
         notes.append("the interval holds values on both sides" if claim.test in NUMERIC else "resamples disagree")
     return Outcome(outcome, "; ".join(notes), **shared)
+
+
+def _needs_all(claim: Claim) -> bool:
+    """Whether a test on some of the values of ``over`` is none: who is best, or how far models are apart."""
+    return claim.test == "rank" or (claim.test == "spread" and bool({"model", "draft_model"} & set(claim.over)))
 
 
 def _within(claim: Claim, expect: Expect, shared: dict[str, Any]) -> str:
@@ -228,37 +239,47 @@ def _along(claim: Claim, x: list[Any], y: Floats) -> Floats | None:
 
 
 def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> Floats | None:
-    """Whether the candidates stand in the expected order, best first."""
-    ranked = np.argsort(y if claim.of is None and _lower_is_better(claim.metric) else -y, axis=1, kind="stable")
+    """Whether the candidates stand in the expected order, best first.  Equal ones satisfy any order between them."""
     wanted = [w for w in (expect.first, expect.last, *expect.order, *expect.top) if w is not None]
     if any(w not in x for w in wanted):
         return None
+    good = -y if claim.of is None and _lower_is_better(claim.metric) else y
+    mine = good[:, [x.index(w) for w in wanted]]
+    others = good[:, [i for i, w in enumerate(x) if w not in wanted]]
     if expect.order:
-        numbers = [x.index(w) for w in expect.order]
-        placed = np.argsort(ranked, axis=1)[:, numbers]
-        return np.asarray((np.diff(placed, axis=1) > 0).all(axis=1))
-    if expect.top:
-        best = np.sort(ranked[:, : len(expect.top)], axis=1)
-        return np.asarray((best == sorted(x.index(w) for w in expect.top)).all(axis=1))
-    return np.asarray(ranked[:, 0 if expect.first is not None else -1] == x.index(wanted[0]))
+        return np.asarray((np.diff(mine, axis=1) <= 0).all(axis=1))
+    if expect.last is not None:
+        return np.asarray((mine <= others).all(axis=1))
+    return np.asarray((mine.min(axis=1, keepdims=True) >= others).all(axis=1))
 
 
-def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection) -> Outcome:
-    """Whether exactly the expected cells run out of memory; ``status`` of a prediction is ok or infeasible."""
+_KNOWS_MEMORY = ("ok", "invalid", "oom_weights", "oom_kv", "oom_activation")
+"""Statuses of cells that were tried and fitted, or did not."""
+
+
+def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection, measured: bool) -> Outcome:
+    """Whether exactly the expected cells, and all of them, run out of memory.
+
+    ``status`` of a prediction is ok or infeasible.  A measured cell that is ``infeasible`` was not tried: only a
+    prediction says so.  It decides nothing, and one that crashed, timed out or was refused neither.
+    """
     assert claim.expect is not None
-    waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") for i in chosen.rows)
-    shared: dict[str, Any] = {"comparisons": len(chosen.rows) - waiting, "planned": len(chosen.rows),
-                              "rows": chosen.rows, "context": select.context(rows, chosen.rows, claim)}  # fmt: skip
-    if waiting == len(chosen.rows):
-        return Outcome(NOT_MEASURED, f"{waiting} of {waiting} cells not measured", **shared | {"rows": ()})
-    bad = [i for i in chosen.rows if str(rows[i].get("status")).startswith(("oom", "infeasible"))]
-    found = {tuple(rows[i].get(c) for c in claim.over) for i in bad}
-    asked = {tuple(rows[i].get(c) for c in claim.over) for i in chosen.rows}
-    expected = {tuple(c) for c in claim.expect.cells} & asked
-    odd = sorted(found ^ expected)
-    text = f"{len(bad)} cells do not fit" + (f"; different: {', '.join(map(str, odd))}" if odd else "")
+    known = _KNOWS_MEMORY if measured else (*_KNOWS_MEMORY, "infeasible")
+    tried = [i for i in chosen.rows if rows[i].get("status") in known]
+    waiting, planned = len(chosen.rows) - len(tried), len(chosen.rows)
+    shared: dict[str, Any] = {"comparisons": len(tried), "planned": planned, "rows": chosen.rows,
+                              "context": select.context(rows, chosen.rows, claim)}  # fmt: skip
+    lacking = f"{waiting} of {planned} cells not measured, not tried, refused or lost"
+    if not tried:
+        return Outcome(NOT_MEASURED, lacking, **shared | {"rows": ()})
+    bad = [i for i in tried if str(rows[i]["status"]).startswith(("oom", "infeasible"))]
+    expected = {tuple(c) for c in claim.expect.cells}
+    at = {i: tuple(rows[i].get(c) for c in claim.over) for i in tried}
+    odd = sorted({at[i] for i in tried if (i in bad) != (at[i] in expected)})
+    text = [f"{len(bad)} cells do not fit", *([f"different: {', '.join(map(str, odd))}"] * bool(odd))]
+    text += [lacking] * bool(waiting)
     outcome = UNDECIDED if waiting else AGREES if not odd else DISAGREES
-    return Outcome(outcome, text, value=float(len(bad)), support=float(not odd), **shared)
+    return Outcome(outcome, "; ".join(text), value=float(len(bad)), support=float(not odd), **shared)
 
 
 def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
