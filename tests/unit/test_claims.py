@@ -435,6 +435,29 @@ def test_the_interval_of_a_ratio_covers_both_sides():
     assert found.outcome == ev.UNDECIDED and "both sides" in found.reason
 
 
+@pytest.mark.parametrize(
+    ("how", "expect", "truth", "one", "outcome"),
+    [
+        ({"as": "ratio", "test": "min"}, {"max": 1.0}, 1.02, 1.02, ev.UNDECIDED),  # pruning always helps a little
+        ({"as": "ratio", "test": "min"}, {"max": 1.0}, 1.02, 0.90, ev.AGREES),  # one setting hurts
+        ({"as": "gain", "test": "max"}, {"min": 0.1}, 1.08, 1.08, ev.UNDECIDED),  # no cap brings 10%
+        ({"as": "gain", "test": "max"}, {"min": 0.1}, 1.08, 1.30, ev.AGREES),  # one does
+        ({"as": "ratio", "test": "min"}, {"min": 1.0}, 1.10, 0.80, ev.DISAGREES),  # FP8 is slower somewhere
+    ],
+)
+def test_noise_in_many_cells_is_no_best_and_no_worst_case(how, expect, truth, one, outcome):
+    """48 settings, five repeats that spread by 2%: the smallest of 48 ratios is below 1 by chance."""
+    made = claim(metric="throughput_total_tokens_per_s", of={"top_k": 2}, to={"top_k": 1}, expect=expect, **how)
+    for seed in range(3):
+        random, rows, values = np.random.default_rng(seed), [], {}
+        for n in range(96):
+            middle = 1 if n % 2 else one if n == 0 else truth
+            rows.append(row(n, batch=n // 2, top_k=2 - n % 2))
+            values[n] = ev.draws(f"{seed}/{n}", random.normal(middle, 0.02 * middle, 5))
+        (found,) = ev.evaluate(made, rows, values, dict.fromkeys(values, 5))
+        assert found.outcome == outcome and found.low <= found.value <= found.high
+
+
 def test_one_repeat_decides_nothing():
     (found,) = evaluate(claim(**DROP), [row(0, top_k=8), row(1, top_k=1)], [1, 2], repeats=1)
     assert (found.outcome, found.value, found.low) == (ev.UNDECIDED, 0.5, None) and "one run" in found.reason
