@@ -90,18 +90,18 @@ def test_each_claim_selects_something_of_the_experiments_that_list_it(files, pap
                for i in (c.id for c in f.claims)}  # fmt: skip
     cells, points = list(budget.rows_of(paper_plan)), list(computed.rows(paper_plan))
     asked = answers.rows(tablerows.table("accuracy", accuracy_rows(paper_plan, tmp_path, "results", "p")).to_pylist())
-    for one in (c for made in files for c in made.claims if c.test != "elsewhere" and c.id not in UNPLANNED):
+    for one in (c for made in files for c in made.claims if c.id not in UNPLANNED):
         assert listing[one.id], f"no experiment lists {one.id}"
         if one.test == "computed":
             assert ev.computed(one, [p for p in points if p["experiment"] in listing[one.id]]), one.id
         elif one.metric == "accuracy":
             mine = [r for r in asked if r["experiment"] in listing[one.id]]
-            assert select.select(one, mine).rows, f"{one.id} selects no accuracy of {listing[one.id]}"
+            chosen = select.select(one, mine)
+            assert chosen.rows, f"{one.id} selects no accuracy of {listing[one.id]}"
+            assert one.id != "FMOE-04" or len(chosen.pairs) == 3, "pools of 56, 48 and 32 experts"
         elif one.test in spec.OF_CELLS:
             mine = [r for r in cells if r["experiment"] in listing[one.id]]
             assert select.select(one, mine).rows, f"{one.id} selects nothing of {listing[one.id]}"
-    for one in (c for made in files for c in made.claims if c.test == "elsewhere"):
-        assert one.note, f"{one.id} does not say why nothing decides it"
 
 
 def test_cells_that_fit_decide_each_claim_about_cells(files, paper_plan):
@@ -135,7 +135,8 @@ def _plain(name: str, **more):
         ({"over": ["batch"]}, "over: not for test mean"),
         ({"expect": {"direction": "falling"}}, "expect: test mean needs min or max"),
         ({"may_differ": ["prompts"]}, "may_differ: 'prompts' is none of tp"),
-        ({"test": "elsewhere"}, "test elsewhere expects nothing"),
+        ({"printed": {"divide": [1]}}, "give divide and by, or contexts and batches"),
+        ({"printed": {"contexts": [1, 2], "batches": [[1]]}}, "batches: give one per context"),
         ({"at": {"tiny": {"expect": {"order": [1]}}}}, "expect: test mean needs min or max"),
         ({"whre": {}}, "unknown key 'whre'"),
         ({"contradicts": ["C-9"]}, "C-1 contradicts C-9, unknown"),
@@ -489,7 +490,8 @@ def test_printed_numbers_refute_themselves(files):
     known = {c.id: c for made in files for c in made.claims}
     assert ev.printed(known["QS-T3-01"]).value == pytest.approx(267 / 244)
     assert ev.printed(known["QS-T5-01"]).value == pytest.approx(456 / 77)
-    assert {ev.printed(known[i]).outcome for i in ("QS-T3-01", "QS-T5-01")} == {ev.DISAGREES}
+    assert ev.printed(known["QS-T4-01"]).value == pytest.approx(13 / 14)
+    assert {ev.printed(known[i]).outcome for i in ("QS-T3-01", "QS-T4-01", "QS-T5-01")} == {ev.DISAGREES}
 
 
 # -------------------------------------------------------------------------------------------- table

@@ -319,7 +319,7 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     )
     unit: dict[str, float] = {}
     all_over: list[str] = []
-    constants: dict[str, list[tuple[float, float]]] = {"batch_moe": [], "batch_dense": []}
+    printed: dict[str, list[float]] = {"MoE": [], "dense": []}
     for row in numbers.rows:
         case, context = cases.case(row), row.given["context_tokens"]
         formulas: dict[str, float] = {}
@@ -330,8 +330,7 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
             made.lines.append(_line(row, f"batch_{name}", _or_oom(batch), _or_oom(float(ours.batch))))
             formulas[name] = 1 / float(qs_printed.latency(case, context, batch, is_dense).total_s) if batch else 0.0
             distinct[name] = float(ours.tokens_per_s)
-            printed = float(row.printed[f"batch_{name}"] or 0)
-            constants[f"batch_{name}"].append((printed * context, (printed + 1) * context))
+            printed["dense" if is_dense else "MoE"].append(float(row.printed[f"batch_{name}"] or 0))
         if not unit:
             unit = {"formulas": formulas["moe"], "distinct": distinct["moe"]}
         for name in ("moe", "dense"):
@@ -341,7 +340,7 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
         made.lines.append(line)
         all_over.append(f"{row.label} {everything:.2f}")
     made.notes += [
-        _floor_note(constants),
+        _floor_note([row.given["context_tokens"] for row in numbers.rows], printed),
         "Batches and throughputs by formulas: eqs. 17, 19 and 20 with the assumptions above. Throughput dense over "
         "MoE: from the printed batches, bound by HBM, without any assumption. "
         + _READING.format(values=", ".join(all_over)),
@@ -349,14 +348,9 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     return made
 
 
-def _floor_note(constants: Mapping[str, list[tuple[float, float]]]) -> str:
+def _floor_note(contexts: list[float], batches: Mapping[str, list[float]]) -> str:
     """Whether the printed batches are floor(C / L) for one C each, which eq. 20 says."""
-    said = []
-    for name, ends in constants.items():
-        low, high = ends[0][0], ends[0][1]  # the shortest context binds most
-        off = sum(not (a < high and low < b) for a, b in ends)
-        words = "MoE" if name == "batch_moe" else "dense"
-        said.append(f"{words} {len(ends) - off} of {len(ends)}")
+    said = [f"{words} {qs_printed.of_one_capacity(contexts, b)} of {len(b)}" for words, b in batches.items()]
     return f"Eq. 20 makes a batch floor(C / L) with one C for all contexts: {', '.join(said)} of the printed ones are."
 
 

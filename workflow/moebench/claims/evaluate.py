@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from moebench.claims import select
 from moebench.claims.spec import NUMERIC, Claim, Expect, Settings
+from moebench.cost import qs_printed
 
 Floats = NDArray[np.float64]
 
@@ -142,8 +143,8 @@ def _interval(
     """The 95% interval of a test's value.
 
     The best of many is best by chance as well, so that the draws of a ``max`` or ``min`` lie beyond the truth.  Its
-    ends are those of the pairs' own intervals, each at 1 - 0.05 / pairs (Bonferroni, the first step of Holm), which hold all
-    at once: one setting by itself must lie where the claim wants it.
+    ends are those of the pairs' own intervals, each at 1 - 0.05 / pairs (Bonferroni, the first step of Holm), which
+    hold all at once: one setting by itself must lie where the claim wants it.
     """
     if claim.test not in ("max", "min"):
         low, high = np.quantile(computed, [TAIL, 1 - TAIL])
@@ -339,5 +340,11 @@ _POINT = ("model", "gpus", "quality", "context_tokens")
 def printed(claim: Claim) -> Outcome:
     """A claim about numbers that the paper itself prints."""
     assert claim.printed is not None and claim.expect is not None
-    value = sum(claim.printed.divide) / sum(claim.printed.by)
-    return Outcome(place(value, value, claim.expect), "from the paper's own printed numbers", value=value)
+    given, reason = claim.printed, "from the paper's own printed numbers"
+    if given.contexts:
+        count = sum(qs_printed.of_one_capacity(given.contexts, batches) for batches in given.batches)
+        value = count / (planned := len(given.contexts) * len(given.batches))
+        reason = f"{count} of {planned} of the paper's own printed numbers are"
+    else:
+        value = sum(given.divide) / sum(given.by)
+    return Outcome(place(value, value, claim.expect), reason, value=value)

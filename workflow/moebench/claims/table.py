@@ -145,8 +145,6 @@ def _outcomes(
         return [(ev.printed(claim), [])]
     if claim.test == "share":
         return [(_share(claim, parameters), [])]
-    if claim.test not in OF_CELLS:
-        return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
     here = claim.at_scale(plan["scale"])
     if here is None:
         return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
@@ -284,7 +282,7 @@ def _verdict(
     plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]
 ) -> tuple[str, str]:
     """Verdict on the paper's own models and machine, and why it is none."""
-    if claim.expect is None and claim.test != "elsewhere":
+    if claim.expect is None:
         return ev.NO_EXPECTATION, "the paper makes no claim here"
     if outcome.outcome not in VERDICTS and outcome.value is None:
         return ev.NOT_MEASURED, outcome.reason
