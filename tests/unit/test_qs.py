@@ -165,6 +165,11 @@ def test_what_agrees_and_what_does_not(tables):
     assert at_128k.printed == "4.5" and at_128k.formulas == pytest.approx(1.094, abs=0.002)
     assert at_128k.distinct == pytest.approx(1.094, abs=0.002)
     assert "128k 4.47" in four.notes[2], "all weights over s B"
+    last = tables["table6"].notes[-1]
+    assert "Qwen3-235B 1.53 to 2.04, Grok-1, q = 5 1.65 to 1.71, Grok-1, q = 3 2.20 to 2.32" in last, (
+        "86 and 89 are whole"
+    )
+    assert "100/130 on 32 GPUs (printed 100/130); 236/267 on 64 GPUs (printed 244/267)" in three.notes[-1]
     assert "128k: 456/77 = 5.92" in tables["table5"].notes[1]
     six = {line.row: line for line in tables["table6"].lines if line.quantity == "speedup"}
     assert [round(line.formulas, 2) for line in six.values()] == [1.03, 0.9, 1.13, 1.24]
