@@ -227,6 +227,9 @@ def test_arms_are_compared_question_by_question() -> None:
     worse = base | {f"q{i}": 0.0 for i in range(1, 30, 2)}  # 15 of 100 lost, none won: no noise
     verdict = arms.difference(base, worse)
     assert verdict["arm_difference"] == pytest.approx(-0.15) and verdict["arm_differs"] is True
+    a_little = base | {f"q{i}": 0.0 for i in range(1, 16, 2)}  # 8 of 100 lost: 2.9 standard errors
+    assert arms.difference(base, a_little)["arm_differs"] is True
+    assert arms.difference(base, a_little, comparisons=20)["arm_differs"] is False, "one of twenty is so by chance"
     assert arms.difference(base, {"q0": 1.0})["arm_differs"] is None, "not the same questions"
     assert arms.difference(base, dict.fromkeys(base, 2.0))["arm_differs"] is True
 

@@ -70,8 +70,8 @@ def test_welch_by_hand():
 
 def test_holm_and_benjamini_hochberg_by_hand():
     p = np.array([0.01, np.nan, 0.04, 0.03, 0.005])
-    assert adjusted(p).tolist() == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
-    assert adjusted(p, "bh").tolist() == pytest.approx([0.02, np.nan, 0.04, 0.04, 0.02], nan_ok=True)
+    assert adjusted(p, "holm").tolist() == pytest.approx([0.03, np.nan, 0.06, 0.06, 0.02], nan_ok=True)
+    assert adjusted(p).tolist() == pytest.approx([0.02, np.nan, 0.04, 0.04, 0.02], nan_ok=True)
 
 
 # ----------------------------------------------------------------------------------------- comparison
@@ -139,13 +139,65 @@ def test_a_status_that_changed_is_a_change(base, tmp_path, capsys):
     assert "ok -> oom_kv" in capsys.readouterr().out
 
 
-def test_one_repeat_decides_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ("ok", "crashed", "ok -> crashed"),
+        ("ok", "timeout", "ok -> timeout"),
+        ("ok", "not measured", "ok -> not measured"),
+        ("crashed", "ok", "crashed -> ok"),
+        ("oom_kv", "oom_weights", "oom_kv -> oom_weights"),
+        ("not measured", "ok", None),
+        ("crashed", "timeout", None),
+    ],
+)
+def test_what_was_ok_and_is_not_has_changed(base, a, b, verdict):
+    old, new = compare.load(base), compare.load(base)
+    old.measurements.loc[1, "status"], new.measurements.loc[1, "status"] = a, b
+    changed = compare.compare(old, new, "e2e_s", 0.05).changed
+    assert changed["verdict"].tolist() == ([] if verdict is None else [verdict])
+
+
+def many(factor: float, cells: int = 388, repeats: int = 3, spread: float = 0.03) -> pd.DataFrame:
+    """Ratios of a session that is slower by a factor, as ``_pair`` gives them."""
+    draw, rows = np.random.default_rng(1), []
+    for _ in range(cells):
+        a, b = draw.normal(1, spread, repeats), factor * draw.normal(1, spread, repeats)
+        error = np.sqrt(np.log(a).var(ddof=1) / repeats + np.log(b).var(ddof=1) / repeats)
+        rows.append({"ratio": np.median(b) / np.median(a), "error": error, "noise": 0.05,
+                     "p": welch(np.log(a), np.log(b))})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_everything_slower_is_seen_where_no_cell_shows_it():
+    pairs = many(1.1)
+    assert (adjusted(pairs["p"].to_numpy(), "holm") < compare.LEVEL).sum() < 4, "of 388"
+    assert (adjusted(pairs["p"].to_numpy()) < compare.LEVEL).sum() > 100
+    found = compare.together(pairs, "e2e_s")
+    assert (found.verdict, found.ratio) == ("slower", pytest.approx(1.1, abs=0.01)) and found.p < 1e-9
+    assert compare.together(pairs, "throughput_output_tokens_per_s").verdict == "faster"
+    assert compare.together(many(1.0), "e2e_s").verdict == "same"
+    assert compare.together(many(1.03), "e2e_s").verdict == "same", "certain, but below the threshold"
+    assert compare.together(many(1.1).assign(noise=0.2), "e2e_s").verdict == "same", "the canaries drifted more"
+
+
+def test_all_cells_together_set_the_exit_code(base, tmp_path, capsys):
+    slow = result_set(tmp_path / "b", factor=1.2, spread=0.09)  # no cell alone: p = 0.06
+    assert run(result_set(tmp_path / "a2", spread=0.09), slow, "--adjust", "holm") == 1
+    out = capsys.readouterr().out
+    assert "4 pairs of cells: 4 same" in out and "together: slower, mean ratio 1.200, p = 0.0" in out
+    assert run(base, base, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["together"]["verdict"] == "same"
+
+
+def test_one_repeat_decides_nothing_for_a_cell(tmp_path):
     frames = []
     for name, factor in (("a", 1.0), ("b", 2.0)):
         loaded = compare.load(result_set(tmp_path / name, factor=factor))
         frames.append(compare.Results(name, loaded.measurements, {k: v.head(1) for k, v in loaded.samples.items()}))
     made = compare.compare(*frames, "e2e_s", 0.05)
     assert set(made.pairs["verdict"]) == {"no interval"} and len(made.changed) == 0
+    assert made.together.verdict == "slower", "four cells do"
 
 
 def test_csv_has_every_pair(base, tmp_path):

@@ -36,28 +36,52 @@ def test_equations_15_and_16():
 
 
 @pytest.mark.parametrize(
-    ("name", "batch"),
-    [("deepseek-v3", 5.35), ("qwen3-235b-a22b", 5.81), ("olmoe-1b-7b", 7.35), ("mixtral-8x7b", None), ("grok-1", None)],
+    ("name", "batch", "without_shared"),
+    [
+        ("deepseek-v3", 5.94, 5.35),
+        ("deepseek-v2-lite", 9.15, 6.43),
+        ("qwen1.5-moe-a2.7b", 13.28, 5.88),
+        ("llama-4-scout-17b-16e", 12.81, 5.81),
+        ("qwen3-235b-a22b", 5.81, 5.81),
+        ("olmoe-1b-7b", 7.35, 7.35),
+        ("mixtral-8x7b", None, None),
+        ("grok-1", None, None),
+    ],
 )
-def test_break_even_batch(name, batch):
-    """Where the mixture's distinct experts are as many bytes as the dense model's block; none where q s >= 1."""
+def test_break_even_batch(name, batch, without_shared):
+    """Where the experts that a step reads, shared ones too, are as many bytes as the dense model's block."""
     model = sizes(name)
-    s = float(model.top_k / model.experts)
-    found = float(qs.break_even_batch(5, s))
+    s, rho = float(model.top_k / model.experts), float(qs.shared_over_routed(model))
+    found = float(qs.break_even_batch(5, s, rho))
     if batch is None:
-        assert found == float("inf") and (qs.traffic_ratio(5, s, [1, 10, 1e6]) <= 1).all()
+        assert found == float("inf") and (qs.traffic_ratio(5, s, [1, 10, 1e6], rho) <= 1).all()
         return
-    assert found == pytest.approx(batch, abs=0.01)
-    assert float(qs.traffic_ratio(5, s, found)) == pytest.approx(1)
-    experts = roofline.distinct_experts(model.experts, model.top_k, found)
-    assert float(experts) == pytest.approx(5 * float(model.top_k)), "q k experts' worth of weights"
+    assert (found, float(qs.break_even_batch(5, s))) == pytest.approx((batch, without_shared), abs=0.01)
+    assert float(qs.traffic_ratio(5, s, found, rho)) == pytest.approx(1)
+    distinct = float(roofline.distinct_experts(model.experts, model.top_k, found))
+    dense, plain = qs.dense_equivalent(model, 5), float((model.layers - model.sparse) * model.dense_ffn)
+    read = float(model.sparse * (distinct * model.expert + model.shared))
+    assert read == pytest.approx(float(dense.layers * dense.dense_ffn) - plain)
 
 
-def test_traffic_ratio_goes_from_one_over_q_to_the_papers():
-    s = 1 / 32
-    ratio = qs.traffic_ratio(5, s, [1, 4, 16, 64, 1e5])
-    assert ratio[0] == pytest.approx(1 / 5) and ratio[-1] == pytest.approx(float(qs.traffic_ratio_of_the_paper(5, s)))
+@pytest.mark.parametrize("name", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite", "olmoe-1b-7b"])
+def test_the_cost_models_memory_times_cross_at_the_break_even_batch(name):
+    model, over = sizes(name), {}
+    first = float(qs.break_even_batch(5, model.top_k / model.experts, qs.shared_over_routed(model)))
+    for batch in (np.floor(first), np.ceil(first)):
+        moe, dense = (qs.serve(m, FORMATS, Layout(), MACHINE, 1e12, 64, batch) for m in (
+            model, qs.dense_equivalent(model, 5)))  # fmt: skip
+        over[batch > first] = float(moe.memory_s / dense.memory_s)
+    assert over[False] < 1 < over[True]
+
+
+@pytest.mark.parametrize(("rho", "limit"), [(0.0, 6.4), (0.125, 5.711), (1.0, 3.3)])
+def test_traffic_ratio_goes_from_one_over_q_to_that_of_all_experts(rho, limit):
+    """(E + r) / (q (k + r)) with r = rho k; the paper's 1 / (q s) without shared experts."""
+    ratio = qs.traffic_ratio(5, 1 / 32, [1, 4, 16, 64, 1e5], rho)
+    assert ratio[0] == pytest.approx(1 / 5) and ratio[-1] == pytest.approx(limit, abs=0.001)
     assert (np.diff(ratio) > 0).all()
+    assert float(qs.traffic_ratio_of_the_paper(5, 1 / 32)) == pytest.approx(6.4)
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3", "mixtral-8x7b", "qwen1.5-moe-a2.7b", "switch-c-2048"])
@@ -141,6 +165,11 @@ def test_what_agrees_and_what_does_not(tables):
     assert at_128k.printed == "4.5" and at_128k.formulas == pytest.approx(1.094, abs=0.002)
     assert at_128k.distinct == pytest.approx(1.094, abs=0.002)
     assert "128k 4.47" in four.notes[2], "all weights over s B"
+    last = tables["table6"].notes[-1]
+    assert "Qwen3-235B 1.53 to 2.04, Grok-1, q = 5 1.65 to 1.71, Grok-1, q = 3 2.20 to 2.32" in last, (
+        "86 and 89 are whole"
+    )
+    assert "100/130 on 32 GPUs (printed 100/130); 236/267 on 64 GPUs (printed 244/267)" in three.notes[-1]
     assert "128k: 456/77 = 5.92" in tables["table5"].notes[1]
     six = {line.row: line for line in tables["table6"].lines if line.quantity == "speedup"}
     assert [round(line.formulas, 2) for line in six.values()] == [1.03, 0.9, 1.13, 1.24]
@@ -225,10 +254,20 @@ def test_the_verb_says_what_the_json_says(capsys):
     assert code == 0
     _, out, _ = qs_verb(capsys, "deepseek-v3", "--hardware", "qs-reference", "--json")
     made = json.loads(out)
-    assert made["qs"] == pytest.approx(5 / 32) and made["break_even_batch"] == pytest.approx(5.351, abs=1e-3)
+    assert made["qs"] == pytest.approx(5 / 32) and made["ffn_traffic_eq_17"] == pytest.approx(6.4)
+    assert made["break_even_batch"] == pytest.approx(5.940, abs=1e-3) and "5.94         5.35" in text
     assert f"{made['moe']['batch']:,}" in text and f"{made['speedup_dense']:.2f} times as fast" in text
     assert made["speedup_dense"] == pytest.approx(made["dense"]["tokens_per_s"] / made["moe"]["tokens_per_s"])
     assert "from a batch of 6 on" in made["verdict"]
+
+
+@pytest.mark.parametrize(("batch", "faster"), [(8, False), (14, True)])
+def test_the_verdict_agrees_with_the_times_beside_it(batch, faster, capsys):
+    """Shared experts are half of what Qwen1.5-MoE has active: without them 6 would do."""
+    place = ("--hardware", "h100-sxm5-80gb", "--context", "4096", "--gpus", "1", "--batch", str(batch), "--json")
+    made = json.loads(qs_verb(capsys, "qwen1.5-moe-a2.7b", *place)[1])
+    assert "from a batch of 14 on" in made["verdict"]
+    assert (made["moe"]["memory_s"] > made["dense"]["memory_s"]) == (batch >= 14) == faster
 
 
 @pytest.mark.parametrize("name", [p.stem for p in sorted((CONFIG.folder / "models").glob("*.yaml"))])

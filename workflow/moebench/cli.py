@@ -254,7 +254,7 @@ def claims(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Compare two result sets cell by cell; exit 1 if something changed beyond noise, 0 if nothing did."""
+    """Compare two result sets, each cell and all together; exit 1 if something changed beyond noise."""
     from moebench import columns
     from moebench import compare as comparing
     from moebench.claims import show
@@ -271,11 +271,12 @@ def compare(arguments: argparse.Namespace) -> int:
         made.pairs.to_csv(arguments.csv, index=False)
     if arguments.json:
         found = {"a": a.name, "b": b.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
-                 "only_b": made.only_b, "pairs": json.loads(made.pairs.to_json(orient="records"))}  # fmt: skip
+                 "only_b": made.only_b, "together": made.together.as_json(),
+                 "pairs": json.loads(made.pairs.to_json(orient="records"))}  # fmt: skip
         print(json.dumps(found, indent=1))
     else:
         print(show.comparison(made, a.name, b.name, arguments.all))
-    return 1 if len(made.changed) else 0
+    return 1 if len(made.changed) or made.together.changed else 0
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
@@ -432,9 +433,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--study", help="study, where a results folder has several")
     one.add_argument("--metric", default="e2e_s", help="metric compared (default: e2e_s)")
     one.add_argument("--threshold", type=_positive(float), default=0.05, help="smallest change that counts (0.05: 5%%)")
-    one.add_argument(
-        "--adjust", choices=("holm", "bh"), default="holm", help="for many cells: Holm, Benjamini-Hochberg"
-    )
+    one.add_argument("--adjust", choices=("bh", "holm"), default="bh", help="for many cells: Benjamini-Hochberg, Holm")
     one.add_argument("--all", action="store_true", help="list unchanged cells too")
     one.add_argument("--json", action="store_true", help="print as JSON")
     one.add_argument("--csv", type=Path, metavar="FILE", help="also write the pairs to FILE")

@@ -4,10 +4,13 @@ Cells are paired if every knob, the model's revision and the protocol are equal;
 may differ.  For each pair the ratio B / A of the medians comes with a bootstrap interval (repeats of both drawn anew,
 Efron and Tibshirani 1993, chapter 8), and a p-value of Welch's t-test on the logarithms (Welch, Biometrika 34 (1947)
 28): repeats of a time differ by a factor, so logarithms make their spreads comparable.  Over all pairs the p-values are
-adjusted by Holm (Scand. J. Stat. 6 (1979) 65) or Benjamini and Hochberg (J. R. Stat. Soc. B 57 (1995) 289).
+adjusted by Benjamini and Hochberg (J. R. Stat. Soc. B 57 (1995) 289) or Holm (Scand. J. Stat. 6 (1979) 65).
 
 A cell has *changed* if the interval excludes 1, the adjusted p-value is below 0.05, and the ratio is further from 1
 than the threshold and than the drift of either canary: a session that drifted by 8% cannot show a change of 5%.
+
+With three repeats no cell alone can show that everything became 10% slower.  So the mean of the logarithms of all
+ratios is tested as well (:func:`together`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,14 @@ from moebench import columns, tables
 from moebench.claims.evaluate import draws
 from moebench.config import KNOBS
 from moebench.errors import UserError
-from moebench.measure.records import FINAL
+from moebench.measure.records import FINAL, INFRASTRUCTURE
 
 Floats = NDArray[np.float64]
 
 LEVEL = 0.05
 SAME = "same"
-CHANGED = ("faster", "slower")
+ONLY_B = "measured in B only"
+_NO_COMPARISON = ("no interval", "neither measured", ONLY_B)
 _MACHINE = ("cpu_threads", "kv_cache_mb")  # how a machine runs the engine, not what is measured
 KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
@@ -124,8 +128,8 @@ def welch(a: Floats, b: Floats) -> float:
     return t_tail(float((b.mean() - a.mean()) / math.sqrt(spread)), float(freedom))
 
 
-def adjusted(p: Floats, method: str = "holm") -> Floats:
-    """P-values adjusted for their number, by ``holm`` (family-wise error) or ``bh`` (false discovery rate).
+def adjusted(p: Floats, method: str = "bh") -> Floats:
+    """P-values adjusted for their number, by ``bh`` (false discovery rate) or ``holm`` (family-wise error).
 
     NaNs stay NaN and do not count.
     """
@@ -139,6 +143,45 @@ def adjusted(p: Floats, method: str = "holm") -> Floats:
     return out
 
 
+@dataclass(frozen=True)
+class Together:
+    """All pairs as one: the geometric mean of their ratios."""
+
+    ratio: float
+    p: float
+    """Of no change on the whole; NaN with fewer than two pairs."""
+    noise: float
+    """The change that it must exceed: the median of the pairs'."""
+    verdict: str
+
+    @property
+    def changed(self) -> bool:
+        """Whether they became faster or slower."""
+        return self.verdict not in (SAME, "no interval")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, null for what is unknown."""
+        return {k: None if v != v else v for k, v in asdict(self).items()}
+
+
+def together(pairs: pd.DataFrame, metric: str) -> Together:
+    """Whether all pairs together became faster or slower: Student's t-test of the mean logarithm of B / A.
+
+    Its standard error is the larger of that from the spread between pairs and that from the repeats of each
+    (``error``); n - 1 degrees of freedom.
+    """
+    known = pairs[pairs["ratio"].notna()]
+    logs, n = np.log(known["ratio"].to_numpy(dtype=float)), len(known)
+    if n < 2:
+        return Together(float(np.exp(logs.mean())) if n else math.nan, math.nan, math.nan, "no interval")
+    mean, noise = float(logs.mean()), float(known["noise"].median())
+    within = float(np.nansum(known["error"].to_numpy(dtype=float) ** 2)) ** 0.5 / n
+    error = max(float(logs.std(ddof=1)) / math.sqrt(n), within)
+    p = t_tail(mean / error, n - 1) if error else float(mean == 0)
+    changed = p < LEVEL and abs(mean) > math.log1p(noise)
+    return Together(math.exp(mean), p, noise, _direction(math.exp(mean), metric) if changed else SAME)
+
+
 # ---------------------------------------------------------------------------------------- comparison
 
 
@@ -148,7 +191,9 @@ class Comparison:
 
     metric: str
     pairs: pd.DataFrame
-    """Columns: model, cell_a, cell_b, status_a, status_b, a, b, ratio, low, high, p, p_adjusted, noise, verdict."""
+    """Columns: model, cell_a, cell_b, status_a, status_b, a, b, ratio, low, high, error (standard error of the mean
+    logarithm), p, p_adjusted, noise, verdict."""
+    together: Together
     differs: dict[str, tuple[str, str]]
     only_a: list[str]
     only_b: list[str]
@@ -156,10 +201,10 @@ class Comparison:
     @property
     def changed(self) -> pd.DataFrame:
         """Pairs that are faster or slower, or whose status changed."""
-        return self.pairs[~self.pairs["verdict"].isin([SAME, "no interval", "neither measured"])]
+        return self.pairs[~self.pairs["verdict"].isin([SAME, *_NO_COMPARISON])]
 
 
-def compare(a: Results, b: Results, metric: str, threshold: float, method: str = "holm") -> Comparison:
+def compare(a: Results, b: Results, metric: str, threshold: float, method: str = "bh") -> Comparison:
     """Compare two result sets in a metric.  ``threshold``: the smallest change that counts, 0.05 for 5%.
 
     Raises UserError if no cell has a partner, or if cells cannot be told apart.
@@ -176,6 +221,7 @@ def compare(a: Results, b: Results, metric: str, threshold: float, method: str =
     return Comparison(
         metric,
         frame,
+        together(frame, metric),
         _differs(a.measurements, b.measurements),
         [_name(left[key]) for key in left if key not in right],
         [_name(right[key]) for key in right if key not in left],
@@ -207,7 +253,7 @@ def _pair(
     made: dict[str, Any] = {
         "model": left["model_title"], "cell_a": _name(left), "cell_b": _name(right),
         "status_a": left["status"], "status_b": right["status"], "a": left[metric], "b": right[metric],
-        "ratio": np.nan, "low": np.nan, "high": np.nan, "p": np.nan,
+        "ratio": np.nan, "low": np.nan, "high": np.nan, "error": np.nan, "p": np.nan,
         "noise": max(left["canary_drift"] or 0.0, right["canary_drift"] or 0.0),
     }  # fmt: skip
     if left["status"] != "ok" or right["status"] != "ok" or left[metric] is None or right[metric] is None:
@@ -220,14 +266,18 @@ def _pair(
     if len(of) > 1 and len(to) > 1:
         ratios = draws(f"b:{made['cell_b']}", of) / draws(f"a:{made['cell_a']}", to)
         made["low"], made["high"] = np.quantile(ratios, [LEVEL / 2, 1 - LEVEL / 2])
+        made["error"] = math.sqrt(sum(np.log(side).var(ddof=1) / len(side) for side in (of, to)))
         made["p"] = welch(np.log(to), np.log(of))
     return made
 
 
 def _verdict(row: Mapping[Hashable, Any], metric: str) -> str:
-    if row["status_a"] != row["status_b"]:
-        final = row["status_a"] in FINAL and row["status_b"] in FINAL
-        return f"{row['status_a']} -> {row['status_b']}" if final else "neither measured"
+    a, b = row["status_a"], row["status_b"]
+    if a != b:
+        if b == "ok" and a not in (*FINAL, *INFRASTRUCTURE):
+            return ONLY_B
+        changed = "ok" in (a, b) or (a in FINAL and b in FINAL)
+        return f"{a} -> {b}" if changed else "neither measured"
     if row["status_a"] != "ok" or math.isnan(row["ratio"]):
         return "neither measured"
     if math.isnan(row["low"]):
@@ -236,8 +286,12 @@ def _verdict(row: Mapping[Hashable, Any], metric: str) -> str:
     certain = (row["low"] > 1 or row["high"] < 1) and row["p_adjusted"] < LEVEL
     if not (beyond and certain):
         return SAME
+    return _direction(row["ratio"], metric)
+
+
+def _direction(ratio: float, metric: str) -> str:
     lower_is_better = columns.COLUMNS[metric].unit == "s"
-    return "slower" if (row["ratio"] > 1) == lower_is_better else "faster"
+    return "slower" if (ratio > 1) == lower_is_better else "faster"
 
 
 def _differs(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[str, str]]:

@@ -6,6 +6,7 @@ configuration.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -92,12 +93,14 @@ def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
         "hardware_title": hardware.title,
         "variant": point["variant"] or None,
         "qs": found.qs,
-        "break_even_batch": found.break_even_batch if found.break_even_batch < float("inf") else None,
     }
     batch = settings.batch or found.moe.batch
+    ratio = float(qs.traffic_ratio(settings.quality, found.sparsity, batch, found.shared)) if batch else None
     yield known | {
         "by": "distinct",
-        "ffn_traffic_ratio": float(qs.traffic_ratio(settings.quality, found.sparsity, batch)) if batch else None,
+        "break_even_batch": _finite(found.break_even_batch),
+        "ffn_traffic_ratio": ratio,
+        "criterion_holds": None if ratio is None else float((ratio > 1) == (found.qs < 1)),
         "batch_moe": found.moe.batch,
         "batch_dense": found.dense.batch,
         "batch_ratio": found.batch_ratio,
@@ -110,8 +113,13 @@ def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
     }
     yield known | {
         "by": "formulas",
+        "break_even_batch": _finite(found.break_even_without_shared),
         "ffn_traffic_ratio": float(qs.traffic_ratio_of_the_paper(settings.quality, found.sparsity)),
     }
+
+
+def _finite(batch: float) -> float | None:
+    return batch if math.isfinite(batch) else None
 
 
 def _printed(experiment: Mapping[str, Any]) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from moebench import serving, show
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
+from moebench.cost import qs
 from moebench.errors import UserError
 
 Json = dict[str, Any]
@@ -48,7 +49,11 @@ def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs
         "sparsity": found.sparsity,
         "qs": found.qs,
         "below_one": found.qs < 1,
-        "break_even_batch": found.break_even_batch if math.isfinite(found.break_even_batch) else None,
+        "shared_over_routed": found.shared,
+        "ffn_traffic_limit": float(qs.traffic_ratio(point.quality, found.sparsity, math.inf, found.shared)),
+        "ffn_traffic_eq_17": float(qs.traffic_ratio_of_the_paper(point.quality, found.sparsity)),
+        "break_even_batch": _finite(found.break_even_batch),
+        "break_even_batch_without_shared": _finite(found.break_even_without_shared),
         "dense_parameters_eq_21": found.qs * found.moe.parameters,
         "moe": dataclasses.asdict(found.moe),
         "dense": dataclasses.asdict(found.dense),
@@ -81,8 +86,13 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: serving.Compared) -> s
     """The answer in a sentence or two."""
     if math.isfinite(found.break_even_batch):
         first = (
-            f"qs = {found.qs:.3g} is below 1: from a batch of {math.ceil(found.break_even_batch)} on, {spec.title} "
-            "reads more expert weights per token than the dense model."
+            f"qs = {found.qs:.3g} is below 1: from a batch of {max(1, math.ceil(found.break_even_batch))} on, "
+            f"{spec.title} reads more expert weights per token than the dense model."
+        )
+    elif found.qs < 1:
+        first = (
+            f"qs = {found.qs:.3g} is below 1, but with shared experts counted {spec.title} reads more than the dense "
+            "model at no batch."
         )
     else:
         first = f"qs = {found.qs:.3g} is not below 1: at no batch does {spec.title} read more than the dense model."
@@ -100,6 +110,10 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: serving.Compared) -> s
         return f"{first} At the largest batches that fit, both are equally fast."
     batch = "this batch" if point.batch else "the largest batches that fit"
     return f"{first} At {batch}, {faster} {factor:.2f} times as fast."
+
+
+def _finite(batch: float) -> float | None:
+    return batch if math.isfinite(batch) else None
 
 
 def _start(text: str) -> str:
@@ -142,10 +156,14 @@ def text(made: Json) -> str:
         f"{made['model']} on {point['gpus']} x {made['hardware']}, {point['context_tokens']:,} tokens of context, "
         f"{weights} weights, bfloat16 KV cache",
         "",
-        f"s = k/E              {made['sparsity']:.4g}",
-        f"qs                   {made['qs']:.4g}",
-        "break-even batch     " + (f"{made['break_even_batch']:.2f}" if made["break_even_batch"] else "none"),
-        f"dense by q s P       {_big(made['dense_parameters_eq_21'])} parameters (eq. 21; the table has eq. 11's)",
+        f"s = k/E          {made['sparsity']:.4g}",
+        f"qs               {made['qs']:.4g}",
+        f"dense by q s P   {_big(made['dense_parameters_eq_21'])} parameters (eq. 21; the table has eq. 11's)",
+        "",
+        "FFN weights, mixture over dense    all experts  without shared ones (the paper's eqs. 17, 18)",
+        f"bytes per token, large batches     {made['ffn_traffic_limit']:<11.2f}  {made['ffn_traffic_eq_17']:.2f}",
+        f"break-even batch                   {_batch(made['break_even_batch']):<11}  "
+        + _batch(made["break_even_batch_without_shared"]),
         "",
         *(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}".rstrip() for a, b, c in table),
         "",
@@ -160,6 +178,10 @@ def text(made: Json) -> str:
             [r["change"], f"{r['qs']:.3g}", _count(r["batch_moe"]), _count(r["batch_dense"]),
              "unknown" if r["speedup_dense"] is None else f"{r['speedup_dense']:.3f}"] for r in rows_of])]  # fmt: skip
     return "\n".join(lines)
+
+
+def _batch(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
 
 
 def _layout(side: Json) -> str:

@@ -1,13 +1,13 @@
 """The tables of the qs paper three times: as printed, by the paper's own formulas, by this project's cost model.
 
-Nothing is fitted: what the formulas need and the paper does not give stands in its file (``assumed``), and a value that
-does not come out is shown as it comes out.
+Nothing in the tables is fitted: what the formulas need and the paper does not give stands in its file (``assumed``),
+and a value that does not come out is shown as it comes out.  A note under Table 3 gives the one reading that is fitted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moebench.config import Architecture, EngineKnobs, Hardware, Paper, PrintedNumbers, PrintedRow
@@ -236,13 +236,13 @@ def _table1(numbers: PrintedNumbers, _: _Cases) -> Reproduced:
     made.notes.append(
         f"With the evaluation's q the printed qs do not come out: they stand for q = {', '.join(implied)}. The "
         "criterion qs < 1 knows no batch; a step reads only the experts that its tokens choose, so that the mixture "
-        "reads more bytes than the dense model only from the batch given."
+        "reads more bytes than the dense model only from the batch given (routed experts only; shared ones move it up)."
     )
     return made
 
 
 def _table3(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
-    made, wrong = _started(numbers), []
+    made, wrong, fitted = _started(numbers), [], []
     for row in numbers.rows:
         case, s, q, context = cases.case(row), _s(row), row.given["quality"], row.given["context_tokens"]
         moe, dense = cases.served(row, False), cases.served(row, True)
@@ -255,6 +255,9 @@ def _table3(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
         if bm is None or bd is None:
             continue
         b_moe, b_dense = float(bm), float(bd)
+        if case.sizes.kv_latent > 0:
+            other = [f"{qs_printed.largest_batch(_exchanged(case), context, d):g}" for d in (False, True)]
+            fitted.append(f"{'/'.join(other)} on {row.given['gpus']:g} GPUs (printed {bm}/{bd})")
         reuse = b_moe * row.given["top_k"] / float(
             roofline.distinct_experts(row.given["experts"], row.given["top_k"], b_moe)
         )  # fmt: skip
@@ -273,53 +276,87 @@ def _table3(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
         f"the printed batches: {'; '.join(wrong) or 'none'}. A weight that is read is used by k B / distinct(B) "
         "tokens, a little more than s B."
     )
+    made.notes.append(
+        "A reading that comes close for DeepSeek-V3, the one thing here that is fitted: two bytes per weight and one "
+        "per value of the cache, instead of the reverse (on 64 GPUs as if the cache were spread over 16 of them and "
+        f"the weights over 32), and {_FITTED_BYTES / 1e9:.3f} GB of a GPU usable. Batches by eq. 20, MoE/dense: "
+        f"{'; '.join(fitted)}. The other models' do not come out so."
+    )
     return made
+
+
+_FITTED_BYTES = 157.373e9
+"""Usable memory at which the dense batches of Table 4 come out, with the data types exchanged."""
+
+
+def _exchanged(case: qs_printed.Case) -> qs_printed.Case:
+    """The case with the data types of weights and cache exchanged, and the memory that fits then."""
+    formats = replace(case.formats, packed=case.formats.cache, cache=case.formats.packed)
+    return replace(case, usable_bytes=_FITTED_BYTES, formats=formats)
 
 
 def _or_oom(batch: float) -> Value:
     return batch if batch > 0 else "OOM"
 
 
-def _ratio_line(row: PrintedRow, weights: float) -> tuple[Line, float]:
-    """Throughput dense over MoE from the printed batches, HBM-bound; and with all weights over s B."""
+@dataclass(frozen=True)
+class _Weights:
+    """Weights of the mixture over the KV cache of a sequence, from two printed batches; both are rounded down."""
+
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, row: PrintedRow) -> _Weights:
+        """The batches may stand for anything below the next whole number."""
+        bm, bd = (float(row.printed[name] or 0) for name in ("batch_moe", "batch_dense"))
+        quality_s = row.given["quality"] * _s(row)
+        ends = [float(qs_printed.weights_over_cache(bm + a, bd + b, quality_s)) for a, b in ((0, 0), (1, 0), (0, 1))]
+        return cls(ends[0], min(ends), max(ends))
+
+    def scaled(self, factor: float) -> _Weights:
+        """At another context."""
+        return _Weights(self.value * factor, self.low * factor, self.high * factor)
+
+
+def _ratio_line(row: PrintedRow, weights: _Weights) -> tuple[Line, str]:
+    """Throughput dense over MoE from the printed batches, HBM-bound; and in words with all weights over s B."""
     s, q = _s(row), row.given["quality"]
     bm, bd = float(row.printed["batch_moe"] or 0), float(row.printed["batch_dense"] or 0)
+
+    def ratio(of: float, share: float) -> float:
+        return float(qs_printed.hbm_ratio(of, q * s, bm, bd, share))
+
     by = {
-        name: float(qs_printed.hbm_ratio(weights, q * s, bm, bd, share))
-        for name, share in (
-            ("formulas", 1.0),
-            ("distinct", float(roofline.distinct_experts(1 / s, 1, bm)) * s),
-            ("all", min(1.0, s * bm) / max(1.0, s * bm) * bm),
-        )
+        "formulas": ratio(weights.value, 1.0),
+        "distinct": ratio(weights.value, float(roofline.distinct_experts(1 / s, 1, bm)) * s),
     }
+    everything = min(1.0, s * bm) / max(1.0, s * bm) * bm
+    ends = sorted(f"{ratio(w, everything):.2f}" for w in (weights.low, weights.high))
     moe, dense = bounds(row.printed["throughput_moe"]), bounds(row.printed["throughput_dense"])
     assert moe[0] is not None and moe[1] is not None and dense[0] is not None and dense[1] is not None
     printed = row.printed.get("speedup")
     text = printed or f"{row.printed['throughput_dense']}/{row.printed['throughput_moe']}"
     low, high = bounds(printed) if printed else (dense[0] / moe[1], dense[1] / moe[0])
     line = Line(row.label, "speedup", text, by["formulas"], by["distinct"], low, high, row.model, {**row.given})
-    return line, by["all"]
+    return line, f"{row.label} {' to '.join(dict.fromkeys(ends))}"
 
 
 _READING = (
     "At batches that fill the same memory, a step that is bound by HBM reads all of it once, and eq. 17 gives "
-    "B_dense / B_MoE. With the weights of all experts, instead of the active ones, divided by s B it would be: "
-    "{values}."
+    "B_dense / B_MoE. With the weights of all experts, instead of the active ones, divided by s B it would be (ranges, "
+    "since printed batches are rounded down): {values}."
 )
 
 
 def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     made, first = _started(numbers), numbers.rows[0]
-    s, q = _s(first), first.given["quality"]
     # The shortest context has the batches with most digits; W / KV(L) is inversely proportional to L.
-    weights = float(
-        qs_printed.weights_over_cache(
-            float(first.printed["batch_moe"] or 0), float(first.printed["batch_dense"] or 0), q * s
-        )
-    )
+    weights = _Weights.of(first)
     unit: dict[str, float] = {}
     all_over: list[str] = []
-    constants: dict[str, list[tuple[float, float]]] = {"batch_moe": [], "batch_dense": []}
+    printed: dict[str, list[float]] = {"MoE": [], "dense": []}
     for row in numbers.rows:
         case, context = cases.case(row), row.given["context_tokens"]
         formulas: dict[str, float] = {}
@@ -330,18 +367,17 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
             made.lines.append(_line(row, f"batch_{name}", _or_oom(batch), _or_oom(float(ours.batch))))
             formulas[name] = 1 / float(qs_printed.latency(case, context, batch, is_dense).total_s) if batch else 0.0
             distinct[name] = float(ours.tokens_per_s)
-            printed = float(row.printed[f"batch_{name}"] or 0)
-            constants[f"batch_{name}"].append((printed * context, (printed + 1) * context))
+            printed["dense" if is_dense else "MoE"].append(float(row.printed[f"batch_{name}"] or 0))
         if not unit:
             unit = {"formulas": formulas["moe"], "distinct": distinct["moe"]}
         for name in ("moe", "dense"):
             values = (100 * formulas[name] / unit["formulas"], 100 * distinct[name] / unit["distinct"])
             made.lines.append(_line(row, f"throughput_{name}", values[0] or None, values[1] or None))
-        line, everything = _ratio_line(row, weights * first.given["context_tokens"] / context)
+        line, everything = _ratio_line(row, weights.scaled(first.given["context_tokens"] / context))
         made.lines.append(line)
-        all_over.append(f"{row.label} {everything:.2f}")
+        all_over.append(everything)
     made.notes += [
-        _floor_note(constants),
+        _floor_note([row.given["context_tokens"] for row in numbers.rows], printed),
         "Batches and throughputs by formulas: eqs. 17, 19 and 20 with the assumptions above. Throughput dense over "
         "MoE: from the printed batches, bound by HBM, without any assumption. "
         + _READING.format(values=", ".join(all_over)),
@@ -349,14 +385,9 @@ def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     return made
 
 
-def _floor_note(constants: Mapping[str, list[tuple[float, float]]]) -> str:
+def _floor_note(contexts: list[float], batches: Mapping[str, list[float]]) -> str:
     """Whether the printed batches are floor(C / L) for one C each, which eq. 20 says."""
-    said = []
-    for name, ends in constants.items():
-        low, high = ends[0][0], ends[0][1]  # the shortest context binds most
-        off = sum(not (a < high and low < b) for a, b in ends)
-        words = "MoE" if name == "batch_moe" else "dense"
-        said.append(f"{words} {len(ends) - off} of {len(ends)}")
+    said = [f"{words} {qs_printed.of_one_capacity(contexts, b)} of {len(b)}" for words, b in batches.items()]
     return f"Eq. 20 makes a batch floor(C / L) with one C for all contexts: {', '.join(said)} of the printed ones are."
 
 
@@ -394,7 +425,7 @@ def _table5(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
 def _table6(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     made, all_over = _started(numbers), []
     for row in numbers.rows:
-        case, context, s, q = cases.case(row), row.given["context_tokens"], _s(row), row.given["quality"]
+        case, context = cases.case(row), row.given["context_tokens"]
         moe, dense = cases.served(row, False), cases.served(row, True)
         batches = {d: float(qs_printed.largest_batch(case, context, d)) for d in (False, True)}
         if row.printed.get("batch_dense") is None:
@@ -412,10 +443,9 @@ def _table6(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
                 float(100 * dense.tokens_per_s / moe.tokens_per_s),
             )
         )
-        bm, bd = float(row.printed["batch_moe"] or 0), float(row.printed["batch_dense"] or 0)
-        line, everything = _ratio_line(row, float(qs_printed.weights_over_cache(bm, bd, q * s)))
+        line, everything = _ratio_line(row, _Weights.of(row))
         made.lines.append(line)
-        all_over.append(f"{row.label} {everything:.2f}")
+        all_over.append(everything)
     made.notes.append(
         "Throughput dense (%) by formulas: eqs. 17, 19 and 20 with the assumptions above. Dense over MoE: from the "
         "printed batches, bound by HBM. " + _READING.format(values=", ".join(all_over))

@@ -44,6 +44,11 @@ class Compared:
     sparsity: float
     qs: float
     break_even_batch: float
+    """Infinite: at no batch."""
+    break_even_without_shared: float
+    """The same as if there were no shared experts, as the paper's equations 17 and 18 have it."""
+    shared: float
+    """Parameters of the shared experts over those of the active routed ones."""
     moe: Side
     dense: Side
 
@@ -76,11 +81,13 @@ def compare(architecture: Architecture, hardware: Hardware, point: ComputedKnobs
     block = architecture.experts
     assert block is not None
     sizes = Sizes.of(architecture)
-    sparsity = block.top_k / block.count
+    sparsity, shared = block.top_k / block.count, float(qs.shared_over_routed(sizes))
     return Compared(
         sparsity=sparsity,
         qs=point.quality * sparsity,
-        break_even_batch=float(qs.break_even_batch(point.quality, sparsity)),
+        break_even_batch=float(qs.break_even_batch(point.quality, sparsity, shared)),
+        break_even_without_shared=float(qs.break_even_batch(point.quality, sparsity)),
+        shared=shared,
         moe=_side(sizes, architecture, hardware, point),
         dense=_side(qs.dense_equivalent(sizes, point.quality), architecture, hardware, point),
     )

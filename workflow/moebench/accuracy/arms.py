@@ -11,13 +11,14 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", "max_num_seqs",
              "max_num_batched_tokens", "cpu_threads", "kv_cache_mb")  # fmt: skip
 """Knobs that may not change an answer beyond rounding."""
-Z = 2.58
-"""Two-sided 99% of the normal distribution: one false alarm in a hundred comparisons."""
+FALSE_ALARM = 0.01
+"""Chance of one false alarm or more in all comparisons of a harness together (Bonferroni)."""
 
 
 def compare(part: dict[str, Any], found: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
@@ -41,24 +42,25 @@ def compare(part: dict[str, Any], found: dict[str, dict[str, Any]], folder: Path
                 cell["limit"],
             ]
             groups.setdefault(json.dumps(same, sort_keys=True), []).append(key)
-    made = {}
+    made, comparisons = {}, sum(len(keys) - 1 for keys in groups.values())
     for keys in groups.values():
         first, *others = sorted(keys, key=lambda k: (part["engines"][part["cells"][k]["engine"]]["gpus"], k))
         for other in others:
-            values = [scores(folder, part["cells"][k], found[k]) for k in (first, other)]
-            made[other] = {"arm_of": part["cells"][first]["engine"]} | difference(*values)
+            a, b = (scores(folder, part["cells"][k], found[k]) for k in (first, other))
+            made[other] = {"arm_of": part["cells"][first]["engine"]} | difference(a, b, comparisons)
     return made
 
 
-def difference(first: dict[str, float] | None, other: dict[str, float] | None) -> dict[str, Any]:
-    """Mean of the questions' differences, and whether it is beyond ``Z`` of its standard errors (paired)."""
+def difference(first: dict[str, float] | None, other: dict[str, float] | None, comparisons: int = 1) -> dict[str, Any]:
+    """Mean of the questions' differences, and whether it is beyond noise (paired), as one of so many comparisons."""
     if not first or not other or first.keys() != other.keys():
         return {"arm_difference": None, "arm_differs": None}
     each = [other[key] - first[key] for key in first]
     mean, n = sum(each) / len(each), len(each)
     spread = math.sqrt(sum((d - mean) ** 2 for d in each) / (n - 1)) if n > 1 else math.inf
+    z = NormalDist().inv_cdf(1 - FALSE_ALARM / comparisons / 2)
     # All questions differing alike has no spread: then any difference is one.
-    return {"arm_difference": mean, "arm_differs": abs(mean) > Z * spread / math.sqrt(n)}
+    return {"arm_difference": mean, "arm_differs": abs(mean) > z * spread / math.sqrt(n)}
 
 
 def scores(folder: Path, cell: dict[str, Any], record: dict[str, Any]) -> dict[str, float] | None:

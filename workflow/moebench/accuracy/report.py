@@ -116,7 +116,8 @@ def _notes(frame: pd.DataFrame) -> list[str]:
             verdict = "cannot be compared: a sample log is gone or altered"
         else:
             verdict = f"differs by {row['arm_difference']:+.4f}, " + (
-                "beyond noise (99%, question by question): one of them is wrong"
+                "beyond noise (question by question; a chance of 1% in all such comparisons together): one of them is "
+                "likely wrong"
                 if row["arm_differs"]
                 else "within noise"
             )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from moebench.claims import select
 from moebench.claims.spec import NUMERIC, Claim, Expect, Settings
+from moebench.cost import qs_printed
 
 Floats = NDArray[np.float64]
 
@@ -68,7 +69,7 @@ def evaluate(
     if not chosen.rows:
         return [Outcome(NOT_MEASURED, "no cells of this study are compared so")]
     if claim.test == "infeasible":
-        return [_infeasible(claim, rows, chosen)]
+        return [_infeasible(claim, rows, chosen, measured=repeats is not None)]
     comparisons: list[tuple[int, ...]] = [p.members for p in chosen.pairs] or list(chosen.groups)
     by_context: dict[tuple[tuple[str, Any], ...], list[int]] = {}
     for n, members in enumerate(comparisons):
@@ -87,11 +88,13 @@ def _one(
 ) -> Outcome:
     """The outcome in one context."""
     pairs, groups, odd = [], [], set[str]()
+    whole = _needs_all(claim)
     for n in numbers:
         pair = chosen.pairs[n] if chosen.pairs else None
         present = [i for i in (pair.members if pair else chosen.groups[n]) if i in values]
-        # "The best of the others" counts only if there are all of them.
-        enough = len(present) == len(pair.members) if pair else len(present) > 1
+        # "The best of the others", or of all models, counts only if there are all of them.
+        enough = len(present) == len(pair.members) if pair else len(present) == len(chosen.groups[n]) if whole else (
+            len(present) > 1)  # fmt: skip
         unlike = select.unlike(rows, present)
         odd |= set(unlike) if enough else set()
         if enough and not unlike:
@@ -99,6 +102,10 @@ def _one(
                 pairs.append(pair)
             else:
                 groups.append(tuple(present))
+    if pairs and whole:
+        planned = [chosen.pairs[n] for n in numbers]
+        series = [[planned[m] for m in numbers] for numbers in select.along(claim, rows, planned)]
+        pairs = [p for one in series if all(p in pairs for p in one) for p in one]
     members = [chosen.pairs[n].members if chosen.pairs else chosen.groups[n] for n in numbers]
     everything = list(dict.fromkeys(i for m in members for i in m))
     waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") and i not in values for i in everything)
@@ -117,8 +124,7 @@ def _one(
     if repeats is not None and min(repeats[i] for i in used) < 2:
         return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, or no standard error: no interval"]), **shared)
     if claim.test in NUMERIC:
-        shared["low"], shared["high"] = (float(x) for x in np.quantile(computed, [TAIL, 1 - TAIL])) if repeats else (
-            None, None)  # fmt: skip
+        shared["low"], shared["high"] = _interval(claim, values, pairs, computed) if repeats else (None, None)
     else:
         shared["support"] = float(computed[1:].mean()) if repeats else None
     if claim.expect is None:
@@ -129,6 +135,29 @@ def _one(
     elif outcome == UNDECIDED:
         notes.append("the interval holds values on both sides" if claim.test in NUMERIC else "resamples disagree")
     return Outcome(outcome, "; ".join(notes), **shared)
+
+
+def _interval(
+    claim: Claim, values: dict[int, Floats], pairs: list[select.Pair], computed: Floats
+) -> tuple[float, float]:
+    """The 95% interval of a test's value.
+
+    The best of many is best by chance as well, so that the draws of a ``max`` or ``min`` lie beyond the truth.  Its
+    ends are those of the pairs' own intervals, each at 1 - 0.05 / pairs (Bonferroni, the first step of Holm), which
+    hold all at once: one setting by itself must lie where the claim wants it.
+    """
+    if claim.test not in ("max", "min"):
+        low, high = np.quantile(computed, [TAIL, 1 - TAIL])
+    else:
+        tail = TAIL / len(pairs)
+        ends = np.quantile(compared(claim, values, pairs), [tail, 1 - tail], axis=0)
+        low, high = ends.max(axis=1) if claim.test == "max" else ends.min(axis=1)
+    return float(low), float(high)
+
+
+def _needs_all(claim: Claim) -> bool:
+    """Whether a test on some of the values of ``over`` is none: who is best, or how far models are apart."""
+    return claim.test == "rank" or (claim.test == "spread" and bool({"model", "draft_model"} & set(claim.over)))
 
 
 def _within(claim: Claim, expect: Expect, shared: dict[str, Any]) -> str:
@@ -228,37 +257,47 @@ def _along(claim: Claim, x: list[Any], y: Floats) -> Floats | None:
 
 
 def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> Floats | None:
-    """Whether the candidates stand in the expected order, best first."""
-    ranked = np.argsort(y if claim.of is None and _lower_is_better(claim.metric) else -y, axis=1, kind="stable")
+    """Whether the candidates stand in the expected order, best first.  Equal ones satisfy any order between them."""
     wanted = [w for w in (expect.first, expect.last, *expect.order, *expect.top) if w is not None]
     if any(w not in x for w in wanted):
         return None
+    good = -y if claim.of is None and _lower_is_better(claim.metric) else y
+    mine = good[:, [x.index(w) for w in wanted]]
+    others = good[:, [i for i, w in enumerate(x) if w not in wanted]]
     if expect.order:
-        numbers = [x.index(w) for w in expect.order]
-        placed = np.argsort(ranked, axis=1)[:, numbers]
-        return np.asarray((np.diff(placed, axis=1) > 0).all(axis=1))
-    if expect.top:
-        best = np.sort(ranked[:, : len(expect.top)], axis=1)
-        return np.asarray((best == sorted(x.index(w) for w in expect.top)).all(axis=1))
-    return np.asarray(ranked[:, 0 if expect.first is not None else -1] == x.index(wanted[0]))
+        return np.asarray((np.diff(mine, axis=1) <= 0).all(axis=1))
+    if expect.last is not None:
+        return np.asarray((mine <= others).all(axis=1))
+    return np.asarray((mine.min(axis=1, keepdims=True) >= others).all(axis=1))
 
 
-def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection) -> Outcome:
-    """Whether exactly the expected cells run out of memory; ``status`` of a prediction is ok or infeasible."""
+_KNOWS_MEMORY = ("ok", "invalid", "oom_weights", "oom_kv", "oom_activation")
+"""Statuses of cells that were tried and fitted, or did not."""
+
+
+def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection, measured: bool) -> Outcome:
+    """Whether exactly the expected cells, and all of them, run out of memory.
+
+    ``status`` of a prediction is ok or infeasible.  A measured cell that is ``infeasible`` was not tried: only a
+    prediction says so.  It decides nothing, and one that crashed, timed out or was refused neither.
+    """
     assert claim.expect is not None
-    waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") for i in chosen.rows)
-    shared: dict[str, Any] = {"comparisons": len(chosen.rows) - waiting, "planned": len(chosen.rows),
-                              "rows": chosen.rows, "context": select.context(rows, chosen.rows, claim)}  # fmt: skip
-    if waiting == len(chosen.rows):
-        return Outcome(NOT_MEASURED, f"{waiting} of {waiting} cells not measured", **shared | {"rows": ()})
-    bad = [i for i in chosen.rows if str(rows[i].get("status")).startswith(("oom", "infeasible"))]
-    found = {tuple(rows[i].get(c) for c in claim.over) for i in bad}
-    asked = {tuple(rows[i].get(c) for c in claim.over) for i in chosen.rows}
-    expected = {tuple(c) for c in claim.expect.cells} & asked
-    odd = sorted(found ^ expected)
-    text = f"{len(bad)} cells do not fit" + (f"; different: {', '.join(map(str, odd))}" if odd else "")
+    known = _KNOWS_MEMORY if measured else (*_KNOWS_MEMORY, "infeasible")
+    tried = [i for i in chosen.rows if rows[i].get("status") in known]
+    waiting, planned = len(chosen.rows) - len(tried), len(chosen.rows)
+    shared: dict[str, Any] = {"comparisons": len(tried), "planned": planned, "rows": chosen.rows,
+                              "context": select.context(rows, chosen.rows, claim)}  # fmt: skip
+    lacking = f"{waiting} of {planned} cells not measured, not tried, refused or lost"
+    if not tried:
+        return Outcome(NOT_MEASURED, lacking, **shared | {"rows": ()})
+    bad = [i for i in tried if str(rows[i]["status"]).startswith(("oom", "infeasible"))]
+    expected = {tuple(c) for c in claim.expect.cells}
+    at = {i: tuple(rows[i].get(c) for c in claim.over) for i in tried}
+    odd = sorted({at[i] for i in tried if (i in bad) != (at[i] in expected)})
+    text = [f"{len(bad)} cells do not fit", *([f"different: {', '.join(map(str, odd))}"] * bool(odd))]
+    text += [lacking] * bool(waiting)
     outcome = UNDECIDED if waiting else AGREES if not odd else DISAGREES
-    return Outcome(outcome, text, value=float(len(bad)), support=float(not odd), **shared)
+    return Outcome(outcome, "; ".join(text), value=float(len(bad)), support=float(not odd), **shared)
 
 
 def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
@@ -301,5 +340,11 @@ _POINT = ("model", "gpus", "quality", "context_tokens")
 def printed(claim: Claim) -> Outcome:
     """A claim about numbers that the paper itself prints."""
     assert claim.printed is not None and claim.expect is not None
-    value = sum(claim.printed.divide) / sum(claim.printed.by)
-    return Outcome(place(value, value, claim.expect), "from the paper's own printed numbers", value=value)
+    given, reason = claim.printed, "from the paper's own printed numbers"
+    if given.contexts:
+        count = sum(qs_printed.of_one_capacity(given.contexts, batches) for batches in given.batches)
+        value = count / (planned := len(given.contexts) * len(given.batches))
+        reason = f"{count} of {planned} of the paper's own printed numbers are"
+    else:
+        value = sum(given.divide) / sum(given.by)
+    return Outcome(place(value, value, claim.expect), reason, value=value)

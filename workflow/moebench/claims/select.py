@@ -23,7 +23,7 @@ MEASURED_GUARDS = ("device_name", "untuned_kernel_warning", "asked")
 """Columns of the records in which compared cells are always equal."""
 CONTEXT = ("weights", "prompts", "eager", "kernel_config", "mla", "kv_cache_dtype", *GUARDS)
 """A claim is evaluated for each combination of these on its own."""
-OF_A_MODEL = ("experts", "moe_ffn_size", "top_k", "weights")
+OF_A_MODEL = ("experts", "moe_ffn_size", "top_k")
 """Settings that come with a model and may differ where models are compared."""
 OF_PRUNING = ("experts", "moe_ffn_size", "prune_ratio", "prune_multiple")
 """Settings that come with pruning and may differ where pruned and whole models are compared."""

@@ -119,4 +119,9 @@ def comparison(made: Any, a: str, b: str, every: bool = False) -> str:
     lines.append(
         f"{count(len(made.pairs), 'pair')} of cells: {', '.join(f'{n} {v}' for v, n in tally.most_common())}{middle}"
     )
+    if pd.notna(made.together.p):
+        lines.append(
+            f"together: {made.together.verdict}, mean ratio {made.together.ratio:.3f}, p = {shown(made.together.p)}, "
+            f"counts beyond {made.together.noise:.1%}"
+        )
     return "\n".join(lines)

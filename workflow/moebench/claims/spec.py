@@ -21,7 +21,7 @@ Settings = dict[str, Any]
 Test = Literal[
     "mean", "max", "min", "spread", "trend", "bend",
     "monotone", "rank", "steepest", "infeasible",
-    "share", "printed", "computed", "elsewhere",
+    "share", "printed", "computed",
 ]  # fmt: skip
 
 NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed", "computed")
@@ -33,7 +33,7 @@ OF_CELLS = ("mean", "max", "min", "spread", "trend", "bend", "monotone", "rank",
 COMPARED = ("mean", "max", "min", "trend")
 """Tests that need ``of`` and ``to``."""
 _ALONG = ("spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
-_OTHER_METRICS = ("accuracy", "parameters", "status", "printed", "model")
+_OTHER_METRICS = ("accuracy", "parameters", "status", "printed")
 _COMPUTED = tuple(c.name for c in columns.of_table("computed") if c.tables == ("computed",))
 _DEPLOYMENT = ("tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
 
@@ -52,10 +52,24 @@ class Expect(Strict):
 
 
 class Printed(Strict):
-    """Numbers that the paper prints: the sum of some over the sum of others."""
+    """Numbers that the paper prints: the sum of some over the sum of others; or batches over contexts."""
 
-    divide: tuple[float, ...]
-    by: tuple[float, ...]
+    divide: tuple[float, ...] = ()
+    by: tuple[float, ...] = ()
+    contexts: tuple[float, ...] = Field((), description="Contexts of `batches`")
+    batches: tuple[tuple[float, ...], ...] = Field(
+        (),
+        description="Each a batch per context; the value is the share that are floor(C / context), with a C for each",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Printed:
+        """Refuse what gives no number."""
+        if bool(self.divide and self.by) == bool(self.contexts and self.batches):
+            raise ValueError("give divide and by, or contexts and batches")
+        if any(len(batches) != len(self.contexts) for batches in self.batches):
+            raise ValueError("batches: give one per context")
+        return self
 
 
 class Provided(Strict):
@@ -83,7 +97,7 @@ class Claim(Strict):
     place: str = Field(description="Where in the paper")
     quote: str = Field("", description="The paper's own words")
     statement: str = Field(description="What is tested, in a sentence")
-    metric: str = Field(description="Column of a metric; or accuracy, parameters, status, printed, model")
+    metric: str = Field(description="Column of a metric; or accuracy, parameters, status, printed")
     where: Settings = Field({}, description="Rows it is about: column, and a value or a list of values")
     of: Settings | list[Settings] | None = Field(None, description="The settings compared; a list: any of them")
     to: Settings | Literal["best"] | None = Field(
@@ -119,7 +133,6 @@ class Claim(Strict):
             (self.test not in _ALONG and bool(self.over), f"over: not for test {self.test}"),
             (self.provided is not None and self.metric != "accuracy", "provided: for the metric accuracy only"),
             ((self.test == "printed") != (self.printed is not None), "printed: give the numbers and test: printed"),
-            (self.test == "elsewhere" and self.expect is not None, "test elsewhere expects nothing: expect: null"),
         ]
         problems += [(k not in _DEPLOYMENT, f"may_differ: {k!r} is none of {', '.join(_DEPLOYMENT)}")
                      for k in self.may_differ]  # fmt: skip

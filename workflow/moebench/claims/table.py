@@ -24,8 +24,9 @@ Row = dict[str, Any]
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
 VERDICTS = {ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE}
-NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "images")
-"""Knobs that the cost model does not know: cells that differ in them are predicted alike."""
+NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "images", "ep", "pp")
+"""Knobs that the cost model does not know, or whose effect on time it neglects (expert parallelism's all-to-all and
+imbalance, pipeline stages that overlap): cells that differ in them are predicted alike, so that nothing is foretold."""
 _ABSENT = {"draft_model": None, "images": 0, "expert_kernel": "fused"}
 _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "dummy": "dummy weights"}
 
@@ -144,8 +145,6 @@ def _outcomes(
         return [(ev.printed(claim), [])]
     if claim.test == "share":
         return [(_share(claim, parameters), [])]
-    if claim.test not in OF_CELLS:
-        return [(ev.Outcome(ev.NOT_MEASURED, claim.note), [])]
     here = claim.at_scale(plan["scale"])
     if here is None:
         return [(ev.Outcome(ev.NOT_MEASURED, "it has no counterpart in the grid of this study"), [])]
@@ -283,7 +282,7 @@ def _verdict(
     plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]
 ) -> tuple[str, str]:
     """Verdict on the paper's own models and machine, and why it is none."""
-    if claim.expect is None and claim.test != "elsewhere":
+    if claim.expect is None:
         return ev.NO_EXPECTATION, "the paper makes no claim here"
     if outcome.outcome not in VERDICTS and outcome.value is None:
         return ev.NOT_MEASURED, outcome.reason

@@ -2,8 +2,9 @@
 
 Notation as in the paper: E experts, k active ones, s = k/E, batch B, and q, the quality factor: a dense feed-forward
 block of equal quality has q times the parameters that the mixture's has active.  The paper's criterion, q s < 1, holds
-where every step reads every expert.  A step reads E (1 - (1 - s)^B) of them (``roofline.distinct_experts``), and so the
-mixture reads more only from a batch of ln(1 - q s) / ln(1 - s) on.  Everything broadcasts.
+where every step reads every expert and all experts are routed ones.  A step reads E (1 - (1 - s)^B) of them
+(``roofline.distinct_experts``) and the shared ones; the dense block is q times all that is active, shared experts too.
+rho stands for the parameters of the shared experts over those of the k active ones.  Everything broadcasts.
 """
 
 from __future__ import annotations
@@ -29,26 +30,37 @@ def quality_factor(loss_dense: ArrayLike, loss_moe: ArrayLike, exponent: float =
 
 
 def traffic_ratio_of_the_paper(quality: ArrayLike, sparsity: ArrayLike) -> Floats:
-    """FFN weight bytes per token, MoE over dense, eq. 17: 1 / (q s), whatever the batch."""
+    """FFN weight bytes per token, MoE over dense, eq. 17: 1 / (q s), whatever the batch, without shared experts."""
     return np.asarray(1.0 / (np.asarray(quality, float) * np.asarray(sparsity, float)))
 
 
-def traffic_ratio(quality: ArrayLike, sparsity: ArrayLike, batch: ArrayLike) -> Floats:
-    """The same where a step reads distinct experts: (1 - (1 - s)^B) / (q s); 1/q at batch 1, eq. 17 at large ones."""
-    s = np.asarray(sparsity, float)
-    share = 1.0 - np.power(1.0 - s, np.asarray(batch, float))
-    return np.asarray(share * traffic_ratio_of_the_paper(quality, s))
+def shared_over_routed(sizes: Sizes) -> Floats:
+    """rho: parameters of a layer's shared experts over those of its k active routed ones; 0 without shared ones."""
+    return np.asarray(sizes.shared / (sizes.top_k * sizes.expert))
 
 
-def break_even_batch(quality: ArrayLike, sparsity: ArrayLike) -> Floats:
-    """Batch from which a mixture reads more FFN bytes than the dense model: ln(1 - q s) / ln(1 - s).
+def traffic_ratio(quality: ArrayLike, sparsity: ArrayLike, batch: ArrayLike, shared: ArrayLike = 0.0) -> Floats:
+    """The same where a step reads distinct experts and the shared ones, of rho = ``shared``.
 
-    0: at any batch (q <= 1 may give less than 1); infinite: at none (q s >= 1).
+    ((1 - (1 - s)^B) / s + rho) / (q (1 + rho)): 1/q at batch 1; at large ones (1/s + rho) / (q (1 + rho)), which is
+    eq. 17 where rho is 0.
     """
-    qs, s = np.asarray(quality, float) * np.asarray(sparsity, float), np.asarray(sparsity, float)
+    s, rho = np.asarray(sparsity, float), np.asarray(shared, float)
+    read = (1.0 - np.power(1.0 - s, np.asarray(batch, float))) / s
+    return np.asarray((read + rho) / (np.asarray(quality, float) * (1.0 + rho)))
+
+
+def break_even_batch(quality: ArrayLike, sparsity: ArrayLike, shared: ArrayLike = 0.0) -> Floats:
+    """Batch from which a mixture reads more FFN bytes than the dense model: ln(1 - s (q + rho (q - 1))) / ln(1 - s).
+
+    0: at any batch (q <= 1 may give less than 1); infinite: at none (s (q + rho (q - 1)) >= 1; without shared experts
+    q s >= 1, the opposite of eq. 18).
+    """
+    q, s, rho = (np.asarray(value, float) for value in (quality, sparsity, shared))
+    needed = np.maximum(0.0, s * (q + rho * (q - 1.0)))  # share of the routed experts that must be read
     with np.errstate(divide="ignore", invalid="ignore"):
-        batch = np.log1p(-np.minimum(qs, 1.0)) / np.log1p(-s)
-    return np.asarray(np.where(qs >= 1.0, np.inf, batch))
+        batch = np.log1p(-np.minimum(needed, 1.0)) / np.log1p(-s)
+    return np.asarray(np.where(needed >= 1.0, np.inf, batch))
 
 
 def dense_equivalent(sizes: Sizes, quality: ArrayLike) -> Sizes:

@@ -7,6 +7,7 @@ the text around them and from the printed numbers.  B: batch, s = k/E, q: qualit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,15 @@ def largest_batch(case: Case, context: ArrayLike, dense: bool) -> Floats:
     """B from weights + B KV(L) <= memory (eq. 20), weights spread evenly over all GPUs."""
     left = case.usable_bytes - case.weights(dense) * case.formats.packed / case.gpus
     return np.asarray(np.maximum(0.0, np.floor(left / cache_bytes(case, context) + 1e-12)))
+
+
+def of_one_capacity(contexts: Sequence[float], batches: Sequence[float]) -> int:
+    """How many of the batches are floor(C / L) for one and the same C, which eq. 20 says; of the best C.
+
+    A batch B at context L stands for a C in [B L, (B + 1) L).
+    """
+    ends = [(b * length, (b + 1) * length) for length, b in zip(contexts, batches, strict=True)]
+    return max(sum(low <= start < high for low, high in ends) for start, _ in ends)
 
 
 @dataclass(frozen=True)
