@@ -11,12 +11,14 @@ import pytest
 
 import synthetic
 from moebench import activation, columns, tables
+from moebench.accuracy.staging import data_of
 from moebench.config import Config
 from moebench.engines.vllm_phases import Phases
 from moebench.errors import ConfigError
 from moebench.measure import records
 from moebench.measure.activation import Counts, count
 from moebench.plan import make_plan
+from moebench.workflow import staged_files
 from studies import ROOT, folder, write
 
 # ---------------------------------------------------------------------------------------- formulas
@@ -154,6 +156,7 @@ def test_counting_says_what_passed_and_what_was_chosen():
     counted, checks, runs = count(Replay(BATCH), WORK, [(7, {"prompts": [[0, 0, 0]]})], 0)
     assert {k: counted[k] for k in ("prompts", "prompt_tokens", "output_tokens", "batches")} == {
         "prompts": 1, "prompt_tokens": 3, "output_tokens": 3, "batches": 1}  # fmt: skip
+    assert counted["image_tokens"] == 0
     assert checks == {"experts_per_token": 2, "distinct_experts": [2.0, 2.0], "moe_layers": 2}
     assert runs[0]["seed"] == 7 and runs[0]["metrics"] == {"distinct_experts": 2.0, "distinct_experts_share": 0.5}
 
@@ -300,6 +303,31 @@ def test_a_cell_is_identified_by_what_its_corpus_holds(tmp_path):
     assert engine["corpora"]["wiki"]["file"] == "data/wiki.jsonl"
 
 
+def test_images_of_a_corpus_are_its_own_and_belong_to_its_items(tmp_path):
+    pictures = {"name": "wiki", "title": "W", "table": "mme", "data": "fixtures", "field": "question", "reference": "t"}
+    seen = {"model": "tiny-llava-moe-s", "corpus": "wiki", "prompts": "items", "images": 1}
+    plan = planned(tmp_path / "good", seen, [pictures], **COUNTING)
+    (cell,) = plan["cells"].values()
+    assert ".wiki.img1.activation-" in cell["cell"] and cell["predicted"]["image_tokens"] == 16 + 9 * 4 * 5
+    assert [d["id"] for d in data_of(plan).values()] == ["MME"], "staging brings it"
+    (job,) = plan["jobs"].values()
+    assert f"{next(iter(data_of(plan)))}/moebench-stage.json" in staged_files(
+        plan["engines"][e] for e in job["engines"]
+    )
+    for number, (fix, about, words) in enumerate((
+        ({"image_size": 56}, pictures, "corpus wiki shows each item with its own image: set images: 1"),
+        ({"images": 2, "max_model_len": 512}, pictures, "corpus wiki shows each item with its own image"),
+        ({"prompts": "text"}, pictures, "corpus wiki shows each item with its own image"),
+        ({"image_size": 56}, corpus(), "corpus wiki is text, and images made up for it would pass for its own"),
+        ({}, pictures | {"table": "boolq"}, "task boolq has no table of questions with images"),
+        ({}, pictures | {"table": None}, "give file or table, one of the two"),
+        ({}, pictures | {"sha256": "0" * 64}, "sha256 is for a file"),
+        ({}, corpus(data="fixtures"), "data is for a table"),
+    )):  # fmt: skip
+        with pytest.raises(ConfigError, match=words):
+            planned(tmp_path / str(number), seen | fix, [about], **COUNTING)
+
+
 def test_the_paper_study_plans_every_model_of_figure_15():
     plan = make_plan(Config(ROOT / "config"), "paper")
     rows = plan["experiments"]["fig15-activation"]["rows"]
@@ -307,4 +335,14 @@ def test_the_paper_study_plans_every_model_of_figure_15():
     mme = [c for c in cells if c["workload"]["corpus"] == "mme"]
     names = {plan["engines"][c["engine"]]["model"]["name"] for c in mme}
     assert names == {"deepseek-vl2-tiny", "deepseek-vl2-small", "deepseek-vl2", "molmoe-1b"} and len(mme) == 4
+    for cell in mme:  # the very table that the accuracy of these models is asked on, every question with its image
+        engine = plan["engines"][cell["engine"]]
+        asked = [c["task"]["data"] for c in plan["accuracy"]["vlmeval"]["cells"].values() if c["task"]["name"] == "mme"]
+        assert engine["corpora"]["mme"]["table"] == {"task": "mme"} | asked[0]
+        assert (cell["workload"]["images"], cell["workload"]["image_size"], cell["workload"]["requests"]) == (
+            1,
+            None,
+            2374,
+        )
+        assert cell["predicted"]["image_tokens"] == (None if "molmoe" in engine["id"] else 2101)
     assert {c["protocol"]["kind"] for c in cells} == {"activation"} and len(cells) == 4 + 6 * 4

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
+import re
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from moebench import corpora, prose
+from moebench import corpora, prose, staged
+from moebench.accuracy import vlm_fixtures
+from moebench.measure import images
 
 
 @pytest.fixture
@@ -61,3 +68,75 @@ def test_an_empty_corpus_is_refused(spec, tmp_path):
 def test_identity_is_content_not_place(spec):
     assert corpora.identity(spec) == corpora.identity(spec | {"file": "other/place.jsonl", "title": "Other"})
     assert corpora.identity(spec) != corpora.identity(spec | {"field": "text"})
+
+
+# ---------------------------------------------------------------------------- tables of questions with images
+
+
+@pytest.fixture
+def table(tmp_path):
+    """MME's fixtures as a corpus."""
+    folder = tmp_path / "MME"
+    vlm_fixtures.write("MME", folder)
+    told = {"task": "mme", "id": "MME", "source": "fixtures", "revision": vlm_fixtures.revision("MME"),
+            "path": str(folder)}  # fmt: skip
+    return {"name": "own", "title": "T", "file": None, "sha256": None, "field": "question", "table": told}
+
+
+def rewrite(spec, change):
+    """Change the rows of a table, staged anew."""
+    folder = Path(spec["table"]["path"])
+    with open(folder / "MME.tsv", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    change(rows)
+    with open(folder / "MME.tsv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+    staged.write_manifest(folder, "fixtures", spec["table"]["revision"])
+
+
+def test_a_table_gives_its_questions_each_with_the_image_that_was_dumped(table):
+    rows, asked, shown = vlm_fixtures.rows("MME"), corpora.items(table), corpora.pictures(table)
+    assert corpora.check(table) is None and asked == [row["question"] for row in rows]
+    for row, path in zip(rows, shown, strict=True):
+        drawn = Image.open(io.BytesIO(vlm_fixtures.png(row["shape"])))
+        assert images.read(path).tobytes() == drawn.tobytes() and images.read(path).size == (56, 56)
+    assert corpora.pictures(None) == []
+    file = Path(table["table"]["path"]) / "MME.tsv"
+    assert corpora.sha256(table) == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_rows_without_an_image_are_left_out_as_the_harness_does(table):
+    rewrite(table, lambda rows: rows[1].update(image=""))
+    assert len(corpora.items(table)) == len(corpora.pictures(table)) == 55
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda rows: rows[2].update(question=" "),
+            r"MME.tsv, row 3: no text in column 'question'; mend config/corpora/",
+        ),
+        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is not there; mend"),
+        (lambda rows: [r.update(asked=r.pop("question")) for r in rows], "MME.tsv: no column 'question'; mend"),
+        (lambda rows: [r.update(image="") for r in rows], "corpus own has no question with an image"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_one_line(table, change, words):
+    rewrite(table, change)
+    assert re.search(words, corpora.check(table))
+
+
+def test_a_table_that_is_not_as_it_was_staged_is_refused(table):
+    corpora.pictures(table)[0].write_bytes(b"x" * 10)
+    assert corpora.check(table).endswith("; bring corpus own with `moebench stage`")
+    with pytest.raises(OSError, match=r"0.png: not an image; delete its folder and stage it again"):
+        images.read(corpora.pictures(table)[0])
+
+
+def test_a_table_is_identified_by_its_revision_not_its_place(table):
+    moved = table | {"table": table["table"] | {"path": "other", "source": "elsewhere"}}
+    assert corpora.identity(moved) == corpora.identity(table)
+    assert corpora.identity(table | {"table": table["table"] | {"revision": "b"}}) != corpora.identity(table)

@@ -84,6 +84,14 @@ def test_tokens_of_llava_next(size, tokens):
     assert vision.image_tokens(architecture("tiny-llava-moe-s"), 3, size) == 3 * tokens
 
 
+@pytest.mark.parametrize(("name", "edge"), [("deepseek-vl2", 14), ("tiny-llava-moe-s", 4)])
+def test_of_any_size_is_the_most_of_all_shapes(name, edge):
+    grids = [(high, wide) for high in range(1, 10) for wide in range(1, 10) if high * wide <= 9]
+    whole = edge * (edge + 1) + 1 if name == "deepseek-vl2" else edge**2
+    most = max(whole + high * edge * (wide * edge + 1) for high, wide in grids)
+    assert vision.image_tokens(architecture(name), 1, None) == most
+
+
 # --------------------------------------------------------------------------------------- predictions
 
 
@@ -146,6 +154,15 @@ def test_a_prefill_that_images_make_longer_than_a_step_may_be_split():
 def test_another_number_of_image_tokens_than_planned_is_said():
     assert worker.miscounted(None, 7) is worker.miscounted(7, 7) is None
     assert worker.miscounted(7, 8) == "the images of a request became 8 tokens, by the registry's sizes they are 7"
+    assert worker.miscounted(7, 5, at_most=True) is None
+    assert "became 8 tokens, by the registry's sizes it is 7 at most" in worker.miscounted(7, 8, at_most=True)
+    assert "became None tokens" in worker.miscounted(7, None, at_most=True)
+
+
+def test_images_of_one_size_become_equally_many_tokens():
+    assert images.tokens({}) is None and images.tokens({"image_tokens": [36, 36]}) == 36
+    with pytest.raises(RuntimeError, match=r"of one size became different numbers of tokens: \[36, 88\]"):
+        images.tokens({"image_tokens": [36, 88]})
 
 
 def test_a_text_model_takes_no_images(tmp_path):

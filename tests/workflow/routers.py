@@ -1,8 +1,10 @@
-"""Run by test_activation.py in the engine's environment: how often transformers' routers choose each expert.
+"""Run by test_activation_counts.py in the engine's environment: how often transformers' routers choose each expert.
 
-Usage: python routers.py FOLDER PROMPTS OUTPUT_TOKENS OUT.  ``PROMPTS`` is a JSON list of lists of token ids.  Each
-prompt is continued greedily on its own, without a cache, in float32; then the router's logits of all its tokens but the
-last are ranked.  Writes counts per layer and expert, of the prompts' tokens and of the generated ones apart.
+Usage: python routers.py FOLDER PROMPTS MOST_TOKENS OUTPUT_TOKENS OUT.  ``PROMPTS`` is a JSON list of texts, or of
+pairs of text and image file.  Texts are cut after ``MOST_TOKENS`` tokens, and each is continued greedily on its own,
+without a cache, in float32; then what the routers choose for all its tokens but the last is counted.  Writes counts per
+layer and expert, of the prompts' tokens (images' among them) and of the generated ones apart, and the tokens of each
+image.
 """
 
 from __future__ import annotations
@@ -12,23 +14,45 @@ import sys
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
+
+from moebench.measure import images, prompts
 
 
-def main(folder: str, prompts_file: str, output_tokens: str, out: str) -> None:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    top_k, counts = model.config.num_experts_per_tok, {"prefill": None, "decode": None}
-    for prompt in json.loads(Path(prompts_file).read_text()):
-        ids = torch.tensor([prompt])
+def shown(folder: str, image: str) -> dict[str, torch.Tensor]:
+    """Token ids and pixels of an image, by the model's own processor."""
+    made = AutoProcessor.from_pretrained(folder)(images=[images.read(Path(image))], text="<image>", return_tensors="pt")
+    return {name: made[name] for name in ("input_ids", "pixel_values", "image_sizes")}
+
+
+def main(folder: str, prompts_file: str, most_tokens: str, output_tokens: str, out: str) -> None:
+    given = [item if isinstance(item, list) else [item, None] for item in json.loads(Path(prompts_file).read_text())]
+    kind = AutoModelForImageTextToText if given[0][1] else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32).eval()
+    experts = (getattr(model.config, "text_config", None) or model.config).num_experts
+    chosen: list[torch.Tensor] = []
+    for name, module in model.named_modules():
+        if name.endswith(".mlp.gate"):
+            module.register_forward_hook(lambda module, args, output: chosen.append(output[2]))
+    counts: dict[str, torch.Tensor] = {}
+    image_tokens = []
+    texts = prompts.items(Path(folder), [text for text, _ in given], int(most_tokens))
+    for text, (_, image) in zip(texts, given, strict=True):
+        pixels = shown(folder, image) if image else {}
+        before = pixels.pop("input_ids", torch.empty(1, 0, dtype=torch.long))
+        image_tokens.append(before.shape[1])
+        ids = torch.cat([before, torch.tensor([text])], dim=1)
+        read = ids.shape[1]
         with torch.no_grad():
             for _ in range(int(output_tokens)):
-                ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
-            logits = torch.stack(model(ids[:, :-1], output_router_logits=True).router_logits)
-        chosen = logits.reshape(len(logits), -1, logits.shape[-1]).topk(top_k, dim=-1).indices  # layer, token, slot
-        for phase, part in (("prefill", chosen[:, : len(prompt)]), ("decode", chosen[:, len(prompt) :])):
-            new = torch.stack([torch.bincount(layer.flatten(), minlength=logits.shape[-1]) for layer in part])
-            counts[phase] = new if counts[phase] is None else counts[phase] + new
-    Path(out).write_text(json.dumps({phase: count.tolist() for phase, count in counts.items()}))
+                ids = torch.cat([ids, model(ids, **pixels).logits[:, -1:].argmax(-1)], dim=1)
+            chosen.clear()
+            model(ids[:, :-1], **pixels)
+        for phase, part in (("prefill", slice(None, read)), ("decode", slice(read, None))):
+            new = torch.stack([torch.bincount(layer[part].flatten(), minlength=experts) for layer in chosen])
+            counts[phase] = counts[phase] + new if phase in counts else new
+    found = {phase: count.tolist() for phase, count in counts.items()}
+    Path(out).write_text(json.dumps(found | {"image_tokens": image_tokens}))
 
 
 if __name__ == "__main__":

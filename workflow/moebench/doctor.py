@@ -213,7 +213,8 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
 
 def texts(plan: dict[str, Any]) -> list[Finding]:
     """Corpora that are staged by hand, against what was pinned; nothing where the study needs none."""
-    wanted = {name: c for engine in plan["engines"].values() for name, c in engine.get("corpora", {}).items()}
+    corpora_of = (engine.get("corpora", {}) for engine in plan["engines"].values())
+    wanted = {name: c for found in corpora_of for name, c in found.items() if not c.get("table")}
     if not wanted:
         return []
     lacking = [problem for problem in map(corpora.check, wanted.values()) if problem]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from moebench import budget, computed, corpora, reference, runtime
 from moebench import parameters as counted
-from moebench.accuracy.planning import AccuracyPlanner
+from moebench.accuracy.planning import AccuracyPlanner, table_of
 from moebench.claims import spec as claims
 from moebench.config import (
     Architecture,
@@ -210,7 +210,7 @@ def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
     text += f".{work.prompts}" if work.prompts != "text" else ""
     text += f".n{work.requests}" if work.requests else ""
     text += f".{work.corpus}" if work.corpus != corpora.PROSE else ""
-    text += f".img{work.images}x{work.image_size}" if work.images else ""
+    text += f".img{work.images}" + (f"x{work.image_size}" if work.image_size else "") if work.images else ""
     return text + (f".{protocol.kind}" if protocol.kind != "trace" else "")
 
 
@@ -224,6 +224,8 @@ class _Planner:
     commit: Callable[[str, str], str | None]
     hardware: Hardware
     models: str
+    data: str
+    """Folder of staged data sets."""
     engines: dict[str, dict[str, Any]] = field(default_factory=dict)
     cells: dict[str, dict[str, Any]] = field(default_factory=dict)
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
@@ -262,8 +264,7 @@ class _Planner:
             "workload": stated(WorkloadKnobs, settings),
             "protocol": protocol.model_dump(exclude_defaults=True),
         }
-        if work.corpus != corpora.PROSE and work.prompts != "random":
-            corpus = self.config.corpus(work.corpus, path).model_dump()
+        if corpus := self.corpus(work, path):
             self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
             identity["corpus"] = corpora.identity(corpus)
         cell_id = f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}"
@@ -278,6 +279,17 @@ class _Planner:
             }
             self.engines[engine_id]["cells"].append(cell_id)
         return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def corpus(self, work: WorkloadKnobs, path: str) -> corpora.Spec | None:
+        """The corpus that a workload reads, unless it is the prose."""
+        if work.corpus == corpora.PROSE or work.prompts == "random":
+            return None
+        corpus = self.config.corpus(work.corpus, path)
+        table = None
+        if corpus.table:
+            task = self.config.task(corpus.table, str(self.config.folder / "corpora" / f"{corpus.name}.yaml"))
+            table = {"task": task.name} | table_of(task, corpus.data == "fixtures", self.data)
+        return corpus.model_dump(exclude={"data"}) | {"table": table}
 
     def place(self, knobs: EngineKnobs, work: WorkloadKnobs, path: str) -> tuple[str, int | None]:
         """The engine configuration that runs a workload, added unless it is there, and the workload's top-k."""
@@ -357,8 +369,10 @@ class _Planner:
         count, top_k = experts_of(spec.architecture.experts, knobs, work)
         called, runs_on = self.engine_of(knobs, path)
         name, positions = spec.name, spec.architecture.max_positions
+        corpus = self.corpus(work, path)
+        shown = bool(corpus and corpus["table"])  # images of a data set, of sizes of their own
         images = image_tokens(spec.architecture, work.images, work.image_size)
-        pixels = f" of {work.images} images of {work.image_size} x {work.image_size} pixels"
+        pixels = f" of {work.images} images" + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
         tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
         limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
         gpus, devices = knobs.tp * knobs.pp * knobs.dp, self.hardware.devices_per_node
@@ -393,12 +407,22 @@ class _Planner:
             ),
             (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
             (
-                work.images > 0 and work.image_size is None,
+                work.images > 0 and work.image_size is None and not shown,
                 f"images {work.images}: image_size is missing; give the edge of the images in pixels",
             ),
             (
                 work.images == 0 and work.image_size is not None,
                 f"image_size {work.image_size} without images: give both or neither",
+            ),
+            (
+                work.images > 0 and corpus is not None and not shown,
+                f"images {work.images}: corpus {work.corpus} is text, and images made up for it would pass for its own;"
+                " leave images out, or take a corpus with a table",
+            ),
+            (
+                shown and work.images > 0 and (work.images, work.image_size, work.prompts) != (1, None, "items"),
+                f"corpus {work.corpus} shows each item with its own image: set images: 1 and prompts: items, and leave"
+                " image_size out",
             ),
             (
                 runs_on.name == "vllm" and runs_on.live_top_k is True and not knobs.eager,
@@ -534,8 +558,9 @@ def make_plan(
     lock = lock or ModelLock(config.folder / "models.lock.yaml")
     lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
     commit = functools.cache(lock.commit)
-    planner, other = (_Planner(config, study, commit, hardware, models or config.root().models) for _ in range(2))
-    accuracy = AccuracyPlanner(config, other, digest, data or config.root().data)
+    models, data = models or config.root().models, data or config.root().data
+    planner, other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
+    accuracy = AccuracyPlanner(config, other, digest, data)
     _check_defaults(study, where)
     experiments: dict[str, Any] = {}
     for name in study.experiments:

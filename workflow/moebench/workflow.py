@@ -10,7 +10,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 
 from moebench import accuracy, at_hand
-from moebench.accuracy.staging import data_of
+from moebench.accuracy.staging import data_of, tables_of
 from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
 from moebench.derive import is_made
@@ -63,8 +63,10 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def staged_files(engines: Iterable[dict[str, Any]], cells: Iterable[dict[str, Any]] = ()) -> list[str]:
-    """Manifests of the models that engine configurations read, drafts included, and of accuracy cells' data."""
-    return sorted([*_manifests(models_of(engines)), *_manifests(cell["task"]["data"] for cell in cells)])
+    """Manifests of the models and tables that engine configurations read, and of accuracy cells' data."""
+    engines = list(engines)
+    data = [*tables_of(engines), *(cell["task"]["data"] for cell in cells)]
+    return sorted([*_manifests(models_of(engines)), *_manifests(data)])
 
 
 def roots(plan: dict[str, Any]) -> list[str]:

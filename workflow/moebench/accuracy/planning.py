@@ -35,7 +35,7 @@ LOCK = "datasets.lock.yaml"
 def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> dict[str, Any]:
     """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
     if isinstance(task.data, TableSource):
-        return _table(task, block, root)
+        return table_of(task, block.data == "fixtures", root)
     name = task.data.hub
     if block.data == "fixtures":
         if name not in fixtures.NAMES:
@@ -52,11 +52,15 @@ def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> 
     return {"id": name, "source": f"hub:{name}", "revision": revision, "path": _folder(root, "hub", name, revision)}
 
 
-def _table(task: TaskSpec, block: AccuracyBlock, root: str) -> dict[str, Any]:
-    """A table with images: its revision is its MD5."""
-    assert isinstance(task.data, TableSource)
+def table_of(task: TaskSpec, own: bool, root: str) -> dict[str, Any]:
+    """A table with images, as ``data_of``: its revision is its MD5.  ``own``: the project's fixtures of its form.
+
+    Raises ConfigError for a task without a table, or fixtures that are not written.
+    """
+    if not isinstance(task.data, TableSource):
+        raise ConfigError(f"task {task.name} has no table of questions with images; take one of harness vlmeval")
     name = task.task
-    if block.data == "fixtures":
+    if own:
         if name not in vlm_fixtures.NAMES:
             raise ConfigError(f"task {task.name}: no fixtures are written for {name}; use data: hub")
         revision = vlm_fixtures.revision(name)

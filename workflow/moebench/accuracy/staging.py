@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,18 @@ from moebench.modellock import ModelLock
 
 
 def data_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The distinct data sets of a plan by folder, each with the name of a task that reads it."""
-    found: dict[str, dict[str, Any]] = {}
+    """The distinct data sets of a plan by folder, each with the name of a task that reads it: of accuracy cells, and
+    of corpora that are tables."""
+    found: dict[str, dict[str, Any]] = {table["path"]: table for table in tables_of(plan["engines"].values())}
     for harness in accuracy.harnesses(plan):
         for cell in plan["accuracy"][harness]["cells"].values():
             found.setdefault(cell["task"]["data"]["path"], cell["task"]["data"] | {"task": cell["task"]["name"]})
     return found
+
+
+def tables_of(engines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tables that are corpora of engine configurations' cells."""
+    return [c["table"] for engine in engines for c in engine.get("corpora", {}).values() if c.get("table")]
 
 
 def stage_data(config: Config, plan: dict[str, Any], update: bool, full: bool) -> str:

@@ -53,7 +53,9 @@ class Plot(Strict):
     y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
     value: str | None = Field(None, description="Column that gives the colour (heatmap)")
     beside: tuple[str, ...] = Field((), description="Columns whose values stand over each panel (heatmap)")
-    only: dict[str, Any] = Field({}, description="Column: value; only rows that have it are shown (all but parameters)")
+    only: dict[str, Any] = Field(
+        {}, description="Column: value or list of values; only rows that have one are shown (all but parameters)"
+    )
     hue: str | None = Field(None, description="Column that gives the colour")
     panel: str | None = Field(None, description="Column that gives the columns of panels")
     row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")

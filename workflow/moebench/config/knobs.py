@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
 from moebench.errors import ConfigError
@@ -85,7 +85,9 @@ class WorkloadKnobs(Strict):
         description="Prompts run, one batch after the other (protocol activation only); 0: as many batches as repeats",
     )
     images: Count = Field(0, description="Images per request; their tokens come on top of input_tokens")
-    image_size: Positive | None = Field(None, description="Edge of the square images, pixels")
+    image_size: Positive | None = Field(
+        None, description="Edge of the square images, pixels; not with a corpus that has images of its own"
+    )
 
 
 KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}
@@ -130,18 +132,37 @@ class Calibration(Strict):
 
 
 class Corpus(Strict):
-    """A text that prompts are made of, in a file of one's own: ``config/corpora/NAME.yaml``."""
+    """A text that prompts are made of, in a file of one's own or a staged table: ``config/corpora/NAME.yaml``."""
 
     name: Name
     title: str
-    file: str = Field(
+    file: str | None = Field(
+        None,
         pattern=r"\.(jsonl|txt)$",
         description="Staged by hand: JSON lines, an item each, or text whose items are parted by blank lines",
     )
-    field: str = Field("text", description="Key of the text in a JSON line")
+    table: Name | None = Field(
+        None,
+        description="Instead of file: a vlmeval task of config/tasks; `moebench stage` brings its table of questions, "
+        "each with its image",
+    )
+    data: Literal["hub", "fixtures"] = Field(
+        "hub", description="table: the published one, or a small one of its form that the project writes itself"
+    )
+    field: str = Field("text", description="Key of the text in a JSON line, column of the text in a table")
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
         description="SHA-256 of the file; without it cells can be planned, and not measured",
     )
     reference: str = Field(description="Where the text is from")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Corpus:
+        if (self.file is None) == (self.table is None):
+            raise ValueError("give file or table, one of the two")
+        if self.table and self.sha256:
+            raise ValueError("sha256 is for a file; a table is pinned by the MD5 of its task")
+        if self.file and self.data != "hub":
+            raise ValueError("data is for a table")
+        return self

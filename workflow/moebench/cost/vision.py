@@ -46,18 +46,22 @@ def image_tokens(architecture: Architecture, images: int, image_size: int | None
 
     An image is shown whole, on one tile, and in n x n tiles: the fewest that lose no pixel, at most 3 x 3.  With g
     tokens along the edge of a tile, DeepSeek-VL2 gives g (g + 1) + 1 + n g (n g + 1) tokens (a line end per row, one
-    separator; a single tile in requests of more than two images), LLaVA-NeXT g^2 + n g (n g + 1).  None where the
-    registry has no sizes of the vision part.  The engine's own count is in every record, and a difference makes the
-    cell ``invalid``.
+    separator; a single tile in requests of more than two images), LLaVA-NeXT g^2 + n g (n g + 1).  Without
+    ``image_size`` it is the most that images of any shape become: 9 tiles in a column have the most lines, 9 g (g + 1).
+    None where the registry has no sizes of the vision part.  The engine's own count is in every record, and a
+    difference makes the cell ``invalid``.
     """
     if not images:
         return 0
     vision = architecture.vision
-    if vision is None or image_size is None:
+    if vision is None:
         return None
-    side = min(math.isqrt(TILES), math.ceil(image_size / vision.tile_size))
-    grid = patches(vision)
+    high, wide, grid = TILES, 1, patches(vision)
+    if image_size is not None:
+        high = wide = min(math.isqrt(TILES), math.ceil(image_size / vision.tile_size))
     if vision.layout == "llava_next":
-        return images * (grid**2 + side * grid * (side * grid + 1))
-    side, grid = (1 if images > WHOLE_IMAGES else side), math.ceil(grid / MERGE)
-    return images * (grid * (grid + 1) + 1 + side * grid * (side * grid + 1))
+        return images * (grid**2 + high * grid * (wide * grid + 1))
+    if images > WHOLE_IMAGES:
+        high = wide = 1
+    grid = math.ceil(grid / MERGE)
+    return images * (grid * (grid + 1) + 1 + high * grid * (wide * grid + 1))

@@ -24,8 +24,8 @@ class Engine(Protocol):
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
         """Run a batch; return ``step_end_s`` (s since submission) and ``requests`` (run-length coded tokens).
 
-        With images also ``image_tokens``, how many each request's images became, and ``preprocess_s``, when the last
-        request's images were prepared (s since submission).
+        With images also ``image_tokens``, how many each request's images became (a list), and ``preprocess_s``, when
+        the last request's images were prepared (s since submission).
 
         Raises RuntimeError if a request came back with another number of tokens than asked for.
         """

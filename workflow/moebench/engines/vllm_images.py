@@ -41,12 +41,6 @@ class Placeholders:
         return made
 
 
-def image_tokens(prompts: list[list[int]], seen: list[int]) -> int:
-    """Tokens that each request's images became; ``seen``: tokens the engine processed per prompt, in order.
-
-    Raises RuntimeError if requests differ: their images have one size, so that cannot be.
-    """
-    counts = {total - len(prompt) for prompt, total in zip(prompts, seen, strict=True)}
-    if len(counts) != 1:
-        raise RuntimeError(f"images of one size became different numbers of tokens: {sorted(counts)}")
-    return counts.pop()
+def image_tokens(prompts: list[list[int]], seen: list[int]) -> list[int]:
+    """Tokens that each request's images became; ``seen``: tokens the engine processed per prompt, in order."""
+    return [total - len(prompt) for prompt, total in zip(prompts, seen, strict=True)]

@@ -70,9 +70,11 @@ def images(rows: pd.DataFrame) -> str:
     seen = rows[rows["images"].fillna(0) > 0] if "images" in rows else rows[:0]
     if seen.empty:
         return ""
-    number, edge = (_span(seen[name]) for name in ("images", "image_size"))
+    number, sized = _span(seen["images"]), seen["image_size"].dropna()
+    edges = [f"of {_span(sized)} px"] if len(sized) else []
+    edges += ["of the data set"] if len(sized) < len(seen) else []
     some = "" if len(seen) == len(rows) else ", some"
-    return f"{some} with {number} image{'' if number == '1' else 's'} of {edge} px"
+    return f"{some} with {number} image{'' if number == '1' else 's'} {_listed(edges)}"
 
 
 def _span(values: pd.Series) -> str:

@@ -160,7 +160,7 @@ def chosen(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     for name, value in plot.only.items():
         if name not in frame.columns:
             raise ConfigError(f"{where}: only: unknown column {name!r}" + nearest(name, frame.columns))
-        frame = frame[frame[name] == value]
+        frame = frame[frame[name].isin(value if isinstance(value, list) else [value])]
         if frame.empty:
             raise ConfigError(f"{where}: only: no row of the experiment has {name} {value!r}")
     return frame

@@ -74,7 +74,7 @@ def count(
     NotImplementedError where the engine does not say which experts it chose.
     """
     total, runs = Counts(), []
-    said: dict[str, int] = {"prompts": 0, "prompt_tokens": 0, "output_tokens": 0}
+    said: dict[str, int] = {"prompts": 0, "prompt_tokens": 0, "image_tokens": 0, "output_tokens": 0}
     per_token: set[float] = set()
     step = work["batch"] * (1 + draft_tokens)
     try:
@@ -89,8 +89,8 @@ def count(
             run |= engine.trace(output_tokens=work["output_tokens"], **inputs)
             captured = engine.captured()
             # The last token of a request is not fed back; with drafts the number is not known beforehand.
-            each = (run.get("image_tokens") or 0) + work["output_tokens"] - 1
-            passed = run["prompt_tokens"] + len(prompts) * each
+            of_images = sum(run.get("image_tokens", ()))
+            passed = run["prompt_tokens"] + of_images + len(prompts) * (work["output_tokens"] - 1)
             for layer in captured.values():
                 seen = sum(size for size, _ in layer["steps"])
                 per_token.add(sum(layer["counts"]) / (seen if draft_tokens else passed))
@@ -100,6 +100,7 @@ def count(
             run["metrics"] = _metrics(one, step)
             said["prompts"] += len(prompts)
             said["prompt_tokens"] += run["prompt_tokens"]
+            said["image_tokens"] += of_images
             said["output_tokens"] += len(prompts) * work["output_tokens"]
             runs.append(run)
     finally:

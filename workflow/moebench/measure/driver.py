@@ -422,7 +422,7 @@ class Driver:
         if "activation" in outcome:
             record["activation"] = outcome["activation"]
         if corpus := spec.get("corpora", {}).get(cell.get("workload", {}).get("corpus")):
-            record["provenance"] = record["provenance"] | {"prompt_corpus_sha256": corpus["sha256"]}
+            record["provenance"] = record["provenance"] | {"prompt_corpus_sha256": corpora.sha256(corpus)}
         records.store(self.results, record)
         self.done += 1
         self.kept += 1

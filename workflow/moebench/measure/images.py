@@ -1,8 +1,9 @@
-"""Images of exact size, made from a seed: nothing to download, and none is ever shown twice."""
+"""Images of exact size, made from a seed: nothing to download, and none is ever shown twice; or read from files."""
 
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from typing import Any
 
 SHAPES = 6
@@ -16,6 +17,29 @@ def make(batch: int, images: int, size: int, seed: int) -> list[list[Any]]:
     are alike.  The same seed gives the same images.
     """
     return [[_image(size, f"{seed}:{request}:{i}") for i in range(images)] for request in range(batch)]
+
+
+def read(path: Path) -> Any:
+    """An image file as a PIL image (RGB).  Raises OSError naming it where it is no image."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except UnidentifiedImageError:
+        raise OSError(f"{path}: not an image; delete its folder and stage it again") from None
+
+
+def tokens(run: dict[str, Any]) -> int | None:
+    """Tokens that the images of a request became in a run of images of one size; None without images.
+
+    Raises RuntimeError if requests differ, which cannot be.
+    """
+    if "image_tokens" not in run:
+        return None
+    if len(counts := set(run["image_tokens"])) != 1:
+        raise RuntimeError(f"images of one size became different numbers of tokens: {sorted(counts)}")
+    return int(counts.pop())
 
 
 def _image(size: int, seed: str) -> Any:
