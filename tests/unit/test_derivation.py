@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -211,6 +212,8 @@ def test_made_once_whole_and_with_its_facts(plan):
     assert not derive.derive(plan, name, said.append) and said == ["copied"]
     (folder / "config.json").unlink()
     assert derive.derive(plan, name, said.append), "a damaged one is made again"
+    os.truncate(folder / "config.json", 1)
+    assert derive.derive(plan, name, said.append) and staged.check(folder, full=True) == [], "and one that is cut off"
     assert sorted(p.name for p in Path("models").iterdir() if p.name.startswith(".")) == []
 
 
