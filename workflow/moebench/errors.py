@@ -24,7 +24,7 @@ class StorageError(UserError):
     """The results folder cannot be written, or holds what this version cannot read."""
 
 
-FULL_DISK = r"No space left on device|Disk quota exceeded|\(os error (?:28|122)\)"
+FULL_DISK = r"No space left on device|Not enough disk space|Disk quota exceeded|\(os error (?:28|122)\)"
 """What the system says of a full disk or a used-up quota, and what libraries written in Rust make of it."""
 
 
