@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -150,6 +151,7 @@ def test_top_k_is_kept_unless_fewer_experts_remain(tmp_path):
                                         " random, reap, reconstruction"),
     ({"pruning": "intra", "prune_ratio": 0.5, "prune_by": "reap"}, "does not choose channels; pruning 'intra' takes"),
     ({"pruning": "intra", "prune_ratio": 0.25}, "leaves all of them in multiples of 64; set prune_multiple"),
+    ({"model": "llama-4-scout-17b-16e"} | INTER, "has all experts of a layer in one tensor, and those are not pruned"),
     (INTER | {"weights": "dummy"}, "weights: dummy: there is nothing to choose between"),
     ({"model": "tiny-deepseek-v2", "pruning": "intra", "prune_ratio": 0.25, "prune_multiple": 8},
      "makes a shared expert as wide as a routed one: it cannot spell a shared width of 192 beside experts of 72"),
@@ -211,6 +213,8 @@ def test_made_once_whole_and_with_its_facts(plan):
     assert not derive.derive(plan, name, said.append) and said == ["copied"]
     (folder / "config.json").unlink()
     assert derive.derive(plan, name, said.append), "a damaged one is made again"
+    os.truncate(folder / "config.json", 1)
+    assert derive.derive(plan, name, said.append) and staged.check(folder, full=True) == [], "and one that is cut off"
     assert sorted(p.name for p in Path("models").iterdir() if p.name.startswith(".")) == []
 
 

@@ -52,6 +52,12 @@ IN_PROCESS = [
     ("ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified max_model_len (8192) is greater"
      " than the derived max_model_len (max_position_embeddings=4096)", "load", "unsupported"),
     ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "run", "node_fault"),
+    ("OSError: [Errno 28] No space left on device", "load", "node_fault"),
+    ("OSError: Not enough disk space. Needed: 1.1 GiB (download: 0, generated: 1.1 GiB, post-processed: 0)", "run",
+     "node_fault"),
+    ("OSError: [Errno 122] Disk quota exceeded: '/home/me/.cache/vllm/x'", "run", "node_fault"),
+    ("SafetensorError: Error while serializing: I/O error: No space left on device (os error 28)", "run", "node_fault"),
+    ("RuntimeError: unable to write to file </torch_81_3>: No space left on device (28)", "run", "node_fault"),
     ("RuntimeError: CUDA error: unspecified launch failure", "run", "node_fault"),
     ("RuntimeError: No CUDA GPUs are available", "load", "node_fault"),
     ("RuntimeError: Failed to infer device type, please set the environment variable `VLLM_LOGGING_LEVEL=DEBUG`", "load",

@@ -25,7 +25,7 @@ from huggingface_hub import close_session, constants
 from hubserver import Faults, HubServer, Repo
 from moebench import hub, staged
 from moebench.config import HubSource
-from moebench.errors import StageError
+from moebench.errors import ConfigError, StageError
 from moebench.hubfetch import RETRY_WAITS_S
 from moebench.hubprogress import Progress
 from moebench.modellock import ModelLock, hold
@@ -716,6 +716,21 @@ def test_lock_is_sorted_stable_and_read_back(tmp_path: Path) -> None:
     lock.staged("a/a", "main")
     assert lock.path.read_text() == text
     assert [path.name for path in lock.path.parent.iterdir()] == ["models.lock.yaml"]
+
+
+def test_a_truncated_lock_is_one_line_or_pins_less_but_nothing_else(tmp_path: Path) -> None:
+    lock = ModelLock(tmp_path / "models.lock.yaml")
+    for name, commit in (("a/a", "1234567890" * 4), ("b/b", "0e" * 20)):
+        lock.pin(name, "main", commit, files=2, bytes_=20)
+    whole, pins, refused = lock.path.read_bytes(), lock.read(), 0
+    for length in range(len(whole)):
+        lock.path.write_bytes(whole[:length])
+        try:
+            assert all(pins[key].commit == pin.commit for key, pin in lock.read().items())
+        except ConfigError as error:
+            refused += 1
+            assert str(lock.path) in str(error) and "\n" not in str(error)
+    assert refused > 150
 
 
 def test_pins_set_at_once_are_all_kept(tmp_path: Path) -> None:

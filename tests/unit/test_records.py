@@ -169,6 +169,16 @@ def test_attempts_are_counted_since_the_last_result(tmp_path, statuses, attempts
 def test_results_are_final_and_failures_of_the_machinery_after_three_attempts(status):
     final = [records.is_final(record(status, attempt)) for attempt in (1, 2, 3, 4)]
     assert final == ([True] * 4 if status in records.FINAL else [False, False, True, True])
+    if status not in records.FINAL:  # what somebody mends is tried as often as it is asked for
+        assert not records.is_final(record(status, 9, checks={"storage": 0}))
+        assert not records.is_final(record(status, 9, checks={"data": 0}))
+        assert records.is_final(record(status, 9, checks={"preemptions": 0}))
+
+
+def test_attempts_on_a_full_disk_do_not_count(tmp_path):
+    for i, checks in enumerate([{}, {"storage": 0}, {"storage": 0}, {"data": 0}]):
+        records.store(tmp_path, record("crashed", ended_at=f"2026-01-02T03:04:0{i}.000000Z", checks=checks))
+    assert records.attempts_in_a_row(tmp_path, "e-1", "c-1") == 1
 
 
 # ----------------------------------------------------------------------------------------- interruptions

@@ -260,9 +260,14 @@ def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
         assert parallel.equals(pq.read_table(pa.BufferReader(once[f"{name}.parquet"])))
 
 
-def test_without_a_plan(tmp_path):
+def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     with pytest.raises(ConfigError, match="no plan yet"):
         tables.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
+    data = json.dumps(study[0]).encode()
+    for length in range(0, len(data), 199):
+        (tmp_path / "cut.json").write_bytes(data[:length])
+        with pytest.raises(ConfigError, match=r"cut.json: not a whole plan .*; delete it and run snakemake again"):
+            tables.collect(tmp_path / "cut.json", tmp_path, tmp_path / "out")
 
 
 # -------------------------------------------------------------------- residuals, and the roofline as a ceiling

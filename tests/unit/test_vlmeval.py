@@ -7,12 +7,14 @@ import csv
 import hashlib
 import io
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+import fulldisk
 import studies
 from hubserver import Faults, HubServer
 from moebench import accuracy, staged
@@ -21,7 +23,7 @@ from moebench.accuracy import rows as accuracy_rows
 from moebench.accuracy import vlmeval_results as results
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.config import Config
-from moebench.errors import ConfigError, StageError
+from moebench.errors import ConfigError, StageError, StorageError
 from moebench.measure import records
 from moebench.plan import make_plan
 
@@ -177,6 +179,32 @@ def test_a_table_put_there_by_hand_is_taken_without_asking(tmp_path: Path, dumpe
 def test_without_the_harness_nothing_is_fetched(tmp_path: Path) -> None:
     with HubServer() as hub, pytest.raises(StageError, match=r"python3 envs/build.py vlmeval"):
         vlm_staging.fetch_table(wanted(hub, tmp_path / "MME"), tmp_path / ".envs")
+
+
+def half_an_image(folder: Path) -> Path:
+    """An image cut off by a crash, which the harness takes for whole: it reads the header."""
+    image = folder / "images" / "MME" / "0.png"
+    image.parent.mkdir(parents=True)
+    whole = vlm_fixtures.png(("red", "circle", (8, 8, 40, 40)))
+    image.write_bytes(whole[: len(whole) // 2])
+    with Image.open(image) as opened:
+        assert opened.size[0] > 0
+    return image
+
+
+def test_images_are_dumped_anew(tmp_path: Path) -> None:
+    image = half_an_image(tmp_path)
+    with pytest.raises(StageError, match=r"MME: its images could not be dumped \(exit code 1"):
+        vlm_staging.dump_images(Path(sys.executable), "MME", tmp_path)  # there is no harness in it
+    assert not image.exists()
+
+
+@fulldisk.ROOT_ONLY
+def test_images_on_a_full_disk(tmp_path: Path) -> None:
+    with fulldisk.mounted(tmp_path / "small", "64k") as folder:
+        fulldisk.fill(folder)
+        with pytest.raises(StorageError, match=r"small: the disk is full; free space and run this again"):
+            vlm_staging.dump_images(Path(sys.executable), "MME", folder)
 
 
 # --------------------------------------------------------------------------------- what a run has left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import fulldisk
 import studies
 from moebench import accuracy, staged
 from moebench.accuracy.driver import Evaluator
@@ -41,15 +43,22 @@ class Job:
         self.folder = accuracy.folder(place / "results", "lm-eval")
         self.said: list[str] = []
         self.kill_after = 0
+        self.full_after = -1
 
     def run(self) -> bool:
-        """Run the job; kill the engine's process when ``kill_after`` cells are kept."""
+        """Run the job; kill the engine's process when ``kill_after`` cells are kept, and let the sample logs have no
+        room between ``full_after`` of them and the next.
+        """
         driver = Evaluator(
             self.plan, "lm-eval", Path("results"), Path("logs/a.log"), lambda text: say(text), str(ENGINE)
         )
 
         def say(text: str) -> None:
             self.said.append(text)
+            if text.startswith("[") and driver.kept == self.full_after:
+                fulldisk.fill(self.folder / "samples")
+            if text.startswith("[") and driver.kept == self.full_after + 1:
+                fulldisk.free(self.folder / "samples")
             if self.kill_after and driver.kept == self.kill_after and text.startswith("["):
                 self.kill_after = 0
                 driver.worker.kill()
@@ -75,14 +84,15 @@ class Job:
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A job after a bad day: data altered, a log that cannot be written, an engine killed half way."""
+    """A job after a bad day: data altered, a log that cannot be written, a full disk, an engine killed half way."""
     made = Job(copy_project(tmp_path_factory.mktemp("accuracy") / "project"))
-    before = Path.cwd()
-    os.chdir(made.place)
-    try:
-        yield made
-    finally:
-        os.chdir(before)
+    before, root = Path.cwd(), os.geteuid() == 0
+    with fulldisk.mounted(made.folder / "samples", "1m") if root else contextlib.nullcontext():
+        os.chdir(made.place)
+        try:
+            yield made
+        finally:
+            os.chdir(before)
 
 
 def test_failures_stay_with_their_cells_and_the_next_call_runs_only_those(job: Job) -> None:
@@ -96,6 +106,9 @@ def test_failures_stay_with_their_cells_and_the_next_call_runs_only_those(job: J
     killed, unwritable = good[-1], good[1]
     blocked = job.folder / "samples" / unwritable["engine"] / f"{unwritable['cell']}.jsonl.gz"
     blocked.mkdir(parents=True)
+    full = None
+    if os.geteuid() == 0:  # only root can make the disk that is full
+        full, job.full_after = good[2], 3  # after the first two good ones, and the one without data before them
     job.kill_after = len(job.order()) - 1  # the last; that others go on after a death is test_driver's
     assert job.run() is False, "it is to be run again"
     assert manifest.read(job.folder, job.job) is None
@@ -110,11 +123,18 @@ def test_failures_stay_with_their_cells_and_the_next_call_runs_only_those(job: J
         elif cell is unwritable:
             assert record["status"] == "crashed" and str(blocked) in record["reason"]
             assert "cannot be written" in record["reason"] and record["results"] == []
+        elif cell is full:
+            assert record["status"] == "crashed" and record["results"] == []
+            assert (
+                f"{full['cell']}.jsonl.gz: cannot be written (No space left on device); free space" in record["reason"]
+            )
         else:
             assert record["status"] == "ok", record["reason"]
     kept = {f"{c['engine']}/{c['cell']}": records.cell_path(job.folder, c["engine"], c["cell"]).stat().st_mtime_ns
             for c in job.order() if status[id(c)]["status"] == "ok"}  # fmt: skip
 
+    assert not list(job.folder.rglob(".*")), "no half file is left"
+    job.full_after = -1
     file.write_bytes(whole)
     blocked.rmdir()
     assert job.run() is True

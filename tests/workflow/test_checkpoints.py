@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fulldisk
 from moebench import checkpoints, staged
 from moebench.config import Config
 from moebench.cost.params import reshape, total_parameters
@@ -76,9 +77,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two of them, in another process, in another order and with a tokenizer trained anew."""
+    """Two of them, in another process, in another order and with a tokenizer trained anew; and one that the disk does
+    not take.
+    """
     folder = tmp_path_factory.mktemp("again")
-    write(folder, {name: SPECS[name] for name in ("tiny-qwen3-moe", "tiny-mixtral")})
+    two = {name: SPECS[name] for name in ("tiny-qwen3-moe", "tiny-mixtral")}
+    if os.geteuid() != 0:
+        write(folder, two)
+        return folder
+    with fulldisk.mounted(folder / "full", "1m") as full:
+        done = write(folder, two | {"full/tiny-mixtral": SPECS["tiny-mixtral"]}, expect=checkpoints.NO_ROOM)
+        assert done.stderr.splitlines()[-1] == f"{full}/tiny-mixtral: the disk is full", "no traceback"
+        assert [p.name for p in full.iterdir()] == [".tokenizers"]
+        assert [p.suffix for p in (full / ".tokenizers").iterdir()] == [".json"]
     return folder
 
 

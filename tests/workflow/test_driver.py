@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import fulldisk
 import studies
 from moebench import staged
 from moebench.config import Config
@@ -484,14 +485,13 @@ def test_memory_that_runs_out_in_a_cell_is_its_activations(tmp_path):
     assert "alloc" in wide["evidence"][-1]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
-def test_a_full_disk_stops_the_job_and_leaves_what_was_measured(tmp_path):
+@fulldisk.ROOT_ONLY
+def test_a_full_disk_loses_nothing_and_room_is_all_it_takes_to_go_on(tmp_path):
+    """First where the results go, then where the engine's log does; then only the terminal's file is full."""
     fix = MODEL | {"batch": 4, "output_tokens": 8}
     grid = {"fix": fix, "cross": {"input_tokens": [8, 9, 10, 11], "top_k": [1, 2, 4]}}
     study = Study(tmp_path, {"x": [grid]}).stage()
-    study.results.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128k", "tmpfs", study.results], check=True)
-    try:
+    with fulldisk.mounted(study.results, "128k"):
         code, said = study.measure()
         assert code == 3
         assert said[-1].startswith(f"moebench measure: {study.results}/")
@@ -500,9 +500,26 @@ def test_a_full_disk_stops_the_job_and_leaves_what_was_measured(tmp_path):
         assert 1 < len(measured) < 12
         assert {study.record(key)["status"] for key in measured} == {"ok"}
         assert {p.name[0] for p in study.stamps()} == {"b"}  # no half-written file
-        assert study.locks() == []
-    finally:
-        subprocess.run(["umount", study.results], check=True)
+        assert study.locks() == [] and manifest.read(study.results, study.job) is None
+        kept, missing = study.stamps(), set(study.plan["cells"]) - set(measured)
+
+        subprocess.run(["mount", "-o", "remount,size=4m", study.results], check=True)
+        with fulldisk.mounted(tmp_path / "logs", "64k") as logs:
+            fulldisk.fill(logs)
+            study.log = logs / "engine.log"
+            code, said = study.measure()
+        assert code == 1 and f"{len(missing)} of 12 cells have no result yet" in said[-1]
+        for key in missing:
+            record = study.record(key)
+            assert (record["status"], record["checks"]) == ("node_fault", {"storage": 0})
+            assert record["reason"] == f"the disk is full at {logs}; free space, then run again"
+
+        study.log = tmp_path / "engine.log"
+        with open("/dev/full", "w") as full:
+            assert subprocess.run(study.command(), stderr=full, env=ENVIRONMENT).returncode == 0
+        assert {(r["status"], r["attempt"]) for r in study.records("x")} == {("ok", 1)}
+        assert {path: when for path, when in study.stamps().items() if path in kept} == kept, "measured once"
+        assert set(manifest.read(study.results, study.job)["records"]) == set(study.plan["cells"])
 
 
 # ------------------------------------------------------------------------------------------------ what is refused

@@ -5,6 +5,7 @@ Needs the engine's environment; about a minute on one core.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+import fulldisk
 import studies
 from moebench import prose, staged
 from moebench.config import Calibration, Config, EngineKnobs
@@ -99,11 +101,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     write(folder, *(m["derived"]["parent"] for m in [*models.values(), large]))
     wrong = {"groups": {"n_group": 3}, "no weights": None}
     tried = models | {w: altered(models["random"], folder / w.replace(" ", "-"), change) for w, change in wrong.items()}
+    tried["full"] = models["random"] | {"path": str(folder / "full" / "on-a-full-disk")}
     names = {arm: Path(m["path"]).name for arm, m in tried.items()}
     plan = {"study": "x", "derived": {names[arm]: m for arm, m in tried.items()} | {Path(large["path"]).name: large},
             "shard": large["derived"]["parent"]["path"]}  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))
-    checked = engine(CHECKS, folder / "plan.json", "check", *names.values())
+    with fulldisk.mounted(folder / "full", "1m") if os.geteuid() == 0 else contextlib.nullcontext():
+        checked = engine(CHECKS, folder / "plan.json", "check", *names.values())
+        assert not list((folder / "full").glob("*")) or os.geteuid() != 0
     return {"folder": folder, "models": models, "large": large, "checks": {arm: checked[n] for arm, n in names.items()}}
 
 
@@ -225,6 +230,13 @@ def test_what_a_checkpoint_cannot_be_pruned_for_is_one_line(made):
     assert "4 experts are left of 8, which the router's 3 groups do not divide" in made["checks"]["groups"]
     assert "only safetensors checkpoints can be pruned" in made["checks"]["no weights"]
     assert not list(made["folder"].glob("*-pruned"))
+
+
+@fulldisk.ROOT_ONLY
+def test_a_full_disk_is_one_line_and_leaves_nothing(made):
+    said = made["checks"]["full"]
+    assert said.startswith(f"{made['folder']}/full/on-a-full-disk: cannot be written (")
+    assert "No space left on device" in said and said.endswith("; free space, then run again") and "\n" not in said
 
 
 def test_the_figures_plan_is_whole():

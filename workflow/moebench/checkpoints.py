@@ -27,7 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from moebench import checkpoint_vision, prose, staged
+from moebench.errors import disk_is_full
 from moebench.registry import to_hf_config
+
+NO_ROOM = 3
+"""Exit code where the disk is full, as of the command line; what was being written is gone again."""
 
 RECIPE_VERSION = 1
 """Raised whenever the same architecture and seed give other weights, another tokenizer or another config.json."""
@@ -84,8 +88,11 @@ def tokenizer_file(vocab_size: int, cache: Path, extra: tuple[str, ...] = ()) ->
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        train_tokenizer(vocab_size, extra).save(str(temporary))
-        temporary.replace(path)
+        try:
+            train_tokenizer(vocab_size, extra).save(str(temporary))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -217,14 +224,20 @@ def main(arguments: list[str] | None = None) -> int:
         specs = [{**specs, "out": str(options.out or specs.get("out"))}]
     for number, spec in enumerate(specs, 1):
         started = time.perf_counter()
-        new = write(
-            spec["architecture"],
-            spec.get("seed", 0),
-            Path(spec["out"]),
-            options.tokenizers,
-            spec.get("source", "random_init"),
-            spec.get("revision"),
-        )
+        try:
+            new = write(
+                spec["architecture"],
+                spec.get("seed", 0),
+                Path(spec["out"]),
+                options.tokenizers,
+                spec.get("source", "random_init"),
+                spec.get("revision"),
+            )
+        except Exception as error:  # the libraries that write weights and tokenizers have errors of their own
+            if not disk_is_full(error):
+                raise
+            print(f"{spec['out']}: the disk is full", file=sys.stderr)
+            return NO_ROOM
         done = f"written in {time.perf_counter() - started:.1f} s" if new else "there already"
         print(f"[{number}/{len(specs)}] {spec['out']}: {done}", flush=True)
     return 0

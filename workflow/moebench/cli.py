@@ -8,13 +8,15 @@ interrupted.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import moebench
-from moebench.errors import StorageError, UserError
+from moebench.errors import StorageError, UserError, disk_is_full
 
 
 def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
@@ -472,16 +474,23 @@ def main(argv: list[str] | None = None) -> None:
     """Run a verb; people's mistakes become one line on standard error."""
     arguments = parser().parse_args(argv)
     try:
-        code = arguments.run(arguments)
+        code, said = arguments.run(arguments), ""
+        sys.stdout.flush()
     except StorageError as error:
-        code = 3
-        print(f"moebench {arguments.verb}: {error}", file=sys.stderr)
+        code, said = 3, str(error)
     except UserError as error:
-        code = 2
-        print(f"moebench {arguments.verb}: {error}", file=sys.stderr)
+        code, said = 2, str(error)
     except BrokenPipeError:
-        code = 141
+        code, said = 141, ""
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        code, said = 3, f"{error.filename or 'its output'}: cannot be written ({error.strerror}); free space, run again"
+        with contextlib.suppress(OSError, ValueError):  # what is left in the buffer would fail once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as signal:
-        code = 130
-        print(f"moebench {arguments.verb}: interrupted {signal}; what was measured is kept", file=sys.stderr)
+        code, said = 130, f"interrupted {signal}; what was measured is kept"
+    if said:
+        with contextlib.suppress(OSError):
+            print(f"moebench {arguments.verb}: {said}", file=sys.stderr, flush=True)
     sys.exit(code)

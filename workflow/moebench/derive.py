@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench import staged
-from moebench.errors import StageError, StorageError, UserError, nearest
+from moebench.errors import StageError, StorageError, UserError, disk_is_full, nearest
 
 MAKERS = {"prune": "moebench.prune.make", "quantize": "moebench.quantize.make"}
 """Module of each kind of derivation.  Its ``make(model, parent, out, say)`` writes the checkpoint of ``model`` into the
@@ -45,8 +45,13 @@ def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
         facts |= {"took_s": round(time.perf_counter() - started, 1)}
         staged.write_manifest(temporary, model["source"], model["revision"], facts)
         staged.publish(temporary, folder)
-    except OSError as error:
-        raise StorageError(f"{error.filename or folder}: cannot be written ({error.strerror or error})") from None
+    except Exception as error:  # safetensors has errors of its own for what a disk refuses
+        if not (isinstance(error, OSError) or disk_is_full(error)):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        raise StorageError(
+            f"{getattr(error, 'filename', None) or folder}: cannot be written ({why}); free space, then run again"
+        ) from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 
 
@@ -20,6 +22,17 @@ class StageError(UserError):
 
 class StorageError(UserError):
     """The results folder cannot be written, or holds what this version cannot read."""
+
+
+FULL_DISK = r"No space left on device|Not enough disk space|Disk quota exceeded|\(os error (?:28|122)\)"
+"""What the system says of a full disk or a used-up quota, and what libraries written in Rust make of it."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error is that of a full disk or a used-up quota: by its number, or by its words."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return re.search(FULL_DISK, str(error)) is not None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from moebench.errors import StorageError
 from moebench.measure.records import canonical_bytes, write_atomic
 
 
@@ -13,7 +14,7 @@ def keep(plan: dict[str, Any], results: Path) -> Path:
     """Write the plan under its digest, unless it is there, and let ``STUDY.json`` point to it; return the former.
 
     Jobs read the plan they were submitted with, whatever happens to the configuration meanwhile.  Raises ConfigError
-    for a figure that cannot be drawn: better now than after hours of measuring.
+    for a figure that cannot be drawn: better now than after hours of measuring.  StorageError if it cannot be written.
     """
     path = results / "plan" / f"{plan['study']}-{plan['digest']}.json"
     if not path.exists():
@@ -24,6 +25,9 @@ def keep(plan: dict[str, Any], results: Path) -> Path:
     current = path.with_name(f"{plan['study']}.json")
     if not current.is_symlink() or current.readlink() != Path(path.name):
         link = path.with_name(f".{plan['study']}.{os.getpid()}")
-        link.symlink_to(path.name)
-        link.replace(current)
+        try:
+            link.symlink_to(path.name)
+            link.replace(current)
+        except OSError as error:
+            raise StorageError(f"{current}: cannot be written ({error.strerror}); free space, run again") from None
     return path

@@ -9,12 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from moebench import accuracy, staged
+from moebench import accuracy, checkpoints, staged
 from moebench.accuracy.staging import data_of, stage_data
 from moebench.config import Config, HubSource
 from moebench.derivation import models_of as loaded_models
 from moebench.derivation import root
-from moebench.errors import StageError
+from moebench.errors import StageError, StorageError
 from moebench.modellock import ModelLock
 from moebench.plan import hub_folder, make_plan
 
@@ -86,6 +86,10 @@ def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]])
         json.dump(specs, file)
         file.flush()
         done = subprocess.run([str(python), "-m", "moebench.checkpoints", file.name], stdout=sys.stderr)
+    if done.returncode == checkpoints.NO_ROOM:
+        raise StorageError(
+            f"{config.root().models}: the disk is full; free space and run this again: models that are whole are kept"
+        )
     if done.returncode:
         raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")
 

@@ -6,10 +6,12 @@ tables; nothing is ever held as one Python object per row and column.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -88,9 +90,10 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     seen = written["measurements"].select(["host", "device_name", "threads"]).to_pydict()
     machines = set(zip(*seen.values(), strict=True))
     more |= {"derived": derived, "machines": tablerows.table("machines", at_hand.rows(study, kept, machines))}
-    for name, table in (written | more).items():
-        write(out, name, table)
-    write(out, "claims", tablerows.table("claims", claims.rows(asked, out)))
+    with replacing(out) as new:
+        for name, table in (written | more).items():
+            write(new, name, table)
+        write(new, "claims", tablerows.table("claims", claims.rows(asked, new)))
     counts: Counter[str] = Counter()
     for m in made:
         counts.update(m.counts)
@@ -181,21 +184,29 @@ def path_of(out: Path, name: str) -> Path:
     return out / f"{name}.parquet"
 
 
-def write(out: Path, name: str, table: pa.Table) -> None:
-    """Write a table by rename, so that a reader sees the old or the new one.  Raises StorageError."""
-    path = path_of(out, name)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    units = json.dumps({c.name: c.unit for c in columns.of_table(name) if c.unit})
-    table = table.replace_schema_metadata({_KEY: str(SCHEMA), b"moebench_table": name, b"moebench_units": units})
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new folder whose tables take the place of those in ``out`` once all are written: on a full disk the old ones
+    stay, all of them.  Raises StorageError.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        try:
-            pq.write_table(table, temporary, compression="zstd")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=out) as new:
+            yield Path(new)
+            for path in Path(new).iterdir():
+                os.replace(path, out / path.name)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be written ({error.strerror or error})") from None
+        raise StorageError(
+            f"{out}: tables cannot be written ({error.strerror or error}); free space or mend permissions, then run "
+            "again: those that are there are kept"
+        ) from None
+
+
+def write(folder: Path, name: str, table: pa.Table) -> None:
+    """Write a table.  Raises OSError."""
+    units = json.dumps({c.name: c.unit for c in columns.of_table(name) if c.unit})
+    table = table.replace_schema_metadata({_KEY: str(SCHEMA), b"moebench_table": name, b"moebench_units": units})
+    pq.write_table(table, path_of(folder, name), compression="zstd")
 
 
 def _nullable(kind: pa.DataType) -> Any:

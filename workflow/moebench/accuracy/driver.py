@@ -85,10 +85,6 @@ class Evaluator(Driver):
             return None
         return f"{data['path']} holds {manifest.get('revision')}, the plan is for {data['revision']}"
 
-    def is_final(self, record: dict[str, Any]) -> bool:
-        """Whether a record ends the matter.  Data that were not whole may be whole by now: never the last word."""
-        return super().is_final(record) and record["checks"].get("data") != 0
-
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
         """No canary: what drifts is time, and tasks are not timed."""
 
@@ -103,10 +99,19 @@ class Evaluator(Driver):
         outcome = super().measure(engine_id, cell_id)
         if "storage" not in outcome:
             return outcome
-        return {"status": "crashed", "reason": outcome["storage"], "started_at": outcome["started_at"]}
+        return {
+            "status": "crashed",
+            "reason": outcome["storage"],
+            "started_at": outcome["started_at"],
+            "checks": {"storage": 0},
+        }
 
     def _absolute(self, data: dict[str, Any]) -> dict[str, Any]:
         return data | {"path": os.path.abspath(data["path"])}
+
+    def written(self) -> list[Path]:
+        """As for speed, and the harness's caches."""
+        return [self.scratch, *super().written()]
 
     def samples_path(self, engine: str, cell: str) -> Path:
         """Where the sample log of a cell lies."""

@@ -11,6 +11,7 @@ from moebench import accuracy, staged
 from moebench.accuracy import fixtures, vlm_fixtures, vlm_staging
 from moebench.accuracy.planning import LOCK
 from moebench.config import Config, TableSource
+from moebench.errors import StorageError
 from moebench.modellock import ModelLock
 
 
@@ -30,12 +31,21 @@ def tables_of(engines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def stage_data(config: Config, plan: dict[str, Any], update: bool, full: bool) -> str:
-    """Bring every data set of a plan; return what was done, in words.  Raises StageError for the first that fails."""
+    """Bring every data set of a plan; return what was done, in words.
+
+    Raises StageError for the first that fails, StorageError for one that cannot be written.
+    """
     wanted, written, fetched = data_of(plan), 0, 0
     for path, data in wanted.items():
         if data["source"] == "fixtures":
             maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
-            written += maker.write(data["id"], Path(path))
+            try:
+                written += maker.write(data["id"], Path(path))
+            except OSError as error:
+                raise StorageError(
+                    f"{path}: cannot be written ({error.strerror or error}); free space and run this again: what is "
+                    "whole is kept"
+                ) from None
         elif isinstance(config.task(data["task"]).data, TableSource):
             if staged.check(Path(path), full=full):
                 vlm_staging.fetch_table(data, Path(config.root().environments))

@@ -6,6 +6,7 @@ stages, because it would otherwise write them into the mirror while it asks.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +18,10 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from moebench import staged
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
-from moebench.errors import StageError
+from moebench.errors import StageError, StorageError
 from moebench.hubfetch import RemoteFile, Transfer, digest_of, fetch
 from moebench.hubprogress import Progress, size_text
+from moebench.measure import disk
 
 
 def python_of(environments: Path) -> Path:
@@ -51,7 +53,7 @@ def fetch_table(data: dict[str, Any], environments: Path) -> None:
             f"reached, or put the file, with MD5 {data['revision']}, to {folder / name}"
         ) from None
     except OSError as error:
-        raise StageError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise StageError(f"{folder}: cannot be written ({error.strerror}); free space and run this again") from None
     dump_images(python, data["id"], folder)
     staged.write_manifest(folder, url, data["revision"])
 
@@ -67,8 +69,13 @@ def _size(url: str) -> int:
 
 
 def dump_images(python: Path, name: str, folder: Path) -> None:
-    """Have the harness write a table's images below ``folder``; those that are there are kept.  Raises StageError."""
+    """Have the harness write a table's images below ``folder``, all of them: one that is there may be half written,
+    which the harness does not notice.  Raises StageError or StorageError.
+    """
+    shutil.rmtree(folder / "images", ignore_errors=True)
     command = [str(python), "-m", "moebench.accuracy.vlmeval_process", "--dump", name, str(folder.resolve())]
     done = subprocess.run(command, stdout=sys.stderr)
+    if done.returncode and disk.full([folder]):
+        raise StorageError(f"{folder}: the disk is full; free space and run this again: the table is kept")
     if done.returncode:
         raise StageError(f"{name}: its images could not be dumped (exit code {done.returncode}; messages above)")

@@ -43,5 +43,7 @@ def save(made: Figure, data: pd.DataFrame, out: Path, name: str) -> list[Path]:
             finally:
                 draft.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{out}: figures cannot be written ({error.strerror or error})") from None
+        raise StorageError(
+            f"{out}: figures cannot be written ({error.strerror or error}); free space, run again"
+        ) from None
     return paths

@@ -21,7 +21,7 @@ from moebench import corpora, provenance, registry, staged
 from moebench.derive import how_to_make
 from moebench.engines import vllm_kernels
 from moebench.errors import StageError, UserError
-from moebench.measure import failures, lock, manifest, metrics, records
+from moebench.measure import disk, failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.quantize.schemes import claim_problem
 
@@ -354,9 +354,16 @@ class Driver:
         if reply.pop("cause_in_log", False) and failures.decisive(self.worker.said()):
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
             reply |= {"status": status, "reason": reason, "evidence": evidence}
+        if reply.get("reason", "").startswith(failures.DISK):
+            reason = disk.explain(reply["reason"], self.written())
+            reply |= {"reason": reason, "checks": {"storage": 0}}
         if reply.get("status", "ok") not in ("ok", "invalid"):
             self.stop_worker()
         return reply
+
+    def written(self) -> list[Path]:
+        """Folders that this job, its engine and what runs in it write to."""
+        return disk.written(self.results, self.log)
 
     def environment(self, spec: dict[str, Any]) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
@@ -504,7 +511,8 @@ def speaker(log: Path) -> Say:
     """Print lines to standard error and append them to a job's progress log."""
 
     def say(text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a full disk, which must not end what goes on elsewhere
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError):
             log.parent.mkdir(parents=True, exist_ok=True)
             with open(log, "a") as file:

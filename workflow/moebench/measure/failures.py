@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+from moebench.errors import FULL_DISK
+
 
 class Verdict(Exception):
     """A failure whose status whoever raises it knows: no words of an engine need to be read.
@@ -17,8 +19,12 @@ class Verdict(Exception):
         self.status, self.evidence = status, evidence or []
 
 
+DISK = "the disk is full"
+"""How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
+
 RULES: tuple[tuple[str, str, str], ...] = (
     # status, what the engine says, the reason in our words
+    ("node_fault", FULL_DISK, DISK),
     ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),
     ("oom_kv", r"larger than the available KV cache memory", "the KV cache cannot hold one sequence of max_model_len"),
     ("oom_kv", r"on kv cache allocation is less than requested memory for kv",

@@ -186,7 +186,9 @@ def held(
                 )
             time.sleep(poll_s)
     except OSError as error:
-        raise StorageError(f"{path}: cannot lock ({error.strerror}); is the results folder writable?") from None
+        raise StorageError(
+            f"{path}: cannot lock ({error.strerror}); is the results folder writable? Free space or mend permissions"
+        ) from None
     stop = threading.Event()
 
     def beat() -> None:

@@ -98,7 +98,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def sweep(results: Path, engine: str) -> None:
     """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
-    for folder in ("cells", "history"):
+    for folder in ("cells", "history", "samples"):
         for left in (results / folder / engine).glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 left.unlink()
@@ -138,7 +138,9 @@ def set_aside(results: Path, path: Path, reason: str) -> Path:
         os.replace(path, target)
         target.with_name(target.name + ".why").write_text(reason + "\n")
     except OSError as error:
-        raise StorageError(f"{path}: is damaged ({reason}) and cannot be set aside ({error.strerror})") from None
+        raise StorageError(
+            f"{path}: is damaged ({reason}) and cannot be set aside ({error.strerror}); free space or mend permissions"
+        ) from None
     return target
 
 
@@ -161,18 +163,26 @@ def current(results: Path, engine: str, cell: str) -> tuple[dict[str, Any] | Non
 
 def is_final(record: dict[str, Any]) -> bool:
     """Whether a cell with this record is done with (a result, or an infrastructure failure tried often enough)."""
-    return record["status"] in FINAL or record["attempt"] >= MAX_ATTEMPTS
+    return record["status"] in FINAL or (record["attempt"] >= MAX_ATTEMPTS and not is_mendable(record))
+
+
+def is_mendable(record: dict[str, Any]) -> bool:
+    """Whether a cell failed for want of disk space or of whole data: somebody mends that, and it is never tried out."""
+    return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data"))
 
 
 def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
-    """How many infrastructure failures this cell had since its last result (Snakemake may delete a failed record)."""
+    """How many infrastructure failures this cell had since its last result (Snakemake may delete a failed record).
+
+    Those that somebody mends (a full disk) do not count.
+    """
     count = 0
     for path in sorted((results / "history" / engine).glob(f"{cell}.*.json"), reverse=True):
         try:
-            status = load(path)["status"]
+            record = load(path)
         except (RecordDamaged, OSError, StorageError):
             continue
-        if status in FINAL + WAITING:
+        if record["status"] in FINAL + WAITING:
             break
-        count += 1
+        count += not is_mendable(record)
     return count

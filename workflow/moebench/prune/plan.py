@@ -13,6 +13,9 @@ from moebench.registry import family, reshaped, shared_experts
 if TYPE_CHECKING:
     from moebench.plan import Model
 
+STACKED = ("llama4",)
+"""Families whose checkpoints hold all experts of a layer in one tensor (``gate_up_proj`` [E, hidden, 2 x width])."""
+
 
 def normal(knobs: EngineKnobs) -> dict[str, Any]:
     """Knobs of pruning that are meant otherwise than they are spelt: the method when none is named, defaults for what
@@ -31,6 +34,11 @@ def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model
     experts = parent.architecture["experts"]
     if experts is None:
         raise ConfigError(f"pruning {knobs.pruning!r}: {name} is dense, it has no experts to prune")
+    if parent.architecture["family"] in STACKED:
+        raise ConfigError(
+            f"pruning {knobs.pruning!r}: the checkpoint of {name} has all experts of a layer in one tensor, and those "
+            "are not pruned; leave this model out"
+        )
     if parent.weights == "dummy":
         raise ConfigError(
             f"pruning {knobs.pruning!r} of {name} with weights: dummy: there is nothing to choose between; set experts "

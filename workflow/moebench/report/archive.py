@@ -84,18 +84,24 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             shutil.copyfile(plan, layout.plan)
             for name in ("cells", "jobs", "accuracy", "machines"):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
-            derived = derived_facts.keep(made, layout.root / _RESULTS)
-            page = layout.make()
+            try:
+                derived = derived_facts.keep(made, layout.root / _RESULTS)
+                page = layout.make()
+            except StorageError as error:  # it names a folder that is gone in a moment
+                raise StorageError(str(error).replace(f"{layout.root}/", f"{out}: ")) from None
             _refuse_stale(made, layout, page, results, tables_dir, report)
             _write_about(layout)
             files = dict(_files(made, layout, results, config))
             files |= {path.relative_to(layout.root).as_posix(): path for path in derived.values()}
             _write_crate(made, layout, files)
             draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-            _zip(files, draft)
-            os.replace(draft, out)
+            try:
+                _zip(files, draft)
+                os.replace(draft, out)
+            finally:
+                draft.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{out}: cannot be written ({error.strerror or error})") from None
+        raise StorageError(f"{out}: cannot be written ({error.strerror or error}); free space, run again") from None
     return out
 
 

@@ -1,0 +1,38 @@
+"""Full disks: which of the folders that a job, its engine and its harness write to has no room left."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from moebench.measure.failures import DISK
+
+LEAST_BYTES = 1 << 16
+"""A file system with less room counts as full: what was written last may have left a little."""
+
+
+def full(folders: Iterable[Path]) -> list[Path]:
+    """Those folders whose file system has no room, or no place for another file, once per file system."""
+    found: dict[int, Path] = {}
+    for folder in folders:
+        try:
+            seen, device = os.statvfs(folder), folder.stat().st_dev
+        except OSError:
+            continue
+        if seen.f_bavail * seen.f_frsize < LEAST_BYTES or (seen.f_files and not seen.f_favail):
+            found.setdefault(device, folder)
+    return list(found.values())
+
+
+def explain(reason: str, folders: Iterable[Path]) -> str:
+    """A reason that begins with ``failures.DISK``, with the folders that are full and what to do."""
+    where = ", ".join(map(str, full(folders)))
+    return f"{DISK}{' at ' + where if where else ''}{reason.removeprefix(DISK)}; free space, then run again"
+
+
+def written(results: Path, log: Path) -> list[Path]:
+    """Folders that a job writes to: results, logs, temporary files, shared memory, caches in the home."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    return [results, log.parent, temporary, Path("/dev/shm"), home]
