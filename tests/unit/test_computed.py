@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import studies
-from moebench import computed, figures, serving, tables
+from moebench import against_dense, computed, figures, tables
 from moebench.config import Architecture, ComputedKnobs, Config, Hardware, Plot
 from moebench.errors import ConfigError
 from moebench.figures import curves
@@ -76,7 +76,7 @@ def test_rows_are_what_the_model_computes_and_what_the_paper_prints(config):
     assert len(ours) == 4 and {row["model_title"] for row in ours} == {"Mixtral-8x7B"}
     asked = plan["experiments"]["qs-inequality"]["computed"]
     for row, point in zip(ours, asked["points"], strict=True):
-        found = serving.compare(
+        found = against_dense.compare(
             Architecture.model_validate(asked["models"]["mixtral-8x7b"]["architecture"]),
             Hardware.model_validate(asked["hardware"]["h100-sxm5-80gb"]),
             ComputedKnobs.model_validate(point["settings"]),

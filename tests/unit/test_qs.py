@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moebench import qs_text, reproduce, serving
+from moebench import against_dense, qs_text, reproduce
 from moebench.cli import main
 from moebench.config import ComputedKnobs, Config, EngineKnobs
 from moebench.cost import memory, qs, qs_printed, roofline, search
@@ -225,7 +225,7 @@ def test_the_best_layout_is_the_fastest_feasible_one():
 
 def test_layouts_over_an_unknown_link_are_not_chosen():
     point = ComputedKnobs(model="mixtral-8x7b", hardware="h100-sxm5-80gb", gpus=16, context_tokens=8192)
-    found = serving.compare(CONFIG.model("mixtral-8x7b").architecture, CONFIG.hardware("h100-sxm5-80gb"), point)
+    found = against_dense.compare(CONFIG.model("mixtral-8x7b").architecture, CONFIG.hardware("h100-sxm5-80gb"), point)
     layout = found.moe.layout
     assert layout["tp"] * layout["kvp"] * layout["dp"] <= 8 and layout["pp"] >= 2 and found.moe.tokens_per_s > 0
 
@@ -235,7 +235,7 @@ def test_a_better_machine_is_never_slower(factor):
     model, speeds = CONFIG.model("deepseek-v3").architecture, []
     for x in (0.75, 1.0, 1.25):
         point = ComputedKnobs(model="deepseek-v3", hardware="qs-reference", gpus=64, quantization="fp8", **{factor: x})
-        speeds.append(serving.compare(model, REFERENCE, point).moe.tokens_per_s)
+        speeds.append(against_dense.compare(model, REFERENCE, point).moe.tokens_per_s)
     assert speeds == sorted(speeds) and speeds[0] < speeds[2]
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from moebench import reproduce, serving
+from moebench import against_dense, reproduce
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.cost import qs
 from moebench.errors import ConfigError
@@ -34,7 +34,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
     for row in points(experiment.computed, f"{path}: computed", ComputedKnobs.model_fields):
         point = parse(ComputedKnobs, row.settings, f"{path}: computed")
         try:
-            serving.given_layout(point)
+            against_dense.given_layout(point)
         except ValueError as error:
             raise ConfigError(f"{path}: computed: {error}") from None
         if config.model(point.model, path).architecture.experts is None:
@@ -86,7 +86,7 @@ def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
     settings = ComputedKnobs.model_validate(point["settings"])
     model, hardware = asked["models"][settings.model], Hardware.model_validate(asked["hardware"][settings.hardware])
     architecture = Architecture.model_validate(model["architecture"])
-    found = serving.compare(architecture, hardware, settings)
+    found = against_dense.compare(architecture, hardware, settings)
     known = settings.model_dump() | {
         "expert_groups": settings.ep,
         "model_title": model["title"],

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from moebench import serving, show
+from moebench import against_dense, show
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
 from moebench.cost import qs
 from moebench.errors import UserError
@@ -39,7 +39,7 @@ def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs
     devices = gpus or (math.prod(given) if given else machine.devices_per_node)
     point = ComputedKnobs(model=model, hardware=hardware, gpus=devices, **knobs)
     try:
-        found = serving.compare(spec.architecture, machine, point)
+        found = against_dense.compare(spec.architecture, machine, point)
     except ValueError as error:
         raise UserError(str(error)) from None
     return {
@@ -76,13 +76,13 @@ def sensitivity(config: Config, point: Json) -> list[Json]:
     for label, one in changed.items():
         if label != "as it is" and one == base:
             continue
-        found = serving.compare(spec.architecture, machine, one)
+        found = against_dense.compare(spec.architecture, machine, one)
         batches = {"batch_moe": found.moe.batch, "batch_dense": found.dense.batch}
         rows.append({"change": label, "qs": found.qs, **batches, "speedup_dense": found.speedup})
     return rows
 
 
-def verdict(spec: ModelSpec, point: ComputedKnobs, found: serving.Compared) -> str:
+def verdict(spec: ModelSpec, point: ComputedKnobs, found: against_dense.Compared) -> str:
     """The answer in a sentence or two."""
     if math.isfinite(found.break_even_batch):
         first = (
@@ -120,7 +120,7 @@ def _start(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _warnings(spec: ModelSpec, machine: Hardware, point: ComputedKnobs, found: serving.Compared) -> list[str]:
+def _warnings(spec: ModelSpec, machine: Hardware, point: ComputedKnobs, found: against_dense.Compared) -> list[str]:
     said = []
     if point.context_tokens > spec.architecture.max_positions:
         said.append(f"the model takes {spec.architecture.max_positions:,} tokens at most")
