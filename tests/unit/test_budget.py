@@ -60,6 +60,8 @@ def test_where_memory_ends(whole):
 
 def test_disk_counts_each_checkpoint_once_and_no_dummies(whole):
     sizes = forecast.checkpoint_bytes(whole)
+    (published_in_fp8,) = [size for path, size in sizes.items() if "DeepSeek-V3" in path]
+    assert published_in_fp8 == pytest.approx(680e9, rel=0.03), "671 G parameters in FP8 blocks, embeddings in 16 bits"
     mixtral = next(v for k, v in sizes.items() if "Mixtral-8x7B" in k)
     assert mixtral == pytest.approx(93.4e9, rel=0.01)
     only_dummies = {"engines": {k: e for k, e in whole["engines"].items() if e["model"]["weights"] == "dummy"}}

@@ -9,6 +9,7 @@ from moebench import accuracy
 from moebench.config import Architecture
 from moebench.cost import params
 from moebench.derivation import models_of, parents
+from moebench.quantize.schemes import WHILE_LOADING
 
 Plan = dict[str, Any]
 
@@ -58,18 +59,23 @@ def wall_hours(plan: Plan, gpus: int) -> float | None:
 
 
 def checkpoint_bytes(plan: Plan) -> dict[str, float]:
-    """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits.
+    """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits; of those that
+    are stored quantized, the predicted size in memory.
 
-    Those of accuracy cells count too; data sets do not.
-
-    Quantized ones take less.  Those that others are made from count too; where only dummy weights are asked of a model,
-    no weights are staged.
+    Those of accuracy cells count too; data sets do not.  Those that others are made from count too; where only dummy
+    weights are asked of a model, no weights are staged.
     """
     found: dict[str, float] = {}
-    for loaded in models_of(accuracy.engines(plan)):
+    engines = accuracy.engines(plan)
+    for loaded in models_of(engines):
         for model in (loaded, *parents(loaded)):
             size = 2.0 * params.total_parameters(Architecture.model_validate(model["architecture"])).total
             found[model["path"]] = max(found.get(model["path"], 0.0), size if model["weights"] != "dummy" else 0.0)
+    for engine in engines:
+        size, stored = engine["predicted"]["weight_bytes"], engine["config"]["quantization"] not in WHILE_LOADING
+        if size is not None and stored and engine["config"]["quantization"] != "none":
+            path = engine["model"]["path"]
+            found[path] = min(found[path], size)
     return found
 
 
