@@ -49,4 +49,4 @@ rule all:
 
 onstart:
     refuse_unpinned(PLAN, workflow)
-    refuse_unbuilt(PLAN, config)
+    refuse_unbuilt(PLAN, config, workflow.dag.needrun_jobs())

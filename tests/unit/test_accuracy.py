@@ -287,7 +287,7 @@ def test_a_failed_task_is_a_row_and_its_block_has_no_mean(tmp_path: Path) -> Non
     bad = next(row for row in rows if row["task"] == "rte")
     assert (bad["status"], bad["reason"]) == ("crashed", "it died") and "value" not in bad
     assert bad["rerun"].startswith(
-        "snakemake --profile profiles/local --force results/accuracy/lm-eval/cells/tiny-mixtral"
+        "snakemake --profile profiles/local --config study=test --force results/accuracy/lm-eval/cells/tiny-mixtral"
     )
 
 

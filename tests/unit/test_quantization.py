@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snakemake.exceptions import WorkflowError
 
 import studies
 from moebench.config import Config, EngineKnobs
@@ -18,7 +17,6 @@ from moebench.measure.failures import classify
 from moebench.plan import make_plan
 from moebench.quantize import awq, schemes
 from moebench.quantize.coverage import Layer, checked
-from moebench.workflow import refuse_unbuilt
 
 ROOT = Path(__file__).parents[2]
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -177,19 +175,6 @@ def test_a_width_that_no_group_divides_is_refused_by_name(tmp_path):
 def test_an_unknown_scheme_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(ConfigError, match=r"quantization is 'int4'.*'awq'"):
         planned(tmp_path, {"quantization": "int4"})
-
-
-def test_an_environment_that_is_not_built_is_named_before_anything_runs(tmp_path):
-    plan = planned(tmp_path, {"quantization": "int8"})
-    with pytest.raises(
-        WorkflowError, match=r"quantize-cpu is not built.*models/tiny-mixtral\.int8.*build\.py quantize-cpu"
-    ):
-        refuse_unbuilt(plan, {"environments": str(tmp_path)})
-    python = tmp_path / "quantize-cpu" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.touch()
-    refuse_unbuilt(plan, {"environments": str(tmp_path)})
-    refuse_unbuilt(planned(tmp_path / "b", {}), {"environments": "nowhere"})
 
 
 # ------------------------------------------------------------------------------------------ ready-made

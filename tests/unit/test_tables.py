@@ -81,7 +81,7 @@ def test_failures_are_rows_with_reason_evidence_and_command(study):
         and "larger than the available KV" in row["evidence"]
     )
     assert row["predicted_bytes_per_gpu"] == 6.5e7 and bool(row["predicted_fits"])
-    assert row["rerun"] == f"snakemake --profile profiles/local --force results/cells/{e}/{c}.json"
+    assert row["rerun"] == f"snakemake --profile profiles/local --config study=tiny --force results/cells/{e}/{c}.json"
     measured = tables.read(out, "measurements").iloc[0]
     assert measured["status"] == "oom_kv" and pd.isna(measured["e2e_s"]) and measured["n_repeats"] == 0
 

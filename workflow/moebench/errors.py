@@ -35,11 +35,11 @@ def disk_is_full(error: BaseException) -> bool:
     return re.search(FULL_DISK, str(error)) is not None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def nearest(word: str, known: Iterable[str], listed: int = 12) -> str:
     """``; did you mean 'x'?`` for the closest known word, or ``; known: a, b`` when none is close."""
     known = sorted(set(known))
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"; known: {shown}" if known else ""
+    shown = ", ".join(known[:listed]) + (", ..." if len(known) > listed else "")
+    return f"; known: {shown}" if known and listed else ""

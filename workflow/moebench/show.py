@@ -162,18 +162,23 @@ def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
     ]
 
 
-def rerun_command(key: str, results: str | Path, profile: str = "profiles/slurm") -> str:
-    """The command that measures one cell again."""
-    return f"snakemake --profile {profile} --force {results}/cells/{key}.json"
+def rerun_command(key: str, results: str | Path, profile: str, study: str | None) -> str:
+    """The command that measures one cell again; ``study``: None where config/config.yaml names it."""
+    named = f" --config study={study}" if study else ""
+    return f"snakemake --profile {profile}{named} --force {results}/cells/{key}.json"
 
 
-def failures(made: dict[str, Any], results: Path, profile: str) -> tuple[str, int]:
-    """Cells that are not ok, accuracy cells included, why, and how to run each again; and how many."""
-    blocks = []
+def failures(made: dict[str, Any], results: Path, profile: str, default: str) -> tuple[str, int]:
+    """Cells that are not ok, accuracy cells included, why, and how to run each again; how many have no
+    record; and the number of both.  ``default``: the study that config/config.yaml names.
+    """
+    blocks, unmeasured = [], 0
+    study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]
     for _, part, folder in accuracy.views(made, results):
         seen += [(key, record, folder) for key, record in statuses(part, folder).items()]
     for key, record, place in seen:
+        unmeasured += record is None
         if record is None or record["status"] == "ok":
             continue
         blocks.append(
@@ -182,8 +187,13 @@ def failures(made: dict[str, Any], results: Path, profile: str) -> tuple[str, in
                     f"{record['status']}: {key}",
                     f"    {record['reason']}",
                     *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                    f"    {rerun_command(key, place, profile)}",
+                    f"    {rerun_command(key, place, profile, study)}",
                 ]
             )
         )
-    return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", len(blocks)
+    if unmeasured:
+        said = f"{unmeasured:,} of {count(len(seen), 'cell')} not measured"
+        blocks.append(
+            f"study {made['study']}: {said}; a job that was to measure them has its logs in logs/{made['study']}/"
+        )
+    return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", len(blocks) - (unmeasured > 0) + unmeasured

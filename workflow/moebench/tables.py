@@ -71,7 +71,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     counted = tablerows.table("parameters", parameters.rows(plan))
     points = tablerows.table("computed", computed.rows(plan))
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
-    rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile)
+    rerun = show.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile, plan["study"])
     answers = tablerows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
     derived = tablerows.table("derived", derived_facts.rows(plan, results))
     kept = at_hand.read(results)

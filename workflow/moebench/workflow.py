@@ -11,13 +11,14 @@ from snakemake.exceptions import WorkflowError
 
 from moebench import accuracy, at_hand
 from moebench.accuracy.staging import data_of, tables_of
+from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
-from moebench.derive import is_made
-from moebench.errors import UserError
+from moebench.errors import UserError, nearest
 from moebench.measure.manifest import drop_stale
 from moebench.plan import make_plan
 from moebench.plan_keep import keep
+from moebench.staged import MANIFEST
 
 
 def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
@@ -55,6 +56,40 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
 def engine_python(job: dict[str, Any], config: dict[str, Any]) -> str:
     """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
     return f"{config['environments']}/{job['environment']}/bin/python"
+
+
+def part_of(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+    """The engines, cells and jobs a rule is about: those of an accuracy harness, or of speed."""
+    if not hasattr(wildcards, "harness"):
+        return plan
+    return dict(_of_study(plan, "harness", wildcards.harness, plan["accuracy"]))
+
+
+def planned_job(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+    """The job a rule is about: that of its name, or the one of its cell.
+
+    Raises WorkflowError for what the study does not have: anybody may ask for any path.
+    """
+    part = part_of(plan, wildcards)
+    if hasattr(wildcards, "job"):
+        return dict(_of_study(plan, "job", wildcards.job, part["jobs"]))
+    cells = _of_study(plan, "engine configuration", wildcards.engine, part["engines"])["cells"]
+    _of_study(plan, "cell", wildcards.cell, dict.fromkeys(cells))
+    return next(job for job in part["jobs"].values() if wildcards.engine in job["engines"])
+
+
+def _of_study(plan: dict[str, Any], what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise WorkflowError(
+            f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
+            "(what another study asks for needs `--config study=NAME`)"
+        )
+    return known[name]
+
+
+def engines_of(job: dict[str, Any], wildcards: Any) -> list[str]:
+    """Engine configurations that a rule is about: that of its cell, or all of its job."""
+    return [wildcards.engine] if hasattr(wildcards, "engine") else list(job["engines"])
 
 
 def one_of(names: Iterable[str]) -> str:
@@ -121,13 +156,24 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
         )
 
 
-def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any]) -> None:
-    """Before a real run: the environments that derived models are made in, unless all of them are there already."""
-    for job in plan["derive_jobs"].values():
-        folder = Path(config["environments"]) / job["environment"]
-        missing = [model["path"] for model in map(plan["derived"].get, job["models"]) if not is_made(model)]
-        if missing and not (folder / "bin" / "python").exists():
-            raise WorkflowError(
-                f"{folder} is not built, and {missing[0]} is made in it; run "
-                f"`python3 envs/build.py {job['environment']}`, then snakemake again"
-            )
+def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any], jobs: Iterable[Any]) -> None:
+    """Before a real run: the environments that Snakemake's jobs to be run need.  Raises WorkflowError."""
+    for job in jobs:
+        for folder in _environments(plan, Path(config["environments"]), job):
+            if not (folder / "bin" / "python").exists():
+                raise WorkflowError(
+                    f"{folder} is not built, and {job.output[0]} is made in it; run "
+                    f"`python3 envs/build.py {folder.name}`, then snakemake again"
+                )
+
+
+def _environments(plan: dict[str, Any], environments: Path, job: Any) -> Iterable[Path]:
+    """Environments that a job of Snakemake needs beside the one Snakemake runs in."""
+    if python := job.params.get("python"):
+        yield Path(python).parents[1]
+    if job.wildcards.get("harness") == "vlmeval":
+        yield environments / ENVIRONMENT
+    if job.name == "stage":
+        models = map(root, models_of(accuracy.engines(plan)))
+        if any(m["source"] == "random_init" and not (Path(m["path"]) / MANIFEST).exists() for m in models):
+            yield environments / plan["engine"]["environment"]

@@ -3,11 +3,12 @@
 
 
 def read_by_tasks(wildcards):
-    """Models and data sets of a job."""
-    part, engines = part_of(wildcards), job_of(wildcards)["engines"]
-    cells = [
-        part["cells"][f"{e}/{c}"] for e in engines for c in part["engines"][e]["cells"]
-    ]
+    """Models and data sets of a job, or of a cell."""
+    part, engines = part_of(PLAN, wildcards), engines_of(job_of(wildcards), wildcards)
+    keys = [f"{e}/{c}" for e in engines for c in part["engines"][e]["cells"]]
+    if hasattr(wildcards, "cell"):
+        keys = [f"{wildcards.engine}/{wildcards.cell}"]
+    cells = [part["cells"][key] for key in keys]
     return staged_files((part["engines"][e] for e in engines), cells)
 
 

@@ -7,18 +7,8 @@ def resource(name, scale=lambda attempt: 1):
     return lambda wildcards, attempt: int(job_of(wildcards)[name] * scale(attempt))
 
 
-def part_of(wildcards):
-    """The engines, cells and jobs a rule is about: those of an accuracy harness, or of speed."""
-    return (
-        PLAN["accuracy"][wildcards.harness] if hasattr(wildcards, "harness") else PLAN
-    )
-
-
 def job_of(wildcards):
-    jobs = part_of(wildcards)["jobs"]
-    if hasattr(wildcards, "job"):
-        return jobs[wildcards.job]
-    return next(job for job in jobs.values() if wildcards.engine in job["engines"])
+    return planned_job(PLAN, wildcards)
 
 
 def across_nodes(value):
@@ -44,7 +34,9 @@ asked = dict(
 
 
 def models_of(wildcards):
-    return staged_files(PLAN["engines"][e] for e in job_of(wildcards)["engines"])
+    return staged_files(
+        PLAN["engines"][e] for e in engines_of(job_of(wildcards), wildcards)
+    )
 
 
 # Jobs that only send requests to a service elsewhere: no device, and run where Snakemake runs (see below).

@@ -2,8 +2,11 @@
 # Snakemake starts and kept in a file named after its contents (docs/decisions/0012).
 from moebench.workflow import (
     engine_python,
+    engines_of,
     load_plan,
     one_of,
+    part_of,
+    planned_job,
     refuse_unbuilt,
     refuse_unpinned,
     roots,
@@ -32,4 +35,5 @@ rule stage:
     output:
         update(STAGED),
     shell:
-        "{sys.executable} -m moebench stage --study {STUDY}{BUDGET}"
+        "{sys.executable} -m moebench stage --study {STUDY}{BUDGET} --models {config[models]} --data {config[data]}"
+        " --environments {config[environments]}"

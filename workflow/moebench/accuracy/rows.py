@@ -34,7 +34,7 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
             for row in asked:
                 key = f"{row['engine']}/{row['cell']}"
                 shared = _shared(part, part["cells"][key], name, row["block"])
-                again = {"rerun": show.rerun_command(key, rerun, profile)}
+                again = {"rerun": show.rerun_command(key, rerun, profile, plan["study"])}
                 made += [
                     shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
                 ]

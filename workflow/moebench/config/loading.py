@@ -124,8 +124,10 @@ class Config:
     'local-cpu'
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, **instead: str | None):
+        """``instead``: values that stand for those of ``config.yaml``, where they are not None."""
         self.folder = Path(folder)
+        self.instead = {key: value for key, value in instead.items() if value is not None}
 
     def _names(self, kind: str) -> list[str]:
         return sorted(p.stem for p in (self.folder / kind).glob("*.yaml"))
@@ -146,7 +148,7 @@ class Config:
     def root(self) -> Root:
         """``config.yaml``."""
         path = self.folder / "config.yaml"
-        return parse(Root, read_yaml(path) or {}, path)
+        return parse(Root, read_yaml(path) or {}, path).model_copy(update=self.instead)
 
     @functools.cache  # noqa: B019
     def study(self, name: str, wanted_by: str = "--study") -> Study:

@@ -1,0 +1,102 @@
+"""What is refused before Snakemake starts a job, which models a cell waits for, and the commands that are printed."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from snakemake.exceptions import WorkflowError
+
+import studies
+import synthetic
+from moebench import show
+from moebench.config import Config
+from moebench.measure import records
+from moebench.plan import make_plan
+from moebench.workflow import engines_of, planned_job, refuse_unbuilt
+
+CELL = {"batch": 1, "input_tokens": 16, "output_tokens": 4}
+TASK = {"fix": {"model": "tiny-mixtral"}, "tasks": ["rte"], "data": "fixtures"}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """Two models in one job, and a task."""
+    blocks = [{"fix": CELL, "cross": {"model": ["tiny-mixtral", "tiny-olmoe"]}}]
+    config = studies.folder(tmp_path_factory.mktemp("plan"), {"x": {"blocks": blocks, "accuracy": {"test": [TASK]}}})
+    return json.loads(json.dumps(make_plan(Config(config), "test")))
+
+
+def job(name="measure", output="results/jobs/j.json", python=None, **wildcards):
+    """What is read of a job of Snakemake."""
+    return SimpleNamespace(name=name, output=[output], params={"python": python}, wildcards=wildcards)
+
+
+# -------------------------------------------------------------------------------------------- refusals
+
+
+def test_what_is_asked_for_by_path_must_be_of_the_study(plan):
+    key = next(iter(plan["cells"]))
+    engine, cell = key.split("/")
+    ((answer, asked),) = (key.split("/") for key in plan["accuracy"]["lm-eval"]["cells"])
+    ((name, whole),) = plan["jobs"].items()
+    harness = {"harness": "lm-eval"}
+    for good in ({"job": name}, {"engine": engine, "cell": cell}):
+        assert planned_job(plan, SimpleNamespace(**good)) == whole
+    assert planned_job(plan, SimpleNamespace(engine=answer, cell=asked, **harness))["engines"] == [answer]
+    for wrong, words in [
+        ({"engine": engine, "cell": cell[:-1]}, f"no cell '{cell[:-1]}'; did you mean '{cell}'?"),
+        ({"engine": engine[:-1], "cell": cell}, f"no engine configuration '{engine[:-1]}'; did you mean '{engine}'?"),
+        ({"job": "qwertz"}, "no job 'qwertz' (what another study asks for needs `--config study=NAME`)"),
+        ({"engine": engine, "cell": cell, "harness": "lm-evil"}, "no harness 'lm-evil'; did you mean 'lm-eval'?"),
+        ({"engine": answer, "cell": cell, **harness}, f"no cell '{cell}'"),
+    ]:
+        with pytest.raises(WorkflowError) as refused:
+            planned_job(plan, SimpleNamespace(**wrong))
+        assert str(refused.value).startswith("study test has no") and words in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("needs", "wanted"),
+    [
+        (job(python="ENVS/vllm-cpu/bin/python"), "vllm-cpu"),
+        (job("derive_0", "models/tiny.int8/moebench-stage.json", "ENVS/quantize-cpu/bin/python"), "quantize-cpu"),
+        (job("evaluate", python="ENVS/workflow/bin/python", harness="vlmeval"), "vlmeval"),
+        (job("stage", "models/tiny/moebench-stage.json"), "vllm-cpu"),
+    ],
+)
+def test_an_environment_that_is_not_built_is_named_before_anything_runs(tmp_path, plan, needs, wanted):
+    plan = json.loads(json.dumps(plan).replace(str(studies.ROOT / "models"), str(tmp_path / "nowhere")))
+    if needs.params["python"]:
+        needs.params["python"] = needs.params["python"].replace("ENVS", str(tmp_path))
+    for name in {"workflow", "vllm-cpu", "quantize-cpu", "vlmeval"} - {wanted}:
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin" / "python").touch()
+    config = {"environments": str(tmp_path)}
+    remedy = rf"{wanted} is not built, and {needs.output[0]} is made in it; run `python3 envs/build.py {wanted}`"
+    with pytest.raises(WorkflowError, match=remedy):
+        refuse_unbuilt(plan, config, [job("collect"), needs])
+    (tmp_path / wanted / "bin").mkdir(parents=True)
+    (tmp_path / wanted / "bin" / "python").touch()
+    refuse_unbuilt(plan, config, [job("collect"), needs])
+
+
+def test_a_cell_waits_for_its_own_engine_and_a_job_for_all(plan):
+    (packed,) = plan["jobs"].values()
+    assert engines_of(packed, SimpleNamespace(engine=packed["engines"][1], cell="c")) == [packed["engines"][1]]
+    assert engines_of(packed, SimpleNamespace(job="j")) == packed["engines"] and len(packed["engines"]) == 2
+
+
+# ------------------------------------------------------------------------------------------ what is said
+
+
+def test_failures_says_what_is_not_measured_and_names_another_study(tmp_path, plan):
+    text, number = show.failures(plan, tmp_path, "profiles/local", "test")
+    assert text.startswith("study test: 3 of 3 cells not measured") and "logs/test/" in text and number == 3
+    for key in plan["cells"]:
+        engine, cell = key.split("/")
+        records.store(tmp_path, synthetic.record(plan, engine, cell, status="oom_kv"))
+    text, number = show.failures(plan, tmp_path, "profiles/local", "test")
+    assert number == 3 and "1 of 3 cells not measured" in text
+    assert f"snakemake --profile profiles/local --force {tmp_path}/cells/{key}.json" in text
+    text, _ = show.failures(plan, tmp_path, "profiles/local", "other")
+    assert f"snakemake --profile profiles/local --config study=test --force {tmp_path}/cells/{key}.json" in text
