@@ -354,7 +354,7 @@ def test_what_a_job_asks_of_the_cluster(planned):
     (job,) = plan["jobs"].values()
     (engine,) = plan["engines"].values()
     assert (job["gpus"], job["nodes"], job["cpus"], job["cells"]) == (16, 2, 6 * 8, 1)
-    assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 1e6) > 8_000
+    assert job["mem_mb"] == math.ceil(1.5 * engine["predicted"]["weight_bytes"] / 2 / 1e6) > 8_000
     assert job["runtime_min"] == pytest.approx(3 * job["expected_s"] / 60 + 5, abs=1) and job["expected_s"] > 100
 
 

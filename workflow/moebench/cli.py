@@ -231,7 +231,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from moebench.doctor import examine
 
     config, study = _study(arguments)
-    text, lacking = examine(config, study, _results(arguments))
+    text, lacking = examine(config, study, _results(arguments), arguments.profile / "config.yaml")
     print(text)
     return 1 if lacking else 0
 
@@ -430,7 +430,10 @@ def parser() -> argparse.ArgumentParser:
     )
     one = verb(failures, of_study)
     one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
-    verb(doctor, of_study)
+    one = verb(doctor, of_study)
+    one.add_argument(
+        "--profile", type=Path, default=Path("profiles/slurm"), help="profile that jobs are submitted with"
+    )
     one = verb(claims, of_study)
     one.add_argument("claim", nargs="*", metavar="CLAIM", help="everything about these claims")
     one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not measured"), help="only these")

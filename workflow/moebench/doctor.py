@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moebench import corpora, staged
+from moebench import cluster, corpora, staged
 from moebench.accuracy.staging import data_of
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
@@ -18,6 +18,9 @@ from moebench.measure import waiting
 from moebench.plan import make_plan
 from moebench.show import count
 from moebench.stage import models_of
+
+LAST_ATTEMPT = 3
+"""Of a job: the profiles allow two retries."""
 
 
 @dataclass(frozen=True)
@@ -125,40 +128,23 @@ def gpus(plan: dict[str, Any]) -> list[Finding]:
     ]
 
 
-def slurm(plan: dict[str, Any]) -> list[Finding]:
-    """Partitions and their GPUs, and whether the largest job finds a node."""
-    code, text = _ask("sinfo", "-h", "-o", "%P|%D|%G|%l|%m|%c")
+def slurm(plan: dict[str, Any], profile: Path) -> list[Finding]:
+    """Partitions and their GPUs, whether the profile's are among them, and whether every job finds a node."""
+    code, text = _ask("sinfo", "-h", "-o", cluster.SINFO)
     if code == 127:
         return [Finding("SLURM", None, "no sinfo here: `snakemake --profile profiles/local` runs without a scheduler")]
+    # A study for CPUs runs without a scheduler; one for GPUs usually does not.
+    lacking = None if plan["hardware"]["kind"] == "cpu" else False
     if code:
         said = text.splitlines()[0] if text else f"exit code {code}"
-        # A study for CPUs runs without a scheduler; one for GPUs usually does not.
-        lacking = None if plan["hardware"]["kind"] == "cpu" else False
-        return [
-            Finding(
-                "SLURM",
-                lacking,
-                f"installed, but does not answer: {said}",
-                "run this on the login node of the cluster, or use profiles/local",
-            )
-        ]
-    found, model = [], plan["hardware"]["gpu_model"]
+        todo = "run this on the login node of the cluster, or use profiles/local"
+        return [Finding("SLURM", lacking, f"installed, but does not answer: {said}", todo)]
+    found = []
     for line in text.splitlines():
         partition, nodes, gres, limit, memory, cpus = line.split("|")
-        found.append(
-            Finding(
-                "partition", None, f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
-            )
-        )
-    if model and f"gpu:{model}" not in text:
-        found.append(
-            Finding(
-                "GRES",
-                False,
-                f"no partition offers gpu:{model}",
-                "set gpu_model and slurm_partition in profiles/slurm/config.yaml to what sinfo -o '%P %G' shows",
-            )
-        )
+        seen = f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
+        found.append(Finding("partition", None, seen))
+    found += _asked(plan, profile, cluster.nodes(text), lacking)
     code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
     found.append(
         Finding(
@@ -171,6 +157,48 @@ def slurm(plan: dict[str, Any]) -> list[Finding]:
     return found
 
 
+def _asked(plan: dict[str, Any], profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
+    """What of the partition, the GPU type and the sizes that jobs ask for the cluster does not have."""
+    asked = cluster.asked_by(profile)
+    model, named = asked.get("gpu_model", plan["hardware"]["gpu_model"] or ""), asked.get("slurm_partition", "")
+    nodes = cluster.chosen(offered, named)
+    where = f"partition {named}" if named else "the default partition"
+    if not nodes:
+        names = ", ".join(sorted({n.partition for n in offered}))
+        seen = f"{profile} names {where}, the cluster has: {names}" if named else "the cluster has no default partition"
+        return [Finding("partition", lacking, seen, f"set slurm_partition in {profile}")]
+    if not any(n.gpus.get(model) if model else n.gpus for n in nodes):
+        return [
+            Finding(
+                "GRES",
+                lacking,
+                f"{where} offers no gpu:{model}" if model else f"{where} offers no GPUs",
+                f"set gpu_model and slurm_partition in {profile} to what sinfo -o '%P %G' shows",
+            )
+        ]
+    jobs = dict(cluster.jobs(plan))
+    homeless = [name for name, job in jobs.items() if not any(n.hold(job, model) for n in nodes)]
+    if not homeless:
+        found = [Finding("jobs", True, f"each of the {count(len(jobs), 'job')} finds a node in {where}")]
+        later = [name for name, job in jobs.items() if not any(n.hold(job, model, LAST_ATTEMPT) for n in nodes)]
+        if later:
+            seen = f"{len(later)} of them would not at their last retry (twice the memory, three times the time)"
+            found.append(Finding("retries", None, seen, "then Ctrl-C, and --set-resources in the next call"))
+        return found
+    worst = max(homeless, key=lambda name: jobs[name]["mem_mb"])
+    j = jobs[worst]
+    return [
+        Finding(
+            "jobs",
+            lacking,
+            f"{len(homeless)} of {count(len(jobs), 'job')} find no node in {where}, e.g. {worst}: {j['gpus']} GPUs on "
+            f"{count(j.get('nodes', 1), 'node')}, of each {j['cpus']} CPUs and {j['mem_mb']} MB, {j['runtime_min']} min",
+            f"another slurm_partition in {profile}, or jobs.cpus, host_memory_mb, time_factor of the study; "
+            "what stays too large: --set-resources (docs/slurm.md)",
+        )
+    ]
+
+
 def _data(plan: dict[str, Any], study: str) -> list[Finding]:
     """Staged data sets of accuracy tasks, by size and name."""
     wanted = data_of(plan)
@@ -179,8 +207,8 @@ def _data(plan: dict[str, Any], study: str) -> list[Finding]:
     return [Finding("data sets", not lacking, seen, f"moebench stage --study {study}")] if wanted else []
 
 
-def models(plan: dict[str, Any], study: str) -> list[Finding]:
-    """Staged models, by size and name (checksums: ``moebench stage --check --full``)."""
+def models(plan: dict[str, Any], study: str, folder: Path) -> list[Finding]:
+    """Staged models of a folder, by size and name (checksums: ``moebench stage --check --full``)."""
     wanted = models_of(plan)
     problems = {path: staged.check(Path(path)) for path in wanted}
     lacking = [found[0] for found in problems.values() if found]
@@ -193,7 +221,8 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
     derived = [model["path"] for model in plan["derived"].values()]
     undone = [path for path in derived if staged.check(Path(path))]
     need = sum(size for path, size in sizes.items() if problems.get(path) or path in undone)
-    free = shutil.disk_usage(".").free
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
     hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
@@ -204,7 +233,8 @@ def models(plan: dict[str, Any], study: str) -> list[Finding]:
             Finding(
                 "disk",
                 need < free,
-                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are free",
+                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are "
+                f"free at {place}",
                 "free space, or set models in config/config.yaml",
             )
         )
@@ -244,8 +274,11 @@ def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
     ]
 
 
-def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
-    """The report as text, and how many things are lacking.  Raises ConfigError if the study itself is wrong."""
+def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, int]:
+    """The report as text, and how many things are lacking.
+
+    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong.
+    """
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
     heading = (
         f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
@@ -254,10 +287,10 @@ def examine(config: Config, study: str, results: Path) -> tuple[str, int]:
     )
     found = [
         *environments(config, plan),
-        *models(plan, study),
+        *models(plan, study, Path(config.root().models)),
         *texts(plan),
         *gpus(plan),
-        *slurm(plan),
+        *slurm(plan, profile),
         *disk(plan, results),
     ]
     lacking = sum(f.good is False for f in found)

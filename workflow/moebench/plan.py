@@ -524,8 +524,10 @@ def _jobs(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, d
             "environment": specs[0]["runtime"]["environment"],
             "hosted": specs[0]["runtime"]["hosted"],
             "nodes": nodes,
-            "cpus": max(1, settings.cpus * gpus_per_node),  # these two: of each node
-            "mem_mb": max(settings.host_memory_mb * gpus_per_node or CLIENT_MB, math.ceil(1.5 * heaviest / 1e6)),
+            "cpus": max(1, settings.cpus * gpus_per_node),  # these and mem_mb: of each node
+            "mem_mb": max(
+                settings.host_memory_mb * gpus_per_node or CLIENT_MB, math.ceil(1.5 * heaviest / nodes / 1e6)
+            ),
             "runtime_min": math.ceil(limit_s * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),

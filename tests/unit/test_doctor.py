@@ -1,0 +1,107 @@
+"""What doctor makes of what sinfo prints, of the profile and of the jobs' sizes."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+
+import studies
+from moebench import cluster, doctor
+from moebench.config import Config
+from moebench.plan import make_plan
+
+H100 = "h100*|4|gpu:h100:8(S:0-1)|2-00:00:00|1030000|96\ncpu|20|(null)|infinite|256000+|128\n"
+FULL_NAME = H100.replace("gpu:h100", "gpu:nvidia_h100_80gb_hbm3")
+UNTYPED = H100.replace("gpu:h100:8", "gpu:8")
+BIG = {
+    "model": "deepseek-v3",
+    "quantization": "fp8_block",
+    "tp": 8,
+    "pp": 2,
+    "batch": 1,
+    "input_tokens": 16,
+    "output_tokens": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory):
+    """One job over two nodes."""
+    config = studies.folder(tmp_path_factory.mktemp("plan"), {"x": [{"fix": BIG}]}, hardware="h100-sxm5-80gb")
+    return json.loads(json.dumps(make_plan(Config(config), "test")))
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch, plan):
+    """Lines of doctor about a cluster whose sinfo prints ``text``, and a profile."""
+
+    def say(text, profile, plan=plan):
+        (tmp_path / "sinfo.txt").write_text(text)
+        for name, script in {"sinfo": f"cat {tmp_path}/sinfo.txt", "sacct": "true"}.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        studies.write(tmp_path / "config.yaml", {"default-resources": profile})
+        found = doctor.slurm(plan, tmp_path / "config.yaml")
+        return [f.seen for f in found if f.good is False], "\n".join(f.line() for f in found)
+
+    return say
+
+
+def test_nodes_as_sinfo_prints_them():
+    h100, cpu = cluster.nodes(H100)
+    assert h100 == cluster.Nodes("h100", True, 4, {"h100": 8}, 1030000, 96, 2 * 1440)
+    assert (cpu.gpus, cpu.memory_mb, cpu.limit_min, cpu.default) == ({}, 256000, math.inf, False)
+    several = cluster.nodes("x|1|gpu:a100:2(S:0),gpu:h100:4(S:1),nic:2|30:00|1|1+")[0]
+    assert several.gpus == {"a100": 2, "h100": 4} and several.limit_min == 30
+    assert cluster.nodes(UNTYPED)[0].gpus == {"": 8}
+
+
+@pytest.mark.parametrize(
+    ("text", "profile"),
+    [
+        (H100, {"slurm_partition": "h100", "gpu_model": "h100"}),
+        (H100, ["slurm_partition=h100,spare", "gpu_model='h100'"]),
+        (H100, {}),
+        (FULL_NAME, {"slurm_partition": "h100", "gpu_model": "nvidia_h100_80gb_hbm3"}),
+        (UNTYPED, {"slurm_partition": "h100", "gpu_model": ""}),
+    ],
+)
+def test_what_the_profile_asks_for_is_there(said, text, profile):
+    lacking, whole = said(text, profile)
+    assert not lacking and "each of the 1 job finds a node" in whole and "retry" not in whole
+
+
+def test_a_retry_that_would_find_no_node_is_noted(said, plan):
+    (job,) = plan["jobs"].values()
+    lacking, whole = said(H100.replace("1030000", str(job["mem_mb"])), {})
+    assert not lacking and "1 of them would not at their last retry" in whole
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "words"),
+    [
+        (H100, {"slurm_partition": "nonexistent"}, "names partition nonexistent, the cluster has: cpu, h100"),
+        (H100.replace("*", ""), {}, "the cluster has no default partition"),
+        (FULL_NAME, {"slurm_partition": "h100", "gpu_model": "h100"}, "partition h100 offers no gpu:h100"),
+        (H100, {"slurm_partition": "h100", "gpu_model": "nvidia_h100"}, "offers no gpu:nvidia_h100"),
+        (H100, {"slurm_partition": "cpu", "gpu_model": ""}, "partition cpu offers no GPUs"),
+        (H100.replace("1030000", "300000"), {}, "1 of 1 job find no node in the default partition, e.g. deepseek-v3"),
+        (H100.replace("h100:8", "h100:4"), {}, "16 GPUs on 2 nodes"),
+        (H100.replace("|4|", "|1|"), {}, "16 GPUs on 2 nodes"),
+        (H100.replace("2-00:00:00", "3:00"), {}, "find no node"),
+    ],
+)
+def test_what_the_cluster_lacks_is_named(said, plan, text, profile, words):
+    (lacking,), _ = said(text, profile)
+    assert words in lacking
+    on_cpu = plan | {"hardware": plan["hardware"] | {"kind": "cpu"}}
+    assert said(text, profile, on_cpu)[0] == [], "profiles/local runs it"
+
+
+def test_room_for_models_is_that_of_their_folder(plan, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=10**15))
+    found = doctor.models(plan, "test", tmp_path / "scratch" / "models")
+    assert asked == [tmp_path] and f"free at {tmp_path}" in found[-1].seen
