@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 import studies
-from moebench import cluster, doctor
+from moebench import cluster, doctor, stage
 from moebench.config import Config
 from moebench.plan import make_plan
 
@@ -102,6 +102,6 @@ def test_what_the_cluster_lacks_is_named(said, plan, text, profile, words):
 
 def test_room_for_models_is_that_of_their_folder(plan, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=10**15))
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=10**15))
     found = doctor.models(plan, "test", tmp_path / "scratch" / "models")
     assert asked == [tmp_path] and f"free at {tmp_path}" in found[-1].seen

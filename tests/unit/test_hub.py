@@ -20,15 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from huggingface_hub import close_session, constants
 
+import studies
 from hubserver import Faults, HubServer, Repo
 from moebench import hub, staged
-from moebench.config import HubSource
+from moebench.config import Config, HubSource
 from moebench.errors import ConfigError, StageError
 from moebench.hubfetch import RETRY_WAITS_S
 from moebench.hubprogress import Progress
 from moebench.modellock import ModelLock, hold
+from moebench.stage import stage_study
 
 WEIGHTS = "model.safetensors"
 MB = 1_000_000
@@ -291,7 +294,7 @@ def wait_for_bytes(folder: Path, count: int) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from moebench.config import HubSource
+from moebench.config import Config, HubSource
 from moebench.hub import stage_hub
 from moebench.hubfetch import RETRY_WAITS_S
 from moebench.hubprogress import Progress
@@ -744,3 +747,49 @@ def test_pins_set_at_once_are_all_kept(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert list(ModelLock(path).read()) == sorted(f"o/m{n}@main" for n in range(16))
+
+
+# ------------------------------------------------------------------------------------------- a whole study
+
+
+def hub_study(tmp_path: Path, *names: str, **more: Any) -> Config:
+    """A study that asks for a model of each of these repositories of ``org``."""
+    block = {"fix": {"batch": 1, "input_tokens": 8, "output_tokens": 4}, "cross": {"model": list(names)}}
+    config = studies.folder(tmp_path, {"x": {"blocks": [block], **more}}, models=tmp_path / "models")
+    for name in names:
+        studies.random_model(config, name)
+        spec = yaml.safe_load((config / f"models/{name}.yaml").read_text())
+        studies.write(config / f"models/{name}.yaml", spec | {"source": {"hub": {"hub": f"org/{name}"}}})
+    return Config(config)
+
+
+def test_a_repository_that_refuses_does_not_stop_the_others(
+    tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    for name in ("closed", "open"):
+        server.repo(f"org/{name}").push(FILES)
+    server.repo("org/closed").gated = True
+    config = hub_study(tmp_path, "closed", "missing", "open")
+    with pytest.raises(StageError, match=r"study test: 2 of 3 models and data sets are not staged, listed above; mend"):
+        stage_study(config, "test")
+    out, err = capsys.readouterr()
+    assert "1 models staged (0 written, 1 fetched, 0 already there)" in out
+    assert err.startswith("3 models to fetch, about ") and f"free at {tmp_path}:" in err.splitlines()[0]
+    end = err.splitlines()[-2:]
+    assert "not staged: org/closed: gated, and there is no token: accept the licence" in end[0]
+    assert "not staged: org/missing: no such repository" in end[1]
+    assert len(list((tmp_path / "models/org--open").glob("*/moebench-stage.json"))) == 2, "the branch links to it"
+
+
+def test_an_environment_that_staging_needs_is_asked_for_before_anything_is_fetched(
+    tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+    server.repo("org/open").push(FILES)
+    task = {"fix": {"model": "tiny-llava-moe-s"}, "tasks": ["realworldqa"]}
+    config = hub_study(tmp_path, "open", accuracy={"test": [task]})
+    config.instead |= {"environments": str(tmp_path / "none"), "data": str(tmp_path / "data")}
+    with pytest.raises(StageError, match=r"none/vlmeval/bin/python: .* not built; run `python3 envs/build.py vlmeval`"):
+        stage_study(config, "test")
+    assert not server.requests

@@ -29,7 +29,7 @@ class Nodes:
     limit_min: float
 
     def hold(self, job: dict[str, Any], gpu_model: str, attempt: int = 1) -> bool:
-        """Whether they can run a job of a plan at an attempt: each asks for more memory and time (rules/measure.smk)."""
+        """Whether they can run a job of a plan; each attempt asks for more memory and time (rules/measure.smk)."""
         across: int = job.get("nodes", 1)
         offered = self.gpus.get(gpu_model, 0) if gpu_model else sum(self.gpus.values())
         sizes: list[tuple[float, float]] = [

@@ -13,11 +13,10 @@ from moebench import cluster, corpora, staged
 from moebench.accuracy.staging import data_of
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
-from moebench.derivation import parent_bytes, root
 from moebench.measure import waiting
 from moebench.plan import make_plan
 from moebench.show import count
-from moebench.stage import models_of
+from moebench.stage import free_bytes, models_of, sizes
 
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
@@ -192,7 +191,7 @@ def _asked(plan: dict[str, Any], profile: Path, offered: list[cluster.Nodes], la
             "jobs",
             lacking,
             f"{len(homeless)} of {count(len(jobs), 'job')} find no node in {where}, e.g. {worst}: {j['gpus']} GPUs on "
-            f"{count(j.get('nodes', 1), 'node')}, of each {j['cpus']} CPUs and {j['mem_mb']} MB, {j['runtime_min']} min",
+            f"{count(j.get('nodes', 1), 'node')}; of each {j['cpus']} CPUs, {j['mem_mb']} MB, {j['runtime_min']} min",
             f"another slurm_partition in {profile}, or jobs.cpus, host_memory_mb, time_factor of the study; "
             "what stays too large: --set-resources (docs/slurm.md)",
         )
@@ -213,16 +212,10 @@ def models(plan: dict[str, Any], study: str, folder: Path) -> list[Finding]:
     problems = {path: staged.check(Path(path)) for path in wanted}
     lacking = [found[0] for found in problems.values() if found]
     seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
-    sizes = {
-        e["model"]["path"]: e["predicted"]["weight_bytes"]
-        for e in plan["engines"].values()
-        if e["model"]["weights"] != "dummy" and e["predicted"]["weight_bytes"] is not None
-    } | {root(d)["path"]: parent_bytes(d) for d in plan["derived"].values()}
     derived = [model["path"] for model in plan["derived"].values()]
     undone = [path for path in derived if staged.check(Path(path))]
-    need = sum(size for path, size in sizes.items() if problems.get(path) or path in undone)
-    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
+    need = sum(size for path, size in sizes(plan).items() if problems.get(path) or path in undone)
+    free, place = free_bytes(folder)
     hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from moebench import accuracy, checkpoints, staged
 from moebench.accuracy.staging import data_of, stage_data
-from moebench.config import Config, HubSource
+from moebench.accuracy.vlm_staging import python_of
+from moebench.config import Config, HubSource, TableSource
 from moebench.derivation import models_of as loaded_models
-from moebench.derivation import root
+from moebench.derivation import parent_bytes, root
 from moebench.errors import StageError, StorageError
+from moebench.hubprogress import Progress, size_text
 from moebench.modellock import ModelLock
 from moebench.plan import hub_folder, make_plan
 
@@ -41,7 +46,8 @@ def stage_study(
 ) -> int:
     """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
 
-    Raises StageError for the first hub repository that cannot be had.
+    What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
+    that is needed is not built.
     """
     lock_file = config.folder / "models.lock.yaml"
     plan = make_plan(config, study, budget_gpu_hours=budget)
@@ -51,19 +57,73 @@ def stage_study(
         for path, found in problems.items():
             print(f"{path}: {found[0] if found else 'whole'}")
         return int(any(problems.values()))
+    environments = Path(config.root().environments)
+    wanted = [d for path, d in data.items() if problems[path] and d["source"] != "fixtures"]
+    if any(isinstance(config.task(d["task"]).data, TableSource) for d in wanted):
+        python_of(environments)  # now, not after hours of fetching models
     write = [m for path, m in models.items() if m["source"] == "random_init" and problems[path]]
     if write:
         _write_checkpoints(config, study, write)
     fetch = [m for path, m in models.items() if m["source"] != "random_init" and (problems[path] or update)]
+    _say_size(plan, fetch, Path(config.root().models))
+    failed: list[str] = []
     for model in fetch:
-        _fetch(config, model, lock_file, update, full)
+        with _noted(failed):
+            _fetch(config, model, lock_file, update, full)
+    lacking = len(failed)
     print(
-        f"study {study}: {len(models)} models staged ({len(write)} written, {len(fetch)} fetched, "
+        f"study {study}: {len(models) - lacking} models staged ({len(write)} written, {len(fetch) - lacking} fetched, "
         f"{len(models) - len(write) - len(fetch)} already there)"
     )
     if data:
-        print(f"study {study}: {stage_data(config, plan, update, full)}")
+        print(f"study {study}: {stage_data(config, plan, update, full, lambda: _noted(failed))}")
+    if failed:
+        print(*(f"not staged: {words}" for words in failed), sep="\n", file=sys.stderr)
+        raise StageError(
+            f"study {study}: {len(failed)} of {len(models) + len(data)} models and data sets are not staged, listed "
+            "above; mend what they say and run this again, or leave the experiments that ask for them out of the study"
+        )
     return 0
+
+
+@contextlib.contextmanager
+def _noted(failed: list[str]) -> Iterator[None]:
+    """Say why something could not be staged and keep it for the end, instead of stopping."""
+    try:
+        yield
+    except StageError as error:
+        print(f"{error}; going on with the others", file=sys.stderr, flush=True)
+        failed.append(str(error))
+
+
+def sizes(plan: dict[str, Any]) -> dict[str, float]:
+    """Predicted weight bytes of the models of a plan that are loaded or derived from, by folder."""
+    loaded = {
+        e["model"]["path"]: e["predicted"]["weight_bytes"]
+        for e in plan["engines"].values()
+        if e["model"]["weights"] != "dummy" and e["predicted"]["weight_bytes"] is not None
+    }
+    return loaded | {root(model)["path"]: parent_bytes(model) for model in plan["derived"].values()}
+
+
+def free_bytes(folder: Path) -> tuple[int, Path]:
+    """What is free for a folder that may not be there yet, and the folder above it that is."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free, place
+
+
+def _say_size(plan: dict[str, Any], fetch: list[dict[str, Any]], folder: Path) -> None:
+    """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
+    known = sizes(plan)
+    need = sum(known.get(model["path"], 0) for model in fetch)
+    free, place = free_bytes(folder)
+    if need:
+        print(
+            f"{len(fetch)} models to fetch, about {size_text(need)} of weights; free at {place}: {size_text(free)}"
+            + (": they do not all fit" if need > free else ""),
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]]) -> None:
@@ -108,7 +168,6 @@ def _hub_source(config: Config, model: dict[str, Any], lock: ModelLock) -> HubSo
 def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool, full: bool) -> None:
     """Fetch one hub model; dummy weights need its small files only."""
     from moebench.hub import stage_hub
-    from moebench.hubprogress import Progress
 
     source = _hub_source(config, model, ModelLock(lock_file))
     if not model["whole"]:

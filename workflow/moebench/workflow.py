@@ -152,7 +152,8 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
     if names and not targets & {"stage"}:
         raise WorkflowError(
             f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
-            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again"
+            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "
+            "leave experiments whose models cannot be had out of the study"
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,31 +32,47 @@ def tables_of(engines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return [c["table"] for engine in engines for c in engine.get("corpora", {}).values() if c.get("table")]
 
 
-def stage_data(config: Config, plan: dict[str, Any], update: bool, full: bool) -> str:
+def stage_data(
+    config: Config,
+    plan: dict[str, Any],
+    update: bool,
+    full: bool,
+    noted: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> str:
     """Bring every data set of a plan; return what was done, in words.
 
-    Raises StageError for the first that fails, StorageError for one that cannot be written.
+    ``noted`` goes around each and may take the StageError of one that cannot be had.  Raises StorageError for one that
+    cannot be written.
     """
-    wanted, written, fetched = data_of(plan), 0, 0
-    for path, data in wanted.items():
-        if data["source"] == "fixtures":
-            maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
-            try:
-                written += maker.write(data["id"], Path(path))
-            except OSError as error:
-                raise StorageError(
-                    f"{path}: cannot be written ({error.strerror or error}); free space and run this again: what is "
-                    "whole is kept"
-                ) from None
-        elif isinstance(config.task(data["task"]).data, TableSource):
-            if staged.check(Path(path), full=full):
-                vlm_staging.fetch_table(data, Path(config.root().environments))
-                fetched += 1
-        elif update or staged.check(Path(path), full=full):
-            _fetch(config, data, update, full)
-            fetched += 1
-    there = len(wanted) - written - fetched
-    return f"{len(wanted)} data sets staged ({written} written, {fetched} fetched, {there} already there)"
+    done: Counter[str] = Counter()
+    for path, data in data_of(plan).items():
+        with noted():
+            done[_bring(config, Path(path), data, update, full)] += 1
+    return (
+        f"{done.total()} data sets staged ({done['written']} written, {done['fetched']} fetched, "
+        f"{done['there']} already there)"
+    )
+
+
+def _bring(config: Config, path: Path, data: dict[str, Any], update: bool, full: bool) -> str:
+    """Bring one data set; return whether it was ``written``, ``fetched`` or ``there``."""
+    if data["source"] == "fixtures":
+        maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
+        try:
+            return "written" if maker.write(data["id"], path) else "there"
+        except OSError as error:
+            raise StorageError(
+                f"{path}: cannot be written ({error.strerror or error}); free space and run this again: what is "
+                "whole is kept"
+            ) from None
+    table = isinstance(config.task(data["task"]).data, TableSource)
+    if not staged.check(path, full=full) and (table or not update):
+        return "there"
+    if table:
+        vlm_staging.fetch_table(data, Path(config.root().environments))
+    else:
+        _fetch(config, data, update, full)
+    return "fetched"
 
 
 def _fetch(config: Config, data: dict[str, Any], update: bool, full: bool) -> None:
