@@ -140,7 +140,7 @@ def test_what_it_says(page):
     for words, number in (("measured", 96), ("out of memory: weights", 12), ("record damaged", 1), ("not measured", 5)):
         assert re.search(rf">{re.escape(words)}</span></th><td class=\"number\">{number}</td>", text), words
     assert "MIB-F05-01-DS" in text
-    assert text.count("snakemake --profile profiles/local --force results/cells/") == 20
+    assert text.count("snakemake --profile profiles/local --config study=tiny --force results/cells/") == 20
     assert "the record cannot be used: not whole JSON" in text
     assert "holds the true median with a probability of 75%" in text
     assert "0123456789abcdef0123456789abcdef01234567" in text and "torch 2.13.0+cpu" in text
@@ -199,7 +199,7 @@ def test_tables_of_another_plan_are_refused(study, tmp_path):
     other = tmp_path / "plan.json"
     other.write_text(json.dumps(plan))
     with pytest.raises(
-        StorageError, match="the tables are of another plan than that of tiny; run `moebench collect` again"
+        StorageError, match="the tables are of another plan than that of tiny; `moebench report --partial` makes"
     ):
         build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
     plan = read_plan(study / "results/plan/tiny.json")

@@ -12,6 +12,7 @@ from moebench import cli
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.plan import make_plan
+from moebench.plan_file import read_plan
 from studies import ROOT
 
 FIX = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -75,6 +76,7 @@ MISTAKES = {
         knob(model="tiny-mixtrl"), EXPERIMENT, ["unknown model 'tiny-mixtrl'", "did you mean 'tiny-mixtral'?"]),
     "unknown draft": (knob(draft_model="qwen3-06b", draft_tokens=2), EXPERIMENT, ["'qwen3-06b'", "'qwen3-0.6b'?"]),
     "unknown study": (replaced("config.yaml", "study: test", "study: tset"), "config.yaml", ["'tset'", "'test'?"]),
+    "unknown reference": (replaced(STUDY, "scale:", "reference: tset\nscale:"), STUDY, [": reference: ", "'test'?"]),
     "unknown experiment": (replaced(STUDY, "- x", "- xy"), STUDY, ["unknown experiment 'xy'", "'x'?"]),
     "unknown hardware": (replaced(STUDY, "local-cpu", "local-cup"), STUDY, ["'local-cup'", "'local-cpu'?"]),
     "name that is not the file's": (replaced(MODEL, "name: tiny-mixtral", "name: other"), MODEL, ["'other'", "equal"]),
@@ -90,7 +92,7 @@ MISTAKES = {
     "batch with a point": (knob(batch=16.0), EXPERIMENT, ["batch is 16.0", "integer"]),
     "batch that is a truth value": (knob(batch=True), EXPERIMENT, ["batch is True", "integer"]),
     "batch of zero": (knob(batch=0), EXPERIMENT, ["batch is 0", "greater than or equal to 1"]),
-    "batch that is a list": (knob(batch=[1, 2]), EXPERIMENT, ["batch is [1, 2]", "integer"]),
+    "batch that is a list": (knob(batch=[1, 2]), EXPERIMENT, ["fix: batch is [1, 2]", "put it under cross"]),
     "negative length": (knob(output_tokens=-1), EXPERIMENT, ["output_tokens is -1"]),
     "no warm-up": (replaced(STUDY, "warmup: 1", "warmup: 0"), STUDY, ["protocol.warmup is 0"]),
     "unknown precision": (knob(quantization="fp7"), EXPERIMENT, ["quantization is 'fp7'", "'fp8'"]),
@@ -99,15 +101,17 @@ MISTAKES = {
         replaced(HARDWARE, "peak: {}", "peak: {bfloat16: {flops_per_s: 1.0}}"), HARDWARE, ["reference is missing"]),
     "two sources": (replaced(MODEL, "random_init:", "hub: {hub: a/b}\n  random_init:"), MODEL, ["exactly one of hub"]),
     # what cannot be
-    "top-k above the experts": (knob(top_k=9), EXPERIMENT, ["top_k 9 is more than the 8 experts of tiny-mixtral"]),
+    "top-k above the experts": (
+        knob(top_k=9), EXPERIMENT, ["top_k 9 is more than the 8 experts of tiny-mixtral; set it to 8 or less"]),
     "top-k above the experts left": (knob(top_k=4, experts=2), EXPERIMENT, ["top_k 4 is more than the 2 experts"]),
     "top-k of a dense model": (
-        knob(model="qwen3-0.6b", top_k=2), EXPERIMENT, ["top_k 2", "qwen3-0.6b is dense, it has no experts"]),
+        knob(model="qwen3-0.6b", top_k=2), EXPERIMENT, ["top_k 2: qwen3-0.6b is dense, it has no experts; leave it"]),
     "top-k of the registry": (replaced(MODEL, "top_k: 2", "top_k: 9"), MODEL, ["top_k 9 is more than the 8 experts"]),
     "longer than the model": (
         knob(input_tokens=4000, output_tokens=97, max_model_len=8192), EXPERIMENT,
-        ["4000 + 97 tokens", "max_positions of tiny-mixtral, 4096"]),
-    "longer than the engine": (knob(input_tokens=250), EXPERIMENT, ["250 + 8 tokens", "max_model_len, 256"]),
+        ["4000 + 97 tokens", "max_positions of tiny-mixtral, 4096; ask for fewer"]),
+    "longer than the engine": (
+        knob(input_tokens=250), EXPERIMENT, ["250 + 8 tokens", "max_model_len, 256; ask for fewer, or raise it"]),
     "engine longer than the model": (
         knob(max_model_len=8192), EXPERIMENT, ["max_model_len 8192", "max_positions of tiny-mixtral, 4096", "or less"]),
     "batch above the engine's": (knob(batch=17), EXPERIMENT, ["batch 17 is more than max_num_seqs 16"]),
@@ -146,7 +150,9 @@ MISTAKES = {
     "list instead of a mapping": (written(STUDY, b"- a\n- b\n"), STUDY, ["expected a mapping", "list"]),
     "folder instead of a file": (
         lambda c: ((c / EXPERIMENT).unlink(), (c / EXPERIMENT).mkdir()), EXPERIMENT, ["cannot be read"]),
-    "missing file": (lambda c: (c / "config.yaml").unlink(), "config.yaml", ["no such file"]),
+    "missing file": (
+        lambda c: (c / "config.yaml").unlink(), "config.yaml",
+        ["no such file; run this in the project's folder", "--config"]),
     "broken lock of models": (
         lambda c: (written("models.lock.yaml", b"a/b@main: {commit: short, files: 1, bytes: 1}")(c),
                    knob(model="mixtral-8x7b")(c)), "models.lock.yaml", ["commit", "'short'"]),
@@ -221,4 +227,8 @@ def test_an_unknown_study_on_the_command_line(config, tmp_path):
         capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (2, "")
-    assert "unknown study 'tst'; did you mean 'test'?" in done.stderr and done.stderr.count("\n") == 1
+    said = "moebench plan: --study, --config study=: unknown study 'tst'; did you mean 'test'?\n"
+    assert done.stderr == said
+    (tmp_path / "note.md").write_text("# no plan\n")
+    with pytest.raises(ConfigError, match=r"note\.md: not a plan.*; give the file that `moebench plan --write`"):
+        read_plan(tmp_path / "note.md")

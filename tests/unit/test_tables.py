@@ -12,7 +12,7 @@ import pytest
 
 import synthetic
 from moebench import tables
-from moebench.errors import ConfigError, StorageError
+from moebench.errors import ConfigError, StorageError, UserError
 from moebench.measure import records
 
 
@@ -226,10 +226,10 @@ def test_readers_refuse_newer_tables_and_accept_older(study):
     with pytest.raises(StorageError, match=r"measurements.parquet: tables of schema 2, this version reads up to 1"):
         tables.read(out, "measurements")
     path.write_bytes(b"not parquet")
-    with pytest.raises(StorageError, match="damaged; run `moebench collect` again"):
+    with pytest.raises(StorageError, match="damaged; `moebench report --partial` makes"):
         tables.read(out, "measurements")
     path.unlink()
-    with pytest.raises(StorageError, match="no such table yet"):
+    with pytest.raises(UserError, match="no such table yet; `moebench report --partial --study "):
         tables.read(out, "measurements")
 
 

@@ -50,8 +50,10 @@ def _options(axis: str, values: Any, where: str, known: Collection[str]) -> list
 
 
 def _expand_block(block: Block, where: str, known: Collection[str]) -> Iterator[Row]:
-    for knob in block.fix:
+    for knob, value in block.fix.items():
         known_knob(knob, f"{where}: fix", known)
+        if isinstance(value, list):
+            raise ConfigError(f"{where}: fix: {knob} is {value}: fix takes one value; to sweep it, put it under cross")
     axes = [(axis.strip(), _options(axis, values, where, known)) for axis, values in block.cross.items()]
     for combination in itertools.product(*(options for _, options in axes)):
         settings: dict[str, Any] = dict(block.fix)

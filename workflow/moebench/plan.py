@@ -300,7 +300,8 @@ class _Planner:
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
         if top_k and top_k > left["count"]:
-            raise ConfigError(f"{path}: top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}")
+            few = f"top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}"
+            raise ConfigError(f"{path}: {few}; lower it, or prune less")
         return self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path), top_k
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
@@ -377,11 +378,15 @@ class _Planner:
         limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
         gpus, devices = knobs.tp * knobs.pp * knobs.dp, self.hardware.devices_per_node
         problems = [
-            (count == 0 and work.top_k is not None, f"top_k {work.top_k}: {name} is dense, it has no experts"),
-            (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}"),
+            (
+                count == 0 and work.top_k is not None,
+                f"top_k {work.top_k}: {name} is dense, it has no experts; leave it out",
+            ),
+            (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}; set it to {count} or less"),
             (
                 work.input_tokens + work.output_tokens + (images or 0) > limit,
-                f"{tokens} are more than {whose}, {limit}",
+                f"{tokens} are more than {whose}, {limit}; ask for fewer"
+                + (", or raise it" if whose == "max_model_len" else ""),
             ),
             (
                 knobs.max_model_len > positions,
@@ -392,7 +397,10 @@ class _Planner:
                 gpus > devices and gpus % devices > 0,
                 f"tp x pp x dp is {gpus}: more than the {devices} a node of {self.hardware.name} has, and no multiple",
             ),
-            (work.batch > knobs.max_num_seqs, f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}"),
+            (
+                work.batch > knobs.max_num_seqs,
+                f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}; raise that",
+            ),
             (
                 (knobs.pruning != "none") != (knobs.prune_ratio > 0),
                 f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither",
@@ -554,9 +562,12 @@ def make_plan(
 
     Raises ConfigError naming the file, the value and the remedy.
     """
-    study = config.study(study_name, str(config.folder / "config.yaml"))
+    named = config.root().study == study_name
+    study = config.study(study_name, str(config.folder / "config.yaml") if named else "--study, --config study=")
     where = str(config.folder / "studies" / f"{study_name}.yaml")
     hardware = config.hardware(study.hardware, where)
+    if study.reference:
+        config.study(study.reference, f"{where}: reference")
     lock = lock or ModelLock(config.folder / "models.lock.yaml")
     lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
     commit = functools.cache(lock.commit)

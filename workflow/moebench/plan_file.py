@@ -18,7 +18,8 @@ def read_plan(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no plan yet; run `moebench plan --write {path}`, or snakemake") from None
     except ValueError as error:
-        raise ConfigError(f"{path}: not a whole plan ({error}); delete it and run snakemake again") from None
+        made = "give the file that `moebench plan --write` or snakemake made"
+        raise ConfigError(f"{path}: not a plan, or not a whole one ({error}); {made}") from None
     if not isinstance(plan, dict) or not isinstance(plan.get("schema"), int) or "cells" not in plan:
         raise ConfigError(f"{path}: not a plan; give the file that `moebench plan --write` made")
     if plan["schema"] > SCHEMA:

@@ -27,7 +27,7 @@ from moebench import at_hand, columns, computed, derived_facts, parameters, show
 from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.config import Hardware
-from moebench.errors import StorageError
+from moebench.errors import StorageError, UserError
 from moebench.measure import manifest
 from moebench.plan_file import read_plan
 
@@ -216,8 +216,8 @@ def _nullable(kind: pa.DataType) -> Any:
 def read(out: Path, name: str, **where: str) -> pd.DataFrame:
     """A table as a data frame (whole numbers and truth values nullable), only the rows where columns equal ``where``.
 
-    Columns that an older version did not write come back empty.  Raises StorageError if the table is missing, damaged,
-    or of a newer schema.
+    Columns that an older version did not write come back empty.  Raises UserError if the table is missing, StorageError
+    if it is damaged or of a newer schema.
     """
     path = path_of(out, name)
     try:
@@ -228,9 +228,12 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
             )
         table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
     except FileNotFoundError:
-        raise StorageError(f"{path}: no such table yet; run `moebench collect`") from None
+        raise UserError(
+            f"{path}: no such table yet; `moebench report --partial --study {out.name}` makes it of what is measured"
+        ) from None
     except (KeyError, ValueError, OSError):
-        raise StorageError(f"{path}: not a table of moebench, or damaged; run `moebench collect` again") from None
+        again = "`moebench report --partial` makes the tables again"
+        raise StorageError(f"{path}: not a table of moebench, or damaged; {again}") from None
     for field in columns.schema(name):
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

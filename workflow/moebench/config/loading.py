@@ -148,6 +148,8 @@ class Config:
     def root(self) -> Root:
         """``config.yaml``."""
         path = self.folder / "config.yaml"
+        if not path.exists():
+            raise ConfigError(f"{path}: no such file; run this in the project's folder, or give --config FOLDER")
         return parse(Root, read_yaml(path) or {}, path).model_copy(update=self.instead)
 
     @functools.cache  # noqa: B019

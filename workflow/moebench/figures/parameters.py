@@ -46,7 +46,9 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     missing = [name for name in wanted if name not in set(frame["model"])]
     if missing or not wanted:
         what = f"model {missing[0]} is" if missing else "its models are"
-        raise StorageError(f"{where}: {what} not in the table of parameters; run `moebench collect` again")
+        raise StorageError(
+            f"{where}: {what} not in the table of parameters; `moebench report --partial` makes the tables again"
+        )
     return pd.concat([frame[frame["model"] == name] for name in wanted], ignore_index=True)
 
 

@@ -114,7 +114,8 @@ def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.Da
     there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
     if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):
         raise StorageError(
-            f"{folder}: the tables are of another plan than that of {plan['study']}; run `moebench collect` again"
+            f"{folder}: the tables are of another plan than that of {plan['study']}; "
+            "`moebench report --partial` makes them again"
         )
 
 
