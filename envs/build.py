@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the locked virtual environments: ``python3 envs/build.py workflow vllm-cpu``.
 
-Standard library only, so that it runs on a fresh machine with nothing but Python 3.11.  Each
+Standard library only, so that it runs on a fresh machine with nothing but Python 3.11 (another says so and ends).  Each
 environment ``NAME`` is made from ``envs/NAME.lock`` (hashes checked) into ``.envs/NAME`` by uv, which is
 itself installed at a pinned version into ``.envs/uv``.  A finished environment carries a stamp with
 its lock's SHA-256, so a second call does nothing.
@@ -11,8 +11,6 @@ The CPU build of torch is not on PyPI.  Where pip is configured with a ``find-li
 else, from PyTorch's own CPU index (``--torch-backend cpu``).
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re
@@ -21,6 +19,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+# Before anything that an older Python would not read: the python3 of many clusters is 3.6 or 3.9.
+if sys.version_info[:2] != (3, 11):
+    sys.exit(
+        "envs/build.py: the locks are for Python 3.11, and this is {}.{}; run it with python3.11 (a cluster's may be a "
+        "module; for make: PYTHON=python3.11)".format(*sys.version_info)
+    )
 
 UV_VERSION = "0.13.9"
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,7 +89,7 @@ def build(name: str) -> None:
         print(f"environment {name}: up to date", flush=True)
         return
     started = time.monotonic()
-    print(f"environment {name}: building {place} (downloads on first use)", flush=True)
+    print(f"environment {name}: building {place} (downloads on first use; UV_CACHE_DIR says where to)", flush=True)
     uv, links = uv_command(), find_links()
     shutil.rmtree(place, ignore_errors=True)
     run([uv, "venv", "--quiet", "--python", sys.executable, str(place)])

@@ -80,6 +80,8 @@ MISTAKES = {
     "unknown experiment": (replaced(STUDY, "- x", "- xy"), STUDY, ["unknown experiment 'xy'", "'x'?"]),
     "unknown hardware": (replaced(STUDY, "local-cpu", "local-cup"), STUDY, ["'local-cup'", "'local-cpu'?"]),
     "name that is not the file's": (replaced(MODEL, "name: tiny-mixtral", "name: other"), MODEL, ["'other'", "equal"]),
+    "unknown family": (
+        replaced(MODEL, "family: mixtral", "family: mixtrl"), MODEL, ["unknown family 'mixtrl'", "'mixtral'?"]),
     # grids
     "no grid": (grid([]), EXPERIMENT, ["grid.test", "is empty", "at least one block"]),
     "no grid for the scale": (replaced(STUDY, "scale: test", "scale: tset"), EXPERIMENT, ["'tset'", "'test'?"]),

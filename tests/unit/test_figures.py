@@ -123,10 +123,10 @@ def test_check_finds_bad_figures_before_anything_is_measured(rich):
     figures.check(rich[0])
     broken = json.loads(json.dumps(rich[0]))
     broken["experiments"]["latency"]["figures"][0]["x"] = "modle"
-    with pytest.raises(ConfigError, match=r"experiment latency, figure fig-3: 'modle'.*did you mean 'model'"):
+    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-3: 'modle'.*did you mean 'model'"):
         figures.check(broken)
     broken["experiments"]["latency"]["figures"][0] |= {"x": "model", "id": "fig-5"}
-    with pytest.raises(ConfigError, match="experiment latency: figure fig-5 is in batch too"):
+    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-5 is in batch too"):
         figures.check(broken)
 
 

@@ -20,6 +20,7 @@ from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
+from moebench.families import FAMILIES
 
 T = TypeVar("T", bound=Strict)
 N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")
@@ -164,8 +165,13 @@ class Config:
 
     @functools.cache  # noqa: B019
     def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
-        """A model of the registry by name."""
-        return self._read(ModelSpec, "models", name, wanted_by)
+        """A model of the registry by name.  Raises ConfigError for a family that is not in ``families`` too."""
+        spec = self._read(ModelSpec, "models", name, wanted_by)
+        family = spec.architecture.family
+        if family not in FAMILIES:
+            path = self.folder / "models" / f"{name}.yaml"
+            raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
+        return spec
 
     @functools.cache  # noqa: B019
     def task(self, name: str, wanted_by: str = "--task") -> TaskSpec:

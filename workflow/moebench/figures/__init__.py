@@ -91,18 +91,20 @@ def check(plan: Mapping[str, Any]) -> None:
     for name, frame in _planned(plan):
         for plot in plots(plan, name):
             if plot.id in drawn:
-                raise ConfigError(f"experiment {name}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
+                raise ConfigError(
+                    f"experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
+                )
             drawn[plot.id] = name
             if plot.kind == "computed":
-                curves.check(plot, f"experiment {name}, figure {plot.id}")
+                curves.check(plot, f"experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind == "heatmap":
-                heatmap.place(plot, frame, None, f"experiment {name}, figure {plot.id}")
+                heatmap.place(plot, frame, None, f"experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind == "pareto":
-                pareto.place(plot, frame, f"experiment {name}, figure {plot.id}")
+                pareto.place(plot, frame, f"experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
-                data.place(plot, frame, f"experiment {name}, figure {plot.id}")
+                data.place(plot, frame, f"experiments/{name}.yaml: figure {plot.id}")
         for plot in foreseen.plots(plan, name):
-            data.place(plot, foreseen.of_plan(plan, name), f"experiment {name}, figure {plot.id}")
+            data.place(plot, foreseen.of_plan(plan, name), f"experiments/{name}.yaml: figure {plot.id}")
 
 
 def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
