@@ -126,5 +126,7 @@ def test_a_truncated_table_is_one_line_and_made_anew(project, capsys, name):
     if name != "samples":  # the report reads the others
         assert run("report") == 3
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.endswith(f"{name}.parquet: not a table of moebench, or damaged; run `moebench collect` again")
+        assert line.endswith(
+            f"{name}.parquet: not a table of moebench, or damaged; `moebench report --partial` makes the tables again"
+        )
     assert run("collect") == 0 and path.read_bytes() == whole

@@ -9,19 +9,23 @@ from typing import Any
 from moebench.errors import ConfigError
 
 SCHEMA = 1
+_NO_PLAN = "not a plan; give the file that `moebench plan --write` or snakemake made"
 
 
 def read_plan(path: Path) -> dict[str, Any]:
     """Read a plan file.  Raises ConfigError if it is missing, damaged or of a newer schema."""
     try:
-        plan: dict[str, Any] = json.loads(path.read_text())
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no plan yet; run `moebench plan --write {path}`, or snakemake") from None
+    try:
+        plan: dict[str, Any] = json.loads(text)
     except ValueError as error:
-        made = "give the file that `moebench plan --write` or snakemake made"
-        raise ConfigError(f"{path}: not a plan, or not a whole one ({error}); {made}") from None
+        if text.lstrip()[:1] not in (b"", b"{"):  # another file altogether, which nobody should delete
+            raise ConfigError(f"{path}: {_NO_PLAN}") from None
+        raise ConfigError(f"{path}: not a whole plan ({error}); delete it and run snakemake again") from None
     if not isinstance(plan, dict) or not isinstance(plan.get("schema"), int) or "cells" not in plan:
-        raise ConfigError(f"{path}: not a plan; give the file that `moebench plan --write` made")
+        raise ConfigError(f"{path}: {_NO_PLAN}")
     if plan["schema"] > SCHEMA:
         raise ConfigError(
             f"{path}: plan of schema {plan['schema']}, this version reads up to {SCHEMA}; update moebench"
