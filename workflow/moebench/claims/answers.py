@@ -112,11 +112,11 @@ def noise(scores: Mapping[str, float] | None) -> ev.Floats | None:
     if not x.any():
         return None
     random = np.random.default_rng(zlib.crc32("\n".join(names).encode()))
-    unit, made = x / np.linalg.norm(x), []
+    unit, made = (x / np.linalg.norm(x)).astype(np.float32), []
     for start in range(0, ev.RESAMPLES, _AT_ONCE):
         xi = random.standard_normal((min(_AT_ONCE, ev.RESAMPLES - start), len(x)), dtype=np.float32)
         made.append(xi @ unit)
-    return np.concatenate(made)
+    return np.concatenate(made).astype(float)
 
 
 _AT_ONCE = 100  # draws, to bound the memory of long data sets
