@@ -18,6 +18,7 @@ from moebench import accuracy, staged
 from moebench.accuracy import arms, fixtures, lm_eval_results, planning
 from moebench.accuracy import report as accuracy_report
 from moebench.accuracy import rows as accuracy_rows
+from moebench.claims import table as claims
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.measure import records
@@ -298,10 +299,11 @@ def test_arms_meet_in_the_table_and_an_altered_log_is_not_believed(tmp_path: Pat
     assert sorted(row.get("arm_differs") is None for row in rows) == [False, True], "one is compared with the other"
     compared = next(row for row in rows if row.get("arm_of"))
     assert compared["arm_difference"] == 0 and compared["arm_differs"] is False
+    assert sorted(claims._logged(results, compared).values()) == [0.0, 1.0, 1.0, 1.0], "claims pair by it too"
     log = next((accuracy.folder(results, "lm-eval") / "samples" / compared["engine"]).glob("*.gz"))
     log.write_bytes(gzip.compress(b""))
     again = next(r for r in accuracy_rows.rows(plan, results, "results", "profiles/local") if r.get("arm_of"))
-    assert again["arm_differs"] is None
+    assert again["arm_differs"] is None and claims._logged(results, again) is None
 
 
 def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> None:

@@ -30,12 +30,13 @@ def row(task: str, top_k: int, value: float | None, stderr: float | None = 0.01,
 def block(top_k: int, value: float | None, stderr: float | None = 0.01, **more):
     """Two tasks and, if they have values, their mean."""
     tasks = [row(task, top_k, value, stderr, **more) for task in ("boolq", "rte")]
-    mean = {"n_shot": None, "task_version": None, "cell": None, "data_source": None}
+    mean = {"n_shot": None, "task_version": None, "cell": None, "data_source": None, "n": 2,
+            "made_of": "2 tasks, all counting the same: boolq acc, rte acc"}  # fmt: skip
     return tasks + [row("mean", top_k, value, stderr, **{**more, **mean})] * (value is not None)
 
 
-def outcomes(made, *blocks, speed=((), {})):
-    return answers.evaluate(Claim.model_validate(made), answers.rows(r for b in blocks for r in b), speed)
+def outcomes(made, *blocks, speed=((), {}), logged=None):
+    return answers.evaluate(Claim.model_validate(made), answers.rows((r for b in blocks for r in b), logged), speed)
 
 
 def test_the_standard_error_of_a_difference_is_that_of_both():
@@ -47,6 +48,27 @@ def test_the_standard_error_of_a_difference_is_that_of_both():
     assert found.outcome == ev.AGREES
     (found,) = outcomes(made, block(1, 0.5, None), block(8, 0.6, 0.04))
     assert found.outcome == ev.UNDECIDED and "no standard error" in found.reason
+
+
+def test_the_same_questions_are_compared_one_by_one():
+    """Two tasks of 1000 questions; the cap loses 2 and wins 1 in each.  The standard errors alone decide nothing."""
+    right = {f"q{i}": float(i % 2) for i in range(1000)}
+    capped = right | {"q1": 0.0, "q3": 0.0, "q2": 1.0}
+
+    def logged(row):
+        return {f"{row['task']}/{k}": v for k, v in (right if row["top_k"] == 8 else capped).items()}
+
+    errors = {k: float(np.std(list(s.values()), ddof=1)) / 1000**0.5 for k, s in ((8, right), (1, capped))}
+    blocks = [[r | ({"stderr": errors[k] / 2**0.5} if r["task"] == "mean" else {}) for r in block(k, v, errors[k])]
+              for k, v in ((8, 0.5), (1, 0.499))]  # fmt: skip
+    made = FALL | {"of": {"top_k": 1}}
+    (alone,), (paired,) = outcomes(made, *blocks), outcomes(made, *blocks, logged=logged)
+    assert alone.value == paired.value == pytest.approx(-0.001)
+    assert (alone.outcome, paired.outcome) == (ev.UNDECIDED, ev.AGREES)
+    each = np.array([capped[k] - right[k] for k in right])
+    assert (paired.high - paired.low) / 2 == pytest.approx(1.96 * each.std() / 2000**0.5, rel=0.1), "over both tasks"
+    (other,) = outcomes(made, *blocks, logged=lambda row: logged(row) if row["task"] == "rte" else None)
+    assert other.outcome == ev.UNDECIDED, "the log of one task is gone"
 
 
 def test_a_value_and_its_draws():

@@ -93,7 +93,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     with replacing(out) as new:
         for name, table in (written | more).items():
             write(new, name, table)
-        write(new, "claims", tablerows.table("claims", claims.rows(asked, new)))
+        write(new, "claims", tablerows.table("claims", claims.rows(asked, new, results)))
     counts: Counter[str] = Counter()
     for m in made:
         counts.update(m.counts)

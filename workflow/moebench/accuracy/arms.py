@@ -65,17 +65,22 @@ def difference(first: dict[str, float] | None, other: dict[str, float] | None, c
 
 def scores(folder: Path, cell: dict[str, Any], record: dict[str, Any]) -> dict[str, float] | None:
     """The main metric of every question, from the cell's sample log; None where it is gone, altered or has none."""
-    path = folder / "samples" / cell["engine"] / record["samples"]["file"]
+    metric, samples = cell["task"]["metrics"][0], record["samples"]
+    path = folder / "samples" / cell["engine"] / samples["file"]
+    return logged(path, samples["sha256"], metric["name"], metric["filter"])
+
+
+def logged(path: Path, sha256: str, metric: str, filter_: str) -> dict[str, float] | None:
+    """A metric of every question of a sample log; None where it is gone, altered or has none."""
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    if hashlib.sha256(data).hexdigest() != record["samples"]["sha256"]:
+    if hashlib.sha256(data).hexdigest() != sha256:
         return None
-    metric = cell["task"]["metrics"][0]
     values = {}
     for line in gzip.decompress(data).decode().splitlines():
         row = json.loads(line)
-        if row.get("filter", "none") == metric["filter"] and isinstance(row.get(metric["name"]), (int, float)):
-            values[f"{row['task']}/{row['doc_id']}"] = float(row[metric["name"]])
+        if row.get("filter", "none") == filter_ and isinstance(row.get(metric), (int, float)):
+            values[f"{row['task']}/{row['doc_id']}"] = float(row[metric])
     return values or None

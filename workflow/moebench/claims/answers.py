@@ -1,9 +1,9 @@
 """Claims about accuracy: rows of the table ``accuracy`` as cells that a claim compares, joined with the speed cells.
 
 Values are compared only between the same questions asked in the same way of the same kind of weights.  Their spread is
-the harness's standard error: every value is drawn anew from a normal distribution, independently of the others, so that
-the standard error of a difference comes out as sqrt(s1^2 + s2^2), and any other test gets an interval alike.  The rows
-compared were asked the same questions, which makes differences in truth less uncertain than that.
+the harness's standard error: every value is drawn anew from a normal distribution.  Where the sample logs are at hand,
+all values of the same questions are drawn together (:func:`noise`), so that a difference is paired question by
+question; otherwise independently, so that its standard error comes out as sqrt(s1^2 + s2^2), which is mostly too large.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from moebench.tablerows import NOT_MEASURED
 Row = dict[str, Any]
 Speed = tuple[Sequence[Row], Mapping[int, ev.Floats]]
 """Speed cells and the draws of those with a value."""
+Logged = Callable[[Row], dict[str, float] | None]
+"""Score of every question of a row that stands for a task; None where its sample log is not at hand."""
 
 _PLANNED = (
     "task", "metric", "filter", "harness", "harness_version", "limit", "data_source", "data_revision", "weights",
@@ -34,10 +36,11 @@ _NEVER = -10.0
 """Stands for an accuracy that does not count; below every difference of shares."""
 
 
-def rows(answers: Iterable[Row]) -> list[Row]:
+def rows(answers: Iterable[Row], logged: Logged | None = None) -> list[Row]:
     """The rows that stand for a task, and the mean of each block, as a claim selects them.
 
-    ``questions`` says what was asked of which kind of weights, ``asked`` how, which is known after measuring.  A mean
+    ``questions`` says what was asked of which kind of weights, ``asked`` how, which is known after measuring;
+    ``noise``: standard normal draws that rows of the same questions share, None where a row has but its own.  A mean
     that lacks values is a row without one.
     """
     made, blocks = [], dict[tuple[Any, ...], list[Row]]()
@@ -49,8 +52,9 @@ def rows(answers: Iterable[Row]) -> list[Row]:
         elif row["main"]:
             blocks.setdefault(key, []).append(row)
     for key, tasks in blocks.items():
+        tasks = [task | {"noise": noise(logged(task) if logged and task["status"] == "ok" else None)} for task in tasks]
         made += [task | _how([task]) for task in tasks]
-        how = _how(tasks)
+        how = _how(tasks) | {"noise": _of_the_mean(means[key], tasks) if key in means else None}
         open_ = [task for task in tasks if task["status"] != "ok"]
         if key in means or (open_ and len(tasks) > 1):
             waiting = any(task["status"] == NOT_MEASURED for task in open_)
@@ -77,7 +81,7 @@ def evaluate(claim: Claim, cells: Sequence[Row], speed: Speed) -> list[ev.Outcom
     repeats: dict[int, int] = {}
     for i, row in enumerate(cells):
         if row["status"] == "ok" and row["value"] is not None:
-            values[i] = draws(f"{row['engine']}/{row['cell']}", row["value"], row["stderr"])
+            values[i] = draws(f"{row['engine']}/{row['cell']}", row["value"], row["stderr"], row["noise"])
             repeats[i] = 1 if row["stderr"] is None else 2
     if claim.provided is None:
         return ev.evaluate(claim, cells, values, repeats)
@@ -86,10 +90,46 @@ def evaluate(claim: Claim, cells: Sequence[Row], speed: Speed) -> list[ev.Outcom
     return [_said(o, wanted) for o in ev.evaluate(claim, cells, values, repeats)]
 
 
-def draws(key: str, value: float, stderr: float | None) -> ev.Floats:
+def draws(key: str, value: float, stderr: float | None, shared: ev.Floats | None = None) -> ev.Floats:
     """A value and ``RESAMPLES`` draws from its normal distribution; shape (1 + RESAMPLES,)."""
-    noise = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(ev.RESAMPLES)
-    return np.concatenate([[value], value + (stderr or 0.0) * noise])
+    if shared is None:
+        shared = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(ev.RESAMPLES)
+    return np.concatenate([[value], value + (stderr or 0.0) * shared])
+
+
+def noise(scores: Mapping[str, float] | None) -> ev.Floats | None:
+    """Standard normal draws whose correlation between rows is that of their scores; shape (RESAMPLES,).
+
+    z_d = sum_i xi_di (x_i - mean) / |x - mean| over the questions i, with standard normal xi that depend on nothing but
+    the questions: the multiplier bootstrap (van der Vaart and Wellner, Weak Convergence, 1996, chapter 2.9).  None
+    without scores, or if all are equal.
+    """
+    if not scores:
+        return None
+    names = sorted(scores)
+    x = np.array([scores[name] for name in names])
+    x -= x.mean()
+    if not x.any():
+        return None
+    random = np.random.default_rng(zlib.crc32("\n".join(names).encode()))
+    unit, made = (x / np.linalg.norm(x)).astype(np.float32), []
+    for start in range(0, ev.RESAMPLES, _AT_ONCE):
+        xi = random.standard_normal((min(_AT_ONCE, ev.RESAMPLES - start), len(x)), dtype=np.float32)
+        made.append(xi @ unit)
+    return np.concatenate(made).astype(float)
+
+
+_AT_ONCE = 100  # draws, to bound the memory of long data sets
+
+
+def _of_the_mean(mean: Row, tasks: Sequence[Row]) -> ev.Floats | None:
+    """That of the mean of tasks: of those that it is made of, by their standard errors.  None if one has none."""
+    counted = str(mean.get("made_of")).partition(": ")[2].split(", ")
+    parts = [(task["stderr"], task["noise"]) for task in tasks if f"{task['task']} {task['metric']}" in counted]
+    if len(parts) != mean.get("n") or any(error is None or z is None for error, z in parts):
+        return None
+    total = sum(error**2 for error, _ in parts) ** 0.5
+    return np.asarray(sum(error * z for error, z in parts) / total) if total else None
 
 
 def _provide(

@@ -7,6 +7,7 @@ it (``outcome``), with what it was evaluated on, and decides nothing about the p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench import columns, tables
+from moebench import accuracy, columns, tables
+from moebench.accuracy import arms
 from moebench.claims import answers, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
@@ -46,10 +48,11 @@ def asked(plan: Mapping[str, Any]) -> Row:
     return kept
 
 
-def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
+def rows(plan: Mapping[str, Any], folder: Path, results: Path) -> list[Row]:
     """Rows of the table ``claims`` of a plan (``asked``), in the order of the claim files.
 
-    ``folder`` holds the other tables.  Raises ConfigError for a claim that names a column there is not.
+    ``folder`` holds the other tables, ``results`` the sample logs of accuracy.  Raises ConfigError for a claim that
+    names a column there is not.
     """
     files = from_plan(dict(plan))
     if not files:
@@ -59,7 +62,8 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
     frame = tables.with_status(folder)
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
-    asked = [_stand_in(row, stands_for) for row in answers.rows(_plain(tables.read(folder, "accuracy")))]
+    answered = [row for row in _plain(tables.read(folder, "accuracy")) if row["experiment"] in listing]
+    asked = [_stand_in(row, stands_for) for row in answers.rows(answered, functools.partial(_logged, results))]
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = tables.read(folder, "parameters")
     points = _plain(tables.read(folder, "computed"))
@@ -75,6 +79,12 @@ def rows(plan: Mapping[str, Any], folder: Path) -> list[Row]:
                 prompts = dict(outcome.context).get("prompts", "text")
                 made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
     return made
+
+
+def _logged(results: Path, row: Row) -> dict[str, float] | None:
+    """The score of every question of a row of the table ``accuracy``, from its sample log."""
+    path = accuracy.folder(results, row["harness"]) / "samples" / row["engine"] / f"{row['cell']}.jsonl.gz"
+    return arms.logged(path, row["samples_sha256"] or "", row["metric"], row["filter"])
 
 
 def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
