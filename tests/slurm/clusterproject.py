@@ -83,7 +83,7 @@ class Project:
         study = yaml.safe_load((config / "studies" / "tiny.yaml").read_text())
         experiments = experiments or dict.fromkeys(study["experiments"])
         study |= {"name": name, "experiments": list(experiments)}
-        study["jobs"] |= {"pack_minutes": 0} | jobs
+        study["jobs"] |= {"pack_minutes": 0, "measure_constants": False} | jobs
         for experiment, blocks in experiments.items():
             if blocks is not None:
                 (config / "experiments" / f"{experiment}.yaml").write_text(

@@ -21,10 +21,10 @@ GRID = {"wide": [{"fix": {"model": "tiny-mixtral", "tp": 2, "batch": 16, "input_
 @pytest.fixture(scope="module")
 def wide(project: Make) -> Iterator[Project]:
     """A study for nodes of one device each."""
-    run = project("wide", GRID)
+    run = project("wide", GRID, measure_constants=True)
     hardware = run.folder / "config" / "hardware" / "local-cpu.yaml"
     hardware.write_text(yaml.safe_dump(yaml.safe_load(hardware.read_text()) | {"devices_per_node": 1}))
-    run.study("wide", GRID)
+    run.study("wide", GRID, measure_constants=True)
     with pytest.MonkeyPatch.context() as patch:  # both nodes are this machine
         patch.setenv("VLLM_HOST_IP", "127.0.0.1")
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
@@ -58,6 +58,8 @@ def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wid
     assert "node_fault  another node failed" in wide.progress(engine)
     found = [wide.record(key) for key in wide.cells()]
     assert [record and record["status"] for record in found] == ["ok", "ok"]
+    assert len(list((wide.folder / "results/machines").iterdir())) == 1
+    assert wide.progress(engine).count("measuring constants") == 1, "by the first try, and not by the second"
     assert [record["provenance"]["slurm"]["SLURM_JOB_ID"] for record in found if record] == [
         first["JobId"], second["JobId"]
     ]  # fmt: skip

@@ -101,6 +101,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         expected = 180 + engine["predicted"]["weight_bytes"] / 1e9 + runs
         assert made["expected_s"] == pytest.approx(expected, abs=0.1)
         assert made["runtime_min"] * 60 >= 3 * expected + 240 and made["mem_mb"] >= 64000 * made["gpus"]
+    drafted = [c for c in whole["cells"].values() if whole["engines"][c["engine"]]["config"]["draft_model"]]
+    assert drafted and all(c["predicted"]["e2e_s"] is None and c["predicted"]["run_s"] > 0 for c in drafted)
     price, hours = budget.prices(whole), forecast.gpu_hours(whole)
     runs = [c for c in price.runs if c not in whole["cells"] or whole["cells"][c]["derived_from"] is None]
     assert sum(hours.values()) == pytest.approx(price.gpu_hours(runs), rel=1e-4)

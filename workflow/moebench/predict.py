@@ -30,8 +30,8 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
     batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
     all requests choose the same experts), ``run_s`` (expected time of a run, a rough one with images).  Null where the
-    hardware's constants are unknown; times also for cells with images, memory for images whose tokens are not known;
-    all of it for a hosted service.
+    hardware's constants are unknown; times also for cells with images or speculation, memory for images whose tokens
+    are not known; all of it for a hosted service.
     """
     if engine["runtime"]["hosted"]:
         return _nothing(engine, cells, study)
@@ -55,11 +55,12 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "kv_bytes_per_gpu": None if tokens is None else tokens * per_token,
             "fits": fit.fits,
             "batch_fits": None if capacity is None or tokens is None else tokens <= capacity,
-            # With images neither the vision tower's time nor the engine's preparation of them is modelled.
-            "ttft_max_s": None if work.get("images") else time[0],
-            "itl_s": None if work.get("images") else time[1],
-            "e2e_s": None if work.get("images") else time[2],
-            "least_e2e_s": None if work.get("images") else least[2],
+            # With images neither the vision tower's time nor the engine's preparation of them is modelled, and with
+            # speculation neither the draft's time nor how many of its tokens are accepted.
+            "ttft_max_s": None if work.get("images") or knobs.draft_model else time[0],
+            "itl_s": None if work.get("images") or knobs.draft_model else time[1],
+            "e2e_s": None if work.get("images") or knobs.draft_model else time[2],
+            "least_e2e_s": None if work.get("images") or knobs.draft_model else least[2],
         }
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images

@@ -22,7 +22,7 @@ SETS_MB = (3, 12, 48, 192, 768)
 """Bytes of the three arrays of a triad together, MB: from caches to memory."""
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 """Matrices tried, while one product takes no longer than ``LONGEST_S``."""
-LONGEST_S = 0.1
+LONGEST_S = 0.04
 
 
 def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
