@@ -110,8 +110,15 @@ def test_which_disk_is_full(tmp_path):
         assert disk.full([tmp_path, small / "logs", tmp_path / "none"]) == []
         fulldisk.fill(small)
         assert disk.full([tmp_path, small / "logs", small, tmp_path / "none"]) == [small / "logs"], "once"
-        said = disk.explain("the disk is full; the engine process ended", [tmp_path, small])
+        died, words = "the disk is full; the engine process ended", ["cannot write /x/y: No space left on device"]
+        said = disk.explain(died, words, [tmp_path, small])
         assert said == f"the disk is full at {small}; the engine process ended; free space, then run again"
+        fulldisk.free(small)  # as who fails removes its temporary files
+        said = disk.explain("the disk is full", words, [small])
+        assert said == f"the disk is full at {small} ({words[0]}); free space, then run again"
+        assert (
+            disk.explain("the disk is full", words, []) == f"the disk is full ({words[0]}); free space, then run again"
+        )
 
 
 @pytest.mark.parametrize("name", ["plan", "measurements", "samples", "claims"])

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from moebench.measure.failures import DISK
 
-LEAST_BYTES = 1 << 16
-"""A file system with less room counts as full: what was written last may have left a little."""
+FULL_BYTES, TIGHT_BYTES = 1 << 16, 1 << 24
+"""Room with which a file system counts as full (what was written last may have left a little), and as the one that was
+full a moment ago: who fails removes its temporary files."""
 
 
-def full(folders: Iterable[Path]) -> list[Path]:
+def full(folders: Iterable[Path], least_bytes: int = FULL_BYTES) -> list[Path]:
     """Those folders whose file system has no room, or no place for another file, once per file system."""
     found: dict[int, Path] = {}
     for folder in folders:
@@ -20,15 +21,18 @@ def full(folders: Iterable[Path]) -> list[Path]:
             seen, device = os.statvfs(folder), folder.stat().st_dev
         except OSError:
             continue
-        if seen.f_bavail * seen.f_frsize < LEAST_BYTES or (seen.f_files and not seen.f_favail):
+        if seen.f_bavail * seen.f_frsize < least_bytes or (seen.f_files and not seen.f_favail):
             found.setdefault(device, folder)
     return list(found.values())
 
 
-def explain(reason: str, folders: Iterable[Path]) -> str:
-    """A reason that begins with ``failures.DISK``, with the folders that are full and what to do."""
-    where = ", ".join(map(str, full(folders)))
-    return f"{DISK}{' at ' + where if where else ''}{reason.removeprefix(DISK)}; free space, then run again"
+def explain(reason: str, evidence: list[str], folders: list[Path]) -> str:
+    """A reason that begins with ``failures.DISK``, with the folders that are full, or else the engine's words about it,
+    and what to do."""
+    now = full(folders)
+    where = ", ".join(map(str, now or full(folders, TIGHT_BYTES)))
+    words = "" if now or not evidence else f" ({evidence[-1][:300]})"
+    return f"{DISK}{' at ' + where if where else ''}{words}{reason.removeprefix(DISK)}; free space, then run again"
 
 
 def written(results: Path, log: Path) -> list[Path]:

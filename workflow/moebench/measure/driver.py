@@ -355,7 +355,7 @@ class Driver:
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
             reply |= {"status": status, "reason": reason, "evidence": evidence}
         if reply.get("reason", "").startswith(failures.DISK):
-            reason = disk.explain(reply["reason"], self.written())
+            reason = disk.explain(reply["reason"], reply.get("evidence") or [], self.written())
             reply |= {"reason": reason, "checks": {"storage": 0}}
         if reply.get("status", "ok") not in ("ok", "invalid"):
             self.stop_worker()
