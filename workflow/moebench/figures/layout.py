@@ -166,7 +166,7 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
         for axes in shown:
             _thin_out(axes)
     elif _collide(shown):
-        for axes in shown:
+        for axes in (a for a in shown if any(t.get_text() for t in a.get_xticklabels())):  # the others share x
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
         made.draw_without_rendering()
         if _collide(shown):
