@@ -125,7 +125,7 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     assert set(answers["status"]) == {"ok"} and set(answers["harness"]) == {"lm-eval", "vlmeval"}
     seen = answers[(answers["harness"] == "vlmeval") & (answers["task"] != "mean")]
     assert set(seen["task"]) == {"ai2d", "docvqa", "infovqa", "mme", "mmmu", "realworldqa", "scienceqa", "textvqa"}
-    means = answers[(answers["harness"] == "vlmeval") & (answers["task"] == "mean")]
+    means = answers[(answers["experiment"] == "accuracy-vlm") & (answers["task"] == "mean")]
     assert len(means) == 3 and means["made_of"].nunique() == 1, "the points of Figure 18 are means of the same"
     answers = answers[answers["harness"] == "lm-eval"]
     asked = {"arc-challenge", "arc-easy", "boolq", "hellaswag", "mmlu", "openbookqa", "rte", "winogrande", "gsm8k",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 from moebench import columns
 from moebench.config import Plot
@@ -114,7 +115,8 @@ def set_x(axes: Any, placed: Data) -> None:
     if name == answers.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
         first, margin = max(first, -0.02), max(margin, 0.1 - (high - low))
     axes.set_xlim(first, high + margin)
-    axes.locator_params(axis="x", nbins=6)
+    ticks = MaxNLocator(6).tick_values(first, high + margin)
+    axes.set_xticks([t for t in ticks if first <= t <= high + margin and (name != answers.ACCURACY or 0 <= t <= 1)])
 
 
 def table(placed: Data) -> pd.DataFrame:
