@@ -75,7 +75,7 @@ def main(plan_file: str, out: str) -> None:
     towed.clear()
     found["again"] = [tokens([shown[0]])[0] for _ in range(3)] + tokens([shown[0]] * 2)
     found["images_through_the_tower"] = sum(towed)
-    found["tokens"] = {size: engine.trace([TEXT], 2, images.make(1, 1, size, seed=4))["image_tokens"] for size in SIZES}
+    found["tokens"] = {size: images.tokens(engine.trace([TEXT], 2, images.make(1, 1, size, seed=4))) for size in SIZES}
     engine.trace([[Placeholders(engine.llm).token] * 4], 2, images.make(1, 1, 56, seed=4))
     content = [{"type": "image_url", "image_url": {"url": data_url(shown[0])}}, {"type": "text", "text": "What is it?"}]
     (chat,) = engine.llm.chat([{"role": "user", "content": content}], engine._sampling(2), use_tqdm=False)
