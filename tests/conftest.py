@@ -1,17 +1,25 @@
 """The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end.
 
-And in CI nothing is skipped: what a test needs is there, or the test fails.
+And in CI nothing is skipped: what a test needs is there, or the test fails.  Ctrl-C works also where the tests themselves
+were started in the background of a shell, which has its children ignore it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 LONGEST = ("test_pipeline.py", "test_slurm.py", "test_driver.py", "test_engines.py", "test_quantize.py")
 """Files of several minutes each, longest first."""
+
+
+def pytest_configure() -> None:
+    """What is inherited by every process that a test starts and interrupts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
