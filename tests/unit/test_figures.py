@@ -327,3 +327,11 @@ def test_the_line_under_a_figure_names_its_images():
     assert caption.images(rows[:1]) == ""
     assert caption.images(rows[1:2]) == " with 1 image of 56 px"
     assert caption.images(rows) == ", some with 1 to 3 images of 56 to 112 px"
+
+
+def test_a_caption_speaks_of_medians_only_where_some_are_shown():
+    rows = pd.DataFrame(
+        [{"status": "ok", "n_repeats": 3, "protocol_kind": "trace", "unstable": False, "derived_from": None}]
+    )
+    assert "Median of 3 repeats" in caption.how(rows)
+    assert caption.how(rows, medians=False) == "Counted over all runs of a cell."

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import synthetic
-from moebench import tables
+from moebench import tablerows, tables
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.measure import records
 
@@ -307,6 +307,14 @@ def test_a_measurement_above_the_ceiling_is_invalid_and_its_record_as_it_was(stu
 )
 def test_no_ceiling_no_verdict(study, hardware, least):
     assert foreseen(study, hardware, e2e_s=1.0, least_e2e_s=least)["status"] == "ok"
+
+
+def test_acceptance_is_counted_whole_and_by_position_in_the_draft():
+    checks = {"drafts": 10.0, "draft_tokens": 30.0, "accepted_tokens": 12.0}
+    seen = tablerows._speculation(checks | {"accepted_at_0": 8.0, "accepted_at_1": 4.0, "accepted_at_2": 0.0})
+    assert (seen["draft_acceptance"], seen["tokens_per_draft_step"]) == (0.4, 2.2)
+    assert [seen[f"draft_acceptance_at_{n}"] for n in (1, 2, 3, 4)] == [0.8, 0.4, 0.0, None]
+    assert set(tablerows._speculation({}).values()) == {None}
 
 
 def test_speculation_has_no_ceiling(study):

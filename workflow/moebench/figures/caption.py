@@ -103,6 +103,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
                 parts.append(f"Median of {_few(repeats)} batches, error bars: bootstrap 95% interval.")
+        elif not medians:
+            parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
