@@ -1,7 +1,7 @@
 """The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end.
 
-And in CI nothing is skipped: what a test needs is there, or the test fails.  Ctrl-C works also where the tests themselves
-were started in the background of a shell, which has its children ignore it.
+And in CI nothing is skipped: what a test needs is there, or the test fails.  Ctrl-C works also where the tests
+themselves were started in the background of a shell, which has its children ignore it.
 """
 
 from __future__ import annotations
