@@ -635,7 +635,12 @@ def session(leader):
 
 def vllm_workers(leader):
     """Those of a session that vLLM calls its workers."""
-    return [pid for pid in session(leader) if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"VLLM::Worker")]
+    found = []
+    for pid in session(leader):
+        with contextlib.suppress(OSError):  # it ended just now
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"VLLM::Worker"):
+                found.append(pid)
+    return found
 
 
 def test_an_engine_in_processes_of_its_own(tmp_path):
