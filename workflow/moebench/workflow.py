@@ -47,8 +47,8 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
         parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
         for job, cells in (item for part, folder in parts for item in drop_stale(folder, part).items()):
             print(
-                f"{job}: {len(cells)} records changed or are gone since they were measured, e.g. {cells[0]}; "
-                "they will be measured again"
+                f"{job}: {len(cells)} record{'s changed or are' if len(cells) > 1 else ' changed or is'} gone since "
+                f"measured, e.g. {cells[0]}; a call without a target measures again"
             )
     return plan
 
