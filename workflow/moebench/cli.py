@@ -71,17 +71,17 @@ def plan(arguments: argparse.Namespace) -> int:
     from moebench.measure.records import canonical_bytes, write_atomic
 
     made = _plan(arguments)
+    if arguments.summary:
+        print(show.summary(made, _results(arguments), _reports(arguments)))
+        return 0
     from moebench.figures import check
 
-    check(made)  # a figure that cannot be drawn is said before hours of measuring
+    check(made)  # a figure that cannot be drawn is said before hours of measuring (by Snakemake, too)
     if arguments.write:
         write_atomic(arguments.write, canonical_bytes(made) + b"\n")
         return 0
     if arguments.json:
         print(json.dumps(made, indent=1))
-        return 0
-    if arguments.summary:
-        print(show.summary(made, _results(arguments), _reports(arguments)))
         return 0
     print(show.plan(made, _results(arguments), cells=arguments.cells, gpus=arguments.gpus))
     return 0
