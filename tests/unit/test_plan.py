@@ -81,7 +81,7 @@ def test_identifiers_stay_what_they_are(planned):
         )  # fmt: skip
 
     assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
-        "pinned-b6d51b", "b4.i16.o8.k2-ccbf2b"
+        "pinned-17f96f", "b4.i16.o8.k2-89251a"
     )  # fmt: skip
 
 
@@ -170,9 +170,9 @@ def test_what_the_engine_is_changes_the_engine(planned, monkeypatch):
     assert another(touch=lambda c: edit(c / "hardware" / "local-cpu.yaml", usable_memory_fraction=0.5)) == 3
     assert another(hardware="h100-sxm5-80gb") == 4
     assert another(touch=lambda c: edit(c / "models" / "tiny-mixtral.yaml", source={"random_init": {"seed": 7}})) == 5
-    monkeypatch.setattr(planning, "PROTOCOL_VERSION", 2)
+    monkeypatch.setattr(planning, "PROTOCOL_VERSION", planning.PROTOCOL_VERSION + 1)
     assert another() == 6
-    monkeypatch.setattr(planning, "RECIPE_VERSION", 2)
+    monkeypatch.setattr(planning, "RECIPE_VERSION", planning.RECIPE_VERSION + 1)
     assert another() == 7
 
 

@@ -49,7 +49,7 @@ from moebench.registry import family, reshaped
 
 RECIPE_VERSION = 1
 """Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever the way of measuring changes so that old and new numbers must not meet."""
 
 CLIENT_MB = 2000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from moebench import corpora
@@ -43,7 +43,7 @@ def tokenizer_key(model_folder: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else str(model_folder)
 
 
-def make(kind: str, corpus: list[int], vocab_size: int, batch: int, length: int, seed: int) -> list[list[int]]:
+def make(kind: str, corpus: Sequence[int], vocab_size: int, batch: int, length: int, seed: int) -> list[list[int]]:
     """``batch`` prompts of exactly ``length`` tokens.
 
     ``text``: windows of the corpus at random places; ``identical``: one such window for all; ``random``: ids drawn
@@ -55,5 +55,5 @@ def make(kind: str, corpus: list[int], vocab_size: int, batch: int, length: int,
     places, texts = len(corpus) - length + 1, batch if kind == "text" else 1
     if places < texts:
         raise ValueError(f"the prose corpus of {len(corpus)} tokens is too short for {texts} prompts of {length}")
-    windows = [corpus[start : start + length] for start in rng.sample(range(places), texts)]
+    windows = [list(corpus[start : start + length]) for start in rng.sample(range(places), texts)]
     return windows if kind == "text" else windows * batch

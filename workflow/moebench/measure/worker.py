@@ -24,7 +24,7 @@ from typing import Any
 
 from moebench import corpora
 from moebench.engines.protocol import Engine, make
-from moebench.measure import activation, failures, images, metrics, prompts
+from moebench.measure import activation, failures, images, metrics, prompts, token_ids
 from moebench.measure.records import stamp
 
 
@@ -34,7 +34,7 @@ class Session:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.spec: dict[str, Any] = {}
-        self.corpora: dict[str, list[int]] = {}  # by tokenizer and text
+        self.corpora: dict[str, Sequence[int]] = {}  # by tokenizer and text
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load an engine configuration; reply with its facts."""
@@ -58,12 +58,12 @@ class Session:
         self.engine = None
         return {}
 
-    def tokens(self, name: str) -> list[int]:
+    def tokens(self, name: str) -> Sequence[int]:
         """A corpus as token ids, tokenized once per tokenizer."""
         folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
         key = f"{prompts.tokenizer_key(folder)} {text}"
         if key not in self.corpora:
-            self.corpora[key] = prompts.text_tokens(folder, text)
+            self.corpora[key] = token_ids.of_corpus(folder, text)
         return self.corpora[key]
 
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
@@ -170,15 +170,15 @@ class Session:
         """Seed and inputs of each batch; a corpus's items end it when they are used up."""
         folder, batch = Path(self.spec["model"]["path"]), work["batch"]
         corpus = self.spec.get("corpora", {}).get(work["corpus"])
-        texts = corpora.items(corpus) if work["prompts"] == "items" else []
         pictures = corpora.pictures(corpus) if work["images"] else []
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         total = work["requests"] or batch * protocol["repeats"]
+        items = token_ids.of_items(folder, corpus, work["input_tokens"], total) if work["prompts"] == "items" else []
         for number, done in enumerate(range(0, total, batch)):
             size = min(batch, total - done)
             if work["prompts"] != "items":
                 yield first + number, self.inputs(work | {"batch": size}, first + number)
-            elif made := prompts.items(folder, texts[done : done + size], work["input_tokens"]):
+            elif made := items[done : done + size]:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
 
     def warm_up(self, work: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
