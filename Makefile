@@ -1,6 +1,6 @@
 # The commands of the README. Nothing is needed but Python 3.11 and make.
 PYTHON ?= python3
-ENVS := .envs
+ENVS := $(or $(MOEBENCH_ENVS),.envs)
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
 
