@@ -20,7 +20,7 @@ from moebench.claims import spec
 from moebench.config import Config
 from moebench.errors import StorageError
 from moebench.measure import records
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 from moebench.report import build
 
 BROWSER = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None)

@@ -17,7 +17,7 @@ import yaml
 
 from moebench.config import Config
 from moebench.measure import records
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from project import ENVS
 from slurm.cluster import Cluster
 

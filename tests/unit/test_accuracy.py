@@ -22,7 +22,7 @@ from moebench.claims import table as claims
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.measure import records
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED = [{"fix": {"model": "tiny-mixtral", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]

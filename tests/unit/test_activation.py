@@ -17,7 +17,7 @@ from moebench.engines.vllm_phases import Phases
 from moebench.errors import ConfigError
 from moebench.measure import records
 from moebench.measure.activation import Counts, count
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from moebench.workflow import staged_files
 from studies import ROOT, folder, write
 

@@ -15,7 +15,7 @@ import synthetic
 from moebench import figures, staged, tables
 from moebench.errors import StorageError
 from moebench.measure import records
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 from moebench.report import archive as module
 from moebench.report import build
 from moebench.report.archive import archive, rebuild

@@ -11,7 +11,7 @@ from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.errors import StageError, StorageError
 from moebench.measure import constants, records
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from moebench.predict import cell_times
 from moebench.report import build
 from moebench.workflow import figure_ids

@@ -18,7 +18,7 @@ from moebench.claims import evaluate as ev
 from moebench.claims.spec import Claim, Expect
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")

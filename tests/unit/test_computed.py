@@ -14,8 +14,8 @@ from moebench import against_dense, computed, figures, tables
 from moebench.config import Architecture, ComputedKnobs, Config, Hardware, Plot
 from moebench.errors import ConfigError
 from moebench.figures import curves
-from moebench.plan import make_plan
-from moebench.plan_keep import keep
+from moebench.plan.keep import keep
+from moebench.plan.make import make_plan
 from moebench.report import build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT

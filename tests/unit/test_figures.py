@@ -19,7 +19,7 @@ from moebench import figures, tables
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError
 from moebench.figures import caption, data, draw, layout, style, ticks
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -286,7 +286,7 @@ def test_bytes_are_the_same_in_another_process(rich, tmp_path):
     code = f"""
 from pathlib import Path
 from moebench import figures
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 plan = read_plan(Path({str(rich[1] / "plan" / "tiny.json")!r}))
 for experiment in ("parallel", "shape"):
     figures.render(plan, Path({str(rich[2])!r}), Path({str(tmp_path / "there")!r}), experiment)

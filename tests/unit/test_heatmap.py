@@ -16,8 +16,8 @@ from moebench.config import Config, Experiment, Plot, parse
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, heatmap, style
 from moebench.measure import records
-from moebench.plan import make_plan
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
+from moebench.plan.make import make_plan
 from studies import ROOT
 
 MAPS = {"id": "maps", "number": "15", "title": "How often each expert is chosen", "kind": "heatmap", "x": "expert",

@@ -23,8 +23,8 @@ from moebench.cost import params
 from moebench.errors import ConfigError, StorageError
 from moebench.figures import parameters as drawing
 from moebench.figures import style
-from moebench.plan import make_plan
-from moebench.plan_keep import keep
+from moebench.plan.keep import keep
+from moebench.plan.make import make_plan
 from moebench.report import architectures, build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT
@@ -337,7 +337,7 @@ def test_files_hold_every_number(counted, tmp_path):
 
 
 def figures_plan(counted):
-    from moebench.plan_file import read_plan
+    from moebench.plan.file import read_plan
 
     return read_plan(counted[0])
 
@@ -347,7 +347,7 @@ def test_bytes_are_the_same_in_another_process(counted, tmp_path):
     code = f"""
 from pathlib import Path
 from moebench import figures
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 figures.render(read_plan(Path({str(counted[0])!r})), Path({str(counted[1])!r}), Path({str(tmp_path / "there")!r}),
                {FIG01.name!r})
 """

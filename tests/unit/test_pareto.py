@@ -15,7 +15,7 @@ from moebench.accuracy.join import beside_speed
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, header, layout, pareto, style
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 

@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 import inventory
-import moebench.plan as planning
+import moebench.plan.make as planning
+import moebench.plan.models as weights
 import studies
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.errors import ConfigError
 from moebench.modellock import ModelLock
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from studies import ROOT
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -172,7 +173,7 @@ def test_what_the_engine_is_changes_the_engine(planned, monkeypatch):
     assert another(touch=lambda c: edit(c / "models" / "tiny-mixtral.yaml", source={"random_init": {"seed": 7}})) == 5
     monkeypatch.setattr(planning, "PROTOCOL_VERSION", planning.PROTOCOL_VERSION + 1)
     assert another() == 6
-    monkeypatch.setattr(planning, "RECIPE_VERSION", planning.RECIPE_VERSION + 1)
+    monkeypatch.setattr(weights, "RECIPE_VERSION", weights.RECIPE_VERSION + 1)
     assert another() == 7
 
 

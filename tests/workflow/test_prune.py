@@ -20,7 +20,8 @@ import fulldisk
 import studies
 from moebench import prose, staged
 from moebench.config import Calibration, Config, EngineKnobs
-from moebench.plan import make_plan, resolve_model
+from moebench.plan.make import make_plan
+from moebench.plan.models import resolve_model
 from moebench.registry import disagreements
 from project import ENGINE, ROOT
 

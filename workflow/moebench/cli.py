@@ -32,7 +32,7 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
-    from moebench.plan import make_plan
+    from moebench.plan.make import make_plan
 
     config, study = _study(arguments)
     asked = getattr(arguments, "budget", None)
@@ -100,7 +100,7 @@ def measure(arguments: argparse.Namespace) -> int:
     """Measure the missing cells of a job, or one cell; runs in the engine's environment on the compute node."""
     from moebench.measure import constants
     from moebench.measure.driver import Driver, end_on_signals, speaker
-    from moebench.plan_file import read_plan
+    from moebench.plan.file import read_plan
 
     made = read_plan(arguments.plan)
     name = arguments.job or arguments.cell.partition("/")[0]
@@ -121,7 +121,7 @@ def derive(arguments: argparse.Namespace) -> int:
     """Make derived (pruned, quantized) checkpoints of a plan from staged ones; runs in the environment for it."""
     from moebench.derive import derive as make
     from moebench.measure.driver import end_on_signals, speaker
-    from moebench.plan_file import read_plan
+    from moebench.plan.file import read_plan
 
     made = read_plan(arguments.plan)
     end_on_signals()
@@ -137,7 +137,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from moebench import accuracy
     from moebench.accuracy.driver import Evaluator
     from moebench.measure.driver import end_on_signals, speaker
-    from moebench.plan_file import read_plan
+    from moebench.plan.file import read_plan
 
     made, harness = read_plan(arguments.plan), arguments.harness
     if harness not in accuracy.harnesses(made):
@@ -168,7 +168,7 @@ def collect(arguments: argparse.Namespace) -> int:
 def figures(arguments: argparse.Namespace) -> int:
     """Draw the figures of every experiment of a plan."""
     from moebench.figures import render_all
-    from moebench.plan_file import read_plan
+    from moebench.plan.file import read_plan
 
     render_all(read_plan(arguments.plan), arguments.tables, arguments.out)
     return 0
@@ -193,7 +193,7 @@ def report(arguments: argparse.Namespace) -> int:
 def _partial(arguments: argparse.Namespace) -> int:
     """Tables, figures and report of what is measured so far, without Snakemake."""
     from moebench.figures import render_all
-    from moebench.plan_keep import keep
+    from moebench.plan.keep import keep
     from moebench.report import build
     from moebench.tables import collect as collect_tables
 

@@ -14,7 +14,7 @@ from moebench.accuracy.staging import data_of
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
 from moebench.measure import waiting
-from moebench.plan import make_plan
+from moebench.plan.make import make_plan
 from moebench.show import count
 from moebench.stage import free_bytes, models_of, sizes
 

@@ -29,7 +29,7 @@ from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.config import Hardware
 from moebench.errors import StorageError, UserError
 from moebench.measure import manifest
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 
 SCHEMA = 1
 """Version of the tables; readers accept this and older ones."""

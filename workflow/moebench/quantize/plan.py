@@ -10,7 +10,7 @@ from moebench.errors import ConfigError
 from moebench.quantize import schemes
 
 if TYPE_CHECKING:
-    from moebench.plan import Model
+    from moebench.plan.models import Model
 
 
 def ready_made(spec: ModelSpec, knobs: EngineKnobs) -> HubSource | None:

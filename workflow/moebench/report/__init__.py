@@ -19,7 +19,7 @@ from moebench.accuracy.report import tables as answered
 from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 from moebench.report import architectures, claims, content, reproduced, residuals, svg
 from moebench.tablerows import NOT_MEASURED
 

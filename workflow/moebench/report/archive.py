@@ -21,7 +21,7 @@ from typing import Any
 import moebench
 from moebench import accuracy, derived_facts, figures, provenance, tables
 from moebench.errors import StorageError
-from moebench.plan_file import read_plan
+from moebench.plan.file import read_plan
 from moebench.report import build
 
 FORMAT = 1

@@ -1,0 +1,123 @@
+"""What no engine could run as asked is refused when the plan is made."""
+
+from __future__ import annotations
+
+from moebench import corpora, runtime
+from moebench.config import Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
+from moebench.cost.vision import image_tokens, parameters
+from moebench.errors import ConfigError
+
+
+def check(
+    knobs: EngineKnobs,
+    work: WorkloadKnobs,
+    spec: ModelSpec,
+    engine: tuple[str, Engine],
+    corpus: corpora.Spec | None,
+    hardware: Hardware,
+    path: str,
+) -> None:
+    """Refuse what no engine could run as asked.  ``engine``: its name and settings.  Raises ConfigError."""
+    count, top_k = experts_of(spec.architecture.experts, knobs, work)
+    called, runs_on = engine
+    name, positions = spec.name, spec.architecture.max_positions
+    shown = bool(corpus and corpus["table"])  # images of a data set, of sizes of their own
+    images = image_tokens(spec.architecture, work.images, work.image_size)
+    pixels = f" of {work.images} images" + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
+    tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
+    limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
+    gpus, devices = knobs.tp * knobs.pp * knobs.dp, hardware.devices_per_node
+    problems = [
+        (
+            count == 0 and work.top_k is not None,
+            f"top_k {work.top_k}: {name} is dense, it has no experts; leave it out",
+        ),
+        (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}; set it to {count} or less"),
+        (
+            work.input_tokens + work.output_tokens + (images or 0) > limit,
+            f"{tokens} are more than {whose}, {limit}; ask for fewer"
+            + (", or raise it" if whose == "max_model_len" else ""),
+        ),
+        (
+            knobs.max_model_len > positions,
+            f"max_model_len {knobs.max_model_len} is more than the max_positions of"
+            f" {name}, {positions}; set it to that or less",
+        ),
+        (
+            gpus > devices and gpus % devices > 0,
+            f"tp x pp x dp is {gpus}: more than the {devices} a node of {hardware.name} has, and no multiple",
+        ),
+        (
+            work.batch > knobs.max_num_seqs,
+            f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}; raise that",
+        ),
+        (
+            (knobs.pruning != "none") != (knobs.prune_ratio > 0),
+            f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither",
+        ),
+        (
+            knobs.prune_by is not None and knobs.pruning == "none",
+            f"prune_by {knobs.prune_by!r} without pruning: give both or neither",
+        ),
+        (
+            (knobs.draft_model is None) != (knobs.draft_tokens == 0),
+            f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
+        ),
+        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+        (
+            work.images > 0 and work.image_size is None and not shown,
+            f"images {work.images}: image_size is missing; give the edge of the images in pixels",
+        ),
+        (
+            work.images == 0 and work.image_size is not None,
+            f"image_size {work.image_size} without images: give both or neither",
+        ),
+        (
+            work.images > 0 and corpus is not None and not shown,
+            f"images {work.images}: corpus {work.corpus} is text, and images made up for it would pass for its own;"
+            " leave images out, or take a corpus with a table",
+        ),
+        (
+            shown and work.images > 0 and (work.images, work.image_size, work.prompts) != (1, None, "items"),
+            f"corpus {work.corpus} shows each item with its own image: set images: 1 and prompts: items, and leave"
+            " image_size out",
+        ),
+        (
+            runs_on.name == "vllm" and runs_on.live_top_k is True and not knobs.eager,
+            "engine.live_top_k is true and eager is false: a compiled router ignores it; set eager: true or"
+            " live_top_k: auto",
+        ),
+        (
+            hardware.kind == "cpu"
+            and knobs.kv_cache_mb is None
+            and runs_on.name != "transformers"
+            and not runs_on.hosted,
+            f"kv_cache_mb is missing: on {hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256",
+        ),
+        *((True, text) for text in runtime.problems(called, runs_on, knobs, work, spec)),
+    ]
+    for wrong, text in problems:
+        if wrong:
+            raise ConfigError(f"{path}: {text}")
+
+
+def check_counting(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
+    """Refuse what protocol activation could not count, and what only it can run.  Raises ConfigError."""
+    counts = protocol.kind == "activation"
+    problems = [
+        (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),
+        (counts and spec.architecture.experts is None, f"protocol activation: {spec.name} is dense, it has no experts"),
+        (
+            work.prompts == "items" and not counts,
+            "prompts: items have lengths of their own, only protocol activation takes them; use text",
+        ),
+    ]
+    problems += [(work.requests > 0 and not counts, f"requests {work.requests}: only protocol activation takes it")]
+    for wrong, text in problems:
+        if wrong:
+            raise ConfigError(f"{path}: {text}")
+
+
+def experts_of(experts: Experts | None, knobs: EngineKnobs, work: WorkloadKnobs) -> tuple[int, int]:
+    """Routed experts per layer and active ones of a cell; zeros for a dense model."""
+    return (knobs.experts or experts.count, work.top_k or experts.top_k) if experts else (0, 0)

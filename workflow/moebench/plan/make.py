@@ -1,0 +1,298 @@
+"""The plan: a study's grids to cells, engine configurations and jobs.  Pure: reads configuration, writes nothing.
+
+Cells are identified by content.  A cell that two experiments ask for is one cell, measured once; a change that can
+change a number changes the identifier, so that a stale record is never taken for a new one.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import ValidationError
+
+from moebench import budget, computed, corpora, reference, runtime
+from moebench import parameters as counted
+from moebench.accuracy.planning import AccuracyPlanner, table_of
+from moebench.claims import spec as claims
+from moebench.config import (
+    Config,
+    Engine,
+    EngineKnobs,
+    Experiment,
+    Hardware,
+    ModelSpec,
+    Protocol,
+    Study,
+    WorkloadKnobs,
+    explain,
+)
+from moebench.derivation import derived_models
+from moebench.derivation import jobs as derive_jobs
+from moebench.errors import ConfigError
+from moebench.grid import Row, expand, known_knob
+from moebench.identity import canonical, digest, stated
+from moebench.modellock import ModelLock
+from moebench.plan.checks import check, check_counting
+from moebench.plan.file import SCHEMA
+from moebench.plan.jobs import jobs_of, mark_derived
+from moebench.plan.models import Model, resolve_model
+from moebench.plan.names import cell_slug, engine_slug, plain
+from moebench.predict import predict
+
+PROTOCOL_VERSION = 2
+"""Raised whenever the way of measuring changes so that old and new numbers must not meet."""
+
+
+@dataclass
+class _Planner:
+    config: Config
+    study: Study
+    commit: Callable[[str, str], str | None]
+    hardware: Hardware
+    models: str
+    data: str
+    """Folder of staged data sets."""
+    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
+    _models: dict[str, Model] = field(default_factory=dict)
+    _engines: dict[str, str] = field(default_factory=dict)
+
+    def engine_of(self, knobs: EngineKnobs, path: str) -> tuple[str, Engine]:
+        """Name and settings of the engine that runs these knobs."""
+        try:
+            return runtime.of(self.study, knobs)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def split(self, row: Row, path: str) -> tuple[EngineKnobs, WorkloadKnobs]:
+        """Validate a row's settings over the study's defaults."""
+        merged = {**self.study.defaults, **row.settings}
+        engine = {k: v for k, v in merged.items() if k in EngineKnobs.model_fields}
+        work = {k: v for k, v in merged.items() if k in WorkloadKnobs.model_fields}
+        key = repr(sorted(engine.items()))
+        try:
+            if key not in self._knobs:
+                self._knobs[key] = EngineKnobs.model_validate(engine)
+            return self._knobs[key], WorkloadKnobs.model_validate(work)
+        except ValidationError as error:
+            cls = EngineKnobs if error.title == "EngineKnobs" else WorkloadKnobs
+            raise explain(error, cls, path) from None
+
+    def add(self, row: Row, protocol: Protocol, path: str) -> dict[str, Any]:
+        """Add the cell of a row, unless it is there; return {engine, cell, labels}."""
+        knobs, work = self.split(row, path)
+        engine_id, top_k = self.place(knobs, work, path)
+        check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
+        settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
+        identity = {
+            "engine": engine_id,
+            "workload": stated(WorkloadKnobs, settings),
+            "protocol": protocol.model_dump(exclude_defaults=True),
+        }
+        if corpus := self.corpus(work, path):
+            self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
+            identity["corpus"] = corpora.identity(corpus)
+        cell_id = f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}"
+        key = f"{engine_id}/{cell_id}"
+        if key not in self.cells:
+            self.cells[key] = {
+                "engine": engine_id,
+                "cell": cell_id,
+                "workload": settings,
+                "protocol": protocol.model_dump(),
+                "derived_from": None,
+            }
+            self.engines[engine_id]["cells"].append(cell_id)
+        return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def corpus(self, work: WorkloadKnobs, path: str) -> corpora.Spec | None:
+        """The corpus that a workload reads, unless it is the prose."""
+        if work.corpus == corpora.PROSE or work.prompts == "random":
+            return None
+        corpus = self.config.corpus(work.corpus, path)
+        table = None
+        if corpus.table:
+            task = self.config.task(corpus.table, str(self.config.folder / "corpora" / f"{corpus.name}.yaml"))
+            table = {"task": task.name} | table_of(task, corpus.data == "fixtures", self.data)
+        return corpus.model_dump(exclude={"data"}) | {"table": table}
+
+    def place(self, knobs: EngineKnobs, work: WorkloadKnobs, path: str) -> tuple[str, int | None]:
+        """The engine configuration that runs a workload, added unless it is there, and the workload's top-k."""
+        spec = self.config.model(knobs.model, path)
+        called, runs_on = self.engine_of(knobs, path)
+        check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
+        knobs = plain(runtime.plain(knobs, self.study, runs_on), spec)
+        left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
+        top_k = (work.top_k or left["top_k"]) if left else None
+        if top_k and top_k > left["count"]:
+            few = f"top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}"
+            raise ConfigError(f"{path}: {few}; lower it, or prune less")
+        return self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path), top_k
+
+    def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
+        """Add an engine configuration, unless it is there; return its id."""
+        key = repr((knobs, top_k))
+        if key not in self._engines:
+            model = self.model(knobs, spec, path)
+            try:
+                draft = self.draft(knobs, path)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+            name, runs_on = self.engine_of(knobs, path)
+            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
+            config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
+            identity = {
+                "protocol_version": PROTOCOL_VERSION,
+                "hardware": self.hardware.name,
+                "memory_fraction": self.hardware.usable_memory_fraction,
+                "engine": runtime.identity(runs_on, spec.name),
+                "config": config | {"weights": model.weights, "top_k": top_k},
+                "model": model.identity(),
+                "draft": draft.identity() if draft else None,
+            }
+            own_top_k = (model.architecture["experts"] or {}).get("top_k")
+            slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
+            engine_id = f"{slug}-{digest(identity)}"
+            self._engines[key] = engine_id
+            self.engines[engine_id] = {
+                "id": engine_id,
+                "runtime": runtime.as_json(name, runs_on, spec.name),
+                "config": settings,
+                "model": model.as_json(),
+                "draft": draft.as_json() if draft else None,
+                "memory_fraction": self.hardware.usable_memory_fraction,
+                "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
+                "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
+                "cells": [],
+            }
+        return self._engines[key]
+
+    def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
+        """The model that an engine configuration loads.  Raises ConfigError naming ``path``."""
+        key = repr(knobs)
+        if key not in self._models:
+            try:
+                self._models[key] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from None
+        return self._models[key]
+
+    def draft(self, knobs: EngineKnobs, path: str) -> Model | None:
+        """The draft model of speculative decoding, if there is one."""
+        if knobs.draft_model is None:
+            return None
+        spec, target = self.config.model(knobs.draft_model, path), self.config.model(knobs.model, path)
+        sizes = spec.architecture.vocab_size, target.architecture.vocab_size
+        if sizes[0] != sizes[1]:
+            raise ConfigError(
+                f"draft_model {spec.name} has a vocabulary of {sizes[0]} tokens, {target.name} one of {sizes[1]}; "
+                "speculation needs the same"
+            )
+        return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
+
+
+# ----------------------------------------------------------------------------------------- after grids
+
+
+def make_plan(
+    config: Config,
+    study_name: str,
+    lock: ModelLock | None = None,
+    models: str | None = None,
+    data: str | None = None,
+    budget_gpu_hours: float | None = None,
+) -> dict[str, Any]:
+    """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
+
+    Raises ConfigError naming the file, the value and the remedy.
+    """
+    named = config.root().study == study_name
+    study = config.study(study_name, str(config.folder / "config.yaml") if named else "--study, --config study=")
+    where = str(config.folder / "studies" / f"{study_name}.yaml")
+    hardware = config.hardware(study.hardware, where)
+    if study.reference:
+        config.study(study.reference, f"{where}: reference")
+    lock = lock or ModelLock(config.folder / "models.lock.yaml")
+    lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
+    commit = functools.cache(lock.commit)
+    models, data = models or config.root().models, data or config.root().data
+    planner, other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
+    accuracy = AccuracyPlanner(config, other, digest, data)
+    _check_defaults(study, where)
+    experiments: dict[str, Any] = {}
+    for name in study.experiments:
+        experiment: Experiment = config.experiment(name, where)
+        path = str(config.folder / "experiments" / f"{name}.yaml")
+        protocol = experiment.protocol or study.protocol
+        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+        for row in expand(experiment, study.scale, path) if experiment.grid else ():
+            placed = planner.add(row, protocol, path)
+            rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
+        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
+        about = counted.facts(config, experiment) | computed.facts(config, experiment)
+        experiments[name] = kept | about | {"rows": list(rows.values())}
+        if experiment.accuracy:
+            experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
+    plan: dict[str, Any] = {
+        "schema": SCHEMA,
+        "protocol_version": PROTOCOL_VERSION,
+        "study": study.name,
+        "title": study.title,
+        "description": study.description,
+        "scale": study.scale,
+        "hardware": hardware.model_dump(),
+        "engine": study.engine.model_dump(mode="json"),
+        "jobs_settings": study.jobs.model_dump(),
+        "protocol": study.protocol.model_dump(),
+        "order": list(study.experiments),
+        "experiments": experiments,
+        "engines": planner.engines,
+        "cells": planner.cells,
+    }
+    loaded = [e["model"]["name"] for e in planner.engines.values()]
+    drafts = [e["draft"]["name"] for e in planner.engines.values() if e["draft"]]
+    plan["claims"] = claims.of_plan(config, experiments, [*loaded, *drafts])
+    for engine in plan["engines"].values():
+        random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
+    plan["accuracy"] = accuracy.parts(study, hardware, predict, jobs_of)
+    _foresee(plan, study, hardware)
+    _derivations(plan, other.engines, study, hardware)
+    if budget_gpu_hours is not None:
+        answers = budget.reduce(plan, budget_gpu_hours)
+        plan["accuracy"] = accuracy.parts(study, hardware, predict, jobs_of, answers)
+        _foresee(plan, study, hardware)
+        _derivations(plan, other.engines, study, hardware)
+    if study.reference and study.reference != study.name:
+        plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
+        for name, planned in plan["experiments"].items():
+            planned["predicted_figures"] = reference.figures(plan, name)
+    plan["jobs"] = jobs_of(plan, study, hardware)
+    plan["digest"] = digest(plan, 16)
+    return plan
+
+
+def _foresee(plan: dict[str, Any], study: Study, hardware: Hardware) -> None:
+    """Which cells come from longer runs, and what is predicted of all."""
+    for cell in plan["cells"].values():
+        cell["derived_from"] = None
+    for engine in plan["engines"].values():
+        mark_derived(engine, plan["cells"])
+        predict(engine, plan["cells"], study, hardware)
+
+
+def _derivations(plan: dict[str, Any], others: dict[str, Any], study: Study, hardware: Hardware) -> None:
+    """The derived checkpoints of a plan and the jobs that make them; ``others``: engine configurations of accuracy."""
+    asked = {name for part in plan["accuracy"].values() for name in part["engines"]}
+    plan["derived"] = derived_models({k: v for k, v in others.items() if k in asked} | plan["engines"])
+    plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
+
+
+def _check_defaults(study: Study, where: str) -> None:
+    for knob in study.defaults:
+        known_knob(knob, f"{where}: defaults")

@@ -1,0 +1,119 @@
+"""Which weights an engine configuration loads, and where they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
+from moebench.errors import ConfigError
+from moebench.identity import digest, stated
+from moebench.prune.plan import pruned
+from moebench.quantize.plan import quantized, ready_made
+from moebench.registry import family, reshaped
+
+RECIPE_VERSION = 1
+"""Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
+
+
+def recipe_revision(architecture: dict[str, Any], seed: int) -> str:
+    """Revision of a checkpoint that the project writes: a hash of what determines it."""
+    return digest({"recipe": RECIPE_VERSION, "architecture": stated(Architecture, architecture), "seed": seed}, 12)
+
+
+def hub_folder(models: str, hub: str, revision: str) -> str:
+    """Where a hub model of a revision lies; a commit is shortened, a branch not yet pinned stays as it is."""
+    return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as one engine configuration loads it."""
+
+    spec: ModelSpec
+    architecture: dict[str, Any]
+    weights: str
+    revision: str
+    path: str
+    source: str
+    models: str
+    """The folder of all models."""
+    stem: str
+    """The path's readable last part, without the revision."""
+    derived: dict[str, Any] | None = None
+    """How it is made from another: ``by``, ``settings`` and the ``parent`` as JSON; None for a staged model."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The model as a plan and a record hold it."""
+        return {
+            "name": self.spec.name,
+            "title": self.spec.title,
+            "path": self.path,
+            "source": self.source,
+            "revision": self.revision,
+            "weights": self.weights,
+            "seed": self.spec.source.random_init.seed if self.spec.source.random_init else None,
+            "architecture": self.architecture,
+            "derived": self.derived,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a number: the folder is where the weights lie, not what they are.
+
+        How a derived model is made is in its revision.
+        """
+        facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title", "derived")}
+        return facts | {"architecture": stated(Architecture, self.architecture)}
+
+
+def resolve_model(
+    spec: ModelSpec,
+    knobs: EngineKnobs,
+    models: str,
+    commit: Callable[[str, str], str | None],
+    calibration: Calibration | None = None,
+) -> Model:
+    """Which files an engine configuration reads, and what they are: a staged model, or one derived from it.
+
+    Raises ConfigError for a shape or a derivation that cannot be.
+    """
+    model = staged_model(spec, knobs, models, commit)
+    if knobs.pruning != "none":
+        model = pruned(model, knobs, calibration or Calibration())
+    return quantized(model, knobs, calibration or Calibration())
+
+
+def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Callable[[str, str], str | None]) -> Model:
+    """The model as it is staged, before any derivation.
+
+    A checkpoint the project writes is written in the shape asked for; a hub checkpoint keeps its shape, so other
+    expert counts or FFN sizes need ``weights: dummy`` (the engine fills the overridden shape itself).
+    """
+    changed = {"experts": knobs.experts, "moe_ffn_size": knobs.moe_ffn_size}
+    try:
+        family(spec.architecture.model_dump())
+        shape = reshaped(spec.architecture.model_dump(), **changed)
+    except ValueError as error:
+        raise ConfigError(f"model {spec.name}: {error}") from None
+    if spec.source.random_init is not None:
+        seed = spec.source.random_init.seed
+        revision = recipe_revision(shape, seed)
+        suffix = "".join(f".{k.removeprefix('moe_')[0]}{size}" for k, size in changed.items() if size)
+        weights = knobs.weights or "random_init"
+        if weights == "checkpoint":
+            raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
+        stem = f"{spec.name}{suffix}"
+        return Model(spec, shape, weights, revision, f"{models}/{stem}-{revision[:8]}", "random_init", models, stem)
+    assert spec.source.hub is not None
+    hub = ready_made(spec, knobs) or spec.source.hub
+    revision = commit(hub.hub, hub.revision) or hub.revision
+    weights = knobs.weights or "checkpoint"
+    if weights == "random_init":
+        raise ConfigError(f"model {spec.name} is a trained checkpoint; use weights: checkpoint or dummy")
+    if any(changed.values()) and weights != "dummy":
+        raise ConfigError(
+            f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
+        )
+    path = hub_folder(models, hub.hub, revision)
+    return Model(spec, shape, weights, revision, path, f"hub:{hub.hub}", models, spec.name)

@@ -1,0 +1,59 @@
+"""Knobs in one spelling, and the readable parts of ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moebench import corpora
+from moebench.config import EngineKnobs, ModelSpec, Protocol, WorkloadKnobs
+from moebench.prune.plan import normal
+
+_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
+    """The knobs with what changes nothing left at its default, so that both spellings are the same cell.
+
+    A size set to the model's own value; experts spread over one rank (vLLM's ``use_ep`` needs TP x DP > 1, so PP+EP
+    without TP is PP); MLA switched off in a model that has none; the method that pruning means when it names none.
+    """
+    experts = spec.architecture.experts
+    own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
+    update: dict[str, Any] = {k: None for k, v in own.items() if getattr(knobs, k) == v}
+    if knobs.tp * knobs.dp == 1 or experts is None:
+        update["ep"] = False
+    if spec.architecture.attention.kind != "mla":
+        update["mla"] = True
+    return knobs.model_copy(update=update | normal(knobs))
+
+
+def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
+    """Readable part of an engine id: the model and what differs from the knobs' defaults."""
+    parts: list[str] = [knobs.model]
+    parts += [knobs.engine_name] if knobs.engine_name else []
+    parts += [f"e{knobs.experts}"] if knobs.experts else []
+    parts += [f"f{knobs.moe_ffn_size}"] if knobs.moe_ffn_size else []
+    parts += [_DTYPES[knobs.dtype]] if knobs.dtype != "bfloat16" else []
+    parts += [knobs.quantization.replace("_", "")] if knobs.quantization != "none" else []
+    parts += ["kvfp8"] if knobs.kv_cache_dtype == "fp8" else []
+    parts += [f"{knobs.pruning}{100 * knobs.prune_ratio:g}" + (f"-{knobs.prune_by}" if knobs.prune_by else "")] * (
+        knobs.pruning != "none"
+    )
+    parts += [f"draft-{knobs.draft_model}x{knobs.draft_tokens}"] if knobs.draft_model else []
+    parts += [f"{axis}{size}" for axis in ("tp", "pp", "dp") if (size := getattr(knobs, axis)) > 1]
+    parts += ["ep"] if knobs.ep else []
+    parts += [knobs.expert_kernel.replace("_", "")] if knobs.expert_kernel != "fused" else []
+    parts += ["defaultkernels"] if knobs.kernel_config == "default" else []
+    parts += ["nomla"] if not knobs.mla else []
+    parts += [f"k{top_k}"] if top_k else []
+    return ".".join(parts)
+
+
+def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
+    """Readable part of a cell id."""
+    text = f"b{work.batch}.i{work.input_tokens}.o{work.output_tokens}" + (f".k{work.top_k}" if work.top_k else "")
+    text += f".{work.prompts}" if work.prompts != "text" else ""
+    text += f".n{work.requests}" if work.requests else ""
+    text += f".{work.corpus}" if work.corpus != corpora.PROSE else ""
+    text += f".img{work.images}" + (f"x{work.image_size}" if work.image_size else "") if work.images else ""
+    return text + (f".{protocol.kind}" if protocol.kind != "trace" else "")
