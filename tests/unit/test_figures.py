@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 import re
-import subprocess
-import sys
 
 import matplotlib as mpl
 import pandas as pd
@@ -172,6 +171,15 @@ def test_bars_show_failures_hatched_and_gaps_hollow(rich):
         assert len(hollow) == 1 and not hollow[0].get_hatch()
 
 
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_a_metric_that_a_measured_cell_lacks_has_a_mark_of_its_own(rich, kind):
+    where = placed(rich, "latency", kind=kind, x="model", y=["e2e_s"])
+    first = where.rows.index[where.rows["status"] == "ok"][0]
+    lacking = where.rows.assign(e2e_s=where.rows["e2e_s"].mask(where.rows.index == first))
+    made = drawn(rich, dataclasses.replace(where, rows=lacking))
+    assert "measured, but not this metric" in [t.get_text() for t in texts(made)]
+
+
 def test_a_figure_without_any_value_still_shows_its_cells(rich):
     made = drawn(rich, placed(rich, "nothing", x="batch"))
     assert sum(line.get_marker() == "o" and line.get_markerfacecolor() == "none" for line in made.axes[0].lines) == 4
@@ -280,30 +288,24 @@ def test_files_hold_the_data_with_failures(rich, tmp_path):
     assert "no statement about an H100" in text and "Verdana" in text and "<dc:date>" not in text
 
 
-def test_bytes_are_the_same_in_another_process(rich, tmp_path):
-    for experiment in ("shape", "parallel"):
-        figures.render(rich[0], rich[2], tmp_path / "here", experiment)
-    code = f"""
-from pathlib import Path
-from moebench import figures
-from moebench.plan.file import read_plan
-plan = read_plan(Path({str(rich[1] / "plan" / "tiny.json")!r}))
-for experiment in ("parallel", "shape"):
-    figures.render(plan, Path({str(rich[2])!r}), Path({str(tmp_path / "there")!r}), experiment)
-"""
-    subprocess.run(
-        [sys.executable, "-c", code],
-        check=True,
-        env={"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)},
-    )
-    for path in sorted((tmp_path / "here").iterdir()):
+def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monkeypatch):
+    plan = rich[0] | {"experiments": {name: rich[0]["experiments"][name] for name in ("shape", "parallel")}}
+    here = [path for name in ("parallel", "shape") for path in figures.render(plan, rich[2], tmp_path / "here", name)]
+    monkeypatch.setattr(figures, "FEW", 0)
+    monkeypatch.setattr(figures.at_hand, "compared", lambda plan: False)
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    there = figures.render_all(plan, rich[2], tmp_path / "there")
+    assert sorted(p.name for p in there) == sorted(p.name for p in here)
+    for path in here:
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
 
-def test_figures_that_cannot_be_written_are_one_line(rich, tmp_path):
+@pytest.mark.parametrize("few", [0, 100])
+def test_figures_that_cannot_be_written_are_one_line(rich, tmp_path, monkeypatch, few):
+    monkeypatch.setattr(figures, "FEW", few)
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="figures cannot be written"):
-        figures.render(rich[0], rich[2], tmp_path / "file", "latency")
+        figures.render_all(rich[0], rich[2], tmp_path / "file")
 
 
 # ----------------------------------------------------------------------------------------- caption

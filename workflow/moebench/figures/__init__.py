@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +39,44 @@ def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
 
 
 def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list[Path]:
-    """Draw the figures of every experiment, and that of model against measurement, see :func:`render`."""
-    paths = [path for name in plan["experiments"] for path in render(plan, tables_dir, out_dir, name)]
-    if at_hand.compared(plan):
-        frame = residuals.of_plan(plan, tables_dir)
-        with mpl.rc_context(style.RC):
-            made = residuals.figure(plan, frame)
-            paths += export.save(made, residuals.table(frame), out_dir, residuals.PLOT.id)
-    return paths
+    """Draw the figures of every experiment, and that of model against measurement, several at a time; see
+    :func:`render`.
+    """
+    parts: list[str | None] = [*plan["experiments"], *([None] if at_hand.compared(plan) else [])]
+    made: Iterable[list[Path]]
+    if len(parts) <= FEW or (os.cpu_count() or 1) < 2:
+        made = (_part(plan, tables_dir, out_dir, part) for part in parts)
+        return [path for paths in made for path in paths]
+    # spawn, not fork: pyarrow's threads do not survive a fork.
+    context, workers = multiprocessing.get_context("spawn"), min(WORKERS, os.cpu_count() or 1)
+    with ProcessPoolExecutor(workers, context, _start, (plan, tables_dir, out_dir)) as pool:
+        made = pool.map(_given_part, parts)
+        return [path for paths in made for path in paths]
+
+
+WORKERS = 4
+FEW = 8
+"""So many experiments are drawn sooner than processes for them have started."""
+_given: list[Any] = []
+"""What a process that draws was started with: the plan is large, and is sent to it once."""
+
+
+def _start(*given: Any) -> None:
+    _given.extend(given)
+
+
+def _given_part(experiment: str | None) -> list[Path]:
+    plan, tables_dir, out_dir = _given
+    return _part(plan, tables_dir, out_dir, experiment)
+
+
+def _part(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment: str | None) -> list[Path]:
+    """The figures of an experiment; None: that of model against measurement."""
+    if experiment is not None:
+        return render(plan, tables_dir, out_dir, experiment)
+    frame = residuals.of_plan(plan, tables_dir)
+    with mpl.rc_context(style.RC):
+        return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
 def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:

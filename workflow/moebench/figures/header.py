@@ -141,7 +141,7 @@ def predicted_handles(data: Data) -> list[Any]:
 
 def status_handles(data: Data) -> list[Any]:
     """What each mark of a cell without a value stands for."""
-    seen = {status for y in data.plot.y for status in draw.lacking(data.rows, y)["status"]} - {"ok"}
+    seen = {status for y in data.plot.y for status in draw.lacking(data.rows, y)["status"]}
     handles: list[Any] = []
     for status in [s for s in style.STATUSES if s in seen] + sorted(seen - set(style.STATUSES)):
         words, marker, hatch = style.status_style(status)

@@ -124,7 +124,7 @@ def figure(plan: Mapping[str, Any], frame: pd.DataFrame) -> Figure:
 def _limits(frame: pd.DataFrame) -> tuple[float, float]:
     """Ends of the axes: all values and 1, with a little room."""
     values = frame[[columns.residual(m) for m in METRICS]].to_numpy(dtype=float)
-    values = values[~np.isnan(values)]
+    values = values[values > 0]
     return (min(values.min(initial=1.0), 1.0) / 1.3, max(values.max(initial=1.0), 10.0) * 1.3)
 
 

@@ -85,7 +85,9 @@ COMPONENTS: dict[str, tuple[str, str]] = {
 
 
 def status_style(status: str) -> tuple[str, Any, str]:
-    """Words, marker and hatch of a status; one that is not known yet still shows."""
+    """Words, marker and hatch of a cell without a value; a status that is not known yet still shows."""
+    if status == "ok":  # a service's tokens came all at once, say: no time between them
+        return "measured, but not this metric", "|", ".."
     return STATUSES.get(status, (status.replace("_", " "), "x", "////"))
 
 

@@ -64,6 +64,7 @@ def percentile(ordered: list[float], share: float) -> float:
 def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float) -> dict[str, float]:
     """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one.
 
+    They are left out too where a service's tokens reached the client all at once: it saw no time between them.
     Token numbers are per request, a mean where a service may end requests early.  Where only the service's count is
     known (``seen.counted_by`` is ``usage``), tokens are spread over the chunks: sums and means of gaps hold, a
     percentile would be invented and is left out.
@@ -82,7 +83,8 @@ def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float
     metrics |= throughputs(batch, input_tokens, output_tokens, e2e)
     if "preprocess_s" in run:
         metrics["preprocess_s"] = run["preprocess_s"]
-    if gaps:
+    all_at_once = "seen" in run and any(a == b for a, b in zip(first, last, strict=True))
+    if gaps and not all_at_once:
         gaps.sort()
         metrics |= {
             "itl_s": sum(gaps) / len(gaps),
