@@ -1,9 +1,11 @@
 """Images are made from their seed, parameters and tokens of vision parts are counted as their makers do."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from moebench.config import Architecture, Config
+from moebench.config import Architecture, Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import params, vision
 from moebench.cost.roofline import cell_time
 from moebench.errors import ConfigError
@@ -104,31 +106,66 @@ def planned(tmp_path, hardware="h100-sxm5-80gb", **fix):
     return cell["predicted"], engine["predicted"]
 
 
-def test_memory_counts_the_tokens_of_images_and_times_are_unknown(tmp_path):
+def test_memory_and_times_count_images(tmp_path):
     text, engine = planned(tmp_path / "text", model="deepseek-vl2-tiny")
     seen, other = planned(tmp_path / "seen", model="deepseek-vl2-tiny", images=1, image_size=384)
     assert "image_tokens" not in text and seen["image_tokens"] == 421
     assert seen["kv_bytes_per_gpu"] == pytest.approx(text["kv_bytes_per_gpu"] * (150 + 421) / 150)
     assert seen["batch_fits"] is text["batch_fits"] is True
-    assert all(text[name] > 0 for name in ("ttft_max_s", "itl_s", "e2e_s"))
-    assert all(seen[name] is None for name in ("ttft_max_s", "itl_s", "e2e_s"))
-    assert other["job_s"] > engine["job_s"], "the time limit still grows with the work that is known"
+    # 4 requests of 2 tiles of 666 GFLOP at 989 TFLOP/s, and 421 more tokens to read and to keep
+    assert seen["ttft_max_s"] > text["ttft_max_s"] + 4 * 2 * 666e9 / 989.4e12
+    assert text["itl_s"] < seen["itl_s"] < 1.1 * text["itl_s"]
+    assert seen["least_e2e_s"] == text["least_e2e_s"] < seen["e2e_s"] == seen["run_s"]
+    assert other["job_s"] > engine["job_s"]
 
 
 def test_what_images_add_is_unknown_where_the_sizes_are(tmp_path):
     seen, _ = planned(tmp_path, model="molmoe-1b", images=1, image_size=336)
     assert seen["image_tokens"] is seen["kv_bytes_per_gpu"] is seen["bytes_per_gpu"] is seen["batch_fits"] is None
-    assert seen["weight_bytes_per_gpu"] > 0
+    assert all(seen[name] is None for name in ("ttft_max_s", "itl_s", "e2e_s", "least_e2e_s"))
+    assert seen["weight_bytes_per_gpu"] > 0 and seen["run_s"] > 0
 
 
-def test_the_roofline_has_no_time_for_images():
-    from moebench.config import EngineKnobs, WorkloadKnobs
+@pytest.mark.parametrize(
+    ("name", "images", "size", "known"),
+    [
+        ("deepseek-vl2", 0, None, 0),
+        ("deepseek-vl2", 1, 384, 2),
+        ("deepseek-vl2", 2, 385, 2 * 5),
+        ("deepseek-vl2", 2, 9999, 2 * 10),
+        ("deepseek-vl2", 3, 9999, 3 * 2),
+        ("deepseek-vl2", 1, None, None),
+        ("tiny-llava-moe-s", 3, 112, 3 * 5),
+        ("molmoe-1b", 1, 336, None),
+    ],
+)
+def test_tiles_of_a_request(name, images, size, known):
+    assert vision.tiles(architecture(name), images, size) == known
 
-    hardware = CONFIG.hardware("h100-sxm5-80gb")
-    knobs = EngineKnobs(model="deepseek-vl2")
-    for number, known in ((0, True), (1, False)):
-        work = WorkloadKnobs(images=number, image_size=384 if number else None)
-        assert (cell_time(architecture("deepseek-vl2"), hardware, knobs, work) is not None) == known
+
+def test_a_tile_of_deepseek_vl2_takes_what_torch_counts():
+    """The tower: see tests/workflow/test_checkpoints.py."""
+    projector = 2 * 14**2 * (4 * 1152 * 2560 + 2560**2)
+    assert vision.tile_ops(architecture("deepseek-vl2")) == 666_448_114_176 + projector
+    assert vision.tile_ops(architecture("mixtral-8x7b")) == vision.tower_weights(architecture("mixtral-8x7b")) == 0
+
+
+def test_images_take_the_vision_part_once_per_chunk_on_every_rank():
+    hardware, here = CONFIG.hardware("h100-sxm5-80gb"), architecture("deepseek-vl2")
+    times = {}
+    for tp, dp, shown in itertools.product((1, 2), (1, 2), (0, 1)):
+        knobs = EngineKnobs(model="deepseek-vl2", tp=tp, dp=dp)
+        tokens = 1000 if shown else 1000 + vision.image_tokens(here, 1, 384)  # the same number of tokens
+        work = WorkloadKnobs(
+            batch=4, input_tokens=tokens, output_tokens=1, images=shown, image_size=384 if shown else None
+        )
+        times[tp, dp, shown] = cell_time(here, hardware, knobs, work).ttft_s
+    peak = hardware.peak["bfloat16"].flops_per_s
+    for tp, dp in itertools.product((1, 2), (1, 2)):
+        tower = times[tp, dp, 1] - times[tp, dp, 0]
+        assert tower == pytest.approx(4 / dp * 2 * vision.tile_ops(here) / peak)
+    work = WorkloadKnobs(images=1, image_size=None, prompts="items")
+    assert cell_time(here, hardware, EngineKnobs(model="deepseek-vl2"), work) is None
 
 
 # ------------------------------------------------------------------------------------------- checks

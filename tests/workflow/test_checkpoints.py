@@ -19,6 +19,7 @@ import pytest
 import fulldisk
 from moebench import checkpoints, staged
 from moebench.config import Config
+from moebench.cost import vision
 from moebench.cost.params import reshape, total_parameters
 from moebench.registry import disagreements, to_hf_config
 
@@ -259,3 +260,33 @@ def test_the_router_really_chooses(in_vllm, name):
     first, second = routed.values()
     same = sum(set(a) == set(b) for a, b in zip(first, second, strict=True)) / tokens
     assert same < 0.25, "layers choose differently"
+
+
+FLOPS = """
+import sys
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import SiglipVisionConfig, SiglipVisionModel
+
+width, layers, heads, ffn, patch, tile = map(int, sys.argv[1:])
+config = SiglipVisionConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, patch_size=patch,
+                            intermediate_size=ffn, image_size=tile, vision_use_head=False)
+config._attn_implementation = "eager"
+with torch.device("meta"):
+    tower, pixels = SiglipVisionModel(config), torch.empty(1, 3, tile // patch * patch, tile // patch * patch)
+with FlopCounterMode(display=False) as counted:
+    tower(pixels)
+print(counted.get_total_flops())
+"""
+
+
+@pytest.mark.parametrize("name", ["deepseek-vl2", "tiny-llava-moe-s"])
+def test_a_tile_takes_the_operations_that_torch_counts(name):
+    architecture = CONFIG.model(name).architecture
+    v, hidden = architecture.vision, architecture.hidden_size
+    done = run("-c", FLOPS, v.hidden_size, v.layers, v.heads, v.ffn_size, v.patch_size, v.tile_size)
+    merged, inputs = (
+        (14**2, 4 * v.hidden_size) if v.layout == "deepseek_vl2" else (vision.patches(v) ** 2, v.hidden_size)
+    )
+    projector = 2 * merged * (inputs * hidden + hidden**2)
+    assert vision.tile_ops(architecture) == int(done.stdout) + projector

@@ -13,6 +13,7 @@ from typing import Any
 
 from moebench.config import Architecture, EngineKnobs, Hardware, Peak
 from moebench.cost import memory
+from moebench.cost.vision import tiles
 from moebench.measure import constants
 from moebench.predict import cell_times
 
@@ -66,16 +67,17 @@ def hardware(machine: Hardware, made: Json, working_set_bytes: float) -> Hardwar
 def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
     """``ttft_max_s``, ``itl_s`` and ``e2e_s`` of a record's cell on the machine that measured it; empty if unknown.
 
-    Unknown are machines without constants, and what the roofline does not know: speculation, images, services
-    elsewhere.
+    Unknown are machines without constants, and what the roofline does not know: speculation, images of unknown sizes,
+    services elsewhere.
     """
     origin, work, config = record["provenance"], record["workload"], record["engine_config"]
     made = kept.get((origin.get("host"), origin.get("threads")))
     if made is None or made["device_name"] != origin.get("device_name"):
         return {}
-    if config["draft_model"] or work.get("images") or record["engine_version"].get("hosted"):
-        return {}
     architecture = Architecture.model_validate(record["model"]["architecture"])
+    unseen = tiles(architecture, work.get("images") or 0, work.get("image_size")) is None
+    if config["draft_model"] or unseen or record["engine_version"].get("hosted"):
+        return {}
     knobs = EngineKnobs.model_validate({k: v for k, v in config.items() if k != "top_k"})
     here = hardware(machine, made, memory.weight_bytes(architecture, knobs))
     ((ttft, itl, e2e),) = cell_times(architecture, knobs, here, [work])

@@ -10,7 +10,7 @@ import numpy as np
 from moebench.config import Architecture, EngineKnobs, Hardware, Study
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
-from moebench.cost.vision import image_tokens
+from moebench.cost.vision import image_tokens, tiles
 
 
 def cell_seconds(cell: dict[str, Any], overhead_s: float) -> float:
@@ -29,9 +29,9 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     expected wall time of loading it and running its cells.  Cell: ``bytes_per_gpu`` (weights, the batch's KV cache and
     the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
     batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
-    all requests choose the same experts), ``run_s`` (expected time of a run, a rough one with images).  Null where the
-    hardware's constants are unknown; times also for cells with images or speculation, memory for images whose tokens
-    are not known; all of it for a hosted service.
+    all requests choose the same experts), ``run_s`` (expected time of a run, a rough one where the others are null).
+    Null where the hardware's constants are unknown; times also for cells with speculation or images of unknown sizes,
+    memory for images whose tokens are not known; all of it for a hosted service.
     """
     if engine["runtime"]["hosted"]:
         return _nothing(engine, cells, study)
@@ -42,29 +42,30 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     mine = [cells[f"{engine['id']}/{cell_id}"] for cell_id in engine["cells"]]
     works = [cell["workload"] for cell in mine]
     images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
-    read = [w | {"input_tokens": w["input_tokens"] + (n or 0)} for w, n in zip(works, images_of, strict=True)]
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
-    times = cell_times(architecture, knobs, hardware, [*read, *(w | {"prompts": "identical"} for w in works)])
+    same = [w | {"prompts": "identical", "images": 0} for w in works]
+    times = cell_times(architecture, knobs, hardware, [*works, *same])
     seconds = 0.0
     for cell, work, images, time, least in zip(mine, works, images_of, times, times[len(mine) :], strict=False):
         tokens = None if images is None else work["batch"] * (images + work["input_tokens"] + work["output_tokens"])
         capacity = fit.kv_capacity_tokens
+        # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
+        seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
+        unknown = knobs.draft_model is not None or seen is None
         cell["predicted"] = {
             "bytes_per_gpu": None if tokens is None else fit.weight_bytes + fit.reserve_bytes + tokens * per_token,
             "weight_bytes_per_gpu": fit.weight_bytes,
             "kv_bytes_per_gpu": None if tokens is None else tokens * per_token,
             "fits": fit.fits,
             "batch_fits": None if capacity is None or tokens is None else tokens <= capacity,
-            # With images neither the vision tower's time nor the engine's preparation of them is modelled, and with
-            # speculation neither the draft's time nor how many of its tokens are accepted.
-            "ttft_max_s": None if work.get("images") or knobs.draft_model else time[0],
-            "itl_s": None if work.get("images") or knobs.draft_model else time[1],
-            "e2e_s": None if work.get("images") or knobs.draft_model else time[2],
-            "least_e2e_s": None if work.get("images") or knobs.draft_model else least[2],
+            "ttft_max_s": None if unknown else time[0],
+            "itl_s": None if unknown else time[1],
+            "e2e_s": None if unknown else time[2],
+            "least_e2e_s": None if unknown else least[2],
         }
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images
-        # Without the vision tower: a lower bound is still better than nothing for the time limit.
+        # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
         cell["predicted"]["run_s"] = time[2]
         if cell["derived_from"] is None:
             seconds += cell_seconds(cell, study.jobs.cell_overhead_s)
@@ -110,17 +111,21 @@ def cell_times(
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Roofline times of an engine's workloads, s: ttft of the whole batch, itl, e2e; None where unknown.
 
-    ``works``: workload knobs of each cell; images take no time here.  ``distinct``: distinct experts of its decode
-    steps, where measured.
+    ``works``: workload knobs of each cell; images of unknown sizes count nothing.  ``distinct``: distinct experts of
+    its decode steps, where measured.
     """
     sizes = Sizes.of(architecture, knobs.mla)
+    shown = [(w.get("images") or 0, w.get("image_size")) for w in works]
     work = roofline.Work(
         batch=[w["batch"] for w in works],
-        input_tokens=[w["input_tokens"] for w in works],
+        input_tokens=[
+            w["input_tokens"] + (image_tokens(architecture, *i) or 0) for w, i in zip(works, shown, strict=True)
+        ],
         output_tokens=[w["output_tokens"] for w in works],
         top_k=[w.get("top_k") or float(sizes.top_k) for w in works],
         identical=[w["prompts"] == "identical" for w in works],
         step_tokens=knobs.max_num_batched_tokens,
+        tiles=np.array([tiles(architecture, *i) or 0 for i in shown], dtype=float),
     )
     found = roofline.times(
         sizes, Formats.of(architecture, knobs), Layout.of(knobs), Machine.of(hardware, knobs), work, distinct

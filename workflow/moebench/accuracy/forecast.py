@@ -17,7 +17,7 @@ def engine_s(cell: Json, engine: Json, hardware: Hardware) -> float | None:
 
     sequences / n x (time of a batch of n of them): n is what the engine runs at once, by ``max_num_seqs`` and its KV
     cache.  A sequence is the prompt with one answer to score, or the prompt and the generated answer.  Neglected, as in
-    ``predict``: overheads, kernel efficiency; also the logits of scored tokens, the vision tower, the harness itself.
+    ``predict``: overheads, kernel efficiency; also the logits of scored tokens, the harness itself.
     """
     size = cell["task"].get("size")
     if size is None or engine["runtime"]["hosted"] or engine["predicted"]["fits"] is False:
@@ -38,10 +38,12 @@ def engine_s(cell: Json, engine: Json, hardware: Hardware) -> float | None:
         at_once = max(1, min(at_once, capacity // (prompt + answer)))
     work = {
         "batch": at_once,
-        "input_tokens": prompt,
+        "input_tokens": size["prompt_tokens"],
         "output_tokens": answer,
         "top_k": cell["top_k"],
         "prompts": "text",
+        "images": 1 if size["image_size"] else 0,
+        "image_size": size["image_size"],
     }
     ((_, _, seconds),) = cell_times(architecture, knobs, hardware, [work])
     return None if seconds is None else seconds * sequences / at_once

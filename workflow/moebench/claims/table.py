@@ -26,10 +26,10 @@ Row = dict[str, Any]
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
 VERDICTS = {ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE}
-NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "images", "ep", "pp")
+NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "ep", "pp")
 """Knobs that the cost model does not know, or whose effect on time it neglects (expert parallelism's all-to-all and
 imbalance, pipeline stages that overlap): cells that differ in them are predicted alike, so that nothing is foretold."""
-_ABSENT = {"draft_model": None, "images": 0, "expert_kernel": "fused"}
+_ABSENT = {"draft_model": None, "expert_kernel": "fused"}
 _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "dummy": "dummy weights"}
 
 

@@ -46,6 +46,10 @@ class Sizes(_Arrays):
     tied: Any
     """1: input and output embeddings are one matrix."""
     vision: Any
+    tower: Any
+    """Weights of the vision part that every tile of an image passes."""
+    tile_ops: Any
+    """Operations of a tile in the vision part."""
     attention: Any
     """Parameters of a layer's attention that tensor parallelism splits evenly: Q and O; MLA: Q, up-projections, O."""
     attention_kv: Any
@@ -97,6 +101,8 @@ class Sizes(_Arrays):
             vocab=architecture.vocab_size,
             tied=architecture.tied_embeddings,
             vision=vision.parameters(architecture),
+            tower=vision.tower_weights(architecture),
+            tile_ops=vision.tile_ops(architecture),
             attention=params.attention_layer(a, hidden) - kv - down,
             attention_kv=kv,
             attention_latent=down,

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 from moebench.config import Architecture, EngineKnobs, Hardware, WorkloadKnobs
 from moebench.cost import collectives, memory
 from moebench.cost.inputs import Floats, Formats, Layout, Machine, Sizes
+from moebench.cost.vision import image_tokens, tiles
 
 CHUNK = 16_384
 """Cells computed at a time: their arrays stay in the processor's cache."""
@@ -178,12 +179,15 @@ class Work:
 
     batch: Any
     input_tokens: Any
+    """Those of images among them."""
     output_tokens: Any
     top_k: Any = None
     identical: Any = False
     """All prompts are one: tokens at the same place choose the same experts."""
     step_tokens: Any = 8192
     """Most tokens of a step; longer prefills are cut."""
+    tiles: Any = 0.0
+    """Tiles of a request's images."""
 
 
 def times(
@@ -193,7 +197,8 @@ def times(
 
     Prefill in chunks of ``step_tokens`` over the whole batch, each token attending to half the prompt on average; then
     a decode step per further token, with growing context.  ``distinct``: distinct experts of a layer in a decode step,
-    as measured.  Neglected: images, speculation, waiting when the KV cache cannot hold the batch.
+    as measured.  Images pass the vision part before the chunk that they are read in.  Neglected: their preparation on
+    the host, speculation, waiting when the KV cache cannot hold the batch.
     """
     batch, prompt, out = (np.asarray(v, dtype=np.float64) for v in (work.batch, work.input_tokens, work.output_tokens))
     top_k = sizes.top_k if work.top_k is None else np.asarray(work.top_k, float)
@@ -205,9 +210,21 @@ def times(
     if distinct is None:
         distinct = distinct_experts(sizes.experts, top_k, np.where(alike, 1.0, batch))
     decode = step(sizes, formats, layout, machine, batch, 1, top_k, distinct)
-    ttft = chunks * first.at(prompt / 2)
+    ttft = chunks * (first.at(prompt / 2) + tower_s(sizes, formats, layout, machine, batch, work.tiles / chunks))
     itl = decode.mean(prompt + 1, np.maximum(out - 1, 1))
     return ttft, itl, ttft + (out - 1) * itl
+
+
+def tower_s(
+    sizes: Sizes, formats: Formats, layout: Layout, machine: Machine, sequences: ArrayLike, tiles: ArrayLike
+) -> Floats:
+    """Time of the vision part on ``tiles`` tiles of each of ``sequences`` sequences: max(operations, weights once).
+
+    Every rank of a replica computes all of its replica's tiles (vLLM's default), so only data parallelism helps.
+    """
+    own = np.ceil(np.asarray(sequences, float) / layout.dp) * np.asarray(tiles, float)
+    weights = sizes.tower * formats.plain * (own > 0)
+    return np.asarray(np.maximum(own * sizes.tile_ops / machine.plain_peak, weights / machine.bandwidth))
 
 
 def times_of_many(
@@ -276,18 +293,20 @@ def cell_time(
     distinct: float | None = None,
     calibrated: bool = False,
 ) -> CellTime | None:
-    """Predicted times of a cell, see :func:`times`; None if a constant of the hardware is unknown, or with images."""
-    if work.images:  # the vision tower's time and the engine's preparation of images are not modelled
+    """Predicted times of a cell, see :func:`times`; None if a constant of the hardware or the images are unknown."""
+    pictures = tiles(architecture, work.images, work.image_size)
+    if pictures is None:
         return None
     sizes = Sizes.of(architecture, engine.mla)
     machine = Machine.of(hardware, engine, calibrated)
     asked = Work(
         work.batch,
-        work.input_tokens,
+        work.input_tokens + (image_tokens(architecture, work.images, work.image_size) or 0),
         work.output_tokens,
         work.top_k,
         work.prompts == "identical",
         engine.max_num_batched_tokens,
+        pictures,
     )
     ttft, itl, e2e = (
         float(v) for v in times(sizes, Formats.of(architecture, engine), Layout.of(engine), machine, asked, distinct)

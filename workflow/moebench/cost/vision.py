@@ -1,4 +1,4 @@
-"""The vision part of a model: its parameters, and the tokens an image becomes."""
+"""The vision part of a model: its parameters, the tokens an image becomes, and what its tiles cost."""
 
 from __future__ import annotations
 
@@ -36,6 +36,41 @@ def parameters(architecture: Architecture) -> int:
     return tower + inputs * hidden + hidden + hidden**2 + hidden + (2 if deepseek else 1) * hidden
 
 
+def tower_weights(architecture: Architecture) -> int:
+    """Weights of the matrices that every tile passes, tower and projector; 0 for a text model or without sizes.
+
+    In the notation of :func:`parameters`: 3 p^2 v + L (4 v^2 + 2 v f) + n v d + d^2.
+    """
+    vision, hidden = architecture.vision, architecture.hidden_size
+    if vision is None:
+        return 0
+    return _tower(vision) + _projector(vision, hidden)
+
+
+def tile_ops(architecture: Architecture) -> float:
+    """Operations of a tile; 0 for a text model or without sizes.
+
+    2 per weight of the tower and patch, 2 per weight of the projector and merged patch, 4 g^4 v per layer for attention
+    within the tile.  The tower's are what torch counts (``tests/workflow/test_checkpoints.py``).
+    """
+    vision, hidden = architecture.vision, architecture.hidden_size
+    if vision is None:
+        return 0.0
+    edge = patches(vision)
+    merged = math.ceil(edge / MERGE) if vision.layout == "deepseek_vl2" else edge
+    attention = vision.layers * 4.0 * edge**4 * vision.hidden_size
+    return 2.0 * (_tower(vision) * edge**2 + _projector(vision, hidden) * merged**2) + attention
+
+
+def _tower(vision: Vision) -> int:
+    width = vision.hidden_size
+    return 3 * vision.patch_size**2 * width + vision.layers * (4 * width**2 + 2 * width * vision.ffn_size)
+
+
+def _projector(vision: Vision, hidden: int) -> int:
+    return (MERGE**2 if vision.layout == "deepseek_vl2" else 1) * vision.hidden_size * hidden + hidden**2
+
+
 def patches(vision: Vision) -> int:
     """Patches along the edge of a tile."""
     return vision.tile_size // vision.patch_size
@@ -56,12 +91,31 @@ def image_tokens(architecture: Architecture, images: int, image_size: int | None
     vision = architecture.vision
     if vision is None:
         return None
-    high, wide, grid = TILES, 1, patches(vision)
-    if image_size is not None:
-        high = wide = min(math.isqrt(TILES), math.ceil(image_size / vision.tile_size))
+    high, wide = _cut(vision, images, image_size)
+    grid = patches(vision)
     if vision.layout == "llava_next":
         return images * (grid**2 + high * grid * (wide * grid + 1))
-    if images > WHOLE_IMAGES:
-        high = wide = 1
     grid = math.ceil(grid / MERGE)
     return images * (grid * (grid + 1) + 1 + high * grid * (wide * grid + 1))
+
+
+def tiles(architecture: Architecture, images: int, image_size: int | None) -> int | None:
+    """Tiles of a request's images, their whole views among them.  None where they are not known: without the sizes of
+    the vision part, or with images of sizes of their own.
+    """
+    if not images:
+        return 0
+    if architecture.vision is None or image_size is None:
+        return None
+    high, wide = _cut(architecture.vision, images, image_size)
+    return images * (1 + high * wide)
+
+
+def _cut(vision: Vision, images: int, image_size: int | None) -> tuple[int, int]:
+    """Rows and columns of tiles; without ``image_size`` those of the most tokens."""
+    if vision.layout == "deepseek_vl2" and images > WHOLE_IMAGES:
+        return 1, 1
+    if image_size is None:
+        return TILES, 1
+    edge = min(math.isqrt(TILES), math.ceil(image_size / vision.tile_size))
+    return edge, edge

@@ -87,7 +87,7 @@ def _without(measured: pd.DataFrame) -> str:
     rest = measured[(measured["status"] == "ok") & measured["predicted_with"].isna()]
     kinds = {
         "with speculation": rest["draft_model"].notna(),
-        "with images": rest["images"].fillna(0) > 0,
+        "with images of unknown sizes": rest["images"].fillna(0) > 0,
         "through a hosted service": rest["gpus"].isna(),
     }
     other = ~pd.concat(kinds.values(), axis=1).any(axis=1) if len(rest) else pd.Series(dtype=bool)
