@@ -196,7 +196,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             hoped,
             centre - width * 0.46,
             centre + width * 0.46,
-            color=style.INK,
+            color=colour if (rows["status"] == PREDICTED).all() else style.INK,  # no bar to stand out from
             linewidth=1.0,
             linestyle=PREDICTED_DASH,
             zorder=4,
