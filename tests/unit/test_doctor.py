@@ -105,3 +105,15 @@ def test_room_for_models_is_that_of_their_folder(plan, tmp_path, monkeypatch):
     monkeypatch.setattr(stage.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=10**15))
     found = doctor.models(plan, "test", tmp_path / "scratch" / "models")
     assert asked == [tmp_path] and f"free at {tmp_path}" in found[-1].seen
+
+
+@pytest.mark.parametrize(("driver", "good"), [("580.65.06", True), ("610.1", True), ("535.129.03", False)])
+def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, plan, driver, good):
+    line = f"NVIDIA H100 80GB HBM3, 81559 MiB, {driver}"
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{line}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(studies.ROOT)
+    gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}})
+    assert (gpus.good, found.good) == (True, good)
+    assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"

@@ -318,7 +318,7 @@ def test_the_caption_says_what_it_is(rich):
         "Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: "
     )
     assert "no statement about an H100." in said
-    assert "Median of 3 repeats, error bars: bootstrap 95% interval (with 3 repeats: their range)." in said
+    assert "Median of 3 repeats in one load, error bars: their range." in said
     assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")
     gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
     assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))

@@ -109,6 +109,7 @@ ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that
     "kernel_config": ("default", {}),
     "mla": (False, {"model": "tiny-deepseek-v2"}),
     "eager": (False, {}),
+    "own_process": (True, {"own_process": False}),
     "max_model_len": (128, {}),
     "max_num_seqs": (8, {}),
     "max_num_batched_tokens": (1024, {}),
@@ -469,3 +470,27 @@ def test_with_a_real_ep_group_the_inventorys_loads_are_met(planned, eager, total
     arms = [a | ({"tp": 2} if a["label"] in ("PP+EP on 2", "PP+EP on 4") else {}) for a in block["cross"]["layout"]]
     experiments, study = axes(eager, {"13": [block | {"cross": block["cross"] | {"layout": arms}}]})
     assert len(planned(experiments=experiments, **study)["engines"]) == total
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        ({}, True),
+        ({"own_process": False}, False),
+        ({"own_process": False, "tp": 2}, True),
+        ({"own_process": False, "engine_name": "served"}, True),
+    ],
+)
+def test_only_one_device_of_the_offline_engine_can_do_without_a_process_of_its_own(planned, asked, own):
+    served = {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}}
+    plan = planned({"fix": CELL | asked}, engines={"served": served})
+    (engine,) = plan["engines"].values()
+    assert engine["config"]["own_process"] is own
+
+
+def test_pipeline_stages_have_no_ceiling(planned):
+    least = [
+        next(iter(planned({"fix": CELL | {"model": "mixtral-8x7b", "tp": 2, "pp": pp}}, **GPU)["cells"].values()))
+        for pp in (1, 2)
+    ]
+    assert [cell["predicted"]["least_e2e_s"] is None for cell in least] == [False, True]

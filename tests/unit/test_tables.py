@@ -177,10 +177,13 @@ def test_one_repeat_has_no_interval_and_is_neither_stable_nor_not(study):
     assert row["e2e_s"] > 0 and pd.isna(row["e2e_s_low"]) and pd.isna(row["unstable"])
 
 
-def test_canary_drift_is_the_range_over_the_median_within_a_session(study):
+@pytest.mark.parametrize(("own", "drift"), [("a", 0.5 / 1.15), ("another", 0.2 / 1.1)])
+def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, drift):
     data, results, out = study
     e, c = cells(study)[0]
-    records.store(results, synthetic.record(data, e, c))
+    repeats = [{"seed": n, "started_at": "x", "metrics": {"e2e_s": v}} for n, v in enumerate((1.5, 1.5, 1.6))]
+    record = synthetic.record(data, e, c, repeats=repeats)
+    records.store(results, record | {"load": record["load"] | {"session": own}})
     job = next(iter(data["jobs"]))
     runs = [(1.0, "a"), (1.1, "a"), (1.2, "a"), (9.0, "b")]
     canary = [{"engine": e, "cell": c, "session": s, "metrics": {"e2e_s": v}} for v, s in runs]
@@ -188,7 +191,8 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
     collect(study)
-    assert tables.read(out, "measurements")["canary_drift"].iloc[0] == pytest.approx(0.2 / 1.1)
+    row = tables.read(out, "measurements").iloc[0]
+    assert row["canary_drift"] == pytest.approx(drift) and row["e2e_s_cv"] < 0.1 and bool(row["unstable"])
 
 
 def test_predictions_are_columns_of_plan_and_measurements(study):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from moebench.plan.make import make_plan
 from moebench.show import count
 from moebench.stage import free_bytes, models_of, sizes
 
+LEAST_DRIVER = {"12": 525, "13": 580}
+"""Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
 
@@ -122,9 +125,17 @@ def gpus(plan: dict[str, Any]) -> list[Finding]:
     wanted = plan["hardware"]["device_name"]
     names = text.splitlines()
     good = wanted is None or all(wanted in name for name in names)
-    return [
+    found = [
         Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
     ]
+    lock = Path("envs") / f"{plan['engine']['environment']}.lock"
+    runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
+    driver = re.search(r"(\d+)(\.\d+)+$", names[0])
+    if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
+        enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
+        said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"
+        found.append(Finding("driver", enough, said, todo))
+    return found
 
 
 def slurm(plan: dict[str, Any], profile: Path) -> list[Finding]:

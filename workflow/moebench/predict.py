@@ -29,9 +29,10 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     expected wall time of loading it and running its cells.  Cell: ``bytes_per_gpu`` (weights, the batch's KV cache and
     the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
     batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
-    all requests choose the same experts), ``run_s`` (expected time of a run, a rough one where the others are null).
-    Null where the hardware's constants are unknown; times also for cells with speculation or images of unknown sizes,
-    memory for images whose tokens are not known; all of it for a hosted service.
+    all requests choose the same experts; null with pipeline stages, which may work on several batches), ``run_s``
+    (expected time of a run, a rough one where the others are null).  Null where the hardware's constants are unknown;
+    times also for cells with speculation or images of unknown sizes, memory for images whose tokens are not known; all
+    of it for a hosted service.
     """
     if engine["runtime"]["hosted"]:
         return _nothing(engine, cells, study)
@@ -61,7 +62,7 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "ttft_max_s": None if unknown else time[0],
             "itl_s": None if unknown else time[1],
             "e2e_s": None if unknown else time[2],
-            "least_e2e_s": None if unknown else least[2],
+            "least_e2e_s": None if unknown or knobs.pp > 1 else least[2],
         }
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images

@@ -46,13 +46,17 @@ def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
 
 
 def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
-    """The knobs as this engine understands them, so that two spellings of one thing are one cell."""
+    """The knobs as this engine understands them, so that two spellings of one thing are one cell.
+
+    Only vLLM's offline engine on one device can do without a process of its own.
+    """
     own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
-    update: dict[str, Any] = {}
+    several = knobs.tp * knobs.pp * knobs.dp > 1
+    update: dict[str, Any] = {} if engine.name == "vllm" and not several else {"own_process": True}
     if engine.name == "transformers":
-        update = {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
+        update |= {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
     elif engine.hosted:
-        update = {k: EngineKnobs.model_fields[k].default for k in _OF_THE_SERVICE}
+        update |= {k: EngineKnobs.model_fields[k].default for k in _OF_THE_SERVICE}
     return knobs.model_copy(update=own | update)
 
 

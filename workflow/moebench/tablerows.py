@@ -352,7 +352,8 @@ def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
         out[columns.residual(name)] = out[name] / foreseen
     spread = out["e2e_s_cv"]
     made: dict[str, Any] = {name: pa.array(values, from_pandas=True) for name, values in out.items()}
-    made["unstable"] = pa.array(spread > stats.UNSTABLE_CV, mask=np.isnan(spread))
+    drift = np.array([_number(row.get("canary_drift")) for row in rows])
+    made["unstable"] = pa.array(np.fmax(spread, drift) > stats.UNSTABLE_CV, mask=np.isnan(spread) & np.isnan(drift))
     made["n_repeats"] = pa.array(repeats, type=pa.int64())
     schema = columns.schema("measurements")
     plain = pa.schema([f for f in schema if f.name not in _STATISTICS])

@@ -11,6 +11,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.config import Hardware
 from moebench.errors import StorageError, UserError
-from moebench.measure import manifest
+from moebench.measure import manifest, records
 from moebench.plan.file import read_plan
 
 SCHEMA = 1
@@ -156,7 +157,9 @@ def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
-    """Per engine: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest."""
+    """Per engine: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest; the median of
+    the cell's own repeats is one of them.
+    """
     drift: dict[str, float] = {}
     for job in plan["jobs"]:
         found = manifest.read(results, job) or {}
@@ -165,11 +168,24 @@ def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
             value = (run.get("metrics") or {}).get("e2e_s")
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)
-        for (engine, _, _), values in runs.items():
+        for (engine, cell, session), values in runs.items():
+            values += _own_median(results, engine, cell, session)
             if len(values) > 1:
-                spread = (max(values) - min(values)) / sorted(values)[len(values) // 2]
+                spread = (max(values) - min(values)) / statistics.median(values)
                 drift[engine] = max(spread, drift.get(engine, 0.0))
     return drift
+
+
+def _own_median(results: Path, engine: str, cell: str, session: Any) -> list[float]:
+    """The median e2e_s of a cell's own repeats, if they are of that session."""
+    try:
+        record = records.load(records.cell_path(results, engine, cell))
+    except (OSError, records.RecordDamaged, StorageError):
+        return []
+    if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
+        return []
+    times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
+    return [statistics.median(times)] if times else []
 
 
 # ------------------------------------------------------------------------------------- read, write

@@ -15,7 +15,7 @@ from statistics import NormalDist
 from typing import Any
 
 ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", "max_num_seqs",
-             "max_num_batched_tokens", "cpu_threads", "kv_cache_mb")  # fmt: skip
+             "max_num_batched_tokens", "cpu_threads", "kv_cache_mb", "own_process")  # fmt: skip
 """Knobs that may not change an answer beyond rounding."""
 FALSE_ALARM = 0.01
 """Chance of one false alarm or more in all comparisons of a harness together (Bonferroni)."""

@@ -54,6 +54,11 @@ class EngineKnobs(Strict):
     )
     mla: bool = Field(True, description="Latent KV cache where the model has one; false: expand it to full heads")
     eager: bool = Field(False, description="No CUDA graphs and no compilation")
+    own_process: bool = Field(
+        True,
+        description="vLLM's engine core in a process of its own, as vLLM does it; false: in the one that sends requests"
+        " (one device only): loads sooner, and takes no time between processes",
+    )
     max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
     max_num_seqs: Positive = Field(128, description="Most sequences in a step")
     max_num_batched_tokens: Positive = Field(8192, description="Most tokens in a step (prefill is chunked above)")

@@ -84,14 +84,16 @@ class EndpointEngine:
             vllm_kernels.SWITCH: self.config["kernel_config"],
         }
         name = self.settings["model"]
-        self.server = Server(flags(vllm.arguments(self.spec)), name, environment=environment, timeout_s=3600)
+        asked = [*flags(vllm.arguments(self.spec)), "--api-server-count", "1"]  # default: one per data-parallel rank
+        self.server = Server(asked, name, environment=environment, timeout_s=3600)
         try:
             self.server.start()
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
         cache = dict(re.findall(r'(num_gpu_blocks|block_size)="(\d+)"', self.server.get("/metrics")))
-        tokens = int(cache["num_gpu_blocks"]) * int(cache["block_size"]) if len(cache) == 2 else None
+        of_a_rank = int(cache["num_gpu_blocks"]) * int(cache["block_size"]) if len(cache) == 2 else None
+        tokens = of_a_rank * self.config["dp"] if of_a_rank else None
         return {
             "kv_cache_tokens": tokens,
             "eager": self.config["eager"],

@@ -63,7 +63,13 @@ def while_loading(spec: dict[str, Any]) -> str | None:
     """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
     scheme: str = spec["config"]["quantization"]
     file = Path(spec["model"]["path"]) / "config.json"
-    return scheme if made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))) else None
+    if not made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))):
+        return None
+    return _WHILE_LOADING.get(scheme, scheme)
+
+
+_WHILE_LOADING = {"fp8": "fp8_per_tensor"}
+"""vLLM's names of schemes, where they differ."""
 
 
 def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
@@ -134,6 +140,8 @@ class VllmEngine:
             "capture_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
             "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
+            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            "v2_model_runner": bool(getattr(config, "use_v2_model_runner", False)),
             "resolved_config": self.resolved_config(),
         }
 

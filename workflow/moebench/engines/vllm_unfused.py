@@ -72,7 +72,11 @@ def unfused(base: type) -> type:
             *rest: Any,
             **more: Any,
         ) -> None:
-            """Write the experts' output.  Raises NotImplementedError for an activation other than SwiGLU."""
+            """Write the experts' output.  Raises NotImplementedError for an activation other than SwiGLU, and for
+            weights of the router on an expert's input (Llama 4).
+            """
+            if more.get("apply_router_weight_on_input", rest[5] if len(rest) > 5 else False):
+                raise NotImplementedError("unfused experts with the router's weight on their input are not supported")
             if activation != MoEActivation.SILU:
                 raise NotImplementedError(f"unfused experts with activation {activation} are not supported")
             loop(output, hidden_states, w1, w2, topk_weights, topk_ids, expert_map)

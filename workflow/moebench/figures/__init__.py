@@ -109,7 +109,7 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
     for plot in foreseen.plots(plan, experiment_name):
         placed = data.place(plot, foreseen.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")
         with mpl.rc_context(style.RC):
-            made = layout.figure(placed, foreseen.caption(plan))
+            made = layout.figure(placed, foreseen.caption(plan, placed.rows))
             paths += export.save(made, data.table(placed), out_dir, plot.id)
     return paths
 

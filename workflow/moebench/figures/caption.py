@@ -108,15 +108,15 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
-            note = f" (with {_few(repeats)} repeats: their range)" if repeats.max() <= 5 else ""
-            parts.append(f"Median of {_few(repeats)} repeats, error bars: bootstrap 95% interval{note}.")
+            bars = "their range" if repeats.max() <= 5 else "bootstrap 95% interval"  # which is the range for so few
+            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {bars}.")
     if set(good["protocol_kind"]) == {"paper"}:
         parts.append("Timed as in the paper.")
     missing = int((rows["status"] == "not measured").sum())
     odd = [
         (len(rows) - len(good) - missing, "failed"),
         (missing, "not measured"),
-        (int(good["unstable"].fillna(False).sum()), f"unstable (CV above {stats.UNSTABLE_CV:.0%})"),
+        (int(good["unstable"].fillna(False).sum()), f"unstable (CV or drift above {stats.UNSTABLE_CV:.0%})"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]

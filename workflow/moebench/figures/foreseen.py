@@ -20,11 +20,22 @@ def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
 
 
 def frame(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the table ``predictions`` as figures want them: no measurement, a status for each."""
-    measured = [c.name for c in columns.of_table("measurements")]
-    empty = {c: None for c in measured if c not in table.columns}
-    fits = table["predicted_fits"].fillna(True).astype(bool)
-    return table.assign(**empty).assign(status=fits.map({True: draw.PREDICTED, False: "infeasible"}))
+    """Rows of the table ``predictions`` as figures want them: no measurement, a status for each.
+
+    Layouts that the model predicts alike have no prediction, nor have batches that the KV cache does not hold.
+    """
+    empty = [c.name for c in columns.of_table("measurements") if c.name not in table.columns]
+    fits = [table[name].fillna(True).astype(bool) for name in ("predicted_fits", "predicted_batch_fits")]
+    status = (fits[0] & fits[1]).map({True: draw.PREDICTED, False: "infeasible"})
+    names = [f"predicted_{name}" for name in columns.PREDICTED if f"predicted_{name}" in table]
+    told = {name: table[name].where(~alike(table)) for name in names}
+    known = table.reindex(columns=[*table.columns, *empty])
+    return known.assign(**told, status=status, predicted_fits=fits[0] & fits[1])
+
+
+def alike(rows: pd.DataFrame) -> pd.Series:
+    """Rows whose layout the cost model tells from others by less than what it neglects of it."""
+    return rows["ep"].fillna(False).astype(bool) | (rows["pp"].fillna(1) > 1)
 
 
 def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
@@ -39,10 +50,11 @@ def of_plan(plan: Mapping[str, Any], experiment: str) -> pd.DataFrame:
     return frame(tablerows.table("predictions", rows).to_pandas())
 
 
-def caption(plan: Mapping[str, Any]) -> str:
+def caption(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     """The line under the title."""
     reference = plan["reference"]
+    more = " Not predicted: expert and pipeline parallelism." if alike(rows).any() else ""
     return (
         f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
-        "the roofline, no overheads. Nothing in this figure is measured."
+        f"the roofline, no overheads. Nothing in this figure is measured.{more}"
     )

@@ -50,8 +50,12 @@ RC: dict[Any, Any] = {
 }
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), the yellow left out: too pale for thin lines on white.
-CATEGORIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+# For a ninth and tenth series Paul Tol's wine and olive (sronpersonalpages.nl/~pault).
+CATEGORIES = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F"),
+    *("#882255", "#999933"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h", "<")
 
 # status -> words, marker on lines, hatch on bars.  Out of memory: crosses; all other failures: hollow shapes.
 STATUSES: dict[str, tuple[str, Any, str]] = {

@@ -64,7 +64,9 @@ def percentile(ordered: list[float], share: float) -> float:
 def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float) -> dict[str, float]:
     """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one.
 
-    They are left out too where a service's tokens reached the client all at once: it saw no time between them.
+    Where all tokens of a request reached a service's client at once, it saw neither when the first was made nor any
+    time between them: TTFT is left out too.
+
     Token numbers are per request, a mean where a service may end requests early.  Where only the service's count is
     known (``seen.counted_by`` is ``usage``), tokens are spread over the chunks: sums and means of gaps hold, a
     percentile would be invented and is left out.
@@ -79,11 +81,12 @@ def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float
             tpot.append((times[-1] - times[0]) / (len(times) - 1))
             gaps += [b - a for a, b in itertools.pairwise(times)]
     batch, e2e = len(requests), max(last)
-    metrics = {"ttft_s": sum(first) / batch, "ttft_max_s": max(first), "e2e_s": e2e}
+    all_at_once = "seen" in run and bool(tpot) and not all(tpot)
+    metrics = {} if all_at_once else {"ttft_s": sum(first) / batch, "ttft_max_s": max(first)}
+    metrics["e2e_s"] = e2e
     metrics |= throughputs(batch, input_tokens, output_tokens, e2e)
     if "preprocess_s" in run:
         metrics["preprocess_s"] = run["preprocess_s"]
-    all_at_once = "seen" in run and any(a == b for a, b in zip(first, last, strict=True))
     if gaps and not all_at_once:
         gaps.sort()
         metrics |= {

@@ -43,7 +43,7 @@ def jobs_of(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str,
         runs_on = engine["runtime"]
         # What a worker process cannot change; nor do two engines share one, for what the first leaves behind.
         shape = (
-            *(gpus, engine["config"]["cpu_threads"], engine["config"]["mla"]),
+            *(gpus, *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process"))),
             *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
         )
         last = open_pack.get(shape)

@@ -77,7 +77,7 @@ def figure(
 def foreseen(plan: Json, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
     """A figure of predictions for the reference study's grid.  Raises StorageError if a file is missing."""
     placed = figure_data.place(plot, foreseen_data.of_experiment(tables_dir, name), f"figure {plot.id}")
-    said = foreseen_data.caption(plan)
+    said = foreseen_data.caption(plan, placed.rows)
     return drawn(plot, said, described(placed, said), folder, href)
 
 
