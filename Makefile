@@ -9,7 +9,7 @@ CORES ?= 2
 report: envs   ## measure the study of config/config.yaml and build its report
 	@$(BIN)/python -m moebench plan --summary
 	@$(BIN)/snakemake --profile profiles/local --cores $(CORES) \
-	  || { $(BIN)/python -m moebench report --partial; exit 1; }
+	  || { ls .snakemake/locks/* >/dev/null 2>&1 || $(BIN)/python -m moebench report --partial; exit 1; }
 	@$(BIN)/python -m moebench plan --summary
 
 envs:          ## build the locked environments (a second call does nothing)

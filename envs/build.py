@@ -72,8 +72,17 @@ def install_package(place: Path, locked: str) -> None:
     mend = "import moebench.engines.torchvision_cpu\n" if "+cpu" in locked and "\ntorchvision==" in locked else ""
     (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n{mend}")
     command = place / "bin" / "moebench"
-    command.write_text(f"#!{place / 'bin' / 'python'}\nfrom moebench.cli import main\n\nmain()\n")
+    # Processes that figures and tables are made in import this file anew: they must not run the command again.
+    run_it = 'if __name__ == "__main__":\n    main()\n'
+    command.write_text(f"#!{place / 'bin' / 'python'}\nfrom moebench.cli import main\n\n{run_it}")
     command.chmod(0o755)
+
+
+def was_moved(place: Path) -> bool:
+    """Whether the environment was built at another place, which its commands still name."""
+    command = place / "bin" / "moebench"
+    named = command.read_text().split("\n")[0].removeprefix("#!") if command.exists() else ""
+    return Path(named).parent.resolve() != command.parent.resolve()
 
 
 def build(name: str) -> None:
@@ -85,7 +94,8 @@ def build(name: str) -> None:
     locked = lock.read_text()
     digest = hashlib.sha256(locked.encode()).hexdigest()
     place, stamp = TARGET / name, TARGET / name / ".lock-sha256"
-    if stamp.exists() and stamp.read_text().strip() == digest:
+    if stamp.exists() and stamp.read_text().strip() == digest and not was_moved(place):
+        install_package(place, locked)
         print(f"environment {name}: up to date", flush=True)
         return
     started = time.monotonic()

@@ -51,5 +51,5 @@ def snakemake(place: Path, *arguments: str, code: int | None = 0, profile: str =
 
 
 def moebench(place: Path, *arguments: str, code: int | None = 0, **extra: str):
-    """Run a verb."""
-    return run(place, str(DEV / "python"), "-m", "moebench", *arguments, code=code, **extra)
+    """Run a verb, by the command that users have."""
+    return run(place, str(DEV / "moebench"), *arguments, code=code, **extra)

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from moebench.errors import StorageError
 from moebench.measure import lock, manifest, records
 
 PLAN = {
@@ -106,3 +107,13 @@ def test_a_manifest_needs_all_its_records(results):
     with pytest.raises(FileNotFoundError):
         manifest.write(results, "job", PLAN["jobs"]["job"], PLAN, [])
     assert manifest.path_of(results, "job").read_bytes() == before
+
+
+def test_a_newer_record_is_refused_before_anything_is_removed(results):
+    path = records.cell_path(results, "e-2", "a")
+    body = {"schema": records.SCHEMA + 1, "engine": "e-2", "cell": "a", "status": "ok"}
+    path.write_bytes(records.canonical_bytes(records.seal(body)))
+    records.cell_path(results, "e-3", "a").unlink()
+    with pytest.raises(StorageError, match=f"{path}: .*schema {records.SCHEMA + 1}"):
+        manifest.drop_stale(results, PLAN)
+    assert manifest.path_of(results, "job").exists() and manifest.path_of(results, "other").exists()

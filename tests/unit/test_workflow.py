@@ -1,6 +1,8 @@
 """What is refused before Snakemake starts a job, which models a cell waits for, and the commands that are printed."""
 
+import importlib.util
 import json
+import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -94,6 +96,35 @@ def test_environments_are_built_by_the_python_of_their_locks_only():
     done = subprocess.run([sys.executable, "-c", older], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "for Python 3.11, and this is 3.9; run it with python3.11" in done.stderr
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """envs/build.py as a module."""
+    spec = importlib.util.spec_from_file_location("build_envs", studies.ROOT / "envs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_an_environment_that_was_moved_is_built_again_and_one_that_is_linked_is_not(tmp_path, build):
+    (tmp_path / "here/bin").mkdir(parents=True)
+    (tmp_path / "here/lib/python3.11/site-packages").mkdir(parents=True)
+    assert build.was_moved(tmp_path / "here"), "without its command it is not whole"
+    build.install_package(tmp_path / "here", "")
+    (tmp_path / "link").symlink_to("here")
+    assert not build.was_moved(tmp_path / "here") and not build.was_moved(tmp_path / "link")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert build.was_moved(tmp_path / "there")
+
+
+def test_the_command_can_be_imported_by_processes_that_it_starts(tmp_path, build):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib/python3.11/site-packages").mkdir(parents=True)
+    build.install_package(tmp_path, "")
+    runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__mp_main__")  # as multiprocessing does
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__main__")
 
 
 # ------------------------------------------------------------------------------------------ what is said

@@ -179,6 +179,10 @@ def test_written_once_and_mended_when_damaged(again):
     weights.write_bytes(weights.read_bytes()[:1000])
     assert "written in" in write(again, {name: SPECS[name]}).stdout
     assert staged.read_manifest(again / name) == before and staged.check(again / name, full=True) == []
+    weights.write_bytes(bytes(1000) + weights.read_bytes()[1000:])  # as long as it was
+    assert "there already" in write(again, {name: SPECS[name]}).stdout
+    assert "written in" in write(again, {name: SPECS[name] | {"full": True}}).stdout
+    assert staged.check(again / name, full=True) == []
     assert "written in" in write(again, {name: spec(name, seed=1)}).stdout  # another recipe in the same place
     assert staged.read_manifest(again / name)["files"] != before["files"]
 

@@ -184,14 +184,15 @@ def write(
     tokenizers: Path | None = None,
     source: str = "random_init",
     revision: str | None = None,
+    full: bool = False,
 ) -> bool:
-    """Write one checkpoint to ``out``, whole or not at all; False if it was there already.
+    """Write one checkpoint to ``out``, whole or not at all; False if it was there already (``full``: to the byte).
 
     Trained tokenizers are kept in ``tokenizers``, by default ``.tokenizers`` beside ``out``.
     Raises ValueError for an architecture that cannot be written.
     """
     revision = revision or recipe(architecture, seed)
-    if not staged.check(out):
+    if not staged.check(out, full=full):
         manifest = staged.read_manifest(out) or {}
         if (manifest.get("source"), manifest.get("revision")) == (source, revision):
             return False
@@ -232,6 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
                 options.tokenizers,
                 spec.get("source", "random_init"),
                 spec.get("revision"),
+                spec.get("full", False),
             )
         except Exception as error:  # the libraries that write weights and tokenizers have errors of their own
             if not disk_is_full(error):

@@ -64,7 +64,7 @@ def stage_study(
         python_of(environments)  # now, not after hours of fetching models
     write = [m for path, m in models.items() if m["source"] == "random_init" and problems[path]]
     if write:
-        _write_checkpoints(config, study, write)
+        _write_checkpoints(config, study, write, full)
     fetch = [m for path, m in models.items() if m["source"] != "random_init" and (problems[path] or update)]
     _say_size(plan, fetch, Path(config.root().models))
     failed: list[str] = []
@@ -127,7 +127,7 @@ def _say_size(plan: dict[str, Any], fetch: list[dict[str, Any]], folder: Path) -
         )
 
 
-def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]]) -> None:
+def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]], full: bool) -> None:
     """Write random checkpoints in the engine's environment (torch and transformers live there)."""
     environment = config.study(study).engine.environment
     python = Path(config.root().environments) / environment / "bin" / "python"
@@ -140,6 +140,7 @@ def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]])
             "out": m["path"],
             "source": m["source"],
             "revision": m["revision"],
+            "full": full,
         }
         for m in models
     ]

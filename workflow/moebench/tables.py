@@ -16,6 +16,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,10 @@ def _work(chunks: list[tablerows.Chunk]) -> Iterator[tablerows.Made]:
         return
     # spawn, not fork: pyarrow's threads do not survive a fork.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(tablerows.make, chunks)
+        try:
+            yield from pool.map(tablerows.make, chunks)
+        except BrokenProcessPool:
+            raise UserError("a process that made tables was killed (out of memory?); run again") from None
 
 
 def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:

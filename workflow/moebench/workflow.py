@@ -45,7 +45,11 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
     if workflow.is_main_process:
         results = Path(config["results"])
         parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
-        for job, cells in (item for part, folder in parts for item in drop_stale(folder, part).items()):
+        try:
+            dropped = [item for part, folder in parts for item in drop_stale(folder, part).items()]
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+        for job, cells in dropped:
             print(
                 f"{job}: {len(cells)} record{'s changed or are' if len(cells) > 1 else ' changed or is'} gone since "
                 f"measured, e.g. {cells[0]}; a call without a target measures again"

@@ -4,7 +4,7 @@ from moebench.workflow import figure_ids
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 NAMES += ["activation", "activation_layers", "activation_steps"]
-NAMES += ["predictions", "claims", "computed", "accuracy", "machines"]
+NAMES += ["predictions", "claims", "computed", "derived", "accuracy", "machines"]
 FIGURES = figure_ids(PLAN)
 
 

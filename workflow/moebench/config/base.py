@@ -15,4 +15,4 @@ Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"]
 class Strict(BaseModel):
     """A frozen model that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from moebench import at_hand
 from moebench.accuracy.join import beside_speed
 from moebench.accuracy.rows import planned as planned_answers
 from moebench.config import Plot, parse
-from moebench.errors import ConfigError
+from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import (
     caption,
     curves,
@@ -49,20 +53,40 @@ def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list
         return [path for paths in made for path in paths]
     # spawn, not fork: pyarrow's threads do not survive a fork.
     context, workers = multiprocessing.get_context("spawn"), min(WORKERS, os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, context, _start, (plan, tables_dir, out_dir)) as pool:
-        made = pool.map(_given_part, parts)
-        return [path for paths in made for path in paths]
+    with _in_a_file(plan) as plan_file:
+        try:
+            with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir)) as pool:
+                made = pool.map(_given_part, parts)
+                return [path for paths in made for path in paths]
+        except BrokenProcessPool:
+            raise UserError("a process that drew figures was killed (out of memory?); run again") from None
+
+
+@contextlib.contextmanager
+def _in_a_file(plan: Mapping[str, Any]) -> Iterator[str]:
+    """The plan in a temporary file.  It is more than a pipe holds: a process that dies at its start would leave the one
+    that sends it waiting.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".json"))
+            json.dump(plan, file)
+            file.flush()
+        except OSError as error:
+            place = tempfile.gettempdir()
+            raise StorageError(f"{place}: cannot be written ({error.strerror}); free space, run again") from None
+        yield file.name
 
 
 WORKERS = 4
 FEW = 8
 """So many experiments are drawn sooner than processes for them have started."""
 _given: list[Any] = []
-"""What a process that draws was started with: the plan is large, and is sent to it once."""
+"""What a process that draws was started with: plan, folder of tables, folder of figures."""
 
 
-def _start(*given: Any) -> None:
-    _given.extend(given)
+def _start(plan_file: str, tables_dir: Path, out_dir: Path) -> None:
+    _given.extend((json.loads(Path(plan_file).read_text(encoding="utf-8")), tables_dir, out_dir))
 
 
 def _given_part(experiment: str | None) -> list[Path]:
@@ -125,19 +149,19 @@ def check(plan: Mapping[str, Any]) -> None:
         for plot in plots(plan, name):
             if plot.id in drawn:
                 raise ConfigError(
-                    f"experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
+                    f"config/experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
                 )
             drawn[plot.id] = name
             if plot.kind == "computed":
-                curves.check(plot, f"experiments/{name}.yaml: figure {plot.id}")
+                curves.check(plot, f"config/experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind == "heatmap":
-                heatmap.place(plot, frame, None, f"experiments/{name}.yaml: figure {plot.id}")
+                heatmap.place(plot, frame, None, f"config/experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind == "pareto":
-                pareto.place(plot, frame, f"experiments/{name}.yaml: figure {plot.id}")
+                pareto.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
-                data.place(plot, frame, f"experiments/{name}.yaml: figure {plot.id}")
+                data.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
         for plot in foreseen.plots(plan, name):
-            data.place(plot, foreseen.of_plan(plan, name), f"experiments/{name}.yaml: figure {plot.id}")
+            data.place(plot, foreseen.of_plan(plan, name), f"config/experiments/{name}.yaml: figure {plot.id}")
 
 
 def cannot_draw(plan: Mapping[str, Any]) -> list[str]:

@@ -73,6 +73,7 @@ class Driver:
         self.canary = list(earlier["canary"]) if earlier else []
         self.check_staged(spec["engines"])
         self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
+        self.done = sum(self.is_measured(*key) for key in self.keys(spec))
         try:
             for engine_id in spec["engines"]:
                 with lock.held(self.results, engine_id, self.say):
@@ -146,9 +147,14 @@ class Driver:
                 self.say(f"{engine_id}/{cell_id}: its record was set aside: {damaged}")
             if record is None or not self.is_final(record):
                 found.append(cell_id)
-            else:
-                self.done += 1
         return found
+
+    def is_measured(self, engine_id: str, cell_id: str) -> bool:
+        """Whether a cell has a final record, which is left as it is.  Raises StorageError for one of a newer schema."""
+        try:
+            return self.is_final(records.load(records.cell_path(self.results, engine_id, cell_id)))
+        except (FileNotFoundError, records.RecordDamaged):
+            return False
 
     def check_staged(self, engines: list[str]) -> None:
         """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""

@@ -106,7 +106,8 @@ def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
 def drop_stale(results: Path, plan: dict[str, Any]) -> dict[str, list[str]]:
     """Remove the manifests of jobs with changed records, so that a plain `snakemake` measures those cells again.
 
-    A job that runs right now is left alone: its manifest is about to be written.
+    A job that runs right now is left alone: its manifest is about to be written.  Raises StorageError for records of a
+    newer schema, before anything is removed.
     """
     dropped = {}
     for job, spec in plan["jobs"].items():
@@ -115,6 +116,10 @@ def drop_stale(results: Path, plan: dict[str, Any]) -> dict[str, list[str]]:
         changed = stale(results, job, plan)
         if changed:
             dropped[job] = changed
-            with contextlib.suppress(OSError):
-                path_of(results, job).unlink()
+    for key in (key for changed in dropped.values() for key in changed):
+        with contextlib.suppress(FileNotFoundError, records.RecordDamaged):
+            records.load(results / "cells" / f"{key}.json")
+    for job in dropped:
+        with contextlib.suppress(OSError):
+            path_of(results, job).unlink()
     return dropped

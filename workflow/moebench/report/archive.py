@@ -227,23 +227,33 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
             _refuse_odd_paths(archive, names)
             if _SUMS not in names or _ABOUT not in names:
                 raise StorageError(f"{archive}: not an archive of moebench ({_SUMS} or {_ABOUT} is missing)")
-            packed.extractall(out_dir)
+            out_dir.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as beside:
+                folder = Path(beside) / "whole"  # nothing of an archive that is refused stays
+                packed.extractall(folder)
+                about = _checked(archive, folder, names)
+                os.replace(folder, out_dir)
     except FileNotFoundError:
         raise StorageError(f"{archive}: no such archive") from None
     except zipfile.BadZipFile as error:
         raise StorageError(f"{archive}: cannot be read ({error})") from None
     except OSError as error:
         raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
-    about: dict[str, Any] = json.loads((out_dir / _ABOUT).read_text())
-    if about["format"] > FORMAT:
-        raise StorageError(
-            f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
-        )
-    _refuse_changed(archive, out_dir, names)
     layout = Layout(out_dir, about["study"])
     before = _sha256(layout.report / "report.html")
     page = layout.make()
     return Rebuilt(page, _sha256(page) == before, about)
+
+
+def _checked(archive: Path, folder: Path, names: list[str]) -> dict[str, Any]:
+    """What an unpacked archive says about itself.  Raises StorageError for a newer format or changed files."""
+    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+    if about["format"] > FORMAT:
+        raise StorageError(
+            f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
+        )
+    _refuse_changed(archive, folder, names)
+    return about
 
 
 def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
