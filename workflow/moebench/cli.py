@@ -28,6 +28,8 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
 
     places = {key: getattr(arguments, key) for key in _FOLDERS}
     config = Config(arguments.config, **places)
+    if arguments.study == "":
+        raise UserError(f"--study: the name is empty; name one of {config.folder / 'studies'}, or leave --study out")
     return config, arguments.study or config.root().study
 
 
@@ -180,6 +182,10 @@ def report(arguments: argparse.Namespace) -> int:
     from moebench.report.archive import rebuild
 
     if arguments.archive:
+        if not arguments.archive.is_file():
+            raise UserError(
+                f"--from {arguments.archive}: no such file; give an archive.zip that `snakemake archive` packed"
+            )
         print(rebuild(arguments.archive, arguments.out or Path("report-from-archive")))
         return 0
     if arguments.partial:
@@ -242,7 +248,8 @@ def claims(arguments: argparse.Namespace) -> int:
     from moebench.claims import show
     from moebench.errors import nearest
 
-    study = _study(arguments)[1]
+    config, study = _study(arguments)
+    config.study(study, "--study" if arguments.study else str(config.folder / "config.yaml"))
     frame = tables.read(_results(arguments) / "tables" / study, "claims")
     for claim in arguments.claim:
         if claim not in set(frame["claim"]):
