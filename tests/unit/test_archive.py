@@ -223,6 +223,6 @@ def test_other_mistakes_are_one_line(project, tmp_path):
 def test_an_archive_that_is_not_there_is_a_wrong_argument(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["report", "--from", str(tmp_path / "none.zip"), "--out", str(tmp_path / "out")])
-    said = f"--from {tmp_path}/none.zip: no such file; give an archive.zip that `snakemake archive` packed"
+    said = f"--from {tmp_path}/none.zip: no such file; `snakemake archive` packs one"
     assert (end.value.code, capsys.readouterr().err) == (2, f"moebench report: {said}\n")
     assert not (tmp_path / "out").exists()
