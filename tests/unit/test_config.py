@@ -50,6 +50,16 @@ def written(file, data):
     return lambda config: (config / file).write_bytes(data)
 
 
+def locks(config):
+    """A project around the folder: with the locks of two environments."""
+    for name in ("vllm-cpu", "vllm-cuda"):
+        (config.parent / "envs").mkdir(exist_ok=True)
+        (config.parent / "envs" / f"{name}.lock").write_text("vllm==0.32.0\n")
+
+
+OTHER_ENGINE = """engines:
+  other: {name: transformers, version: 5.19.0, environment: vllm-gpu}
+experiments:"""
 STUDY, EXPERIMENT, MODEL, HARDWARE = (
     "studies/test.yaml", "experiments/x.yaml", "models/tiny-mixtral.yaml", "hardware/local-cpu.yaml"
 )  # fmt: skip
@@ -77,6 +87,12 @@ MISTAKES = {
     "unknown full-size model": (
         replaced(MODEL, "variant_of: mixtral-8x7b", "variant_of: mixtral-8x77b"), MODEL,
         ["variant_of: unknown model 'mixtral-8x77b'; did you mean 'mixtral-8x7b'?"]),
+    "unknown environment": (
+        lambda c: (locks(c), replaced(STUDY, "environment: vllm-cpu", "environment: vllm-cpuu")(c)), STUDY,
+        ["engine.environment: there is no envs/vllm-cpuu.lock; did you mean 'vllm-cpu'?"]),
+    "unknown environment of another engine": (
+        lambda c: (locks(c), replaced(STUDY, "experiments:", OTHER_ENGINE)(c)), STUDY,
+        ["engines.other.environment: there is no envs/vllm-gpu.lock", "'vllm-"]),
     "unknown draft": (knob(draft_model="qwen3-06b", draft_tokens=2), EXPERIMENT, ["'qwen3-06b'", "'qwen3-0.6b'?"]),
     "unknown study": (replaced("config.yaml", "study: test", "study: tset"), "config.yaml", ["'tset'", "'test'?"]),
     "unknown reference": (replaced(STUDY, "scale:", "reference: tset\nscale:"), STUDY, [": reference: ", "'test'?"]),
@@ -192,6 +208,14 @@ def test_a_mistake_is_one_line_that_names_file_value_and_remedy(config, mistake)
     assert text.startswith(str(config / file)), text
     assert "\n" not in text and "Traceback" not in text and len(text) < 500
     assert [word for word in words if word not in text] == [], text
+
+
+def test_environments_are_those_of_the_project_around_the_folder(config):
+    replaced(STUDY, "environment: vllm-cpu", "environment: mine")(config)
+    assert len(planned(config)["cells"]) == 1, "no project around it"
+    locks(config)
+    (config.parent / "envs" / "mine.lock").touch()
+    assert len(planned(config)["cells"]) == 1
 
 
 def test_several_mistakes_are_counted(config):
