@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import figures, staged, tables
+from moebench import cli, figures, staged, tables
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan.file import read_plan
@@ -218,3 +218,11 @@ def test_other_mistakes_are_one_line(project, tmp_path):
         rebuild(tmp_path / "text.zip", tmp_path / "out")
     with pytest.raises(StorageError, match=r"none.zip: no such archive"):
         rebuild(tmp_path / "none.zip", tmp_path / "out")
+
+
+def test_an_archive_that_is_not_there_is_a_wrong_argument(tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--from", str(tmp_path / "none.zip"), "--out", str(tmp_path / "out")])
+    said = f"--from {tmp_path}/none.zip: no such file; `snakemake archive` packs one"
+    assert (end.value.code, capsys.readouterr().err) == (2, f"moebench report: {said}\n")
+    assert not (tmp_path / "out").exists()

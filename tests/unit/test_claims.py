@@ -611,6 +611,12 @@ def test_the_command(tmp_path, capsys):
     assert run("--check", *where) == 0
 
 
+def test_the_command_says_that_a_study_is_unknown_before_it_looks_for_tables(tmp_path, capsys):
+    assert run("--study", "tinny", "--results", tmp_path, "--config", ROOT / "config") == 2
+    said = "moebench claims: --study: unknown study 'tinny'; did you mean 'tiny'?\n"
+    assert capsys.readouterr().err == said
+
+
 def test_check_fails_where_a_measured_claim_is_refuted(tmp_path):
     study(tmp_path, step=lambda c: {"step_s": 1e-3 / c["workload"]["top_k"]})
     results = tmp_path / "shown"

@@ -50,6 +50,16 @@ def written(file, data):
     return lambda config: (config / file).write_bytes(data)
 
 
+def locks(config):
+    """A project around the folder: with the locks of two environments."""
+    for name in ("vllm-cpu", "vllm-cuda"):
+        (config.parent / "envs").mkdir(exist_ok=True)
+        (config.parent / "envs" / f"{name}.lock").write_text("vllm==0.32.0\n")
+
+
+OTHER_ENGINE = """engines:
+  other: {name: transformers, version: 5.19.0, environment: vllm-gpu}
+experiments:"""
 STUDY, EXPERIMENT, MODEL, HARDWARE = (
     "studies/test.yaml", "experiments/x.yaml", "models/tiny-mixtral.yaml", "hardware/local-cpu.yaml"
 )  # fmt: skip
@@ -74,6 +84,15 @@ MISTAKES = {
     # names
     "unknown model": (
         knob(model="tiny-mixtrl"), EXPERIMENT, ["unknown model 'tiny-mixtrl'", "did you mean 'tiny-mixtral'?"]),
+    "unknown full-size model": (
+        replaced(MODEL, "variant_of: mixtral-8x7b", "variant_of: mixtral-8x77b"), MODEL,
+        ["variant_of: unknown model 'mixtral-8x77b'; did you mean 'mixtral-8x7b'?"]),
+    "unknown environment": (
+        lambda c: (locks(c), replaced(STUDY, "environment: vllm-cpu", "environment: vllm-cpuu")(c)), STUDY,
+        ["engine.environment: there is no envs/vllm-cpuu.lock; did you mean 'vllm-cpu'?"]),
+    "unknown environment of another engine": (
+        lambda c: (locks(c), replaced(STUDY, "experiments:", OTHER_ENGINE)(c)), STUDY,
+        ["engines.other.environment: there is no envs/vllm-gpu.lock", "'vllm-"]),
     "unknown draft": (knob(draft_model="qwen3-06b", draft_tokens=2), EXPERIMENT, ["'qwen3-06b'", "'qwen3-0.6b'?"]),
     "unknown study": (replaced("config.yaml", "study: test", "study: tset"), "config.yaml", ["'tset'", "'test'?"]),
     "unknown reference": (replaced(STUDY, "scale:", "reference: tset\nscale:"), STUDY, [": reference: ", "'test'?"]),
@@ -108,6 +127,9 @@ MISTAKES = {
     "top-k above the experts left": (knob(top_k=4, experts=2), EXPERIMENT, ["top_k 4 is more than the 2 experts"]),
     "top-k of a dense model": (
         knob(model="qwen3-0.6b", top_k=2), EXPERIMENT, ["top_k 2: qwen3-0.6b is dense, it has no experts; leave it"]),
+    "heads that do not divide": (
+        replaced(MODEL, "kv_heads: 2", "kv_heads: 3"), MODEL,
+        ["architecture.attention", "heads 8 is no multiple of kv_heads 3", "a divisor of 8"]),
     "top-k of the registry": (replaced(MODEL, "top_k: 2", "top_k: 9"), MODEL, ["top_k 9 is more than the 8 experts"]),
     "longer than the model": (
         knob(input_tokens=4000, output_tokens=97, max_model_len=8192), EXPERIMENT,
@@ -147,8 +169,9 @@ MISTAKES = {
     "tab in YAML": (written(EXPERIMENT, b"name: x\n\ttitle: y\n"), EXPERIMENT, ["line 2", "tab"]),
     "control character": (written(EXPERIMENT, b"name: x\x00\n"), EXPERIMENT, ["not YAML"]),
     "another encoding": (written(EXPERIMENT, "title: \u00e9\n".encode("latin-1")), EXPERIMENT, ["save it as UTF-8"]),
+    "only a comment": (written(MODEL, b"# later\n"), MODEL, ["the file is empty"]),
     "key that is a list": (written(EXPERIMENT, b"? [a]\n: b\n"), EXPERIMENT, ["line 1", "['a'] is not a word"]),
-    "empty file": (written(STUDY, b""), STUDY, ["expected a mapping", "NoneType"]),
+    "empty file": (written(STUDY, b""), STUDY, ["the file is empty; fill it or remove it"]),
     "list instead of a mapping": (written(STUDY, b"- a\n- b\n"), STUDY, ["expected a mapping", "list"]),
     "folder instead of a file": (
         lambda c: ((c / EXPERIMENT).unlink(), (c / EXPERIMENT).mkdir()), EXPERIMENT, ["cannot be read"]),
@@ -187,6 +210,14 @@ def test_a_mistake_is_one_line_that_names_file_value_and_remedy(config, mistake)
     assert [word for word in words if word not in text] == [], text
 
 
+def test_environments_are_those_of_the_project_around_the_folder(config):
+    replaced(STUDY, "environment: vllm-cpu", "environment: mine")(config)
+    assert len(planned(config)["cells"]) == 1, "no project around it"
+    locks(config)
+    (config.parent / "envs" / "mine.lock").touch()
+    assert len(planned(config)["cells"]) == 1
+
+
 def test_several_mistakes_are_counted(config):
     replaced(STUDY, "repeats: 2", "repeats: 0")(config)
     replaced(STUDY, "seed: 1", "seed: -1")(config)
@@ -221,6 +252,13 @@ def test_the_command_ends_with_2_one_line_and_nothing_written(config, tmp_path, 
         (line,) = err.splitlines()
         assert line.startswith(f"moebench plan: config/{MISTAKES[mistake][1]}")
         assert snapshot(tmp_path) == before
+
+
+def test_an_empty_study_on_the_command_line_is_not_the_default_one(config, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["plan", "--config", str(config), "--study", ""])
+    said = f"moebench plan: --study: the name is empty; name one of {config}/studies, or leave --study out\n"
+    assert (end.value.code, capsys.readouterr().err) == (2, said)
 
 
 def test_an_unknown_study_on_the_command_line(config, tmp_path):

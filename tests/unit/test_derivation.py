@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import studies
-from moebench import derive, staged
+from moebench import derive, show, staged
 from moebench.config import Config, EngineKnobs
 from moebench.derivation import derive as derived_from
 from moebench.derivation import root
@@ -177,6 +177,17 @@ def test_jobs_of_derived_models_need_what_their_parents_weigh(tmp_path):
     assert needs["gpus"] == 1 and needs["mem_mb"] == 5000 and needs["environment"] == "vllm-cpu"
     assert needs["expected_s"] == pytest.approx(100 + 3 * 28.6, rel=0.01)
     assert needs["runtime_min"] == 12  # twice 186 s, and 5 minutes
+
+
+def test_the_table_of_a_plan_names_the_parents(tmp_path):
+    plan = planned(tmp_path, {"model": "mixtral-8x7b", "quantization": "int8"}, INTER | {"quantization": "int8"})
+    table = show.plan(plan, tmp_path).partition("\nderived checkpoint")[2].splitlines()[1:4]
+    parents = [(line.split()[0].rpartition("-")[0], line.split()[2].partition("-frequency-")[0]) for line in table]
+    assert parents == [
+        ("mixtral-8x7b.int8", "mixtral-8x7b"),
+        ("tiny-olmoe.inter25-frequency", "tiny-olmoe"),
+        ("tiny-olmoe.inter25-frequency.int8", "tiny-olmoe.inter25"),
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ making

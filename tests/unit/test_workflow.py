@@ -5,6 +5,7 @@ import json
 import runpy
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 
 import studies
 import synthetic
-from moebench import show
+from moebench import cli, show
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan.make import make_plan
@@ -141,3 +142,47 @@ def test_failures_says_what_is_not_measured_and_names_another_study(tmp_path, pl
     assert f"snakemake --profile profiles/local --force {tmp_path}/cells/{key}.json" in text
     text, _ = show.failures(plan, tmp_path, "profiles/local", "other")
     assert f"snakemake --profile profiles/local --config study=test --force {tmp_path}/cells/{key}.json" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "config"),
+    [("results", ""), ("./results", ""), ("other", " --config results=other"), ("HERE/o", " --config results=HERE/o")],
+)
+def test_a_cell_of_another_results_folder_is_run_again_there(tmp_path, plan, monkeypatch, capsys, given, config):
+    studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "tiny-mixtral"}}]})
+    monkeypatch.chdir(tmp_path)
+    made = make_plan(Config(Path("config")), "test")
+    given, config = (text.replace("HERE", str(tmp_path)) for text in (given, config))
+    for key in made["cells"]:
+        records.store(Path(given), synthetic.record(made, *key.split("/"), status="oom_kv"))
+    with pytest.raises(SystemExit):
+        cli.main(["failures", "--results", given])
+    command = f"snakemake --profile profiles/local{config} --force {Path(given)}/cells/{key}.json"
+    assert command in capsys.readouterr().out
+
+
+def test_the_folder_of_an_accuracy_harness_is_not_the_results_folder():
+    command = show.rerun_command("e/c", "other/accuracy/lm-eval", "p", "s", "other")
+    assert (
+        command == "snakemake --profile p --config study=s results=other --force other/accuracy/lm-eval/cells/e/c.json"
+    )
+
+
+@pytest.mark.parametrize("verb", ["failures", "doctor"])
+def test_a_profile_that_is_not_there_is_a_wrong_argument(tmp_path, monkeypatch, capsys, verb):
+    studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "tiny-mixtral"}}]})
+    studies.write(tmp_path / "profiles" / "slurm" / "config.yaml", {"executor": "slurm"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main([verb, "--profile", "profiles/slrum"])
+    assert end.value.code == 2
+    said = "no profile there, profiles/slrum/config.yaml is missing; did you mean 'profiles/slurm'?"
+    assert capsys.readouterr().err == f"moebench {verb}: --profile profiles/slrum: {said}\n"
+
+
+def test_the_default_profile_need_not_be_there(tmp_path, monkeypatch):
+    studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "tiny-mixtral"}}]})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["failures"])
+    assert end.value.code == 1, "nothing is measured"

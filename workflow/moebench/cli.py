@@ -28,6 +28,8 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
 
     places = {key: getattr(arguments, key) for key in _FOLDERS}
     config = Config(arguments.config, **places)
+    if arguments.study == "":
+        raise UserError(f"--study: the name is empty; name one of {config.folder / 'studies'}, or leave --study out")
     return config, arguments.study or config.root().study
 
 
@@ -60,6 +62,18 @@ def _results(arguments: argparse.Namespace) -> Path:
 
 def _reports(arguments: argparse.Namespace) -> Path:
     return Path(arguments.reports or _study(arguments)[0].root().reports)
+
+
+def _profile(arguments: argparse.Namespace) -> str | None:
+    """The profile's folder that a call names, if any.  Raises UserError if there is no profile in it."""
+    given: str | None = arguments.profile
+    if given is not None and not (Path(given) / "config.yaml").is_file():
+        from moebench.errors import nearest
+
+        known = [str(path.parent) for path in Path(given).parent.glob("*/config.yaml")]
+        raise UserError(f"--profile {given}: no profile there, {Path(given) / 'config.yaml'} is missing"
+                        + nearest(given, known))  # fmt: skip
+    return given
 
 
 # ------------------------------------------------------------------------------------------------ verbs
@@ -180,6 +194,8 @@ def report(arguments: argparse.Namespace) -> int:
     from moebench.report.archive import rebuild
 
     if arguments.archive:
+        if not arguments.archive.is_file():
+            raise UserError(f"--from {arguments.archive}: no such file; `snakemake archive` packs one")
         print(rebuild(arguments.archive, arguments.out or Path("report-from-archive")))
         return 0
     if arguments.partial:
@@ -219,9 +235,10 @@ def failures(arguments: argparse.Namespace) -> int:
     from moebench import show
 
     made = _plan(arguments)
-    profile = arguments.profile or f"profiles/{'local' if made['hardware']['kind'] == 'cpu' else 'slurm'}"
-    default = _study(arguments)[0].root().study
-    text, count = show.failures(made, _results(arguments), profile, default)
+    kind = "local" if made["hardware"]["kind"] == "cpu" else "slurm"
+    profile = _profile(arguments) or f"profiles/{kind}"
+    root = _study(arguments)[0].root()
+    text, count = show.failures(made, _results(arguments), profile, root.study, Path(root.results))
     print(text)
     return 1 if count else 0
 
@@ -231,7 +248,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     from moebench.doctor import examine
 
     config, study = _study(arguments)
-    text, lacking = examine(config, study, _results(arguments), arguments.profile / "config.yaml")
+    profile = Path(_profile(arguments) or "profiles/slurm") / "config.yaml"
+    text, lacking = examine(config, study, _results(arguments), profile)
     print(text)
     return 1 if lacking else 0
 
@@ -242,7 +260,8 @@ def claims(arguments: argparse.Namespace) -> int:
     from moebench.claims import show
     from moebench.errors import nearest
 
-    study = _study(arguments)[1]
+    config, study = _study(arguments)
+    config.study(study, "--study" if arguments.study else str(config.folder / "config.yaml"))
     frame = tables.read(_results(arguments) / "tables" / study, "claims")
     for claim in arguments.claim:
         if claim not in set(frame["claim"]):
@@ -431,9 +450,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb(failures, of_study)
     one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
     one = verb(doctor, of_study)
-    one.add_argument(
-        "--profile", type=Path, default=Path("profiles/slurm"), help="profile that jobs are submitted with"
-    )
+    one.add_argument("--profile", help="folder of the profile that jobs are submitted with (default: profiles/slurm)")
     one = verb(claims, of_study)
     one.add_argument("claim", nargs="*", metavar="CLAIM", help="everything about these claims")
     one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not measured"), help="only these")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moebench import cluster, corpora, staged
+from moebench import cluster, corpora, envlocks, staged
 from moebench.accuracy.staging import data_of
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
@@ -75,8 +74,10 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
             )
         )
     for runs_on in runtimes:
-        found += service(runs_on) if runs_on["hosted"] else version_of(folder, runs_on)
-    return found
+        key = "engine" if runs_on["name"] == plan["engine"]["name"] else f"engines.{runs_on['name']}"
+        lock = envlocks.folder(config) / f"{runs_on['environment']}.lock"
+        found += service(runs_on) if runs_on["hosted"] else version_of(folder, runs_on, lock, key)
+    return list(dict.fromkeys(found))  # several engines in one environment are one line
 
 
 def service(runs_on: dict[str, Any]) -> list[Finding]:
@@ -86,8 +87,11 @@ def service(runs_on: dict[str, Any]) -> list[Finding]:
     return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
 
 
-def version_of(folder: Path, runs_on: dict[str, Any]) -> list[Finding]:
-    """The version of a local engine, in its environment, against what the study asks for."""
+def version_of(folder: Path, runs_on: dict[str, Any], lock: Path, key: str) -> list[Finding]:
+    """The version of a local engine, in its environment, against what the study asks for.
+
+    ``lock``: that of its environment.  ``key``: the engine's in the study.
+    """
     environment, version = runs_on["environment"], runs_on["version"]
     kind = "vllm" if runs_on["kind"] == "endpoint" else runs_on["kind"]
     found = []
@@ -102,14 +106,16 @@ def version_of(folder: Path, runs_on: dict[str, Any]) -> list[Finding]:
             "    try: print(m.version(n)); break\n"
             "    except m.PackageNotFoundError: pass",
         )
-        there = code == 0 and text == version
+        there, locked = code == 0 and text == version, envlocks.version(lock, _DISTRIBUTIONS[kind])
+        rebuild = f"python3 envs/build.py {environment}"  # does nothing where the lock itself has another version
+        other = f"set {key}.version to {locked} in the study, or change envs/{environment}.lock"
         found.append(
             Finding(
                 "engine",
                 there,
                 f"{'vLLM' if kind == 'vllm' else kind} {text or 'is not installed'} in {environment}"
                 + ("" if there else f"; the study asks for {version}"),
-                f"python3 envs/build.py {environment}",
+                rebuild if locked in (None, version) else other,
             )
         )
     return found
@@ -258,8 +264,7 @@ def texts(plan: dict[str, Any]) -> list[Finding]:
 
 def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
     """Room for results and models, and whether results can be written."""
-    folder = results if results.exists() else Path(".")
-    free = shutil.disk_usage(folder).free
+    free, folder = free_bytes(results)
     runs = sum(
         c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
         for c in plan["cells"].values()
@@ -281,9 +286,13 @@ def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
 def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, int]:
     """The report as text, and how many things are lacking.
 
-    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong.
+    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong, a figure
+    that cannot be drawn included.
     """
+    from moebench.figures import check  # imports matplotlib: only where it is needed
+
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
+    check(plan)
     heading = (
         f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
         f"{count(len(plan['jobs']), 'job')}, "

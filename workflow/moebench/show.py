@@ -130,8 +130,9 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
 
 
 def _derived(name: str, model: dict[str, Any]) -> list[Any]:
-    parent = Path(model["derived"]["parent"]["path"]).name
-    return [name, model["derived"]["by"], parent, "yes" if is_made(model) else "no"]
+    parent = model["derived"]["parent"]  # by its name; one that is derived itself by its folder, as in its own row
+    called = Path(parent["path"]).name if parent["derived"] else parent["name"]
+    return [name, model["derived"]["by"], called, "yes" if is_made(model) else "no"]
 
 
 def _derive_job(name: str, job: dict[str, Any]) -> list[Any]:
@@ -162,17 +163,29 @@ def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
     ]
 
 
-def rerun_command(key: str, results: str | Path, profile: str, study: str | None) -> str:
-    """The command that measures one cell again; ``study``: None where config/config.yaml names it."""
-    named = f" --config study={study}" if study else ""
+def rerun_command(
+    key: str, results: str | Path, profile: str, study: str | None, elsewhere: str | Path | None = None
+) -> str:
+    """The command that measures one cell again.
+
+    ``study`` and ``elsewhere``, the folder of all results: None where config/config.yaml names them.
+    """
+    given = {"study": study, "results": elsewhere}
+    config = [f"{name}={value}" for name, value in given.items() if value]
+    named = " ".join(["", "--config", *config]) if config else ""
     return f"snakemake --profile {profile}{named} --force {results}/cells/{key}.json"
 
 
-def failures(made: dict[str, Any], results: Path, profile: str, default: str) -> tuple[str, int]:
+def failures(
+    made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
+) -> tuple[str, int]:
     """Cells that are not ok, accuracy cells included, why, and how to run each again; how many have no
-    record; and the number of both.  ``default``: the study that config/config.yaml names.
+    record; and the number of both.
+
+    ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
     blocks, unmeasured = [], 0
+    elsewhere = results if usual is not None and results != usual else None
     study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]
     for _, part, folder in accuracy.views(made, results):
@@ -187,7 +200,7 @@ def failures(made: dict[str, Any], results: Path, profile: str, default: str) ->
                     f"{record['status']}: {key}",
                     f"    {record['reason']}",
                     *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                    f"    {rerun_command(key, place, profile, study)}",
+                    f"    {rerun_command(key, place, profile, study, elsewhere)}",
                 ]
             )
         )

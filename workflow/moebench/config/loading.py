@@ -106,6 +106,8 @@ def explain(error: ValidationError, model: type[BaseModel], path: Path | str) ->
 
 def parse(model: type[T], data: Any, path: Path | str) -> T:
     """Validate ``data`` as ``model``.  Raises ConfigError naming ``path``."""
+    if data is None and isinstance(path, Path):
+        raise ConfigError(f"{path}: the file is empty; fill it or remove it")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected a mapping of keys to values, found {type(data).__name__}")
     try:
@@ -165,11 +167,16 @@ class Config:
 
     @functools.cache  # noqa: B019
     def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
-        """A model of the registry by name.  Raises ConfigError for a family that is not in ``families`` too."""
+        """A model of the registry by name.
+
+        Raises ConfigError for a family that is not in ``families``, and for a ``variant_of`` that is no model, too.
+        """
         spec = self._read(ModelSpec, "models", name, wanted_by)
-        family = spec.architecture.family
+        family, full = spec.architecture.family, spec.variant_of
+        path, models = self.folder / "models" / f"{name}.yaml", self._names("models")
+        if full is not None and full not in models:
+            raise ConfigError(f"{path}: variant_of: unknown model {full!r}{nearest(full, models)}")
         if family not in FAMILIES:
-            path = self.folder / "models" / f"{name}.yaml"
             raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
         return spec
 

@@ -25,6 +25,15 @@ class Attention(Strict):
         "none", description="Norm on queries and keys: per head or over all heads"
     )
 
+    @model_validator(mode="after")
+    def _heads_in_equal_groups(self) -> Attention:
+        if self.heads % self.kv_heads:
+            raise ValueError(
+                f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}; "
+                f"set kv_heads to a divisor of {self.heads}"
+            )
+        return self
+
 
 class Experts(Strict):
     """The mixture-of-experts block of one layer."""

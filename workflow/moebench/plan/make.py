@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import budget, computed, corpora, reference, runtime
+from moebench import budget, computed, corpora, envlocks, reference, runtime
 from moebench import parameters as counted
 from moebench.accuracy.planning import AccuracyPlanner, table_of
 from moebench.claims import spec as claims
@@ -225,6 +225,7 @@ def make_plan(
     planner, other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
     accuracy = AccuracyPlanner(config, other, digest, data)
     _check_defaults(study, where)
+    envlocks.check(config, study, where)
     experiments: dict[str, Any] = {}
     for name in study.experiments:
         experiment: Experiment = config.experiment(name, where)
