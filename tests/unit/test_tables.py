@@ -177,8 +177,8 @@ def test_one_repeat_has_no_interval_and_is_neither_stable_nor_not(study):
     assert row["e2e_s"] > 0 and pd.isna(row["e2e_s_low"]) and pd.isna(row["unstable"])
 
 
-@pytest.mark.parametrize(("own", "drift"), [("a", 0.5 / 1.15), ("another", 0.2 / 1.1)])
-def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, drift):
+@pytest.mark.parametrize(("own", "drift", "gap"), [("a", 0.5 / 1.15, 1.1 / 1.5 - 1), ("another", 0.2 / 1.1, None)])
+def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, drift, gap):
     data, results, out = study
     e, c = cells(study)[0]
     repeats = [{"seed": n, "started_at": "x", "metrics": {"e2e_s": v}} for n, v in enumerate((1.5, 1.5, 1.6))]
@@ -192,7 +192,9 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
     path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
     collect(study)
     row = tables.read(out, "measurements").iloc[0]
-    assert row["canary_drift"] == pytest.approx(drift) and row["e2e_s_cv"] < 0.1 and bool(row["unstable"])
+    assert row["canary_drift"] == pytest.approx(drift) and row["e2e_s_cv"] < 0.1
+    assert pd.isna(row["canary_gap"]) if gap is None else row["canary_gap"] == pytest.approx(gap)
+    assert bool(row["unstable"]) == (gap is not None)
 
 
 def test_predictions_are_columns_of_plan_and_measurements(study):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 UNSTABLE_CV = 0.1
-"""Above this coefficient of variation (the threshold of pyperf's warning) or canary drift a cell is called unstable."""
+"""Above this coefficient of variation (the threshold of pyperf's warning) or canary gap a cell is called unstable."""
 
 _CHUNK = 4_000_000  # values sorted at once, to bound the memory of large tables
 

@@ -43,6 +43,8 @@ class Chunk:
     cells: list[tuple[str, str]]
     titles: dict[str, str] = field(default_factory=dict)
     drift: dict[str, float] = field(default_factory=dict)
+    gaps: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Of canary cells: ``tables.canaries``."""
     least: dict[tuple[str, str], float] = field(default_factory=dict)
     """Per cell the predicted time, s, below which no run can be."""
     machine: Hardware | None = None
@@ -179,6 +181,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "engine_version": record["engine_version"]["version"],
         "derived_from": record.get("derived_from"),
         "canary_drift": chunk.drift.get(engine),
+        "canary_gap": chunk.gaps.get((engine, record["cell"])),
         "load_s": load.get("load_s"),
         "kv_cache_tokens": load.get("kv_cache_tokens"),
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
@@ -352,8 +355,8 @@ def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
         out[columns.residual(name)] = out[name] / foreseen
     spread = out["e2e_s_cv"]
     made: dict[str, Any] = {name: pa.array(values, from_pandas=True) for name, values in out.items()}
-    drift = np.array([_number(row.get("canary_drift")) for row in rows])
-    made["unstable"] = pa.array(np.fmax(spread, drift) > stats.UNSTABLE_CV, mask=np.isnan(spread) & np.isnan(drift))
+    gap = np.abs([_number(row.get("canary_gap")) for row in rows])
+    made["unstable"] = pa.array(np.fmax(spread, gap) > stats.UNSTABLE_CV, mask=np.isnan(spread) & np.isnan(gap))
     made["n_repeats"] = pa.array(repeats, type=pa.int64())
     schema = columns.schema("measurements")
     plain = pa.schema([f for f in schema if f.name not in _STATISTICS])

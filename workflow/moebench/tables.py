@@ -113,7 +113,7 @@ def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: at_hand.Kep
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
-    drift = canary_drift(plan, results)
+    drift, gaps = canaries(plan, results)
     least = least_times(plan)
     for start in range(0, len(keys), CHUNK):
         cells = keys[start : start + CHUNK]
@@ -125,6 +125,7 @@ def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: at_hand.Kep
             cells,
             {e: plan["engines"][e]["model"]["title"] for e in engines},
             {e: drift[e] for e in engines if e in drift},
+            {key: gaps[key] for key in cells if key in gaps},
             {key: least[key] for key in cells if key in least},
             machine,
             kept if machine else {},
@@ -160,11 +161,14 @@ def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
-    """Per engine: (max - min) / median of e2e_s among a session's runs of its canary cell, the largest; the median of
-    the cell's own repeats is one of them.
+def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """What the canaries tell, of e2e_s: the drift per engine, and the gap per canary cell.
+
+    Drift: (max - min) / median of a session's canary runs, the median of the cell's own repeats among them; of several
+    sessions the largest.  Gap: median of the canary runs over that of the cell's own repeats in the same session, - 1.
     """
     drift: dict[str, float] = {}
+    gaps: dict[tuple[str, str], float] = {}
     for job in plan["jobs"]:
         found = manifest.read(results, job) or {}
         runs: dict[tuple[str, str, Any], list[float]] = {}
@@ -173,23 +177,26 @@ def canary_drift(plan: dict[str, Any], results: Path) -> dict[str, float]:
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)
         for (engine, cell, session), values in runs.items():
-            values += _own_median(results, engine, cell, session)
+            own = _own_median(results, engine, cell, session)
+            if own is not None:
+                gaps[engine, cell] = statistics.median(values) / own - 1
+                values.append(own)
             if len(values) > 1:
                 spread = (max(values) - min(values)) / statistics.median(values)
                 drift[engine] = max(spread, drift.get(engine, 0.0))
-    return drift
+    return drift, gaps
 
 
-def _own_median(results: Path, engine: str, cell: str, session: Any) -> list[float]:
+def _own_median(results: Path, engine: str, cell: str, session: Any) -> float | None:
     """The median e2e_s of a cell's own repeats, if they are of that session."""
     try:
         record = records.load(records.cell_path(results, engine, cell))
     except (OSError, records.RecordDamaged, StorageError):
-        return []
+        return None
     if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
-        return []
+        return None
     times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
-    return [statistics.median(times)] if times else []
+    return statistics.median(times) if times else None
 
 
 # ------------------------------------------------------------------------------------- read, write
