@@ -82,7 +82,7 @@ def test_identifiers_stay_what_they_are(planned):
         )  # fmt: skip
 
     assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
-        "pinned-17f96f", "b4.i16.o8.k2-89251a"
+        "pinned-e5bc5c", "b4.i16.o8.k2-3cbc82"
     )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that
     "kernel_config": ("default", {}),
     "mla": (False, {"model": "tiny-deepseek-v2"}),
     "eager": (False, {}),
-    "own_process": (True, {"own_process": False}),
+    "own_process": (True, {}),
     "max_model_len": (128, {}),
     "max_num_seqs": (8, {}),
     "max_num_batched_tokens": (1024, {}),
@@ -475,10 +475,10 @@ def test_with_a_real_ep_group_the_inventorys_loads_are_met(planned, eager, total
 @pytest.mark.parametrize(
     ("asked", "own"),
     [
-        ({}, True),
-        ({"own_process": False}, False),
-        ({"own_process": False, "tp": 2}, True),
-        ({"own_process": False, "engine_name": "served"}, True),
+        ({"own_process": True}, True),
+        ({}, False),
+        ({"tp": 2}, True),
+        ({"engine_name": "served"}, True),
     ],
 )
 def test_only_one_device_of_the_offline_engine_can_do_without_a_process_of_its_own(planned, asked, own):
