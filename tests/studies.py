@@ -11,7 +11,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 TINY = {"eager": True, "max_model_len": 256, "max_num_seqs": 16, "max_num_batched_tokens": 2048, "kv_cache_mb": 64,
-        "cpu_threads": 1, "own_process": False}  # fmt: skip
+        "cpu_threads": 1}  # fmt: skip
 
 
 def write(path: Path, data: Any) -> Path:

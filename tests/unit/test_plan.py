@@ -82,7 +82,7 @@ def test_identifiers_stay_what_they_are(planned):
         )  # fmt: skip
 
     assert only(planned({"fix": CELL | {"model": "pinned"}}, touch=fixed_model)) == (
-        "pinned-e5bc5c", "b4.i16.o8.k2-3cbc82"
+        "pinned-17f96f", "b4.i16.o8.k2-89251a"
     )  # fmt: skip
 
 
@@ -478,7 +478,7 @@ def test_with_a_real_ep_group_the_inventorys_loads_are_met(planned, eager, total
         ({"own_process": True}, True),
         ({}, False),
         ({"tp": 2}, True),
-        ({"engine_name": "served"}, True),
+        ({"engine_name": "served", "own_process": True}, False),
     ],
 )
 def test_only_one_device_of_the_offline_engine_can_do_without_a_process_of_its_own(planned, asked, own):

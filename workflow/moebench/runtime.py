@@ -52,7 +52,8 @@ def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
     """
     own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
     several = knobs.tp * knobs.pp * knobs.dp > 1
-    update: dict[str, Any] = {} if engine.name == "vllm" and not several else {"own_process": True}
+    offline = engine.name == "vllm"
+    update: dict[str, Any] = {"own_process": offline and (several or knobs.own_process)}
     if engine.name == "transformers":
         update |= {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
     elif engine.hosted:

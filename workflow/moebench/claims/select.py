@@ -27,7 +27,7 @@ OF_A_MODEL = ("experts", "moe_ffn_size", "top_k")
 """Settings that come with a model and may differ where models are compared."""
 OF_PRUNING = ("experts", "moe_ffn_size", "prune_ratio", "prune_multiple")
 """Settings that come with pruning and may differ where pruned and whole models are compared."""
-_HIDDEN = ("cpu_threads", "kv_cache_mb")  # how the machine runs the engine, the same in a whole study
+_HIDDEN = ("cpu_threads", "kv_cache_mb", "own_process")  # how the machine runs the engine, the same in a figure
 
 
 @dataclass(frozen=True)

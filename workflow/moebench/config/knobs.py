@@ -55,9 +55,9 @@ class EngineKnobs(Strict):
     mla: bool = Field(True, description="Latent KV cache where the model has one; false: expand it to full heads")
     eager: bool = Field(False, description="No CUDA graphs and no compilation")
     own_process: bool = Field(
-        True,
-        description="vLLM's engine core in a process of its own, as vLLM does it; false: in the one that sends requests"
-        " (one device only): loads sooner, and takes no time between processes",
+        False,
+        description="vLLM's engine core in a process of its own on one device too, as it always has on several;"
+        " otherwise it is in the process that sends requests, and no time passes between processes",
     )
     max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
     max_num_seqs: Positive = Field(128, description="Most sequences in a step")

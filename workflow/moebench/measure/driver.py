@@ -382,7 +382,7 @@ class Driver:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
-        if not spec["config"].get("own_process", True):  # no second process to start and to time
+        if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         if not spec["config"]["mla"]:
             switches["VLLM_MLA_DISABLE"] = "1"
