@@ -95,7 +95,9 @@ def build(name: str) -> None:
     digest = hashlib.sha256(locked.encode()).hexdigest()
     place, stamp = TARGET / name, TARGET / name / ".lock-sha256"
     if stamp.exists() and stamp.read_text().strip() == digest and not was_moved(place):
-        install_package(place, locked)
+        # Built before the command had its guard.  Otherwise untouched: another checkout may share the environment.
+        if "__main__" not in (place / "bin" / "moebench").read_text():
+            install_package(place, locked)
         print(f"environment {name}: up to date", flush=True)
         return
     started = time.monotonic()

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import os
 import re
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ from matplotlib.text import Text
 import synthetic
 from moebench import figures, tables
 from moebench.config import Plot
-from moebench.errors import ConfigError, StorageError
+from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import caption, data, draw, layout, style, ticks
 from moebench.plan.file import read_plan
 
@@ -298,6 +299,17 @@ def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monke
     assert sorted(p.name for p in there) == sorted(p.name for p in here)
     for path in here:
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
+
+
+def die(*given):
+    os._exit(9)
+
+
+def test_a_killed_process_that_drew_is_one_line_and_hangs_nothing(rich, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "FEW", 0)
+    monkeypatch.setattr(figures, "_start", die)
+    with pytest.raises(UserError, match=r"a process that drew figures was killed .* run again"):
+        figures.render_all(rich[0], rich[2], tmp_path)
 
 
 @pytest.mark.parametrize("few", [0, 100])

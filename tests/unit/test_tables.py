@@ -197,6 +197,18 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
     assert bool(row["unstable"]) == (gap is not None)
 
 
+def test_a_canary_whose_record_lacks_what_it_must_have_stops_nothing(study):
+    data, results, out = study
+    e, c = cells(study)[0]
+    records.store(results, {k: v for k, v in synthetic.record(data, e, c).items() if k not in ("status", "repeats")})
+    path = results / "jobs" / f"{next(iter(data['jobs']))}.json"
+    path.parent.mkdir(parents=True)
+    canary = [{"engine": e, "cell": c, "session": "a", "metrics": {"e2e_s": v}} for v in (1.0, 1.1)]
+    path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
+    collect(study)
+    assert tables.read(out, "failures")["status"].tolist() == ["damaged"]
+
+
 def test_predictions_are_columns_of_plan_and_measurements(study):
     data, _, out = study
     next(iter(data["cells"].values()))["predicted"] = {"bytes_per_gpu": 1e9, "fits": False, "e2e_s": 2.0, "itl_s": 0.1}

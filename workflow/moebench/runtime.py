@@ -48,7 +48,7 @@ def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
 def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
     """The knobs as this engine understands them, so that two spellings of one thing are one cell.
 
-    Only vLLM's offline engine on one device can do without a process of its own.
+    ``own_process`` is a choice only for vLLM's offline engine on one device.
     """
     own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
     several = knobs.tp * knobs.pp * knobs.dp > 1

@@ -191,11 +191,11 @@ def _own_median(results: Path, engine: str, cell: str, session: Any) -> float | 
     """The median e2e_s of a cell's own repeats, if they are of that session."""
     try:
         record = records.load(records.cell_path(results, engine, cell))
-    except (OSError, records.RecordDamaged, StorageError):
+        if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
+            return None
+        times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
+    except (OSError, KeyError, TypeError, records.RecordDamaged, StorageError):  # said where the cell's row is made
         return None
-    if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
-        return None
-    times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
     return statistics.median(times) if times else None
 
 
