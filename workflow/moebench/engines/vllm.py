@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_unfused
+from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_startup, vllm_unfused
 from moebench.engines.protocol import Images
 from moebench.measure.metrics import encode
 from moebench.quantize.schemes import made_while_loading
@@ -148,8 +148,13 @@ class VllmEngine:
     def start(self, arguments: dict[str, Any]) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
         from vllm import LLM
+        from vllm.platforms import current_platform
 
-        return LLM(**arguments)
+        if not current_platform.is_cpu():
+            return LLM(**arguments)
+        vllm_startup.inspect_models_here()
+        with vllm_startup.one_collection():
+            return LLM(**arguments)
 
     def refuse(self) -> None:
         """Raise NotImplementedError for what would run as something else than it is called."""
@@ -277,9 +282,10 @@ class VllmEngine:
         """Shut the engine down and free what it held."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
-        if self.llm is not None:
-            with contextlib.suppress(Exception):
-                self.llm.llm_engine.engine_core.shutdown()
-        self.llm = None
-        self.other_nodes.close()
-        cleanup_dist_env_and_memory()  # collects garbage itself, 0.3 s each time: no more of it here
+        with vllm_startup.one_collection():
+            if self.llm is not None:
+                with contextlib.suppress(Exception):
+                    self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
+            self.other_nodes.close()
+            cleanup_dist_env_and_memory()
