@@ -14,6 +14,7 @@ from typing import Any
 
 from moebench.engines import vllm_images, vllm_kernels, vllm_nodes, vllm_startup, vllm_unfused
 from moebench.engines.protocol import Images
+from moebench.measure.failures import Refused
 from moebench.measure.metrics import encode
 from moebench.quantize.schemes import made_while_loading
 from moebench.registry import shape_overrides
@@ -157,16 +158,16 @@ class VllmEngine:
             return LLM(**arguments)
 
     def refuse(self) -> None:
-        """Raise NotImplementedError for what would run as something else than it is called."""
+        """Raise Refused for what would run as something else than it is called."""
         import vllm
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
             for asked, what, seen in _NOT_ON_A_CPU:
                 if asked(self.config):
-                    raise NotImplementedError(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
+                    raise Refused(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
-            raise NotImplementedError("unfused experts read counts from the device, which no CUDA graph can: set eager")
+            raise Refused("unfused experts read counts from the device, which no CUDA graph can: set eager")
 
     def resolved_config(self) -> dict[str, Any]:
         """The text model's configuration as the engine resolved it, scalars only."""

@@ -363,7 +363,8 @@ class Driver:
         if reply.get("reason", "").startswith(failures.DISK):
             reason = disk.explain(reply["reason"], reply.get("evidence") or [], self.written())
             reply |= {"reason": reason, "checks": {"storage": 0}}
-        if reply.get("status", "ok") not in ("ok", "invalid"):
+        intact = reply.pop("intact", False)  # refused before anything was started
+        if reply.get("status", "ok") not in ("ok", "invalid") and not intact:
             self.stop_worker()
         return reply
 

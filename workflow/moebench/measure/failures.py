@@ -19,6 +19,10 @@ class Verdict(Exception):
         self.status, self.evidence = status, evidence or []
 
 
+class Refused(NotImplementedError):
+    """An engine configuration was refused before anything of it was started, so its process can load another."""
+
+
 DISK = "the disk is full"
 """How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
 
@@ -40,7 +44,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
     ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
-                    r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
+                    r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError|\\bRefused:"
                     r"|are not supported for now|Cannot find the config file for", "the engine does not support this"),
     ("unsupported", r"Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available",
      "this build of the engine has no kernel for it"),

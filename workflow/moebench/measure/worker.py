@@ -385,6 +385,7 @@ def main(make_session: Callable[[], Session] = Session) -> None:
                 "evidence": evidence,
                 "provenance": session.provenance(),
                 "cause_in_log": failures.points_elsewhere(text),
+                "intact": isinstance(error, failures.Refused),
             }
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
 
