@@ -128,7 +128,8 @@ class VllmEngine:
         switch(self.config)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
-        self.llm = self.start(arguments(self.spec) | across)
+        with vllm_startup.quick_start():
+            self.llm = self.start(arguments(self.spec) | across)
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
@@ -149,13 +150,8 @@ class VllmEngine:
     def start(self, arguments: dict[str, Any]) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
         from vllm import LLM
-        from vllm.platforms import current_platform
 
-        if not current_platform.is_cpu():
-            return LLM(**arguments)
-        vllm_startup.inspect_models_here()
-        with vllm_startup.one_collection():
-            return LLM(**arguments)
+        return LLM(**arguments)
 
     def refuse(self) -> None:
         """Raise Refused for what would run as something else than it is called."""
@@ -286,7 +282,7 @@ class VllmEngine:
         with vllm_startup.one_collection():
             if self.llm is not None:
                 with contextlib.suppress(Exception):
-                    self.llm.llm_engine.engine_core.shutdown()
+                    self.llm.llm_engine.engine_core.shutdown(timeout=vllm_startup.shutdown_s())
             self.llm = None
             self.other_nodes.close()
             cleanup_dist_env_and_memory()

@@ -308,6 +308,14 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def holds_nothing(error: Exception) -> bool:
+    """Whether a load that failed left nothing behind that the next one would meet: it had not begun, or there is no
+    device whose memory may still be held (what is in this process's memory goes with the engine)."""
+    import torch
+
+    return isinstance(error, failures.Refused) or not torch.cuda.is_available()
+
+
 def gpu_driver() -> str | None:
     """Version of the NVIDIA driver, as nvidia-smi says."""
     try:
@@ -385,7 +393,7 @@ def main(make_session: Callable[[], Session] = Session) -> None:
                 "evidence": evidence,
                 "provenance": session.provenance(),
                 "cause_in_log": failures.points_elsewhere(text),
-                "intact": isinstance(error, failures.Refused),
+                "intact": phase == "load" and status == "unsupported" and holds_nothing(error),
             }
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
 
