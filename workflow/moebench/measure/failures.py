@@ -44,8 +44,9 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
     ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
-                    r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError|\\bRefused:"
-                    r"|are not supported for now|Cannot find the config file for", "the engine does not support this"),
+                    r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
+                    r"|\bRefused:|are not supported for now|Cannot find the config file for",
+     "the engine does not support this"),
     ("unsupported", r"Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available",
      "this build of the engine has no kernel for it"),
     ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
