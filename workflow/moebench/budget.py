@@ -87,7 +87,11 @@ def _cells(plan: Plan, claim: Claim, rows: list[Row]) -> set[str]:
     # Whether the cells that fit are enough for the test is found by doing it on values that are all alike.
     alike = {i: np.ones(1) for i in chosen.rows if _fits(plan, rows[i])}
     outcomes = ev.evaluate(claim, rows, alike)
-    return {keys[i] for o in outcomes if o.value is not None for i in o.rows}
+    return {keys[i] for o in outcomes if _decides(o) for i in o.rows}
+
+
+def _decides(outcome: ev.Outcome) -> bool:
+    return outcome.value is not None and outcome.outcome != ev.NOT_DECIDED
 
 
 def _fits(plan: Plan, row: Row) -> bool:
@@ -109,7 +113,7 @@ def _tasks(plan: Plan, claim: Claim, asked: list[Row], speed: list[Row]) -> set[
                 timed.setdefault(loaded, set()).update(f"{speed[i]['engine']}/{speed[i]['cell']}" for i in pair.members)
         joined = {pair.of: timed.get(tuple(answers.loaded(asked[i]) for i in pair.members)) for pair in chosen.pairs}
         alike = {i: v for i, v in alike.items() if joined.get(i, set()) is not None}
-    used = {i for o in ev.evaluate(claim, asked, alike) if o.value is not None for i in o.rows}
+    used = {i for o in ev.evaluate(claim, asked, alike) if _decides(o) for i in o.rows}
     found = {cell for i in used for cell in asked[i]["members"]}
     return found | {cell for i in used if claim.provided for cell in joined.get(i) or ()}
 

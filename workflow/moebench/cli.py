@@ -453,7 +453,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", help="folder of the profile that jobs are submitted with (default: profiles/slurm)")
     one = verb(claims, of_study)
     one.add_argument("claim", nargs="*", metavar="CLAIM", help="everything about these claims")
-    one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not measured"), help="only these")
+    one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not decided", "not measured"), help="only these")
     one.add_argument("--json", action="store_true", help="print as JSON")
     one.add_argument("--check", action="store_true", help="exit 1 if a claim that was measured is refuted")
     one = verb(compare)
