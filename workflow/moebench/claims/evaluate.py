@@ -18,10 +18,10 @@ import numpy as np
 
 from moebench.claims import select
 from moebench.claims.spec import NUMERIC, Claim, Needs, Settings
-from moebench.claims.values import (
-    AGREES, DISAGREES, SHORTEST, UNDECIDED, Floats, Series, compared, place, tested,
-)  # fmt: skip
+from moebench.claims.values import AGREES, DISAGREES, SHORTEST, UNDECIDED, Floats, Series, compared, place, tested
 from moebench.cost import qs_printed
+
+__all__ = ["AGREES", "DISAGREES", "UNDECIDED", "Floats", "compared", "place"]  # what reads outcomes needs of the tests
 
 RESAMPLES = 2000
 
@@ -73,11 +73,15 @@ def evaluate(
     for one in [p.members for p in chosen.pairs] or chosen.groups:
         by_context.setdefault(select.context(rows, one, claim), []).append(one)
     pairs = {p.members: p for p in chosen.pairs}
-    return [replace(_one(claim, rows, values, repeats, [pairs[m] for m in members] if pairs else members), context=known)
-            for known, members in by_context.items()]  # fmt: skip
+    made = []
+    for known, members in by_context.items():
+        one_context = [pairs[m] for m in members] if pairs else members
+        made.append(replace(_one(claim, rows, values, repeats, one_context), context=known))
+    return made
 
 
 Comparison = tuple[int, ...]
+_NOTHING = {True: "too few cells along the axis", False: "too few comparisons"}
 
 
 def _one(
@@ -100,7 +104,7 @@ def _one(
     made = tested(claim, series) if series else None
     few = _too_few(claim.needs or Needs(), claim, rows, series)
     if made is None:
-        text = "; ".join([*notes, *([] if waiting else [few or "too few cells along the axis"])])
+        text = "; ".join([*notes, *([] if waiting else [few if few and claim.needs else _NOTHING[bool(claim.over)]])])
         return Outcome(NOT_MEASURED if waiting else NOT_DECIDED, text, planned=len(planned))
     used = tuple(dict.fromkeys(i for s in series for i in s.rows))
     count = sum(set(_members(one)) <= set(used) if isinstance(one, select.Pair) else bool(set(one) & set(used))

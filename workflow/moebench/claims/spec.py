@@ -82,7 +82,9 @@ class Printed(Strict):
 class Needs(Strict):
     """The fewest comparisons that decide a claim, in the paper's own grid; with fewer it is `not decided`."""
 
-    points: int = Field(1, ge=1, description="Pairs; of a test along `over`: points of a series, shorter ones are left out")
+    points: int = Field(
+        1, ge=1, description="Pairs; of a test along `over`: points of a series, shorter ones are left out"
+    )
     series: int = Field(1, ge=1, description="Series of so many points along `over`")
     cover: dict[str, list[Any]] = Field({}, description="Values of columns that the compared cells must have")
 

@@ -85,7 +85,7 @@ def tested(claim: Claim, series: Sequence[Series]) -> Tested | None:
     if claim.test in ("trend", "exponent", "bend"):
         slopes = [one for s in series if (one := _slope(claim, s)) is not None]
         return _central(claim, np.mean(slopes, axis=0)) if slopes else None
-    parts = [one for s in series if (one := _statements(claim, s)) is not None]
+    parts = [part for s in series if (part := _statements(claim, s)) is not None]
     return _yes_or_no(claim, np.concatenate(parts, axis=1)) if parts else None
 
 
@@ -202,7 +202,7 @@ def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> NDArray[np.b
 def _yes_or_no(claim: Claim, holds: NDArray[np.bool_]) -> Tested:
     """It agrees if all comparisons hold together in 97.5% of the resamples; it disagrees if one of them, by itself,
     holds in no more than 2.5% over their number."""
-    together = holds.all(axis=1)
+    together = np.asarray(holds.all(axis=1))
     drawn = slice(1, None) if len(holds) > 1 else slice(None)
     support, weakest = float(together[drawn].mean()), float(holds[drawn].mean(axis=0).min())
     outcome = AGREES if support >= 1 - TAIL else DISAGREES if weakest <= TAIL / holds.shape[1] else UNDECIDED
