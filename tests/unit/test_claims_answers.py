@@ -99,7 +99,7 @@ def test_what_was_asked_in_another_way_is_named(more):
     made = FALL | {"of": {"top_k": 1}, "test": "mean"}
     tasks = [r | (more if r["task"] == "rte" else {}) for r in block(8, 0.6)]
     (found,) = outcomes(made, block(1, 0.5), tasks)
-    assert found.outcome == ev.NOT_MEASURED and "never compared: cells that are unlike in asked" in found.reason
+    assert found.outcome == ev.NOT_DECIDED and "never compared: cells that are unlike in asked" in found.reason
 
 
 def test_a_mean_that_lacks_a_task_waits():

@@ -35,7 +35,7 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 
     Cells predicted not to fit are not needed (they give no value), but for a claim about what does not fit.
     """
-    rows, asked = list(rows_of(plan)), list(_answers_of(plan))
+    rows, asked = list(rows_of(plan)), list(answers_of(plan))
     found: dict[str, set[str]] = {}
     for paper in from_plan(plan):
         for claim in paper.claims:
@@ -57,7 +57,7 @@ def rows_of(plan: Plan) -> Iterable[Row]:
         yield json.loads(row["labels"]) | row | _small(plan, row)
 
 
-def _answers_of(plan: Plan) -> Iterator[Row]:
+def answers_of(plan: Plan) -> Iterator[Row]:
     """Accuracy as claims select it: a row per task and mean; ``members``: the cells that it is made of."""
     asked = unmeasured(plan)
     counted: dict[tuple[Any, ...], set[str]] = {}
@@ -85,12 +85,16 @@ def _cells(plan: Plan, claim: Claim, rows: list[Row]) -> set[str]:
     if claim.test == "infeasible":
         return {keys[i] for i in chosen.rows}
     # Whether the cells that fit are enough for the test is found by doing it on values that are all alike.
-    alike = {i: np.ones(1) for i in chosen.rows if _fits(plan, rows[i])}
+    alike = {i: np.ones(1) for i in chosen.rows if fits(plan, rows[i])}
     outcomes = ev.evaluate(claim, rows, alike)
-    return {keys[i] for o in outcomes if o.value is not None for i in o.rows}
+    return {keys[i] for o in outcomes if _decides(o) for i in o.rows}
 
 
-def _fits(plan: Plan, row: Row) -> bool:
+def _decides(outcome: ev.Outcome) -> bool:
+    return outcome.value is not None and outcome.outcome != ev.NOT_DECIDED
+
+
+def fits(plan: Plan, row: Row) -> bool:
     """Whether a speed cell is predicted to give a value."""
     predicted = plan["cells"][f"{row['engine']}/{row['cell']}"]["predicted"]
     return predicted["fits"] is not False and predicted["batch_fits"] is not False
@@ -104,12 +108,12 @@ def _tasks(plan: Plan, claim: Claim, asked: list[Row], speed: list[Row]) -> set[
     timed: dict[tuple[Any, ...], set[str]] = {}
     if claim.provided:
         for pair in select.select(answers.of_speed(claim), speed).pairs:
-            if all(_fits(plan, speed[i]) for i in pair.members):
+            if all(fits(plan, speed[i]) for i in pair.members):
                 loaded = tuple(answers.loaded(speed[i]) for i in pair.members)
                 timed.setdefault(loaded, set()).update(f"{speed[i]['engine']}/{speed[i]['cell']}" for i in pair.members)
         joined = {pair.of: timed.get(tuple(answers.loaded(asked[i]) for i in pair.members)) for pair in chosen.pairs}
         alike = {i: v for i, v in alike.items() if joined.get(i, set()) is not None}
-    used = {i for o in ev.evaluate(claim, asked, alike) if o.value is not None for i in o.rows}
+    used = {i for o in ev.evaluate(claim, asked, alike) if _decides(o) for i in o.rows}
     found = {cell for i in used for cell in asked[i]["members"]}
     return found | {cell for i in used if claim.provided for cell in joined.get(i) or ()}
 

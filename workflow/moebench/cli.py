@@ -257,11 +257,15 @@ def doctor(arguments: argparse.Namespace) -> int:
 def claims(arguments: argparse.Namespace) -> int:
     """Say what the measurements make of the papers' claims; with --check exit 1 if a measured one is refuted."""
     from moebench import tables
-    from moebench.claims import show
+    from moebench.claims import coverage, show
     from moebench.errors import nearest
 
     config, study = _study(arguments)
     config.study(study, "--study" if arguments.study else str(config.folder / "config.yaml"))
+    if arguments.comparisons:
+        made = coverage.rows(_plan(arguments))
+        print(json.dumps(made, indent=1) if arguments.json else coverage.text(made, study))
+        return 0
     frame = tables.read(_results(arguments) / "tables" / study, "claims")
     for claim in arguments.claim:
         if claim not in set(frame["claim"]):
@@ -453,7 +457,12 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--profile", help="folder of the profile that jobs are submitted with (default: profiles/slurm)")
     one = verb(claims, of_study)
     one.add_argument("claim", nargs="*", metavar="CLAIM", help="everything about these claims")
-    one.add_argument("--verdict", choices=("confirmed", "refuted", "inconclusive", "not measured"), help="only these")
+    one.add_argument(
+        "--verdict", choices=("confirmed", "refuted", "inconclusive", "not decided", "not measured"), help="only these"
+    )
+    one.add_argument(
+        "--comparisons", action="store_true", help="how many each has in the plan, and which decide nothing"
+    )
     one.add_argument("--json", action="store_true", help="print as JSON")
     one.add_argument("--check", action="store_true", help="exit 1 if a claim that was measured is refuted")
     one = verb(compare)

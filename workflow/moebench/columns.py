@@ -244,14 +244,14 @@ def _claim_columns() -> list[Column]:
             "verdict",
             text,
             "",
-            "On the paper's own models and machine: confirmed, refuted, inconclusive, not measured; nothing claimed",
+            "On the paper's own models and machine: confirmed, refuted, inconclusive, not decided, not measured; nothing claimed",
             only,
         ),
         Column(
             "outcome",
             text,
             "",
-            "The same comparison on this study's cells: agrees, disagrees, undecided, not measured",
+            "The same comparison on this study's cells: agrees, disagrees, undecided, not decided, not measured",
             only,
             "Same comparison here",
         ),
@@ -268,6 +268,13 @@ def _claim_columns() -> list[Column]:
         Column("support", real, "", "Yes-or-no tests: share of the bootstrap resamples in which it holds", only),
         Column("comparisons", whole, "", "Pairs or groups of cells behind the value", only),
         Column("comparisons_planned", whole, "", "Pairs or groups of cells that the plan has", only),
+        Column(
+            "needs",
+            text,
+            "",
+            "Fewest comparisons, or series of so many points, that decide it in the paper's grid",
+            only,
+        ),
         Column("unstable_cells", whole, "", "Cells behind the value that are flagged as unstable", only),
         Column(
             "evaluated_on", text, "", "What was compared: models, weights, machine, prompts, mode", only, "Evaluated on"

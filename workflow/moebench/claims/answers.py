@@ -153,7 +153,7 @@ def _provide(
         if reached is None:
             values.pop(pair.of, None)
         elif pair.of in values:
-            values[pair.of] = np.where(np.max(reached, axis=0) >= claim.provided.min, values[pair.of], _NEVER)
+            values[pair.of] = np.where(np.min(reached, axis=0) >= claim.provided.min, values[pair.of], _NEVER)
 
 
 def of_speed(claim: Claim) -> Claim:
@@ -171,7 +171,8 @@ def loaded(row: Row) -> tuple[Any, Any]:
 def _said(outcome: ev.Outcome, wanted: str) -> ev.Outcome:
     """Words in the place of numbers that stand for "does not count"."""
     if outcome.value is None:
-        return dataclasses.replace(outcome, reason=f"{outcome.reason}, or no speed of the same engine configurations")
+        reason = f"{outcome.reason}, or no speed of the same engine configurations"
+        return dataclasses.replace(outcome, outcome=ev.NOT_MEASURED, reason=reason)
     if outcome.value > _NEVER / 2:
         low = outcome.low if outcome.low is not None and outcome.low > _NEVER / 2 else None
         return dataclasses.replace(outcome, low=low, high=outcome.high if low is not None else None)

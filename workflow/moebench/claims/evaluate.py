@@ -1,32 +1,31 @@
-"""The value of a claim, its bootstrap interval, and what follows from them.
+"""What a claim's comparison gives on rows: which comparisons count, whether they are enough, and the outcome.
 
-A test is a function of the medians of the cells it compares.  Its 95% interval is the percentile bootstrap (Efron and
-Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently, ``RESAMPLES`` times, and the
-whole test is done on each draw.  For a yes-or-no test the share of draws in which it holds takes the interval's place.
-Draws are seeded by the cell, so the same records always give the same interval.
+A test (``values``) is a function of the medians of the cells it compares.  Its 95% interval is the percentile bootstrap
+(Efron and Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently, ``RESAMPLES`` times,
+and the whole test is done on each draw.  Draws are seeded by the cell, so the same records always give the same
+interval.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moebench.claims import select
-from moebench.claims.spec import NUMERIC, Claim, Expect, Settings
+from moebench.claims.spec import NUMERIC, Claim, Needs, Settings
+from moebench.claims.values import AGREES, DISAGREES, SHORTEST, UNDECIDED, Floats, Series, compared, place, tested
 from moebench.cost import qs_printed
 
-Floats = NDArray[np.float64]
+__all__ = ["AGREES", "DISAGREES", "UNDECIDED", "Floats", "compared", "place"]  # what reads outcomes needs of the tests
 
 RESAMPLES = 2000
-TAIL = 0.025
 
-AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
-NOT_MEASURED, NO_EXPECTATION = "not measured", "nothing claimed"
+NOT_DECIDED, NOT_MEASURED, NO_EXPECTATION = "not decided", "not measured", "nothing claimed"
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,19 @@ def evaluate(
         return [Outcome(NOT_MEASURED, "no cells of this study are compared so")]
     if claim.test == "infeasible":
         return [_infeasible(claim, rows, chosen, measured=repeats is not None)]
-    comparisons: list[tuple[int, ...]] = [p.members for p in chosen.pairs] or list(chosen.groups)
-    by_context: dict[tuple[tuple[str, Any], ...], list[int]] = {}
-    for n, members in enumerate(comparisons):
-        by_context.setdefault(select.context(rows, members, claim), []).append(n)
-    return [_one(claim, rows, values, repeats, chosen, numbers, known) for known, numbers in by_context.items()]
+    by_context: dict[tuple[tuple[str, Any], ...], list[Comparison]] = {}
+    for one in [p.members for p in chosen.pairs] or chosen.groups:
+        by_context.setdefault(select.context(rows, one, claim), []).append(one)
+    pairs = {p.members: p for p in chosen.pairs}
+    made = []
+    for known, members in by_context.items():
+        one_context = [pairs[m] for m in members] if pairs else members
+        made.append(replace(_one(claim, rows, values, repeats, one_context), context=known))
+    return made
+
+
+Comparison = tuple[int, ...]
+_NOTHING = {True: "too few cells along the axis", False: "too few comparisons"}
 
 
 def _one(
@@ -82,193 +89,135 @@ def _one(
     rows: Sequence[select.Row],
     values: dict[int, Floats],
     repeats: dict[int, int] | None,
-    chosen: select.Selection,
-    numbers: list[int],
-    known: tuple[tuple[str, Any], ...],
+    planned: Sequence[select.Pair | Comparison],
 ) -> Outcome:
     """The outcome in one context."""
-    pairs, groups, odd = [], [], set[str]()
-    whole = _needs_all(claim)
-    for n in numbers:
-        pair = chosen.pairs[n] if chosen.pairs else None
-        present = [i for i in (pair.members if pair else chosen.groups[n]) if i in values]
-        # "The best of the others", or of all models, counts only if there are all of them.
-        enough = len(present) == len(pair.members) if pair else len(present) == len(chosen.groups[n]) if whole else (
-            len(present) > 1)  # fmt: skip
-        unlike = select.unlike(rows, present)
-        odd |= set(unlike) if enough else set()
-        if enough and not unlike:
-            if pair:
-                pairs.append(pair)
-            else:
-                groups.append(tuple(present))
-    if pairs and whole:
-        planned = [chosen.pairs[n] for n in numbers]
-        series = [[planned[m] for m in numbers] for numbers in select.along(claim, rows, planned)]
-        pairs = [p for one in series if all(p in pairs for p in one) for p in one]
-    members = [chosen.pairs[n].members if chosen.pairs else chosen.groups[n] for n in numbers]
-    everything = list(dict.fromkeys(i for m in members for i in m))
-    waiting = sum(rows[i].get("status") in (None, NOT_MEASURED, "damaged") and i not in values for i in everything)
-    failed = sum(i not in values for i in everything) - waiting
-    notes = [f"{waiting} of {len(everything)} cells not measured"] * bool(waiting)
-    notes += [f"{failed} of {len(everything)} cells have no value"] * bool(failed)
-    notes += [f"never compared: cells that are unlike in {', '.join(sorted(odd))}"] * bool(odd)
-    computed = _test(claim, rows, values, pairs, groups) if pairs or groups else None
-    if computed is None:
-        return Outcome(NOT_MEASURED, "; ".join(notes) or "too few cells along the axis", planned=len(numbers),
-                       context=known)  # fmt: skip
-    used = tuple(dict.fromkeys(i for m in [*(p.members for p in pairs), *groups] for i in m))
-    count = len(pairs) or len(groups)
-    shared: dict[str, Any] = {"comparisons": count, "planned": len(numbers), "rows": used, "context": known}
-    shared["value"] = float(computed[0])
+    kept, notes = _comparable(claim, rows, values, planned)
+    everything = list(dict.fromkeys(i for one in planned for i in _members(one)))
+    lacking = [i for i in everything if i not in values]
+    waiting = [i for i in lacking if rows[i].get("status") in (None, NOT_MEASURED, "damaged")]
+    failed = [i for i in lacking if i not in waiting]
+    notes[:0] = [_lost(rows, failed, everything)] * bool(failed)
+    notes[:0] = [f"{len(waiting)} of {len(everything)} cells not measured"] * bool(waiting)
+    series, short = _series(claim, rows, values, kept)
+    notes += [f"{short} series of too few points left out"] * bool(short)
+    made = tested(claim, series) if series else None
+    few = _too_few(claim.needs or Needs(), claim, rows, series)
+    if made is None:
+        text = "; ".join([*notes, *([] if waiting else [few if few and claim.needs else _NOTHING[bool(claim.over)]])])
+        return Outcome(NOT_MEASURED if waiting else NOT_DECIDED, text, planned=len(planned))
+    used = tuple(dict.fromkeys(i for s in series for i in s.rows))
+    count = sum(set(_members(one)) <= set(used) if isinstance(one, select.Pair) else bool(set(one) & set(used))
+                for one in kept)  # fmt: skip
+    shared: dict[str, Any] = {"comparisons": count, "planned": len(planned), "rows": used, "value": made.value}
     if repeats is not None and min(repeats[i] for i in used) < 2:
         return Outcome(UNDECIDED, "; ".join([*notes, "one run per cell, or no standard error: no interval"]), **shared)
-    if claim.test in NUMERIC:
-        shared["low"], shared["high"] = _interval(claim, values, pairs, computed) if repeats else (None, None)
-    else:
-        shared["support"] = float(computed[1:].mean()) if repeats else None
-    if claim.expect is None:
+    if repeats is not None:
+        shared |= {"low": made.low, "high": made.high, "support": made.support}
+    if made.outcome is None:
         return Outcome(NO_EXPECTATION, "; ".join(notes), **shared)
-    outcome = _within(claim, claim.expect, shared)
+    outcome = made.outcome
     if waiting and repeats is not None:
         outcome = UNDECIDED
+    elif few:
+        outcome = NOT_DECIDED
+        notes.append(few)
     elif outcome == UNDECIDED:
         notes.append("the interval holds values on both sides" if claim.test in NUMERIC else "resamples disagree")
     return Outcome(outcome, "; ".join(notes), **shared)
 
 
-def _interval(
-    claim: Claim, values: dict[int, Floats], pairs: list[select.Pair], computed: Floats
-) -> tuple[float, float]:
-    """The 95% interval of a test's value.
+def _members(one: select.Pair | Comparison) -> Comparison:
+    return one.members if isinstance(one, select.Pair) else one
 
-    The best of many is best by chance as well, so that the draws of a ``max`` or ``min`` lie beyond the truth.  Its
-    ends are those of the pairs' own intervals, each at 1 - 0.05 / pairs (Bonferroni, the first step of Holm), which
-    hold all at once: one setting by itself must lie where the claim wants it.
-    """
-    if claim.test not in ("max", "min"):
-        low, high = np.quantile(computed, [TAIL, 1 - TAIL])
+
+def _comparable(
+    claim: Claim, rows: Sequence[select.Row], values: dict[int, Floats], planned: Sequence[select.Pair | Comparison]
+) -> tuple[list[select.Pair | Comparison], list[str]]:
+    """The comparisons that have their cells and are of like ones (groups: the cells that they have), and what was
+    removed."""
+    kept: list[select.Pair | Comparison] = []
+    removed: dict[tuple[str, ...], list[int]] = {}
+    mixed = set[str]()
+    for one in planned:
+        present = tuple(i for i in _members(one) if i in values)
+        # "The best of the others", or of all models, counts only if there are all of them.
+        whole = isinstance(one, select.Pair) or _needs_all(claim)
+        if len(present) < (len(_members(one)) if whole else 2):
+            continue
+        unlike = select.unlike(rows, present)
+        if odd := tuple(name for name in unlike if name not in claim.may_differ):
+            removed.setdefault(odd, []).append(present[0])
+            continue
+        mixed |= set(unlike)
+        kept.append(one if isinstance(one, select.Pair) else present)
+    pairs = [p for p in planned if isinstance(p, select.Pair)]
+    if pairs and _needs_all(claim):
+        numbers = [[pairs[n] for n in series] for series in select.along(claim, rows, pairs)]
+        kept = [p for one in numbers if all(p in kept for p in one) for p in one]
+    firsts = [_members(one)[0] for one in planned]
+    notes = [f"never compared: cells that are unlike in {', '.join(odd)}: {len(some)} of {len(planned)} comparisons"
+             + _settings(rows, some, firsts) for odd, some in removed.items()]  # fmt: skip
+    return kept, notes + [f"compared although unlike in {', '.join(sorted(mixed))}"] * bool(mixed)
+
+
+def _series(
+    claim: Claim, rows: Sequence[select.Row], values: dict[int, Floats], kept: Sequence[select.Pair | Comparison]
+) -> tuple[list[Series], int]:
+    """Values along the claim's axis, or all in one where it has none; how many had fewer points than it needs."""
+    pairs = [one for one in kept if isinstance(one, select.Pair)]
+    if pairs:
+        differences = compared(claim, values, pairs)
+        grouped = select.along(claim, rows, pairs) if claim.over else [list(range(len(pairs)))]
+        made = [Series(tuple(rows[pairs[n].of].get(claim.over[0]) if claim.over else n for n in numbers),
+                       differences[:, numbers], tuple(i for n in numbers for i in pairs[n].members))
+                for numbers in grouped]  # fmt: skip
     else:
-        tail = TAIL / len(pairs)
-        ends = np.quantile(compared(claim, values, pairs), [tail, 1 - tail], axis=0)
-        low, high = ends.max(axis=1) if claim.test == "max" else ends.min(axis=1)
-    return float(low), float(high)
+        groups = [_members(one) for one in kept]
+        made = [Series(tuple(rows[i].get(claim.over[0]) for i in group),
+                       np.stack([values[i] for i in group], axis=1), group) for group in groups]  # fmt: skip
+    if not claim.over:
+        return made, 0
+    shortest = max(SHORTEST.get(claim.test, 2), claim.needs.points if claim.needs else 0)
+    long = [s for s in made if len(s.x) >= shortest]
+    return long, len(made) - len(long)
+
+
+def _too_few(needs: Needs, claim: Claim, rows: Sequence[select.Row], series: Sequence[Series]) -> str:
+    """What the claim needs and lacks; an empty string if it has enough."""
+    found = []
+    if claim.over and len(series) < needs.series:
+        found.append(f"needs {needs.series} series of {max(needs.points, 2)} points or more, has {len(series)}")
+    points = sum(len(s.x) for s in series)
+    if not claim.over and points < needs.points:
+        found.append(f"needs {needs.points} comparisons, has {points}")
+    for column, wanted in needs.cover.items():
+        has = {rows[i].get(column) for s in series for i in s.rows}
+        lacks = [str(v) for v in wanted if v not in has]
+        found += [f"needs {column} {', '.join(lacks)}"] * bool(lacks)
+    return "; ".join(found)
+
+
+def _lost(rows: Sequence[select.Row], failed: list[int], everything: list[int]) -> str:
+    """How many cells have no value, which, and why."""
+    why = ", ".join(f"{n} {status}" for status, n in Counter(str(rows[i].get("status")) for i in failed).items())
+    return f"{len(failed)} of {len(everything)} cells have no value: {why}" + _settings(rows, failed, everything)
+
+
+def _settings(rows: Sequence[select.Row], some: Sequence[int], every: Sequence[int]) -> str:
+    """The settings that tell some rows from all, in brackets."""
+
+    def known(numbers: Iterable[int], column: str) -> list[Any]:
+        return list(dict.fromkeys(rows[i].get(column) for i in numbers))
+
+    found = [f"{column} {', '.join(map(str, own))}" for column in select.TOLD
+             if 0 < len(own := known(some, column)) < len(known(every, column))]  # fmt: skip
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def _needs_all(claim: Claim) -> bool:
     """Whether a test on some of the values of ``over`` is none: who is best, or how far models are apart."""
     return claim.test == "rank" or (claim.test == "spread" and bool({"model", "draft_model"} & set(claim.over)))
-
-
-def _within(claim: Claim, expect: Expect, shared: dict[str, Any]) -> str:
-    """Whether a value and its interval lie in, outside or across what is expected."""
-    if claim.test not in NUMERIC:
-        share = shared["support"] if shared["support"] is not None else shared["value"]
-        return AGREES if share >= 1 - TAIL else DISAGREES if share <= TAIL else UNDECIDED
-    low = shared["low"] if shared["low"] is not None else shared["value"]
-    high = shared["high"] if shared["high"] is not None else shared["value"]
-    return place(low, high, expect)
-
-
-def place(low: float, high: float, expect: Expect) -> str:
-    """``agrees`` if the interval lies in the expected range, ``disagrees`` if outside, else ``undecided``."""
-    floor = -np.inf if expect.min is None else expect.min
-    ceiling = np.inf if expect.max is None else expect.max
-    if floor <= low and high <= ceiling:
-        return AGREES
-    return DISAGREES if high < floor or low > ceiling else UNDECIDED
-
-
-# --------------------------------------------------------------------------------------------- tests
-
-
-def _lower_is_better(metric: str) -> bool:
-    return metric.endswith("_s") and not metric.endswith("_per_s")
-
-
-def compared(claim: Claim, values: dict[int, Floats], pairs: list[select.Pair]) -> Floats:
-    """Ratio, gain, drop or difference of every pair, shape (draws, pairs)."""
-    lower = _lower_is_better(claim.metric)
-    of = np.stack([values[p.of] for p in pairs], axis=1)
-    others = [np.stack([values[i] for i in p.to]) for p in pairs]
-    to = np.stack([other.min(axis=0) if lower else other.max(axis=0) for other in others], axis=1)
-    if claim.as_ == "difference":
-        return np.asarray(of - to)
-    ratio = of / to
-    return np.asarray({"ratio": ratio, "gain": ratio - 1, "drop": 1 - ratio}[claim.as_ or "ratio"])
-
-
-def _test(
-    claim: Claim,
-    rows: Sequence[select.Row],
-    values: dict[int, Floats],
-    pairs: list[select.Pair],
-    groups: list[tuple[int, ...]],
-) -> Floats | None:
-    """The test's value in every draw (yes-or-no tests: 1 or 0); None if no group is long enough for it."""
-    if pairs:
-        differences = compared(claim, values, pairs)
-        if claim.test in ("mean", "max", "min"):
-            tests = {"mean": differences.mean(axis=1), "max": differences.max(axis=1), "min": differences.min(axis=1)}
-            return np.asarray(tests[claim.test])
-        series = [
-            ([rows[pairs[n].of].get(claim.over[0]) for n in numbers], differences[:, numbers])
-            for numbers in select.along(claim, rows, pairs)
-        ]
-    else:
-        series = [([rows[i].get(claim.over[0]) for i in group], np.stack([values[i] for i in group], axis=1))
-                  for group in groups]  # fmt: skip
-    made = [one for x, y in series if (one := _along(claim, x, y)) is not None]
-    if not made:
-        return None
-    stacked = np.stack(made, axis=1)
-    return np.asarray(stacked.mean(axis=1) if claim.test in NUMERIC else stacked.all(axis=1).astype(float))
-
-
-def _along(claim: Claim, x: list[Any], y: Floats) -> Floats | None:
-    """A test along one axis; ``y`` (draws, len(x)).  None if the axis is too short for it."""
-    if len(x) < 2:
-        return None
-    expect = claim.expect or Expect()
-    if claim.test == "spread":
-        # Of a metric: how far the largest is above the smallest; of comparisons: the range they span.
-        high, low = y.max(axis=1), y.min(axis=1)
-        return np.asarray(high - low if claim.of is not None else high / low - 1)
-    if claim.test == "rank":
-        return _rank(claim, expect, x, y)
-    order = np.argsort(np.array([float(v) for v in x]))
-    at, y = np.array([float(x[i]) for i in order]), y[:, order]
-    if claim.test == "trend":
-        steps = np.log2(at) - np.log2(at).mean()
-        return np.asarray(((y - y.mean(axis=1, keepdims=True)) * steps).sum(axis=1) / (steps**2).sum())
-    if claim.test == "monotone":
-        change = np.diff(y, axis=1)
-        return np.asarray(((change <= 0) if expect.direction == "falling" else (change >= 0)).all(axis=1))
-    if claim.test == "steepest":
-        return np.asarray(at[np.argmax(1 - y[:, 1:] / y[:, :-1], axis=1)] == float(expect.first))
-    before, after = at[at <= float(expect.first)], at[at > float(expect.first)]  # bend
-    if len(before) < 2 or len(after) < 1:
-        return None
-    knee = len(before) - 1
-    slope_before = (y[:, knee] - y[:, 0]) / (at[knee] - at[0])
-    slope_after = (y[:, -1] - y[:, knee]) / (at[-1] - at[knee])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(slope_after / slope_before)
-
-
-def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> Floats | None:
-    """Whether the candidates stand in the expected order, best first.  Equal ones satisfy any order between them."""
-    wanted = [w for w in (expect.first, expect.last, *expect.order, *expect.top) if w is not None]
-    if any(w not in x for w in wanted):
-        return None
-    good = -y if claim.of is None and _lower_is_better(claim.metric) else y
-    mine = good[:, [x.index(w) for w in wanted]]
-    others = good[:, [i for i, w in enumerate(x) if w not in wanted]]
-    if expect.order:
-        return np.asarray((np.diff(mine, axis=1) <= 0).all(axis=1))
-    if expect.last is not None:
-        return np.asarray((mine <= others).all(axis=1))
-    return np.asarray((mine.min(axis=1, keepdims=True) >= others).all(axis=1))
 
 
 _KNOWS_MEMORY = ("ok", "invalid", "oom_weights", "oom_kv", "oom_activation")

@@ -28,6 +28,8 @@ OF_A_MODEL = ("experts", "moe_ffn_size", "top_k")
 OF_PRUNING = ("experts", "moe_ffn_size", "prune_ratio", "prune_multiple")
 """Settings that come with pruning and may differ where pruned and whole models are compared."""
 _HIDDEN = ("cpu_threads", "kv_cache_mb", "own_process")  # how the machine runs the engine, the same in a figure
+TOLD = tuple(k for k in KNOBS if k not in _HIDDEN)
+"""Settings by which a reason names cells."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,8 @@ def select(claim: Claim, rows: Sequence[Row]) -> Selection:
             seen.add(identity)
             indices.append(i)
     if claim.of is None:
-        groups = [tuple(g) for g in _grouped(rows, indices, _free(along, claim)) if len(g) > 1]
+        groups = [tuple(g) for g in _grouped(rows, indices, _free(along, claim))
+                  if len({rows[i].get(claim.over[0]) for i in g}) > 1]  # fmt: skip
         return Selection(tuple(i for g in groups for i in g), (), tuple(groups))
     pairs = list(_pairs(claim, rows, indices, _free(contrast, claim)))
     return Selection(tuple(dict.fromkeys(i for p in pairs for i in p.members)), tuple(pairs), ())
@@ -148,6 +151,6 @@ def unlike(rows: Sequence[Row], members: Iterable[int]) -> list[str]:
 
 def context(rows: Sequence[Row], members: Iterable[int], claim: Claim) -> tuple[tuple[str, Any], ...]:
     """What compared rows have in common that a verdict must name; what the claim varies is no context."""
-    free = varied(claim) | set(claim.over)
+    free = varied(claim) | set(claim.over) | set(claim.may_differ)
     first = rows[next(iter(members))]
     return tuple((name, first.get(name)) for name in CONTEXT if name not in free)

@@ -13,7 +13,7 @@ from moebench.claims.table import CONFIRMED, INCONCLUSIVE, REFUTED
 from moebench.show import count, table
 
 DEPENDS = "different by context"
-VERDICTS = (CONFIRMED, REFUTED, INCONCLUSIVE, ev.NOT_MEASURED, ev.NO_EXPECTATION)
+VERDICTS = (CONFIRMED, REFUTED, INCONCLUSIVE, ev.NOT_DECIDED, ev.NOT_MEASURED, ev.NO_EXPECTATION)
 
 
 def shown(value: Any, low: Any = None, high: Any = None) -> str:

@@ -1,7 +1,7 @@
 """The language of ``config/claims/PAPER.yaml``: which cells a claim compares, how, and what the paper says comes out.
 
-A claim selects rows (``where``), may compare two settings within them (``of``, ``to``, ``as``), and applies one of a
-handful of tests.  Nothing else is needed for the 91 claims of the three papers.
+A claim selects rows (``where``), may compare two settings within them (``of``, ``to``, ``as``), applies one of a
+handful of tests, and says how many comparisons it needs.  Nothing else is needed for the claims of the three papers.
 """
 
 from __future__ import annotations
@@ -19,23 +19,30 @@ from moebench.errors import ConfigError, nearest
 
 Settings = dict[str, Any]
 Test = Literal[
-    "mean", "max", "min", "spread", "trend", "bend",
+    "mean", "every", "max", "min", "spread", "trend", "exponent", "bend",
     "monotone", "rank", "steepest", "infeasible",
     "share", "printed", "computed",
 ]  # fmt: skip
 
-NUMERIC = ("mean", "max", "min", "spread", "trend", "bend", "share", "printed", "computed")
+NUMERIC = ("mean", "every", "max", "min", "spread", "trend", "exponent", "bend", "share", "printed", "computed")
 """Tests whose outcome is a number, held against a range."""
 YES_NO = ("monotone", "rank", "steepest", "infeasible")
 """Tests that hold or do not."""
-OF_CELLS = ("mean", "max", "min", "spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
+OF_CELLS = (
+    "mean", "every", "max", "min", "spread", "trend", "exponent", "bend", "monotone", "rank", "steepest", "infeasible",
+)  # fmt: skip
 """Tests on cells; the others need none."""
-COMPARED = ("mean", "max", "min", "trend")
+COMPARED = ("mean", "every", "max", "min", "trend")
 """Tests that need ``of`` and ``to``."""
-_ALONG = ("spread", "trend", "bend", "monotone", "rank", "steepest", "infeasible")
+_ALONG = ("spread", "trend", "exponent", "bend", "monotone", "rank", "steepest", "infeasible")
 _OTHER_METRICS = ("accuracy", "parameters", "status", "printed")
 _COMPUTED = tuple(c.name for c in columns.of_table("computed") if c.tables == ("computed",))
-_DEPLOYMENT = ("tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens")
+_MAY_DIFFER = (
+    "tp", "pp", "dp", "prune_by", "max_model_len", "max_num_seqs", "max_num_batched_tokens",
+    "untuned_kernel_warning", "engine_name", "engine_version",
+)  # fmt: skip
+PAPER = "paper"
+"""The scale of the papers' own grids, of which ``needs`` speaks."""
 
 
 class Expect(Strict):
@@ -72,8 +79,18 @@ class Printed(Strict):
         return self
 
 
+class Needs(Strict):
+    """The fewest comparisons that decide a claim, in the paper's own grid; with fewer it is `not decided`."""
+
+    points: int = Field(
+        1, ge=1, description="Pairs; of a test along `over`: points of a series, shorter ones are left out"
+    )
+    series: int = Field(1, ge=1, description="Series of so many points along `over`")
+    cover: dict[str, list[Any]] = Field({}, description="Values of columns that the compared cells must have")
+
+
 class Provided(Strict):
-    """What must hold of the speed of the same engine configuration and top-k, at its best load."""
+    """What must hold of the speed of the same engine configuration and top-k, at every load."""
 
     metric: str
     as_: Literal["ratio", "gain", "drop"] = Field(alias="as")
@@ -108,7 +125,11 @@ class Claim(Strict):
     )
     test: Test = Field(description="What is done with the values; see docs/claims.md")
     over: tuple[str, ...] = Field((), description="The column along which; further ones move with it")
-    may_differ: tuple[str, ...] = Field((), description="Deployment knobs in which compared cells may differ")
+    may_differ: tuple[str, ...] = Field(
+        (), description="Deployment knobs, or facts of the kernels, in which compared cells may differ"
+    )
+    needs: Needs | None = Field(None, description="The fewest comparisons that decide it, in the paper's own grid")
+    undecidable: str = Field("", description="Why no study can decide it today, though its cells are planned")
     expect: Expect | None = Field(description="What comes out if the claim is right; null: the paper claims nothing")
     provided: Provided | None = Field(
         None, description="`accuracy`: counts only where `of` against `to` has this speed"
@@ -134,7 +155,7 @@ class Claim(Strict):
             (self.provided is not None and self.metric != "accuracy", "provided: for the metric accuracy only"),
             ((self.test == "printed") != (self.printed is not None), "printed: give the numbers and test: printed"),
         ]
-        problems += [(k not in _DEPLOYMENT, f"may_differ: {k!r} is none of {', '.join(_DEPLOYMENT)}")
+        problems += [(k not in _MAY_DIFFER, f"may_differ: {k!r} is none of {', '.join(_MAY_DIFFER)}")
                      for k in self.may_differ]  # fmt: skip
         for wrong, text in problems:
             if wrong:
@@ -145,13 +166,17 @@ class Claim(Strict):
         return self
 
     def at_scale(self, scale: str) -> Claim | None:
-        """The claim in the grid of a scale: as it stands, or with what ``at`` replaces; None: no counterpart there."""
+        """The claim in the grid of a scale: as it stands, or with what ``at`` replaces; None: no counterpart there.
+
+        ``needs`` is about the paper's grid and left out elsewhere, where there are no verdicts.
+        """
+        update: dict[str, Any] = {} if scale == PAPER or self.needs is None else {"needs": None}
         if scale not in self.at:
-            return self
+            return self.model_copy(update=update) if update else self
         other = self.at[scale]
         if other is None:
             return None
-        update: dict[str, Any] = {"where": self.where | other.where}
+        update["where"] = self.where | other.where
         if other.of is not None:
             update["of"] = self.of | other.of if isinstance(self.of, dict) and isinstance(other.of, dict) else other.of
         if other.to is not None:

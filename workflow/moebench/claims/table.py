@@ -25,7 +25,9 @@ from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 Row = dict[str, Any]
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
-VERDICTS = {ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE}
+VERDICTS = {
+    ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE, ev.NOT_DECIDED: ev.NOT_DECIDED,
+}  # fmt: skip
 NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "ep", "pp")
 """Knobs that the cost model does not know, or whose effect on time it neglects (expert parallelism's all-to-all and
 imbalance, pipeline stages that overlap): cells that differ in them are predicted alike, so that nothing is foretold."""
@@ -256,6 +258,8 @@ def _row(
     foreseen: ev.Outcome | None,
     foreseen_on: str,
 ) -> Row:
+    if claim.undecidable and outcome.value is None:
+        outcome = dataclasses.replace(outcome, reason=f"{outcome.reason}; {claim.undecidable}")
     verdict, reason = _verdict(plan, paper, claim, outcome, mine)
     here = claim.at_scale(plan["scale"]) or claim
     return {
@@ -278,6 +282,7 @@ def _row(
         "support": outcome.support,
         "comparisons": outcome.comparisons,
         "comparisons_planned": outcome.planned,
+        "needs": needed(claim) or None,
         "unstable_cells": sum(bool(r.get("unstable")) for r in mine),
         "evaluated_on": evaluated_on(plan, outcome, mine) or None,
         "predicted_value": None if foreseen is None else foreseen.value,
@@ -328,6 +333,15 @@ def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) 
     parts += ["MLA off"] * (known.get("mla") is False)
     parts += ["default kernels"] * (known.get("kernel_config") == "default")
     return ", ".join(parts)
+
+
+def needed(claim: Claim) -> str:
+    """The fewest comparisons that decide a claim, in short; an empty string where it names none."""
+    needs = claim.needs
+    if needs is None:
+        return ""
+    text = f"{needs.series} series of {max(needs.points, 2)}" if claim.over else str(needs.points)
+    return "; ".join([text, *(f"{k} {', '.join(map(str, v))}" for k, v in needs.cover.items())])
 
 
 def said(expect: Expect | None) -> str:
