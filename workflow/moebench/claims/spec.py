@@ -168,12 +168,14 @@ class Claim(Strict):
     def at_scale(self, scale: str) -> Claim | None:
         """The claim in the grid of a scale: as it stands, or with what ``at`` replaces; None: no counterpart there.
 
+        A scale without words of its own takes those of the scale it is a variant of: ``tiny-full`` those of ``tiny``.
         ``needs`` is about the paper's grid and left out elsewhere, where there are no verdicts.
         """
         update: dict[str, Any] = {} if scale == PAPER or self.needs is None else {"needs": None}
-        if scale not in self.at:
+        known = scale if scale in self.at else scale.partition("-")[0]
+        if known not in self.at:
             return self.model_copy(update=update) if update else self
-        other = self.at[scale]
+        other = self.at[known]
         if other is None:
             return None
         update["where"] = self.where | other.where
