@@ -145,7 +145,7 @@ def test_failures_says_what_is_not_measured_and_names_another_study(tmp_path, pl
 
 
 def test_cells_of_an_engine_configuration_that_failed_alike_are_one_entry(tmp_path):
-    config = studies.folder(tmp_path, {"x": [{"fix": CELL, "cross": {"batch": [1, 2, 4]}}]})
+    config = studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "tiny-mixtral"}, "cross": {"top_k": [1, 2, 4]}}]})
     made, results = make_plan(Config(config), "test"), tmp_path / "results"
     for key in made["cells"]:
         records.store(results, synthetic.record(made, *key.split("/"), status="unsupported"))
