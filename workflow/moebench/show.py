@@ -180,7 +180,8 @@ def failures(
     made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
 ) -> tuple[str, int]:
     """Cells that are not ok, accuracy cells included, why, and how to run one again; how many have no record; and the
-    number of both.  Cells of an engine configuration that failed alike are one entry.
+    number of both.  Unsupported cells of an engine configuration are one entry for each
+    reason.
 
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
@@ -196,7 +197,8 @@ def failures(
         if record is None or record["status"] == "ok":
             continue
         failed += 1
-        group = place, record["engine"], record["status"], record["reason"], *record["evidence"]
+        whole = record["status"] == "unsupported"  # one entry, as the others of its engine configuration
+        group = (place, record["engine"], record["reason"]) if whole else (place, key)
         groups.setdefault(group, []).append((key, record))
     blocks = [
         "\n".join(

@@ -196,7 +196,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
 
 
 def _entries(frame: pd.DataFrame) -> list[list[int]]:
-    """Places of the rows that each line of the table is for: one, or an engine configuration's that cannot be run."""
+    """Places of the rows that each entry is for: one, or an engine configuration's that cannot be run."""
     found: dict[Any, list[int]] = {}
     for place, (engine, status, reason) in enumerate(
         zip(frame["engine"], frame["status"], frame["reason"], strict=True)
@@ -245,11 +245,11 @@ def counts(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
 def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> list[dict[str, Any]]:
     """Failed cells with reason, evidence, predicted memory and the command that runs one again.
 
-    Cells of an engine configuration that failed alike are one entry: ``cells`` of them, shown by the first.
+    Cells of an engine configuration that it cannot run are one entry: ``cells`` of them, shown by the first.
     """
     rows = []
-    alike = ["engine", "status", "reason", "evidence"]
-    for _, group in failed.groupby(alike, sort=False, dropna=False):
+    for places in _entries(failed):
+        group = failed.iloc[places]
         row = group.iloc[0]
         memory, fits = _memory(group["predicted_bytes_per_gpu"]), set(group["predicted_fits"].dropna())
         rows.append(
