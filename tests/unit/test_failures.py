@@ -78,6 +78,27 @@ def test_an_exception_means_a_status_and_the_engines_words_are_kept(text, phase,
     assert reason and "\n" not in reason and evidence and all(line in text for line in evidence)
 
 
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("NotImplementedError: No WNA16 MoE backend supports the deployment configuration.", True),
+        ("NotImplementedError: No W4A8 Int8 MoE backend supports the deployment configuration.", True),
+        ("NotImplementedError: FP8 KV cache on CPU requires x86 with AVX-512 or AMX.", True),
+        ("RuntimeError: _C::static_scaled_fp8_quant() expected at most 0 argument(s) but received 4 argument(s)."
+         " Declaration: _C::static_scaled_fp8_quant() -> ()", True),
+        ("AttributeError: '_OpNamespace' '_moe_C' object has no attribute 'topk_softmax'", True),
+        ("AssertionError: Only top-2 routing is supported", False),
+        ("VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300", False),
+        ("NotImplementedError: images in transformers are not supported by this driver yet", False),
+        ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", False),
+        ("KeyError: 'model.layers.0'", False),
+    ],
+)  # fmt: skip
+def test_a_missing_kernel_is_of_the_configuration_and_other_failures_are_of_the_workload(text, whole):
+    status, reason, _ = failures.classify(text, "run")
+    assert failures.of_configuration({"status": status, "reason": reason}) is whole
+
+
 def test_an_unknown_failure_is_called_by_its_exception():
     text = "KeyError: 'model.layers.0'"
     assert failures.classify(text, "run") == ("crashed", f"the engine failed: {text}", [text])

@@ -18,7 +18,7 @@ import synthetic
 from moebench import figures, tables
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import caption, data, draw, layout, style, ticks
+from moebench.figures import caption, data, draw, layout, style, ticks, unsupported
 from moebench.plan.file import read_plan
 
 THROUGHPUT = "throughput_total_tokens_per_s"
@@ -349,3 +349,55 @@ def test_a_caption_speaks_of_medians_only_where_some_are_shown():
     )
     assert "Median of 3 repeats" in caption.how(rows)
     assert caption.how(rows, medians=False) == "Counted over all runs of a cell."
+
+
+# ------------------------------------------------------------------------- what an engine cannot run at all
+
+
+def precisions(good, refused=("INT8", "AWQ"), reason="no kernel") -> data.Data:
+    """Lines over two batch sizes: series with values, and series whose cells are all unsupported."""
+    rows = [
+        {"x": batch, "hue": name, "status": "ok", "reason": "", THROUGHPUT: 10.0 * batch}
+        for name in good
+        for batch in (1, 8)
+    ] + [
+        {"x": batch, "hue": name, "status": "unsupported", "reason": reason, THROUGHPUT: math.nan}
+        for name in refused
+        for batch in (1, 8)
+    ]
+    plot = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "y": [THROUGHPUT],
+                                "x": "batch", "hue": "precision"})  # fmt: skip
+    axes = {"x": data.Axis("batch", "Batch", (1, 8), True),
+            "hue": data.Axis("precision", "Precision", (*good, *refused), False)}  # fmt: skip
+    return data.Data(plot, pd.DataFrame(rows), axes)
+
+
+def test_series_that_the_engine_cannot_run_are_named_once_and_not_marked():
+    whole = precisions(["BF16"])
+    assert unsupported.series(whole) == {"no kernel": ["INT8", "AWQ"]}
+    said = unsupported.words(whole)
+    assert said.count("no kernel") == 1 and "INT8" in said and "AWQ" in said
+    left = unsupported.without(whole)
+    assert left.levels("hue") == ("BF16",) and draw.lacking(left.rows, THROUGHPUT).empty
+    assert len(data.table(whole.__class__(whole.plot, whole.rows.assign(
+        experiment="e", engine="m", cell="c", model_title="M", weights="w", n_repeats=1, unstable=False,
+        derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
+    with mpl.rc_context(style.RC):
+        made = layout.figure(left, said)
+    shown = [t.get_text() for t in texts(made)]
+    assert "BF16" in shown and "INT8" not in shown
+
+
+def test_a_failed_cell_of_a_living_series_keeps_its_mark():
+    one = precisions(["BF16", "INT8"], refused=())
+    one.rows.loc[3, ["status", "reason", THROUGHPUT]] = ["unsupported", "no kernel", math.nan]
+    assert unsupported.series(one) == {} and unsupported.words(one) == ""
+    assert len(draw.lacking(unsupported.without(one).rows, THROUGHPUT)) == 1
+
+
+def test_where_nothing_runs_or_reasons_differ_every_cell_keeps_its_mark():
+    nothing = precisions([])
+    assert len(draw.lacking(unsupported.without(nothing).rows, THROUGHPUT)) == 4
+    differ = precisions(["BF16"], refused=("INT8",))
+    differ.rows.loc[3, "reason"] = "another"
+    assert len(draw.lacking(unsupported.without(differ).rows, THROUGHPUT)) == 2

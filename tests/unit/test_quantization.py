@@ -13,7 +13,7 @@ from moebench.config import Config, EngineKnobs
 from moebench.cost import memory
 from moebench.derivation import parents
 from moebench.errors import ConfigError, UserError
-from moebench.measure.failures import classify
+from moebench.measure.failures import NO_KERNEL, classify
 from moebench.plan.make import make_plan
 from moebench.quantize import awq, schemes
 from moebench.quantize.coverage import Layer, checked
@@ -326,8 +326,7 @@ def test_everything_that_reads_a_norm_is_rescaled_the_router_too():
 # ----------------------------------------------------------------------------------------- the engine
 
 REFUSALS = {
-    "NotImplementedError: No WNA16 MoE backend supports the deployment configuration.":
-        "the engine does not support this",
+    "NotImplementedError: No WNA16 MoE backend supports the deployment configuration.": NO_KERNEL,
     "ValueError: Weight output_partition_size = 64 is not divisible by weight quantization block_n = 128.":
         "the engine does not support this shape",
     "ValueError: WNA16 MoE backend 'CPU' does not support the deployment configuration since VLLM_CPU_INT4_W4A8=0.":

@@ -144,6 +144,18 @@ def test_failures_says_what_is_not_measured_and_names_another_study(tmp_path, pl
     assert f"snakemake --profile profiles/local --config study=test --force {tmp_path}/cells/{key}.json" in text
 
 
+def test_unsupported_cells_of_an_engine_configuration_are_one_entry_for_each_reason(tmp_path):
+    config = studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "tiny-mixtral"}, "cross": {"top_k": [1, 2, 4]}}]})
+    made, results = make_plan(Config(config), "test"), tmp_path / "results"
+    for key in made["cells"]:
+        records.store(results, synthetic.record(made, *key.split("/"), status="unsupported"))
+    text, number = show.failures(made, results, "profiles/local", "test")
+    assert number == 3 and text.count("unsupported: ") == 1
+    records.store(results, synthetic.record(made, *key.split("/"), status="unsupported", reason="another"))
+    text, number = show.failures(made, results, "profiles/local", "test")
+    assert number == 3 and text.count("unsupported: ") == 2
+
+
 @pytest.mark.parametrize(
     ("given", "config"),
     [("results", ""), ("./results", ""), ("other", " --config results=other"), ("HERE/o", " --config results=HERE/o")],

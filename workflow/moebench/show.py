@@ -179,12 +179,14 @@ def rerun_command(
 def failures(
     made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
 ) -> tuple[str, int]:
-    """Cells that are not ok, accuracy cells included, why, and how to run each again; how many have no
-    record; and the number of both.
+    """Cells that are not ok, accuracy cells included, why, and how to run one again; how many have no record; and the
+    number of both.  Unsupported cells of an engine configuration are one entry for each
+    reason.
 
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
-    blocks, unmeasured = [], 0
+    unmeasured, failed = 0, 0
+    groups: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
     elsewhere = results if usual is not None and results != usual else None
     study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]
@@ -194,19 +196,25 @@ def failures(
         unmeasured += record is None
         if record is None or record["status"] == "ok":
             continue
-        blocks.append(
-            "\n".join(
-                [
-                    f"{record['status']}: {key}",
-                    f"    {record['reason']}",
-                    *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                    f"    {rerun_command(key, place, profile, study, elsewhere)}",
-                ]
-            )
+        failed += 1
+        whole = record["status"] == "unsupported"  # one entry, as the others of its engine configuration
+        group = (place, record["engine"], record["reason"]) if whole else (place, key)
+        groups.setdefault(group, []).append((key, record))
+    blocks = [
+        "\n".join(
+            [
+                f"{record['status']}: {key}" + (f" and {count(len(same) - 1, 'more cell')} of it" if same[1:] else ""),
+                f"    {record['reason']}",
+                *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
+                f"    {rerun_command(key, group[0], profile, study, elsewhere)}",
+            ]
         )
+        for group, same in groups.items()
+        for key, record in same[:1]
+    ]
     if unmeasured:
         said = f"{unmeasured:,} of {count(len(seen), 'cell')} not measured"
         blocks.append(
             f"study {made['study']}: {said}; a job that was to measure them has its logs in logs/{made['study']}/"
         )
-    return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", len(blocks) - (unmeasured > 0) + unmeasured
+    return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", failed + unmeasured

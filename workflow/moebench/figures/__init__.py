@@ -33,6 +33,7 @@ from moebench.figures import (
     pareto,
     residuals,
     style,
+    unsupported,
 )
 
 
@@ -128,7 +129,8 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
                 made, table = layout.figure(placed, caption.of(plan, placed)), pareto.table(placed)
             else:
                 placed = data.place(plot, frame, where)
-                made, table = layout.figure(placed, caption.of(plan, placed)), data.table(placed)
+                drawn = unsupported.without(placed)
+                made, table = layout.figure(drawn, caption.of(plan, placed)), data.table(placed)
             paths += export.save(made, table, out_dir, plot.id)
     for plot in foreseen.plots(plan, experiment_name):
         placed = data.place(plot, foreseen.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")

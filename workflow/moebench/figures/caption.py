@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moebench import columns, corpora, stats
-from moebench.figures import answers
+from moebench.figures import answers, unsupported
 from moebench.figures.data import Data
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
@@ -128,7 +128,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 def of(plan: Mapping[str, Any], placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
     said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.SPECULATION})
-    return f"{said} {answers.words(plan, placed)}".strip()
+    refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
+    return " ".join(filter(None, [said, answers.words(plan, placed), refused]))
 
 
 def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -> str:

@@ -196,13 +196,12 @@ class Driver:
             position = ("middle" if number == middle else "") if self.loaded else "start"
             failed = self.ready(engine_id)
             if failed is None and position:
-                self.run_canary(engine_id, sentinel, position)
-                failed = self.ready(engine_id)
-            if failed is not None:
+                failed = self.run_canary(engine_id, sentinel, position) or self.ready(engine_id)
+            outcome = self.measure(engine_id, cell_id) if failed is None else failed
+            if failed is not None or self.cannot_run(engine_id, outcome):
                 for other in todo[number:] + later:
-                    self.keep(engine_id, other, failed)
+                    self.keep(engine_id, other, outcome)
                 return
-            outcome = self.measure(engine_id, cell_id)
             self.keep(engine_id, cell_id, outcome)
             lost = lost + 1 if outcome["status"] in records.INFRASTRUCTURE else 0
             if lost == MAX_LOSSES:
@@ -212,6 +211,13 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def cannot_run(self, engine_id: str, outcome: dict[str, Any]) -> bool:
+        """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
+        if not failures.of_configuration(outcome) or any(run["engine"] == engine_id for run in self.canary):
+            return False
+        found = (records.current(self.results, engine_id, c)[0] for c in self.plan["engines"][engine_id]["cells"])
+        return not any(record is not None and record["status"] == "ok" for record in found)
 
     def skip_infeasible(self, engine_id: str, pending: list[str]) -> list[str]:
         """Record cells that are predicted not to fit, if the study chooses so; return the others."""
@@ -268,10 +274,13 @@ class Driver:
         cells: list[str] = self.plan["engines"][engine_id]["cells"]
         return min(filter(timed, cells), key=size)
 
-    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> None:
-        """Run the canary; should it end the engine, the next cell has it loaded again."""
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> dict[str, Any] | None:
+        """Run the canary; should it end the engine, the next cell has it loaded again.
+
+        Returns the outcome that all cells get if it shows that none can run, else None.
+        """
         if cell_id is None:
-            return
+            return None
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         request = {
             "do": "canary",
@@ -279,6 +288,7 @@ class Driver:
             "protocol": cell["protocol"],
             "seed": 10_000_019 + len(self.canary) * 2,
         }
+        started = records.stamp()
         reply = self.ask(request, self.settings["cell_timeout_s"], "run")
         if "metrics" in reply:
             self.canary.append(
@@ -286,6 +296,7 @@ class Driver:
             )
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
+        return reply | {"started_at": started} if self.cannot_run(engine_id, reply) else None
 
     # ---------------------------------------------------------------------------------- asking the worker
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from moebench.errors import FULL_DISK
 
@@ -26,6 +28,9 @@ class Refused(NotImplementedError):
 DISK = "the disk is full"
 """How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
 
+NO_KERNEL = "this build of the engine has no kernel for it on this machine"
+"""The reason where no workload of the engine configuration can run."""
+
 RULES: tuple[tuple[str, str, str], ...] = (
     # status, what the engine says, the reason in our words
     ("node_fault", FULL_DISK, DISK),
@@ -43,12 +48,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
                    r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
     ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
     ("node_fault", r"the executor on node \S+ ended", "another node failed"),
-    ("unsupported", r"No \w+ MoE backend supports|requires AMX tile support"
-                    r"|not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
+    ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
+                    r"|Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available", NO_KERNEL),
+    ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
                     r"|\bRefused:|are not supported for now|Cannot find the config file for",
      "the engine does not support this"),
-    ("unsupported", r"Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available",
-     "this build of the engine has no kernel for it"),
     ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
      "the engine does not support this shape"),
     ("unsupported", r"maximum context length is|is greater than the derived max_model_len",
@@ -94,6 +98,11 @@ def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str
         status, reason = _OOM_STATUS[_where(phase, trace)]
         return status, reason, found[-3:]
     return "crashed", "the engine failed: " + (root_cause(lines) or "no message"), lines[-10:]
+
+
+def of_configuration(outcome: Mapping[str, Any]) -> bool:
+    """Whether a failed cell tells that no cell of its engine configuration can run, whatever its workload."""
+    return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 
 
 def _where(phase: str, trace: str) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import caption, curves, heatmap, parameters, pareto, style
+from moebench.figures import caption, curves, heatmap, parameters, pareto, style, unsupported
 from moebench.figures import data as figure_data
 from moebench.figures import foreseen as foreseen_data
 from moebench.report import svg
@@ -70,7 +70,7 @@ def figure(
     else:
         placed = (pareto if plot.kind == "pareto" else figure_data).place(plot, frame, where)
         said = caption.of(plan, placed)
-        words = described(placed, said)
+        words = described(placed if plot.kind == "pareto" else unsupported.without(placed), said)
     return drawn(plot, said, words, folder, href)
 
 
@@ -173,16 +173,17 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     spread = [c for c in ("e2e_s_cv", "distinct_experts_mean", "residual_e2e") if frame[c].notna().any()]
     numeric = [columns.COLUMNS[c].axis for c in [*metrics, *spread]]
     heads = [*((h, False) for h in plain), *((h, True) for h in numeric), ("Record", False)]
+    entries = _entries(frame)
     rows = []
-    for label, (_, row) in zip(labels[:MOST_ROWS], frame.head(MOST_ROWS).iterrows(), strict=True):
+    for places in entries[:MOST_ROWS]:
+        row, mine = frame.iloc[places[0]], [labels[place] for place in places]
+        notes = [w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)]
         rows.append(
             {
-                "texts": [row["model_title"], *(_plain(label.get(axis)) for axis in axes)],
+                "texts": [row["model_title"], *(_shared(_plain(label.get(axis)) for label in mine) for axis in axes)],
                 "status": row["status"],
                 "words": status_words(row["status"]),
-                "notes": [
-                    w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)
-                ],
+                "notes": [f"{len(places)} cells"] * (len(places) > 1) + notes,
                 "values": [
                     *(with_interval(row, m) for m in metrics),
                     *(number(row[c], 2 if c == "e2e_s_cv" else 3) for c in spread),
@@ -191,7 +192,23 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
                 "href": record_link(row, records),
             }
         )
-    return CellTable(heads, rows, max(0, len(frame) - MOST_ROWS))
+    return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])))
+
+
+def _entries(frame: pd.DataFrame) -> list[list[int]]:
+    """Places of the rows that each entry is for: one, or an engine configuration's that cannot be run."""
+    found: dict[Any, list[int]] = {}
+    for place, (engine, status, reason) in enumerate(
+        zip(frame["engine"], frame["status"], frame["reason"], strict=True)
+    ):
+        found.setdefault((engine, reason) if status == "unsupported" else place, []).append(place)
+    return list(found.values())
+
+
+def _shared(texts: Iterable[str]) -> str:
+    """The text that some rows have in common, or that there are several."""
+    different = set(texts)
+    return different.pop() if len(different) == 1 else "several"
 
 
 def _true(value: Any) -> bool:
@@ -226,13 +243,20 @@ def counts(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
 
 
 def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> list[dict[str, Any]]:
-    """Failed cells with reason, evidence, predicted memory and the command that runs each again."""
+    """Failed cells with reason, evidence, predicted memory and the command that runs one again.
+
+    Cells of an engine configuration that it cannot run are one entry: ``cells`` of them, shown by the first.
+    """
     rows = []
-    for _, row in failed.iterrows():
-        memory, fits = quantity(row["predicted_bytes_per_gpu"], "bytes"), row["predicted_fits"]
+    for places in _entries(failed):
+        group = failed.iloc[places]
+        row = group.iloc[0]
+        memory, fits = _memory(group["predicted_bytes_per_gpu"]), set(group["predicted_fits"].dropna())
         rows.append(
             {
-                "name": f"{row['engine']}/{row['cell']}",
+                "name": f"{row['engine']}/{row['cell']}" if len(group) == 1 else row["engine"],
+                "cells": len(group),
+                "first": f"{row['engine']}/{row['cell']}",
                 "model": titles.get(row["engine"], row["engine"]),
                 "href": record_link(row, records),
                 "status": row["status"],
@@ -240,12 +264,17 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
                 "reason": "" if pd.isna(row["reason"]) else row["reason"],
                 "evidence": "" if pd.isna(row["evidence"]) else row["evidence"],
                 "memory": memory
-                if pd.isna(fits) or memory == "unknown"
-                else f"{memory}, {'fits' if fits else 'does not fit'}",
+                if len(fits) != 1 or memory == "unknown"
+                else f"{memory}, {'fits' if fits.pop() else 'does not fit'}",
                 "rerun": row["rerun"],
             }
         )
     return rows
+
+
+def _memory(values: pd.Series) -> str:
+    """Predicted memory of some cells: one quantity, or the least and the most."""
+    return " to ".join(dict.fromkeys(quantity(v, "bytes") for v in (values.min(), values.max())))
 
 
 def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:

@@ -1,0 +1,87 @@
+"""How often the driver loads an engine configuration that fails.  The engine's answers are scripted."""
+
+import json
+
+import pytest
+
+import studies
+from moebench.config import Config
+from moebench.measure import records
+from moebench.measure.driver import Driver
+from moebench.measure.failures import classify
+from moebench.plan.make import make_plan
+
+NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_attention'"
+TOO_LONG = "VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300"
+
+
+class Scripted(Driver):
+    """A driver whose engine fails with ``words`` where ``fails(request)``."""
+
+    def __init__(self, plan, results, fails, words):
+        super().__init__(plan, results, results / "engine.log", lambda text: None)
+        self.fails, self.words, self.asked = fails, words, []
+
+    def check_staged(self, engines):
+        pass
+
+    def ask(self, request, timeout_s, phase):
+        self.asked.append(request["do"])
+        if self.fails(request):
+            status, reason, evidence = classify(self.words, phase)
+            self.stop_worker()
+            return {"status": status, "reason": reason, "evidence": evidence}
+        if request["do"] == "load":
+            return {"facts": {"resolved_config": {}}, "took_s": 0.0}
+        metrics = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+        if request["do"] == "canary":
+            return {"started_at": records.stamp(), "metrics": metrics}
+        return {"status": "ok", "reason": "", "repeats": [{"metrics": metrics}]}
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return made(tmp_path, [1, 2, 4, 8])
+
+
+def made(folder, batches):
+    """A plan of one engine configuration; with three cells or more its driver runs a canary."""
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 4, "output_tokens": 4}, "cross": {"batch": batches}}
+    return make_plan(Config(studies.folder(folder, {"one": [block]})), "test")
+
+
+def measured(plan, results, fails, words):
+    """What was asked of the engine in a call, and the statuses of all cells after it."""
+    driver = Scripted(plan, results, fails, words)
+    (job,) = plan["jobs"]
+    driver.run_job(job)
+    found = [json.loads(records.cell_path(results, *key.split("/")).read_text())["status"] for key in plan["cells"]]
+    return driver.asked, found
+
+
+def loading(request):
+    return request["do"] == "load"
+
+
+def running(request):
+    return request["do"] in ("run", "canary")
+
+
+@pytest.mark.parametrize("fails", [loading, running])
+@pytest.mark.parametrize("batches", [[1, 2, 4, 8], [1, 2]])
+def test_an_engine_without_a_kernel_is_loaded_once_whenever_it_shows(tmp_path, fails, batches):
+    plan = made(tmp_path, batches)
+    asked, found = measured(plan, tmp_path / "results", fails, NO_KERNEL)
+    assert asked.count("load") == 1 and set(found) == {"unsupported"}
+    again, _ = measured(plan, tmp_path / "results", fails, NO_KERNEL)
+    assert again == [], "what is final is not tried again"
+
+
+@pytest.mark.parametrize("words", [TOO_LONG, NO_KERNEL])
+@pytest.mark.parametrize("batch", [2, 4, 8])
+def test_what_one_workload_cannot_do_the_others_are_still_measured(plan, tmp_path, words, batch):
+    def fails(request):
+        return running(request) and request["workload"]["batch"] == batch
+
+    _, found = measured(plan, tmp_path / "results", fails, words)
+    assert sorted(found) == ["ok"] * 3 + ["unsupported"]
