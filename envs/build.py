@@ -2,8 +2,8 @@
 """Build the locked virtual environments: ``python3 envs/build.py workflow vllm-cpu``, or ``--study`` for those that the
 study of ``config/config.yaml`` needs.
 
-Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  Each environment ``NAME`` is made
-from ``envs/NAME.lock`` (hashes checked) into ``.envs/NAME`` by uv, all side by side.  The environments have Python 3.11:
+Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  uv makes each environment
+``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  The environments have Python 3.11:
 the one that runs this file if it is that, else one that uv finds, else one that uv downloads.  uv is the one on PATH if
 that is new enough, else it is installed at a pinned version into ``.envs/uv``.
 
@@ -19,13 +19,13 @@ import os
 import sys
 
 # First, and in words that Python 3.6 reads: the python3 of many clusters is that old.
-if sys.version_info < (3, 9):
+if sys.version_info < (3, 9):  # noqa: UP036
     _uv = [folder + "/uv" for folder in os.environ.get("PATH", "").split(":") if os.access(folder + "/uv", os.X_OK)]
     if _uv:
-        os.execv(_uv[0], [_uv[0], "run", "--quiet", "--no-project", "--python", "3.11"] + sys.argv)
+        os.execv(_uv[0], [_uv[0], "run", "--quiet", "--no-project", "--python", "3.11"] + sys.argv)  # noqa: RUF005
     sys.exit(
-        "envs/build.py: needs Python 3.9 or newer, or uv on PATH, and {} is Python {}.{}; run it with a newer one (on a "
-        "cluster perhaps a module; for make: PYTHON=...), or install uv".format(sys.executable, *sys.version_info)
+        "envs/build.py: needs Python 3.9 or newer, or uv on PATH, and {} is Python {}.{}; run it with a newer one (on "
+        "a cluster perhaps a module; for make: PYTHON=...), or install uv".format(sys.executable, *sys.version_info)
     )
 
 import contextlib
@@ -60,13 +60,13 @@ time (docs/decisions/0026).  In environments that are not here uv compiles all."
 
 REMEDIES = {
     r"No interpreter found|python-build-standalone|managed Python download": "Python {python} was neither found nor "
-    "downloaded: install it (package python{python}, or a module), or set UV_PYTHON_INSTALL_MIRROR to a mirror uv can reach",
+    "downloaded: install it (package python{python}, or a module), or set UV_PYTHON_INSTALL_MIRROR to a mirror",
     r"no (?:usable )?wheels|no wheels with a matching|no version of torch==\S+\+cpu": "a package has no file for "
     "{machine} and Python {python}: build this environment on x86-64 Linux; `workflow` is also for aarch64",
     r"(?i)hash mismatch": "a file differs from the lock: `uv cache clean`, then again; a mirror may serve another file",
     r"(?i)no space left|disk quota": "free space below {target} and in uv's cache, or move them by MOEBENCH_ENVS and "
     "UV_CACHE_DIR",
-    r"(?i)dns error|client error|Request failed|Could not connect|network|Connection|timed out|No matching distribution": "a "
+    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "a "
     "package index was not reached: run this where there is internet (a login node), or set UV_DEFAULT_INDEX (and "
     "PIP_INDEX_URL) to a mirror",
 }
@@ -151,7 +151,7 @@ def install_uv(place, on_path):
         run(place / "bin" / "python", "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}")
     else:
         raise BuildError(
-            f"{sys.executable} has neither pip nor venv: install one (packages python3-pip, python3-venv), or uv on PATH"
+            f"{sys.executable} has neither pip nor venv: install python3-venv or python3-pip, or uv on PATH"
         )
     (place / f"uv-{UV_VERSION}").touch()
 
@@ -254,7 +254,7 @@ def build(name, uv, links):
 
 
 def build_all(names):
-    """Make the environments that are not up to date, side by side, with a line for each.  Ends the program on an error."""
+    """Make the environments that are not up to date, side by side, with a line for each.  Ends the program if one fails."""
     missing = [name for name in dict.fromkeys(names) if not up_to_date(name)]
     if not missing:
         return
@@ -298,7 +298,7 @@ def show_bar(left, number, started):
 
 
 def of_the_study():
-    """Names of the environments that the study of ``config/config.yaml`` needs, asked for anew when a file there changed."""
+    """Names of the environments that the study of ``config/config.yaml`` needs, asked anew when a file there changed."""
     files = sorted((ROOT / "config").rglob("*.yaml"))
     digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
     kept = TARGET / ".study"
