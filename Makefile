@@ -1,9 +1,13 @@
 # The commands of the README. Nothing is needed but make, and Python (3.9 or newer) or uv.
 PYTHON ?= python3
+# The builder runs in any Python; where there is none, in the one that uv finds or downloads.
 UV_RUN := uv run --quiet --no-project --python 3.11 python
-BUILD := $(if $(shell command -v $(PYTHON) 2>/dev/null),$(PYTHON) envs/build.py,\
-  $(if $(shell command -v uv 2>/dev/null),$(UV_RUN) -c '' || { echo "make: uv did not get Python 3.11: install a Python from 3.9 on, or set UV_PYTHON_INSTALL_MIRROR to a mirror" >&2; exit 1; }; $(UV_RUN) envs/build.py,\
-  echo "make: neither $(PYTHON) nor uv is on PATH: install one of them" >&2; exit 1;))
+NO_311 := make: uv did not get Python 3.11: install a Python from 3.9 on, or set UV_PYTHON_INSTALL_MIRROR to a mirror
+NEITHER := make: neither $(PYTHON) nor uv is on PATH: install one of them
+BY_UV = $(UV_RUN) -c '' || { echo "$(NO_311)" >&2; exit 1; }; $(UV_RUN) envs/build.py
+BY_NONE = echo "$(NEITHER)" >&2; exit 1;
+has = $(shell command -v $(1) 2>/dev/null)
+BUILD = $(if $(call has,$(PYTHON)),$(PYTHON) envs/build.py,$(if $(call has,uv),$(BY_UV),$(BY_NONE)))
 ENVS := $(or $(MOEBENCH_ENVS),.envs)
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2

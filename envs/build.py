@@ -3,7 +3,7 @@
 study of ``config/config.yaml`` needs.
 
 Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  uv makes each environment
-``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  The environments have Python 3.11:
+``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  They have Python 3.11:
 the one that runs this file if it is that, else one that uv finds, else one that uv downloads.  uv is the one on PATH if
 that is new enough, else it is installed at a pinned version into ``.envs/uv``.
 
@@ -254,7 +254,7 @@ def build(name, uv, links):
 
 
 def build_all(names):
-    """Make the environments that are not up to date, side by side, with a line for each.  Ends the program if one fails."""
+    """Make the environments that are not up to date, side by side.  Ends the program if one fails."""
     missing = [name for name in dict.fromkeys(names) if not up_to_date(name)]
     if not missing:
         return
@@ -298,7 +298,7 @@ def show_bar(left, number, started):
 
 
 def of_the_study():
-    """Names of the environments that the study of ``config/config.yaml`` needs, asked anew when a file there changed."""
+    """Names of the environments that the study of ``config/config.yaml`` needs; kept until a file there changes."""
     files = sorted((ROOT / "config").rglob("*.yaml"))
     digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
     kept = TARGET / ".study"
