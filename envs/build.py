@@ -101,7 +101,7 @@ def run(*command, **environment):
             python=PYTHON_VERSION,
             machine=platform.machine(),
             target=TARGET,
-            command=" ".join(map(str, command[:4])),
+            command=" ".join(map(str, command[:3])),
             code=process.returncode,
         )
         raise BuildError("\n".join([*("  " + line for line in text.strip().splitlines()[-6:]), remedy]))

@@ -11,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 import studies
 import synthetic
-from moebench import cli, show
+from moebench import cli, envlocks, show
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan.make import make_plan
@@ -87,6 +87,12 @@ def test_a_cell_waits_for_its_own_engine_and_a_job_for_all(plan):
     (packed,) = plan["jobs"].values()
     assert engines_of(packed, SimpleNamespace(engine=packed["engines"][1], cell="c")) == [packed["engines"][1]]
     assert engines_of(packed, SimpleNamespace(job="j")) == packed["engines"] and len(packed["engines"]) == 2
+
+
+def test_a_plan_needs_the_environments_of_what_it_runs_and_no_others(plan):
+    assert envlocks.needed(plan) == ["workflow", "vllm-cpu"]
+    more = plan | {"derive_jobs": {"d": {"environment": "quantize-cpu"}}, "accuracy": {"vlmeval": {}}}
+    assert envlocks.needed(more) == ["workflow", "vllm-cpu", "quantize-cpu", "vlmeval"]
 
 
 @pytest.fixture
