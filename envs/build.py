@@ -42,7 +42,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 UV_VERSION = "0.13.9"
-UV_OLDEST = (0, 9, 0)  # of one on PATH: tried from here to UV_VERSION
+UV_OLDEST = (0, 9, 0)  # of one on PATH: `workflow` was built with it
 PYTHON_VERSION = "3.11"
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("MOEBENCH_ENVS") or ROOT / ".envs").absolute()
