@@ -1,5 +1,13 @@
-# The commands of the README. Nothing is needed but Python 3.11 and make.
+# The commands of the README. Nothing is needed but make, and Python (3.9 or newer) or uv.
 PYTHON ?= python3
+# The builder runs in any Python; where there is none, in the one that uv finds or downloads.
+UV_RUN := uv run --quiet --no-project --python 3.11 python
+NO_311 := make: uv did not get Python 3.11: install a Python from 3.9 on, or set UV_PYTHON_INSTALL_MIRROR to a mirror
+NEITHER := make: neither $(PYTHON) nor uv is on PATH: install one of them
+BY_UV = $(UV_RUN) -c '' || { echo "$(NO_311)" >&2; exit 1; }; $(UV_RUN) envs/build.py
+BY_NONE = echo "$(NEITHER)" >&2; exit 1;
+has = $(shell command -v $(1) 2>/dev/null)
+BUILD = $(if $(call has,$(PYTHON)),$(PYTHON) envs/build.py,$(if $(call has,uv),$(BY_UV),$(BY_NONE)))
 ENVS := $(or $(MOEBENCH_ENVS),.envs)
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
@@ -12,15 +20,15 @@ report: envs   ## measure the study of config/config.yaml and build its report
 	  || { ls .snakemake/locks/* >/dev/null 2>&1 || $(BIN)/python -m moebench report --partial; exit 1; }
 	@$(BIN)/python -m moebench plan --summary
 
-envs:          ## build the locked environments (a second call does nothing)
-	@$(PYTHON) envs/build.py workflow vllm-cpu quantize-cpu vlmeval
+envs:          ## build the environments that the study needs (a second call does nothing)
+	@$(BUILD) --study
 
 test:          ## everything CI runs
-	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu vlmeval
+	@$(BUILD) dev workflow vllm-cpu quantize-cpu vlmeval
 	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 lint:          ## style, types, generated files
-	@$(PYTHON) envs/build.py dev
+	@$(BUILD) dev
 	@$(ENVS)/dev/bin/ruff check .
 	@$(ENVS)/dev/bin/ruff format --check --quiet .
 	@$(ENVS)/dev/bin/mypy

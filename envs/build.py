@@ -1,126 +1,346 @@
 #!/usr/bin/env python3
-"""Build the locked virtual environments: ``python3 envs/build.py workflow vllm-cpu``.
+"""Build the locked virtual environments: ``python3 envs/build.py workflow vllm-cpu``, or ``--study`` for those that the
+study of ``config/config.yaml`` needs.
 
-Standard library only, so that it runs on a fresh machine with nothing but Python 3.11 (another says so and ends).  Each
-environment ``NAME`` is made from ``envs/NAME.lock`` (hashes checked) into ``.envs/NAME`` by uv, which is
-itself installed at a pinned version into ``.envs/uv``.  A finished environment carries a stamp with
-its lock's SHA-256, so a second call does nothing.
+Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  uv makes each environment
+``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  They have Python 3.11:
+the one that runs this file if it is that, else one that uv finds, else one that uv downloads.  uv is the one on PATH if
+that is new enough, else it is installed at a pinned version into ``.envs/uv``.
+
+An environment is built beside its place and moved there when it is finished, with a stamp that has its lock's SHA-256.
+So a second call does nothing, and an interrupted build leaves no environment.
 
 The CPU build of torch is not on PyPI.  Where pip is configured with a ``find-links`` folder or page
 (``pip config list``), uv is pointed there too; where that folder has no torch wheel, uv takes it, and nothing
 else, from PyTorch's own CPU index (``--torch-backend cpu``).
 """
 
-import hashlib
 import os
-import re
-import shutil
-import subprocess
 import sys
-import time
-from pathlib import Path
 
-# Before anything that an older Python would not read: the python3 of many clusters is 3.6 or 3.9.
-if sys.version_info[:2] != (3, 11):
+# First, and in words that Python 3.6 reads: the python3 of many clusters is that old.
+if sys.version_info < (3, 9):  # noqa: UP036
+    _uv = [folder + "/uv" for folder in os.environ.get("PATH", "").split(":") if os.access(folder + "/uv", os.X_OK)]
+    if _uv:
+        os.execv(_uv[0], [_uv[0], "run", "--quiet", "--no-project", "--python", "3.11"] + sys.argv)  # noqa: RUF005
     sys.exit(
-        "envs/build.py: the locks are for Python 3.11, and this is {}.{}; run it with python3.11 (a cluster's may be a "
-        "module; for make: PYTHON=python3.11)".format(*sys.version_info)
+        "envs/build.py: needs Python 3.9 or newer, or uv on PATH, and {} is Python {}.{}; run it with a newer one (on "
+        "a cluster perhaps a module; for make: PYTHON=...), or install uv".format(sys.executable, *sys.version_info)
     )
 
+import contextlib
+import fcntl
+import hashlib
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
 UV_VERSION = "0.13.9"
+UV_OLDEST = (0, 9, 0)  # of one on PATH: `workflow` was built with it
+PYTHON_VERSION = "3.11"
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs"))
+TARGET = Path(os.environ.get("MOEBENCH_ENVS") or ROOT / ".envs").absolute()
+
+FIRST_IMPORTS = {
+    "workflow": "snakemake.cli snakemake_executor_plugin_slurm pandas pyarrow.parquet matplotlib.pyplot seaborn jinja2 "
+    "moebench.cli moebench.workflow moebench.doctor moebench.tables moebench.figures.draw moebench.report.content",
+    "vllm-cpu": "vllm.entrypoints.llm vllm.v1.worker.cpu_worker vllm.v1.engine.core vllm.model_executor.models.olmoe "
+    "lm_eval.evaluator lm_eval.tasks",
+    "quantize-cpu": "llmcompressor llmcompressor.modifiers.gptq llmcompressor.modifiers.awq",
+    "vlmeval": "vlmeval.config vlmeval.dataset",
+}
+"""Imported when an environment is made, so that the modules a study loads are compiled: a quarter of all, in half the
+time (docs/decisions/0026).  In environments that are not here uv compiles all."""
+
+REMEDIES = {
+    r"No interpreter found|python-build-standalone|managed Python download": "Python {python} was neither found nor "
+    "downloaded: install it (package python{python}, or a module), or set UV_PYTHON_INSTALL_MIRROR to a mirror",
+    r"no (?:usable )?wheels|no wheels with a matching|no version of torch==\S+\+cpu": "a package has no file for "
+    "{machine} and Python {python}: build this environment on x86-64 Linux; `workflow` is also for aarch64",
+    r"(?i)hash mismatch": "a file differs from the lock: `uv cache clean`, then again; a mirror may serve another file",
+    r"(?i)no space left|disk quota": "free space below {target} and in uv's cache, or move them by MOEBENCH_ENVS and "
+    "UV_CACHE_DIR",
+    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "a "
+    "package index was not reached: run this where there is internet (a login node), or set UV_DEFAULT_INDEX (and "
+    "PIP_INDEX_URL) to a mirror",
+}
+"""What to do about an error, by what uv or pip printed; the first that matches."""
 
 
-def run(command: list[str], **kwargs) -> None:
-    """Run a command; end with its own words and exit code when it fails."""
-    result = subprocess.run(command, **kwargs)
-    if result.returncode:
-        sys.exit(
-            f"envs/build.py: `{' '.join(command[:4])} ...` failed with exit code {result.returncode}; "
-            "its messages are above"
+class BuildError(Exception):
+    """An environment that could not be made: one line with the remedy, after the last lines of the tool."""
+
+
+running = set()  # processes, to be ended on an interruption
+interrupted = threading.Event()
+
+
+def run(*command, **environment):
+    """Output of a command.  Raises BuildError with its last lines and the remedy when it fails."""
+    # Compiled modules are what the first imports are for, whatever the caller's shell says.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    env.update(environment)
+    process = subprocess.Popen(
+        list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
+        text=True, errors="replace",
+    )  # fmt: skip
+    running.add(process)
+    if interrupted.is_set():
+        process.terminate()
+    text = process.communicate()[0]
+    running.discard(process)
+    if process.returncode:
+        fitting = (remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text))
+        remedy = next(fitting, "`{command}` failed with exit code {code}").format(
+            python=PYTHON_VERSION,
+            machine=platform.machine(),
+            target=TARGET,
+            command=" ".join(map(str, command[:3])),
+            code=process.returncode,
         )
+        raise BuildError("\n".join([*("  " + line for line in text.strip().splitlines()[-6:]), remedy]))
+    return text
 
 
-def find_links() -> list[str]:
-    """The find-links locations pip is configured with (uv does not read pip's configuration)."""
-    out = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+def pip_option(name):
+    """What pip is configured with (uv does not read pip's configuration), as a list; empty without pip."""
+    try:
+        out = run(sys.executable, "-m", "pip", "config", "list")
+    except BuildError:
+        return []
     found = []
     for line in out.splitlines():
         key, _, value = line.partition("=")
-        if key.rsplit(".", 1)[-1] == "find-links":
-            found += value.strip().strip("'\"").split()
+        if key.rsplit(".", 1)[-1] == name:
+            found += value.strip().strip("'\"").replace("\\n", " ").split()
     return list(dict.fromkeys(found))
 
 
-def uv_command() -> str:
-    """Path of the pinned uv, installed on first use."""
-    uv = TARGET / "uv" / "bin" / "uv"
-    stamp = TARGET / "uv" / f"uv-{UV_VERSION}"
-    if not stamp.exists():
-        print(f"environment uv: installing uv {UV_VERSION}", flush=True)
-        shutil.rmtree(TARGET / "uv", ignore_errors=True)
-        run([sys.executable, "-m", "venv", str(TARGET / "uv")])
-        run([str(TARGET / "uv" / "bin" / "python"), "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}"])
-        stamp.touch()
-    return str(uv)
+def uv_command():
+    """Path of uv: of the one on PATH if it is new enough, else of the pinned one, installed on first use."""
+    on_path = shutil.which("uv")
+    if on_path:
+        with contextlib.suppress(BuildError):  # e.g. a version manager's link to nothing
+            version = re.search(r"\d+\.\d+\.\d+", run(on_path, "--version"))
+            if version and tuple(map(int, version[0].split("."))) >= UV_OLDEST:
+                return on_path
+    place = TARGET / "uv"
+    if (place / f"uv-{UV_VERSION}").exists():
+        return str(place / "bin" / "uv")
+    with locked(TARGET / ".uv.building"):
+        if not (place / f"uv-{UV_VERSION}").exists():
+            install_uv(place, on_path)
+    return str(place / "bin" / "uv")
 
 
-def install_package(place: Path, locked: str) -> None:
-    """Make ``import moebench`` and the ``moebench`` command work in an environment, from this checkout."""
+def install_uv(place, on_path):
+    """The pinned uv into a folder, by pip, by an older uv, or by the pip of a fresh virtual environment."""
+    shutil.rmtree(place, ignore_errors=True)
+    wanted = ["--quiet", "--target", place, f"uv=={UV_VERSION}"]
+    if on_path:
+        run(on_path, "pip", "install", "--python", sys.executable, *wanted)
+    elif succeeds(sys.executable, "-m", "pip", "--version"):
+        run(sys.executable, "-m", "pip", "install", *wanted)
+    elif succeeds(sys.executable, "-m", "venv", place):
+        run(place / "bin" / "python", "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}")
+    else:
+        raise BuildError(
+            f"{sys.executable} has neither pip nor venv: install python3-venv or python3-pip, or uv on PATH"
+        )
+    (place / f"uv-{UV_VERSION}").touch()
+
+
+def succeeds(*command):
+    """Whether a command ends well."""
+    try:
+        run(*command)
+    except BuildError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def locked(path):
+    """One builder at a time, also of several checkouts that share ``MOEBENCH_ENVS``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def install_package(place, locked_text, final=None):
+    """Make ``import moebench`` and the ``moebench`` command work in an environment, from this checkout.
+
+    ``final``: where the environment will be, if not at ``place``.
+    """
     site = next((place / "lib").glob("python*")) / "site-packages"
-    mend = "import moebench.engines.torchvision_cpu\n" if "+cpu" in locked and "\ntorchvision==" in locked else ""
+    mend = (
+        "import moebench.engines.torchvision_cpu\n"
+        if "+cpu" in locked_text and "\ntorchvision==" in locked_text
+        else ""
+    )
     (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n{mend}")
     command = place / "bin" / "moebench"
     # Processes that figures and tables are made in import this file anew: they must not run the command again.
     run_it = 'if __name__ == "__main__":\n    main()\n'
-    command.write_text(f"#!{place / 'bin' / 'python'}\nfrom moebench.cli import main\n\n{run_it}")
+    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\nfrom moebench.cli import main\n\n{run_it}")
     command.chmod(0o755)
 
 
-def was_moved(place: Path) -> bool:
+def was_moved(place):
     """Whether the environment was built at another place, which its commands still name."""
     command = place / "bin" / "moebench"
     named = command.read_text().split("\n")[0].removeprefix("#!") if command.exists() else ""
     return Path(named).parent.resolve() != command.parent.resolve()
 
 
-def build(name: str) -> None:
-    """Make ``.envs/NAME`` from ``envs/NAME.lock``, unless its stamp says it is already that."""
+def lock_of(name):
+    """Text of an environment's lock.  Ends the program where there is none."""
     lock = ROOT / "envs" / f"{name}.lock"
     if not lock.exists():
         known = sorted(p.stem for p in (ROOT / "envs").glob("*.lock"))
         sys.exit(f"envs/build.py: there is no environment {name!r}; known: {', '.join(known)}")
-    locked = lock.read_text()
-    digest = hashlib.sha256(locked.encode()).hexdigest()
-    place, stamp = TARGET / name, TARGET / name / ".lock-sha256"
-    if stamp.exists() and stamp.read_text().strip() == digest and not was_moved(place):
-        # Built before the command had its guard.  Otherwise untouched: another checkout may share the environment.
-        if "__main__" not in (place / "bin" / "moebench").read_text():
-            install_package(place, locked)
-        print(f"environment {name}: up to date", flush=True)
+    return lock.read_text()
+
+
+def up_to_date(name):
+    """Whether an environment is finished, from the lock as it is, and usable at its place."""
+    place, text = TARGET / name, lock_of(name)
+    stamp = place / ".lock-sha256"
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    if not (stamp.exists() and stamp.read_text().strip() == digest) or was_moved(place):
+        return False
+    # Built before the command had its guard.  Otherwise untouched: another checkout may share the environment.
+    if "__main__" not in (place / "bin" / "moebench").read_text():
+        install_package(place, text)
+    return (place / "bin" / "python").exists()  # a link to an interpreter, which may be gone
+
+
+def build(name, uv, links):
+    """Make ``.envs/NAME`` from ``envs/NAME.lock``."""
+    with locked(TARGET / f".{name}.building"):
+        if up_to_date(name):  # by another builder, meanwhile
+            return
+        text, place, new = lock_of(name), TARGET / name, TARGET / f".{name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        same = sys.version_info[:2] == tuple(map(int, PYTHON_VERSION.split(".")))
+        # Relocatable: its commands do not name the folder it is built in.
+        run(uv, "venv", "--no-project", "--relocatable", "--python", sys.executable if same else PYTHON_VERSION, new)
+        python = new / "bin" / "python"
+        common = ["--require-hashes", "--python", python]
+        common += [option for link in links for option in ("--find-links", link)]
+        common += [] if name in FIRST_IMPORTS else ["--compile-bytecode"]
+        if "+cpu" in text and not any(list(Path(link).glob("torch-*+cpu-*.whl")) for link in links):
+            # On its own: that index has other files of torchvision than the locked ones. The sync finds it installed.
+            torch = new / "torch.txt"
+            torch.write_text(next(part for part in re.split(r"(?m)^(?=\S)", text) if part.startswith("torch==")))
+            run(uv, "pip", "install", "--no-deps", *common, "--torch-backend", "cpu", "--requirements", torch)
+        run(uv, "pip", "sync", *common, ROOT / "envs" / f"{name}.lock")
+        install_package(new, text, final=place)
+        if name in FIRST_IMPORTS:
+            run(python, "-c", f"import {', '.join(FIRST_IMPORTS[name].split())}", MPLBACKEND="agg")
+        (new / ".lock-sha256").write_text(hashlib.sha256(text.encode()).hexdigest() + "\n")
+        if place.is_symlink():
+            place.unlink()
+        shutil.rmtree(place, ignore_errors=True)
+        new.rename(place)
+
+
+def build_all(names):
+    """Make the environments that are not up to date, side by side.  Ends the program if one fails."""
+    missing = [name for name in dict.fromkeys(names) if not up_to_date(name)]
+    if not missing:
         return
-    started = time.monotonic()
-    print(f"environment {name}: building {place} (downloads on first use; UV_CACHE_DIR says where to)", flush=True)
-    uv, links = uv_command(), find_links()
-    shutil.rmtree(place, ignore_errors=True)
-    run([uv, "venv", "--quiet", "--python", sys.executable, str(place)])
-    common = ["--require-hashes", "--compile-bytecode", "--python", str(place / "bin" / "python")]
-    for link in links:
-        common += ["--find-links", link]
-    if "+cpu" in locked and not any(list(Path(link).glob("torch-*+cpu-*.whl")) for link in links):
-        # On its own: that index has other files of torchvision than the locked ones. The sync below finds it installed.
-        torch = place / "torch.txt"
-        torch.write_text(next(part for part in re.split(r"(?m)^(?=\S)", locked) if part.startswith("torch==")))
-        run([uv, "pip", "install", "--no-deps", *common, "--torch-backend", "cpu", "--requirements", str(torch)])
-    run([uv, "pip", "sync", *common, str(lock)])
-    install_package(place, locked)
-    stamp.write_text(digest + "\n")
-    print(f"environment {name}: ready in {time.monotonic() - started:.0f} s", flush=True)
+    started, errors, left = time.monotonic(), [], list(missing)
+    terminal = sys.stdout.isatty()
+    print(f"environments: building {', '.join(missing)} in {TARGET}; downloads are kept (UV_CACHE_DIR)", flush=True)
+    pool = ThreadPoolExecutor(len(missing))
+    try:
+        uv, links = uv_command(), pip_option("find-links")
+        index = pip_option("index-url")
+        if index:
+            os.environ.setdefault("UV_DEFAULT_INDEX", index[-1])
+        jobs = {pool.submit(build, name, uv, links): name for name in missing}
+        if terminal:
+            threading.Thread(target=show_bar, args=(left, len(missing), started), daemon=True).start()
+        for job in as_completed(jobs):
+            name, error = jobs[job], job.exception()
+            left.remove(name)
+            if error:
+                errors.append(f"environment {name}: not built\n{error}")
+            clear = "\r\033[K" if terminal else ""
+            how = "failed" if error else "ready"
+            print(f"{clear}environment {name}: {how} after {time.monotonic() - started:.0f} s", flush=True)
+    except BuildError as error:
+        errors.append(str(error))
+    if errors:
+        sys.exit("envs/build.py: " + "\nenvs/build.py: ".join(errors))
+
+
+def show_bar(left, number, started):
+    """One line on a terminal, until nothing is left: how many are ready, and which are not."""
+    while left:
+        done = number - len(left)
+        bar = "#" * (20 * done // number)
+        print(
+            f"\r\033[Kenvironments [{bar:<20}] {done}/{number}, {time.monotonic() - started:.0f} s: {', '.join(left)}",
+            end="",
+            flush=True,
+        )
+        time.sleep(0.5)
+
+
+def of_the_study():
+    """Names of the environments that the study of ``config/config.yaml`` needs; kept until a file there changes."""
+    files = sorted((ROOT / "config").rglob("*.yaml"))
+    digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
+    kept = TARGET / ".study"
+    known = kept.read_text().split() if kept.exists() else []
+    if known[:1] != [digest]:
+        python = TARGET / "workflow" / "bin" / "python"
+        # This checkout's package, also where another one built the environment.
+        text = run(python, "-m", "moebench", "plan", "--environment-names", PYTHONPATH=str(ROOT / "workflow"))
+        known = [digest, *text.split()]
+        kept.write_text("\n".join(known) + "\n")
+    return known[1:]
+
+
+def main(arguments):
+    """Build what the arguments name."""
+    if not arguments:
+        sys.exit("usage: python3 envs/build.py [--study] [NAME ...]   (names: the .lock files in envs/)")
+    names = [name for name in arguments if name != "--study"]
+    if "--study" in arguments:
+        build_all(["workflow"])
+        try:
+            names += of_the_study()
+        except BuildError as error:
+            sys.exit(f"envs/build.py: the study's environments are not known\n{error}")
+    build_all(names)
+
+
+def stop():
+    """End what runs, and this program: threads that wait for a lock are not waited for."""
+    interrupted.set()
+    for process in list(running):
+        process.terminate()
+    for process in list(running):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(10)
+    print("\nenvironments: interrupted; the next call builds what is not ready", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit("usage: python3 envs/build.py NAME [NAME ...]   (names: the .lock files in envs/)")
-    for environment in sys.argv[1:]:
-        build(environment)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        stop()

@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +11,7 @@ from snakemake.exceptions import WorkflowError
 
 import studies
 import synthetic
-from moebench import cli, show
+from moebench import cli, envlocks, show
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan.make import make_plan
@@ -91,12 +89,10 @@ def test_a_cell_waits_for_its_own_engine_and_a_job_for_all(plan):
     assert engines_of(packed, SimpleNamespace(job="j")) == packed["engines"] and len(packed["engines"]) == 2
 
 
-def test_environments_are_built_by_the_python_of_their_locks_only():
-    build = studies.ROOT / "envs" / "build.py"
-    older = f"import runpy, shutil, subprocess, sys; sys.version_info = (3, 9, 18); runpy.run_path({str(build)!r})"
-    done = subprocess.run([sys.executable, "-c", older], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "for Python 3.11, and this is 3.9; run it with python3.11" in done.stderr
+def test_a_plan_needs_the_environments_of_what_it_runs_and_no_others(plan):
+    assert envlocks.needed(plan) == ["workflow", "vllm-cpu"]
+    more = plan | {"derive_jobs": {"d": {"environment": "quantize-cpu"}}, "accuracy": {"vlmeval": {}}}
+    assert envlocks.needed(more) == ["workflow", "vllm-cpu", "quantize-cpu", "vlmeval"]
 
 
 @pytest.fixture

@@ -81,10 +81,13 @@ def _profile(arguments: argparse.Namespace) -> str | None:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study asks for and what is measured already; --write keeps it for the jobs."""
-    from moebench import show
+    from moebench import envlocks, show
     from moebench.measure.records import canonical_bytes, write_atomic
 
     made = _plan(arguments)
+    if arguments.environment_names:
+        print("\n".join(envlocks.needed(made)))
+        return 0
     if arguments.summary:
         print(show.summary(made, _results(arguments), _reports(arguments)))
         return 0
@@ -397,6 +400,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb(plan, of_study)
     one.add_argument("--write", type=Path, metavar="FILE", help="write the plan as JSON to FILE")
     one.add_argument("--json", action="store_true", help="print the plan as JSON")
+    one.add_argument("--environment-names", action="store_true", help="print the names of the environments it needs")
     one.add_argument("--cells", action="store_true", help="also list every cell, and where memory ends")
     one.add_argument("--gpus", type=_positive(int), metavar="N", help="also say the wall time on N GPUs")
     one.add_argument(

@@ -11,7 +11,6 @@ from typing import Any
 
 from moebench import cluster, corpora, envlocks, staged
 from moebench.accuracy.staging import data_of
-from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config
 from moebench.measure import waiting
 from moebench.plan.make import make_plan
@@ -61,9 +60,7 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
     runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
     folder = Path(config.root().environments)
     found = []
-    derived = (job["environment"] for job in plan["derive_jobs"].values())
-    asking = [ENVIRONMENT] if "vlmeval" in plan["accuracy"] else []
-    for name in dict.fromkeys(["workflow", *(r["environment"] for r in runtimes), *derived, *asking]):
+    for name in envlocks.needed(plan):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(

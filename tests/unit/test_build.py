@@ -1,0 +1,100 @@
+"""envs/build.py with other Pythons, with none, and when it is interrupted or cannot get what it needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import studies
+
+BUILD = studies.ROOT / "envs" / "build.py"
+OTHERS = [f"3.{minor}" for minor in (6, 8, 9, 10, 12, 13, 14)]
+
+
+def other(version):
+    """Another Python, where a machine has one: on PATH, or one that a version manager has installed."""
+    managers = [os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv")]
+    places = [shutil.which(f"python{version}")]
+    places += [str(p) for m in managers for p in studies.Path(m).glob(f"versions/{version}.*/bin/python{version}")]
+    for place in filter(None, places):
+        asked = subprocess.run([place, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"], capture_output=True)
+        if asked.stdout.decode().strip() == version:
+            return place
+    pytest.skip(f"no Python {version} here")
+
+
+def build(python, *arguments, **environment):
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PYTHON"))}
+    return subprocess.run([str(python), str(BUILD), *arguments], capture_output=True, text=True, env=env | environment)
+
+
+@pytest.mark.parametrize("version", OTHERS)
+def test_every_python_from_3_9_on_runs_the_builder_and_older_ones_name_the_remedy(tmp_path, version):
+    done = build(other(version), "nonsense", PATH=str(tmp_path), MOEBENCH_ENVS=str(tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    if int(version[2:]) < 9:
+        assert f"is Python {version}" in done.stderr and "3.9" in done.stderr and "uv" in done.stderr
+    else:
+        assert "nonsense" in done.stderr and "workflow" in done.stderr
+
+
+def fake_uv(folder, body):
+    """A uv that is new enough, and does what ``body`` says."""
+    folder.mkdir()
+    uv = folder / "uv"
+    uv.write_text(f'#!/bin/sh\nif [ "$1" = --version ]; then echo "uv 99.0.0"; exit; fi\n{body}\n')
+    uv.chmod(0o755)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize(
+    ("printed", "remedy"),
+    [
+        ("error: No interpreter found for Python 3.11", "UV_PYTHON_INSTALL_MIRROR"),
+        ("Failed to fetch: PAGE\n  cause: dns error", "UV_DEFAULT_INDEX"),
+        ("Because decord==0.6.0 has no wheels with a matching platform tag", "x86-64"),
+    ],
+)
+def test_what_cannot_be_had_is_the_tools_last_lines_and_a_remedy(tmp_path, printed, remedy):
+    path = fake_uv(tmp_path / "bin", f"echo '{printed}'; exit 2")
+    done = build(sys.executable, "workflow", PATH=path, MOEBENCH_ENVS=str(tmp_path / "envs"))
+    assert done.returncode == 1 and not (tmp_path / "envs/workflow").exists()
+    assert "workflow" in done.stderr and printed.splitlines()[0] in done.stderr
+    assert remedy in done.stderr.splitlines()[-1]
+
+
+def test_an_interruption_leaves_no_environment_and_no_process(tmp_path):
+    path = fake_uv(
+        tmp_path / "bin", f'mkdir -p "{tmp_path}/envs/.workflow.new/bin"; echo $$ > {tmp_path}/pid; exec sleep 600'
+    )
+    started = subprocess.Popen(
+        [sys.executable, str(BUILD), "workflow"],
+        env=os.environ | {"PATH": path, "MOEBENCH_ENVS": str(tmp_path / "envs")},
+    )
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text().strip():
+        assert started.poll() is None
+        time.sleep(0.05)
+    started.send_signal(signal.SIGINT)
+    assert started.wait() == 130 and not (tmp_path / "envs/workflow").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_make_without_a_python_goes_through_uv_and_without_both_says_so(tmp_path):
+    (tmp_path / "bin").mkdir()
+    for tool in ("sh", "make"):
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+    call = [shutil.which("make"), "-s", "-C", str(studies.ROOT), "envs"]
+    env = {"PATH": str(tmp_path / "bin"), "MOEBENCH_ENVS": str(tmp_path / "envs")}
+    done = subprocess.run(call, capture_output=True, text=True, env=env)
+    assert done.returncode == 2 and "python3" in done.stderr and "uv" in done.stderr
+    (tmp_path / "bin" / "uv").write_text('#!/bin/sh\necho "asked: $*"\n')
+    (tmp_path / "bin" / "uv").chmod(0o755)
+    done = subprocess.run(call, capture_output=True, text=True, env=env)
+    assert done.returncode == 0 and "--python 3.11 python envs/build.py --study" in done.stdout, done
