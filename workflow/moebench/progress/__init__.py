@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from moebench.hubprogress import time_text
 from moebench.progress.failure import INTERRUPTED, Failure, reason
 from moebench.progress.left import about
 from moebench.progress.phases import Job, Phase, phase_of, phases_of
-from moebench.progress.screen import Screen, screen
+from moebench.progress.screen import Screen, screen_on
 
 current: Run | None = None
 """The run of this process, if the plugin is used."""
@@ -38,10 +39,11 @@ def begin(workflow: Any) -> None:
     if current is not None:
         jobs = [
             Job(job.jobid, job.rule.name, tuple(map(str, job.output)), dict(job.wildcards_dict or {}),
-                int(job.resources.get("measuring", 0)))
+                int(job.resources.get("measuring", 0) or 0))
             for job in workflow.dag.needrun_jobs()
         ]  # fmt: skip
-        current.begin(jobs, workflow.global_resources.get("measuring"))
+        slots = workflow.global_resources.get("measuring")
+        current.begin(jobs, None if slots is None else int(getattr(slots, "value", slots)))
 
 
 class Run:
@@ -66,9 +68,10 @@ class Run:
     def begin(self, jobs: Iterable[Job], slots: int | None) -> None:
         """Show the phases of these jobs from now on; what the jobs print goes to the file ``output``."""
         with self._lock:
+            jobs = list(jobs)
+            self.phases = phases_of(self.plan, Path(self.config["results"]), jobs, slots)
             self.jobs = {job.id: job for job in jobs}
-            self.phases = phases_of(self.plan, Path(self.config["results"]), self.jobs.values(), slots)
-            self._screen = screen(self._divert())
+            self._screen = screen_on(self._divert())
             self._screen.note(self._summary())
         self.look()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -76,7 +79,7 @@ class Run:
     def _summary(self) -> str:
         parts = [f"{len(p.units) - p.done} of {len(p.units)} {name}" for name, p in self.phases.items()]
         left = sum(phase.seconds_left(time.monotonic()) for phase in self.phases.values())
-        return f"study {self.plan['study']}: to do: {', '.join(parts)}; about {about(left)}"
+        return f"study {self.plan['study']}: to do: {', '.join(parts)}; {about(left)}"
 
     def _divert(self) -> Any:
         """Send what this process and its jobs print to ``output``; return the terminal (standard error until now)."""
@@ -87,7 +90,7 @@ class Run:
         with open(self.output, "ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        return open(os.dup(self._saved[1]), "w")  # noqa: SIM115 - lives as long as the process
+        return open(os.dup(self._saved[1]), "w")
 
     def _restore(self) -> None:
         if self._saved is not None:
@@ -148,7 +151,9 @@ class Run:
         with self._lock:
             since, offset, _ = self._running.pop(job, (0.0, 0, []))
             phase, log = self._phase(job), Path(logs[0]) if logs else None
-            why, where = reason(log, self.output, since, offset, [u for u in phase.units if u.job == job] if phase else [])
+            why, where = reason(
+                log, self.output, since, offset, [u for u in phase.units if u.job == job] if phase else []
+            )
             if INTERRUPTED in why.split(":")[-1]:
                 self.interrupted = True
                 return
@@ -204,8 +209,9 @@ class Run:
         if self.idle:
             return f"Nothing to be done: study {self.plan.get('study')} has all that was asked for."
         parts = [
-            f"{len(phase.units)} {name}" + (f" ({phase.failed} without a value: `moebench failures`)" * bool(phase.failed))
+            f"{len(phase.units)} {name}"
+            + (f" ({phase.failed} without a value: `moebench failures`)" * bool(phase.failed))
             for name, phase in self.phases.items()
         ]
         took = time.monotonic() - self._began
-        return f"study {self.plan['study']}: {', '.join(parts)} in {about(took).removeprefix('under ')}"
+        return f"study {self.plan['study']}: {', '.join(parts)} in {time_text(took)}"

@@ -43,10 +43,10 @@ def seconds_left(kinds: Iterable[Work], side_by_side: int = 1, since_s: float = 
 
 
 def about(seconds: float) -> str:
-    """A time left for people, no more exact than it is: ``under 10 s``, ``40 s``, ``4 min``, ``1 h 20 min``."""
+    """A time left for people, no more exact than it is: ``under 10 s``, ``about 40 s``, ``about 4 min``, ``about 1 h 20 min``."""
     if seconds < 10:
         return "under 10 s"
     if seconds < 90:
-        return f"{round(seconds, -1):.0f} s"
+        return f"about {round(seconds, -1):.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"about {minutes} min" if minutes < 60 else f"about {minutes // 60} h {minutes % 60:02d} min"

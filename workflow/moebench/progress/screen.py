@@ -30,7 +30,7 @@ class Screen(Protocol):
         """Leave the terminal as it was."""
 
 
-def screen(stream: TextIO) -> Screen:
+def screen_on(stream: TextIO) -> Screen:
     """Bars if the stream is a terminal that can show them, else lines."""
     console = Console(file=stream, highlight=False)
     return Bars(console) if console.is_terminal and not console.is_dumb_terminal else Lines(stream)
@@ -58,7 +58,9 @@ class Bars:
     def __init__(self, console: Console):
         self.console = console
         self._tasks: dict[str, TaskID] = {}
-        words = [TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[count]", "fields[how]")]
+        words = [
+            TextColumn(f"{{task.{what}}}", markup=False) for what in ("description", "fields[count]", "fields[how]")
+        ]
         self._table = _Table(words[0], BarColumn(30), *words[1:], console=console, refresh_per_second=2,
                              redirect_stdout=False, redirect_stderr=False)  # fmt: skip
         self._table.start()
@@ -74,7 +76,7 @@ class Bars:
                 how=state(phase, now),
             )  # fmt: skip
         left = whole_left(phases, now)
-        self._table.below = f"about {about(left)} left in all" if left else ""
+        self._table.below = f"{about(left)} left in all" if left else ""
 
     def note(self, text: str) -> None:
         """See :class:`Screen`."""
@@ -103,7 +105,7 @@ class Lines:
             if due or (ended and (when is not None or phase.units) and done != len(phase.units)):
                 self._shown[phase.name] = now, len(phase.units) if ended else phase.done
                 words, left = [counted(phase), state(phase, now)], whole_left(phases, now)
-                words.append(f"about {about(left)} left in all" if left else "")
+                words.append(f"{about(left)} left in all" if left else "")
                 self.note(f"{phase.name}: " + ", ".join(word for word in words if word))
 
     def note(self, text: str) -> None:
@@ -122,7 +124,7 @@ def counted(phase: Phase) -> str:
 
 def state(phase: Phase, now: float) -> str:
     """How long a phase still takes, and what failed in it."""
-    words = [f"about {about(phase.seconds_left(now))}" if phase.jobs else "done"]
+    words = [f"{about(phase.seconds_left(now))}" if phase.jobs else "done"]
     if phase.failed:
         words.append(f"{phase.failed} without a value")
     return ", ".join(words)
