@@ -20,7 +20,8 @@ NOTHING = "Nothing to be done"
 STOPPED = ("Terminating processes on user request", "Cancelling snakemake on user request")
 KEPT = ("Unlocking", "Will exit after finishing")
 """Messages of level INFO that are shown; of the others only what they say of jobs is."""
-REPEATED = ("Exiting because a job execution failed", "WorkflowError:\nAt least one job did not complete")
+REPEATED = ("Exiting because a job execution failed", "WorkflowError:\nAt least one job did not complete",
+            "Cannot restore", "Restored previous version")  # fmt: skip
 """Errors that say only that a job failed, which was shown already."""
 
 

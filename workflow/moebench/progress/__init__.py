@@ -1,7 +1,7 @@
 """What a terminal shows while Snakemake runs: phases, failures, the report's path.
 
-The logger plugin ``snakemake_logger_plugin_moebench`` makes a :class:`Run` and feeds it; the Snakefile tells it the plan
-(``planned``) and the jobs to run (``begin``).  Without the plugin both do nothing.
+The logger plugin ``snakemake_logger_plugin_moebench`` makes a :class:`Run` and feeds it; the Snakefile tells it the
+plan (``planned``) and the jobs to run (``begin``).  Without the plugin both do nothing.
 """
 
 from __future__ import annotations
@@ -201,8 +201,8 @@ class Run:
                 self.note("\n".join(failure.lines()))
             count = len(self.failures)
             self.note(
-                f"{count} job{'' if count == 1 else 's'} failed; what was measured is kept: mend what it says, then run "
-                "the same command again"
+                f"{count} job{'' if count == 1 else 's'} failed; what was measured is kept: mend what it says, then "
+                "run the same command again"
             )
 
     def _ending(self) -> str:

@@ -43,7 +43,7 @@ def reason(log: Path | None, output: Path, since: float, offset: int, units: Ite
     """
     lost = [found for unit in units if (found := _lost(unit, since))]
     if lost and log is not None:
-        ended, why = max(lost)
+        why = max(lost)[1]
         return why + (f" (and {len(lost) - 1} other cells)" if len(lost) > 1 else ""), log
     if log is not None:
         for path in (log.with_suffix(".progress.log"), log):

@@ -43,7 +43,7 @@ def seconds_left(kinds: Iterable[Work], side_by_side: int = 1, since_s: float = 
 
 
 def about(seconds: float) -> str:
-    """A time left for people, no more exact than it is: ``under 10 s``, ``about 40 s``, ``about 4 min``, ``about 1 h 20 min``."""
+    """A time left for people, no more exact than it is: ``under 10 s``, ``about 40 s``, ``about 1 h 20 min``."""
     if seconds < 10:
         return "under 10 s"
     if seconds < 90:
