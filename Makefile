@@ -15,10 +15,8 @@ CORES ?= 2
 .PHONY: report envs test lint bench clean
 
 report: envs   ## measure the study of config/config.yaml and build its report
-	@$(BIN)/python -m moebench plan --summary
-	@$(BIN)/snakemake --profile profiles/local --cores $(CORES) \
-	  || { ls .snakemake/locks/* >/dev/null 2>&1 || $(BIN)/python -m moebench report --partial; exit 1; }
-	@$(BIN)/python -m moebench plan --summary
+	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) || { code=$$?; [ $$code = 130 ] \
+	  || ls .snakemake/locks/* >/dev/null 2>&1 || $(BIN)/python -m moebench report --partial; exit $$code; }
 
 envs:          ## build the environments that the study needs (a second call does nothing)
 	@$(BUILD) --study

@@ -22,6 +22,9 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 )
 
 
+from moebench import progress
+
+
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/derive.smk"
 include: "workflow/rules/measure.smk"
@@ -50,3 +53,4 @@ rule all:
 onstart:
     refuse_unpinned(PLAN, workflow)
     refuse_unbuilt(PLAN, config, workflow.dag.needrun_jobs())
+    progress.begin(workflow)

@@ -28,11 +28,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny study, measured and reported in a fresh copy of the project."""
     place = copy(tmp_path_factory.mktemp("pipeline") / "project")
     done = snakemake(place, timeout_s=2400)
+    assert done.stdout == "reports/tiny/report.html\n"
+    logged = "".join(path.read_text() for path in (place / "logs").rglob("*.progress.log"))
     plan = plan_of(place)
     for total, jobs in Counter(job["cells"] for job in plan["jobs"].values()).items():
-        progress = Counter(re.findall(rf"\[(\d+)/{total}\] \S+/", done.stderr + done.stdout))
+        progress = Counter(re.findall(rf"\[(\d+)/{total}\] \S+/", logged))
         assert all(progress[str(n)] >= jobs for n in range(1, total + 1)), "a line of progress per cell"
-    assert re.search(r"\(about \d+ min left\)", done.stderr + done.stdout)
+    assert {"checkpoints:", "cells:", "accuracy:", "figures:"} <= set(done.stderr.split())
+    assert not re.search(r"Select jobs|Execute \d+ jobs|Building DAG|host:", done.stderr)
     return place
 
 

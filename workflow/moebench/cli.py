@@ -123,7 +123,8 @@ def measure(arguments: argparse.Namespace) -> int:
     name = arguments.job or arguments.cell.partition("/")[0]
     log = arguments.engine_log or Path("logs") / made["study"] / f"{name}.engine.log"
     end_on_signals()
-    driver = Driver(made, arguments.results, log, speaker(log.with_suffix(".progress.log")))
+    arguments.progress_log = log.with_suffix(".progress.log")
+    driver = Driver(made, arguments.results, log, speaker(arguments.progress_log))
     if arguments.job:
         if arguments.job not in made["jobs"]:
             raise UserError(f"{arguments.plan}: no job {arguments.job!r}; `moebench plan` lists them")
@@ -142,7 +143,8 @@ def derive(arguments: argparse.Namespace) -> int:
 
     made = read_plan(arguments.plan)
     end_on_signals()
-    say = speaker(arguments.log or Path("logs") / made["study"] / "derive.log")
+    arguments.progress_log = arguments.log or Path("logs") / made["study"] / "derive.log"
+    say = speaker(arguments.progress_log)
     for name in arguments.model or made["derived"]:
         new = make(made, name, say)
         say(f"{name}: {'made' if new else 'there already'}")
@@ -162,7 +164,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     name = arguments.job or arguments.cell.partition("/")[0]
     log = arguments.engine_log or Path("logs") / made["study"] / harness / f"{name}.engine.log"
     end_on_signals()
-    driver = Evaluator(made, harness, arguments.results, log, speaker(log.with_suffix(".progress.log")))
+    arguments.progress_log = log.with_suffix(".progress.log")
+    driver = Evaluator(made, harness, arguments.results, log, speaker(arguments.progress_log))
     try:
         if arguments.job:
             if arguments.job not in driver.plan["jobs"]:
@@ -513,6 +516,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run a verb; people's mistakes become one line on standard error."""
     arguments = parser().parse_args(argv)
+    arguments.progress_log = None
     try:
         code, said = arguments.run(arguments), ""
         sys.stdout.flush()
@@ -533,4 +537,8 @@ def main(argv: list[str] | None = None) -> None:
     if said:
         with contextlib.suppress(OSError):
             print(f"moebench {arguments.verb}: {said}", file=sys.stderr, flush=True)
+        if arguments.progress_log is not None:
+            from moebench.measure.driver import note
+
+            note(arguments.progress_log, said)
     sys.exit(code)

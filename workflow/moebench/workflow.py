@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from snakemake.exceptions import WorkflowError
 
-from moebench import accuracy, at_hand
+from moebench import accuracy, at_hand, progress
 from moebench.accuracy.staging import data_of, tables_of
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config, Root, parse
@@ -52,8 +53,10 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
         for job, cells in dropped:
             print(
                 f"{job}: {len(cells)} record{'s changed or are' if len(cells) > 1 else ' changed or is'} gone since "
-                f"measured, e.g. {cells[0]}; a call without a target measures again"
+                f"measured, e.g. {cells[0]}; a call without a target measures again",
+                file=sys.stderr,
             )
+        progress.planned(plan, config)
     return plan
 
 

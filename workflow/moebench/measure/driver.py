@@ -531,9 +531,14 @@ def speaker(log: Path) -> Say:
     def say(text: str) -> None:
         with contextlib.suppress(OSError):  # a full disk, which must not end what goes on elsewhere
             print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-        with contextlib.suppress(OSError):
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with open(log, "a") as file:
-                file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
+        note(log, text)
 
     return say
+
+
+def note(log: Path, text: str) -> None:
+    """Append a line, with time and host, to a job's progress log."""
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "a") as file:
+            file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
