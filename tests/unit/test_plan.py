@@ -390,15 +390,15 @@ FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length"
 
 
 @pytest.mark.parametrize(
-    ("study", "cells", "loads", "pruned", "tasks"), [("tiny", 162, 21, 5, 3), ("paper", 164, 83, 14, 8)]
+    ("study", "cells", "loads", "pruned", "tasks"), [("tiny-full", 162, 21, 5, 3), ("paper", 164, 83, 14, 8)]
 )
 def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
-    """Of the 168 points of Figs 3 and 5-9: 4 of the paper's come up twice, 6 of the tiny ones.
+    """Of the 168 points of Figs 3 and 5-9: 4 of the paper's come up twice, 6 of tiny-full's.
 
     Accuracy of Fig 11's checkpoints: in paper all of them (two models, whole and six times pruned), each where its
     speed with all active experts is measured, so that the tables join.
 
-    Loads, tiny (top-k live): 6 models + 16 shapes, of which 8 experts of width 512 are tiny-mixtral itself.
+    Loads, tiny-full (top-k live): 6 models + 16 shapes, of which 8 experts of width 512 are tiny-mixtral itself.
     Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6;
     those of Fig 3 run on two GPUs.
     """
@@ -412,6 +412,22 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     measured = {(r["engine"], plan["cells"][f"{r['engine']}/{r['cell']}"]["workload"]["top_k"]) for r in eleven["rows"]}
     assert asked <= measured
     assert len({plan["engines"][engine]["model"]["path"] for engine, _ in asked}) == pruned, "checkpoints of their own"
+
+
+CONTROLS = {"vlm-images", "control-mla", "control-kernels", "parallelism-extended", "transformers-experts",
+            "accuracy-vlm-reading"}  # fmt: skip
+"""Experiments that only the long study of the small models has: no paper has a figure of them."""
+
+
+def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
+    """About 100 cells, at most 25 loads: two of the 27 engine configurations (EP, PP) are refused before they load."""
+    few, full = (make_plan(Config(ROOT / "config"), study) for study in ("tiny", "tiny-full"))
+    assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
+    for name, experiment in few["experiments"].items():
+        known = {figure["id"] for figure in full["experiments"][name]["figures"]}
+        assert {figure["id"] for figure in experiment["figures"]} == known
+    refused = [e for e in few["engines"].values() if e["config"]["ep"] or e["config"]["pp"] > 1]
+    assert len(few["cells"]) <= 100 and len(few["engines"]) - len(refused) <= 25
 
 
 ALSO = {"10": 50, "12": 5, "16": 11}

@@ -34,7 +34,7 @@ def quick_start() -> Iterator[None]:
 def one_collection() -> Iterator[None]:
     """Collect garbage once, at the end, however often the code within asks for it (five times per load, 0.3 s each)."""
     collect = gc.collect
-    gc.collect = lambda generation=2: 0  # type: ignore[assignment]
+    gc.collect = lambda generation=2: 0
     try:
         yield
     finally:
