@@ -14,12 +14,13 @@ CORES ?= 2
 
 .PHONY: report envs test lint bench clean
 
-report: envs   ## measure the study of config/config.yaml and build its report
-	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) || { code=$$?; [ $$code = 130 ] \
-	  || ls .snakemake/locks/* >/dev/null 2>&1 || $(BIN)/python -m moebench report --partial; exit $$code; }
+report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
+	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
+	  || { code=$$?; [ $$code = 130 ] || ls .snakemake/locks/* >/dev/null 2>&1 \
+	  || $(BIN)/python -m moebench report --partial $(if $(STUDY),--study $(STUDY)); exit $$code; }
 
 envs:          ## build the environments that the study needs (a second call does nothing)
-	@$(BUILD) --study
+	@$(BUILD) --study$(if $(STUDY),=$(STUDY))
 
 test:          ## everything CI runs
 	@$(BUILD) dev workflow vllm-cpu quantize-cpu vlmeval
@@ -33,8 +34,8 @@ lint:          ## style, types, generated files
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 
-bench: envs    ## performance claims, as ratios in one run
-	@$(BIN)/python tests/bench.py
+bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
+	@$(BIN)/python tests/bench.py $(BENCH)
 
 clean:         ## remove generated files, but neither results nor environments
 	rm -rf .snakemake/log .pytest_cache .mypy_cache .ruff_cache

@@ -297,16 +297,19 @@ def show_bar(left, number, started):
         time.sleep(0.5)
 
 
-def of_the_study():
-    """Names of the environments that the study of ``config/config.yaml`` needs; kept until a file there changes."""
+def of_the_study(name):
+    """Names of the environments that a study needs (no name: the one of ``config/config.yaml``); kept until a file in
+    ``config`` changes.
+    """
     files = sorted((ROOT / "config").rglob("*.yaml"))
     digest = hashlib.sha256(b"".join(str(path).encode() + path.read_bytes() for path in files)).hexdigest()
-    kept = TARGET / ".study"
+    kept = TARGET / (".study" + ("-" + name if name else ""))
     known = kept.read_text().split() if kept.exists() else []
     if known[:1] != [digest]:
         python = TARGET / "workflow" / "bin" / "python"
+        chosen = ["--study", name] if name else []
         # This checkout's package, also where another one built the environment.
-        text = run(python, "-m", "moebench", "plan", "--environment-names", PYTHONPATH=str(ROOT / "workflow"))
+        text = run(python, "-m", "moebench", "plan", "--environment-names", *chosen, PYTHONPATH=str(ROOT / "workflow"))
         known = [digest, *text.split()]
         kept.write_text("\n".join(known) + "\n")
     return known[1:]
@@ -315,12 +318,13 @@ def of_the_study():
 def main(arguments):
     """Build what the arguments name."""
     if not arguments:
-        sys.exit("usage: python3 envs/build.py [--study] [NAME ...]   (names: the .lock files in envs/)")
-    names = [name for name in arguments if name != "--study"]
-    if "--study" in arguments:
+        sys.exit("usage: python3 envs/build.py [--study[=STUDY]] [NAME ...]   (names: the .lock files in envs/)")
+    names = [name for name in arguments if not name.startswith("--study")]
+    studies = [option.partition("=")[2] for option in arguments if option.startswith("--study")]
+    if studies:
         build_all(["workflow"])
         try:
-            names += of_the_study()
+            names += of_the_study(studies[-1])
         except BuildError as error:
             sys.exit(f"envs/build.py: the study's environments are not known\n{error}")
     build_all(names)

@@ -1,7 +1,7 @@
 """``make bench``: the project's performance claims, as ratios in one run, on the machine at hand.
 
 Prints a table; asserts nothing (these machines are shared and noisy).  Every number is measured here and now.
-``--quick`` compares fewer cells with ``vllm bench latency``.
+``--quick`` compares fewer cells with ``vllm bench latency``; ``--tests`` also runs ``make test``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+import bench_first_contact as first_contact
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVS = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs"))
@@ -160,12 +162,12 @@ def bench_latency(
 
 
 FIGURES = ("fig03-latency-llms", "fig05-topk-batch", "fig06-batch-length", "fig07-09-hyperparameters", "fig14-fused")
-"""Experiments of the tiny study whose cells `vllm bench latency` can measure, but for the kernel."""
+"""Experiments of the study tiny-full whose cells `vllm bench latency` can measure, but for the kernel."""
 
 
 def bench_study(place: Path) -> None:
-    """The tiny study with these experiments, its models staged and its plan written."""
-    study = yaml.safe_load((ROOT / "config/studies/tiny.yaml").read_text())
+    """The study tiny-full with these experiments alone, its models staged and its plan written."""
+    study = yaml.safe_load((ROOT / "config/studies/tiny-full.yaml").read_text())
     study |= {"name": "bench", "experiments": list(FIGURES), "reference": None}
     (place / "config/studies/bench.yaml").write_text(yaml.safe_dump(study))
     run([*MOEBENCH, "stage", "--study", "bench"], cwd=place)
@@ -173,7 +175,7 @@ def bench_study(place: Path) -> None:
 
 
 def against_cli(place: Path, folder: Path, sample: int) -> list[tuple[str, str, str]]:
-    """Cells of the tiny study through the driver against one `vllm bench latency` process per cell (some of them)."""
+    """Cells of tiny-full through the driver against one `vllm bench latency` process per cell (some of them)."""
     plan_file, results = place / "bench.json", folder / "results"
     bench_study(place)
     plan = json.loads(plan_file.read_text())
@@ -188,7 +190,7 @@ def against_cli(place: Path, folder: Path, sample: int) -> list[tuple[str, str, 
     theirs = statistics.mean(walls)
     return [
         (
-            "tiny study, wall time per cell: `vllm bench latency` / driver",
+            "study tiny-full, wall time per cell: `vllm bench latency` / driver",
             f"{theirs / per_cell:.1f} x",
             f"at least 15 x; {theirs:.1f} s (mean of {sample} cells) / {per_cell:.2f} s "
             f"(all {len(plan['cells'])} cells, "
@@ -337,16 +339,21 @@ def predicting(cells: int) -> list[tuple[str, str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer cells and records")
-    quick = parser.parse_args().quick
+    parser.add_argument("--tests", action="store_true", help="also make test (a quarter of an hour)")
+    asked = parser.parse_args()
+    quick = asked.quick
     rows: list[tuple[str, str, str]] = []
 
     def note(found: list[tuple[str, str, str]]) -> None:
-        """Keep rows, and say them at once: the whole takes a quarter of an hour."""
+        """Keep rows, and say them at once: the whole takes half an hour."""
         rows.extend(found)
         say("\n".join("  ".join(row) for row in found))
 
     with tempfile.TemporaryDirectory(prefix="moebench-bench-") as name:
         folder = Path(name)
+        note(first_contact.report(folder))
+        if asked.tests:
+            note(first_contact.tests(folder))
         place = project(folder)
         note(against_cli(place, folder, 3 if quick else 12))
         note(medians(place, folder, 2 if quick else 4))
