@@ -85,3 +85,43 @@ def test_what_one_workload_cannot_do_the_others_are_still_measured(plan, tmp_pat
 
     _, found = measured(plan, tmp_path / "results", fails, words)
     assert sorted(found) == ["ok"] * 3 + ["unsupported"]
+
+
+PICKY = """
+import os
+from moebench.measure import failures, worker
+
+class Picky(worker.Session):
+    def load(self, request):
+        print("process", os.getpid())
+        if request["engine"]["config"]["pp"] == 2:
+            raise WHAT("pipeline parallelism is not supported")
+        return {"facts": {"resolved_config": {}}}
+
+    def run(self, request):
+        return {"status": "ok", "reason": "", "repeats": [{"metrics": METRICS}]}
+
+    def provenance(self):
+        return {}
+
+METRICS = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+worker.main(Picky)
+"""
+
+
+@pytest.mark.parametrize(("what", "processes"), [("failures.Refused", 1), ("KeyError", 2)])
+def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path, monkeypatch, what, processes):
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 4, "output_tokens": 4, "batch": 1, "dtype": "float32"}}
+    arms = [{"label": "two", "pp": 2, "tp": 1}, {"label": "one", "pp": 1, "tp": 2}]  # of two devices: one job
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [block | {"cross": {"arm": arms}}]})), "test")
+    (tmp_path / "picky.py").write_text(PICKY.replace("WHAT", what))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    results = tmp_path / "results"
+    driver = Driver(plan, results, results / "engine.log", lambda text: None)
+    driver.worker_module = "picky"
+    monkeypatch.setattr(driver, "check_staged", lambda engines: None)
+    driver.run_job(next(iter(plan["jobs"])))
+    found = [json.loads(records.cell_path(results, *key.split("/")).read_text())["status"] for key in plan["cells"]]
+    assert len(plan["jobs"]) == 1 and found[1] == "ok" and found[0] != "ok"
+    log = (results / "engine.log").read_text()
+    assert len({line for line in log.splitlines() if line.startswith("process")}) == processes

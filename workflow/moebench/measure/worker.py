@@ -311,9 +311,11 @@ def provenance() -> dict[str, Any]:
 def holds_nothing(error: Exception) -> bool:
     """Whether a load that failed left nothing behind that the next one would meet: it had not begun, or there is no
     device whose memory may still be held (what is in this process's memory goes with the engine)."""
+    if isinstance(error, failures.Refused):
+        return True
     import torch
 
-    return isinstance(error, failures.Refused) or not torch.cuda.is_available()
+    return not torch.cuda.is_available()
 
 
 def gpu_driver() -> str | None:
