@@ -16,6 +16,7 @@ import inventory
 import moebench.plan.make as planning
 import moebench.plan.models as weights
 import studies
+from moebench.cli import main
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.errors import ConfigError
 from moebench.modellock import ModelLock
@@ -428,6 +429,16 @@ def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads
         assert {figure["id"] for figure in experiment["figures"]} == known
     refused = [e for e in few["engines"].values() if e["config"]["ep"] or e["config"]["pp"] > 1]
     assert len(few["cells"]) <= 100 and len(few["engines"]) - len(refused) <= 25
+
+
+@pytest.mark.parametrize("study", ["tiny", "tiny-full", "paper"])
+def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(study, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as end:
+        main(["plan", "--study", study, "--cells", "--results", str(tmp_path)])
+    assert end.value.code in (0, None)
+    printed = capsys.readouterr().out
+    assert all(key in printed for key in make_plan(Config(ROOT / "config"), study)["cells"])
 
 
 ALSO = {"10": 50, "12": 5, "16": 11}

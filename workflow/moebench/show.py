@@ -120,7 +120,7 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
         listed = [
             [
                 k,
-                round(c["predicted"]["bytes_per_gpu"] / 1e9, 1),
+                "unknown" if (need := c["predicted"]["bytes_per_gpu"]) is None else round(need / 1e9, 1),
                 (seen[k] or {}).get("status", "not measured"),
             ]
             for k, c in made["cells"].items()
