@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-LONGEST = ("test_pipeline.py", "test_slurm.py", "test_driver.py", "test_engines.py", "test_quantize.py")
+LONGEST = (
+    "test_tiny_full.py",
+    "test_pipeline.py",
+    "test_slurm.py",
+    "test_driver.py",
+    "test_engines.py",
+    "test_quantize.py",
+)
 """Files of several minutes each, longest first."""
 
 
@@ -52,6 +59,5 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for report in reports:
             if isinstance(report, pytest.TestReport):
                 seconds[report.nodeid.split("/")[1]] += report.duration
-    terminalreporter.write_line(
-        "seconds by part: " + json.dumps({part: round(s) for part, s in sorted(seconds.items())})
-    )
+    parts = {part: round(taken) for part, taken in sorted(seconds.items())}
+    terminalreporter.write_line(f"seconds by part: {json.dumps(parts)}")
