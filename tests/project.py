@@ -8,11 +8,14 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ENVS = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")).resolve()
+ENVS = Path(os.environ.get("MOEBENCH_ENVS") or ROOT / ".envs").resolve()
 DEV = ENVS / "dev" / "bin"
 ENGINE = ENVS / "vllm-cpu" / "bin" / "python"
 QUANTIZE = ENVS / "quantize-cpu" / "bin" / "python"
 PARTS = ("Snakefile", "workflow", "config", "profiles", "envs", "docs", "README.md", "LICENSE")
+
+HANG_S = 3600
+"""Seconds after which whatever a test waits for is taken to hang: no busy machine needs as many."""
 
 
 def copy(place: Path) -> Path:
@@ -34,7 +37,7 @@ def environment(place: Path, **extra: str) -> dict[str, str]:
     return {**kept, "PATH": f"{DEV}:{kept['PATH']}", "PYTHONPATH": str(place / "workflow"), **extra}
 
 
-def run(place: Path, *command: str, code: int | None = 0, timeout_s: float = 900, **extra: str):
+def run(place: Path, *command: str, code: int | None = 0, timeout_s: float = HANG_S, **extra: str):
     """Run a command in the copy; fail with its output when it does not end with ``code`` (None: any)."""
     done = subprocess.run(command, cwd=place, env=environment(place, **extra), capture_output=True, text=True,
                           timeout=timeout_s)  # fmt: skip

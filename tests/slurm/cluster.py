@@ -64,7 +64,7 @@ GresTypes=gpu
 ReturnToService=2
 MinJobAge=86400
 KillWait=10
-MessageTimeout=30
+MessageTimeout=100
 {nodes}
 PartitionName=h100 Nodes=ALL Default=YES MaxTime=UNLIMITED DefMemPerCPU=1000 State=UP
 """
@@ -98,7 +98,7 @@ def alive(pid_file: Path, folder: Path) -> int | None:
     return pid if str(folder) in command and state != "Z" else None
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = 600) -> None:
     """Wait until a condition holds.  Raises TimeoutError naming it."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -129,7 +129,7 @@ class Cluster:
     def run(self, *command: str, check: bool = True) -> str:
         """Standard output of a SLURM client command.  Raises RuntimeError with its words, unless ``check`` is false."""
         environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return done.stdout
@@ -235,7 +235,7 @@ class Cluster:
                 stdout=out,
                 stderr=out,
                 cwd=self.folder,
-                timeout=60,
+                timeout=600,
             )
         if done.returncode:
             raise RuntimeError(f"{command[0]} did not start: {log.read_text().strip().splitlines()[-1:]}")

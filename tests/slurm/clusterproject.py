@@ -18,7 +18,7 @@ import yaml
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan.make import make_plan
-from project import ENVS
+from project import ENVS, HANG_S
 from slurm.cluster import Cluster
 
 PYTHON = ENVS / "workflow" / "bin" / "python"
@@ -26,12 +26,12 @@ PYTHON = ENVS / "workflow" / "bin" / "python"
 NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
 """What a cluster without slurmdbd needs beside the profile."""
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
-             "--latency-wait", "20"]  # fmt: skip
+             "--latency-wait", "120"]  # fmt: skip
 
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 400, pause: float = 0.05) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = HANG_S, pause: float = 0.05) -> T:
     """The first true answer of ``look``.  Fails, naming what was waited for, when it does not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -52,7 +52,7 @@ class Head:
         """What it printed so far."""
         return self._output.read_text(errors="replace")
 
-    def wait(self, seconds: float = 600) -> int:
+    def wait(self, seconds: float = HANG_S) -> int:
         """Its exit code."""
         try:
             return self.process.wait(seconds)
@@ -144,7 +144,7 @@ class Project:
             capture_output=True,
             text=True,
             env={**self.environment, "PYTHONPATH": "workflow"},
-            timeout=300,
+            timeout=HANG_S,
         )
         assert done.returncode == expect, done.stdout + done.stderr
         return done.stdout

@@ -64,4 +64,4 @@ def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wid
         first["JobId"], second["JobId"]
     ]  # fmt: skip
     assert {len(record["provenance"]["cuda_visible_devices"].split(",")) for record in found if record} == {1}
-    assert until(lambda: not executors(wide), "no executor is left", seconds=30)
+    assert until(lambda: not executors(wide), "no executor is left")

@@ -306,8 +306,8 @@ def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> Non
         run.freeze(*run.plan["jobs"])
         head.signal(signal.SIGINT)
         assert head.wait() != 0
-    until(lambda: not run.queue(), "an empty queue", 60)
-    until(lambda: not run.workers(), "no engine process", 60)
+    until(lambda: not run.queue(), "an empty queue")
+    until(lambda: not run.workers(), "no engine process")
     assert {job["JobState"] for job in run.jobs()} == {"CANCELLED"}
     done = run.done(run.cells())
     assert len(run.plan["engines"]) <= len(done) < len(run.cells())

@@ -218,6 +218,16 @@ def test_environments_are_those_of_the_project_around_the_folder(config):
     assert len(planned(config)["cells"]) == 1
 
 
+def test_built_environments_are_where_the_variable_says_unless_the_configuration_does(config, monkeypatch):
+    monkeypatch.delenv("MOEBENCH_ENVS", raising=False)
+    assert Config(config).root().environments == ".envs"
+    monkeypatch.setenv("MOEBENCH_ENVS", "/built")
+    assert Config(config).root().environments == "/built"
+    (config / "config.yaml").write_text("study: test\nenvironments: mine\n")
+    assert Config(config).root().environments == "mine"
+    assert Config(config, environments="asked").root().environments == "asked"
+
+
 def test_several_mistakes_are_counted(config):
     replaced(STUDY, "repeats: 2", "repeats: 0")(config)
     replaced(STUDY, "seed: 1", "seed: -1")(config)

@@ -14,6 +14,7 @@ import pytest
 
 from moebench.errors import StorageError
 from moebench.measure import lock
+from project import HANG_S
 from studies import ROOT
 
 FORK = multiprocessing.get_context("fork")
@@ -208,7 +209,7 @@ def test_the_heartbeat_tells_other_hosts_that_the_holder_lives(tmp_path, path, m
     monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
     with lock.held(tmp_path, "e", said_nothing):
         os.utime(path, (1, 1))
-        end_of_wait = time.monotonic() + 10
+        end_of_wait = time.monotonic() + HANG_S
         while lock._age(path) > lock.STALE_S and time.monotonic() < end_of_wait:
             time.sleep(0.01)
         assert lock._age(path) < lock.STALE_S
@@ -265,7 +266,7 @@ def test_exactly_one_of_many_takes_over(path, heirs):
         contenders = [FORK.Process(target=contend, args=(path, barrier, wins, 100 * round_ + i)) for i in range(8)]
         for contender in contenders:
             contender.start()
-        winner = wins.get(timeout=30)
+        winner = wins.get(timeout=HANG_S)
         for contender in contenders:
             contender.join()
             assert contender.exitcode == 0

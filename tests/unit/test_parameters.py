@@ -325,15 +325,21 @@ def test_bars_are_whole_and_labels_stand_apart(counted, plot):
     assert {"97%", "88%", "46.7", "12.9", "Router (up to 0.2%)" if plot.models else "Router (up to 0.4%)"} <= said
 
 
-def test_files_hold_every_number(counted, tmp_path):
-    made = figures.render(figures_plan(counted), counted[1], tmp_path, FIG01.name)
-    assert [p.name for p in made][:4] == ["fig01.svg", "fig01.pdf", "fig01.png", "fig01.csv"]
-    table = pd.read_csv(tmp_path / "fig01.csv")
+@pytest.fixture(scope="module")
+def files(counted, tmp_path_factory):
+    """Every file of the experiment's figures."""
+    return figures.render(figures_plan(counted), counted[1], tmp_path_factory.mktemp("here"), FIG01.name)
+
+
+def test_files_hold_every_number(files):
+    folder = files[0].parent
+    assert [p.name for p in files][:4] == ["fig01.svg", "fig01.pdf", "fig01.png", "fig01.csv"]
+    table = pd.read_csv(folder / "fig01.csv")
     mixtral = table[table["model"] == "mixtral-8x7b"]
     assert mixtral["total_parameters"].sum() == 46_702_792_704
     assert set(table["layer_kind"]) == {"moe", "outside"}
-    assert "nothing measured" in (tmp_path / "fig01.svg").read_text()
-    assert "H100" not in (tmp_path / "fig01.svg").read_text()
+    assert "nothing measured" in (folder / "fig01.svg").read_text()
+    assert "H100" not in (folder / "fig01.svg").read_text()
 
 
 def figures_plan(counted):
@@ -342,8 +348,7 @@ def figures_plan(counted):
     return read_plan(counted[0])
 
 
-def test_bytes_are_the_same_in_another_process(counted, tmp_path):
-    figures.render(figures_plan(counted), counted[1], tmp_path / "here", FIG01.name)
+def test_bytes_are_the_same_in_another_process(counted, files, tmp_path):
     code = f"""
 from pathlib import Path
 from moebench import figures
@@ -353,7 +358,7 @@ figures.render(read_plan(Path({str(counted[0])!r})), Path({str(counted[1])!r}), 
 """
     environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    for path in sorted((tmp_path / "here").iterdir()):
+    for path in files:
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
 
@@ -383,6 +388,8 @@ def test_tables_of_another_plan_are_one_line(counted):
 def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
     """From the plan alone: the archive renders the same again without the configuration."""
     before = Path.cwd()
+    one = [plot.model_dump(mode="json") for plot in FIG01.figures[:1]]
+    change(config / "experiments/fig01-parameters.yaml", figures=one)
     os.chdir(tmp_path)
     try:
         plan = keep(make_plan(Config(config), "test"), Path("results"))

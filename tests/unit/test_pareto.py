@@ -9,25 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import synthetic
-from moebench import tables
 from moebench.accuracy.join import beside_speed
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, header, layout, pareto, style
-from moebench.plan.file import read_plan
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
 
 @pytest.fixture(scope="module")
-def speed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], pd.DataFrame]:
+def speed(rich: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """A plan, and the cells of an experiment with two models, several top-k and batches; no accuracy asked for."""
-    root = tmp_path_factory.mktemp("rich")
-    path = synthetic.rich(root)
-    tables.collect(path, root, root / "tables", results_name="results")
-    plan = read_plan(path)
-    return plan, data.of_experiment(plan, root / "tables", "batch")
+    plan, _, folder = rich
+    return plan, data.of_experiment(plan, folder, "batch")
 
 
 def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:

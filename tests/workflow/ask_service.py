@@ -11,7 +11,7 @@ from moebench.measure import failures, metrics
 
 SETTINGS = {"serve": False, "base_url": None, "base_url_env": None, "key_env": "SERVICE_KEY", "api": "completions",
             "prompt": "ids", "admits": ["ignore_eos", "min_tokens", "return_token_ids"], "tokens": "exact",
-            "timeout_s": 1.5}  # fmt: skip
+            "timeout_s": 30}  # fmt: skip
 
 
 def ask(case: dict[str, Any]) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from moebench.config import Config
 from moebench.cost import vision
 from moebench.cost.params import reshape, total_parameters
 from moebench.registry import disagreements, to_hf_config
+from project import ENGINE as PYTHON
 
 ROOT = Path(__file__).parents[2]
-PYTHON = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 CONFIG = Config(ROOT / "config")
 TINY = sorted(p.stem for p in (ROOT / "config" / "models").glob("tiny-*.yaml"))
 TINY = [name for name in TINY if name not in ("tiny-llava-moe-m", "tiny-llava-moe-l")]  # like the smallest of the three

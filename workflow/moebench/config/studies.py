@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -139,7 +140,15 @@ class Root(Strict):
     reports: str = Field("reports", description="Folder for reports")
     models: str = Field("models", description="Folder for staged models")
     data: str = Field("data", description="Folder for staged data sets")
-    environments: str = Field(".envs", description="Folder of the built environments")
+    environments: str = Field(
+        ".envs", description="Folder of the built environments; where not given, the variable `MOEBENCH_ENVS` if set"
+    )
     budget_gpu_hours: float | None = Field(
         None, gt=0, description="Measure only the cells that decide the most claims within so many GPU-hours"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _environments_of_the_shell(cls, given: Any) -> Any:
+        folder = os.environ.get("MOEBENCH_ENVS")
+        return {"environments": folder} | given if folder and isinstance(given, dict) else given
