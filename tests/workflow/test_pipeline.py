@@ -102,13 +102,13 @@ def test_more_active_experts_are_more_distinct_experts(project: Path) -> None:
     plan, distinct = plan_of(project), {}
     for row in plan["experiments"]["fig05-topk-batch"]["rows"]:
         cell = plan["cells"][f"{row['engine']}/{row['cell']}"]
-        if row["engine"].startswith("tiny-qwen") and cell["workload"]["batch"] == 8:
+        if row["engine"].startswith("tiny-qwen") and cell["workload"]["batch"] == 32:
             record = records.load(project / f"results/cells/{row['engine']}/{row['cell']}.json")
             layers = record["checks"]["distinct_experts"]
             distinct[cell["workload"]["top_k"]] = sum(layers) / len(layers)
     values = [distinct[k] for k in sorted(distinct)]
-    assert sorted(distinct) == [1, 2, 4, 8, 16, 32]
-    assert values == sorted(values) and values[0] > 1 and values[0] < 8.001 and values[-1] > 30
+    assert sorted(distinct) == [1, 4, 32]
+    assert values == sorted(values) and 1 < values[0] < 32 and values[-1] > 50
 
 
 def test_tables_hold_every_cell(project: Path) -> None:
@@ -116,15 +116,18 @@ def test_tables_hold_every_cell(project: Path) -> None:
     assert dict(frame["status"].value_counts()) == found and set(found) == {"ok", "unsupported"}
     assert len(tables.read(project / "results/tables/tiny", "failures")) == found["unsupported"]
     frame = frame[(frame["status"] == "ok") & (frame["protocol_kind"] == "trace")]
-    total = frame["batch"] * (frame["input_tokens"] + frame["output_tokens"]) / frame["e2e_s"]
-    assert (abs(frame["throughput_total_tokens_per_s"] / total - 1) < 0.2).all()  # medians of each, so about equal
-    samples = tables.read(project / "results/tables/tiny", "samples")
-    assert len(samples[samples["cell"].isin(frame["cell"])]) == 3 * len(frame)
+    samples = tables.read(project / "results/tables/tiny", "samples").merge(
+        frame, on=["engine", "cell"], suffixes=("", "_median")
+    )
+    assert len(samples) == 3 * len(frame)
+    closed = samples[~samples["engine"].str.contains("vllm-serve")]  # a service's requests do not end together
+    tokens = closed["batch"] * (closed["input_tokens"] + closed["output_tokens"])
+    assert (abs(closed["throughput_total_tokens_per_s"] * closed["e2e_s"] / tokens - 1) < 0.2).all()
     assert len(list((project / "results/machines").iterdir())) == 1, "measured by the first job, kept by the others"
     foreseen = frame[frame["draft_model"].isna() & (frame["images"].fillna(0) == 0)]
-    assert set(foreseen["predicted_with"]) == {"measured constants"} and (foreseen["residual_e2e"] > 0.5).all()
+    assert set(foreseen["predicted_with"]) == {"measured constants"} and (foreseen["residual_e2e"] > 0).all()
     drafted = frame[frame["draft_model"].notna()]
-    assert len(drafted) == 20 and (drafted["tokens_per_draft_step"] >= 1).all()
+    assert len(drafted) == 5 and (drafted["tokens_per_draft_step"] >= 1).all()
 
 
 def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project: Path) -> None:
@@ -133,15 +136,15 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     answers, speed = tables.read(folder, "accuracy"), tables.read(folder, "measurements")
     assert set(answers["status"]) == {"ok"} and set(answers["harness"]) == {"lm-eval", "vlmeval"}
     seen = answers[(answers["harness"] == "vlmeval") & (answers["task"] != "mean")]
-    assert set(seen["task"]) == {"ai2d", "docvqa", "infovqa", "mme", "mmmu", "realworldqa", "scienceqa", "textvqa"}
+    assert set(seen["task"]) == {"mme", "scienceqa"}
     means = answers[(answers["experiment"] == "accuracy-vlm") & (answers["task"] == "mean")]
-    assert len(means) == 3 and means["made_of"].nunique() == 1, "the points of Figure 18 are means of the same"
+    assert len(means) == 2 and means["made_of"].nunique() == 1, "the points of Figure 18 are means of the same"
     answers = answers[answers["harness"] == "lm-eval"]
     asked = {"arc-challenge", "arc-easy", "boolq", "hellaswag", "mmlu", "openbookqa", "rte", "winogrande", "gsm8k",
              "wikitext"}  # fmt: skip
     main = answers[answers["main"].fillna(False)]
     assert set(main.loc[main["model"] == "tiny-mixtral", "task"]) == asked
-    assert (answers.loc[answers["task"] == "mmlu", "subtask"].str.startswith("mmlu_")).sum() == 2 * (57 + 4)
+    assert (answers.loc[answers["task"] == "mmlu", "subtask"].str.startswith("mmlu_")).sum() == 57 + 4
     shares = main[main["chance"].notna()]
     spread = (shares["chance"] * (1 - shares["chance"]) / shares["n"].astype(float)) ** 0.5
     assert ((shares["value"] - shares["chance"]).abs() <= 4 * spread).all(), "random weights know nothing"
@@ -150,13 +153,13 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     )
     assert set(answers["engine"]) <= set(speed["engine"]), "the tables join on the engine configuration"
     capped = answers[(answers["task"] == "mean") & (answers["block"] == 1)]
-    assert set(capped["top_k"]) == {2, 4, 8} and set(capped["n"]) == {6}
+    assert set(capped["top_k"]) == {2, 8} and set(capped["n"]) == {2}
     arm = answers[answers["arm_of"].notna()]
-    assert set(zip(arm["expert_kernel"], arm["tp"], strict=True)) == {("unfused", 1), ("fused", 2)}
-    assert not arm["arm_differs"].any(), "neither unfused experts nor two processes change the answers"
+    assert set(zip(arm["expert_kernel"], arm["tp"], strict=True)) == {("unfused", 1)}
+    assert not arm["arm_differs"].any(), "unfused experts do not change the answers"
     with open(project / "reports/tiny/figures/fig11-accuracy.csv") as file:
         pruned = list(csv.DictReader(file))
-    assert len(pruned) == 5 and all(float(row["accuracy"]) > 0 for row in pruned), "speed and accuracy are joined"
+    assert len(pruned) == 3 and all(float(row["accuracy"]) > 0 for row in pruned), "speed and accuracy are joined"
     page = (project / "reports/tiny/report.html").read_text()
     assert "they are at chance level" in page and "no value here is a result on them" in page
 
@@ -189,7 +192,7 @@ def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:
 
 def test_damaged_and_deleted_records_are_measured_again_and_nothing_else(project: Path) -> None:
     before = written(project)
-    cut, gone, edited = good(project)[10::50][:3]
+    cut, gone, edited = good(project)[10::20][:3]
     folder = project / "results/cells"
     whole = (folder / f"{cut}.json").read_bytes()
     (folder / f"{cut}.json").write_bytes(whole[: len(whole) // 2])

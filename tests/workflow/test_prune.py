@@ -241,8 +241,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(made):
 
 
 def test_the_figures_plan_is_whole():
-    """Figure 11: every cell of the paper's, and what the tiny study has instead."""
-    paper, tiny = (make_plan(Config(ROOT / "config"), study) for study in ("paper", "tiny"))
+    """Figure 11: every cell of the paper's, and what the study tiny-full has instead."""
+    paper, tiny = (make_plan(Config(ROOT / "config"), study) for study in ("paper", "tiny-full"))
     assert len(paper["experiments"]["fig11-pruning"]["rows"]) == 84
     assert len(tiny["experiments"]["fig11-pruning"]["rows"]) == 48
     for plan, pruned in ((paper, 12), (tiny, 14)):
