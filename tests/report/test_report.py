@@ -198,19 +198,17 @@ def test_tables_of_another_plan_are_refused(study, tmp_path):
     plan["experiments"]["batch"]["rows"].pop()
     other = tmp_path / "plan.json"
     other.write_text(json.dumps(plan))
-    with pytest.raises(
-        StorageError, match="the tables are of another plan than that of tiny; `moebench report --partial` makes"
-    ):
+    with pytest.raises(StorageError, match=r"another plan.*tiny.*moebench report --partial"):
         build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
     plan = read_plan(study / "results/plan/tiny.json")
     plan["experiments"]["fig01-parameters"]["models"].pop()
     other.write_text(json.dumps(plan))
-    with pytest.raises(StorageError, match="the tables are of another plan"):
+    with pytest.raises(StorageError, match="another plan"):
         build(other, study / "results/tables/tiny", study / "reports/tiny/figures", tmp_path / "r.html")
 
 
 def test_a_missing_figure_is_one_line(study, tmp_path):
-    with pytest.raises(StorageError, match=r"fig-5.svg: no such figure yet; run `moebench figures`"):
+    with pytest.raises(StorageError, match=r"fig-5\.svg.*moebench figures"):
         build(study / "results/plan/tiny.json", study / "results/tables/tiny", tmp_path, tmp_path / "r.html")
 
 

@@ -170,7 +170,7 @@ def test_tables_that_records_do_not_give_are_refused(here):
     plan = read_plan(Path("results/plan/tiny.json"))
     cell = next(iter(plan["cells"].values()))
     records.store(Path("results"), synthetic.record(plan, cell["engine"], cell["cell"], step_s=0.5))
-    with pytest.raises(StorageError, match="results/tables/tiny: records or moebench changed since these tables"):
+    with pytest.raises(StorageError, match=r"results/tables/tiny: .*changed since"):
         pack(here, "new.zip")
     assert not (here / "new.zip").exists()
 

@@ -124,9 +124,7 @@ def test_experiments_list_claims_that_there_are(tmp_path):
         config / "claims" / "p.yaml",
         {"name": "p", "title": "P", "reference": "R", "claims": [_plain("MIB-F05-01-DS")]},
     )
-    with pytest.raises(
-        ConfigError, match=r"x.yaml: claims: unknown claim 'MIB-F05-01-DX'; did you mean 'MIB-F05-01-DS'"
-    ):
+    with pytest.raises(ConfigError, match=r"x\.yaml: claims: .*'MIB-F05-01-DX'.*'MIB-F05-01-DS'"):
         make_plan(Config(config), "test")
 
 
@@ -293,12 +291,12 @@ def test_models_may_differ_in_their_own_sizes_only():
 
 def test_a_cell_with_two_partners_is_refused():
     rows = [row(0, top_k=8), row(1, top_k=1), row(2, top_k=1)]
-    with pytest.raises(ConfigError, match=r"C-1: a cell is compared with 2 cells \(e/c1, e/c2\)"):
+    with pytest.raises(ConfigError, match=r"C-1: .*2 cells \(e/c1, e/c2\)"):
         select.select(claim(**DROP), rows)
 
 
 def test_columns_must_exist():
-    with pytest.raises(ConfigError, match="study s: claim C-1: unknown column 'bach'; did you mean 'batch'"):
+    with pytest.raises(ConfigError, match=r"study s: claim C-1: .*'bach'.*'batch'"):
         select.check_columns(claim(**DROP, where={"bach": 1}), row(0), "study s")
 
 

@@ -64,9 +64,9 @@ def test_schema_carries_units_and_descriptions(table):
 
 
 def test_unknown_names_are_told_the_nearest():
-    with pytest.raises(ConfigError, match=r"experiment x: unknown column 'tttf_s'; did you mean 'ttft_s'\?"):
+    with pytest.raises(ConfigError, match=r"experiment x: .*'tttf_s'.*'ttft_s'"):
         columns.column("tttf_s", "experiment x")
-    with pytest.raises(ConfigError, match="unknown table 'measurement'; did you mean 'measurements'"):
+    with pytest.raises(ConfigError, match=r"'measurement'.*'measurements'"):
         columns.of_table("measurement")
 
 

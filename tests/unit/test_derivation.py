@@ -140,7 +140,7 @@ def test_top_k_is_kept_unless_fewer_experts_remain(tmp_path):
     (cell,) = plan["cells"].values()
     assert model(plan)["architecture"]["experts"] == model(plan)["architecture"]["experts"] | {"count": 1, "top_k": 1}
     assert cell["workload"]["top_k"] == 1
-    with pytest.raises(ConfigError, match=r"x\.yaml: top_k 2 is more than the 1 experts of pruned tiny-mixtral"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: top_k 2 .*tiny-mixtral"):
         planned(tmp_path / "more", few | {"top_k": 2})
 
 
@@ -242,7 +242,7 @@ def test_a_failure_leaves_nothing_behind(plan, monkeypatch):
 def test_a_parent_that_is_not_whole(plan):
     (name,) = plan["derived"]
     (Path(next(iter(models_of(plan)))) / "config.json").unlink()
-    with pytest.raises(StageError, match=r"config\.json: missing; run `moebench stage --study test`"):
+    with pytest.raises(StageError, match=r"config\.json: missing.*moebench stage --study test"):
         derive.derive(plan, name, print)
-    with pytest.raises(UserError, match="no derived model 'x' in the plan; known: tiny-olmoe"):
+    with pytest.raises(UserError, match=r"'x'.*known: tiny-olmoe"):
         derive.derive(plan, "x", print)

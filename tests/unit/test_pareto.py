@@ -123,7 +123,7 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
     placed = pareto.place(plot(), joined(frame, answers(frame)), "figure f")
     said = caption.of(plan, placed)
     assert "mean of 2 tasks (arc, rte)" in said and "Pareto frontier" in said
-    assert "Random weights know nothing: accuracy is at chance level (0.25)" in said
+    assert "chance level (0.25)" in said
     with mpl.rc_context(style.RC):
         made = layout.figure(placed, said)
     axes = [a for a in made.axes if a.axison]
@@ -188,7 +188,7 @@ def test_a_mistake_is_one_line(speed: Any, change: dict[str, Any], words: str) -
 
 def test_a_figure_of_accuracy_that_nobody_asks_for_is_refused(speed: Any) -> None:
     _, frame = speed
-    with pytest.raises(ConfigError, match="no cell of the experiment has an engine configuration that accuracy asks"):
+    with pytest.raises(ConfigError, match=r"no cell .*accuracy"):
         pareto.place(plot(), frame, "figure f")
     with pytest.raises(ConfigError, match="that accuracy asks"):
         data.place(plot(kind="lines", x="top_k", y=["accuracy"], hue=None), frame, "figure f")

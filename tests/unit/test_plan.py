@@ -244,7 +244,7 @@ def test_two_spellings_of_the_same_cell(planned, fix, same):
 
 def test_fewer_experts_than_top_k_is_another_shape_and_refused_without_top_k(planned):
     assert only(planned({"fix": CELL | {"experts": 1, "top_k": 1}}))[0] != only(planned({"fix": CELL}))[0]
-    with pytest.raises(ConfigError, match="top_k 2 is more than the 1 experts of tiny-mixtral"):
+    with pytest.raises(ConfigError, match=r"top_k 2 .*tiny-mixtral"):
         planned({"fix": CELL | {"experts": 1}})
 
 

@@ -40,7 +40,7 @@ def test_the_seed_gives_the_prompts(kind):
 
 def test_a_corpus_that_is_too_short_says_so():
     assert len(prompts.make("text", CORPUS, 0, 10, 491, seed=0)) == 10
-    with pytest.raises(ValueError, match="corpus of 500 tokens is too short for 11 prompts of 491"):
+    with pytest.raises(ValueError, match=r"500 tokens .*11 prompts of 491"):
         prompts.make("text", CORPUS, 0, 11, 491, seed=0)
     assert len(prompts.make("identical", CORPUS, 0, 11, 500, seed=0)) == 11
     with pytest.raises(ValueError, match="too short for 1 prompts of 501"):

@@ -159,16 +159,14 @@ def test_rounding_to_the_nearest_needs_no_calibration(tmp_path):
 
 
 def test_weights_that_are_not_there_are_not_quantized(tmp_path):
-    with pytest.raises(
-        ConfigError, match=r"x.yaml: quantization 'int8' of tiny-mixtral with weights: dummy.*weights: "
-    ):
+    with pytest.raises(ConfigError, match=r"x\.yaml: quantization 'int8' of tiny-mixtral.*weights: "):
         planned(tmp_path, {"quantization": "int8", "weights": "dummy"})
 
 
 def test_a_width_that_no_group_divides_is_refused_by_name(tmp_path):
     folder = studies.folder(tmp_path, {"x": [{"fix": CELL | {"model": "odd", "quantization": "awq"}}]})
     studies.random_model(folder, "odd", experts={"ffn_size": 80})
-    with pytest.raises(ConfigError, match=r"'awq' of odd: experts.ffn_size 80 is no multiple of 32"):
+    with pytest.raises(ConfigError, match=r"'awq' of odd: experts.ffn_size 80 .*32"):
         make_plan(Config(folder), "test")
 
 
@@ -218,7 +216,7 @@ def test_only_hub_models_have_ready_made_ones(tmp_path):
     folder = studies.folder(tmp_path, {"x": [{"fix": CELL}]})
     file = folder / "models" / "tiny-mixtral.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"quantized": READY}))
-    with pytest.raises(ConfigError, match=r"tiny-mixtral.yaml: .*only for a model whose source is a hub"):
+    with pytest.raises(ConfigError, match=r"tiny-mixtral\.yaml: .*hub"):
         make_plan(Config(folder), "test")
 
 
@@ -258,7 +256,7 @@ def test_a_checkpoint_is_what_its_config_says(case):
 
 def test_another_scheme_is_named_in_words():
     config = {"quantization_config": compressed(group("int", 4, None, "group"))}
-    assert schemes.claim_problem("int8", config) == "it is quantized otherwise than int8: compressed-tensors, W4A16 int"
+    assert "int8: compressed-tensors, W4A16 int" in schemes.claim_problem("int8", config)
     assert "(compressed-tensors, W4A16 int); name the scheme" in schemes.claim_problem("none", config)
     assert "it has no quantization_config" in schemes.claim_problem("int8", {})
 
@@ -287,9 +285,7 @@ def test_coverage_is_counted_per_expert():
 
 
 def test_an_expert_without_tokens_is_named():
-    with pytest.raises(
-        UserError, match=r"expert 1 of model\.layers\.3\.mlp saw none of the 100 .*calibration\."
-    ) as error:
+    with pytest.raises(UserError, match=r"expert 1 of model\.layers\.3\.mlp .*100 .*calibration\.") as error:
         checked({"model.layers.3.mlp": layer([200, 0], [200, 0], 200)}, 100)
     assert "\n" not in str(error.value)
 

@@ -251,13 +251,13 @@ def test_a_read_only_file_system(tmp_path):
     with tmpfs(tmp_path / "results", "1m") as results:
         data = records.store(results, record())
         subprocess.run(["mount", "-o", "remount,ro", results], check=True)
-        with pytest.raises(StorageError, match=r"e-1/c-1\..*json: cannot be written \(Read-only file system\)"):
+        with pytest.raises(StorageError, match=r"e-1/c-1\..*json: .*Read-only file system"):
             records.store(results, record("crashed"))
         assert records.current(results, "e-1", "c-1")[0]["status"] == "ok"
         subprocess.run(["mount", "-o", "remount,rw", results], check=True)
         path_of(results).write_bytes(data[:50])
         subprocess.run(["mount", "-o", "remount,ro", results], check=True)
-        with pytest.raises(StorageError, match=r"c-1\.json: is damaged .* cannot be set aside \(Read-only"):
+        with pytest.raises(StorageError, match=r"c-1\.json: .*damaged.*Read-only"):
             records.current(results, "e-1", "c-1")
 
 

@@ -138,9 +138,7 @@ def test_a_newer_record_is_refused_by_name(study):
     data, results, _ = study
     e, c = cells(study)[0]
     synthetic.store_fast(results, synthetic.record(data, e, c, schema=99))
-    with pytest.raises(
-        StorageError, match=rf"{c}.json: record of schema 99, this version reads up to 1; update moebench"
-    ):
+    with pytest.raises(StorageError, match=rf"{c}.json: .*schema 99, .*up to 1"):
         collect(study)
 
 
@@ -241,13 +239,13 @@ def test_readers_refuse_newer_tables_and_accept_older(study):
     pq.write_table(older, path)
     assert tables.read(out, "measurements")["canary_drift"].isna().all()
     pq.write_table(table.replace_schema_metadata({"moebench_schema": "2"}), path)
-    with pytest.raises(StorageError, match=r"measurements.parquet: tables of schema 2, this version reads up to 1"):
+    with pytest.raises(StorageError, match=r"measurements\.parquet: .*schema 2, .*up to 1"):
         tables.read(out, "measurements")
     path.write_bytes(b"not parquet")
     with pytest.raises(StorageError, match="damaged; `moebench report --partial` makes"):
         tables.read(out, "measurements")
     path.unlink()
-    with pytest.raises(UserError, match="no such table yet; `moebench report --partial --study "):
+    with pytest.raises(UserError, match="moebench report --partial --study "):
         tables.read(out, "measurements")
 
 
@@ -284,7 +282,7 @@ def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     data = json.dumps(study[0]).encode()
     for length in range(0, len(data), 199):
         (tmp_path / "cut.json").write_bytes(data[:length])
-        with pytest.raises(ConfigError, match=r"cut.json: not a whole plan .*; delete it and run snakemake again"):
+        with pytest.raises(ConfigError, match=r"cut\.json: not a whole plan.*snakemake"):
             tables.collect(tmp_path / "cut.json", tmp_path, tmp_path / "out")
 
 
@@ -313,7 +311,7 @@ def test_a_measurement_above_the_ceiling_is_invalid_and_its_record_as_it_was(stu
     out = study[2]
     row = foreseen(study, e2e_s=9.0, least_e2e_s=5.0)
     assert row["status"] == "invalid" and pd.isna(row["e2e_s"]) and pd.isna(row["residual_e2e"])
-    assert "above the roofline ceiling: local-cpu needs at least 5 s; the record is as it was measured" in row["reason"]
+    assert "roofline ceiling: local-cpu needs at least 5 s" in row["reason"]
     failed = tables.read(out, "failures").iloc[0]
     assert (failed["status"], failed["cell"]) == ("invalid", cells(study)[0][1])
     assert tables.read(out, "samples").empty

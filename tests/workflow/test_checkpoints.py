@@ -191,7 +191,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path):
     """More tokens than the corpus has merges for."""
     architecture = spec("tiny-olmoe")["architecture"] | {"vocab_size": 10_000_000}
     done = write(tmp_path, {"huge": {"architecture": architecture, "seed": 0}}, expect=1)
-    assert "vocab_size 10000000: the tokenizer trained on the corpus has" in done.stderr
+    assert "vocab_size 10000000" in done.stderr
     assert [p.name for p in tmp_path.iterdir() if p.name != ".tokenizers"] == ["specs.json"]
 
 

