@@ -11,28 +11,37 @@ import gc
 from collections.abc import Iterator
 
 
+def on_a_cpu() -> bool:
+    """Whether vLLM runs on a CPU here.  Elsewhere nothing below changes what vLLM does."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
 @contextlib.contextmanager
 def quick_start() -> Iterator[None]:
-    """Load a model quickly on a CPU; on other devices this does nothing.
+    """Load a model quickly on a CPU.
 
     vLLM inspects a model class in a new process, which imports all of vLLM again (8 s), "to avoid initializing CUDA";
     its CPU build has none to initialize.
     """
-    from vllm.platforms import current_platform
+    if on_a_cpu():
+        from vllm.model_executor.models import registry
 
-    if not current_platform.is_cpu():
-        yield
-        return
-    from vllm.model_executor.models import registry
-
-    registry._run_in_subprocess = lambda inspect: inspect()
+        registry._run_in_subprocess = lambda inspect: inspect()
     with one_collection():
         yield
 
 
 @contextlib.contextmanager
 def one_collection() -> Iterator[None]:
-    """Collect garbage once, at the end, however often the code within asks for it (five times per load, 0.3 s each)."""
+    """On a CPU, collect garbage once, at the end, however often the code within asks for it (0.3 s each time).
+
+    Not on a device: vLLM empties the device's cache after it collected, which must have freed the memory by then.
+    """
+    if not on_a_cpu():
+        yield
+        return
     collect = gc.collect
     gc.collect = lambda generation=2: 0
     try:
@@ -47,6 +56,4 @@ def shutdown_s() -> float | None:
 
     Those of a CPU build never end by themselves, and hold no device.
     """
-    from vllm.platforms import current_platform
-
-    return 0.5 if current_platform.is_cpu() else None
+    return 0.5 if on_a_cpu() else None

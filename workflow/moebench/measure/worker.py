@@ -308,14 +308,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def holds_nothing(error: Exception) -> bool:
-    """Whether a load that failed left nothing behind that the next one would meet: it had not begun, or there is no
-    device whose memory may still be held (what is in this process's memory goes with the engine)."""
+def holds_nothing(error: Exception, spec: dict[str, Any]) -> bool:
+    """Whether a failed load left nothing that the next one would meet.
+
+    Either it was refused before it began, or the engine was in this process alone, on a CPU.  Otherwise a device's
+    memory may still be held, and processes of the engine may still run.
+    """
     if isinstance(error, failures.Refused):
         return True
     import torch
 
-    return not torch.cuda.is_available()
+    alone = spec["gpus"] == 1 and not spec["config"].get("own_process")
+    return alone and not torch.cuda.is_available()
 
 
 def gpu_driver() -> str | None:
@@ -395,7 +399,7 @@ def main(make_session: Callable[[], Session] = Session) -> None:
                 "evidence": evidence,
                 "provenance": session.provenance(),
                 "cause_in_log": failures.points_elsewhere(text),
-                "intact": phase == "load" and status == "unsupported" and holds_nothing(error),
+                "intact": phase == "load" and status == "unsupported" and holds_nothing(error, session.spec),
             }
         replies.write(json.dumps(reply | {"took_s": time.perf_counter() - started}) + "\n")
 

@@ -201,8 +201,8 @@ class Run:
                 self.note("\n".join(failure.lines()))
             count = len(self.failures)
             self.note(
-                f"{count} job{'' if count == 1 else 's'} failed; what was measured is kept: mend what it says, then "
-                "run the same command again"
+                f"{count} job{'' if count == 1 else 's'} failed; what was measured is kept. Fix the cause, then run "
+                "the same command again"
             )
 
     def _ending(self) -> str:
