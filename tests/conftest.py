@@ -6,6 +6,7 @@ themselves were started in the background of a shell, which has its children ign
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -27,7 +28,8 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """What is inherited by every process that a test starts and interrupts."""
+    """Collect garbage seldom; have every process that a test starts be one that can be interrupted."""
+    gc.set_threshold(100_000, 20, 20)  # at 700 objects, as by default, a sixth of the unit tests' time goes into it
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

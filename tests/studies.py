@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,20 @@ def write(path: Path, data: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     return path
+
+
+def planned(study: str) -> dict[str, Any]:
+    """The plan of a study of the repository: made once in a process, a copy for each test."""
+    plan: dict[str, Any] = pickle.loads(_planned(study))
+    return plan
+
+
+@functools.cache
+def _planned(study: str) -> bytes:
+    from moebench.config import Config  # not at once: what measures has no pydantic
+    from moebench.plan.make import make_plan
+
+    return pickle.dumps(make_plan(Config(ROOT / "config"), study))
 
 
 def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -40,7 +56,7 @@ def folder(
     """
     config = where / "config"
     for kind in ("models", "tasks", "hardware"):
-        shutil.copytree(ROOT / "config" / kind, config / kind, dirs_exist_ok=True)
+        shutil.copytree(ROOT / "config" / kind, config / kind, copy_function=shutil.copyfile, dirs_exist_ok=True)
     for name, given in experiments.items():
         more = given if isinstance(given, dict) else {"blocks": given}
         write(config / "experiments" / f"{name}.yaml", experiment(name, **more))

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import studies
 import synthetic
 from moebench import activation, columns, tables
 from moebench.accuracy.staging import data_of
@@ -19,7 +20,7 @@ from moebench.measure import records
 from moebench.measure.activation import Counts, count
 from moebench.plan.make import make_plan
 from moebench.workflow import staged_files
-from studies import ROOT, folder, write
+from studies import folder, write
 
 # ---------------------------------------------------------------------------------------- formulas
 
@@ -329,7 +330,7 @@ def test_images_of_a_corpus_are_its_own_and_belong_to_its_items(tmp_path):
 
 
 def test_the_paper_study_plans_every_model_of_figure_15():
-    plan = make_plan(Config(ROOT / "config"), "paper")
+    plan = studies.planned("paper")
     rows = plan["experiments"]["fig15-activation"]["rows"]
     cells = [plan["cells"][f"{r['engine']}/{r['cell']}"] for r in rows]
     mme = [c for c in cells if c["workload"]["corpus"] == "mme"]

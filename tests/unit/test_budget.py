@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import studies
 from moebench import budget, cli, forecast
 from moebench.accuracy import forecast as accuracy_forecast
 from moebench.config import Config
@@ -16,7 +17,7 @@ CONFIG = Config(ROOT / "config")
 
 @pytest.fixture(scope="module")
 def whole():
-    return make_plan(CONFIG, "paper")
+    return studies.planned("paper")
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def files() -> list[spec.ClaimFile]:
 
 @pytest.fixture(scope="module")
 def paper_plan():
-    return make_plan(CONFIG, "paper")
+    return studies.planned("paper")
 
 
 def claim(**more) -> Claim:
@@ -113,7 +113,7 @@ def test_how_many_comparisons_each_claim_has(paper_plan, files):
 
 
 def test_a_study_without_the_cells_of_a_claim_says_so():
-    made = {r["claim"]: r for r in coverage.rows(make_plan(CONFIG, "tiny"))}
+    made = {r["claim"]: r for r in coverage.rows(studies.planned("tiny"))}
     assert made["FMOE-05"]["why_not"] == "it has no counterpart in the grid of this study"
 
 

@@ -16,12 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import studies
 from moebench import budget, computed
 from moebench.claims import answers, spec, table
 from moebench.claims import evaluate as ev
-from moebench.config import Config
-from moebench.plan.make import make_plan
-from studies import ROOT
 
 DS, QW, V3 = "deepseek-v2-lite", "qwen1.5-moe-a2.7b", "deepseek-v3"
 OL, MX, Q3, PHI = "olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "phi-3.5-moe"
@@ -204,7 +202,7 @@ SEEDS = 7
 
 @pytest.fixture(scope="module")
 def study():
-    plan = make_plan(Config(ROOT / "config"), "paper")
+    plan = studies.planned("paper")
     claims = {c.id: c for made in spec.from_plan(plan) for c in made.claims}
     cells = [
         Cell(r, status="ok" if budget.fits(plan, r) else "oom_kv", untuned_kernel_warning=untuned(plan, r))
@@ -212,6 +210,11 @@ def study():
     ]
     asked = [Cell(r) for r in budget.answers_of(plan)]
     return plan, claims, cells, asked
+
+
+@pytest.fixture(scope="module")
+def points(study):
+    return list(computed.rows(study[0]))
 
 
 def untuned(plan, row) -> bool:
@@ -318,13 +321,13 @@ def test_printed_numbers(study, name, true):
 @pytest.mark.parametrize(
     ("name", "true", "false"), [("QS-T4-02", 4.5, 2.0), ("QS-T6-01", 1.0, 2.0), ("QS-E18-01", 1, 0)]
 )
-def test_computed_points(study, name, true, false):
+def test_computed_points(study, points, name, true, false):
     plan, claims, _, _ = study
     claim = claims[name]
-    points = [p for p in computed.rows(plan) if name in plan["experiments"][p["experiment"]]["claims"]]
+    mine = [p for p in points if name in plan["experiments"][p["experiment"]]["claims"]]
 
     def outcome(value):
-        return ev.computed(claim, [p | {claim.metric: value if p["by"] == "distinct" else 1.0} for p in points]).outcome
+        return ev.computed(claim, [p | {claim.metric: value if p["by"] == "distinct" else 1.0} for p in mine]).outcome
 
     assert (outcome(true), outcome(false)) == (ev.AGREES, ev.DISAGREES)
 

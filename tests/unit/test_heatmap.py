@@ -10,6 +10,7 @@ import pytest
 from matplotlib.text import Text
 from test_figures import touching
 
+import studies
 import synthetic
 from moebench import figures, tables
 from moebench.config import Config, Experiment, Plot, parse
@@ -17,7 +18,6 @@ from moebench.errors import ConfigError
 from moebench.figures import caption, data, heatmap, style
 from moebench.measure import records
 from moebench.plan.file import read_plan
-from moebench.plan.make import make_plan
 from studies import ROOT
 
 MAPS = {"id": "maps", "number": "15", "title": "How often each expert is chosen", "kind": "heatmap", "x": "expert",
@@ -141,7 +141,7 @@ def test_the_figures_of_figure_15_can_be_placed_before_anything_is_measured():
     config = Config(ROOT / "config")
     assert isinstance(config.experiment("fig15-activation"), Experiment)
     for study in ("tiny", "paper"):
-        plan = make_plan(config, study)
+        plan = studies.planned(study)
         figures.check(plan | {"experiments": {"fig15-activation": plan["experiments"]["fig15-activation"]}})
 
 

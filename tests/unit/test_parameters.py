@@ -87,7 +87,7 @@ def test_an_input_embedding_counts_once():
 
 @pytest.mark.parametrize("study", ["tiny", "paper"])
 def test_both_studies_show_the_models_of_the_paper(study):
-    plan = make_plan(CONFIG, study)
+    plan = studies.planned(study)
     asked = plan["experiments"]["fig01-parameters"]
     assert [m["name"] for m in asked["models"]] == [row.model for row in PAPER.architectures.rows]
     assert asked["rows"] == [] and asked["printed"]["architectures"]["source"] == "Table 1"
@@ -289,7 +289,7 @@ def test_a_reason_that_is_not_given_is_said_to_be_unknown(config):
 def counted(tmp_path_factory):
     """The plan of the tiny study with its tables, nothing measured: plan file, tables folder."""
     root = tmp_path_factory.mktemp("counted")
-    path = keep(make_plan(CONFIG, "tiny"), root)
+    path = keep(studies.planned("tiny"), root)
     tables.collect(path, root, root / "tables", results_name="results")
     return path, root / "tables"
 

@@ -403,7 +403,7 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6;
     those of Fig 3 run on two GPUs.
     """
-    plan = make_plan(Config(ROOT / "config"), study)
+    plan = studies.planned(study)
     assert {n: len(set(keys(plan, n))) for n in FIGURES} == FIGURES
     every = {key for n in FIGURES for key in keys(plan, n)}
     assert len(every) == cells and len({key.partition("/")[0] for key in every}) == loads
@@ -422,7 +422,7 @@ CONTROLS = {"vlm-images", "control-mla", "control-kernels", "parallelism-extende
 
 def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
     """About 100 cells, at most 25 loads: two of the 27 engine configurations (EP, PP) are refused before they load."""
-    few, full = (make_plan(Config(ROOT / "config"), study) for study in ("tiny", "tiny-full"))
+    few, full = (studies.planned(study) for study in ("tiny", "tiny-full"))
     assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
     for name, experiment in few["experiments"].items():
         known = {figure["id"] for figure in full["experiments"][name]["figures"]}
@@ -445,7 +445,7 @@ ALSO = {"10": 50, "12": 5, "16": 11}
 
 
 def test_the_paper_study_has_every_performance_cell_of_the_inventory_and_twelve_that_cannot_fit():
-    plan = make_plan(Config(ROOT / "config"), "paper")
+    plan = studies.planned("paper")
     wanted = Counter()
     for figure, cells in inventory.CELLS.items():
         wanted[re.sub("[ab]$", "", figure)] += cells

@@ -211,7 +211,7 @@ def test_only_the_services_count_gives_no_percentile():
 def test_the_paper_study_knows_no_key_and_one_hosted_job():
     study = yaml.safe_load((studies.ROOT / "config/studies/paper.yaml").read_text())
     assert study["engines"]["cerebras"]["endpoint"]["key_env"] == "CEREBRAS_API_KEY"
-    plan = make_plan(Config(studies.ROOT / "config"), "paper")
+    plan = studies.planned("paper")
     hosted = [j for j in plan["jobs"].values() if j["hosted"]]
     assert [(j["gpus"], j["cells"]) for j in hosted] == [(0, 9)]
 

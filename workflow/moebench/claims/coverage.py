@@ -18,7 +18,7 @@ def rows(plan: dict[str, Any]) -> list[Row]:
     """A row per claim: ``planned`` comparisons, those that ``fit`` by the predicted memory (pairs, or groups of cells),
     what it ``needs``, and ``why_not`` where they do not decide it (empty where they do)."""
     cells, asked = list(budget.rows_of(plan)), list(budget.answers_of(plan))
-    decided = budget.needs(plan)
+    decided, computed_points = budget.needs(plan), list(computed.rows(plan))
     made = []
     for paper in from_plan(plan):
         for claim in paper.claims:
@@ -27,7 +27,7 @@ def rows(plan: dict[str, Any]) -> list[Row]:
             row = {"claim": claim.id, "test": claim.test, "needs": needed(here or claim), "planned": 0, "fit": 0}
             row["why_not"] = claim.undecidable
             if claim.test == "computed":
-                points = [p for p in computed.rows(plan) if p["experiment"] in listed]
+                points = [p for p in computed_points if p["experiment"] in listed]
                 found = ev.computed(claim, points)
                 row["planned"] = row["fit"] = found.planned if found else 0
                 row["why_not"] = "the cost model's own points: a prediction, nothing to measure"
