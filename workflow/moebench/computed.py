@@ -6,6 +6,7 @@ configuration.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Har
 from moebench.cost import qs
 from moebench.errors import ConfigError
 from moebench.grid import points
+from moebench.identity import canonical
 
 Row = dict[str, Any]
 
@@ -84,13 +86,12 @@ def reproduced(experiment: Mapping[str, Any]) -> list[reproduce.Reproduced]:
 
 def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
     settings = ComputedKnobs.model_validate(point["settings"])
-    model, hardware = asked["models"][settings.model], Hardware.model_validate(asked["hardware"][settings.hardware])
-    architecture = Architecture.model_validate(model["architecture"])
-    found = against_dense.compare(architecture, hardware, settings)
+    model, hardware = asked["models"][settings.model], asked["hardware"][settings.hardware]
+    found = _compared(*map(canonical, (model["architecture"], hardware, point["settings"])))
     known = settings.model_dump() | {
         "expert_groups": settings.ep,
         "model_title": model["title"],
-        "hardware_title": hardware.title,
+        "hardware_title": hardware["title"],
         "variant": point["variant"] or None,
         "qs": found.qs,
     }
@@ -116,6 +117,16 @@ def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
         "break_even_batch": _finite(found.break_even_without_shared),
         "ffn_traffic_ratio": float(qs.traffic_ratio_of_the_paper(settings.quality, found.sparsity)),
     }
+
+
+@functools.cache
+def _compared(architecture: str, hardware: str, settings: str) -> against_dense.Compared:
+    """A point, of JSON: tables, claims and a rebuilt archive ask for the same ones."""
+    return against_dense.compare(
+        Architecture.model_validate_json(architecture),
+        Hardware.model_validate_json(hardware),
+        ComputedKnobs.model_validate_json(settings),
+    )
 
 
 def _finite(batch: float) -> float | None:
