@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -27,6 +28,9 @@ NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
 """What a cluster without slurmdbd needs beside the profile."""
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
              "--latency-wait", "120"]  # fmt: skip
+
+END_S = 60
+"""Seconds until what a cancelled job leaves is killed; SLURM itself kills it after half of them."""
 
 T = TypeVar("T")
 
@@ -57,8 +61,14 @@ class Head:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             pytest.fail(f"snakemake did not end within {seconds:.0f} s:\n{self.output[-3000:]}")
+
+    def kill(self) -> None:
+        """End it and the job steps of Snakemake that it started here: all of its process group, for certain."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
@@ -185,6 +195,26 @@ class Project:
         """The progress log of a job of the plan."""
         path = self.folder / "logs" / self.plan["study"] / f"{job}.progress.log"
         return path.read_text() if path.exists() else ""
+
+    def end(self) -> None:
+        """Cancel its jobs, and kill what then still runs in its folder: a job step may ignore SIGTERM."""
+        for job in self.queue():
+            self.cluster.run("scancel", job, check=False)
+        deadline = time.monotonic() + END_S
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for process in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def processes(self) -> list[int]:
+        """Ids of the processes that run in its folder, on whichever virtual node."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(process / "cwd") == str(self.folder):
+                    found.append(int(process.name))
+        return found
 
     def workers(self, job: str = "") -> list[int]:
         """Process ids of its engine processes (of one job of the plan)."""

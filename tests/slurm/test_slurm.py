@@ -40,11 +40,8 @@ def ended(head: Head, run: Project) -> Iterator[Head]:
     try:
         yield head
     finally:
-        if head.process.poll() is None:
-            head.process.kill()
-            head.process.wait()
-        for job in run.queue():
-            run.cluster.run("scancel", job, check=False)
+        head.kill()
+        run.end()
 
 
 def clock(minutes: int) -> str:
