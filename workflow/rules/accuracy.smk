@@ -28,7 +28,8 @@ rule evaluate:
         **asked,
         measuring=1,  # nothing that is timed runs beside it, another such job may
     params:
-        python=lambda wildcards: engine_python(job_of(wildcards), config),
+        # Snakemake reruns nothing for what a function of threads gives: environments may move.
+        python=lambda wildcards, threads: engine_python(job_of(wildcards), config),
         cells=lambda wildcards: job_of(wildcards)["digest"],
     shell:
         "{params.python} -m moebench evaluate --plan {PLAN_FILE} --harness {wildcards.harness} --job {wildcards.job}"
@@ -52,7 +53,7 @@ rule evaluate_cell:
         **asked,
         measuring=1,
     params:
-        python=lambda wildcards: engine_python(job_of(wildcards), config),
+        python=lambda wildcards, threads: engine_python(job_of(wildcards), config),
     shell:
         "{params.python} -m moebench evaluate --plan {PLAN_FILE} --harness {wildcards.harness}"
         " --cell {wildcards.engine}/{wildcards.cell} --results {RESULTS} --engine-log {log}"

@@ -25,7 +25,8 @@ for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
             // 2,
             runtime=lambda wildcards, attempt, most=needs["runtime_min"]: most * attempt,
         params:
-            python=f"{config['environments']}/{needs['environment']}/bin/python",
+            # Snakemake reruns nothing for what a function of threads gives: environments may move.
+            python=lambda wildcards, threads, needs=needs: engine_python(needs, config),
             models=needs["models"],
         shell:
             "{params.python} -m moebench derive --plan {PLAN_FILE} --model {params.models} --log {log}"

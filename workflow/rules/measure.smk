@@ -62,7 +62,8 @@ rule measure:
         **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
-        python=lambda wildcards: engine_python(job_of(wildcards), config),
+        # Snakemake reruns nothing for what a function of threads gives: environments may move.
+        python=lambda wildcards, threads: engine_python(job_of(wildcards), config),
         cells=lambda wildcards: PLAN["jobs"][wildcards.job]["digest"],
     shell:
         "{params.python} -m moebench measure --plan {PLAN_FILE} --job {wildcards.job} --results {RESULTS} --engine-log {log}"
@@ -84,7 +85,7 @@ rule measure_cell:
         **asked,
         measuring=2,  # all there is (profiles/local): nothing runs beside it
     params:
-        python=lambda wildcards: engine_python(job_of(wildcards), config),
+        python=lambda wildcards, threads: engine_python(job_of(wildcards), config),
     shell:
         "{params.python} -m moebench measure --plan {PLAN_FILE} --cell {wildcards.engine}/{wildcards.cell}"
         " --results {RESULTS} --engine-log {log}"
