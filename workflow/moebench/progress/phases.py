@@ -25,8 +25,8 @@ START_S = 20.0
 CHECKPOINT_S = 2.0
 FIGURE_S = 1.0
 """A checkpoint, a figure."""
-FIGURE_KINDS = (".pdf", ".png", ".csv")
-"""Files beside a figure's SVG, not counted on their own."""
+FIGURE_KINDS = (".pdf", ".png", ".csv", ".rst")
+"""Files beside a figure's SVG, and captions: not counted on their own."""
 
 
 def phase_of(rule: str) -> str | None:
