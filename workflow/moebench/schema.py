@@ -1,4 +1,4 @@
-"""Generated from ``moebench.config``: a JSON schema per kind of file, for editors, and the tables of ``config/README.md``.
+"""Generated from ``moebench.config``: JSON schemas for editors, and the tables of ``config/README.md``.
 
 The first line of every YAML file names its schema, as editors with the YAML language server read it.
 """
