@@ -137,6 +137,8 @@ def in_report(figure, labels):
     return report(
         f"{REPORT}/figures/{figure}.svg",
         caption=os.path.abspath(f"{REPORT}/captions/{figure}.rst"),
-        category=labels["experiment"].replace(":", ","),  # Snakemake makes a link target of it
+        category=labels["experiment"].replace(
+            ":", ","
+        ),  # Snakemake makes a link target of it
         labels={key: value for key, value in labels.items() if key != "experiment"},
     )
