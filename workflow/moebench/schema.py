@@ -73,7 +73,20 @@ TABLES: dict[str, type[BaseModel]] = {
 def json_schema(kind: str) -> str:
     """JSON schema of a kind of file, whole: its references are to its own ``$defs``."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | KINDS[kind].model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for key in ("fix", "defaults"):
+            if key in part.get("properties", {}):
+                part["properties"][key] |= {"properties": _knobs(), "additionalProperties": False}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def _knobs() -> dict[str, Any]:
+    """Schema of every knob by its name: those of engines and workloads, and of computed points."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for model in (c.EngineKnobs, c.WorkloadKnobs, c.ComputedKnobs):
+        for name, knob in model.model_json_schema()["properties"].items():
+            found.setdefault(name, []).append({key: value for key, value in knob.items() if key != "default"})
+    return {name: kinds[0] if len(kinds) == 1 else {"anyOf": kinds} for name, kinds in found.items()}
 
 
 def files(folder: Path) -> dict[Path, str]:
