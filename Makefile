@@ -36,16 +36,17 @@ test test-all:
 check: lint    ## lint and unit tests: what a developer runs all day
 	@$(PYTEST) tests/unit -q
 
-lint:          ## style, types, generated files
+lint:          ## style, types, generated files, the documentation site
 	@$(BUILD) dev
 	@$(ENVS)/dev/bin/ruff check .
 	@$(ENVS)/dev/bin/ruff format --check --quiet .
 	@$(ENVS)/dev/bin/mypy
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
+	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict
 
 bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
 	@$(BIN)/python tests/bench.py $(BENCH)
 
 clean:         ## remove generated files, but neither results nor environments
-	rm -rf .snakemake/log .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .snakemake/log .pytest_cache .mypy_cache .ruff_cache site

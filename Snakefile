@@ -4,27 +4,36 @@ import os
 import sys
 from pathlib import Path
 
+from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
 
+# Where this file is: not the working directory when another workflow uses this one as a module (docs/snakemake.md).
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
+if not (PROJECT / "workflow" / "moebench").is_dir():
+    raise WorkflowError(
+        f"{PROJECT}: not a checkout of MoE-Inference-Bench; clone it and name its Snakefile"
+    )
 
-configfile: "config/config.yaml"
+
+configfile: PROJECT / "config" / "config.yaml"
 
 
 # The package is imported from here, and found by the commands of every rule.
-PACKAGE = str(Path(workflow.basedir) / "workflow")
+PACKAGE = str(PROJECT / "workflow")
 sys.path.insert(0, PACKAGE)
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    dict.fromkeys(
-        [PACKAGE, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    )
+search_path = [
+    PACKAGE,
+    *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)),
+]
+os.environ.update(
+    PYTHONPATH=os.pathsep.join(dict.fromkeys(search_path)),
+    MOEBENCH_PROJECT=str(PROJECT),  # for envs/deploy
 )
 
 
-from moebench import progress
-
-
+include: "workflow/rules/common.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/derive.smk"
 include: "workflow/rules/measure.smk"
@@ -32,25 +41,18 @@ include: "workflow/rules/accuracy.smk"
 include: "workflow/rules/report.smk"
 
 
-localrules:
-    all,
-    stage,
-    collect,
-    figures,
-    report,
-    archive,
-
-
 rule all:
     default_target: True
     input:
-        f"{REPORT}/report.html",
+        rules.report.output,
         # asked for by name: Snakemake makes no missing input again for an output that is there
         MANIFESTS,
         ACCURACY_MANIFESTS,
 
 
+# By function: a workflow that uses this one as a module may call the rules by other names.
+workflow.localrules(*map(workflow.modifier.modify_rulename, LOCAL_RULES))
+
+
 onstart:
-    refuse_unpinned(PLAN, workflow)
-    refuse_unbuilt(PLAN, config, workflow.dag.needrun_jobs())
-    progress.begin(workflow)
+    before_start()

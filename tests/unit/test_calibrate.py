@@ -14,7 +14,7 @@ from moebench.measure import constants, records
 from moebench.plan.make import make_plan
 from moebench.predict import cell_times
 from moebench.report import build
-from moebench.workflow import figure_ids
+from moebench.workflow import figure_labels
 
 TRIAD = [
     {"bytes": 3e6, "bytes_per_s": 40e9, "runs_s": [0.001, 0.002]},
@@ -120,7 +120,7 @@ def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_p
         if kept:
             keep(results)
         collected(plan, results)
-        assert figure_ids(plan) == ["residuals"], "declared before anything is known"
+        assert list(figure_labels(plan)) == ["residuals"], "declared before anything is known"
         assert len(figures.render_all(plan, results / "tables", figures_dir)) == 4
         page = build(results / "plan.json", results / "tables", figures_dir, tmp_path / "reports" / "report.html")
         text = page.read_text()

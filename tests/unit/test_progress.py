@@ -85,6 +85,8 @@ def test_the_reason_of_a_failed_job_is_its_own_last_line_or_its_lost_cell(tmp_pa
     log, output = tmp_path / "j.log", tmp_path / "output"
     output.write_text("earlier\nmoebench stage: disk is full\nTraceback\n")
     assert failure.reason(None, output, 0, 8, []) == ("moebench stage: disk is full", output)
+    log.write_text("collecting\nmoebench collect: results/a.json: cut short\n")
+    assert failure.reason(log, output, 0, 0, []) == ("moebench collect: results/a.json: cut short", log)
     log.with_suffix(".progress.log").write_text("T host loading e\nT host e: no such file\n")
     assert failure.reason(log, output, 0, 0, [])[0] == "e: no such file"
 

@@ -353,7 +353,9 @@ def columns(arguments: argparse.Namespace) -> int:
 
 
 def schema(arguments: argparse.Namespace) -> int:
-    """Write config/schema.json and the tables of config/README.md from the schema; --check only compares."""
+    """Write the JSON schemas in config/schemas, the line that names them in each YAML file, and the tables of
+    config/README.md; --check only compares.
+    """
     from moebench.schema import update
 
     stale = update(arguments.config, check=arguments.check)

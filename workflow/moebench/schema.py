@@ -1,4 +1,7 @@
-"""Generated from ``moebench.config``: ``config/schema.json`` for editors, and the tables of ``config/README.md``."""
+"""Generated from ``moebench.config``: JSON schemas for editors, and the tables of ``config/README.md``.
+
+The first line of every YAML file names its schema, as editors with the YAML language server read it.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,20 @@ from pydantic.fields import FieldInfo
 
 from moebench import config as c
 from moebench.claims import spec
+
+KINDS: dict[str, type[BaseModel]] = {
+    "config": c.Root,
+    "studies": c.Study,
+    "experiments": c.Experiment,
+    "models": c.ModelSpec,
+    "tasks": c.TaskSpec,
+    "hardware": c.Hardware,
+    "papers": c.Paper,
+    "corpora": c.Corpus,
+    "claims": spec.ClaimFile,
+}
+"""What each folder of ``config/`` holds; ``config``: ``config.yaml``."""
+MODELINE = "# yaml-language-server: $schema="
 
 TABLES: dict[str, type[BaseModel]] = {
     "root": c.Root,
@@ -53,25 +70,38 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 
 
-def json_schema() -> str:
-    """JSON schema of every kind of file, under ``$defs``."""
-    kinds: dict[str, type[BaseModel]] = {
-        "config.yaml": c.Root,
-        "studies": c.Study,
-        "experiments": c.Experiment,
-        "models": c.ModelSpec,
-        "tasks": c.TaskSpec,
-        "hardware": c.Hardware,
-        "papers": c.Paper,
-        "corpora": c.Corpus,
-        "claims": spec.ClaimFile,
-    }
-    schema = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "MoE-Inference-Bench configuration",
-        "kinds": {name: kind.model_json_schema() for name, kind in kinds.items()},
-    }
+def json_schema(kind: str) -> str:
+    """JSON schema of a kind of file, whole: its references are to its own ``$defs``."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | KINDS[kind].model_json_schema()
+    for part in (schema, *schema.get("$defs", {}).values()):
+        for key in ("fix", "defaults"):
+            if key in part.get("properties", {}):
+                part["properties"][key] |= {"properties": _knobs(), "additionalProperties": False}
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
+
+
+def _knobs() -> dict[str, Any]:
+    """Schema of every knob by its name: those of engines and workloads, and of computed points."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for model in (c.EngineKnobs, c.WorkloadKnobs, c.ComputedKnobs):
+        for name, knob in model.model_json_schema()["properties"].items():
+            found.setdefault(name, []).append({key: value for key, value in knob.items() if key != "default"})
+    return {name: kinds[0] if len(kinds) == 1 else {"anyOf": kinds} for name, kinds in found.items()}
+
+
+def files(folder: Path) -> dict[Path, str]:
+    """The YAML files of a configuration folder, and the kind of each."""
+    found = {path: kind for kind in KINDS for path in sorted((folder / kind).glob("*.yaml"))}
+    return {folder / "config.yaml": "config"} | found
+
+
+def with_modeline(path: Path, kind: str) -> str:
+    """A YAML file's text, with the first line that names its schema."""
+    text = path.read_text(encoding="utf-8")
+    if text.startswith(MODELINE):
+        text = text.partition("\n")[2]
+    schemas = "schemas" if kind == "config" else "../schemas"
+    return f"{MODELINE}{schemas}/{kind}.json\n{text}"
 
 
 def _type(annotation: Any) -> str:
@@ -125,8 +155,11 @@ def readme(text: str) -> str:
 def update(folder: Path, check: bool = False) -> list[Path]:
     """Write the generated files that differ (or only name them); return their paths."""
     page = folder / "README.md"
-    wanted = {folder / "schema.json": json_schema(), page: readme(page.read_text())}
-    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    wanted = {folder / "schemas" / f"{kind}.json": json_schema(kind) for kind in KINDS}
+    wanted |= {path: with_modeline(path, kind) for path, kind in files(folder).items()}
+    wanted[page] = readme(page.read_text(encoding="utf-8"))
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     for path in [] if check else stale:
-        path.write_text(wanted[path])
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(wanted[path], encoding="utf-8")
     return stale

@@ -22,18 +22,17 @@ from moebench.plan.make import make_plan
 from moebench.staged import MANIFEST
 
 
-def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
-    """The plan of the study that the Snakemake configuration names, with its digest.
+def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> dict[str, Any]:
+    """The plan of the study that the Snakemake configuration names, with its digest; ``project``: the checkout.
 
     In the main process (not in the jobs it starts) it also keeps the plan in a file, and makes jobs pending again whose
     records were truncated, edited or deleted since they were written.  Raises WorkflowError, in one line, for a
     configuration that is wrong.
     """
-    root = Path(workflow.basedir)
     try:
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
         plan = make_plan(
-            Config(root / "config"),
+            Config(project / "config"),
             str(config["study"]),
             models=config["models"],
             data=config["data"],
@@ -42,7 +41,7 @@ def load_plan(config: dict[str, Any], workflow: Any) -> dict[str, Any]:
         if workflow.is_main_process:
             keep(plan, Path(config["results"]))
     except UserError as error:
-        raise WorkflowError(str(error).replace(f"{root}/", "")) from None
+        raise WorkflowError(str(error).replace(f"{project}/", "")) from None
     if workflow.is_main_process:
         results = Path(config["results"])
         parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
@@ -132,12 +131,18 @@ def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
     return sorted({f"{model['path']}/moebench-stage.json" for model in models})
 
 
-def figure_ids(plan: dict[str, Any]) -> list[str]:
-    """File names of all figures: the experiments' own, those of predictions for the reference study's grid, and that of
-    model against measurement."""
-    experiments = plan["experiments"].values()
-    own = [f["id"] for e in experiments for f in (*e["figures"], *e.get("predicted_figures", ()))]
-    return own + [at_hand.FIGURE] * at_hand.compared(plan)
+def figure_labels(plan: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Experiment, number and title of all figures by file name: the experiments' own, those of predictions for the
+    reference study's grid, and that of model against measurement."""
+    labels = {
+        figure["id"]: {"experiment": e["title"], "figure": figure.get("number") or "", "title": figure["title"]}
+        for e in plan["experiments"].values()
+        for figure in (*e["figures"], *e.get("predicted_figures", ()))
+    }
+    if at_hand.compared(plan):
+        title = "Model against measurement"
+        labels[at_hand.FIGURE] = {"experiment": title, "figure": "", "title": f"{title}, every cell"}
+    return labels
 
 
 def unpinned(plan: dict[str, Any]) -> list[str]:
@@ -156,7 +161,7 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
     """Before a real run: models and data must be pinned, since cells are identified by their commits."""
     targets = set(workflow.dag_settings.targets or ())
     names = unpinned(plan)
-    if names and not targets & {"stage"}:
+    if names and not any(str(target).endswith("stage") for target in targets):  # a module may add a prefix
         raise WorkflowError(
             f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
             f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "

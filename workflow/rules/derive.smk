@@ -14,6 +14,10 @@ for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
             derived_files(PLAN, job),
         log:
             f"logs/{STUDY}/derive/{job}.log",
+        conda:
+            CONDA_FILE
+        container:
+            IMAGE
         threads: 1
         resources:
             measuring=1,
@@ -25,8 +29,8 @@ for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
             // 2,
             runtime=lambda wildcards, attempt, most=needs["runtime_min"]: most * attempt,
         params:
-            # Snakemake reruns nothing for what a function of threads gives: environments may move.
-            python=lambda wildcards, threads, needs=needs: engine_python(needs, config),
+            python=untracked(engine_python(needs, {"environments": ENVIRONMENTS})),
+            plan=untracked(PLAN_FILE),
             models=needs["models"],
         shell:
-            "{params.python} -m moebench derive --plan {PLAN_FILE} --model {params.models} --log {log}"
+            "{params.python} -m moebench derive --plan {params.plan} --model {params.models} --log {log}"

@@ -1,11 +1,9 @@
 # Records to tables, figures, the report and its archive.
-from moebench.workflow import figure_ids
-
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 NAMES += ["activation", "activation_layers", "activation_steps"]
 NAMES += ["predictions", "claims", "computed", "derived", "accuracy", "machines"]
-FIGURES = figure_ids(PLAN)
+FIGURES = figure_labels(PLAN)
 
 
 rule collect:
@@ -15,8 +13,19 @@ rule collect:
         plan=PLAN_FILE,
     output:
         expand(f"{TABLES}/{{name}}.parquet", name=NAMES),
+    log:
+        f"logs/{STUDY}/collect.log",
+    conda:
+        CONDA_FILE
+    container:
+        IMAGE
+    params:
+        python=untracked(PYTHON),
+        results=untracked(RESULTS),
+        tables=untracked(TABLES),
     shell:
-        "{sys.executable} -m moebench collect --plan {input.plan} --results {RESULTS} --out {TABLES}"
+        "{params.python} -m moebench collect --plan {input.plan} --results {params.results} --out {params.tables}"
+        " 2>&1 | tee {log}"
 
 
 rule figures:
@@ -24,13 +33,25 @@ rule figures:
         rules.collect.output,
         plan=PLAN_FILE,
     output:
+        [in_report(*figure) for figure in FIGURES.items()],
         expand(
             f"{REPORT}/figures/{{figure}}.{{kind}}",
             figure=FIGURES,
-            kind=["svg", "pdf", "png", "csv"],
+            kind=["pdf", "png", "csv"],
         ),
+    log:
+        f"logs/{STUDY}/figures.log",
+    conda:
+        CONDA_FILE
+    container:
+        IMAGE
+    params:
+        python=untracked(PYTHON),
+        tables=untracked(TABLES),
+        figures=untracked(f"{REPORT}/figures"),
     shell:
-        "{sys.executable} -m moebench figures --plan {input.plan} --tables {TABLES} --out {REPORT}/figures"
+        "{params.python} -m moebench figures --plan {input.plan} --tables {params.tables} --out {params.figures}"
+        " 2>&1 | tee {log}"
 
 
 rule report:
@@ -39,20 +60,43 @@ rule report:
         rules.figures.output,
         plan=PLAN_FILE,
     output:
-        f"{REPORT}/report.html",
+        page=f"{REPORT}/report.html",
+        captions=expand(f"{REPORT}/captions/{{figure}}.rst", figure=FIGURES),
+    log:
+        f"logs/{STUDY}/report.log",
+    conda:
+        CONDA_FILE
+    container:
+        IMAGE
+    params:
+        python=untracked(PYTHON),
+        tables=untracked(TABLES),
+        figures=untracked(f"{REPORT}/figures"),
     shell:
-        "{sys.executable} -m moebench report --plan {input.plan} --tables {TABLES} --figures {REPORT}/figures"
-        " --out {output}"
+        "{params.python} -m moebench report --plan {input.plan} --tables {params.tables} --figures {params.figures}"
+        " --out {output.page} 2>&1 | tee {log}"
 
 
 rule archive:
     input:
-        rules.report.output,
+        page=rules.report.output.page,
         jobs=MANIFESTS,
         accuracy=ACCURACY_MANIFESTS,
         plan=PLAN_FILE,
     output:
         f"{REPORT}/archive.zip",
+    log:
+        f"logs/{STUDY}/archive.log",
+    conda:
+        CONDA_FILE
+    container:
+        IMAGE
+    params:
+        python=untracked(PYTHON),
+        config=untracked(CONFIG_FOLDER),
+        results=untracked(RESULTS),
+        tables=untracked(TABLES),
+        report=untracked(REPORT),
     shell:
-        "{sys.executable} -m moebench archive --plan {input.plan} --results {RESULTS} --tables {TABLES}"
-        " --report {REPORT} --config config --out {output}"
+        "{params.python} -m moebench archive --plan {input.plan} --results {params.results} --tables {params.tables}"
+        " --report {params.report} --config {params.config} --out {output} 2>&1 | tee {log}"

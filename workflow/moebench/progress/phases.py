@@ -26,8 +26,8 @@ CHECKPOINT_S = 2.0
 """A checkpoint."""
 FIGURE_S = 0.35
 """A figure, and its share of the tables and the report: 63 took 22 s on two cores (study tiny)."""
-FIGURE_KINDS = (".pdf", ".png", ".csv")
-"""Files beside a figure's SVG, not counted on their own."""
+FIGURE_KINDS = (".pdf", ".png", ".csv", ".rst")
+"""Files beside a figure's SVG, and captions: not counted on their own."""
 
 
 def phase_of(rule: str) -> str | None:

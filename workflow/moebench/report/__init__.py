@@ -16,18 +16,19 @@ import seaborn as sns
 import moebench
 from moebench import columns, stats, tables
 from moebench.accuracy.report import tables as answered
+from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
 from moebench.measure.records import write_atomic
 from moebench.plan.file import read_plan
-from moebench.report import architectures, claims, content, reproduced, residuals, svg
+from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
 
 
 def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
-    """Write the report of a study to the file ``out`` and return it.
+    """Write the report of a study to the file ``out`` and return it; beside it, in ``captions``, those of its figures.
 
     Links to records, figures and tables are relative to ``out``.  ``results`` is the folder above the tables' (default:
     two above ``tables_dir``).  The same inputs give the same bytes.  Raises ConfigError without a plan, StorageError
@@ -42,7 +43,8 @@ def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, re
         "tables": _relative(tables_dir, out),
         "plan": _relative(by_study if by_study.exists() else plan_path, out),
     }
-    page = render(plan, tables_dir, figures_dir, links)
+    page, captioned = render(plan, tables_dir, figures_dir, links)
+    captions.write(captioned, out.parent / "captions")
     write_atomic(out, page.encode("utf-8"))
     return out
 
@@ -52,8 +54,10 @@ def _relative(path: Path, page: Path) -> str:
     return Path(os.path.relpath(os.path.abspath(path), Path(os.path.abspath(page)).parent)).as_posix()
 
 
-def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]) -> str:
-    """The page as text."""
+def render(
+    plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]
+) -> tuple[str, list[tuple[Plot, str]]]:
+    """The page as text, and the caption of every figure."""
     frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
     failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
     claimed, answers = tables.read(tables_dir, "claims"), tables.read(tables_dir, "accuracy")
@@ -66,8 +70,11 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
         experiment["accuracy"] = answered(answers, experiment["name"])
     compared = residuals.section(plan, tables_dir, figures_dir, links["figures"])
-    drawn = [f.svg for e in experiments for f in e["figures"]]
-    drawn += [compared["figure"].svg] if compared and compared["figure"] else []
+    figures = [figure for experiment in experiments for figure in experiment["figures"]]
+    figures += [compared["figure"]] if compared and compared["figure"] else []
+    captioned = [(figure.plot, figure.caption) for figure in figures]
+    if compared and not compared["figure"]:  # drawn, but empty: not on the page
+        captioned.append((residuals.PLOT, compared["words"]))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -102,9 +109,9 @@ def render(plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dic
         derived=content.derived(tables.read(tables_dir, "derived")),
         made_with=_made_with(),
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
-        font=svg.font(svg.characters(drawn)) if drawn else "",
+        font=svg.font(svg.characters([figure.svg for figure in figures])) if figures else "",
     )
-    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text))
+    return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 
 def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:

@@ -17,6 +17,7 @@ _FORMATS = {
     "pdf": "application/pdf",
     "png": "image/png",
     "csv": "text/csv",
+    "rst": "text/x-rst",
     "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
     "yaml": "application/yaml",

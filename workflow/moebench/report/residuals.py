@@ -12,6 +12,7 @@ from moebench import at_hand, tables
 from moebench.figures import residuals
 from moebench.report import content
 
+PLOT = residuals.PLOT
 _HOW = {
     "triad": "memory bandwidth (triad of {:.0f} MB)",
     "product": "matrix products in {} (side {:.0f})",
