@@ -1,30 +1,54 @@
 """Staging a model or a data set from the Hugging Face hub: on the login node, at a pinned commit, checked file by file.
 
-A branch is resolved once and pinned in the lock file; a folder counts as staged only once its manifest is there,
-and that is written last.  Interrupted downloads are continued; see ``hubfetch``.
+A branch is resolved once and pinned in the lock file.  huggingface_hub downloads the files; each is then hashed and
+compared with what the hub lists.  A folder counts as staged only once its manifest is there, and that is written last.
 """
 
 from __future__ import annotations
 
+import contextlib
+import glob
+import hashlib
 import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
+import filelock
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects
 
 from moebench import staged
 from moebench.config import HubSource
 from moebench.errors import StageError
-from moebench.huberrors import Asked, explain
-from moebench.hubfetch import PARTIAL, RETRY_WAITS_S, Cancelled, RemoteFile, Transfer, fetch, is_whole
-from moebench.hubprogress import Progress, size_text
+from moebench.huberrors import Asked, explain, passing_reason
+from moebench.hubprogress import Progress, feeding, size_text
 from moebench.modellock import ModelLock
+
+RETRY_WAITS_S = (5.0, 30.0, 120.0)
+"""Waits before the missing files are asked for again, where the connection or the hub failed."""
+
+DOWNLOADS = Path(".cache") / "huggingface"
+"""Where huggingface_hub keeps unfinished files, below a model's folder."""
+
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository as the hub lists it; ``size`` in bytes."""
+
+    name: str
+    size: int
+    algorithm: Literal["sha256", "git-sha1"]
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,6 @@ def stage_hub(
     update: bool = False,
     full: bool = False,
     endpoint: str | None = None,
-    workers: int = 4,
     retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
     repo_type: str = "model",
 ) -> Staged:
@@ -98,7 +121,7 @@ def stage_hub(
         raise reason from None
     folder = folder_for(listing.commit)
     try:
-        return _Staging(hub, source, listing, folder, lock, progress).run(full, workers, retry_waits_s)
+        return _Staging(hub, source, listing, folder, lock, progress).run(full, retry_waits_s)
     except (StageError, httpx2.HTTPError, OSError) as error:
         raise explain(error, asked, folder) from None
 
@@ -164,7 +187,7 @@ def _list(hub: Hub, source: HubSource, revision: str) -> Listing:
 
 def _remote_file(sibling: RepoSibling) -> RemoteFile:
     name = sibling.rfilename
-    if not _inside(name) or name.endswith(PARTIAL) or name == staged.MANIFEST:
+    if not _inside(name) or name == staged.MANIFEST:
         raise StageError(f"the repository has a file named {name!r}, which is refused; narrow include to leave it out")
     if sibling.lfs is not None:
         return RemoteFile(name, sibling.lfs.size, "sha256", sibling.lfs.sha256)
@@ -198,7 +221,7 @@ class _Staging:
     lock: ModelLock
     progress: Progress
 
-    def run(self, full: bool, workers: int, waits_s: tuple[float, ...]) -> Staged:
+    def run(self, full: bool, waits_s: tuple[float, ...]) -> Staged:
         """See ``stage_hub``.  Nothing is written before it is known that it fits and may be read."""
         listing = self.listing
         known = _has_manifest(self.source, self.folder, listing.commit)
@@ -208,9 +231,10 @@ class _Staging:
             self._check_access(missing[0])
         self._pin()
         if missing or not known:
-            self._drop_old(known)
-            self._fetch(missing, workers, waits_s)
-            self._finish()
+            with self._alone():
+                self._drop_old(known)
+                self._fetch(missing, waits_s)
+                self._finish()
         self.lock.staged(self.source.hub, self.source.revision)
         return Staged(self.folder, listing.commit, len(listing.files), listing.bytes, len(missing))
 
@@ -220,33 +244,32 @@ class _Staging:
         return frozenset(
             file.name
             for file in self.listing.files
-            if sizes.get(file.name) == file.size and file.target(self.folder).is_file()
-            if file.target(self.folder).stat().st_size == file.size
+            if sizes.get(file.name) == file.size and (self.folder / file.name).is_file()
+            if (self.folder / file.name).stat().st_size == file.size
         )
 
     def _missing(self, trusted: frozenset[str]) -> list[RemoteFile]:
         """Files that are not there, or not as the hub has them; all but the ``trusted`` are hashed."""
         unsure = [file for file in self.listing.files if file.name not in trusted]
-        there = [file for file in unsure if file.target(self.folder).is_file()]
+        wrong = self._wrong(unsure)
+        for file in wrong:
+            self.progress.note(f"{file.name}: not as the hub has it; it will be fetched again")
+        return [file for file in unsure if file in wrong or not (self.folder / file.name).is_file()]
+
+    def _wrong(self, files: list[RemoteFile]) -> list[RemoteFile]:
+        """Those that are there with another size or checksum than the hub lists."""
+        there = [file for file in files if (self.folder / file.name).is_file()]
         if not there:
-            return unsure
-        self.progress.begin(f"{self.source.hub}: checking", files=len(there), bytes_=sum(file.size for file in there))
-        whole = set()
-        for file in there:
-            if is_whole(file, file.target(self.folder), self.progress.advance):
-                whole.add(file.name)
-            else:
-                self.progress.note(f"{file.name}: not as the hub has it; it will be fetched again")
-            self.progress.file_done()
-        self.progress.end()
-        return [file for file in unsure if file.name not in whole]
+            return []
+        with self.progress.bar(f"{self.source.hub}: checking", sum(file.size for file in there)) as bar:
+            return [file for file in there if not _is_whole(file, self.folder / file.name, bar.update)]
 
     def _check_room(self, missing: list[RemoteFile]) -> None:
         """Say what is needed and what is free; raise StageError if it does not fit."""
         place = self.folder
         while not place.exists():
             place = place.parent
-        need = sum(file.size - file.partial_bytes(self.folder) for file in missing)
+        need = sum(file.size for file in missing)
         free = shutil.disk_usage(place).free
         total = f"{len(self.listing.files)} files, {size_text(self.listing.bytes)}"
         self.progress.note(
@@ -261,7 +284,11 @@ class _Staging:
 
     def _check_access(self, file: RemoteFile) -> None:
         """Ask for one file's headers: a gated repository lists its files to everybody and refuses only these."""
-        get_hf_file_metadata(self._url(file.name), headers=self.hub.headers, endpoint=self.hub.endpoint)
+        hub, source = self.hub, self.source
+        url = hf_hub_url(
+            source.hub, file.name, repo_type=hub.repo_type, revision=self.listing.commit, endpoint=hub.endpoint
+        )
+        get_hf_file_metadata(url, headers=hub.headers, endpoint=hub.endpoint)
 
     def _pin(self) -> None:
         hub, revision, commit = self.source.hub, self.source.revision, self.listing.commit
@@ -270,59 +297,117 @@ class _Staging:
             self.progress.note(f"{hub}: {revision} moved from {old} to {commit}")
         self.lock.pin(hub, revision, commit, files=len(self.listing.files), bytes_=self.listing.bytes)
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder against another process that stages the same commit."""
+        guard = self.folder / DOWNLOADS.parent / "moebench.lock"
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(guard, timeout=0):
+                yield
+        except filelock.Timeout:
+            raise StageError(
+                f"{self.folder}: another process is fetching it; wait for it, then run this again"
+            ) from None
+
     def _drop_old(self, known: bool) -> None:
-        """From here until ``_finish`` the folder has no manifest; another commit's files leave with theirs."""
+        """From here until ``_finish`` the folder has no manifest; another commit's files leave with theirs, and so
+        does what a killed download left."""
         if not known:
             wanted = {file.name for file in self.listing.files}
             for name in filter(_inside, _manifest_sizes(self.folder).keys() - wanted):
                 (self.folder / name).unlink(missing_ok=True)
         (self.folder / staged.MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / DOWNLOADS, ignore_errors=True)
 
-    def _fetch(self, missing: list[RemoteFile], workers: int, waits_s: tuple[float, ...]) -> None:
-        """Download ``missing``, ``workers`` files at a time; the first failure stops all."""
-        absent = {file.name for file in missing}
-        here = sum(file.size for file in self.listing.files if file.name not in absent)
-        self.progress.begin(
-            self.source.hub,
-            files=len(self.listing.files),
-            bytes_=self.listing.bytes,
-            done_files=len(self.listing.files) - len(missing),
-            done_bytes=here + sum(file.partial_bytes(self.folder) for file in missing),
-        )
-        transfer = Transfer(self._url, self.hub.headers, self.progress, waits_s)
+    def _fetch(self, missing: list[RemoteFile], waits_s: tuple[float, ...]) -> None:
+        """Download ``missing``.  What fails in passing is asked for again, what arrives altered once more."""
+        altered: set[RemoteFile] = set()
+        for wait_s in (*waits_s, None):
+            reason = self._download(missing, last=wait_s is None)
+            wrong = self._wrong(missing)
+            for file in wrong:
+                (self.folder / file.name).unlink()
+                if file in altered:
+                    raise StageError(
+                        f"{file.name}: arrived twice with a wrong {file.algorithm} (expected {file.digest}); "
+                        "thrown away: try again later or through another network (a proxy may alter it)"
+                    )
+                self.progress.note(f"{file.name}: arrived with a wrong checksum; fetching it again")
+            altered.update(wrong)
+            missing = [file for file in missing if not (self.folder / file.name).is_file()]
+            if not missing:
+                return
+            if wait_s is not None and not wrong:
+                why = reason or "not all files arrived"
+                self.progress.note(f"{self.source.hub}: {why}; {len(missing)} files to go, again in {wait_s:g} s")
+                time.sleep(wait_s)
+        raise StageError(f"{missing[0].name}: did not arrive; run this again: whole files are kept")
+
+    def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
+        """Have huggingface_hub download ``missing``; return what failed in passing, which is raised the ``last`` time.
+
+        The checksum that the library may skip is compared afterwards, so every file is asked for without its old self.
+        """
+        for file in missing:
+            (self.folder / file.name).unlink(missing_ok=True)
+        done = self.listing.bytes - sum(file.size for file in missing)
         try:
-            with ThreadPoolExecutor(workers) as pool:
-                futures = [pool.submit(fetch, file, self.folder, transfer) for file in missing]
-                try:
-                    wait(futures, return_when=FIRST_EXCEPTION)
-                finally:
-                    if not all(future.done() and not future.exception() for future in futures):
-                        transfer.stop.set()
-                        pool.shutdown(cancel_futures=True)
-            _raise_first(futures)
-        finally:
-            self.progress.end()
+            with self.progress.bar(self.source.hub, self.listing.bytes, done) as bar, _ended_by_control_c():
+                snapshot_download(
+                    self.source.hub,
+                    repo_type=self.hub.repo_type,
+                    revision=self.listing.commit,
+                    local_dir=self.folder,
+                    allow_patterns=[glob.escape(file.name) for file in missing],
+                    endpoint=self.hub.endpoint,
+                    library_name="moebench",
+                    tqdm_class=feeding(bar),
+                )
+        except (httpx2.HTTPError, OSError) as error:
+            reason = passing_reason(error)
+            if last or reason is None:
+                raise
+            return reason
+        return None
 
     def _finish(self) -> None:
-        """Throw away partial files nobody continues, and write the manifest."""
-        for left in self.folder.rglob(f"*{PARTIAL}"):
+        """Throw away what belongs to the download, and write the manifest."""
+        shutil.rmtree(self.folder / DOWNLOADS.parent)
+        for left in self.folder.rglob("*.partial"):  # of moebench 0.1
             left.unlink()
         self.progress.note(f"{self.source.hub}: writing {self.folder / staged.MANIFEST}")
         staged.write_manifest(self.folder, f"hub:{self.source.hub}", self.listing.commit)
 
-    def _url(self, name: str) -> str:
-        return hf_hub_url(
-            self.source.hub,
-            name,
-            repo_type=self.hub.repo_type,
-            revision=self.listing.commit,
-            endpoint=self.hub.endpoint,
-        )
+
+def _is_whole(file: RemoteFile, path: Path, seen: Callable[[int], object]) -> bool:
+    """Whether ``path`` has the size and the checksum of ``file``: SHA-256 of LFS files, git's blob SHA-1 of others.
+
+    ``seen`` is told the bytes read.  Raises OSError.
+    """
+    if path.stat().st_size != file.size:
+        return False
+    state = hashlib.new(file.algorithm.removeprefix("git-"), usedforsecurity=False)
+    if file.algorithm == "git-sha1":
+        state.update(b"blob %d\0" % file.size)
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            state.update(block)
+            seen(len(block))
+    return state.hexdigest() == file.digest
 
 
-def _raise_first(futures: list[Future[None]]) -> None:
-    """Raise what went wrong first: those cancelled for it say nothing."""
-    errors = [future.exception() for future in futures if not future.cancelled()]
-    for error in errors:
-        if error is not None and not isinstance(error, Cancelled):
-            raise error
+@contextlib.contextmanager
+def _ended_by_control_c() -> Iterator[None]:
+    """Ctrl-C ends the process at once: the library would first finish the files it has begun, which can take hours.
+
+    Nothing needs tidying: a folder without a manifest is not staged, and what was begun is removed the next time.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
