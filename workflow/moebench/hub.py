@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
-import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Literal
+from pathlib import Path
 
 import filelock
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url, snapshot_download
-from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers, filter_repo_objects
+from huggingface_hub import snapshot_download
 
 from moebench import staged
 from moebench.config import HubSource
 from moebench.errors import StageError
 from moebench.huberrors import Asked, explain, passing_reason
+from moebench.hublisting import Hub, Listing, RemoteFile, check_access, connect, inside, is_whole, list_files
 from moebench.hubprogress import Progress, feeding, size_text
 from moebench.modellock import ModelLock
 
@@ -37,18 +32,6 @@ RETRY_WAITS_S = (5.0, 30.0, 120.0)
 
 DOWNLOADS = Path(".cache") / "huggingface"
 """Where huggingface_hub keeps unfinished files, below a model's folder."""
-
-_BLOCK_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """A file of a repository as the hub lists it; ``size`` in bytes."""
-
-    name: str
-    size: int
-    algorithm: Literal["sha256", "git-sha1"]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -60,33 +43,6 @@ class Staged:
     files: int
     bytes: int
     fetched_files: int
-
-
-@dataclass(frozen=True)
-class Hub:
-    """How the hub is asked: where, as whom, and for which kind of repository (``model`` or ``dataset``)."""
-
-    endpoint: str
-    headers: dict[str, str]
-    repo_type: str = "model"
-
-    @property
-    def token(self) -> str | None:
-        """The token in the headers, so that it can be kept out of messages."""
-        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The wanted files of a repository at a commit."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files, bytes."""
-        return sum(file.size for file in self.files)
 
 
 def stage_hub(
@@ -109,11 +65,11 @@ def stage_hub(
 
     Raises StageError, one line that names the repository; ConfigError or StorageError naming the lock file.
     """
-    hub = _connect(endpoint, repo_type)
+    hub = connect(endpoint, repo_type)
     pinned = None if update else lock.commit(source.hub, source.revision)
     asked = Asked(source.hub, source.revision, pinned, hub.endpoint, hub.token, repo_type)
     try:
-        listing = _list(hub, source, pinned or source.revision)
+        listing = list_files(hub, source, pinned or source.revision)
     except (StageError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError, TypeError) as error:
         reason = explain(error, asked)
         if pinned and (kept := _kept(source, folder_for(pinned), pinned, full, progress, reason)):
@@ -122,15 +78,8 @@ def stage_hub(
     folder = folder_for(listing.commit)
     try:
         return _Staging(hub, source, listing, folder, lock, progress).run(full, retry_waits_s)
-    except (StageError, httpx2.HTTPError, OSError) as error:
+    except (StageError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise explain(error, asked, folder) from None
-
-
-def _connect(endpoint: str | None, repo_type: str) -> Hub:
-    """Endpoint: the argument, HF_ENDPOINT as it is now, or the hub.  Token: HF_TOKEN or `hf auth login`'s store."""
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # else building headers asks the hub for a list and caches it in HF_HOME
-    chosen = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-    return Hub(chosen.rstrip("/"), build_hf_headers(library_name="moebench"), repo_type)
 
 
 def _kept(
@@ -167,49 +116,6 @@ def _manifest_sizes(folder: Path) -> dict[str, int]:
     return {name: entry["bytes"] for name, entry in manifest.get("files", {}).items()}
 
 
-# -------------------------------------------------------------------------------------------- listing
-
-
-def _list(hub: Hub, source: HubSource, revision: str) -> Listing:
-    """Ask the hub which commit ``revision`` is and what files it has, with sizes and checksums."""
-    api = HfApi(endpoint=hub.endpoint, library_name="moebench")
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
-    ask = api.dataset_info if hub.repo_type == "dataset" else api.model_info
-    info = ask(source.hub, revision=revision, files_metadata=True, timeout=timeout)
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    wanted = sorted(n for n in filter_repo_objects(siblings, allow_patterns=list(source.include)) if not _hidden(n))
-    if not wanted:
-        raise StageError(f"none of its {len(siblings)} files matches include: {', '.join(source.include)}")
-    if info.sha is None:
-        raise StageError(f"{hub.endpoint} gave no commit; HF_ENDPOINT must be a hub that does")
-    return Listing(info.sha, tuple(_remote_file(siblings[name]) for name in wanted))
-
-
-def _remote_file(sibling: RepoSibling) -> RemoteFile:
-    name = sibling.rfilename
-    if not _inside(name) or name == staged.MANIFEST:
-        raise StageError(f"the repository has a file named {name!r}, which is refused; narrow include to leave it out")
-    if sibling.lfs is not None:
-        return RemoteFile(name, sibling.lfs.size, "sha256", sibling.lfs.sha256)
-    if sibling.size is None or sibling.blob_id is None:
-        raise StageError(f"no size and checksum was given for {name}; HF_ENDPOINT must be a hub that gives them")
-    return RemoteFile(name, sibling.size, "git-sha1", sibling.blob_id)
-
-
-def _hidden(name: str) -> bool:
-    """Whether a file is hidden: such a one is not part of a staged model, so its manifest does not list it."""
-    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
-
-
-def _inside(name: str) -> bool:
-    """Whether a file of this name stays in its folder."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
-
-
-# -------------------------------------------------------------------------------------------- staging
-
-
 @dataclass(frozen=True)
 class _Staging:
     """One repository on its way to its folder."""
@@ -228,7 +134,7 @@ class _Staging:
         missing = self._missing(trusted=self._by_size() if known and not full else frozenset())
         self._check_room(missing)
         if missing:
-            self._check_access(missing[0])
+            check_access(self.hub, self.source, listing.commit, missing[0])
         self._pin()
         if missing or not known:
             with self._alone():
@@ -262,7 +168,7 @@ class _Staging:
         if not there:
             return []
         with self.progress.bar(f"{self.source.hub}: checking", sum(file.size for file in there)) as bar:
-            return [file for file in there if not _is_whole(file, self.folder / file.name, bar.update)]
+            return [file for file in there if not is_whole(file, self.folder / file.name, bar.update)]
 
     def _check_room(self, missing: list[RemoteFile]) -> None:
         """Say what is needed and what is free; raise StageError if it does not fit."""
@@ -282,14 +188,6 @@ class _Staging:
                 "make room, or put the models folder on another file system"
             )
 
-    def _check_access(self, file: RemoteFile) -> None:
-        """Ask for one file's headers: a gated repository lists its files to everybody and refuses only these."""
-        hub, source = self.hub, self.source
-        url = hf_hub_url(
-            source.hub, file.name, repo_type=hub.repo_type, revision=self.listing.commit, endpoint=hub.endpoint
-        )
-        get_hf_file_metadata(url, headers=hub.headers, endpoint=hub.endpoint)
-
     def _pin(self) -> None:
         hub, revision, commit = self.source.hub, self.source.revision, self.listing.commit
         old = self.lock.commit(hub, revision)
@@ -307,7 +205,8 @@ class _Staging:
                 yield
         except filelock.Timeout:
             raise StageError(
-                f"{self.folder}: another process is fetching it; wait for it, then run this again"
+                f"{self.folder}: another process is fetching it; wait for it, then run this again (if there is none: "
+                f"remove {guard})"
             ) from None
 
     def _drop_old(self, known: bool) -> None:
@@ -315,7 +214,7 @@ class _Staging:
         does what a killed download left."""
         if not known:
             wanted = {file.name for file in self.listing.files}
-            for name in filter(_inside, _manifest_sizes(self.folder).keys() - wanted):
+            for name in filter(inside, _manifest_sizes(self.folder).keys() - wanted):
                 (self.folder / name).unlink(missing_ok=True)
         (self.folder / staged.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(self.folder / DOWNLOADS, ignore_errors=True)
@@ -345,11 +244,8 @@ class _Staging:
         raise StageError(f"{missing[0].name}: did not arrive; run this again: whole files are kept")
 
     def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
-        """Have huggingface_hub download ``missing``; return what failed in passing, which is raised the ``last`` time.
-
-        The checksum that the library may skip is compared afterwards, so every file is asked for without its old self.
-        """
-        for file in missing:
+        """Have huggingface_hub download ``missing``; return what failed in passing (raised the ``last`` time)."""
+        for file in missing:  # the library keeps a file that is there, whatever is in it
             (self.folder / file.name).unlink(missing_ok=True)
         done = self.listing.bytes - sum(file.size for file in missing)
         try:
@@ -364,7 +260,7 @@ class _Staging:
                     library_name="moebench",
                     tqdm_class=feeding(bar),
                 )
-        except (httpx2.HTTPError, OSError) as error:
+        except (httpx2.HTTPError, OSError, RuntimeError) as error:
             reason = passing_reason(error)
             if last or reason is None:
                 raise
@@ -374,27 +270,8 @@ class _Staging:
     def _finish(self) -> None:
         """Throw away what belongs to the download, and write the manifest."""
         shutil.rmtree(self.folder / DOWNLOADS.parent)
-        for left in self.folder.rglob("*.partial"):  # of moebench 0.1
-            left.unlink()
         self.progress.note(f"{self.source.hub}: writing {self.folder / staged.MANIFEST}")
         staged.write_manifest(self.folder, f"hub:{self.source.hub}", self.listing.commit)
-
-
-def _is_whole(file: RemoteFile, path: Path, seen: Callable[[int], object]) -> bool:
-    """Whether ``path`` has the size and the checksum of ``file``: SHA-256 of LFS files, git's blob SHA-1 of others.
-
-    ``seen`` is told the bytes read.  Raises OSError.
-    """
-    if path.stat().st_size != file.size:
-        return False
-    state = hashlib.new(file.algorithm.removeprefix("git-"), usedforsecurity=False)
-    if file.algorithm == "git-sha1":
-        state.update(b"blob %d\0" % file.size)
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK_BYTES):
-            state.update(block)
-            seen(len(block))
-    return state.hexdigest() == file.digest
 
 
 @contextlib.contextmanager
@@ -403,9 +280,6 @@ def _ended_by_control_c() -> Iterator[None]:
 
     Nothing needs tidying: a folder without a manifest is not staged, and what was begun is removed the next time.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield

@@ -59,10 +59,10 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
         text = _unreachable(error, asked.endpoint)
     elif isinstance(error, OSError) and error.errno:
         text = _disk(error, folder)
-    elif isinstance(error, OSError):  # of Xet, or of a file that came short
-        text = f"the download failed ({_first_line(error)}); run this again: whole files are kept"
     elif isinstance(error, UnicodeError):
         text = f"HF_TOKEN holds characters that no token has; {LOGIN} anew"
+    elif folder or isinstance(error, OSError):  # of Xet, or of a file that came short
+        text = f"the download failed ({_first_line(error)}); run this again: whole files are kept"
     else:
         text = (
             f"what {host_of(asked.endpoint)} answered is not a hub's answer ({type(error).__name__}); "
@@ -82,7 +82,7 @@ def passing_reason(error: Exception) -> str | None:
         return f"the hub answered HTTP {status}" if status in (408, 429) or status >= 500 else None
     if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
         return None
-    if isinstance(error, httpx2.TransportError) or (isinstance(error, OSError) and not error.errno):
+    if isinstance(error, httpx2.TransportError | RuntimeError) or (isinstance(error, OSError) and not error.errno):
         return f"the connection failed ({_first_line(error)})"
     return None
 
