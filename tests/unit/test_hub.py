@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import random
@@ -373,6 +374,29 @@ def test_a_download_that_brings_nothing_is_no_success(bench: Bench, server: HubS
     server.refuse_tree = True  # the library returns a folder that is there, with a warning
     assert "config.json: did not arrive" in bench.refused()
     assert not (bench.folder(repo.branches["main"]) / staged.MANIFEST).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "words"),
+    [
+        (RuntimeError("Xet gave up\nafter a while"), 4, "the download failed (Xet gave up); run this again"),
+        (OSError("file should be of size 2"), 4, "the download failed (file should be of size 2); run this again"),
+        (ValueError("The file is too large"), 1, "the download failed (The file is too large); run this again"),
+        (OSError(errno.EDQUOT, "quota"), 1, "your disk quota is used up at "),
+    ],
+)
+def test_what_the_library_cannot_fetch_is_one_line(
+    bench: Bench, repo: Repo, monkeypatch: pytest.MonkeyPatch, error: Exception, tries: int, words: str
+) -> None:
+    calls: list[Any] = []
+
+    def fail(*_: Any, **options: Any) -> None:
+        calls.append(options["allow_patterns"])
+        raise error
+
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    assert words in bench.refused()
+    assert calls == [["config.json", WEIGHTS, "vocab.txt"]] * tries
 
 
 def test_two_processes_do_not_write_one_folder(bench: Bench, repo: Repo) -> None:

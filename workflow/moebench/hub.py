@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import filelock
 import httpx2
@@ -99,21 +100,22 @@ def _kept(
 
 
 def _has_manifest(source: HubSource, folder: Path, commit: str) -> bool:
-    """Whether the folder has a manifest, and it is of this commit; a damaged one is none."""
-    try:
-        manifest = staged.read_manifest(folder) or {}
-    except ValueError:
-        return False
+    """Whether the folder has a manifest, and it is of this commit."""
+    manifest = _manifest(folder)
     return (manifest.get("source"), manifest.get("revision")) == (f"hub:{source.hub}", commit)
 
 
 def _manifest_sizes(folder: Path) -> dict[str, int]:
-    """Bytes by file name as the manifest has them; empty where there is none or it is damaged."""
+    """Bytes by file name as the manifest has them."""
+    return {name: entry["bytes"] for name, entry in _manifest(folder).get("files", {}).items()}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; empty where there is none or it is damaged."""
     try:
-        manifest = staged.read_manifest(folder) or {}
+        return staged.read_manifest(folder) or {}
     except ValueError:
         return {}
-    return {name: entry["bytes"] for name, entry in manifest.get("files", {}).items()}
 
 
 @dataclass(frozen=True)
