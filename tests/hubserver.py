@@ -1,8 +1,8 @@
 """A small Hugging Face hub on loopback, for tests: real HTTP, the part of the API that staging a model uses.
 
-Model info with ``?blobs=true`` (sizes, blob ids, LFS checksums), ``resolve`` with its redirects (small files to
-``/api/resolve-cache`` as the hub does, LFS files to a second server of another origin, as its CDN is), ETag,
-X-Repo-Commit, X-Linked-Etag and X-Linked-Size, byte ranges, and refusals with X-Error-Code.  Xet is not offered.
+Model info with ``?blobs=true`` (sizes, blob ids, LFS checksums), the tree of a commit, ``resolve`` with its redirects
+(small files to ``/api/resolve-cache`` as the hub does, LFS files to a second server of another origin, as its CDN is),
+ETag, X-Repo-Commit, X-Linked-Etag and X-Linked-Size, byte ranges, and refusals with X-Error-Code.  Xet is not offered.
 
 >>> with HubServer() as hub:
 ...     repo = hub.repo("org/name")
@@ -95,6 +95,7 @@ class HubServer:
         self.repos: dict[str, Repo] = {}
         self.tokens: set[str] = set()  # tokens the hub knows; any other one is refused everywhere
         self.html = False  # answer every request with a login page, as a captive portal does
+        self.refuse_tree = False  # refuse to list the files of a commit
         self.echo_token = False  # quote a refused token in the answer
         self.requests: list[Seen] = []
 
@@ -240,8 +241,10 @@ class _HubHandler(_Handler):
             return self.refuse(401, f"Invalid credentials in Authorization header{echo}")
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         prefix = {"models": "", "datasets": "datasets/"}
-        if parts[0] == "api" and parts[1] in prefix and len(parts) in (4, 6):
+        if parts[0] == "api" and parts[1] in prefix and (len(parts) == 4 or parts[4:5] == ["revision"]):
             return self._info(prefix[parts[1]] + "/".join(parts[2:4]), parts[5] if len(parts) == 6 else "main")
+        if parts[0] == "api" and len(parts) == 6 and parts[4] == "tree":
+            return self._tree(prefix[parts[1]] + "/".join(parts[2:4]), parts[5])
         if parts[:2] == ["api", "resolve-cache"]:
             name = prefix[parts[2]] + "/".join(parts[3:5])
             return self._resolve(name, parts[5], "/".join(parts[6:]), cached=True)
@@ -282,6 +285,20 @@ class _HubHandler(_Handler):
             "lastModified": "2026-01-02T03:04:05.000Z", "createdAt": "2026-01-01T00:00:00.000Z", "siblings": siblings,
         }  # fmt: skip
         self.answer(200, json.dumps(info).encode(), Content_Type="application/json; charset=utf-8")
+
+    def _tree(self, name: str, revision: str) -> None:
+        if self.hub.refuse_tree:
+            return self.refuse(403, "switched to refuse")
+        found = self._find(name, revision)
+        if found is None:
+            return
+        repo, commit = found
+        entries = []
+        for path, content in repo.commits[commit].items():
+            entry = _sibling(path, content, True)
+            lfs = {"lfs": {"oid": entry["lfs"].pop("sha256")} | entry["lfs"]} if "lfs" in entry else {}
+            entries.append({"type": "file", "path": path, "size": len(content), "oid": entry["blobId"]} | lfs)
+        self.answer(200, json.dumps(entries).encode(), Content_Type="application/json; charset=utf-8")
 
     def _resolve(self, name: str, revision: str, path: str, *, cached: bool) -> None:
         found = self._find(name, revision)

@@ -1,30 +1,38 @@
 """Staging a model or a data set from the Hugging Face hub: on the login node, at a pinned commit, checked file by file.
 
-A branch is resolved once and pinned in the lock file; a folder counts as staged only once its manifest is there,
-and that is written last.  Interrupted downloads are continued; see ``hubfetch``.
+A branch is resolved once and pinned in the lock file.  huggingface_hub downloads the files; each is then hashed and
+compared with what the hub lists.  A folder counts as staged only once its manifest is there, and that is written last.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import glob
 import shutil
-from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+import signal
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
+import filelock
 import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import build_hf_headers, filter_repo_objects
+from huggingface_hub import snapshot_download
 
 from moebench import staged
 from moebench.config import HubSource
 from moebench.errors import StageError
-from moebench.huberrors import Asked, explain
-from moebench.hubfetch import PARTIAL, RETRY_WAITS_S, Cancelled, RemoteFile, Transfer, fetch, is_whole
-from moebench.hubprogress import Progress, size_text
+from moebench.huberrors import Asked, explain, passing_reason
+from moebench.hublisting import Hub, Listing, RemoteFile, check_access, connect, inside, is_whole, list_files
+from moebench.hubprogress import Progress, feeding, size_text
 from moebench.modellock import ModelLock
+
+RETRY_WAITS_S = (5.0, 30.0, 120.0)
+"""Waits before the missing files are asked for again, where the connection or the hub failed."""
+
+DOWNLOADS = Path(".cache") / "huggingface"
+"""Where huggingface_hub keeps unfinished files, below a model's folder."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +46,6 @@ class Staged:
     fetched_files: int
 
 
-@dataclass(frozen=True)
-class Hub:
-    """How the hub is asked: where, as whom, and for which kind of repository (``model`` or ``dataset``)."""
-
-    endpoint: str
-    headers: dict[str, str]
-    repo_type: str = "model"
-
-    @property
-    def token(self) -> str | None:
-        """The token in the headers, so that it can be kept out of messages."""
-        return self.headers.get("authorization", "").removeprefix("Bearer ") or None
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The wanted files of a repository at a commit."""
-
-    commit: str
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Size of all files, bytes."""
-        return sum(file.size for file in self.files)
-
-
 def stage_hub(
     source: HubSource,
     folder_for: Callable[[str], Path],
@@ -74,7 +55,6 @@ def stage_hub(
     update: bool = False,
     full: bool = False,
     endpoint: str | None = None,
-    workers: int = 4,
     retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
     repo_type: str = "model",
 ) -> Staged:
@@ -86,11 +66,11 @@ def stage_hub(
 
     Raises StageError, one line that names the repository; ConfigError or StorageError naming the lock file.
     """
-    hub = _connect(endpoint, repo_type)
+    hub = connect(endpoint, repo_type)
     pinned = None if update else lock.commit(source.hub, source.revision)
     asked = Asked(source.hub, source.revision, pinned, hub.endpoint, hub.token, repo_type)
     try:
-        listing = _list(hub, source, pinned or source.revision)
+        listing = list_files(hub, source, pinned or source.revision)
     except (StageError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError, KeyError, TypeError) as error:
         reason = explain(error, asked)
         if pinned and (kept := _kept(source, folder_for(pinned), pinned, full, progress, reason)):
@@ -98,16 +78,9 @@ def stage_hub(
         raise reason from None
     folder = folder_for(listing.commit)
     try:
-        return _Staging(hub, source, listing, folder, lock, progress).run(full, workers, retry_waits_s)
-    except (StageError, httpx2.HTTPError, OSError) as error:
+        return _Staging(hub, source, listing, folder, lock, progress).run(full, retry_waits_s)
+    except (StageError, httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:
         raise explain(error, asked, folder) from None
-
-
-def _connect(endpoint: str | None, repo_type: str) -> Hub:
-    """Endpoint: the argument, HF_ENDPOINT as it is now, or the hub.  Token: HF_TOKEN or `hf auth login`'s store."""
-    constants.HF_HUB_DISABLE_TELEMETRY = True  # else building headers asks the hub for a list and caches it in HF_HOME
-    chosen = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-    return Hub(chosen.rstrip("/"), build_hf_headers(library_name="moebench"), repo_type)
 
 
 def _kept(
@@ -127,64 +100,22 @@ def _kept(
 
 
 def _has_manifest(source: HubSource, folder: Path, commit: str) -> bool:
-    """Whether the folder has a manifest, and it is of this commit; a damaged one is none."""
-    try:
-        manifest = staged.read_manifest(folder) or {}
-    except ValueError:
-        return False
+    """Whether the folder has a manifest, and it is of this commit."""
+    manifest = _manifest(folder)
     return (manifest.get("source"), manifest.get("revision")) == (f"hub:{source.hub}", commit)
 
 
 def _manifest_sizes(folder: Path) -> dict[str, int]:
-    """Bytes by file name as the manifest has them; empty where there is none or it is damaged."""
+    """Bytes by file name as the manifest has them."""
+    return {name: entry["bytes"] for name, entry in _manifest(folder).get("files", {}).items()}
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; empty where there is none or it is damaged."""
     try:
-        manifest = staged.read_manifest(folder) or {}
+        return staged.read_manifest(folder) or {}
     except ValueError:
         return {}
-    return {name: entry["bytes"] for name, entry in manifest.get("files", {}).items()}
-
-
-# -------------------------------------------------------------------------------------------- listing
-
-
-def _list(hub: Hub, source: HubSource, revision: str) -> Listing:
-    """Ask the hub which commit ``revision`` is and what files it has, with sizes and checksums."""
-    api = HfApi(endpoint=hub.endpoint, library_name="moebench")
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
-    ask = api.dataset_info if hub.repo_type == "dataset" else api.model_info
-    info = ask(source.hub, revision=revision, files_metadata=True, timeout=timeout)
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    wanted = sorted(n for n in filter_repo_objects(siblings, allow_patterns=list(source.include)) if not _hidden(n))
-    if not wanted:
-        raise StageError(f"none of its {len(siblings)} files matches include: {', '.join(source.include)}")
-    if info.sha is None:
-        raise StageError(f"{hub.endpoint} gave no commit; HF_ENDPOINT must be a hub that does")
-    return Listing(info.sha, tuple(_remote_file(siblings[name]) for name in wanted))
-
-
-def _remote_file(sibling: RepoSibling) -> RemoteFile:
-    name = sibling.rfilename
-    if not _inside(name) or name.endswith(PARTIAL) or name == staged.MANIFEST:
-        raise StageError(f"the repository has a file named {name!r}, which is refused; narrow include to leave it out")
-    if sibling.lfs is not None:
-        return RemoteFile(name, sibling.lfs.size, "sha256", sibling.lfs.sha256)
-    if sibling.size is None or sibling.blob_id is None:
-        raise StageError(f"no size and checksum was given for {name}; HF_ENDPOINT must be a hub that gives them")
-    return RemoteFile(name, sibling.size, "git-sha1", sibling.blob_id)
-
-
-def _hidden(name: str) -> bool:
-    """Whether a file is hidden: such a one is not part of a staged model, so its manifest does not list it."""
-    return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
-
-
-def _inside(name: str) -> bool:
-    """Whether a file of this name stays in its folder."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
-
-
-# -------------------------------------------------------------------------------------------- staging
 
 
 @dataclass(frozen=True)
@@ -198,19 +129,20 @@ class _Staging:
     lock: ModelLock
     progress: Progress
 
-    def run(self, full: bool, workers: int, waits_s: tuple[float, ...]) -> Staged:
+    def run(self, full: bool, waits_s: tuple[float, ...]) -> Staged:
         """See ``stage_hub``.  Nothing is written before it is known that it fits and may be read."""
         listing = self.listing
         known = _has_manifest(self.source, self.folder, listing.commit)
         missing = self._missing(trusted=self._by_size() if known and not full else frozenset())
         self._check_room(missing)
         if missing:
-            self._check_access(missing[0])
+            check_access(self.hub, self.source, listing.commit, missing[0])
         self._pin()
         if missing or not known:
-            self._drop_old(known)
-            self._fetch(missing, workers, waits_s)
-            self._finish()
+            with self._alone():
+                self._drop_old(known)
+                self._fetch(missing, waits_s)
+                self._finish()
         self.lock.staged(self.source.hub, self.source.revision)
         return Staged(self.folder, listing.commit, len(listing.files), listing.bytes, len(missing))
 
@@ -220,33 +152,32 @@ class _Staging:
         return frozenset(
             file.name
             for file in self.listing.files
-            if sizes.get(file.name) == file.size and file.target(self.folder).is_file()
-            if file.target(self.folder).stat().st_size == file.size
+            if sizes.get(file.name) == file.size and (self.folder / file.name).is_file()
+            if (self.folder / file.name).stat().st_size == file.size
         )
 
     def _missing(self, trusted: frozenset[str]) -> list[RemoteFile]:
         """Files that are not there, or not as the hub has them; all but the ``trusted`` are hashed."""
         unsure = [file for file in self.listing.files if file.name not in trusted]
-        there = [file for file in unsure if file.target(self.folder).is_file()]
+        wrong = self._wrong(unsure)
+        for file in wrong:
+            self.progress.note(f"{file.name}: not as the hub has it; it will be fetched again")
+        return [file for file in unsure if file in wrong or not (self.folder / file.name).is_file()]
+
+    def _wrong(self, files: list[RemoteFile]) -> list[RemoteFile]:
+        """Those that are there with another size or checksum than the hub lists."""
+        there = [file for file in files if (self.folder / file.name).is_file()]
         if not there:
-            return unsure
-        self.progress.begin(f"{self.source.hub}: checking", files=len(there), bytes_=sum(file.size for file in there))
-        whole = set()
-        for file in there:
-            if is_whole(file, file.target(self.folder), self.progress.advance):
-                whole.add(file.name)
-            else:
-                self.progress.note(f"{file.name}: not as the hub has it; it will be fetched again")
-            self.progress.file_done()
-        self.progress.end()
-        return [file for file in unsure if file.name not in whole]
+            return []
+        with self.progress.bar(f"{self.source.hub}: checking", sum(file.size for file in there)) as bar:
+            return [file for file in there if not is_whole(file, self.folder / file.name, bar.update)]
 
     def _check_room(self, missing: list[RemoteFile]) -> None:
         """Say what is needed and what is free; raise StageError if it does not fit."""
         place = self.folder
         while not place.exists():
             place = place.parent
-        need = sum(file.size - file.partial_bytes(self.folder) for file in missing)
+        need = sum(file.size for file in missing)
         free = shutil.disk_usage(place).free
         total = f"{len(self.listing.files)} files, {size_text(self.listing.bytes)}"
         self.progress.note(
@@ -259,10 +190,6 @@ class _Staging:
                 "make room, or put the models folder on another file system"
             )
 
-    def _check_access(self, file: RemoteFile) -> None:
-        """Ask for one file's headers: a gated repository lists its files to everybody and refuses only these."""
-        get_hf_file_metadata(self._url(file.name), headers=self.hub.headers, endpoint=self.hub.endpoint)
-
     def _pin(self) -> None:
         hub, revision, commit = self.source.hub, self.source.revision, self.listing.commit
         old = self.lock.commit(hub, revision)
@@ -270,59 +197,93 @@ class _Staging:
             self.progress.note(f"{hub}: {revision} moved from {old} to {commit}")
         self.lock.pin(hub, revision, commit, files=len(self.listing.files), bytes_=self.listing.bytes)
 
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder against another process that stages the same commit."""
+        guard = self.folder / DOWNLOADS.parent / "moebench.lock"
+        guard.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(guard, timeout=0):
+                yield
+        except filelock.Timeout:
+            raise StageError(
+                f"{self.folder}: another process is fetching it; wait for it, then run this again (if there is none: "
+                f"remove {guard})"
+            ) from None
+
     def _drop_old(self, known: bool) -> None:
-        """From here until ``_finish`` the folder has no manifest; another commit's files leave with theirs."""
+        """From here until ``_finish`` the folder has no manifest; another commit's files leave with theirs, and so
+        does what a killed download left."""
         if not known:
             wanted = {file.name for file in self.listing.files}
-            for name in filter(_inside, _manifest_sizes(self.folder).keys() - wanted):
+            for name in filter(inside, _manifest_sizes(self.folder).keys() - wanted):
                 (self.folder / name).unlink(missing_ok=True)
         (self.folder / staged.MANIFEST).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / DOWNLOADS, ignore_errors=True)
 
-    def _fetch(self, missing: list[RemoteFile], workers: int, waits_s: tuple[float, ...]) -> None:
-        """Download ``missing``, ``workers`` files at a time; the first failure stops all."""
-        absent = {file.name for file in missing}
-        here = sum(file.size for file in self.listing.files if file.name not in absent)
-        self.progress.begin(
-            self.source.hub,
-            files=len(self.listing.files),
-            bytes_=self.listing.bytes,
-            done_files=len(self.listing.files) - len(missing),
-            done_bytes=here + sum(file.partial_bytes(self.folder) for file in missing),
-        )
-        transfer = Transfer(self._url, self.hub.headers, self.progress, waits_s)
+    def _fetch(self, missing: list[RemoteFile], waits_s: tuple[float, ...]) -> None:
+        """Download ``missing``.  What fails in passing is asked for again, what arrives altered once more."""
+        altered: set[RemoteFile] = set()
+        for wait_s in (*waits_s, None):
+            reason = self._download(missing, last=wait_s is None)
+            wrong = self._wrong(missing)
+            for file in wrong:
+                (self.folder / file.name).unlink()
+                if file in altered:
+                    raise StageError(
+                        f"{file.name}: arrived twice with a wrong {file.algorithm} (expected {file.digest}); "
+                        "thrown away: try again later or through another network (a proxy may alter it)"
+                    )
+                self.progress.note(f"{file.name}: arrived with a wrong checksum; fetching it again")
+            altered.update(wrong)
+            missing = [file for file in missing if not (self.folder / file.name).is_file()]
+            if not missing:
+                return
+            if wait_s is not None and not wrong:
+                why = reason or "not all files arrived"
+                self.progress.note(f"{self.source.hub}: {why}; {len(missing)} files to go, again in {wait_s:g} s")
+                time.sleep(wait_s)
+        raise StageError(f"{missing[0].name}: did not arrive; run this again: whole files are kept")
+
+    def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
+        """Have huggingface_hub download ``missing``; return what failed in passing (raised the ``last`` time)."""
+        for file in missing:  # the library keeps a file that is there, whatever is in it
+            (self.folder / file.name).unlink(missing_ok=True)
+        done = self.listing.bytes - sum(file.size for file in missing)
         try:
-            with ThreadPoolExecutor(workers) as pool:
-                futures = [pool.submit(fetch, file, self.folder, transfer) for file in missing]
-                try:
-                    wait(futures, return_when=FIRST_EXCEPTION)
-                finally:
-                    if not all(future.done() and not future.exception() for future in futures):
-                        transfer.stop.set()
-                        pool.shutdown(cancel_futures=True)
-            _raise_first(futures)
-        finally:
-            self.progress.end()
+            with self.progress.bar(self.source.hub, self.listing.bytes, done) as bar, _ended_by_control_c():
+                snapshot_download(
+                    self.source.hub,
+                    repo_type=self.hub.repo_type,
+                    revision=self.listing.commit,
+                    local_dir=self.folder,
+                    allow_patterns=[glob.escape(file.name) for file in missing],
+                    endpoint=self.hub.endpoint,
+                    library_name="moebench",
+                    tqdm_class=feeding(bar),
+                )
+        except (httpx2.HTTPError, OSError, RuntimeError) as error:
+            reason = passing_reason(error)
+            if last or reason is None:
+                raise
+            return reason
+        return None
 
     def _finish(self) -> None:
-        """Throw away partial files nobody continues, and write the manifest."""
-        for left in self.folder.rglob(f"*{PARTIAL}"):
-            left.unlink()
+        """Throw away what belongs to the download, and write the manifest."""
+        shutil.rmtree(self.folder / DOWNLOADS.parent)
         self.progress.note(f"{self.source.hub}: writing {self.folder / staged.MANIFEST}")
         staged.write_manifest(self.folder, f"hub:{self.source.hub}", self.listing.commit)
 
-    def _url(self, name: str) -> str:
-        return hf_hub_url(
-            self.source.hub,
-            name,
-            repo_type=self.hub.repo_type,
-            revision=self.listing.commit,
-            endpoint=self.hub.endpoint,
-        )
 
+@contextlib.contextmanager
+def _ended_by_control_c() -> Iterator[None]:
+    """Ctrl-C ends the process at once: the library would first finish the files it has begun, which can take hours.
 
-def _raise_first(futures: list[Future[None]]) -> None:
-    """Raise what went wrong first: those cancelled for it say nothing."""
-    errors = [future.exception() for future in futures if not future.cancelled()]
-    for error in errors:
-        if error is not None and not isinstance(error, Cancelled):
-            raise error
+    Nothing needs tidying: a folder without a manifest is not staged, and what was begun is removed the next time.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -47,6 +48,7 @@ class Asked:
 
 def explain(error: Exception, asked: Asked, folder: Path | None = None) -> StageError:
     """The error as a StageError of one line.  The token never appears in it, whatever the server answered."""
+    error = _cause(error)
     if isinstance(error, StageError):
         text = str(error)
     elif isinstance(error, OfflineModeIsEnabled):
@@ -55,10 +57,12 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
         text = _refusal(error, asked)
     elif isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
         text = _unreachable(error, asked.endpoint)
-    elif isinstance(error, OSError):
+    elif isinstance(error, OSError) and error.errno:
         text = _disk(error, folder)
     elif isinstance(error, UnicodeError):
         text = f"HF_TOKEN holds characters that no token has; {LOGIN} anew"
+    elif folder or isinstance(error, OSError):  # of Xet, or of a file that came short
+        text = f"the download failed ({_first_line(error)}); run this again: whole files are kept"
     else:
         text = (
             f"what {host_of(asked.endpoint)} answered is not a hub's answer ({type(error).__name__}); "
@@ -68,6 +72,29 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
     if asked.token:
         line = line.replace(asked.token, "***")
     return StageError(line if line.startswith(f"{asked.repo}:") else f"{asked.repo}: {line}")
+
+
+def passing_reason(error: Exception) -> str | None:
+    """What failed, in a few words, if it may pass by itself; else None."""
+    error = _cause(error)
+    if isinstance(error, HfHubHTTPError):
+        status = error.response.status_code
+        return f"the hub answered HTTP {status}" if status in (408, 429) or status >= 500 else None
+    if isinstance(error, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+        return None
+    if isinstance(error, httpx2.TransportError | RuntimeError) or (isinstance(error, OSError) and not error.errno):
+        return f"the connection failed ({_first_line(error)})"
+    return None
+
+
+def _cause(error: Exception) -> Exception:
+    """What huggingface_hub found when it says that a file is neither on the hub nor in its cache."""
+    found = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+    return found if isinstance(found, Exception) else error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
@@ -107,10 +134,9 @@ def _unreachable(error: Exception, endpoint: str) -> str:
         return f"the request cannot be sent: HF_TOKEN holds characters that no token has; {LOGIN} anew"
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return f"HF_ENDPOINT is {host_of(endpoint)!r}, which is not the address of a hub (https://...)"
-    cause = (str(error) or type(error).__name__).splitlines()[0]
     return (
-        f"{host_of(endpoint)} cannot be reached ({cause}): check the network, the proxy (HTTPS_PROXY) and HF_ENDPOINT; "
-        "compute nodes often have no way out, so stage on a login node; run again: what is fetched already is kept"
+        f"{host_of(endpoint)} cannot be reached ({_first_line(error)}): check the network, the proxy (HTTPS_PROXY) and "
+        "HF_ENDPOINT; compute nodes often have no way out, so stage on a login node; run again: whole files are kept"
     )
 
 
@@ -119,5 +145,5 @@ def _disk(error: OSError, folder: Path | None) -> str:
     where = f" at {error.filename or folder}" if error.filename or folder else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kind = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        return f"{kind}{where}: make room and run this again; it continues where it stopped"
+        return f"{kind}{where}: make room and run this again: whole files are kept"
     return f"cannot write{where}: {error.strerror or error}"

@@ -1,17 +1,11 @@
-"""Progress of a download: one updating line on a terminal, otherwise a line every few seconds."""
+"""Progress of a download: a bar on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable
-from typing import TextIO
+from dataclasses import dataclass
+from typing import Any, TextIO
 
-WINDOW_S = 15.0
-"""The rate shown is that of the last so many seconds."""
+from huggingface_hub.utils import tqdm
 
 
 def size_text(count: float) -> str:
@@ -33,94 +27,60 @@ def time_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+_LINE = "{desc}: {n_fmt}B of {total_fmt}B, {rate_fmt}, {elapsed}, {remaining} left"
+
+
+@dataclass(frozen=True)
 class Progress:
-    """Counts files and bytes of one task at a time and shows them; safe to feed from several threads.
+    """What a download tells: notes that stay, and a bar, which is a line every ``every_s`` seconds where the stream
+    is no terminal."""
 
-    >>> progress = Progress()
-    >>> progress.begin("org/name", files=2, bytes_=100)
-    >>> progress.advance(60); progress.file_done(); progress.advance(40); progress.file_done(); progress.end()
-    """
-
-    def __init__(self, stream: TextIO | None = None, every_s: float = 5.0, clock: Callable[[], float] = time.monotonic):
-        self.stream = sys.stderr if stream is None else stream
-        self.tty = self.stream.isatty()
-        self.every_s = 0.2 if self.tty else every_s
-        self.clock = clock
-        self._lock = threading.RLock()
-        self._title = ""
-        self._width = 0
+    stream: TextIO
+    every_s: float = 10.0
 
     def note(self, text: str) -> None:
         """Show a line of its own that stays."""
-        with self._lock:
-            self._clear()
-            print(text, file=self.stream, flush=True)
+        print(text, file=self.stream, flush=True)
 
-    def begin(self, title: str, *, files: int, bytes_: int, done_files: int = 0, done_bytes: int = 0) -> None:
-        """Start a task of ``files`` files and ``bytes_`` bytes, some of which may be there already."""
-        with self._lock:
-            self._title, self._files, self._bytes = title, files, bytes_
-            self._done_files, self._done_bytes = done_files, done_bytes
-            self._shown_at = self._began_at = self.clock()
-            self._began_bytes = done_bytes
-            self._samples = deque([(self._shown_at, done_bytes)])
-
-    def advance(self, count: int) -> None:
-        """Count bytes done; negative where a file has to start again."""
-        with self._lock:
-            self._done_bytes += count
-            self._show()
-
-    def file_done(self) -> None:
-        """Count one file as done."""
-        with self._lock:
-            self._done_files += 1
-            self._show()
-
-    def end(self) -> None:
-        """Finish the task with a line that stays: how far it came, how long it took, the mean rate."""
-        with self._lock:
-            if not self._title:
-                return
-            took = self.clock() - self._began_at
-            rate = (self._done_bytes - self._began_bytes) / took if took > 0 else 0.0
-            self.note(f"{self._counts()} in {time_text(took)}, {size_text(max(rate, 0))}/s")
-            self._title = ""
-
-    def _show(self) -> None:
-        now = self.clock()
-        if not self._title or now - self._shown_at < self.every_s:
-            return
-        line = self._line(now)
-        self._shown_at = now
-        if self.tty:
-            line = line[: shutil.get_terminal_size().columns - 1]
-            self.stream.write("\r" + line.ljust(self._width))
-            self.stream.flush()
-            self._width = len(line)
+    def bar(self, title: str, total: int | None, done: int = 0) -> tqdm:
+        """A bar of ``total`` bytes, of which some may be ``done`` already."""
+        options: dict[str, Any] = {"desc": title, "total": total, "initial": done, "unit": "B", "unit_scale": True}
+        if self.stream.isatty():
+            options |= {"file": self.stream, "dynamic_ncols": True}
         else:
-            print(line, file=self.stream, flush=True)
+            options |= {"file": _Lines(self.stream), "bar_format": _LINE}
+            options |= {"mininterval": self.every_s, "maxinterval": self.every_s}
+        return tqdm(**options)  # type: ignore[no-untyped-call]
 
-    def _clear(self) -> None:
-        if self._width:
-            self.stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
 
-    def _counts(self) -> str:
-        files = f"{self._done_files} of {self._files} files"
-        return f"{self._title}: {files}, {size_text(self._done_bytes)} of {size_text(self._bytes)}"
+class _Lines:
+    """A stream on which each state of a bar is a line of its own."""
 
-    def _line(self, now: float) -> str:
-        rate = self._rate(now)
-        left = max(self._bytes - self._done_bytes, 0)
-        if rate <= 0:
-            return f"{self._counts()}, waiting for data"
-        return f"{self._counts()}, {size_text(rate)}/s, {time_text(left / rate)} left"
+    def __init__(self, stream: TextIO):
+        self.stream = stream
 
-    def _rate(self, now: float) -> float:
-        """Bytes per second over the last WINDOW_S seconds."""
-        self._samples.append((now, self._done_bytes))
-        while len(self._samples) > 2 and self._samples[1][0] < now - WINDOW_S:
-            self._samples.popleft()
-        (start, before), (end, after) = self._samples[0], self._samples[-1]
-        return max(after - before, 0) / (end - start) if end > start else 0.0
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            print(line, file=self.stream)
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+def feeding(bar: tqdm) -> type[tqdm]:
+    """The class that makes huggingface_hub's bars of a download: none is shown, bytes written to disk count in ``bar``.
+
+    Its own total grows with every file that is begun, so the time left would be that of the files begun.
+    """
+
+    class Feed(tqdm):
+        def __init__(self, *args: Any, **options: Any):
+            self.counts = options.get("name") == "huggingface_hub.snapshot_download"
+            super().__init__(*args, **options | {"disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            if self.counts:
+                with self.get_lock():
+                    bar.update(n)
+
+    return Feed

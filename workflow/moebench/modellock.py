@@ -6,17 +6,14 @@ files and bytes that is.  It belongs under version control: with it a colleague 
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import yaml
+from filelock import FileLock
 from pydantic import Field
 
 from moebench.config import Count, Strict, parse, read_yaml
@@ -87,7 +84,7 @@ class ModelLock:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             guard = self.path.with_name(f".{self.path.name}.lock")
-            with hold(guard, wait_s=30):
+            with FileLock(guard, timeout=30):
                 pins = self.read()
                 old = pins.get(key)
                 if old and old.commit == pin.commit and pin.staged_at is None:
@@ -123,47 +120,3 @@ def _quoted(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _quoted)
-
-
-@contextlib.contextmanager
-def hold(path: Path, wait_s: float = 0) -> Iterator[BinaryIO]:
-    """Open ``path`` for reading and writing (made if missing) and hold its file lock; position: its end.
-
-    Locks are advisory, and on a file system that has none this goes on without: what is written under it must be
-    checked or replaced as a whole anyway.  Raises BlockingIOError if another process holds it after ``wait_s``
-    seconds, and OSError if the file cannot be opened.
-    """
-    end = time.monotonic() + wait_s
-    while True:
-        handle = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        try:
-            if _lock(handle, end) and _same_file(handle, path):
-                break
-        except BaseException:
-            handle.close()
-            raise
-        handle.close()  # its holder renamed or removed it meanwhile: open the one that is there now
-    with handle:
-        handle.seek(0, os.SEEK_END)
-        yield handle
-
-
-def _lock(handle: BinaryIO, end: float) -> bool:
-    """Take the lock by time ``end`` (monotonic seconds), or go on without where there are none."""
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(0.02)
-        except OSError:
-            return True
-
-
-def _same_file(handle: BinaryIO, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -1,26 +1,26 @@
 """A table of VLMEvalKit from its address into its folder: whole by its MD5, its images dumped, with a manifest.
 
-The download is resumed where it was interrupted.  The images are dumped by the harness itself, on the machine that
+The images are dumped by the harness itself, on the machine that
 stages, because it would otherwise write them into the mirror while it asks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
-from huggingface_hub import get_session
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.file_download import http_get
 
 from moebench import staged
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.errors import StageError, StorageError
-from moebench.hubfetch import RemoteFile, Transfer, digest_of, fetch
-from moebench.hubprogress import Progress, size_text
+from moebench.hubprogress import Progress
 from moebench.measure import disk
 
 
@@ -35,37 +35,48 @@ def python_of(environments: Path) -> Path:
 def fetch_table(data: dict[str, Any], environments: Path) -> None:
     """Bring a data set of the plan to its folder.  Raises StageError, one line that names address and remedy."""
     python, folder, url = python_of(environments), Path(data["path"]), data["source"]
-    progress = Progress(sys.stderr)
-    name = f"{data['id']}.tsv"
+    table = folder / f"{data['id']}.tsv"
     try:
-        if not ((folder / name).is_file() and digest_of(folder / name, "md5") == data["revision"]):
-            file = RemoteFile(name, _size(url), "md5", data["revision"])
-            progress.note(f"{data['id']}: {size_text(file.size)} from {url}")
-            progress.begin(data["id"], files=1, bytes_=file.size, done_bytes=file.partial_bytes(folder))
-            fetch(file, folder, Transfer(lambda _: url, {}, progress))
-            progress.end()
+        if not (table.is_file() and _md5(table) == data["revision"]):
+            _download(data, table)
     except OfflineModeIsEnabled:
         raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it to stage") from None
-    except (httpx2.HTTPError, HfHubHTTPError) as error:
+    except httpx2.HTTPError as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(
-            f"{url}: cannot be fetched ({said}); what arrived is kept: run this again where that address can be "
-            f"reached, or put the file, with MD5 {data['revision']}, to {folder / name}"
+            f"{url}: cannot be fetched ({said}); run this again where that address can be reached, or put the file, "
+            f"with MD5 {data['revision']}, to {table}"
         ) from None
     except OSError as error:
-        raise StageError(f"{folder}: cannot be written ({error.strerror}); free space and run this again") from None
+        raise StageError(
+            f"{folder}: cannot be written ({error.strerror or error}); free space and run this again"
+        ) from None
     dump_images(python, data["id"], folder)
     staged.write_manifest(folder, url, data["revision"])
 
 
-def _size(url: str) -> int:
-    """Size of what is there, bytes.  Raises httpx2.HTTPError."""
-    answer = get_session().head(url, follow_redirects=True)
-    answer.raise_for_status()
-    size = answer.headers.get("Content-Length")
-    if size is None:
-        raise httpx2.RemoteProtocolError("the server does not say how large it is")
-    return int(size)
+def _download(data: dict[str, Any], table: Path) -> None:
+    """Download a table; it gets its name once its MD5 is right."""
+    table.parent.mkdir(parents=True, exist_ok=True)
+    draft = table.with_name(f".{table.name}.draft")
+    progress = Progress(sys.stderr)
+    bar = cast(Any, lambda **options: progress.bar(data["id"], options["total"]))
+    try:
+        with draft.open("wb") as file:
+            http_get(data["source"], file, tqdm_class=bar)
+        if _md5(draft) != data["revision"]:
+            raise StageError(
+                f"{data['source']}: arrived with a wrong MD5 (expected {data['revision']}); thrown away: try again "
+                "later or through another network (a proxy may alter it)"
+            )
+        draft.replace(table)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def dump_images(python: Path, name: str, folder: Path) -> None:

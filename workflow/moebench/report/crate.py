@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import moebench
+from rocrate.model import SoftwareApplication
+from rocrate.rocrate import ROCrate
 
-CONTEXT = "https://w3id.org/ro/crate/1.1/context"
-PROFILE = "https://w3id.org/ro/crate/1.1"
+import moebench
 
 _FORMATS = {
     "html": "text/html",
@@ -52,13 +52,6 @@ _NAMES = {
 }
 
 
-def _file(path: str, size: int) -> dict[str, Any]:
-    name = path.rpartition("/")[2]
-    entity = {"@id": path, "@type": "File", "name": _NAMES.get(name, name), "contentSize": str(size)}
-    kind = _FORMATS.get(name.rpartition(".")[2])
-    return entity | ({"encodingFormat": kind} if kind else {})
-
-
 def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, commit: str | None) -> str:
     """The text of ``ro-crate-metadata.json``.
 
@@ -68,56 +61,41 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
         published: day of the last measurement, ISO 8601 (an archive made again must be the same).
         commit: git commit of the code.
     """
-    folders = [f for f in _FOLDERS if any(path.startswith(f) for path in sizes)]
-    files = [_file(p, n) for p, n in sorted(sizes.items()) if not p.startswith(tuple(_FOLDERS))]
-    report = f"reports/{plan['study']}/report.html"
-    license_file = {"license": {"@id": "LICENSE"}} if "LICENSE" in sizes else {}
-    root = {
-        "@id": "./",
-        "@type": "Dataset",
-        "name": f"MoE-Inference-Bench: {plan['title']}",
-        "description": plan["description"],
-        "datePublished": published,
-        "hasPart": [{"@id": i} for i in [*folders, *(f["@id"] for f in files)]],
-        "mentions": {"@id": "#run"},
+    crate = ROCrate(version="1.1")
+    crate.name, crate.description = f"MoE-Inference-Bench: {plan['title']}", plan["description"]
+    crate.root_dataset["datePublished"] = published
+    for folder, (name, description) in _FOLDERS.items():
+        if any(path.startswith(folder) for path in sizes):
+            crate.add_dataset(dest_path=folder, properties={"name": name, "description": description})
+    files = {
+        path: crate.add_file(dest_path=path, properties=_properties(path, sizes[path]))
+        for path in sorted(sizes)
+        if not path.startswith(tuple(_FOLDERS))
     }
-    tool = {
-        "@id": "#moebench",
-        "@type": "SoftwareApplication",
-        "name": "MoE-Inference-Bench",
-        "version": moebench.__version__,
-    }
+    if "LICENSE" in files:
+        crate.license = files["LICENSE"]
+    software = [_software(crate, "moebench", "MoE-Inference-Bench", moebench.__version__)]
+    if commit:
+        software[0]["softwareVersion"] = commit
     used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values() if "runtime" in e}
-    engines = [
-        {
-            "@id": f"#engine-{name}",
-            "@type": "SoftwareApplication",
-            "name": name,
-            "version": runs_on["version"],
-        }
-        for name, runs_on in (used or {plan["engine"]["name"]: plan["engine"]}).items()
-    ]
-    action = {
-        "@id": "#run",
-        "@type": "CreateAction",
-        "name": f"Measurement of study {plan['study']} on {plan['hardware']['title']}",
-        "instrument": [{"@id": "#moebench"}, *({"@id": engine["@id"]} for engine in engines)],
-        "object": {"@id": f"results/plan/{plan['study']}.json"},
-        "result": {"@id": report},
-        "endTime": published,
-    }
-    graph = [
-        {
-            "@id": "ro-crate-metadata.json",
-            "@type": "CreativeWork",
-            "conformsTo": {"@id": PROFILE},
-            "about": {"@id": "./"},
-        },
-        root | license_file,
-        *({"@id": f, "@type": "Dataset", "name": _FOLDERS[f][0], "description": _FOLDERS[f][1]} for f in folders),
-        *files,
-        tool | ({"softwareVersion": commit} if commit else {}),
-        *engines,
-        action,
-    ]
-    return json.dumps({"@context": CONTEXT, "@graph": graph}, indent=1, ensure_ascii=False) + "\n"
+    for name, engine in (used or {plan["engine"]["name"]: plan["engine"]}).items():
+        software.append(_software(crate, f"engine-{name}", name, engine["version"]))
+    title = f"Measurement of study {plan['study']} on {plan['hardware']['title']}"
+    crate.root_dataset["mentions"] = crate.add_action(
+        software,
+        identifier="#run",
+        object=files[f"results/plan/{plan['study']}.json"],
+        result=files[f"reports/{plan['study']}/report.html"],
+        properties={"name": title, "endTime": published},
+    )
+    return json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _properties(path: str, size: int) -> dict[str, Any]:
+    name = path.rpartition("/")[2]
+    kind = _FORMATS.get(name.rpartition(".")[2])
+    return {"name": _NAMES.get(name, name), "contentSize": str(size)} | ({"encodingFormat": kind} if kind else {})
+
+
+def _software(crate: ROCrate, key: str, name: str, version: str) -> SoftwareApplication:
+    return crate.add(SoftwareApplication(crate, f"#{key}", properties={"name": name, "version": version}))
