@@ -1,7 +1,7 @@
 """A table of VLMEvalKit from its address into its folder: whole by its MD5, its images dumped, with a manifest.
 
-The images are dumped by the harness itself, on the machine that
-stages, because it would otherwise write them into the mirror while it asks.
+The images are dumped by the harness itself, on the machine that stages, because it would otherwise write them into the
+mirror while it asks.
 """
 
 from __future__ import annotations
