@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import synthetic
-from moebench import tables
+from moebench import collect, tables
 
 
 def main(count: int, root: Path) -> None:
@@ -21,7 +21,7 @@ def main(count: int, root: Path) -> None:
     if not plan.exists():
         synthetic.many(root, count)
     start = time.perf_counter()
-    print(tables.collect(plan, root, root / "tables"))
+    print(collect.collect(plan, root, root / "tables"))
     wall = time.perf_counter() - start
     parent, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu = parent.ru_utime + parent.ru_stime + workers.ru_utime + workers.ru_stime

@@ -17,6 +17,7 @@ from typing import Any
 
 from moebench.config import EngineKnobs, Protocol, WorkloadKnobs
 from moebench.measure import metrics, records
+from moebench.storage import atomic
 
 Json = dict[str, Any]
 EXPERTS = {
@@ -150,7 +151,7 @@ def store_fast(results: Path, made: Json) -> None:
     """As ``records.store``, without history and fsync: for a great many records."""
     path = records.cell_path(results, made["engine"], made["cell"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(records.canonical_bytes(records.seal(made)) + b"\n")
+    path.write_bytes(atomic.canonical_bytes(records.seal(made)) + b"\n")
 
 
 def many(root: Path, count: int) -> Path:

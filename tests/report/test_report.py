@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import figures, parameters, tables
+from moebench import collect, figures, parameters
 from moebench.claims import spec
 from moebench.config import Config
 from moebench.errors import StorageError
@@ -44,7 +44,7 @@ def study(tmp_path_factory) -> Path:
     path.write_text(json.dumps(plan))
     cell = next(c for c in plan["cells"].values() if c["workload"]["batch"] == 64)
     records.cell_path(root / "results", cell["engine"], cell["cell"]).write_text("{")
-    tables.collect(path, root / "results", root / "results/tables/tiny", results_name="results")
+    collect.collect(path, root / "results", root / "results/tables/tiny", results_name="results")
     for experiment in plan["experiments"]:
         figures.render(plan, root / "results/tables/tiny", root / "reports/tiny/figures", experiment)
     _build(root)

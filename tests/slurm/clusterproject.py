@@ -18,7 +18,7 @@ import yaml
 
 from moebench.config import Config
 from moebench.measure import records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from project import ENVS, HANG_S
 from slurm.cluster import Cluster
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from moebench import tables
+from moebench import parquet
 from moebench.measure import lock
 from slurm.cluster import Missing, check
 from slurm.clusterproject import Head, Project, until
@@ -262,7 +262,7 @@ def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
 
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     run, out = night.run, night.run.folder / "results" / "tables" / "night"
-    failed = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
+    failed = [f"{row.engine}/{row.cell}" for row in parquet.read(out, "failures").itertuples()]
     assert sorted(failed) == sorted([night.victim, *run.cells(night.refused)])
     listed = run.moebench("failures", "--profile", "profiles/slurm", expect=1)
     command = f"snakemake --profile profiles/slurm --force results/cells/{night.victim}.json"
@@ -282,7 +282,7 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     report = (run.folder / "reports" / "night" / "report.html").read_text()
     assert set(rules(run.snakemake())) == {"collect", "figures", "report", "all"}
     assert len(run.jobs()) == jobs + 1
-    left = [f"{row.engine}/{row.cell}" for row in tables.read(out, "failures").itertuples()]
+    left = [f"{row.engine}/{row.cell}" for row in parquet.read(out, "failures").itertuples()]
     assert sorted(left) == sorted(run.cells(night.refused))
     assert report != (run.folder / "reports" / "night" / "report.html").read_text()
     assert "Nothing to be done" in run.snakemake()
@@ -337,7 +337,7 @@ def test_a_killed_head_is_started_again(interrupted: Project) -> None:
         assert [job["JobState"] for job in run.jobs(name)] == ["CANCELLED", "COMPLETED", "COMPLETED"]
         by = {record["provenance"]["slurm"]["SLURM_JOB_ID"] for key in run.cells(name) if (record := run.record(key))}
         assert by == {run.jobs(name)[0]["JobId"], old[name]}
-    assert len(tables.read(run.folder / "results" / "tables" / "interrupted", "measurements")) == len(run.cells())
+    assert len(parquet.read(run.folder / "results" / "tables" / "interrupted", "measurements")) == len(run.cells())
 
 
 def test_a_job_out_of_memory_is_tried_again_with_more(tight: tuple[Project, Head]) -> None:

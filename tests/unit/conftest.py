@@ -13,10 +13,12 @@ import synthetic
 @pytest.fixture(scope="session")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Path]:
     """The study with every kind of figure, failure and gap, and its tables: plan, results folder, tables folder."""
-    from moebench import tables  # not at once: most files do without pandas
+    from moebench import (
+        collect,  # not at once: most files do without pandas
+    )
     from moebench.plan.file import read_plan
 
     root = tmp_path_factory.mktemp("rich")
     path = synthetic.rich(root)
-    tables.collect(path, root, root / "tables", results_name="results")
+    collect.collect(path, root, root / "tables", results_name="results")
     return read_plan(path), root, root / "tables"

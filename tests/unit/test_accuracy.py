@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import studies
-from moebench import accuracy, staged
+from moebench import accuracy, collect, parquet, staged
 from moebench.accuracy import arms, fixtures, lm_eval_results, planning
 from moebench.accuracy import report as accuracy_report
 from moebench.accuracy import rows as accuracy_rows
@@ -22,7 +22,8 @@ from moebench.claims import table as claims
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.measure import records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
+from moebench.storage import atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED = [{"fix": {"model": "tiny-mixtral", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]
@@ -259,7 +260,7 @@ def stored(place: Path, plan: dict[str, Any], without: tuple[str, ...] = ()) -> 
             record = {
                 "schema": records.SCHEMA, "engine": cell["engine"], "cell": cell["cell"], "attempt": 1,
                 "status": "ok" if good else "crashed", "reason": "" if good else "it died", "evidence": [],
-                "started_at": records.stamp(), "ended_at": records.stamp(), "task": cell["task"],
+                "started_at": atomic.stamp(), "ended_at": atomic.stamp(), "task": cell["task"],
                 "results": [result] if good else [], "checks": {"truncated_prompts": 2}, "provenance": {"host": "h"},
                 "samples": {"file": path.name, "sha256": hashlib.sha256(log).hexdigest()},
             }  # fmt: skip
@@ -307,14 +308,13 @@ def test_arms_meet_in_the_table_and_an_altered_log_is_not_believed(tmp_path: Pat
 
 
 def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> None:
-    from moebench import tables
 
     plan = plan_of(tmp_path, [block(["boolq", "rte"])])
     results = stored(tmp_path, plan)
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(plan))
-    tables.collect(file, results, tmp_path / "tables")
-    (table,) = accuracy_report.tables(tables.read(tmp_path / "tables", "accuracy"), "e")
+    collect.collect(file, results, tmp_path / "tables")
+    (table,) = accuracy_report.tables(parquet.read(tmp_path / "tables", "accuracy"), "e")
     assert [head for head, _ in table.heads] == ["BoolQ", "RTE", "Mean of 2 tasks"]
     assert table.chance == ["0.500", "0.500", "0.500"]
     assert table.rows == [("Tiny Mixtral", [("0.500", "0.100", ""), ("0.750", "0.200", ""), ("0.625", "0.112", "")])]

@@ -11,14 +11,14 @@ import pytest
 
 import studies
 import synthetic
-from moebench import activation, columns, tables
+from moebench import activation, collect, columns, parquet
 from moebench.accuracy.staging import data_of
 from moebench.config import Config
 from moebench.engines.vllm_phases import Phases
 from moebench.errors import ConfigError
 from moebench.measure import records
 from moebench.measure.activation import Counts, count
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from moebench.workflow import staged_files
 from studies import folder, write
 
@@ -219,12 +219,12 @@ def collected(tmp_path):
     made = synthetic.record(plan.data, *ids[0], repeats=runs, warmup=[], activation=counted)
     records.store(tmp_path, made)
     records.store(tmp_path, synthetic.record(plan.data, *ids[1], status="invalid", activation=counted))
-    tables.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
+    collect.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
     return tmp_path / "tables"
 
 
 def test_every_count_is_in_the_tables(collected):
-    found = tables.read(collected, "activation")
+    found = parquet.read(collected, "activation")
     assert len(found) == 2 * 4 * 3  # layers, experts, phases and their sum; nothing of the invalid cell
     at = found.set_index(["phase", "layer", "expert"])
     assert at.loc[("decode", 1), "activations"].tolist() == [1, 1, 0, 2]
@@ -235,18 +235,18 @@ def test_every_count_is_in_the_tables(collected):
 
 
 def test_numbers_per_layer_and_per_cell(collected):
-    layers = tables.read(collected, "activation_layers").set_index(["phase", "layer"])
+    layers = parquet.read(collected, "activation_layers").set_index(["phase", "layer"])
     passed = {"all": 5, "prefill": 3, "decode": 2}
     assert layers["layer_tokens"].to_dict() == {(phase, n): tokens for phase, tokens in passed.items() for n in (1, 2)}
     assert layers.loc[("prefill", 2), "gini"] == pytest.approx(0.5)
-    cell = tables.read(collected, "measurements").sort_values("batch").iloc[0]
+    cell = parquet.read(collected, "measurements").sort_values("batch").iloc[0]
     assert cell["gini"] == pytest.approx((layers.loc[("all", 1), "gini"] + layers.loc[("all", 2), "gini"]) / 2)
     assert (cell["most_activations"], cell["distinct_experts"], cell["n_repeats"]) == (5, 2.0, 1)
     assert np.isnan(cell["e2e_s"])
 
 
 def test_distinct_experts_stand_beside_the_uniform_law(collected):
-    steps = tables.read(collected, "activation_steps").set_index(["phase", "layer"])
+    steps = parquet.read(collected, "activation_steps").set_index(["phase", "layer"])
     assert steps.loc[("prefill", 1), "step_distinct_experts"] == 3
     assert steps.loc[("prefill", 1), "step_distinct_experts_uniform"] == pytest.approx(4 * (1 - 0.5**3))
     assert steps.loc[("decode", 2), ["step_tokens", "steps"]].tolist() == [1, 2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import cli, figures, staged, tables
+from moebench import cli, collect, figures, staged
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan.file import read_plan
@@ -49,7 +49,7 @@ def derived(root: Path) -> dict:
 
 def report(root: Path, path: Path) -> None:
     out, folder = Path("results/tables/tiny"), Path("reports/tiny")
-    tables.collect(path.relative_to(root), Path("results"), out)
+    collect.collect(path.relative_to(root), Path("results"), out)
     figures.render(read_plan(path), out, folder / "figures", "e")
     build(path.relative_to(root), out, folder / "figures", folder / "report.html")
 

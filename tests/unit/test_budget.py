@@ -9,7 +9,7 @@ from moebench import budget, cli, forecast
 from moebench.accuracy import forecast as accuracy_forecast
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")

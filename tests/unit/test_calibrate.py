@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 
 import studies
-from moebench import at_hand, calibrate, figures, tables
+from moebench import at_hand, calibrate, collect, figures, parquet
 from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.errors import StageError, StorageError
 from moebench.measure import constants, records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from moebench.predict import cell_times
 from moebench.report import build
+from moebench.storage import atomic
 from moebench.workflow import figure_labels
 
 TRIAD = [
@@ -37,7 +38,7 @@ def study(tmp_path):
 def keep(results, **other):
     made = records.seal(MADE | other)
     path = constants.path_of(results, made["host"], made["threads"])
-    records.write_atomic(path, records.canonical_bytes(made))
+    atomic.write_atomic(path, atomic.canonical_bytes(made))
     return path
 
 
@@ -53,16 +54,14 @@ def measured(results, engine, cell, plan, host="here", threads=1, status="ok", d
         "repeats": [{"metrics": {"ttft_max_s": s, "itl_s": s if work["output_tokens"] > 1 else None, "e2e_s": 10 * s}}
                     for s in (0.001, 0.002, 0.009)],
     }  # fmt: skip
-    records.write_atomic(
-        records.cell_path(results, engine, cell), records.canonical_bytes(records.seal(record)) + b"\n"
-    )
+    atomic.write_atomic(records.cell_path(results, engine, cell), atomic.canonical_bytes(records.seal(record)) + b"\n")
 
 
 def collected(plan, results):
     """The table of measurements, by cell."""
-    records.write_atomic(results / "plan.json", records.canonical_bytes(plan))
-    tables.collect(results / "plan.json", results, results / "tables")
-    return tables.read(results / "tables", "measurements").set_index("cell")
+    atomic.write_atomic(results / "plan.json", atomic.canonical_bytes(plan))
+    collect.collect(results / "plan.json", results, results / "tables")
+    return parquet.read(results / "tables", "measurements").set_index("cell")
 
 
 def test_the_bandwidth_is_that_of_the_working_set():
@@ -106,7 +105,7 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
     (row,) = calibrate.residuals(study, "test", results)
     assert (row["engine"], row["cells"]) == (engine, 4)
     assert (row["least_e2e"], row["most_e2e"]) == (frame["residual_e2e"].min(), frame["residual_e2e"].max())
-    machines = tables.read(results / "tables", "machines")
+    machines = parquet.read(results / "tables", "machines")
     assert list(machines["constant"]) == ["triad"] * 3 + ["product bfloat16"] and set(machines["host"]) == {"here"}
 
 

@@ -11,14 +11,14 @@ import yaml
 
 import studies
 import synthetic
-from moebench import budget, cli, computed, tablerows, tables
+from moebench import budget, cli, collect, computed, parquet, tablerows
 from moebench.accuracy.rows import rows as accuracy_rows
 from moebench.claims import answers, coverage, select, show, spec, table
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import Claim, Expect
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")
@@ -585,8 +585,8 @@ def study(tmp_path, hardware="gpu", scale="paper", stands_for=None, claims=None,
     plan.data["claims"] = {"papers": papers, "stands_for": stands_for or {}}
     results = tmp_path / "results"
     synthetic.measure(plan.data, results, step or (lambda c: {"step_s": 1e-3 * c["workload"]["top_k"]}))
-    tables.collect(plan.write(results), results, tmp_path / "tables")
-    return tables.read(tmp_path / "tables", "claims")
+    collect.collect(plan.write(results), results, tmp_path / "tables")
+    return parquet.read(tmp_path / "tables", "claims")
 
 
 def test_a_verdict_on_the_papers_models_and_machine(tmp_path):
@@ -642,8 +642,8 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     path = tmp_path / "results/plan/paper.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(paper_plan))
-    tables.collect(path, tmp_path / "results", tmp_path / "tables")
-    found = tables.read(tmp_path / "tables", "claims").drop_duplicates("claim").set_index("claim")
+    collect.collect(path, tmp_path / "results", tmp_path / "tables")
+    found = parquet.read(tmp_path / "tables", "claims").drop_duplicates("claim").set_index("claim")
     # shared/papers' own roofline: 20% fewer tokens/s per GPU at FFN 14336, and on one GPU DeepSeek's TTFT 2.08 times
     # OLMoE's; on two, as planned, both reduce over the same 2048 hidden dimensions, DeepSeek in 27 layers, OLMoE in 16.
     assert found.loc["MIB-F03-02", "predicted_value"] == pytest.approx(1.05, abs=0.03)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import synthetic
-from moebench import cli, compare, tables
+from moebench import cli, collect, compare
 from moebench.compare import adjusted, t_tail, welch
 from moebench.errors import UserError
 
@@ -33,7 +33,7 @@ def result_set(
                 run["metrics"][metric] = 0.1 * (n + 1) * factor * (1 + spread * (i - 2))
             run["metrics"]["throughput_output_tokens_per_s"] = 8 / run["metrics"]["e2e_s"]
         synthetic.store_fast(results, made)
-    tables.collect(plan.write(results), results, results / "tables" / "tiny")
+    collect.collect(plan.write(results), results, results / "tables" / "tiny")
     return results
 
 

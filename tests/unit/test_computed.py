@@ -10,12 +10,11 @@ import pytest
 import yaml
 
 import studies
-from moebench import against_dense, computed, figures, tables
+from moebench import against_dense, collect, computed, figures
 from moebench.config import Architecture, ComputedKnobs, Config, Hardware, Plot
 from moebench.errors import ConfigError
 from moebench.figures import curves
-from moebench.plan.keep import keep
-from moebench.plan.make import make_plan
+from moebench.planning import keep, make_plan
 from moebench.report import build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT
@@ -104,7 +103,7 @@ def test_report_and_archive(config, tmp_path):
     change(config, figures=kept)
     plan = make_plan(Config(config), "test")
     path = keep(plan, results)
-    tables.collect(path, results, results / "tables/test")
+    collect.collect(path, results, results / "tables/test")
     files = figures.render(plan, results / "tables/test", reports / "figures", "qs-inequality")
     assert {p.suffix for p in files} == {".svg", ".pdf", ".png", ".csv"} and len(files) == 4 * len(kept)
     page = build(path, results / "tables/test", reports / "figures", reports / "report.html").read_text()
@@ -123,7 +122,7 @@ def test_report_and_archive(config, tmp_path):
 def test_points_on_one_place_are_refused_and_named(config, tmp_path):
     change(config, computed=[{"fix": POINT, "cross": {"context_tokens": [1024, 4096], "quality": [3, 5]}}], figures=[])
     plan = make_plan(Config(config), "test")
-    tables.collect(keep(plan, tmp_path), tmp_path, tmp_path / "t")
+    collect.collect(keep(plan, tmp_path), tmp_path, tmp_path / "t")
     frame = curves.of_experiment(tmp_path / "t", "qs-inequality")
     plot = Plot.model_validate(FIGURE | {"only": {"by": "distinct"}})
     with pytest.raises(ConfigError, match="they differ in quality; use only or hue"):
@@ -138,7 +137,7 @@ def test_without_a_value_means_the_rows_that_have_none(config, tmp_path):
     arms = [{"label": "less", "memory_factor": 0.8}]
     change(config, computed=[{"fix": POINT}, {"fix": POINT, "cross": {"change": arms}}], figures=[], printed_in=None)
     plan = make_plan(Config(config), "test")
-    tables.collect(keep(plan, tmp_path), tmp_path, tmp_path / "t")
+    collect.collect(keep(plan, tmp_path), tmp_path, tmp_path / "t")
     frame = curves.of_experiment(tmp_path / "t", "qs-inequality")
     batches = {}
     for wanted in (None, "less", [None, "less"]):

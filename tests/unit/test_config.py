@@ -12,7 +12,7 @@ from moebench import cli
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.plan.file import read_plan
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from studies import ROOT
 
 FIX = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}

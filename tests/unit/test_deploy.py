@@ -6,9 +6,8 @@ import re
 import pytest
 import yaml
 
-from moebench import envlocks
-from moebench.config import Config
-from moebench.plan.make import make_plan
+import studies
+from moebench.plan.jobs import environments_needed
 from studies import ROOT
 
 DEPLOY = ROOT / "envs" / "deploy"
@@ -21,7 +20,7 @@ def test_a_recipe_builds_what_a_study_needs_from_the_locks(kind, study):
     (in_image,) = re.findall(r"build\.py (.*)$", image, re.M)
     names = command.split()
     assert in_image.replace("{{ kind }}", kind).split() == names
-    assert set(envlocks.needed(make_plan(Config(ROOT / "config"), study))) <= set(names)
+    assert set(environments_needed(studies.planned(study))) <= set(names)
     locks = hashlib.sha256(b"".join((ROOT / "envs" / f"{name}.lock").read_bytes() for name in names)).hexdigest()
     assert locks in script, f"locks changed: write {locks} in {kind}.post-deploy.sh, so that Snakemake builds anew"
     recipe = yaml.safe_load((DEPLOY / f"{kind}.yaml").read_text())

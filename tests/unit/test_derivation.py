@@ -15,8 +15,8 @@ from moebench.config import Config, EngineKnobs
 from moebench.derivation import derive as derived_from
 from moebench.derivation import root
 from moebench.errors import ConfigError, StageError, UserError
-from moebench.plan.make import make_plan
 from moebench.plan.models import resolve_model
+from moebench.planning import make_plan
 from moebench.stage import models_of
 from moebench.workflow import derived_files, parent_files, roots, staged_files
 

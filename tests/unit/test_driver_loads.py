@@ -9,7 +9,8 @@ from moebench.config import Config
 from moebench.measure import records
 from moebench.measure.driver import Driver
 from moebench.measure.failures import classify
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
+from moebench.storage import atomic
 
 NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_attention'"
 TOO_LONG = "VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300"
@@ -35,7 +36,7 @@ class Scripted(Driver):
             return {"facts": {"resolved_config": {}}, "took_s": 0.0}
         metrics = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
         if request["do"] == "canary":
-            return {"started_at": records.stamp(), "metrics": metrics}
+            return {"started_at": atomic.stamp(), "metrics": metrics}
         return {"status": "ok", "reason": "", "repeats": [{"metrics": metrics}]}
 
 

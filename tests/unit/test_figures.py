@@ -15,7 +15,7 @@ import pytest
 from matplotlib.text import Text
 
 import synthetic
-from moebench import figures, tables
+from moebench import collect, figures
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import caption, data, draw, layout, style, ticks, unsupported
@@ -89,7 +89,7 @@ def test_two_blocks_each_have_their_figure(tmp_path):
         work = {"batch": 16, "input_tokens": tokens, "output_tokens": tokens}
         plan.add("two", {"input_tokens = output_tokens": tokens}, work, model="olmoe-tiny")
     path = plan.write(tmp_path)
-    tables.collect(path, tmp_path, tmp_path / "tables")
+    collect.collect(path, tmp_path, tmp_path / "tables")
     rich = (plan.data, tmp_path, tmp_path / "tables")
     assert placed(rich, "two", x="batch").rows["batch"].tolist() == [1, 16, 64]
     by_length = placed(rich, "two", x="input_tokens")
@@ -144,7 +144,7 @@ def test_a_line_breaks_where_a_cell_failed(tmp_path):
     for batch in (1, 2, 4):
         plan.add("gap", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="olmoe-tiny")
     synthetic.measure(plan.data, tmp_path, lambda c: {"status": "oom_kv"} if c["workload"]["batch"] == 2 else {})
-    tables.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
+    collect.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
     rich = (plan.data, tmp_path, tmp_path / "tables")
     made = drawn(rich, placed(rich, "gap", x="batch"))
     ys = next(line.get_ydata() for line in made.axes[0].lines if len(line.get_xdata()) == 3)
@@ -236,7 +236,7 @@ def awkward(tmp_path_factory):
         plan.add("e", {"model": model, "arm": arm, "batch": batch}, work, model=model, max_num_seqs=i + 1)
     fates = itertools.cycle([{}, {}, {"status": "oom_kv"}, {}, {"status": "unsupported"}, None, {}])
     synthetic.measure(plan.data, root, lambda _: next(fates))
-    tables.collect(plan.write(root), root, root / "tables")
+    collect.collect(plan.write(root), root, root / "tables")
     return plan.data, root, root / "tables"
 
 

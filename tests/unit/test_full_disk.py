@@ -13,7 +13,7 @@ import pytest
 
 import fulldisk
 import synthetic
-from moebench import cli, staged, tables
+from moebench import cli, parquet, staged
 from moebench.accuracy import fixtures, staging
 from moebench.config import Config
 from moebench.errors import StorageError
@@ -126,7 +126,7 @@ def test_a_truncated_table_is_one_line_and_made_anew(project, capsys, name):
     for length in range(0, len(whole), len(whole) // 40):
         path.write_bytes(whole[:length])
         with pytest.raises(StorageError, match=f"{name}.parquet: .*damaged"):
-            tables.read(Path(TABLES), name)
+            parquet.read(Path(TABLES), name)
     capsys.readouterr()
     if name != "samples":  # the report reads the others
         assert run("report") == 3

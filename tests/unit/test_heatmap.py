@@ -12,7 +12,7 @@ from test_figures import touching
 
 import studies
 import synthetic
-from moebench import figures, tables
+from moebench import collect, figures, parquet
 from moebench.config import Config, Experiment, Plot, parse
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, heatmap, style
@@ -49,7 +49,7 @@ def study(tmp_path_factory):
             repeats = [{"seed": 1, "metrics": {}}] if "activation" in more else []
             records.store(root, synthetic.record(plan.data, *ids, **{"repeats": repeats, "warmup": []} | more))
     path = plan.write(root)
-    tables.collect(path, root, root / "tables")
+    collect.collect(path, root, root / "tables")
     return read_plan(path), root / "tables"
 
 
@@ -82,7 +82,7 @@ def test_every_cell_has_a_panel_that_shows_its_map_or_says_why_not(study):
 
 
 def test_the_numbers_beside_are_the_tables(study):
-    measured = tables.read(study[1], "measurements").set_index("model_title")
+    measured = parquet.read(study[1], "measurements").set_index("model_title")
     said = " ".join(words(drawn(study, placed(study)))).replace("\N{NO-BREAK SPACE}", " ")
     assert f"Gini {measured.loc['Mixtral (tiny)', 'gini']:.2f}" in said
     told = heatmap.described(placed(study), "Said.")

@@ -11,7 +11,7 @@ from moebench.cost import params, vision
 from moebench.cost.roofline import cell_time
 from moebench.errors import ConfigError
 from moebench.measure import images, worker
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from studies import ROOT
 from studies import folder as studies_folder
 

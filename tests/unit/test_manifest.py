@@ -7,6 +7,7 @@ import pytest
 
 from moebench.errors import StorageError
 from moebench.measure import lock, manifest, records
+from moebench.storage import atomic
 
 PLAN = {
     "jobs": {"job": {"engines": ["e-1", "e-2"], "digest": "d1"}, "other": {"engines": ["e-3"], "digest": "d2"}},
@@ -18,7 +19,7 @@ CANARY = [{"engine": "e-1", "cell": "a", "position": "start", "metrics": {"e2e_s
 
 def store(results, key, **more):
     engine, cell = key.split("/")
-    record = {"schema": 1, "engine": engine, "cell": cell, "status": "ok", "attempt": 1, "ended_at": records.stamp()}
+    record = {"schema": 1, "engine": engine, "cell": cell, "status": "ok", "attempt": 1, "ended_at": atomic.stamp()}
     records.store(results, record | more)
     return records.cell_path(results, engine, cell)
 
@@ -112,7 +113,7 @@ def test_a_manifest_needs_all_its_records(results):
 def test_a_newer_record_is_refused_before_anything_is_removed(results):
     path = records.cell_path(results, "e-2", "a")
     body = {"schema": records.SCHEMA + 1, "engine": "e-2", "cell": "a", "status": "ok"}
-    path.write_bytes(records.canonical_bytes(records.seal(body)))
+    path.write_bytes(atomic.canonical_bytes(records.seal(body)))
     records.cell_path(results, "e-3", "a").unlink()
     with pytest.raises(StorageError, match=f"{path}: .*schema {records.SCHEMA + 1}"):
         manifest.drop_stale(results, PLAN)

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from moebench.engines import trace
 from moebench.measure import metrics
 
 # Two requests of 3 input and 4 output tokens.  Steps end at 1.0, 1.5, 2.0, 3.0, 3.5 s.
@@ -86,7 +87,7 @@ def test_percentiles_are_by_nearest_rank(share, count, rank):
      ([0, 1, 2], [1, 2, 2], [[0, 1, 1], [1, 2, 2]]), ([5], [4], [[5, 1, 4]])],
 )  # fmt: skip
 def test_coding(steps, tokens, runs):
-    assert metrics.encode(steps, tokens) == runs
+    assert trace.encode(steps, tokens) == runs
 
 
 def some_requests(rng, tokens):
@@ -96,7 +97,7 @@ def some_requests(rng, tokens):
         steps.append(step)
         counts.append(min(rng.choice((1, 1, 1, 2, 3)), tokens - sum(counts)))
         step += rng.choice((1, 1, 1, 2))
-    return metrics.encode(steps, counts)
+    return trace.encode(steps, counts)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -16,15 +16,14 @@ import yaml
 from matplotlib.text import Text
 
 import studies
-from moebench import figures, parameters, tables
+from moebench import collect, figures, parameters
 from moebench.cli import main
 from moebench.config import Config, Experiment, Plot, parse
 from moebench.cost import params
 from moebench.errors import ConfigError, StorageError
 from moebench.figures import parameters as drawing
 from moebench.figures import style
-from moebench.plan.keep import keep
-from moebench.plan.make import make_plan
+from moebench.planning import keep, make_plan
 from moebench.report import architectures, build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT
@@ -290,7 +289,7 @@ def counted(tmp_path_factory):
     """The plan of the tiny study with its tables, nothing measured: plan file, tables folder."""
     root = tmp_path_factory.mktemp("counted")
     path = keep(studies.planned("tiny"), root)
-    tables.collect(path, root, root / "tables", results_name="results")
+    collect.collect(path, root, root / "tables", results_name="results")
     return path, root / "tables"
 
 
@@ -392,7 +391,7 @@ def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
     try:
         plan = keep(make_plan(Config(config), "test"), Path("results"))
         out, folder = Path("results/tables/test"), Path("reports/test")
-        assert str(tables.collect(plan, Path("results"), out)) == "test: no cells"
+        assert str(collect.collect(plan, Path("results"), out)) == "test: no cells"
         figures.render(make_plan(Config(config), "test"), out, folder / "figures", "fig01-parameters")
         page = build(plan, out, folder / "figures", folder / "report.html").read_text()
         packed = archive(plan, Path("results"), out, folder, config, tmp_path / "archive.zip")

@@ -20,7 +20,7 @@ from moebench.cli import main
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.errors import ConfigError
 from moebench.modellock import ModelLock
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from studies import ROOT
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}

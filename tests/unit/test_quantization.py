@@ -14,7 +14,7 @@ from moebench.cost import memory
 from moebench.derivation import parents
 from moebench.errors import ConfigError, UserError
 from moebench.measure.failures import NO_KERNEL, classify
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from moebench.quantize import awq, schemes
 from moebench.quantize.coverage import Layer, checked
 

@@ -15,6 +15,7 @@ import pytest
 
 from moebench.errors import StorageError
 from moebench.measure import records
+from moebench.storage import atomic
 from studies import ROOT
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="mounts file systems or becomes another user")
@@ -54,7 +55,7 @@ def test_the_seal_does_not_depend_on_the_order_of_keys_and_can_be_renewed():
 
 
 def test_every_truncation_is_noticed():
-    data = records.canonical_bytes(records.seal(record()))
+    data = atomic.canonical_bytes(records.seal(record()))
     assert records.parse(data)
     for length in range(len(data)):
         with pytest.raises(records.RecordDamaged):
@@ -63,7 +64,7 @@ def test_every_truncation_is_noticed():
 
 def test_every_changed_byte_is_noticed():
     sealed = records.seal(record())
-    data = records.canonical_bytes(sealed)
+    data = atomic.canonical_bytes(sealed)
     unnoticed = 0
     for place in range(len(data)):
         edited = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
@@ -76,7 +77,7 @@ def test_every_changed_byte_is_noticed():
 
 
 def test_a_hand_edit_is_noticed_and_says_so():
-    edited = json.loads(records.canonical_bytes(records.seal(record())))
+    edited = json.loads(atomic.canonical_bytes(records.seal(record())))
     edited["repeats"][0]["metrics"]["e2e_s"] = 0.1
     with pytest.raises(records.RecordDamaged, match=r"checksum \(edited by hand"):
         records.parse(json.dumps(edited).encode())
@@ -189,7 +190,7 @@ from moebench.measure import records
 results = pathlib.Path(sys.argv[1])
 for i in range(10**9):
     records.store(results, {"schema": 1, "engine": "e-1", "cell": "c-1", "status": "ok", "attempt": i,
-                            "ended_at": records.stamp(), "filling": str(i % 10) * 200_000})
+                            "ended_at": atomic.stamp(), "filling": str(i % 10) * 200_000})
     print(i, flush=True)
 """
 

@@ -15,7 +15,7 @@ from moebench import tablerows
 from moebench.config import Config, Endpoint, Engine
 from moebench.errors import ConfigError
 from moebench.measure import manifest, metrics, records, waiting
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from moebench.workflow import one_of
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}

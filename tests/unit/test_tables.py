@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import synthetic
-from moebench import tablerows, tables
+from moebench import parquet, tablerows, tables
+from moebench.accuracy import join
+from moebench.collect import collect as collect_tables
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.measure import records
 
@@ -37,7 +39,7 @@ def collect(study) -> tables.Collected:
     path = results / "plan" / "tiny.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
-    return tables.collect(path, results, out, results_name="results")
+    return collect_tables(path, results, out, results_name="results")
 
 
 def cells(study) -> list[tuple[str, str]]:
@@ -56,17 +58,17 @@ def test_a_good_cell(study):
     found = collect(study)
     assert found.counts == {"ok": 1, "not measured": 3} and found.total == 4
     assert str(found) == "tiny: 4 cells: 3 not measured, 1 ok"
-    row = tables.read(out, "measurements").iloc[0]
+    row = parquet.read(out, "measurements").iloc[0]
     times = sorted(run["metrics"]["e2e_s"] for run in made["repeats"])
     assert (row["e2e_s_low"], row["e2e_s"], row["e2e_s_high"]) == pytest.approx(times)
     assert row["e2e_s_cv"] == pytest.approx(pd.Series(times).std() / pd.Series(times).mean())
     assert (row["n_repeats"], row["unstable"], row["gpus"], row["experts"], row["top_k"]) == (3, False, 2, 8, 2)
     assert (row["model_title"], row["weights"], row["engine_version"]) == ("Mixtral (tiny)", "random_init", "0.32.0")
     assert (row["distinct_experts_mean"], row["preemptions"], row["load_s"], row["slurm_job_id"]) == (6, 0, 2.5, "4711")
-    samples = tables.read(out, "samples")
+    samples = parquet.read(out, "samples")
     assert samples["repeat"].tolist() == [0, 1, 2] and samples["seed"].tolist() == [2, 3, 4]
     assert sorted(samples["e2e_s"]) == pytest.approx(times)
-    assert tables.read(out, "failures").empty
+    assert parquet.read(out, "failures").empty
 
 
 def test_failures_are_rows_with_reason_evidence_and_command(study):
@@ -74,7 +76,7 @@ def test_failures_are_rows_with_reason_evidence_and_command(study):
     e, c = cells(study)[1]
     records.store(results, synthetic.record(data, e, c, status="oom_kv"))
     collect(study)
-    row = tables.read(out, "failures").iloc[0]
+    row = parquet.read(out, "failures").iloc[0]
     assert (
         row["status"] == "oom_kv"
         and "one sequence" in row["reason"]
@@ -82,7 +84,7 @@ def test_failures_are_rows_with_reason_evidence_and_command(study):
     )
     assert row["predicted_bytes_per_gpu"] == 6.5e7 and bool(row["predicted_fits"])
     assert row["rerun"] == f"snakemake --profile profiles/local --config study=tiny --force results/cells/{e}/{c}.json"
-    measured = tables.read(out, "measurements").iloc[0]
+    measured = parquet.read(out, "measurements").iloc[0]
     assert measured["status"] == "oom_kv" and pd.isna(measured["e2e_s"]) and measured["n_repeats"] == 0
 
 
@@ -92,7 +94,7 @@ def test_numbers_of_an_invalid_run_are_not_in_the_tables(study):
     good = synthetic.record(data, e, c)
     records.store(results, good | {"status": "invalid", "reason": "3 preemptions"})
     collect(study)
-    assert tables.read(out, "measurements")["e2e_s"].isna().all() and tables.read(out, "samples").empty
+    assert parquet.read(out, "measurements")["e2e_s"].isna().all() and parquet.read(out, "samples").empty
 
 
 def test_damaged_records_are_not_used_and_say_why(study):
@@ -104,8 +106,8 @@ def test_damaged_records_are_not_used_and_say_why(study):
     path_of(study, 1).write_bytes(path_of(study, 1).read_bytes().replace(b'"attempt":1', b'"attempt":2'))
     path_of(study, 2).write_bytes(whole)
     assert collect(study).counts == {"damaged": 3, "ok": 1}
-    assert len(tables.read(out, "measurements")) == 1 and len(tables.read(out, "samples")) == 3
-    failed = tables.read(out, "failures")
+    assert len(parquet.read(out, "measurements")) == 1 and len(parquet.read(out, "samples")) == 3
+    failed = parquet.read(out, "failures")
     assert set(failed["status"]) == {"damaged"} and set(failed["model_title"]) == {"Mixtral (tiny)"}
     reasons = failed["reason"].tolist()
     assert "not whole JSON" in reasons[0] and "checksum" in reasons[1] and "it is the record of" in reasons[2]
@@ -148,7 +150,7 @@ def test_the_join_never_lacks_a_status(study):
         records.store(results, synthetic.record(data, e, c, status=status))
     path_of(study, 2).write_bytes(b"{")
     collect(study)
-    joined = tables.with_status(out, experiment="one")
+    joined = join.with_status(out, experiment="one")
     assert joined["status"].tolist() == ["ok", "oom_kv", "damaged", "not measured"]
     assert "not whole JSON" in joined["reason"].iloc[2]
     assert json.loads(joined["labels"].iloc[3]) == {"batch": 8} and joined["batch"].tolist() == [1, 2, 4, 8]
@@ -160,7 +162,7 @@ def test_the_paper_protocol_leaves_out_what_it_does_not_measure(study):
     runs = [{"seed": 1, "started_at": "x", "metrics": {"ttft_max_s": 0.1 * i, "e2e_s": 1.0 * i}} for i in (1, 2, 3)]
     records.store(results, synthetic.record(data, e, c, repeats=runs))
     collect(study)
-    row = tables.read(out, "measurements").iloc[0]
+    row = parquet.read(out, "measurements").iloc[0]
     assert row["e2e_s"] == 2 and pd.isna(row["itl_s"]) and pd.isna(row["ttft_s_low"])
     assert bool(row["unstable"])
 
@@ -171,7 +173,7 @@ def test_one_repeat_has_no_interval_and_is_neither_stable_nor_not(study):
     good = synthetic.record(data, e, c)
     records.store(results, good | {"repeats": good["repeats"][:1]})
     collect(study)
-    row = tables.read(out, "measurements").iloc[0]
+    row = parquet.read(out, "measurements").iloc[0]
     assert row["e2e_s"] > 0 and pd.isna(row["e2e_s_low"]) and pd.isna(row["unstable"])
 
 
@@ -189,7 +191,7 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
     collect(study)
-    row = tables.read(out, "measurements").iloc[0]
+    row = parquet.read(out, "measurements").iloc[0]
     assert row["canary_drift"] == pytest.approx(drift) and row["e2e_s_cv"] < 0.1
     assert pd.isna(row["canary_gap"]) if gap is None else row["canary_gap"] == pytest.approx(gap)
     assert bool(row["unstable"]) == (gap is not None)
@@ -204,14 +206,14 @@ def test_a_canary_whose_record_lacks_what_it_must_have_stops_nothing(study):
     canary = [{"engine": e, "cell": c, "session": "a", "metrics": {"e2e_s": v}} for v in (1.0, 1.1)]
     path.write_text(json.dumps({"schema": 1, "digest": "x", "records": {}, "canary": canary}))
     collect(study)
-    assert tables.read(out, "failures")["status"].tolist() == ["damaged"]
+    assert parquet.read(out, "failures")["status"].tolist() == ["damaged"]
 
 
 def test_predictions_are_columns_of_plan_and_measurements(study):
     data, _, out = study
     next(iter(data["cells"].values()))["predicted"] = {"bytes_per_gpu": 1e9, "fits": False, "e2e_s": 2.0, "itl_s": 0.1}
     collect(study)
-    row = tables.read(out, "plan").iloc[0]
+    row = parquet.read(out, "plan").iloc[0]
     assert (
         row["predicted_e2e_s"] == 2
         and row["predicted_throughput_total_tokens_per_s"] == 12
@@ -237,16 +239,16 @@ def test_readers_refuse_newer_tables_and_accept_older(study):
     table = pq.read_table(path)
     older = table.drop_columns(["canary_drift"]).replace_schema_metadata({"moebench_schema": "0"})
     pq.write_table(older, path)
-    assert tables.read(out, "measurements")["canary_drift"].isna().all()
+    assert parquet.read(out, "measurements")["canary_drift"].isna().all()
     pq.write_table(table.replace_schema_metadata({"moebench_schema": "2"}), path)
     with pytest.raises(StorageError, match=r"measurements\.parquet: .*schema 2, .*up to 1"):
-        tables.read(out, "measurements")
+        parquet.read(out, "measurements")
     path.write_bytes(b"not parquet")
     with pytest.raises(StorageError, match="damaged; `moebench report --partial` makes"):
-        tables.read(out, "measurements")
+        parquet.read(out, "measurements")
     path.unlink()
     with pytest.raises(UserError, match="moebench report --partial --study "):
-        tables.read(out, "measurements")
+        parquet.read(out, "measurements")
 
 
 def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
@@ -278,12 +280,12 @@ def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
 
 def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     with pytest.raises(ConfigError, match="no plan yet"):
-        tables.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
+        collect.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
     data = json.dumps(study[0]).encode()
     for length in range(0, len(data), 199):
         (tmp_path / "cut.json").write_bytes(data[:length])
         with pytest.raises(ConfigError, match=r"cut\.json: not a whole plan.*snakemake"):
-            tables.collect(tmp_path / "cut.json", tmp_path, tmp_path / "out")
+            collect.collect(tmp_path / "cut.json", tmp_path, tmp_path / "out")
 
 
 # -------------------------------------------------------------------- residuals, and the roofline as a ceiling
@@ -297,7 +299,7 @@ def foreseen(study, hardware="gpu", **predicted):
     data["cells"][f"{e}/{c}"]["predicted"] |= predicted
     records.store(results, synthetic.record(data, e, c))
     collect(study)
-    return tables.read(out, "measurements").iloc[0]
+    return parquet.read(out, "measurements").iloc[0]
 
 
 def test_residuals_are_measured_over_predicted(study):
@@ -312,9 +314,9 @@ def test_a_measurement_above_the_ceiling_is_invalid_and_its_record_as_it_was(stu
     row = foreseen(study, e2e_s=9.0, least_e2e_s=5.0)
     assert row["status"] == "invalid" and pd.isna(row["e2e_s"]) and pd.isna(row["residual_e2e"])
     assert "roofline ceiling: local-cpu needs at least 5 s" in row["reason"]
-    failed = tables.read(out, "failures").iloc[0]
+    failed = parquet.read(out, "failures").iloc[0]
     assert (failed["status"], failed["cell"]) == ("invalid", cells(study)[0][1])
-    assert tables.read(out, "samples").empty
+    assert parquet.read(out, "samples").empty
     assert records.load(path_of(study, 0))["status"] == "ok"
 
 
@@ -346,4 +348,4 @@ def test_a_mended_prediction_mends_the_status(study):
     data, _, out = study
     next(iter(data["cells"].values()))["predicted"]["least_e2e_s"] = 1e-4
     collect(study)
-    assert tables.read(out, "measurements").iloc[0]["status"] == "ok"
+    assert parquet.read(out, "measurements").iloc[0]["status"] == "ok"

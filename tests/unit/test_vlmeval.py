@@ -25,7 +25,7 @@ from moebench.accuracy.lm_eval_results import Unsound
 from moebench.config import Config
 from moebench.errors import ConfigError, StageError, StorageError
 from moebench.measure import records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED = [{"fix": {"model": "tiny-llava-moe-s", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]

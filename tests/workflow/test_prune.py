@@ -21,8 +21,8 @@ import fulldisk
 import studies
 from moebench import prose, staged
 from moebench.config import Calibration, Config, EngineKnobs
-from moebench.plan.make import make_plan
 from moebench.plan.models import resolve_model
+from moebench.planning import make_plan
 from moebench.registry import disagreements
 from project import ENGINE, ROOT
 

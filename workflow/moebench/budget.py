@@ -216,19 +216,11 @@ def reduce(plan: Plan, budget: float) -> set[str]:
             del plan["engines"][name]
     plan["cells"] = {key: cell for key, cell in plan["cells"].items() if key in kept}
     answered = kept - set(plan["cells"])
-    plan["budget"] = {"gpu_hours": budget, "cells_left_out": speed - len(plan["cells"]),
-                      "accuracy_cells_left_out": tasks - len(answered), "decides": chosen["decides"],
-                      "left_out": chosen["left_out"], "figures_left_out": _drop_figures(plan)}  # fmt: skip
+    plan["budget"] = {
+        "gpu_hours": budget,
+        "cells_left_out": speed - len(plan["cells"]),
+        "accuracy_cells_left_out": tasks - len(answered),
+        "decides": chosen["decides"],
+        "left_out": chosen["left_out"],
+    }
     return answered
-
-
-def _drop_figures(plan: Plan) -> list[str]:
-    """Take out figures that the kept cells cannot fill, and experiments of which nothing is left; the figures' ids."""
-    from moebench.figures import cannot_draw
-
-    dropped = cannot_draw({"jobs": {}} | plan)
-    for name, experiment in list(plan["experiments"].items()):
-        experiment["figures"] = [f for f in experiment["figures"] if f["id"] not in dropped]
-        if not any(experiment.get(what) for what in ("rows", "models", "computed", "accuracy")):
-            del plan["experiments"][name]
-    return dropped

@@ -15,7 +15,7 @@ from moebench import at_hand, tablerows, tables
 from moebench.config import Config
 from moebench.errors import StageError
 from moebench.measure import constants
-from moebench.plan.make import make_plan
+from moebench.planning import make_plan
 
 Json = dict[str, Any]
 

@@ -34,7 +34,7 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
 
 
 def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
-    from moebench.plan.make import make_plan
+    from moebench.planning import make_plan
 
     config, study = _study(arguments)
     asked = getattr(arguments, "budget", None)
@@ -81,12 +81,13 @@ def _profile(arguments: argparse.Namespace) -> str | None:
 
 def plan(arguments: argparse.Namespace) -> int:
     """Print what a study asks for and what is measured already; --write keeps it for the jobs."""
-    from moebench import envlocks, show
-    from moebench.measure.records import canonical_bytes, write_atomic
+    from moebench import show
+    from moebench.plan.jobs import environments_needed
+    from moebench.storage.atomic import canonical_bytes, write_atomic
 
     made = _plan(arguments)
     if arguments.environment_names:
-        print("\n".join(envlocks.needed(made)))
+        print("\n".join(environments_needed(made)))
         return 0
     if arguments.summary:
         print(show.summary(made, _results(arguments), _reports(arguments)))
@@ -179,7 +180,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def collect(arguments: argparse.Namespace) -> int:
     """Records to Parquet tables."""
-    from moebench.tables import collect as collect_tables
+    from moebench.collect import collect as collect_tables
 
     print(collect_tables(arguments.plan, arguments.results, arguments.out))
     return 0
@@ -214,10 +215,10 @@ def report(arguments: argparse.Namespace) -> int:
 
 def _partial(arguments: argparse.Namespace) -> int:
     """Tables, figures and report of what is measured so far, without Snakemake."""
+    from moebench.collect import collect as collect_tables
     from moebench.figures import render_all
-    from moebench.plan.keep import keep
+    from moebench.planning import keep
     from moebench.report import build
-    from moebench.tables import collect as collect_tables
 
     made = _plan(arguments)
     results, folder = _results(arguments), _reports(arguments) / made["study"]
@@ -262,7 +263,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def claims(arguments: argparse.Namespace) -> int:
     """Say what the measurements make of the papers' claims; with --check exit 1 if a measured one is refuted."""
-    from moebench import tables
+    from moebench import parquet
     from moebench.claims import coverage, show
     from moebench.errors import nearest
 
@@ -272,7 +273,7 @@ def claims(arguments: argparse.Namespace) -> int:
         made = coverage.rows(_plan(arguments))
         print(json.dumps(made, indent=1) if arguments.json else coverage.text(made, study))
         return 0
-    frame = tables.read(_results(arguments) / "tables" / study, "claims")
+    frame = parquet.read(_results(arguments) / "tables" / study, "claims")
     for claim in arguments.claim:
         if claim not in set(frame["claim"]):
             raise UserError(f"claim {claim!r}: there is none such" + nearest(claim, set(frame["claim"])))

@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from moebench import columns, tables
+from moebench import columns, parquet
 from moebench.claims.evaluate import draws
 from moebench.config import KNOBS
 from moebench.errors import UserError
@@ -92,7 +92,7 @@ def _tables_in(folder: Path, study: str | None, given: Path) -> Path:
 
 
 def _read(folder: Path, name: str) -> Results:
-    measured, samples = tables.read(folder, "measurements"), tables.read(folder, "samples")
+    measured, samples = parquet.read(folder, "measurements"), parquet.read(folder, "samples")
     parts = {(str(e), str(c)): part for (e, c), part in samples.groupby(["engine", "cell"])}
     return Results(name, measured, parts)
 

@@ -16,7 +16,7 @@ from moebench.cost import memory, params
 from moebench.identity import digest
 
 if TYPE_CHECKING:
-    from moebench.plan.models import Model
+    from moebench.plan.model import Model
 
 DERIVE_VERSION = 1
 """Raised whenever the same parent and settings give other weights: derived checkpoints are then made anew."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from moebench import staged
-from moebench.measure.records import canonical_bytes, write_atomic
 from moebench.quantize.schemes import SCHEMES
+from moebench.storage.atomic import canonical_bytes, write_atomic
 
 Row = dict[str, Any]
 

@@ -13,9 +13,10 @@ from moebench import cluster, corpora, envlocks, staged
 from moebench.accuracy.staging import data_of
 from moebench.config import Config
 from moebench.measure import waiting
-from moebench.plan.make import make_plan
-from moebench.show import count
+from moebench.plan.jobs import environments_needed
+from moebench.planning import make_plan
 from moebench.stage import free_bytes, models_of, sizes
+from moebench.text import count
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
@@ -60,7 +61,7 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
     runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
     folder = Path(config.root().environments)
     found = []
-    for name in envlocks.needed(plan):
+    for name in environments_needed(plan):
         there = (folder / name / "bin" / "python").exists()
         found.append(
             Finding(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Config, Study
 from moebench.errors import ConfigError, nearest
 
@@ -34,13 +32,3 @@ def version(lock: Path, distributions: Iterable[str]) -> str | None:
     names = "|".join(map(re.escape, distributions))
     found = re.search(rf"^(?:{names})==(\S+)", lock.read_text() if lock.is_file() else "", re.M)
     return found[1] if found else None
-
-
-def needed(plan: dict[str, Any]) -> list[str]:
-    """Names of the environments that a plan needs: of the workflow, its engines, derived models and harnesses."""
-    engines = [engine["runtime"]["environment"] for engine in plan["engines"].values()] or [
-        plan["engine"]["environment"]
-    ]
-    derived = [job["environment"] for job in plan["derive_jobs"].values()]
-    asking = [ENVIRONMENT] if "vlmeval" in plan["accuracy"] else []
-    return list(dict.fromkeys(["workflow", *engines, *derived, *asking]))

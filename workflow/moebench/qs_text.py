@@ -6,10 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
-from moebench import against_dense, show
+from moebench import against_dense
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
 from moebench.cost import qs
 from moebench.errors import UserError
+from moebench.text import table as aligned
 
 Json = dict[str, Any]
 
@@ -174,7 +175,7 @@ def text(made: Json) -> str:
         lines.append(f"Layouts: the fastest of {moe['layouts']} and {dense['layouts']} (TP, PP, DP, EP, KVP).")
     lines.append("Predicted: the least time that bandwidths and peak rates allow, no communication hidden.")
     if rows_of := made.get("sensitivity"):
-        lines += ["", show.table(["change", "qs", "batch, MoE", "batch, dense", "dense over MoE"], [
+        lines += ["", aligned(["change", "qs", "batch, MoE", "batch, dense", "dense over MoE"], [
             [r["change"], f"{r['qs']:.3g}", _count(r["batch_moe"]), _count(r["batch_dense"]),
              "unknown" if r["speedup_dense"] is None else f"{r['speedup_dense']:.3f}"] for r in rows_of])]  # fmt: skip
     return "\n".join(lines)

@@ -21,8 +21,8 @@ from moebench.derivation import parent_bytes, root
 from moebench.errors import StageError, StorageError
 from moebench.hubprogress import Progress, size_text
 from moebench.modellock import ModelLock
-from moebench.plan.make import make_plan
 from moebench.plan.models import hub_folder
+from moebench.planning import make_plan
 
 
 def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -17,8 +17,7 @@ from moebench.config import Config, Root, parse
 from moebench.derivation import models_of, root
 from moebench.errors import UserError, nearest
 from moebench.measure.manifest import drop_stale
-from moebench.plan.keep import keep
-from moebench.plan.make import make_plan
+from moebench.planning import keep, make_plan
 from moebench.staged import MANIFEST
 
 

@@ -1,7 +1,8 @@
 # What the rules share: the plan, where their commands find Python, what a job asks for.
 from snakemake.settings.types import DeploymentMethod
 
-from moebench import envlocks, progress
+from moebench import progress
+from moebench.plan.jobs import environments_needed
 from moebench.workflow import (
     engine_python,
     engines_of,
@@ -43,7 +44,7 @@ LOCAL_RULES += ["measure_hosted", "measure_hosted_cell"]
 # ------------------------------------------------------------------------------------------ environments
 # Built by envs/build.py, in .envs; with --sdm conda or --sdm apptainer by the same builder in the conda environment or
 # the image (envs/deploy).
-if any(name.endswith("cuda") for name in envlocks.needed(PLAN)):
+if any(name.endswith("cuda") for name in environments_needed(PLAN)):
     DEPLOY = "cuda"
 else:
     DEPLOY = "cpu"

@@ -15,8 +15,8 @@ from typing import Any
 from moebench import accuracy, staged
 from moebench.accuracy.vlmeval_process import ENVIRONMENT, harness_python
 from moebench.errors import StageError
-from moebench.measure import records
 from moebench.measure.driver import Driver, Say
+from moebench.storage import atomic
 
 SCRATCH = "MOEBENCH_SCRATCH"
 WORKERS = {"lm-eval": "moebench.accuracy.worker", "vlmeval": "moebench.accuracy.vlmeval_worker"}
@@ -61,7 +61,7 @@ class Evaluator(Driver):
             if problem is None:
                 good.append(cell_id)
             else:
-                self.keep(engine_id, cell_id, problem | {"started_at": records.stamp(), "phase": "load"})
+                self.keep(engine_id, cell_id, problem | {"started_at": atomic.stamp(), "phase": "load"})
         super().run_engine(engine_id, good, derive)
 
     def data_problem(self, data: dict[str, Any]) -> dict[str, Any] | None:

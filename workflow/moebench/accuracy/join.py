@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from moebench import parquet, tablerows
 from moebench.accuracy.rows import MEAN
 
 Z = 1.96
@@ -66,3 +68,25 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
         "accuracy_of": of,
         "accuracy_chance": _plain(row["chance"]),
     }
+
+
+def with_status(out: Path, **where: str) -> pd.DataFrame:
+    """The plan joined with measurements: a row per experiment and cell, ``status`` never empty.
+
+    Cells without a record are "not measured", those with an unusable one "damaged".  With the accuracy that the same
+    experiment asks for, if any (``accuracy.join``).
+    """
+    planned, measured, failed = (
+        parquet.read(out, "plan", **where),
+        parquet.read(out, "measurements"),
+        parquet.read(out, "failures"),
+    )
+    key = ["engine", "cell"]
+    own = [c for c in measured.columns if c in key or c not in planned.columns]
+    joined = planned.merge(measured[own], on=key, how="left")
+    damaged = failed.loc[failed["status"] == tablerows.DAMAGED, [*key, "status", "reason"]]
+    joined = joined.merge(damaged, on=key, how="left", suffixes=("", "_damaged"))
+    for name in ("status", "reason"):
+        joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
+    joined["status"] = joined["status"].fillna(tablerows.NOT_MEASURED)
+    return beside_speed(joined, parquet.read(out, "accuracy", **where))

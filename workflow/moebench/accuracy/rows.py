@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moebench import accuracy, show, tablerows
+from moebench import accuracy, tablerows, text
 from moebench.accuracy import arms
 from moebench.measure import records
 
@@ -34,7 +34,7 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
             for row in asked:
                 key = f"{row['engine']}/{row['cell']}"
                 shared = _shared(part, part["cells"][key], name, row["block"])
-                again = {"rerun": show.rerun_command(key, rerun, profile, plan["study"])}
+                again = {"rerun": text.rerun_command(key, rerun, profile, plan["study"])}
                 made += [
                     shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
                 ]

@@ -25,7 +25,7 @@ from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.accuracy.worker import SCRATCH, write_samples
-from moebench.engines import vllm, vllm_kernels, vllm_unfused
+from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.errors import StorageError
 from moebench.measure import worker
@@ -78,7 +78,7 @@ class Session(worker.Session):
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
         vllm.VllmEngine(spec).refuse()
-        arguments = flags(vllm.arguments(spec))
+        arguments = flags(vllm_arguments.arguments(spec))
         arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint's beside ours
         switches = {
             vllm_unfused.SWITCH: config["expert_kernel"],

@@ -14,7 +14,7 @@ from moebench.accuracy import lm_eval_harness as lm_eval
 from moebench.accuracy import lm_eval_results as results_of
 from moebench.errors import StorageError
 from moebench.measure import worker
-from moebench.measure.records import write_atomic
+from moebench.storage.atomic import write_atomic
 
 SCRATCH = "MOEBENCH_SCRATCH"
 """Environment variable: a fresh folder for what the harness caches."""

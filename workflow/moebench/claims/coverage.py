@@ -9,7 +9,7 @@ from moebench.claims import evaluate as ev
 from moebench.claims import select
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
 from moebench.claims.table import needed
-from moebench.show import table
+from moebench.text import table
 
 Row = dict[str, Any]
 

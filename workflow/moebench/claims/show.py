@@ -10,7 +10,7 @@ import pandas as pd
 
 from moebench.claims import evaluate as ev
 from moebench.claims.table import CONFIRMED, INCONCLUSIVE, REFUTED
-from moebench.show import count, table
+from moebench.text import count, table
 
 DEPENDS = "different by context"
 VERDICTS = (CONFIRMED, REFUTED, INCONCLUSIVE, ev.NOT_DECIDED, ev.NOT_MEASURED, ev.NO_EXPECTATION)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench import accuracy, columns, tables
-from moebench.accuracy import arms
+from moebench import accuracy, columns, parquet
+from moebench.accuracy import arms, join
 from moebench.claims import answers, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
@@ -61,14 +61,14 @@ def rows(plan: Mapping[str, Any], folder: Path, results: Path) -> list[Row]:
         return []
     stands_for = plan["claims"]["stands_for"]
     listing = [name for name, e in plan["experiments"].items() if e["claims"]]
-    frame = tables.with_status(folder)
+    frame = join.with_status(folder)
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
-    answered = [row for row in _plain(tables.read(folder, "accuracy")) if row["experiment"] in listing]
+    answered = [row for row in _plain(parquet.read(folder, "accuracy")) if row["experiment"] in listing]
     asked = [_stand_in(row, stands_for) for row in answers.rows(answered, functools.partial(_logged, results))]
     predicted, where = _predicted(plan, folder, stands_for)
-    parameters = tables.read(folder, "parameters")
-    points = _plain(tables.read(folder, "computed"))
+    parameters = parquet.read(folder, "parameters")
+    points = _plain(parquet.read(folder, "computed"))
     made = []
     for paper in files:
         for claim in paper.claims:
@@ -125,15 +125,15 @@ def _of_model(plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, points: l
 
 
 def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
-    return {(str(e), str(c)): part for (e, c), part in tables.read(folder, "samples").groupby(["engine", "cell"])}
+    return {(str(e), str(c)): part for (e, c), part in parquet.read(folder, "samples").groupby(["engine", "cell"])}
 
 
 def _predicted(plan: Mapping[str, Any], folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
     """Cells of the paper's own grid with their predictions, and on which hardware."""
     if plan.get("reference"):
-        frame, source = tables.read(folder, "predictions"), plan["reference"]
+        frame, source = parquet.read(folder, "predictions"), plan["reference"]
     else:
-        frame, source = tables.read(folder, "plan"), plan
+        frame, source = parquet.read(folder, "plan"), plan
     cells = _cells(frame, stands_for)
     for row in cells:
         row["status"] = None if row["predicted_fits"] is None else "ok" if row["predicted_fits"] else "infeasible"

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm, vllm_kernels, vllm_unfused
+from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.protocol import Images
 from moebench.engines.server import Server, ServerFailed, flags
+from moebench.engines.trace import encode
 from moebench.measure import waiting
 from moebench.measure.failures import Verdict
-from moebench.measure.metrics import encode
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
@@ -84,7 +84,11 @@ class EndpointEngine:
             vllm_kernels.SWITCH: self.config["kernel_config"],
         }
         name = self.settings["model"]
-        asked = [*flags(vllm.arguments(self.spec)), "--api-server-count", "1"]  # default: one per data-parallel rank
+        asked = [
+            *flags(vllm_arguments.arguments(self.spec)),
+            "--api-server-count",
+            "1",
+        ]  # default: one per data-parallel rank
         self.server = Server(asked, name, environment=environment, timeout_s=3600)
         try:
             self.server.start()

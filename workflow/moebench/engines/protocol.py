@@ -48,24 +48,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Free the engine's memory, so that another can be loaded in this process."""
-
-
-def make(name: str, spec: dict[str, Any]) -> Engine:
-    """The engine called ``name`` for an engine configuration of the plan.
-
-    ``spec``: ``config`` (knobs), ``model``, ``draft`` (a model or null) and ``memory_fraction``, the share of the
-    device's memory the engine may use.
-    """
-    if name == "vllm":
-        from moebench.engines.vllm import VllmEngine
-
-        return VllmEngine(spec)
-    if name == "transformers":
-        from moebench.engines.transformers import TransformersEngine
-
-        return TransformersEngine(spec)
-    if name == "endpoint":
-        from moebench.engines.endpoint import EndpointEngine
-
-        return EndpointEngine(spec)
-    raise ValueError(f"there is no engine {name!r}")

@@ -26,7 +26,7 @@ importlib.metadata.version = _version_of
 
 def main() -> None:
     """Run ``vllm serve`` with the arguments after the parent's process id."""
-    from moebench.measure.worker import die_with
+    from moebench.engines.parent import die_with
 
     die_with(int(sys.argv[1]))
     sys.argv = ["vllm", "serve", *sys.argv[2:]]

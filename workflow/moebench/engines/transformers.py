@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from moebench.engines.protocol import Images
-from moebench.measure.metrics import encode
+from moebench.engines.trace import encode
 from moebench.registry import shape_overrides
 
 _FIXED = {"quantization": "none", "kv_cache_dtype": "auto", "draft_model": None, "tp": 1, "pp": 1,

@@ -109,7 +109,7 @@ def main() -> None:
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 
-    from moebench.engines.vllm import arguments, switch
+    from moebench.engines.vllm_arguments import arguments, switch
 
     switch(request["spec"]["config"])
     engine = EngineArgs(**arguments(request["spec"]), **request["share"])

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from moebench import columns, tables
+from moebench import columns, parquet
 from moebench.config import ComputedKnobs, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import draw, style
@@ -27,7 +27,7 @@ PRINTED = " Marks: as the paper prints them."
 
 def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
     """The rows of the table ``computed`` of an experiment."""
-    return tables.read(tables_dir, "computed", experiment=experiment)
+    return parquet.read(tables_dir, "computed", experiment=experiment)
 
 
 def check(plot: Plot, where: str) -> None:

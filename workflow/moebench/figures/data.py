@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench import columns, tables
+from moebench import columns
+from moebench.accuracy import join
 from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import answers
@@ -167,7 +168,7 @@ def chosen(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
-    """Place the rows of ``frame`` (see :func:`moebench.tables.with_status`) on the axes of ``plot``.
+    """Place the rows of ``frame`` (see :func:`moebench.accuracy.join.with_status`) on the axes of ``plot``.
 
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
@@ -216,4 +217,4 @@ def of_experiment(plan: Json, out: Path, experiment: str) -> pd.DataFrame:
     """Plan and measurements of an experiment, joined, in the plan's order."""
     if experiment not in plan["experiments"]:
         raise ConfigError(f"{plan['study']}: no experiment {experiment!r}" + nearest(experiment, plan["experiments"]))
-    return tables.with_status(out, experiment=experiment)
+    return join.with_status(out, experiment=experiment)

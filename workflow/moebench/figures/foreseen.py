@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moebench import columns, tablerows, tables
+from moebench import columns, parquet, tablerows
 from moebench.config import Plot, parse
 from moebench.figures import draw
 
@@ -40,7 +40,7 @@ def alike(rows: pd.DataFrame) -> pd.Series:
 
 def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
     """The predictions of an experiment.  Raises StorageError for missing tables."""
-    return frame(tables.read(tables_dir, "predictions", experiment=experiment))
+    return frame(parquet.read(tables_dir, "predictions", experiment=experiment))
 
 
 def of_plan(plan: Mapping[str, Any], experiment: str) -> pd.DataFrame:

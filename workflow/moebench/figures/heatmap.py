@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from moebench import columns, tables
+from moebench import columns, parquet
 from moebench.config import Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import data as figure_data
@@ -82,7 +82,7 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
             raise ConfigError(f"{where}: only: unknown column {name!r}" + nearest(name, [*known, *frame.columns]))
     outside = plot.model_copy(update={"only": {k: v for k, v in plot.only.items() if k not in inside}})
     cells = figure_data.place_cells(outside, frame, ("panel", "row"), where)
-    values = tables.read(tables_dir, table) if tables_dir else columns.schema(table).empty_table().to_pandas()
+    values = parquet.read(tables_dir, table) if tables_dir else columns.schema(table).empty_table().to_pandas()
     for name, wanted in inside.items():
         values = values[values[name] == wanted]
     shown = cells.rows[["engine", "cell"]].drop_duplicates()

@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from moebench import columns, tables
+from moebench import columns, parquet
 from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import style
@@ -37,7 +37,7 @@ _THIN = 0.01
 
 def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
     """The rows of the table ``parameters`` of an experiment."""
-    return tables.read(tables_dir, "parameters", experiment=experiment)
+    return parquet.read(tables_dir, "parameters", experiment=experiment)
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:

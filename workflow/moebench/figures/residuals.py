@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from moebench import at_hand, columns, tables
+from moebench import at_hand, columns, parquet
 from moebench.config import Plot
 from moebench.figures import style
 from moebench.figures.header import Header
@@ -29,8 +29,8 @@ _LINE_PT, _AXIS_PT, _GAP_PT, _SPREAD = 15.0, 30.0, 10.0, 0.3
 
 def of_plan(plan: Mapping[str, Any], tables_dir: Path) -> pd.DataFrame:
     """A row per experiment and measured cell with a prediction, in the plan's order."""
-    asked = tables.read(tables_dir, "plan")[["experiment", "engine", "cell"]].drop_duplicates()
-    wide = asked.merge(tables.read(tables_dir, "measurements"), on=["engine", "cell"])
+    asked = parquet.read(tables_dir, "plan")[["experiment", "engine", "cell"]].drop_duplicates()
+    wide = asked.merge(parquet.read(tables_dir, "measurements"), on=["engine", "cell"])
     good = wide[wide[[columns.residual(m) for m in METRICS]].notna().any(axis=1)]
     order = {name: i for i, name in enumerate(plan["experiments"])}
     return good.sort_values("experiment", key=lambda s: s.map(order), kind="stable").reset_index(drop=True)

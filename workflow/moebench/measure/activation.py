@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from moebench.engines.protocol import Engine
-from moebench.measure.records import stamp
+from moebench.storage.atomic import stamp
 
 Layers = dict[int, dict[str, Any]]
 """What :meth:`moebench.engines.protocol.Engine.captured` returns."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from moebench.errors import StageError, StorageError
 from moebench.measure import lock, records
+from moebench.storage import atomic
 
 Json = dict[str, Any]
 
@@ -53,7 +54,7 @@ def take(python: str, results: Path, threads: int) -> tuple[Path, Json]:
         raise StageError(f"the measurement with {python} failed: {last}")
     made: Json = records.seal(json.loads(done.stdout))
     path = path_of(results, made["host"], threads)
-    records.write_atomic(path, records.canonical_bytes(made) + b"\n")
+    atomic.write_atomic(path, atomic.canonical_bytes(made) + b"\n")
     return path, made
 
 

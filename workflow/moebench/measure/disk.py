@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from moebench.measure.failures import DISK
+DISK = "the disk is full"
+"""How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
 
 FULL_BYTES, TIGHT_BYTES = 1 << 16, 1 << 24
 """Room with which a file system counts as full (what was written last may have left a little), and as the one that was

@@ -24,6 +24,7 @@ from moebench.errors import StageError, UserError
 from moebench.measure import disk, failures, lock, manifest, metrics, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.quantize.schemes import claim_problem
+from moebench.storage import atomic
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
@@ -233,7 +234,7 @@ class Driver:
             self.keep(
                 engine_id,
                 cell_id,
-                {"status": "infeasible", "reason": reason, "started_at": records.stamp(), "phase": "load"},
+                {"status": "infeasible", "reason": reason, "started_at": atomic.stamp(), "phase": "load"},
             )
         return []
 
@@ -288,7 +289,7 @@ class Driver:
             "protocol": cell["protocol"],
             "seed": 10_000_019 + len(self.canary) * 2,
         }
-        started = records.stamp()
+        started = atomic.stamp()
         reply = self.ask(request, self.settings["cell_timeout_s"], "run")
         if "metrics" in reply:
             self.canary.append(
@@ -310,7 +311,7 @@ class Driver:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
         request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
-        started = records.stamp()
+        started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
@@ -342,7 +343,7 @@ class Driver:
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        started = records.stamp()
+        started = atomic.stamp()
         return self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
 
     def request(self, cell: dict[str, Any]) -> dict[str, Any]:
@@ -371,7 +372,7 @@ class Driver:
         if reply.pop("cause_in_log", False) and failures.decisive(self.worker.said()):
             status, reason, evidence = failures.classify_log(self.worker.said(), phase)
             reply |= {"status": status, "reason": reason, "evidence": evidence}
-        if reply.get("reason", "").startswith(failures.DISK):
+        if reply.get("reason", "").startswith(disk.DISK):
             reason = disk.explain(reply["reason"], reply.get("evidence") or [], self.written())
             reply |= {"reason": reason, "checks": {"storage": 0}}
         intact = reply.pop("intact", False)  # refused before anything was started
@@ -430,7 +431,7 @@ class Driver:
             "reason": outcome["reason"],
             "evidence": outcome.get("evidence", []),
             "started_at": outcome["started_at"],
-            "ended_at": records.stamp(),
+            "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
             "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
@@ -541,4 +542,4 @@ def note(log: Path, text: str) -> None:
     with contextlib.suppress(OSError):
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "a") as file:
-            file.write(f"{records.stamp()} {socket.gethostname()} {text}\n")
+            file.write(f"{atomic.stamp()} {socket.gethostname()} {text}\n")

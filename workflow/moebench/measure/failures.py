@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moebench.errors import FULL_DISK
+from moebench.measure.disk import DISK
 
 
 class Verdict(Exception):
@@ -24,9 +25,6 @@ class Verdict(Exception):
 class Refused(NotImplementedError):
     """An engine configuration was refused before anything of it was started, so its process can load another."""
 
-
-DISK = "the disk is full"
-"""How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
 
 NO_KERNEL = "this build of the engine has no kernel for it on this machine"
 """The reason where no workload of the engine configuration can run."""

@@ -53,8 +53,8 @@ def measure(threads: int) -> dict[str, Any]:
     """All micro-measurements, with where and when they were taken; raw times in s."""
     import torch
 
-    from moebench.measure.records import stamp
     from moebench.measure.worker import provenance
+    from moebench.storage.atomic import stamp
 
     torch.set_num_threads(threads)
     gpu = torch.cuda.is_available()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench.measure import lock, records, waiting
+from moebench.storage import atomic
 
 SCHEMA = 1
 
@@ -38,12 +39,12 @@ def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], c
         "schema": SCHEMA,
         "job": job,
         "digest": spec["digest"],
-        "written_at": records.stamp(),
+        "written_at": atomic.stamp(),
         "records": entries,
         "canary": canary,
         "waiting": [key for key in entries if _waits(results, key)],
     }
-    records.write_atomic(path_of(results, job), records.canonical_bytes(data) + b"\n")
+    atomic.write_atomic(path_of(results, job), atomic.canonical_bytes(data) + b"\n")
 
 
 def _waits(results: Path, key: str) -> bool:

@@ -6,19 +6,7 @@ import itertools
 import math
 from typing import Any
 
-Runs = list[list[int]]
-"""Tokens of one request, run-length coded: [first step, number of steps, tokens per step]."""
-
-
-def encode(steps: list[int], tokens: list[int]) -> Runs:
-    """Code (step, tokens received in it) pairs of one request, steps ascending, as runs."""
-    runs: Runs = []
-    for step, count in zip(steps, tokens, strict=True):
-        if runs and runs[-1][0] + runs[-1][1] == step and runs[-1][2] == count:
-            runs[-1][1] += 1
-        else:
-            runs.append([step, 1, count])
-    return runs
+from moebench.engines.trace import Runs
 
 
 def token_times(step_end_s: list[float], runs: Runs) -> list[float]:

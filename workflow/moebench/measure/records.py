@@ -11,11 +11,11 @@ import contextlib
 import hashlib
 import json
 import os
-import time
 from pathlib import Path
 from typing import Any
 
 from moebench.errors import StorageError
+from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 SCHEMA = 1
 
@@ -30,11 +30,6 @@ MAX_ATTEMPTS = 3
 
 class RecordDamaged(Exception):
     """A record file that is truncated, edited or not a record; ``str()`` says which."""
-
-
-def canonical_bytes(data: Any) -> bytes:
-    """JSON with sorted keys and no spaces, UTF-8."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
@@ -74,28 +69,6 @@ def load(path: Path) -> dict[str, Any]:
         raise StorageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write bytes so that ``path`` holds either the old or the new content, whatever happens.
-
-    Raises StorageError, leaving ``path`` as it was.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
-            "again: everything written so far is kept"
-        ) from None
-
-
 def sweep(results: Path, engine: str) -> None:
     """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
     for folder in ("cells", "history", "samples"):
@@ -107,12 +80,6 @@ def sweep(results: Path, engine: str) -> None:
 def cell_path(results: Path, engine: str, cell: str) -> Path:
     """Where the record of a cell lies."""
     return results / "cells" / engine / f"{cell}.json"
-
-
-def stamp() -> str:
-    """Now, UTC, ISO 8601 with microseconds."""
-    now = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
 
 
 def store(results: Path, record: dict[str, Any]) -> bytes:

@@ -7,13 +7,11 @@ prints goes to standard error, which the driver keeps as a log file.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import math
 import os
 import platform
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -23,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from moebench import corpora
-from moebench.engines.protocol import Engine, make
+from moebench.engines.factory import make
+from moebench.engines.parent import die_with
+from moebench.engines.protocol import Engine
 from moebench.measure import activation, failures, images, metrics, prompts, token_ids
-from moebench.measure.records import stamp
+from moebench.storage.atomic import stamp
 
 
 class Session:
@@ -345,32 +345,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-PR_SET_PDEATHSIG = 1
-
-
-def die_with(parent: int) -> None:
-    """End with the driver, and take all engine processes along: none must outlive the job that holds its lock.
-
-    The kernel ends this process.  vLLM's own processes (TP > 1) do not notice, so a child that waits for the end of
-    this one then ends the whole process group.
-    """
-    if sys.platform != "linux":
-        return
-    prctl = ctypes.CDLL(None).prctl
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before the request
-        sys.exit(1)
-    me = os.getpid()
-    if os.fork():
-        return
-    os.closerange(0, 256)  # the pipes to the driver are not this child's
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGRTMIN})
-    prctl(PR_SET_PDEATHSIG, signal.SIGRTMIN)
-    if os.getppid() == me:
-        signal.sigwait({signal.SIGRTMIN})
-    os.killpg(0, signal.SIGKILL)
 
 
 def main(make_session: Callable[[], Session] = Session) -> None:

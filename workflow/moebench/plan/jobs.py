@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
 from moebench.identity import canonical, digest
 
@@ -84,3 +85,13 @@ def _contents(engine: dict[str, Any], skip_infeasible: bool) -> list[Any]:
     """What of an engine configuration makes a job's manifest outdated when it changes."""
     skipped = skip_infeasible and engine["predicted"]["fits"] is False
     return [engine["id"], sorted(engine["cells"])] + ["skipped"] * skipped
+
+
+def environments_needed(plan: dict[str, Any]) -> list[str]:
+    """Names of the environments that a plan needs: of the workflow, its engines, derived models and harnesses."""
+    engines = [engine["runtime"]["environment"] for engine in plan["engines"].values()] or [
+        plan["engine"]["environment"]
+    ]
+    derived = [job["environment"] for job in plan["derive_jobs"].values()]
+    asking = [ENVIRONMENT] if "vlmeval" in plan["accuracy"] else []
+    return list(dict.fromkeys(["workflow", *engines, *derived, *asking]))

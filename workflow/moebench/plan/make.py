@@ -15,10 +15,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import budget, computed, corpora, envlocks, reference, runtime
+from moebench import computed, corpora, envlocks, runtime
 from moebench import parameters as counted
 from moebench.accuracy.planning import AccuracyPlanner, table_of
-from moebench.claims import spec as claims
 from moebench.config import (
     Config,
     Engine,
@@ -40,7 +39,8 @@ from moebench.modellock import ModelLock
 from moebench.plan.checks import check, check_counting
 from moebench.plan.file import SCHEMA
 from moebench.plan.jobs import jobs_of, mark_derived
-from moebench.plan.models import Model, resolve_model
+from moebench.plan.model import Model
+from moebench.plan.models import resolve_model
 from moebench.plan.names import cell_slug, engine_slug, plain
 from moebench.predict import predict
 
@@ -197,101 +197,83 @@ class _Planner:
         return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
 
 
-# ----------------------------------------------------------------------------------------- after grids
+class Draft:
+    """A plan in the making: the cells of all experiments, then what is predicted of them, and at last their jobs.
 
-
-def make_plan(
-    config: Config,
-    study_name: str,
-    lock: ModelLock | None = None,
-    models: str | None = None,
-    data: str | None = None,
-    budget_gpu_hours: float | None = None,
-) -> dict[str, Any]:
-    """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
-
-    Raises ConfigError naming the file, the value and the remedy.
+    ``plan`` is the mapping of docs/data.md, without claims, reference and digest, which ``commands.planning`` adds.
     """
-    named = config.root().study == study_name
-    study = config.study(study_name, str(config.folder / "config.yaml") if named else "--study, --config study=")
-    where = str(config.folder / "studies" / f"{study_name}.yaml")
-    hardware = config.hardware(study.hardware, where)
-    if study.reference:
-        config.study(study.reference, f"{where}: reference")
-    lock = lock or ModelLock(config.folder / "models.lock.yaml")
-    lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
-    commit = functools.cache(lock.commit)
-    models, data = models or config.root().models, data or config.root().data
-    planner, other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
-    accuracy = AccuracyPlanner(config, other, digest, data)
-    _check_defaults(study, where)
-    envlocks.check(config, study, where)
-    experiments: dict[str, Any] = {}
-    for name in study.experiments:
-        experiment: Experiment = config.experiment(name, where)
-        path = str(config.folder / "experiments" / f"{name}.yaml")
-        protocol = experiment.protocol or study.protocol
-        rows: dict[tuple[str, str, str], dict[str, Any]] = {}
-        for row in expand(experiment, study.scale, path) if experiment.grid else ():
-            placed = planner.add(row, protocol, path)
-            rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
-        kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
-        about = counted.facts(config, experiment) | computed.facts(config, experiment)
-        experiments[name] = kept | about | {"rows": list(rows.values())}
-        if experiment.accuracy:
-            experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
-    plan: dict[str, Any] = {
-        "schema": SCHEMA,
-        "protocol_version": PROTOCOL_VERSION,
-        "study": study.name,
-        "title": study.title,
-        "description": study.description,
-        "scale": study.scale,
-        "hardware": hardware.model_dump(),
-        "engine": study.engine.model_dump(mode="json"),
-        "jobs_settings": study.jobs.model_dump(),
-        "protocol": study.protocol.model_dump(),
-        "order": list(study.experiments),
-        "experiments": experiments,
-        "engines": planner.engines,
-        "cells": planner.cells,
-    }
-    loaded = [e["model"]["name"] for e in planner.engines.values()]
-    drafts = [e["draft"]["name"] for e in planner.engines.values() if e["draft"]]
-    plan["claims"] = claims.of_plan(config, experiments, [*loaded, *drafts])
-    for engine in plan["engines"].values():
-        random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
-    plan["accuracy"] = accuracy.parts(study, hardware, predict, jobs_of)
-    _foresee(plan, study, hardware)
-    _derivations(plan, other.engines, study, hardware)
-    if budget_gpu_hours is not None:
-        answers = budget.reduce(plan, budget_gpu_hours)
-        plan["accuracy"] = accuracy.parts(study, hardware, predict, jobs_of, answers)
-        _foresee(plan, study, hardware)
-        _derivations(plan, other.engines, study, hardware)
-    if study.reference and study.reference != study.name:
-        plan["reference"] = reference.predictions(make_plan(config, study.reference, lock, models))
-        for name, planned in plan["experiments"].items():
-            planned["predicted_figures"] = reference.figures(plan, name)
-    plan["jobs"] = jobs_of(plan, study, hardware)
-    plan["digest"] = digest(plan, 16)
-    return plan
 
+    def __init__(
+        self, config: Config, study_name: str, lock: ModelLock | None, models: str | None, data: str | None
+    ) -> None:
+        """Raises ConfigError naming the file, the value and the remedy."""
+        named = config.root().study == study_name
+        study = config.study(study_name, str(config.folder / "config.yaml") if named else "--study, --config study=")
+        where = str(config.folder / "studies" / f"{study_name}.yaml")
+        hardware = config.hardware(study.hardware, where)
+        if study.reference:
+            config.study(study.reference, f"{where}: reference")
+        lock = lock or ModelLock(config.folder / "models.lock.yaml")
+        lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
+        commit = functools.cache(lock.commit)
+        models, data = models or config.root().models, data or config.root().data
+        planner, self._other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
+        accuracy = AccuracyPlanner(config, self._other, digest, data)
+        _check_defaults(study, where)
+        envlocks.check(config, study, where)
+        experiments: dict[str, Any] = {}
+        for name in study.experiments:
+            experiment: Experiment = config.experiment(name, where)
+            path = str(config.folder / "experiments" / f"{name}.yaml")
+            protocol = experiment.protocol or study.protocol
+            rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+            for row in expand(experiment, study.scale, path) if experiment.grid else ():
+                placed = planner.add(row, protocol, path)
+                rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
+            kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
+            about = counted.facts(config, experiment) | computed.facts(config, experiment)
+            experiments[name] = kept | about | {"rows": list(rows.values())}
+            if experiment.accuracy:
+                experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
+        self.plan: dict[str, Any] = {
+            "schema": SCHEMA,
+            "protocol_version": PROTOCOL_VERSION,
+            "study": study.name,
+            "title": study.title,
+            "description": study.description,
+            "scale": study.scale,
+            "hardware": hardware.model_dump(),
+            "engine": study.engine.model_dump(mode="json"),
+            "jobs_settings": study.jobs.model_dump(),
+            "protocol": study.protocol.model_dump(),
+            "order": list(study.experiments),
+            "experiments": experiments,
+            "engines": planner.engines,
+            "cells": planner.cells,
+        }
+        self.study, self.hardware, self._accuracy = study, hardware, accuracy
+        self.lock, self.models = lock, models
+        for engine in planner.engines.values():
+            random.Random(f"{study.protocol.seed}:{engine['id']}").shuffle(engine["cells"])
 
-def _foresee(plan: dict[str, Any], study: Study, hardware: Hardware) -> None:
-    """Which cells come from longer runs, and what is predicted of all."""
-    for cell in plan["cells"].values():
-        cell["derived_from"] = None
-    for engine in plan["engines"].values():
-        mark_derived(engine, plan["cells"])
-        predict(engine, plan["cells"], study, hardware)
+    def predict(self, kept: set[str] | None = None) -> None:
+        """Add the parts of accuracy (``kept``: only these cells, ``HARNESS:ENGINE/CELL``), what is predicted, which
+        cells come from longer runs, derived checkpoints and the jobs that make them."""
+        plan, study, hardware = self.plan, self.study, self.hardware
+        plan["accuracy"] = self._accuracy.parts(study, hardware, predict, jobs_of, kept)
+        for cell in plan["cells"].values():
+            cell["derived_from"] = None
+        for engine in plan["engines"].values():
+            mark_derived(engine, plan["cells"])
+            predict(engine, plan["cells"], study, hardware)
+        asked = {name for part in plan["accuracy"].values() for name in part["engines"]}
+        loaded = {k: v for k, v in self._other.engines.items() if k in asked} | plan["engines"]
+        plan["derived"] = derived_models(loaded)
+        plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
 
-
-def _derivations(plan: dict[str, Any], others: dict[str, Any], study: Study, hardware: Hardware) -> None:
-    """The derived checkpoints of a plan and the jobs that make them; ``others``: engine configurations of accuracy."""
-    asked = {name for part in plan["accuracy"].values() for name in part["engines"]}
-    plan["derived"] = derived_models({k: v for k, v in others.items() if k in asked} | plan["engines"])
-    plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
+    def add_jobs(self) -> None:
+        """Add the jobs."""
+        self.plan["jobs"] = jobs_of(self.plan, self.study, self.hardware)
 
 
 def _check_defaults(study: Study, where: str) -> None:

@@ -11,7 +11,7 @@ from moebench.prune import shape
 from moebench.registry import family, reshaped, shared_experts
 
 if TYPE_CHECKING:
-    from moebench.plan.models import Model
+    from moebench.plan.model import Model
 
 STACKED = ("llama4",)
 """Families whose checkpoints hold all experts of a layer in one tensor (``gate_up_proj`` [E, hidden, 2 x width])."""

@@ -10,7 +10,7 @@ from moebench.errors import ConfigError
 from moebench.quantize import schemes
 
 if TYPE_CHECKING:
-    from moebench.plan.models import Model
+    from moebench.plan.model import Model
 
 
 def ready_made(spec: ModelSpec, knobs: EngineKnobs) -> HubSource | None:

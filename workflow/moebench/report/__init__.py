@@ -14,14 +14,15 @@ import pyarrow as pa
 import seaborn as sns
 
 import moebench
-from moebench import columns, stats, tables
+from moebench import columns, parquet, stats
+from moebench.accuracy import join
 from moebench.accuracy.report import tables as answered
 from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import caption, foreseen, plots
-from moebench.measure.records import write_atomic
 from moebench.plan.file import read_plan
 from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
+from moebench.storage.atomic import write_atomic
 from moebench.tablerows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
@@ -58,10 +59,10 @@ def render(
     plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]
 ) -> tuple[str, list[tuple[Plot, str]]]:
     """The page as text, and the caption of every figure."""
-    frame, measured = tables.with_status(tables_dir), tables.read(tables_dir, "measurements")
-    failed, counted = tables.read(tables_dir, "failures"), tables.read(tables_dir, "parameters")
-    claimed, answers = tables.read(tables_dir, "claims"), tables.read(tables_dir, "accuracy")
-    points = tables.read(tables_dir, "computed")
+    frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
+    failed, counted = parquet.read(tables_dir, "failures"), parquet.read(tables_dir, "parameters")
+    claimed, answers = parquet.read(tables_dir, "claims"), parquet.read(tables_dir, "accuracy")
+    points = parquet.read(tables_dir, "computed")
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
         _experiment(plan, frame, counted, points, name, tables_dir, figures_dir, links) for name in plan["experiments"]
@@ -106,7 +107,7 @@ def render(
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
         provenance=content.provenance(measured),
         weights=content.weights(measured),
-        derived=content.derived(tables.read(tables_dir, "derived")),
+        derived=content.derived(parquet.read(tables_dir, "derived")),
         made_with=_made_with(),
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         font=svg.font(svg.characters([figure.svg for figure in figures])) if figures else "",

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import moebench
-from moebench import accuracy, derived_facts, figures, provenance, tables
+from moebench import accuracy, collect, derived_facts, figures, parquet, provenance
 from moebench.errors import StorageError
 from moebench.plan.file import read_plan
 from moebench.report import build
@@ -55,7 +55,7 @@ class Layout:
 
     def make(self) -> Path:
         """Records to tables to figures to the report, whose file is returned."""
-        tables.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
+        collect.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
         figures.render_all(read_plan(self.plan), self.tables, self.report / "figures")
         return build(self.plan, self.tables, self.report / "figures", self.report / "report.html")
 
@@ -110,8 +110,8 @@ def _refuse_stale(
 ) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
     for name in ("measurements", "failures", "accuracy"):
-        ours = tables.read(layout.tables, name).drop(columns="rerun", errors="ignore")
-        if not ours.equals(tables.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
+        ours = parquet.read(layout.tables, name).drop(columns="rerun", errors="ignore")
+        if not ours.equals(parquet.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
             raise StorageError(
                 f"{tables_dir}: records or moebench changed since these tables were made; run snakemake (or `moebench "
                 "collect`, `figures`, `report`) again"
@@ -167,7 +167,7 @@ def _write_crate(plan: dict[str, Any], layout: Layout, files: dict[str, Path]) -
     """Add the RO-Crate metadata and the checksums to ``files``."""
     from moebench.report import crate
 
-    started = tables.read(layout.tables, "measurements")["started_at"].dropna()
+    started = parquet.read(layout.tables, "measurements")["started_at"].dropna()
     day = started.max()[:10] if len(started) else "1970-01-01"  # nothing measured: no day to give
     sizes = {name: path.stat().st_size for name, path in files.items()}
     text = crate.metadata(plan, sizes, day, provenance.code_revision()["git_commit"])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moebench.config import Plot
-from moebench.measure.records import write_atomic
+from moebench.storage.atomic import write_atomic
 
 
 def write(captioned: Iterable[tuple[Plot, str]], folder: Path) -> None:

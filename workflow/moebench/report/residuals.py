@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from moebench import at_hand, tables
+from moebench import at_hand, parquet
 from moebench.figures import residuals
 from moebench.report import content
 
@@ -26,7 +26,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
     """
     if not at_hand.compared(plan):
         return None
-    frame, measured = residuals.of_plan(plan, tables_dir), tables.read(tables_dir, "measurements")
+    frame, measured = residuals.of_plan(plan, tables_dir), parquet.read(tables_dir, "measurements")
     said = residuals.caption(plan, frame)
     words = f"{said} {residuals.described(plan, frame)}"
     rows = [
@@ -37,7 +37,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
         "words": _words(plan, frame, measured),
         "rows": rows,
         "figure": content.drawn(residuals.PLOT, said, words, folder, href) if rows else None,
-        "constants": _constants(tables.read(tables_dir, "machines")),
+        "constants": _constants(parquet.read(tables_dir, "machines")),
         "without": _without(measured),
     }
 

@@ -1,0 +1,85 @@
+"""What vLLM is started with for an engine configuration of the plan: arguments and kernel switches."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.quantize.schemes import made_while_loading
+from moebench.registry import shape_overrides
+
+_ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
+"""transformers 5 saves PhiMoE under a class name that vLLM does not register."""
+
+
+def arguments(spec: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
+
+    Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
+    """
+    config, model = spec["config"], spec["model"]
+    architecture = model["architecture"]
+    overrides = dict(_ARCHITECTURE_FIXES.get(architecture["family"], {}))
+    overrides |= shape_overrides(model, config, config["top_k"])
+    given = {
+        "model": model["path"],
+        "load_format": "dummy" if config["weights"] == "dummy" else "auto",
+        "skip_tokenizer_init": True,
+        "dtype": config["dtype"],
+        "quantization": while_loading(spec),
+        "kv_cache_dtype": config["kv_cache_dtype"],
+        "hf_overrides": overrides,
+        "enforce_eager": config["eager"],
+        "max_model_len": config["max_model_len"],
+        "max_num_seqs": config["max_num_seqs"],
+        "max_num_batched_tokens": config["max_num_batched_tokens"],
+        "tensor_parallel_size": config["tp"],
+        "pipeline_parallel_size": config["pp"],
+        "data_parallel_size": config["dp"],
+        "enable_expert_parallel": config["ep"],
+        "gpu_memory_utilization": spec["memory_fraction"],
+        "kv_cache_memory_bytes": config["kv_cache_mb"] * 10**6 if config["kv_cache_mb"] else None,
+        "enable_prefix_caching": False,
+        "disable_log_stats": False,
+        "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
+        "seed": 0,
+        "speculative_config": speculation(spec),
+    }
+    given |= vllm_images.arguments(model)
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def while_loading(spec: dict[str, Any]) -> str | None:
+    """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
+    scheme: str = spec["config"]["quantization"]
+    file = Path(spec["model"]["path"]) / "config.json"
+    if not made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))):
+        return None
+    return _WHILE_LOADING.get(scheme, scheme)
+
+
+_WHILE_LOADING = {"fp8": "fp8_per_tensor"}
+"""vLLM's names of schemes, where they differ."""
+
+
+def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
+    """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
+    if spec["draft"] is None:
+        return None
+    return {
+        "method": "draft_model",
+        "model": spec["draft"]["path"],
+        "num_speculative_tokens": spec["config"]["draft_tokens"],
+        "draft_tensor_parallel_size": spec["config"]["tp"],
+    }
+
+
+def switch(config: dict[str, Any]) -> None:
+    """Set the kernels of an engine configuration, in this process and in those that it starts."""
+    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
+    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    vllm_unfused.install()
+    vllm_kernels.install()

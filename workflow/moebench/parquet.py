@@ -1,0 +1,90 @@
+"""The Parquet files of a study's tables: paths, writing all of them or none, reading with checks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from moebench import columns
+from moebench.errors import StorageError, UserError
+
+SCHEMA = 1
+"""Version of the tables; readers accept this and older ones."""
+
+_KEY = b"moebench_schema"
+
+
+def empty(name: str) -> pa.Table:
+    """A table without rows."""
+    return columns.schema(name).empty_table()
+
+
+def path_of(out: Path, name: str) -> Path:
+    """Where a table lies."""
+    return out / f"{name}.parquet"
+
+
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new folder whose tables take the place of those in ``out`` once all are written: on a full disk the old ones
+    stay, all of them.  Raises StorageError.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=out) as new:
+            yield Path(new)
+            for path in Path(new).iterdir():
+                os.replace(path, out / path.name)
+    except OSError as error:
+        raise StorageError(
+            f"{out}: tables cannot be written ({error.strerror or error}); free space or mend permissions, then run "
+            "again: those that are there are kept"
+        ) from None
+
+
+def write(folder: Path, name: str, table: pa.Table) -> None:
+    """Write a table.  Raises OSError."""
+    units = json.dumps({c.name: c.unit for c in columns.of_table(name) if c.unit})
+    table = table.replace_schema_metadata({_KEY: str(SCHEMA), b"moebench_table": name, b"moebench_units": units})
+    pq.write_table(table, path_of(folder, name), compression="zstd")
+
+
+def _nullable(kind: pa.DataType) -> Any:
+    return {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get(kind)
+
+
+def read(out: Path, name: str, **where: str) -> pd.DataFrame:
+    """A table as a data frame (whole numbers and truth values nullable), only the rows where columns equal ``where``.
+
+    Columns that an older version did not write come back empty.  Raises UserError if the table is missing, StorageError
+    if it is damaged or of a newer schema.
+    """
+    path = path_of(out, name)
+    try:
+        version = int((pq.read_schema(path).metadata or {})[_KEY])
+        if version > SCHEMA:
+            raise StorageError(
+                f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench"
+            )
+        table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such table yet; `moebench report --partial --study {out.name}` makes it of what is measured"
+        ) from None
+    except (KeyError, ValueError, OSError):
+        again = "`moebench report --partial` makes the tables again"
+        raise StorageError(f"{path}: not a table of moebench, or damaged; {again}") from None
+    for field in columns.schema(name):
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    return frame
