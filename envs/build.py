@@ -49,7 +49,8 @@ TARGET = Path(os.environ.get("MOEBENCH_ENVS") or ROOT / ".envs").absolute()
 
 FIRST_IMPORTS = {
     "workflow": "snakemake.cli snakemake_executor_plugin_slurm pandas pyarrow.parquet matplotlib.pyplot seaborn jinja2 "
-    "moebench.cli moebench.workflow moebench.doctor moebench.tables moebench.figures.draw moebench.report.content",
+    "moebench.commands.cli moebench.commands.snakefile moebench.commands.doctor moebench.claims.collect "
+    "moebench.figures.draw moebench.report.content",
     "vllm-cpu": "vllm.entrypoints.llm vllm.v1.worker.cpu_worker vllm.v1.engine.core vllm.model_executor.models.olmoe "
     "lm_eval.evaluator lm_eval.tasks",
     "quantize-cpu": "llmcompressor llmcompressor.modifiers.gptq llmcompressor.modifiers.awq",
@@ -190,7 +191,7 @@ def install_package(place, locked_text, final=None):
     command = place / "bin" / "moebench"
     # Processes that figures and tables are made in import this file anew: they must not run the command again.
     run_it = 'if __name__ == "__main__":\n    main()\n'
-    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\nfrom moebench.cli import main\n\n{run_it}")
+    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\nfrom moebench.commands.cli import main\n\n{run_it}")
     command.chmod(0o755)
 
 

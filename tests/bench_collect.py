@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import synthetic
-from moebench import collect, tables
+from moebench.claims import collect
+from moebench.tables import gather
 
 
 def main(count: int, root: Path) -> None:
@@ -25,7 +26,7 @@ def main(count: int, root: Path) -> None:
     wall = time.perf_counter() - start
     parent, workers = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     cpu = parent.ru_utime + parent.ru_stime + workers.ru_utime + workers.ru_stime
-    memory = (parent.ru_maxrss + tables.WORKERS * workers.ru_maxrss) / 1e6
+    memory = (parent.ru_maxrss + gather.WORKERS * workers.ru_maxrss) / 1e6
     print(f"{wall:.1f} s wall, {cpu:.1f} s CPU, at most {memory:.2f} GB in all processes")
 
 

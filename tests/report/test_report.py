@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import collect, figures, parameters
-from moebench.claims import spec
+from moebench import figures
+from moebench.claims import collect, spec
 from moebench.config import Config
 from moebench.errors import StorageError
 from moebench.measure import records
+from moebench.plan import parameters
 from moebench.plan.file import read_plan
 from moebench.report import build
 

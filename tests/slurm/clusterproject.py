@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import pytest
 import yaml
 
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.measure import records
-from moebench.planning import make_plan
 from project import ENVS, HANG_S
 from slurm.cluster import Cluster
 

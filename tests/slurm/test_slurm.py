@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from moebench import parquet
-from moebench.measure import lock
+from moebench.storage import lock
+from moebench.tables import parquet
 from slurm.cluster import Missing, check
 from slurm.clusterproject import Head, Project, until
 

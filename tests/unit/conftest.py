@@ -13,9 +13,7 @@ import synthetic
 @pytest.fixture(scope="session")
 def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Path]:
     """The study with every kind of figure, failure and gap, and its tables: plan, results folder, tables folder."""
-    from moebench import (
-        collect,  # not at once: most files do without pandas
-    )
+    from moebench.claims import collect
     from moebench.plan.file import read_plan
 
     root = tmp_path_factory.mktemp("rich")

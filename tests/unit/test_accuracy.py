@@ -14,16 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 import studies
-from moebench import accuracy, collect, parquet, staged
-from moebench.accuracy import arms, fixtures, lm_eval_results, planning
-from moebench.accuracy import report as accuracy_report
-from moebench.accuracy import rows as accuracy_rows
+from moebench import accuracy
+from moebench.accuracy import fixtures, lm_eval_results
+from moebench.claims import collect
 from moebench.claims import table as claims
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.measure import records
-from moebench.planning import make_plan
-from moebench.storage import atomic
+from moebench.plan import accuracy_cells
+from moebench.report import accuracy as accuracy_report
+from moebench.storage import atomic, staged
+from moebench.tables import accuracy as accuracy_rows
+from moebench.tables import parity, parquet
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED = [{"fix": {"model": "tiny-mixtral", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]
@@ -74,7 +77,7 @@ def test_an_id_changes_with_what_can_change_a_number_and_with_nothing_else(
     monkeypatch.setattr(fixtures, "revision", lambda name: "0" * 12)
     assert not ids("d") & first, "other data"
     monkeypatch.undo()
-    monkeypatch.setitem(planning.VERSIONS, "lm-eval", "9.9")
+    monkeypatch.setitem(accuracy_cells.VERSIONS, "lm-eval", "9.9")
     assert not ids("e") & first, "another harness"
 
 
@@ -100,7 +103,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, given: dict[str, Any], words: str
 def test_the_harness_version_is_that_of_the_locks() -> None:
     for name in ("vllm-cpu", "vllm-cuda"):
         lock = (ROOT / "envs" / f"{name}.lock").read_text()
-        assert re.search(r"^lm-eval==(\S+)", lock, re.M).group(1) == planning.VERSIONS["lm-eval"]
+        assert re.search(r"^lm-eval==(\S+)", lock, re.M).group(1) == accuracy_cells.VERSIONS["lm-eval"]
 
 
 def test_every_task_of_the_papers_is_there_and_can_be_asked_of_fixtures(tmp_path: Path) -> None:
@@ -223,17 +226,17 @@ def test_results_that_cannot_be_kept_are_refused(change: str, words: str) -> Non
 
 def test_arms_are_compared_question_by_question() -> None:
     base = {f"q{i}": float(i % 2) for i in range(100)}
-    assert arms.difference(base, base) == {"arm_difference": 0.0, "arm_differs": False}
+    assert parity.difference(base, base) == {"arm_difference": 0.0, "arm_differs": False}
     other = base | {"q0": 1.0, "q1": 0.0}  # one won, one lost
-    assert arms.difference(base, other) == {"arm_difference": 0.0, "arm_differs": False}
+    assert parity.difference(base, other) == {"arm_difference": 0.0, "arm_differs": False}
     worse = base | {f"q{i}": 0.0 for i in range(1, 30, 2)}  # 15 of 100 lost, none won: no noise
-    verdict = arms.difference(base, worse)
+    verdict = parity.difference(base, worse)
     assert verdict["arm_difference"] == pytest.approx(-0.15) and verdict["arm_differs"] is True
     a_little = base | {f"q{i}": 0.0 for i in range(1, 16, 2)}  # 8 of 100 lost: 2.9 standard errors
-    assert arms.difference(base, a_little)["arm_differs"] is True
-    assert arms.difference(base, a_little, comparisons=20)["arm_differs"] is False, "one of twenty is so by chance"
-    assert arms.difference(base, {"q0": 1.0})["arm_differs"] is None, "not the same questions"
-    assert arms.difference(base, dict.fromkeys(base, 2.0))["arm_differs"] is True
+    assert parity.difference(base, a_little)["arm_differs"] is True
+    assert parity.difference(base, a_little, comparisons=20)["arm_differs"] is False, "one of twenty is so by chance"
+    assert parity.difference(base, {"q0": 1.0})["arm_differs"] is None, "not the same questions"
+    assert parity.difference(base, dict.fromkeys(base, 2.0))["arm_differs"] is True
 
 
 # ---------------------------------------------------------------------------- tables, from records

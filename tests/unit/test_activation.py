@@ -11,15 +11,17 @@ import pytest
 
 import studies
 import synthetic
-from moebench import activation, collect, columns, parquet
-from moebench.accuracy.staging import data_of
+from moebench import columns
+from moebench.claims import collect
+from moebench.commands.data_sets import data_of
+from moebench.commands.planning import make_plan
+from moebench.commands.snakefile import staged_files
 from moebench.config import Config
 from moebench.engines.vllm_phases import Phases
 from moebench.errors import ConfigError
 from moebench.measure import records
 from moebench.measure.activation import Counts, count
-from moebench.planning import make_plan
-from moebench.workflow import staged_files
+from moebench.tables import evenness, parquet
 from studies import folder, write
 
 # ---------------------------------------------------------------------------------------- formulas
@@ -27,17 +29,17 @@ from studies import folder, write
 
 def test_gini_by_hand():
     # Pairs of (1, 2, 3, 4): |differences| sum to 20 over 16 ordered pairs, mean count 2.5: 20 / 16 / 5.
-    assert activation.gini([3, 1, 4, 2]) == pytest.approx(0.25)
-    assert activation.gini([0, 0, 10, 10]) == pytest.approx(0.5)
+    assert evenness.gini([3, 1, 4, 2]) == pytest.approx(0.25)
+    assert evenness.gini([0, 0, 10, 10]) == pytest.approx(0.5)
 
 
 def test_entropy_by_hand():
-    assert activation.entropy([4, 2, 1, 1]) == pytest.approx(1.75)  # 1/2 x 1 + 1/4 x 2 + 2 x 1/8 x 3
-    assert activation.entropy([5, 5, 0, 0]) == pytest.approx(1.0)
+    assert evenness.entropy([4, 2, 1, 1]) == pytest.approx(1.75)  # 1/2 x 1 + 1/4 x 2 + 2 x 1/8 x 3
+    assert evenness.entropy([5, 5, 0, 0]) == pytest.approx(1.0)
 
 
 def test_the_other_numbers_by_hand():
-    row = activation.evenness([4, 2, 1, 1], top_k=2)
+    row = evenness.evenness([4, 2, 1, 1], top_k=2)
     assert row["max_over_mean"] == 2 and row["most_activations"] == 4
     assert row["activation_cv"] == pytest.approx(math.sqrt(1.5) / 2)  # deviations 2, 0, -1, -1: variance 6/4
     assert row["entropy_share"] == pytest.approx(1.75 / 2)
@@ -47,11 +49,11 @@ def test_the_other_numbers_by_hand():
 @pytest.mark.parametrize("experts", [1, 2, 8, 60, 128])
 def test_even_use_and_one_expert_are_the_ends(experts):
     even, one = [7] * experts, [0] * (experts - 1) + [42]
-    assert activation.gini(even) == pytest.approx(0, abs=1e-12)
-    assert activation.entropy(even) == pytest.approx(math.log2(experts))
-    assert activation.max_over_mean(even) == 1 and activation.variation(even) == 0
-    assert activation.gini(one) == pytest.approx(1 - 1 / experts)
-    assert activation.entropy(one) == 0 and activation.max_over_mean(one) == pytest.approx(experts)
+    assert evenness.gini(even) == pytest.approx(0, abs=1e-12)
+    assert evenness.entropy(even) == pytest.approx(math.log2(experts))
+    assert evenness.max_over_mean(even) == 1 and evenness.variation(even) == 0
+    assert evenness.gini(one) == pytest.approx(1 - 1 / experts)
+    assert evenness.entropy(one) == 0 and evenness.max_over_mean(one) == pytest.approx(experts)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -59,43 +61,43 @@ def test_evenness_depends_on_shares_alone_and_stays_within_its_ends(seed):
     rng = random.Random(seed)
     counts = [rng.randrange(1000) for _ in range(rng.randrange(2, 130))] + [1]
     shuffled = rng.sample(counts, len(counts))
-    for measure in (activation.gini, activation.entropy, activation.max_over_mean, activation.variation):
+    for measure in (evenness.gini, evenness.entropy, evenness.max_over_mean, evenness.variation):
         assert measure(counts) == pytest.approx(measure(shuffled)) == pytest.approx(measure([3 * c for c in counts]))
     pairs = sum(abs(a - b) for a in counts for b in counts)
-    assert activation.gini(counts) == pytest.approx(pairs / (2 * len(counts) * sum(counts)))  # by its definition
-    assert 0 <= activation.gini(counts) <= 1 - 1 / len(counts)
-    assert 0 <= activation.entropy(counts) <= math.log2(len(counts)) + 1e-9
+    assert evenness.gini(counts) == pytest.approx(pairs / (2 * len(counts) * sum(counts)))  # by its definition
+    assert 0 <= evenness.gini(counts) <= 1 - 1 / len(counts)
+    assert 0 <= evenness.entropy(counts) <= math.log2(len(counts)) + 1e-9
     # Taking from the poorest for the richest makes it less even.
     worse = sorted(counts)
     worse[-1] += 1
     worse[next(i for i, c in enumerate(worse) if c)] -= 1
-    assert activation.gini(worse) > activation.gini(counts) and activation.entropy(worse) < activation.entropy(counts)
+    assert evenness.gini(worse) > evenness.gini(counts) and evenness.entropy(worse) < evenness.entropy(counts)
 
 
 @pytest.mark.parametrize(("experts", "top_k", "tokens"), [(8, 2, 400), (64, 8, 2000), (60, 4, 3000), (128, 8, 500)])
 def test_chance_alone_gives_the_predicted_gini_and_distinct_experts(experts, top_k, tokens):
     rng = np.random.default_rng(0)
     chosen = rng.random((40, tokens, experts)).argpartition(top_k, axis=-1)[..., :top_k]
-    ginis = [activation.gini(np.bincount(run.ravel(), minlength=experts)) for run in chosen]
-    assert np.mean(ginis) == pytest.approx(activation.gini_by_chance(experts, top_k, tokens), rel=0.08)
+    ginis = [evenness.gini(np.bincount(run.ravel(), minlength=experts)) for run in chosen]
+    assert np.mean(ginis) == pytest.approx(evenness.gini_by_chance(experts, top_k, tokens), rel=0.08)
     work = {"batch": 5, "top_k": top_k}
-    law = activation.uniform_law(experts, work, {"draft_model": None})
+    law = evenness.uniform_law(experts, work, {"draft_model": None})
     seen = [len(np.unique(step)) for run in chosen for step in run[: tokens // 5 * 5].reshape(-1, 5 * top_k)]
     assert np.mean(seen) == pytest.approx(law["predicted_distinct_experts"], rel=0.01)
     assert law["predicted_distinct_experts_share"] == law["predicted_distinct_experts"] / experts
 
 
 def test_the_uniform_law_counts_draft_tokens_and_is_silent_about_dense_models():
-    drafted = activation.uniform_law(8, {"batch": 3, "top_k": 2}, {"draft_model": "d", "draft_tokens": 2})
-    assert drafted == activation.uniform_law(8, {"batch": 9, "top_k": 2}, {"draft_model": None})
+    drafted = evenness.uniform_law(8, {"batch": 3, "top_k": 2}, {"draft_model": "d", "draft_tokens": 2})
+    assert drafted == evenness.uniform_law(8, {"batch": 9, "top_k": 2}, {"draft_model": None})
     nothing = {"predicted_distinct_experts": None, "predicted_distinct_experts_share": None}
-    assert activation.uniform_law(None, {"batch": 3, "top_k": None}, {}) == nothing
+    assert evenness.uniform_law(None, {"batch": 3, "top_k": None}, {}) == nothing
 
 
 @pytest.mark.parametrize("counts", [[], [0, 0], [1, -1], [[1, 2]]])
 def test_no_counts_are_refused(counts):
     with pytest.raises(ValueError, match="counts must be"):
-        activation.gini(counts)
+        evenness.gini(counts)
 
 
 # ------------------------------------------------------------------------------------------ phases

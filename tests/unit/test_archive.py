@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import cli, collect, figures, staged
+from moebench import figures
+from moebench.claims import collect
+from moebench.commands import cli
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan.file import read_plan
 from moebench.report import archive as module
 from moebench.report import build
 from moebench.report.archive import archive, rebuild
+from moebench.storage import staged
 
 
 def make(root: Path) -> None:

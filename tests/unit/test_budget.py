@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 import studies
-from moebench import budget, cli, forecast
-from moebench.accuracy import forecast as accuracy_forecast
+from moebench.claims import budget
+from moebench.commands import cli
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.planning import make_plan
+from moebench.plan import accuracy_time as accuracy_forecast
+from moebench.plan import forecast
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")

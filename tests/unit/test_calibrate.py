@@ -6,16 +6,19 @@ import pandas as pd
 import pytest
 
 import studies
-from moebench import at_hand, calibrate, collect, figures, parquet
+from moebench import figures
+from moebench.claims import collect
+from moebench.commands import calibrate
+from moebench.commands.planning import make_plan
+from moebench.commands.snakefile import figure_labels
 from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
+from moebench.cost.predict import cell_times
 from moebench.errors import StageError, StorageError
 from moebench.measure import constants, records
-from moebench.planning import make_plan
-from moebench.predict import cell_times
 from moebench.report import build
 from moebench.storage import atomic
-from moebench.workflow import figure_labels
+from moebench.tables import machines, parquet
 
 TRIAD = [
     {"bytes": 3e6, "bytes_per_s": 40e9, "runs_s": [0.001, 0.002]},
@@ -65,15 +68,15 @@ def collected(plan, results):
 
 
 def test_the_bandwidth_is_that_of_the_working_set():
-    assert [at_hand.bandwidth(MADE, size) for size in (1e6, 4e6, 48e6, 1e9)] == [40e9, 40e9, 20e9, 9e9]
+    assert [machines.bandwidth(MADE, size) for size in (1e6, 4e6, 48e6, 1e9)] == [40e9, 40e9, 20e9, 9e9]
 
 
 def test_measured_constants_fill_in_unknown_ones_only(study):
-    here = at_hand.hardware(study.hardware("local-cpu"), MADE, 5e6)
+    here = machines.hardware(study.hardware("local-cpu"), MADE, 5e6)
     assert here.bandwidth_bytes_per_s == 40e9 and here.memory_bytes is None
     assert here.peak["bfloat16"].flops_per_s == 50e9 and "measured by" in here.peak["bfloat16"].reference
     known = study.hardware("h100-sxm5-80gb")
-    assert at_hand.hardware(known, MADE, 5e6) == known.model_copy(update={"peak": known.peak})
+    assert machines.hardware(known, MADE, 5e6) == known.model_copy(update={"peak": known.peak})
 
 
 def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_path):
@@ -92,7 +95,7 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
     assert set(frame["predicted_with"]) == {"measured constants"} and frame["predicted_least_e2e_s"].isna().all()
     knobs = EngineKnobs.model_validate({k: v for k, v in spec["config"].items() if k != "top_k"})
     architecture = Architecture.model_validate(spec["model"]["architecture"])
-    here = at_hand.hardware(study.hardware("local-cpu"), MADE, memory.weight_bytes(architecture, knobs))
+    here = machines.hardware(study.hardware("local-cpu"), MADE, memory.weight_bytes(architecture, knobs))
     for cell, row in frame.iterrows():
         ((ttft, itl, e2e),) = cell_times(architecture, knobs, here, [plan["cells"][f"{engine}/{cell}"]["workload"]])
         assert row["residual_e2e"] == pytest.approx(0.02 / e2e) and row["predicted_ttft_max_s"] == ttft
@@ -105,8 +108,8 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
     (row,) = calibrate.residuals(study, "test", results)
     assert (row["engine"], row["cells"]) == (engine, 4)
     assert (row["least_e2e"], row["most_e2e"]) == (frame["residual_e2e"].min(), frame["residual_e2e"].max())
-    machines = parquet.read(results / "tables", "machines")
-    assert list(machines["constant"]) == ["triad"] * 3 + ["product bfloat16"] and set(machines["host"]) == {"here"}
+    table = parquet.read(results / "tables", "machines")
+    assert list(table["constant"]) == ["triad"] * 3 + ["product bfloat16"] and set(table["host"]) == {"here"}
 
 
 def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_path):

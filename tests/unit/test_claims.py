@@ -11,14 +11,16 @@ import yaml
 
 import studies
 import synthetic
-from moebench import budget, cli, collect, computed, parquet, tablerows
-from moebench.accuracy.rows import rows as accuracy_rows
-from moebench.claims import answers, coverage, select, show, spec, table
+from moebench.claims import accuracy_rows, budget, collect, coverage, select, show, spec, table
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import Claim, Expect
+from moebench.commands import cli
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.planning import make_plan
+from moebench.qs import points
+from moebench.tables import accuracy as accuracy_table
+from moebench.tables import cell_rows, parquet
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")
@@ -79,12 +81,14 @@ def test_contradictions_go_both_ways(files):
 def test_each_claim_selects_something_of_the_experiments_that_list_it(files, paper_plan, tmp_path):
     listing = {i: [n for n, e in paper_plan["experiments"].items() if i in e["claims"]] for f in files
                for i in (c.id for c in f.claims)}  # fmt: skip
-    cells, points = list(budget.rows_of(paper_plan)), list(computed.rows(paper_plan))
-    asked = answers.rows(tablerows.table("accuracy", accuracy_rows(paper_plan, tmp_path, "results", "p")).to_pylist())
+    cells, computed = list(budget.rows_of(paper_plan)), list(points.rows(paper_plan))
+    asked = accuracy_rows.rows(
+        cell_rows.table("accuracy", accuracy_table.rows(paper_plan, tmp_path, "results", "p")).to_pylist()
+    )
     for one in (c for made in files for c in made.claims):
         assert listing[one.id], f"no experiment lists {one.id}"
         if one.test == "computed":
-            assert ev.computed(one, [p for p in points if p["experiment"] in listing[one.id]]), one.id
+            assert ev.computed(one, [p for p in computed if p["experiment"] in listing[one.id]]), one.id
         elif one.metric == "accuracy":
             mine = [r for r in asked if r["experiment"] in listing[one.id]]
             chosen = select.select(one, mine)

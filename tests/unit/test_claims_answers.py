@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moebench.claims import answers
+from moebench.claims import accuracy_rows
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import Claim
 
@@ -36,7 +36,9 @@ def block(top_k: int, value: float | None, stderr: float | None = 0.01, **more):
 
 
 def outcomes(made, *blocks, speed=((), {}), logged=None):
-    return answers.evaluate(Claim.model_validate(made), answers.rows((r for b in blocks for r in b), logged), speed)
+    return accuracy_rows.evaluate(
+        Claim.model_validate(made), accuracy_rows.rows((r for b in blocks for r in b), logged), speed
+    )
 
 
 def test_the_standard_error_of_a_difference_is_that_of_both():
@@ -72,9 +74,9 @@ def test_the_same_questions_are_compared_one_by_one():
 
 
 def test_a_value_and_its_draws():
-    made = answers.draws("key", 0.5, 0.1)
+    made = accuracy_rows.draws("key", 0.5, 0.1)
     assert made.shape == (1 + ev.RESAMPLES,) and made[0] == 0.5
-    assert np.std(made[1:]) == pytest.approx(0.1, rel=0.05) and (made == answers.draws("key", 0.5, 0.1)).all()
+    assert np.std(made[1:]) == pytest.approx(0.1, rel=0.05) and (made == accuracy_rows.draws("key", 0.5, 0.1)).all()
 
 
 @pytest.mark.parametrize(

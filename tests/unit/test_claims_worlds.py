@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 
 import studies
-from moebench import budget, computed
-from moebench.claims import answers, spec, table
+from moebench.claims import accuracy_rows, budget, spec, table
 from moebench.claims import evaluate as ev
+from moebench.qs import points
 
 DS, QW, V3 = "deepseek-v2-lite", "qwen1.5-moe-a2.7b", "deepseek-v3"
 OL, MX, Q3, PHI = "olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "phi-3.5-moe"
@@ -213,8 +213,8 @@ def study():
 
 
 @pytest.fixture(scope="module")
-def points(study):
-    return list(computed.rows(study[0]))
+def computed_points(study):
+    return list(points.rows(study[0]))
 
 
 def untuned(plan, row) -> bool:
@@ -235,7 +235,7 @@ def outcomes(study, name, world, noise=0.003, seed=0):
         known = [Cell(r | {"value": world(r), "stderr": noise / 10, "status": "ok"}) for r in mine]
         speed = [r for r in cells if name in plan["experiments"][r["experiment"]]["claims"]]
         fast = {i: ev.draws(r.cell, np.full(5, 2.0 - 0.1 * r.top_k)) for i, r in enumerate(speed)}
-        return answers.evaluate(claim, known, (speed, fast))
+        return accuracy_rows.evaluate(claim, known, (speed, fast))
     values = {}
     for i, r in enumerate(mine):
         if r.status == "ok":
@@ -321,10 +321,10 @@ def test_printed_numbers(study, name, true):
 @pytest.mark.parametrize(
     ("name", "true", "false"), [("QS-T4-02", 4.5, 2.0), ("QS-T6-01", 1.0, 2.0), ("QS-E18-01", 1, 0)]
 )
-def test_computed_points(study, points, name, true, false):
+def test_computed_points(study, computed_points, name, true, false):
     plan, claims, _, _ = study
     claim = claims[name]
-    mine = [p for p in points if name in plan["experiments"][p["experiment"]]["claims"]]
+    mine = [p for p in computed_points if name in plan["experiments"][p["experiment"]]["claims"]]
 
     def outcome(value):
         return ev.computed(claim, [p | {claim.metric: value if p["by"] == "distinct" else 1.0} for p in mine]).outcome

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 import synthetic
-from moebench import cli, collect, compare
-from moebench.compare import adjusted, t_tail, welch
+from moebench.claims import collect, compare
+from moebench.claims.compare import adjusted, t_tail, welch
+from moebench.commands import cli
 from moebench.errors import UserError
 
 

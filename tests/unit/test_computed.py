@@ -10,11 +10,13 @@ import pytest
 import yaml
 
 import studies
-from moebench import against_dense, collect, computed, figures
+from moebench import figures
+from moebench.claims import collect
+from moebench.commands.planning import keep, make_plan
 from moebench.config import Architecture, ComputedKnobs, Config, Hardware, Plot
 from moebench.errors import ConfigError
 from moebench.figures import curves
-from moebench.planning import keep, make_plan
+from moebench.qs import points, versus_dense
 from moebench.report import build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT
@@ -70,12 +72,12 @@ def test_a_mistake_is_one_line(config, mistake):
 def test_rows_are_what_the_model_computes_and_what_the_paper_prints(config):
     change(config, computed=[{"fix": POINT, "cross": {"context_tokens": [1024, 4096], "batch": [1, 64]}}])
     plan = make_plan(Config(config), "test")
-    rows = list(computed.rows(plan))
+    rows = list(points.rows(plan))
     ours = [row for row in rows if row["by"] == "distinct"]
     assert len(ours) == 4 and {row["model_title"] for row in ours} == {"Mixtral-8x7B"}
     asked = plan["experiments"]["qs-inequality"]["computed"]
     for row, point in zip(ours, asked["points"], strict=True):
-        found = against_dense.compare(
+        found = versus_dense.compare(
             Architecture.model_validate(asked["models"]["mixtral-8x7b"]["architecture"]),
             Hardware.model_validate(asked["hardware"]["h100-sxm5-80gb"]),
             ComputedKnobs.model_validate(point["settings"]),
@@ -91,9 +93,9 @@ def test_rows_are_what_the_model_computes_and_what_the_paper_prints(config):
 def test_a_plan_computes_nothing_and_carries_all(config, tmp_path):
     """The table of a plan alone, without the configuration it was made from."""
     plan = json.loads(json.dumps(make_plan(Config(config), "test")))
-    before = list(computed.rows(plan))
+    before = list(points.rows(plan))
     shutil.rmtree(config)
-    assert list(computed.rows(plan)) == before and len(before) > 100
+    assert list(points.rows(plan)) == before and len(before) > 100
     assert plan["experiments"]["qs-inequality"]["rows"] == [] and plan["cells"] == {}
 
 

@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 import studies
-from moebench import cli
+from moebench.commands import cli
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
 from moebench.plan.file import read_plan
-from moebench.planning import make_plan
 from studies import ROOT
 
 FIX = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from moebench import corpora, prose, staged
 from moebench.accuracy import vlm_fixtures
-from moebench.measure import images
+from moebench.prompts import corpora, images, prose
+from moebench.storage import staged
 
 
 @pytest.fixture

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 import studies
-from moebench import derive, show, staged
+from moebench.commands import show
+from moebench.commands.planning import make_plan
+from moebench.commands.snakefile import derived_files, parent_files, roots, staged_files
+from moebench.commands.stage import models_of
 from moebench.config import Config, EngineKnobs
-from moebench.derivation import derive as derived_from
-from moebench.derivation import root
 from moebench.errors import ConfigError, StageError, UserError
+from moebench.models import derive
+from moebench.plan.derived import derive as derived_from
+from moebench.plan.derived import root
 from moebench.plan.models import resolve_model
-from moebench.planning import make_plan
-from moebench.stage import models_of
-from moebench.workflow import derived_files, parent_files, roots, staged_files
+from moebench.storage import staged
 
 CELL = {"model": "tiny-olmoe", "batch": 4, "input_tokens": 16, "output_tokens": 8}
 INTER = {"pruning": "inter", "prune_ratio": 0.25}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from moebench import derived_facts, show, staged
+from moebench.commands import show
+from moebench.storage import staged
+from moebench.tables import derived_checkpoints
 
 PRUNED = {"by": "prune", "settings": {
     "kind": "inter", "ratio": 0.125, "by": "frequency", "experts": 52,
@@ -46,7 +48,7 @@ FACTS = {
 def test_a_pruned_and_a_quantized_checkpoint(plan, tmp_path):
     make(plan, "m.pruned-r1", FACTS)
     make(plan, "m.int8-r1", {"tokens_per_expert_min": 1024, "experts_without_routed_token": 3, "took_s": 18.2})
-    pruned, quantized = derived_facts.rows(plan, tmp_path)
+    pruned, quantized = derived_checkpoints.rows(plan, tmp_path)
     assert (pruned["ratio_asked"], pruned["ratio_reached"]) == (0.125, 8 / 60)
     assert pruned["rounding"] == FACTS["rounding"] and pruned["parent"] == "parent-1"
     assert pruned["recipe"] == "experts removed by frequency; 52 stay"
@@ -64,19 +66,19 @@ def test_a_pruned_and_a_quantized_checkpoint(plan, tmp_path):
 
 def test_what_is_not_made_or_of_another_revision_has_only_what_was_asked_for(plan, tmp_path):
     make(plan, "m.pruned-r1", FACTS, revision="r0")
-    for row in derived_facts.rows(plan, tmp_path):
+    for row in derived_checkpoints.rows(plan, tmp_path):
         assert not row["made"] and row["took_s"] is None and row["calibration_tokens"] == 1024
         assert row["ratio_reached"] is None and row["tokens_per_expert_min"] is None
 
 
 def test_facts_travel_without_the_checkpoints(plan, tmp_path):
     make(plan, "m.pruned-r1", FACTS)
-    there = list(derived_facts.rows(plan, tmp_path))
-    kept = derived_facts.keep(plan, tmp_path / "archive")
+    there = list(derived_checkpoints.rows(plan, tmp_path))
+    kept = derived_checkpoints.keep(plan, tmp_path / "archive")
     assert list(kept) == ["m.pruned-r1"] and json.loads(kept["m.pruned-r1"].read_text())["facts"] == FACTS
     (tmp_path / "models").rename(tmp_path / "gone")
-    assert list(derived_facts.rows(plan, tmp_path / "archive")) == there
-    assert not any(row["made"] for row in derived_facts.rows(plan, tmp_path))
+    assert list(derived_checkpoints.rows(plan, tmp_path / "archive")) == there
+    assert not any(row["made"] for row in derived_checkpoints.rows(plan, tmp_path))
 
 
 def test_the_summary_counts_derived_checkpoints_that_are_made(plan, tmp_path):

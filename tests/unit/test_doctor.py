@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 import studies
-from moebench import cluster, doctor, stage
+from moebench.commands import cluster, doctor, stage
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.planning import make_plan
 
 H100 = "h100*|4|gpu:h100:8(S:0-1)|2-00:00:00|1030000|96\ncpu|20|(null)|infinite|256000+|128\n"
 FULL_NAME = H100.replace("gpu:h100", "gpu:nvidia_h100_80gb_hbm3")

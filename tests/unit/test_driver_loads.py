@@ -5,11 +5,11 @@ import json
 import pytest
 
 import studies
+from moebench.commands.planning import make_plan
 from moebench.config import Config
+from moebench.engines.failures import classify
 from moebench.measure import records
 from moebench.measure.driver import Driver
-from moebench.measure.failures import classify
-from moebench.planning import make_plan
 from moebench.storage import atomic
 
 NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_attention'"

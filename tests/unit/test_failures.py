@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from moebench.measure import failures, records
+from moebench.engines import failures
+from moebench.measure import records
 
 IN_PROCESS = [
     # text of the exception, phase, status

@@ -15,7 +15,8 @@ import pytest
 from matplotlib.text import Text
 
 import synthetic
-from moebench import collect, figures
+from moebench import figures
+from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import caption, data, draw, layout, style, ticks, unsupported

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from moebench.figures import draw, foreseen
+from moebench.figures import draw, predictions
 
 PLAN = {"reference": {"hardware": {"title": "H100"}, "study": "paper"}}
 
@@ -25,7 +25,7 @@ def rows(**change):
     ],
 )
 def test_what_is_drawn_of_a_prediction(change, status, drawn, said):
-    frame = foreseen.frame(rows(**change))
+    frame = predictions.frame(rows(**change))
     assert frame["status"].tolist() == [draw.PREDICTED, status]
     assert draw.predicted(frame, "e2e_s").notna().tolist() == [True, drawn]
-    assert ("Not predicted: expert and pipeline parallelism." in foreseen.caption(PLAN, frame)) == said
+    assert ("Not predicted: expert and pipeline parallelism." in predictions.caption(PLAN, frame)) == said

@@ -13,11 +13,12 @@ import pytest
 
 import fulldisk
 import synthetic
-from moebench import cli, parquet, staged
-from moebench.accuracy import fixtures, staging
+from moebench.accuracy import fixtures
+from moebench.commands import cli, data_sets
 from moebench.config import Config
 from moebench.errors import StorageError
-from moebench.measure import disk
+from moebench.storage import disk, staged
+from moebench.tables import parquet
 from studies import ROOT
 
 pytestmark = fulldisk.ROOT_ONLY
@@ -93,14 +94,14 @@ def test_data_sets_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with fulldisk.mounted(tmp_path / "data", "64k") as data:
         names = ["allenai/openbookqa", "cais/mmlu"]
         wanted = {str(data / n.replace("/", "--")): {"id": n, "source": "fixtures", "task": "x"} for n in names}
-        monkeypatch.setattr(staging, "data_of", lambda plan: wanted)
+        monkeypatch.setattr(data_sets, "data_of", lambda plan: wanted)
         config = Config(ROOT / "config")
         with pytest.raises(StorageError, match=r"cais--mmlu: .*No space left") as error:
-            staging.stage_data(config, {}, update=False, full=False)
+            data_sets.stage_data(config, {}, update=False, full=False)
         assert "\n" not in str(error.value) and os.listdir(data) == ["allenai--openbookqa"]
         assert staged.check(data / "allenai--openbookqa", full=True) == []
         subprocess.run(["mount", "-o", "remount,size=4m", data], check=True)
-        assert "(1 written, 0 fetched, 1 already there)" in staging.stage_data(config, {}, update=False, full=False)
+        assert "(1 written, 0 fetched, 1 already there)" in data_sets.stage_data(config, {}, update=False, full=False)
         assert not fixtures.write("cais/mmlu", data / "cais--mmlu"), "there already"
 
 

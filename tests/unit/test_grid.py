@@ -3,8 +3,8 @@
 import pytest
 
 from moebench.config import Experiment, parse
+from moebench.config.grid import expand
 from moebench.errors import ConfigError
-from moebench.grid import expand
 from studies import experiment
 
 FIX = {"model": "tiny-mixtral", "batch": 4}

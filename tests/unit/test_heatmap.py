@@ -12,12 +12,14 @@ from test_figures import touching
 
 import studies
 import synthetic
-from moebench import collect, figures, parquet
+from moebench import figures
+from moebench.claims import collect
 from moebench.config import Config, Experiment, Plot, parse
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, heatmap, style
 from moebench.measure import records
 from moebench.plan.file import read_plan
+from moebench.tables import parquet
 from studies import ROOT
 
 MAPS = {"id": "maps", "number": "15", "title": "How often each expert is chosen", "kind": "heatmap", "x": "expert",

@@ -1,4 +1,4 @@
-"""Staging from the hub, against a real server on loopback: one test or more per promise of ``moebench.hub``."""
+"""Staging from the hub, against a real server on loopback: one test or more per promise of ``moebench.models.hub``."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from huggingface_hub import close_session, constants
 
 import studies
 from hubserver import Faults, HubServer, Repo
-from moebench import hub, staged
+from moebench.commands.stage import stage_study
 from moebench.config import Config, HubSource
+from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError, StageError
-from moebench.hubprogress import Progress
-from moebench.modellock import ModelLock
-from moebench.stage import stage_study
+from moebench.models import hub
+from moebench.models.hubprogress import Progress
+from moebench.storage import staged
 from project import HANG_S
 
 WEIGHTS = "model.safetensors"
@@ -291,9 +292,9 @@ CHILD = """
 import sys
 from pathlib import Path
 from moebench.config import Config, HubSource
-from moebench.hub import stage_hub
-from moebench.hubprogress import Progress
-from moebench.modellock import ModelLock
+from moebench.models.hub import stage_hub
+from moebench.models.hubprogress import Progress
+from moebench.config.lockfile import ModelLock
 root = Path(sys.argv[1])
 lock = ModelLock(root / "config" / "models.lock.yaml")
 stage_hub(HubSource(hub="org/moe"), lambda commit: root / "models" / f"moe-{commit[:7]}", lock, Progress(sys.stderr))

@@ -6,12 +6,13 @@ import re
 import numpy as np
 import pytest
 
+from moebench.commands.planning import make_plan
 from moebench.config import Architecture, Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import params, vision
 from moebench.cost.roofline import cell_time
 from moebench.errors import ConfigError
-from moebench.measure import images, worker
-from moebench.planning import make_plan
+from moebench.measure import worker
+from moebench.prompts import images
 from studies import ROOT
 from studies import folder as studies_folder
 

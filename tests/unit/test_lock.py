@@ -13,7 +13,7 @@ import time
 import pytest
 
 from moebench.errors import StorageError
-from moebench.measure import lock
+from moebench.storage import lock
 from project import HANG_S
 from studies import ROOT
 

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from moebench.errors import StorageError
-from moebench.measure import lock, manifest, records
-from moebench.storage import atomic
+from moebench.measure import manifest, records
+from moebench.storage import atomic, lock
 
 PLAN = {
     "jobs": {"job": {"engines": ["e-1", "e-2"], "digest": "d1"}, "other": {"engines": ["e-3"], "digest": "d2"}},

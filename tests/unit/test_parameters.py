@@ -16,14 +16,16 @@ import yaml
 from matplotlib.text import Text
 
 import studies
-from moebench import collect, figures, parameters
-from moebench.cli import main
+from moebench import figures
+from moebench.claims import collect
+from moebench.commands.cli import main
+from moebench.commands.planning import keep, make_plan
 from moebench.config import Config, Experiment, Plot, parse
 from moebench.cost import params
 from moebench.errors import ConfigError, StorageError
 from moebench.figures import parameters as drawing
 from moebench.figures import style
-from moebench.planning import keep, make_plan
+from moebench.plan import parameters
 from moebench.report import architectures, build
 from moebench.report.archive import archive, rebuild
 from studies import ROOT

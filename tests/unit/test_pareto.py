@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from moebench.accuracy.join import beside_speed
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, header, layout, pareto, style
+from moebench.tables.join import beside_speed
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 

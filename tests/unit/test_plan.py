@@ -16,11 +16,11 @@ import inventory
 import moebench.plan.make as planning
 import moebench.plan.models as weights
 import studies
-from moebench.cli import main
+from moebench.commands.cli import main
+from moebench.commands.planning import make_plan
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
+from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError
-from moebench.modellock import ModelLock
-from moebench.planning import make_plan
 from studies import ROOT
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from moebench import prose
+from moebench.prompts import prose
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
 

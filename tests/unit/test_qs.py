@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moebench import against_dense, qs_text, reproduce
-from moebench.cli import main
+from moebench.commands.cli import main
 from moebench.config import ComputedKnobs, Config, EngineKnobs
-from moebench.cost import memory, qs, qs_printed, roofline, search
+from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
+from moebench.qs import inequality, layout_search, paper_tables, printed_formulas, show, versus_dense
 
 CONFIG = Config(Path(__file__).parents[2] / "config")
 REFERENCE = CONFIG.hardware("qs-reference")
@@ -31,8 +31,8 @@ def sizes(name: str) -> Sizes:
 
 
 def test_equations_15_and_16():
-    assert float(qs.quality_factor(2.34, 2.12)) == pytest.approx(3.67, abs=0.005)
-    assert float(qs.quality_factor(2.60, 2.29)) == pytest.approx(5.31, abs=0.005)
+    assert float(inequality.quality_factor(2.34, 2.12)) == pytest.approx(3.67, abs=0.005)
+    assert float(inequality.quality_factor(2.60, 2.29)) == pytest.approx(5.31, abs=0.005)
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_equations_15_and_16():
 def test_break_even_batch(name, batch, without_shared):
     """Where the experts that a step reads, shared ones too, are as many bytes as the dense model's block."""
     model = sizes(name)
-    s, rho = float(model.top_k / model.experts), float(qs.shared_over_routed(model))
-    found = float(qs.break_even_batch(5, s, rho))
+    s, rho = float(model.top_k / model.experts), float(inequality.shared_over_routed(model))
+    found = float(inequality.break_even_batch(5, s, rho))
     if batch is None:
-        assert found == float("inf") and (qs.traffic_ratio(5, s, [1, 10, 1e6], rho) <= 1).all()
+        assert found == float("inf") and (inequality.traffic_ratio(5, s, [1, 10, 1e6], rho) <= 1).all()
         return
-    assert (found, float(qs.break_even_batch(5, s))) == pytest.approx((batch, without_shared), abs=0.01)
-    assert float(qs.traffic_ratio(5, s, found, rho)) == pytest.approx(1)
+    assert (found, float(inequality.break_even_batch(5, s))) == pytest.approx((batch, without_shared), abs=0.01)
+    assert float(inequality.traffic_ratio(5, s, found, rho)) == pytest.approx(1)
     distinct = float(roofline.distinct_experts(model.experts, model.top_k, found))
-    dense, plain = qs.dense_equivalent(model, 5), float((model.layers - model.sparse) * model.dense_ffn)
+    dense, plain = inequality.dense_equivalent(model, 5), float((model.layers - model.sparse) * model.dense_ffn)
     read = float(model.sparse * (distinct * model.expert + model.shared))
     assert read == pytest.approx(float(dense.layers * dense.dense_ffn) - plain)
 
@@ -67,10 +67,10 @@ def test_break_even_batch(name, batch, without_shared):
 @pytest.mark.parametrize("name", ["qwen1.5-moe-a2.7b", "deepseek-v2-lite", "olmoe-1b-7b"])
 def test_the_cost_models_memory_times_cross_at_the_break_even_batch(name):
     model, over = sizes(name), {}
-    first = float(qs.break_even_batch(5, model.top_k / model.experts, qs.shared_over_routed(model)))
+    first = float(inequality.break_even_batch(5, model.top_k / model.experts, inequality.shared_over_routed(model)))
     for batch in (np.floor(first), np.ceil(first)):
-        moe, dense = (qs.serve(m, FORMATS, Layout(), MACHINE, 1e12, 64, batch) for m in (
-            model, qs.dense_equivalent(model, 5)))  # fmt: skip
+        moe, dense = (inequality.serve(m, FORMATS, Layout(), MACHINE, 1e12, 64, batch) for m in (
+            model, inequality.dense_equivalent(model, 5)))  # fmt: skip
         over[batch > first] = float(moe.memory_s / dense.memory_s)
     assert over[False] < 1 < over[True]
 
@@ -78,37 +78,37 @@ def test_the_cost_models_memory_times_cross_at_the_break_even_batch(name):
 @pytest.mark.parametrize(("rho", "limit"), [(0.0, 6.4), (0.125, 5.711), (1.0, 3.3)])
 def test_traffic_ratio_goes_from_one_over_q_to_that_of_all_experts(rho, limit):
     """(E + r) / (q (k + r)) with r = rho k; the paper's 1 / (q s) without shared experts."""
-    ratio = qs.traffic_ratio(5, 1 / 32, [1, 4, 16, 64, 1e5], rho)
+    ratio = inequality.traffic_ratio(5, 1 / 32, [1, 4, 16, 64, 1e5], rho)
     assert ratio[0] == pytest.approx(1 / 5) and ratio[-1] == pytest.approx(limit, abs=0.001)
     assert (np.diff(ratio) > 0).all()
-    assert float(qs.traffic_ratio_of_the_paper(5, 1 / 32)) == pytest.approx(6.4)
+    assert float(inequality.traffic_ratio_of_the_paper(5, 1 / 32)) == pytest.approx(6.4)
 
 
 @pytest.mark.parametrize("name", ["deepseek-v3", "mixtral-8x7b", "qwen1.5-moe-a2.7b", "switch-c-2048"])
 def test_the_dense_model_of_equal_quality(name):
     model = sizes(name)
     for q in (1, 3, 5):
-        dense = qs.dense_equivalent(model, q)
+        dense = inequality.dense_equivalent(model, q)
         active = model.sparse * (model.top_k * model.expert + model.shared)
         blocks = (model.layers - model.sparse) * model.dense_ffn
         assert float(dense.layers * dense.dense_ffn) == pytest.approx(float(q * active + blocks))
-        rest = float(qs.parameters(model)) - float(model.sparse * (model.experts * model.expert + model.shared))
+        rest = float(inequality.parameters(model)) - float(model.sparse * (model.experts * model.expert + model.shared))
         routers = float(model.sparse * model.router)
-        assert float(qs.parameters(dense)) == pytest.approx(rest - routers + float(q * active), rel=1e-9)
+        assert float(inequality.parameters(dense)) == pytest.approx(rest - routers + float(q * active), rel=1e-9)
 
 
 def test_a_full_memory_is_read_once_per_step():
     """HBM-bound, at batches that fill the same memory, the ratio of times per token is that of the batches."""
     for weights, quality_s, batch in itertools.product((3.0, 27.0), (0.15, 0.5, 1.25), (50.0, 300.0)):
         dense = batch + weights * (1 - quality_s)
-        assert float(qs_printed.weights_over_cache(batch, dense, quality_s)) == pytest.approx(weights)
-        assert float(qs_printed.hbm_ratio(weights, quality_s, batch, dense)) == pytest.approx(dense / batch)
+        assert float(printed_formulas.weights_over_cache(batch, dense, quality_s)) == pytest.approx(weights)
+        assert float(printed_formulas.hbm_ratio(weights, quality_s, batch, dense)) == pytest.approx(dense / batch)
 
 
 def test_the_cost_model_reads_all_of_a_full_memory_too():
     """The same from layers and heads: memory time x bandwidth is what is stored, but for the input embedding."""
     model, layout, usable = sizes("deepseek-v3"), Layout(tp=8, kvp=8), 159e9
-    served = qs.serve(model, FORMATS, layout, MACHINE, usable, 16384)
+    served = inequality.serve(model, FORMATS, layout, MACHINE, usable, 16384)
     stored = float(served.weight_bytes + served.batch * served.cache_bytes)
     assert usable - float(served.cache_bytes) < stored <= usable
     embedding = 129280 * 7168 / 64 * 2
@@ -122,7 +122,7 @@ def test_the_cost_model_reads_all_of_a_full_memory_too():
 def tables():
     names = {row.model for numbers in PAPER.numbers for row in numbers.rows if row.model}
     models = {name: CONFIG.model(name) for name in names}
-    made = reproduce.reproduce(
+    made = paper_tables.reproduce(
         PAPER.model_dump(),
         {name: m.architecture.model_dump() for name, m in models.items()},
         {name: m.published.total_parameters for name, m in models.items()},
@@ -131,7 +131,7 @@ def tables():
     return {table.id: table for table in made}
 
 
-def value(table, row: str, quantity: str) -> reproduce.Line:
+def value(table, row: str, quantity: str) -> paper_tables.Line:
     return next(line for line in table.lines if line.row.startswith(row) and line.quantity == quantity)
 
 
@@ -189,18 +189,18 @@ def test_the_papers_batch_by_hand(tables):
     ("digits", "low", "high"), [("0.90", 0.895, 0.905), ("86", 85.5, 86.5), ("OOM", None, None), (None, None, None)]
 )
 def test_what_printed_digits_may_stand_for(digits, low, high):
-    assert reproduce.bounds(digits) == (pytest.approx(low) if low else None, pytest.approx(high) if high else None)
+    assert paper_tables.bounds(digits) == (pytest.approx(low) if low else None, pytest.approx(high) if high else None)
 
 
 # --------------------------------------------------------------------------------------- the search
 
 
 def test_layouts_are_all_there_are():
-    found = search.layouts(8, heads=32, layers=32, experts=8)
+    found = layout_search.layouts(8, heads=32, layers=32, experts=8)
     assert (found.gpus == 8).all() and (found.ranks % found.ep == 0).all() and (32 % found.tp == 0).all()
     seen = list(zip(found.tp, found.pp, found.dp, found.kvp, found.ep, strict=True))
     assert len(seen) == len(set(seen)) == 65
-    odd = search.layouts(6, heads=32, layers=32, experts=8)
+    odd = layout_search.layouts(6, heads=32, layers=32, experts=8)
     assert set(odd.tp) == {1, 2}, "3 and 6 do not divide 32 heads"
 
 
@@ -208,8 +208,8 @@ def test_the_best_layout_is_the_fastest_feasible_one():
     model, usable = sizes("mixtral-8x7b"), 80e9 * 0.9 - 3e9
     h100 = Machine.of(CONFIG.hardware("h100-sxm5-80gb"), EngineKnobs(model="mixtral-8x7b"))
     formats = Formats.of(CONFIG.model("mixtral-8x7b").architecture, EngineKnobs(model="mixtral-8x7b"))
-    found = search.search(model, formats, h100, usable, 4096, gpus=4, heads=32)
-    tried = search.layouts(4, 32, 32, 8)
+    found = layout_search.search(model, formats, h100, usable, 4096, gpus=4, heads=32)
+    tried = layout_search.layouts(4, 32, 32, 8)
     speeds = []
     for i in range(found.count):
         one = Layout(**{f.name: getattr(tried, f.name)[i] for f in dataclasses.fields(Layout)})
@@ -225,7 +225,7 @@ def test_the_best_layout_is_the_fastest_feasible_one():
 
 def test_layouts_over_an_unknown_link_are_not_chosen():
     point = ComputedKnobs(model="mixtral-8x7b", hardware="h100-sxm5-80gb", gpus=16, context_tokens=8192)
-    found = against_dense.compare(CONFIG.model("mixtral-8x7b").architecture, CONFIG.hardware("h100-sxm5-80gb"), point)
+    found = versus_dense.compare(CONFIG.model("mixtral-8x7b").architecture, CONFIG.hardware("h100-sxm5-80gb"), point)
     layout = found.moe.layout
     assert layout["tp"] * layout["kvp"] * layout["dp"] <= 8 and layout["pp"] >= 2 and found.moe.tokens_per_s > 0
 
@@ -235,7 +235,7 @@ def test_a_better_machine_is_never_slower(factor):
     model, speeds = CONFIG.model("deepseek-v3").architecture, []
     for x in (0.75, 1.0, 1.25):
         point = ComputedKnobs(model="deepseek-v3", hardware="qs-reference", gpus=64, quantization="fp8", **{factor: x})
-        speeds.append(against_dense.compare(model, REFERENCE, point).moe.tokens_per_s)
+        speeds.append(versus_dense.compare(model, REFERENCE, point).moe.tokens_per_s)
     assert speeds == sorted(speeds) and speeds[0] < speeds[2]
 
 
@@ -320,4 +320,4 @@ def test_a_given_layout_is_not_searched(capsys):
     made = json.loads(out)
     assert made["point"]["gpus"] == 8 and made["moe"]["layouts"] == 1
     assert made["moe"]["layout"] == made["dense"]["layout"] == {"tp": 4, "pp": 1, "dp": 1, "ep": 1, "kvp": 2}
-    assert "TP4 x KVP2" in qs_text.text(made)
+    assert "TP4 x KVP2" in show.text(made)

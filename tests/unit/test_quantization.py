@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 import studies
+from moebench.architectures import quantization_schemes
+from moebench.commands.planning import make_plan
 from moebench.config import Config, EngineKnobs
 from moebench.cost import memory
-from moebench.derivation import parents
+from moebench.engines.failures import NO_KERNEL, classify
 from moebench.errors import ConfigError, UserError
-from moebench.measure.failures import NO_KERNEL, classify
-from moebench.planning import make_plan
-from moebench.quantize import awq, schemes
-from moebench.quantize.coverage import Layer, checked
+from moebench.models.quantize import awq
+from moebench.models.quantize.coverage import Layer, checked
+from moebench.plan.derived import parents
 
 ROOT = Path(__file__).parents[2]
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -45,8 +46,8 @@ def architecture(name: str) -> dict:
 
 
 def test_every_value_of_the_knob_is_a_scheme():
-    assert {"none", *schemes.SCHEMES} == set(schemes_of_the_knob())
-    titles = {name: scheme.title for name, scheme in schemes.SCHEMES.items()}
+    assert {"none", *quantization_schemes.SCHEMES} == set(schemes_of_the_knob())
+    titles = {name: scheme.title for name, scheme in quantization_schemes.SCHEMES.items()}
     assert titles == {
         "fp8": "W8A8 float", "fp8_block": "W8A8 float", "int8": "W8A8 int",
         "awq": "W4A16 int, zero points", "gptq": "W4A16 int",
@@ -70,36 +71,36 @@ def schemes_of_the_knob() -> list[str]:
     ],
 )
 def test_weights_activations_and_cache_have_bits_of_their_own(quantization, dtype, kv, bits):
-    assert tuple(schemes.bits(quantization, dtype, kv).values()) == bits
+    assert tuple(quantization_schemes.bits(quantization, dtype, kv).values()) == bits
 
 
 @pytest.mark.parametrize(
     ("name", "group"), [("mixtral-8x7b", 128), ("tiny-mixtral", 128), ("tiny-olmoe", 64), ("tiny-qwen3-moe", 32)]
 )
 def test_groups_divide_every_width(name, group):
-    assert schemes.group_size(architecture(name)) == group
-    assert all(width % group == 0 for width in schemes.widths(architecture(name)).values())
+    assert quantization_schemes.group_size(architecture(name)) == group
+    assert all(width % group == 0 for width in quantization_schemes.widths(architecture(name)).values())
 
 
 def test_every_full_model_but_one_takes_groups_of_the_usual_size():
     """Qwen1.5-MoE's and DeepSeek-V2-Lite's experts are 1408 = 11 x 128 wide: they do too; Phi-3.5's 6400 = 50 x 128."""
     full = ("mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "phi-3.5-moe", "olmoe-1b-7b")
-    sizes = {name: schemes.group_size(architecture(name)) for name in full}
+    sizes = {name: quantization_schemes.group_size(architecture(name)) for name in full}
     assert sizes == dict.fromkeys(full, 128) | {"deepseek-v2-lite": 64}, "10944 of its dense layer is 171 x 64"
 
 
 def test_bytes_of_a_weight_count_scales_and_zero_points():
     """Group of 128: a scale of 2 bytes, and for AWQ a zero point of half a byte; groups of 32: four times as much."""
     wide, narrow = architecture("tiny-mixtral"), architecture("tiny-qwen3-moe")
-    assert schemes.bytes_per_weight("int8", wide) == 1.0
-    assert schemes.bytes_per_weight("fp8_block", wide) == 1 + 4 / 128**2
-    assert schemes.bytes_per_weight("gptq", wide) == 0.5 + 2 / 128
-    assert schemes.bytes_per_weight("awq", wide) == 0.5 + 2.5 / 128
-    assert schemes.bytes_per_weight("awq", narrow) == 0.5 + 2.5 / 32
+    assert quantization_schemes.bytes_per_weight("int8", wide) == 1.0
+    assert quantization_schemes.bytes_per_weight("fp8_block", wide) == 1 + 4 / 128**2
+    assert quantization_schemes.bytes_per_weight("gptq", wide) == 0.5 + 2 / 128
+    assert quantization_schemes.bytes_per_weight("awq", wide) == 0.5 + 2.5 / 128
+    assert quantization_schemes.bytes_per_weight("awq", narrow) == 0.5 + 2.5 / 32
 
 
 def test_the_environments_have_the_tool_that_plans_name():
-    name, version = schemes.TOOL.split()
+    name, version = quantization_schemes.TOOL.split()
     for lock in ("cpu", "cuda"):
         assert f"\n{name}=={version} " in (ROOT / "envs" / f"quantize-{lock}.lock").read_text()
 
@@ -114,7 +115,7 @@ def test_a_quantized_model_is_made_from_the_staged_one(tmp_path):
         found["path"] == f"models/tiny-mixtral.gptq-{found['revision'][:8]}" and found["source"] == "derived:quantize"
     )
     assert found["derived"]["settings"] == {
-        "scheme": "gptq", "method": "gptq", "tool": schemes.TOOL, "group": 128,
+        "scheme": "gptq", "method": "gptq", "tool": quantization_schemes.TOOL, "group": 128,
         "calibration": {"data": "text", "sequences": 4, "tokens": 32, "seed": 0},
     }  # fmt: skip
     assert found["architecture"] == found["derived"]["parent"]["architecture"]
@@ -251,20 +252,26 @@ CLAIMS = {
 def test_a_checkpoint_is_what_its_config_says(case):
     given, right = CLAIMS[case]
     config = {"hidden_size": 8} | ({"quantization_config": given} if given else {})
-    assert {name for name in ("none", *schemes.SCHEMES) if schemes.claim_problem(name, config) is None} == right
+    assert {
+        name
+        for name in ("none", *quantization_schemes.SCHEMES)
+        if quantization_schemes.claim_problem(name, config) is None
+    } == right
 
 
 def test_another_scheme_is_named_in_words():
     config = {"quantization_config": compressed(group("int", 4, None, "group"))}
-    assert "int8: compressed-tensors, W4A16 int" in schemes.claim_problem("int8", config)
-    assert "(compressed-tensors, W4A16 int); name the scheme" in schemes.claim_problem("none", config)
-    assert "it has no quantization_config" in schemes.claim_problem("int8", {})
+    assert "int8: compressed-tensors, W4A16 int" in quantization_schemes.claim_problem("int8", config)
+    assert "(compressed-tensors, W4A16 int); name the scheme" in quantization_schemes.claim_problem("none", config)
+    assert "it has no quantization_config" in quantization_schemes.claim_problem("int8", {})
 
 
 def test_the_engine_quantizes_while_loading_only_what_is_not_quantized():
-    assert schemes.made_while_loading("fp8", {})
-    assert not schemes.made_while_loading("fp8", {"quantization_config": {"quant_method": "fp8"}})
-    assert not schemes.made_while_loading("int8", {}) and not schemes.made_while_loading("none", {})
+    assert quantization_schemes.made_while_loading("fp8", {})
+    assert not quantization_schemes.made_while_loading("fp8", {"quantization_config": {"quant_method": "fp8"}})
+    assert not quantization_schemes.made_while_loading("int8", {}) and not quantization_schemes.made_while_loading(
+        "none", {}
+    )
 
 
 # ----------------------------------------------------------------------------------------- calibration

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from moebench.architectures.families import FAMILIES
+from moebench.architectures.hf_config import disagreements, hf_overrides, reshaped, to_hf_config
 from moebench.config import Architecture, Config
-from moebench.families import FAMILIES
-from moebench.registry import disagreements, hf_overrides, reshaped, to_hf_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(ROOT / "config")
@@ -171,7 +171,7 @@ def test_reshaped_changes_a_copy_and_lowers_top_k_with_the_experts():
 
 def test_needs_only_the_standard_library():
     """The measurement side imports these in environments without pydantic."""
-    modules = "registry", "families", "staged", "prose", "checkpoints"
+    modules = "architectures.hf_config", "storage.staged", "prompts.prose", "models.random_init"
     names = ", ".join(f"moebench.{m}" for m in modules)
     code = f"import sys; sys.path.insert(0, {str(ROOT / 'workflow')!r}); import {names}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

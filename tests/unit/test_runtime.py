@@ -11,12 +11,13 @@ import pytest
 import yaml
 
 import studies
-from moebench import tablerows
+from moebench.commands.planning import make_plan
+from moebench.commands.snakefile import one_of
 from moebench.config import Config, Endpoint, Engine
+from moebench.engines import waiting
 from moebench.errors import ConfigError
-from moebench.measure import manifest, metrics, records, waiting
-from moebench.planning import make_plan
-from moebench.workflow import one_of
+from moebench.measure import manifest, metrics, records
+from moebench.tables import cell_rows
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
 AWAY = {"base_url_env": "AWAY_URL", "key_env": "AWAY_KEY", "models": {"tiny-mixtral": "Mix"}, "hardware": "Away-1"}
@@ -50,7 +51,7 @@ def test_naming_the_studys_own_engine_is_the_same_cell(planned):
 def test_each_engine_has_its_own_cells_and_its_own_columns(planned):
     plan = planned({"fix": CELL, "cross": {"engine_name": ["vllm", *ENGINES]}})
     assert len(plan["cells"]) == 4
-    rows = {row["engine_name"]: row for row in tablerows.plan_rows(plan)}
+    rows = {row["engine_name"]: row for row in cell_rows.plan_rows(plan)}
     assert {n: (r["engine_version"], r["hardware"], r["gpus"]) for n, r in rows.items()} == {
         "vllm": ("0.32.0", "local-cpu", 1),
         "transformers": ("5.19.0", "local-cpu", 1),

@@ -6,7 +6,7 @@ import re
 import jsonschema
 import pytest
 
-from moebench import schema
+from moebench.commands import schema
 from moebench.config import read_yaml
 from studies import ROOT, folder
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from moebench import staged
+from moebench.storage import staged
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from moebench import stats
+from moebench.tables import stats
 
 
 def enumerated(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -11,11 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import synthetic
-from moebench import parquet, tablerows, tables
-from moebench.accuracy import join
-from moebench.collect import collect as collect_tables
+from moebench.claims.collect import collect as collect_tables
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.measure import records
+from moebench.tables import cell_rows, gather, join, parquet
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def study(tmp_path):
     return plan.data, tmp_path / "results", tmp_path / "tables"
 
 
-def collect(study) -> tables.Collected:
+def collect(study) -> gather.Collected:
     data, results, out = study
     path = results / "plan" / "tiny.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -258,7 +257,7 @@ def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tables.pq, "write_table", full)
+    monkeypatch.setattr(gather.pq, "write_table", full)
     with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\)"):
         collect(study)
     assert (study[2] / "plan.parquet").read_bytes() == before and not list(study[2].glob(".*"))
@@ -270,8 +269,8 @@ def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
         records.store(results, synthetic.record(data, e, c, status="ok" if number else "oom_kv"))
     collect(study)
     once = {p.name: p.read_bytes() for p in out.iterdir()}
-    monkeypatch.setattr(tables, "CHUNK", 1)
-    monkeypatch.setattr(tables.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(gather, "CHUNK", 1)
+    monkeypatch.setattr(gather.os, "cpu_count", lambda: 2)
     collect(study)
     for name in ("measurements", "samples", "failures"):
         parallel = pq.read_table(out / f"{name}.parquet")
@@ -329,10 +328,10 @@ def test_no_ceiling_no_verdict(study, hardware, least):
 
 def test_acceptance_is_counted_whole_and_by_position_in_the_draft():
     checks = {"drafts": 10.0, "draft_tokens": 30.0, "accepted_tokens": 12.0}
-    seen = tablerows._speculation(checks | {"accepted_at_0": 8.0, "accepted_at_1": 4.0, "accepted_at_2": 0.0})
+    seen = cell_rows._speculation(checks | {"accepted_at_0": 8.0, "accepted_at_1": 4.0, "accepted_at_2": 0.0})
     assert (seen["draft_acceptance"], seen["tokens_per_draft_step"]) == (0.4, 2.2)
     assert [seen[f"draft_acceptance_at_{n}"] for n in (1, 2, 3, 4)] == [0.8, 0.4, 0.0, None]
-    assert set(tablerows._speculation({}).values()) == {None}
+    assert set(cell_rows._speculation({}).values()) == {None}
 
 
 def test_speculation_has_no_ceiling(study):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from moebench.measure import prompts, token_ids
+from moebench.prompts import text_prompts, token_ids
 
 TOKENIZERS = '''
 import os
@@ -42,7 +42,7 @@ def test_a_corpus_is_tokenized_whole_in_another_process(folder):
     there, *ids = token_ids.of_corpus(folder, corpus(folder, "one three\n\nfive"))
     assert ids == [3, 5, 4] and there != os.getpid()
     assert "tokenizers" not in sys.modules
-    made = prompts.make("text", token_ids.of_corpus(folder, corpus(folder, "a bb ccc dddd")), 0, 2, 3, seed=1)
+    made = text_prompts.make("text", token_ids.of_corpus(folder, corpus(folder, "a bb ccc dddd")), 0, 2, 3, seed=1)
     assert all(isinstance(prompt, list) and len(prompt) == 3 for prompt in made)
 
 

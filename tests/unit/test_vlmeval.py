@@ -17,15 +17,18 @@ from PIL import Image
 import fulldisk
 import studies
 from hubserver import Faults, HubServer
-from moebench import accuracy, staged
-from moebench.accuracy import driver, planning, vlm_fixtures, vlm_staging
-from moebench.accuracy import rows as accuracy_rows
+from moebench import accuracy
+from moebench.accuracy import driver, vlm_fixtures
 from moebench.accuracy import vlmeval_results as results
 from moebench.accuracy.lm_eval_results import Unsound
+from moebench.commands import data_tables
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError, StageError, StorageError
 from moebench.measure import records
-from moebench.planning import make_plan
+from moebench.plan import accuracy_cells
+from moebench.storage import staged
+from moebench.tables import accuracy as accuracy_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEED = [{"fix": {"model": "tiny-llava-moe-s", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]
@@ -87,7 +90,7 @@ def test_a_mistake_is_one_line(tmp_path: Path, more: dict[str, Any], words: str)
 
 def test_the_harness_version_is_that_of_the_lock() -> None:
     lock = (ROOT / "envs/vlmeval.lock").read_text()
-    assert re.search(r"^ms-vlmeval==(\S+)", lock, re.M).group(1) == planning.VERSIONS["vlmeval"]
+    assert re.search(r"^ms-vlmeval==(\S+)", lock, re.M).group(1) == accuracy_cells.VERSIONS["vlmeval"]
 
 
 # ------------------------------------------------------------------------------------------- fixtures
@@ -135,7 +138,7 @@ def dumped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (folder / "images").mkdir()
         (folder / "images/0.png").write_bytes(b"image")
 
-    monkeypatch.setattr(vlm_staging, "dump_images", dump)
+    monkeypatch.setattr(data_tables, "dump_images", dump)
     return tmp_path / ".envs"
 
 
@@ -144,7 +147,7 @@ def test_a_dropped_connection_is_continued_and_the_table_checked(tmp_path: Path,
     with HubServer() as hub:
         data = wanted(hub, folder)
         hub.repo("org/tables").faults["MME.tsv"] = Faults(drop_after=60_000)
-        vlm_staging.fetch_table(data, dumped)
+        data_tables.fetch_table(data, dumped)
         assert (folder / "MME.tsv").read_bytes() == TABLE
         assert len(hub.asked("MME.tsv")) == 2
         assert staged.check(folder, full=True) == []
@@ -154,7 +157,7 @@ def test_a_dropped_connection_is_continued_and_the_table_checked(tmp_path: Path,
 
 def test_another_table_than_the_harness_expects_is_thrown_away(tmp_path: Path, dumped: Path) -> None:
     with HubServer() as hub, pytest.raises(StageError, match="wrong MD5"):
-        vlm_staging.fetch_table(wanted(hub, tmp_path / "MME", md5="0" * 32), dumped)
+        data_tables.fetch_table(wanted(hub, tmp_path / "MME", md5="0" * 32), dumped)
     assert staged.check(tmp_path / "MME") and not (tmp_path / "MME/MME.tsv").exists()
 
 
@@ -162,7 +165,7 @@ def test_an_address_that_does_not_answer_is_one_line(tmp_path: Path, dumped: Pat
     with HubServer() as hub:
         data = wanted(hub, tmp_path / "MME")
     with pytest.raises(StageError) as error:
-        vlm_staging.fetch_table(data, dumped)
+        data_tables.fetch_table(data, dumped)
     assert data["source"] in str(error.value) and "\n" not in str(error.value)
 
 
@@ -172,13 +175,13 @@ def test_a_table_put_there_by_hand_is_taken_without_asking(tmp_path: Path, dumpe
         data = wanted(hub, folder)
     folder.mkdir()
     (folder / "MME.tsv").write_bytes(TABLE)
-    vlm_staging.fetch_table(data, dumped)
+    data_tables.fetch_table(data, dumped)
     assert staged.check(folder, full=True) == []
 
 
 def test_without_the_harness_nothing_is_fetched(tmp_path: Path) -> None:
     with HubServer() as hub, pytest.raises(StageError, match=r"python3 envs/build.py vlmeval"):
-        vlm_staging.fetch_table(wanted(hub, tmp_path / "MME"), tmp_path / ".envs")
+        data_tables.fetch_table(wanted(hub, tmp_path / "MME"), tmp_path / ".envs")
 
 
 def half_an_image(folder: Path) -> Path:
@@ -195,7 +198,7 @@ def half_an_image(folder: Path) -> Path:
 def test_images_are_dumped_anew(tmp_path: Path) -> None:
     image = half_an_image(tmp_path)
     with pytest.raises(StageError, match=r"MME: its images could not be dumped \(exit code 1"):
-        vlm_staging.dump_images(Path(sys.executable), "MME", tmp_path)  # there is no harness in it
+        data_tables.dump_images(Path(sys.executable), "MME", tmp_path)  # there is no harness in it
     assert not image.exists()
 
 
@@ -204,7 +207,7 @@ def test_images_on_a_full_disk(tmp_path: Path) -> None:
     with fulldisk.mounted(tmp_path / "small", "64k") as folder:
         fulldisk.fill(folder)
         with pytest.raises(StorageError, match=r"small: the disk is full"):
-            vlm_staging.dump_images(Path(sys.executable), "MME", folder)
+            data_tables.dump_images(Path(sys.executable), "MME", folder)
 
 
 # --------------------------------------------------------------------------------- what a run has left

@@ -11,12 +11,13 @@ from snakemake.exceptions import WorkflowError
 
 import studies
 import synthetic
-from moebench import cli, show, text
+from moebench import text
+from moebench.commands import cli, show
+from moebench.commands.planning import make_plan
+from moebench.commands.snakefile import engines_of, planned_job, refuse_unbuilt
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan.jobs import environments_needed
-from moebench.planning import make_plan
-from moebench.workflow import engines_of, planned_job, refuse_unbuilt
 
 CELL = {"batch": 1, "input_tokens": 16, "output_tokens": 4}
 TASK = {"fix": {"model": "tiny-mixtral"}, "tasks": ["rte"], "data": "fixtures"}

@@ -6,8 +6,9 @@ import json
 import sys
 from typing import Any
 
+from moebench.engines import failures
 from moebench.engines.endpoint import EndpointEngine
-from moebench.measure import failures, metrics
+from moebench.measure import metrics
 
 SETTINGS = {"serve": False, "base_url": None, "base_url_env": None, "key_env": "SERVICE_KEY", "api": "completions",
             "prompt": "ids", "admits": ["ignore_eos", "min_tokens", "return_token_ids"], "tokens": "exact",

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from moebench.engines.vllm_images import Placeholders
-from moebench.measure import images
 from moebench.measure.worker import Session
+from moebench.prompts import images
 
 TEXT = list(range(300, 316))
 SIZES = (40, 56, 57, 112, 113, 300)

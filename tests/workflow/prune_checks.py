@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from moebench import calibration_text, staged
-from moebench.derive import derive
 from moebench.errors import UserError
+from moebench.models import calibration_text
+from moebench.models.derive import derive
+from moebench.storage import staged
 
 
 def load(folder: str) -> Any:

@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from moebench.architectures import quantization_schemes
 from moebench.errors import UserError
-from moebench.measure import prompts
-from moebench.quantize import make, schemes
+from moebench.models.quantize import make
+from moebench.prompts import text_prompts
 
 
 def nibbles(packed: torch.Tensor) -> torch.Tensor:
@@ -38,7 +39,9 @@ def multiplied_out(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             whole = tensors[name].float()
             grown = scale
             if scale.shape != (whole.shape[0], 1):  # blocks, the last of them cut
-                grown = scale.repeat_interleave(schemes.BLOCK, 0).repeat_interleave(schemes.BLOCK, 1)
+                grown = scale.repeat_interleave(quantization_schemes.BLOCK, 0).repeat_interleave(
+                    quantization_schemes.BLOCK, 1
+                )
                 grown = grown[: whole.shape[0], : whole.shape[1]]
             plain[name] = (whole * grown).bfloat16()
             continue
@@ -69,7 +72,7 @@ def logits(folder: Path, tensors: dict[str, torch.Tensor] | None, ids: torch.Ten
 @functools.cache
 def original(parent: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids of some prose, and what the unquantized model makes of them."""
-    ids = torch.tensor(prompts.make("text", prompts.text_tokens(parent), 0, 4, 64, 7))
+    ids = torch.tensor(text_prompts.make("text", text_prompts.text_tokens(parent), 0, 4, 64, 7))
     return ids, logits(parent, None, ids)
 
 
@@ -99,7 +102,7 @@ def readers(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
 
 def main(spec: str, out: str) -> None:
     torch.set_num_threads(1)
-    prompts.text_tokens = functools.cache(prompts.text_tokens)
+    text_prompts.text_tokens = functools.cache(text_prompts.text_tokens)
     found = []
     for job in json.loads(Path(spec).read_text()):
         parent, folder = Path(job["parent"]), Path(job["out"])

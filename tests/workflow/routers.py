@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from moebench.measure import images, prompts
+from moebench.prompts import images, text_prompts
 
 
 def shown(folder: str, image: str) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def main(folder: str, prompts_file: str, most_tokens: str, output_tokens: str, o
             module.register_forward_hook(lambda module, args, output: chosen.append(output[2]))
     counts: dict[str, torch.Tensor] = {}
     image_tokens = []
-    texts = prompts.items(Path(folder), [text for text, _ in given], int(most_tokens))
+    texts = text_prompts.items(Path(folder), [text for text, _ in given], int(most_tokens))
     for text, (_, image) in zip(texts, given, strict=True):
         pixels = shown(folder, image) if image else {}
         before = pixels.pop("input_ids", torch.empty(1, 0, dtype=torch.long))

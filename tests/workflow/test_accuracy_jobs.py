@@ -14,9 +14,10 @@ import pytest
 
 import fulldisk
 import studies
-from moebench import accuracy, staged
+from moebench import accuracy
 from moebench.accuracy.driver import Evaluator
 from moebench.measure import manifest, records
+from moebench.storage import staged
 from project import ENGINE, moebench, run
 from project import copy as copy_project
 

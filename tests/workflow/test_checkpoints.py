@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import fulldisk
-from moebench import checkpoints, staged
+from moebench.architectures.hf_config import disagreements, to_hf_config
 from moebench.config import Config
 from moebench.cost import vision
 from moebench.cost.params import reshape, total_parameters
-from moebench.registry import disagreements, to_hf_config
+from moebench.models import random_init
+from moebench.storage import staged
 from project import ENGINE as PYTHON
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,7 @@ def run(*arguments: Any, expect: int = 0) -> subprocess.CompletedProcess[str]:
 def write(folder: Path, specs: dict[str, dict[str, Any]], expect: int = 0) -> subprocess.CompletedProcess[str]:
     file = folder / "specs.json"
     file.write_text(json.dumps([{**spec, "out": str(folder / name)} for name, spec in specs.items()]))
-    return run("-m", "moebench.checkpoints", file, expect=expect)
+    return run("-m", "moebench.models.random_init", file, expect=expect)
 
 
 def spec(name: str, seed: int = 0, **shape: int) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(folder, two)
         return folder
     with fulldisk.mounted(folder / "full", "1m") as full:
-        done = write(folder, two | {"full/tiny-mixtral": SPECS["tiny-mixtral"]}, expect=checkpoints.NO_ROOM)
+        done = write(folder, two | {"full/tiny-mixtral": SPECS["tiny-mixtral"]}, expect=random_init.NO_ROOM)
         assert done.stderr.splitlines()[-1] == f"{full}/tiny-mixtral: the disk is full", "no traceback"
         assert [p.name for p in full.iterdir()] == [".tokenizers"]
         assert [p.suffix for p in (full / ".tokenizers").iterdir()] == [".json"]
@@ -135,7 +136,7 @@ def test_is_staged_whole_and_as_asked(folder, name):
     architecture, seed = SPECS[name]["architecture"], SPECS[name]["seed"]
     assert staged.check(folder / name, full=True) == []
     manifest = staged.read_manifest(folder / name)
-    assert (manifest["source"], manifest["revision"]) == ("random_init", checkpoints.recipe(architecture, seed))
+    assert (manifest["source"], manifest["revision"]) == ("random_init", random_init.recipe(architecture, seed))
     config = json.loads((folder / name / "config.json").read_text())
     assert disagreements(architecture, config) == []
     assert config["architectures"] == to_hf_config(architecture)["architectures"]

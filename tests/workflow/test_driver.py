@@ -19,13 +19,13 @@ import pytest
 import fulldisk
 import kernels
 import studies
-from moebench import staged
+from moebench.architectures.hf_config import to_hf_config
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import UserError
-from moebench.measure import lock, manifest, metrics, records
+from moebench.measure import manifest, metrics, records
 from moebench.measure.driver import Driver
-from moebench.planning import make_plan
-from moebench.registry import to_hf_config
+from moebench.storage import lock, staged
 from project import ENGINE, HANG_S
 from studies import ROOT
 

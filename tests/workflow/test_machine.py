@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from moebench.cli import main
+from moebench.commands.cli import main
 from moebench.measure import constants
 from project import ENGINE, ROOT
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import kernels
-from moebench import parquet
 from moebench.measure import records
+from moebench.tables import parquet
 from project import copy, moebench, run, snakemake
 
 

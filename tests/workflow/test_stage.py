@@ -41,7 +41,7 @@ def checkpoint(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     architecture = json.loads(moebench(project, "plan", "--study", "tiny", "--json").stdout)["engines"]
     model = next(e["model"] for e in architecture.values() if e["model"]["name"] == "tiny-mixtral")
     spec.write_text(json.dumps({"architecture": model["architecture"], "seed": 3}))
-    run(project, str(ENGINE), "-m", "moebench.checkpoints", str(spec), str(folder))
+    run(project, str(ENGINE), "-m", "moebench.models.random_init", str(spec), str(folder))
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "moebench-stage.json"}
 
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 import studies
-from moebench import accuracy, staged
+from moebench import accuracy
 from moebench.accuracy import vlm_fixtures, vlmeval_results
 from moebench.accuracy.driver import Evaluator
 from moebench.accuracy.lm_eval_results import Unsound
@@ -27,6 +27,7 @@ from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.config import Config
 from moebench.measure import manifest, records
+from moebench.storage import staged
 from project import ENGINE, HANG_S, ROOT, moebench
 from project import copy as copy_project
 

@@ -1,6 +1,6 @@
 """``python -m moebench VERB``."""
 
-from moebench.cli import main
+from moebench.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from moebench import progress
 from moebench.plan.jobs import environments_needed
-from moebench.workflow import (
+from moebench.commands.snakefile import (
     engine_python,
     engines_of,
     figure_labels,

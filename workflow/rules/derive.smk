@@ -1,6 +1,6 @@
 # Derived checkpoints (pruned, quantized): jobs on a compute node, from what was staged.  One checkpoint each, or packs of
 # small ones: a rule per job, since each job's outputs are its own.
-from moebench.workflow import derived_files, parent_files
+from moebench.commands.snakefile import derived_files, parent_files
 
 for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
 

@@ -12,11 +12,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from moebench import accuracy, staged
+from moebench import accuracy
 from moebench.accuracy.vlmeval_process import ENVIRONMENT, harness_python
 from moebench.errors import StageError
 from moebench.measure.driver import Driver, Say
-from moebench.storage import atomic
+from moebench.storage import atomic, staged
 
 SCRATCH = "MOEBENCH_SCRATCH"
 WORKERS = {"lm-eval": "moebench.accuracy.worker", "vlmeval": "moebench.accuracy.vlmeval_worker"}

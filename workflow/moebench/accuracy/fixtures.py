@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench import staged
+from moebench.storage import staged
 
 SEED = 0
 TEST_ROWS, TRAIN_ROWS, SUBJECT_ROWS = 16, 8, 2

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench import staged
+from moebench.storage import staged
 
 SEED = 0
 EDGE = 56

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from moebench import budget, computed
+from moebench.claims import budget, select
 from moebench.claims import evaluate as ev
-from moebench.claims import select
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
 from moebench.claims.table import needed
+from moebench.qs import points
 from moebench.text import table
 
 Row = dict[str, Any]
@@ -18,7 +18,7 @@ def rows(plan: dict[str, Any]) -> list[Row]:
     """A row per claim: ``planned`` comparisons, those that ``fit`` by the predicted memory (pairs, or groups of cells),
     what it ``needs``, and ``why_not`` where they do not decide it (empty where they do)."""
     cells, asked = list(budget.rows_of(plan)), list(budget.answers_of(plan))
-    decided, computed_points = budget.needs(plan), list(computed.rows(plan))
+    decided, computed_points = budget.needs(plan), list(points.rows(plan))
     made = []
     for paper in from_plan(plan):
         for claim in paper.claims:
@@ -27,8 +27,7 @@ def rows(plan: dict[str, Any]) -> list[Row]:
             row = {"claim": claim.id, "test": claim.test, "needs": needed(here or claim), "planned": 0, "fit": 0}
             row["why_not"] = claim.undecidable
             if claim.test == "computed":
-                points = [p for p in computed_points if p["experiment"] in listed]
-                found = ev.computed(claim, points)
+                found = ev.computed(claim, [p for p in computed_points if p["experiment"] in listed])
                 row["planned"] = row["fit"] = found.planned if found else 0
                 row["why_not"] = "the cost model's own points: a prediction, nothing to measure"
             elif claim.test not in OF_CELLS:

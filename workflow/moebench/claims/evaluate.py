@@ -19,7 +19,7 @@ import numpy as np
 from moebench.claims import select
 from moebench.claims.spec import NUMERIC, Claim, Needs, Settings
 from moebench.claims.values import AGREES, DISAGREES, SHORTEST, UNDECIDED, Floats, Series, compared, place, tested
-from moebench.cost import qs_printed
+from moebench.qs import printed_formulas
 
 __all__ = ["AGREES", "DISAGREES", "UNDECIDED", "Floats", "compared", "place"]  # what reads outcomes needs of the tests
 
@@ -291,7 +291,7 @@ def printed(claim: Claim) -> Outcome:
     assert claim.printed is not None and claim.expect is not None
     given, reason = claim.printed, "from the paper's own printed numbers"
     if given.contexts:
-        count = sum(qs_printed.of_one_capacity(given.contexts, batches) for batches in given.batches)
+        count = sum(printed_formulas.of_one_capacity(given.contexts, batches) for batches in given.batches)
         value = count / (planned := len(given.contexts) * len(given.batches))
         reason = f"{count} of {planned} of the paper's own printed numbers are"
     else:

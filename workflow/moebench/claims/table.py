@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench import accuracy, columns, parquet
-from moebench.accuracy import arms, join
-from moebench.claims import answers, select
+from moebench import accuracy, columns
+from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
+from moebench.tables import join, parity, parquet
 
 Row = dict[str, Any]
 
@@ -65,7 +65,7 @@ def rows(plan: Mapping[str, Any], folder: Path, results: Path) -> list[Row]:
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
     answered = [row for row in _plain(parquet.read(folder, "accuracy")) if row["experiment"] in listing]
-    asked = [_stand_in(row, stands_for) for row in answers.rows(answered, functools.partial(_logged, results))]
+    asked = [_stand_in(row, stands_for) for row in accuracy_rows.rows(answered, functools.partial(_logged, results))]
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = parquet.read(folder, "parameters")
     points = _plain(parquet.read(folder, "computed"))
@@ -86,7 +86,7 @@ def rows(plan: Mapping[str, Any], folder: Path, results: Path) -> list[Row]:
 def _logged(results: Path, row: Row) -> dict[str, float] | None:
     """The score of every question of a row of the table ``accuracy``, from its sample log."""
     path = accuracy.folder(results, row["harness"]) / "samples" / row["engine"] / f"{row['cell']}.jsonl.gz"
-    return arms.logged(path, row["samples_sha256"] or "", row["metric"], row["filter"])
+    return parity.logged(path, row["samples_sha256"] or "", row["metric"], row["filter"])
 
 
 def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
@@ -167,7 +167,7 @@ def _outcomes(
     select.check_columns(here, {k for r in cells for k in r}, f"study {plan['study']}")
     if claim.metric == "accuracy":
         timed = _timed(here.provided.metric, mine, samples)[0] if here.provided else {}
-        return [(o, [cells[i] for i in o.rows]) for o in answers.evaluate(here, cells, (mine, timed))]
+        return [(o, [cells[i] for i in o.rows]) for o in accuracy_rows.evaluate(here, cells, (mine, timed))]
     if claim.metric in columns.EVENNESS:
         return [(o, [mine[i] for i in o.rows]) for o in _counted(here, mine)]
     return [(o, [mine[i] for i in o.rows]) for o in ev.evaluate(here, mine, *_timed(claim.metric, mine, samples))]

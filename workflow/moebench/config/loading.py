@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from moebench.architectures.families import FAMILIES
 from moebench.config.base import Strict
 from moebench.config.experiments import Experiment
 from moebench.config.hardware import Hardware
@@ -20,7 +21,6 @@ from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
-from moebench.families import FAMILIES
 
 T = TypeVar("T", bound=Strict)
 N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")

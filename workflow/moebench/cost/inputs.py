@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moebench.architectures import quantization_schemes
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.cost import params, vision
-from moebench.quantize import schemes
 
 Floats = NDArray[np.float64]
 
@@ -152,10 +152,10 @@ class Formats(_Arrays):
 
     @classmethod
     def of(cls, architecture: Architecture, engine: EngineKnobs) -> Formats:
-        """Formats of an engine configuration; scales and zero points included (``quantize.schemes``)."""
+        """Formats of an engine configuration; scales and zero points included (``quantization_schemes``)."""
         plain = packed = DTYPE_BYTES[engine.dtype]
         if engine.quantization != "none":
-            packed = schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
+            packed = quantization_schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
         return cls(
             packed=packed,
             plain=plain,
@@ -249,7 +249,7 @@ def _peak(hardware: Hardware, name: str) -> float:
 
 def _arithmetic(engine: EngineKnobs) -> str:
     """Data type whose peak the quantized matrices run at; 4-bit weights are widened first."""
-    scheme = schemes.SCHEMES.get(engine.quantization)
+    scheme = quantization_schemes.SCHEMES.get(engine.quantization)
     if scheme is None or scheme.activation_bits is None:
         return engine.dtype
     return "fp8" if scheme.numbers == "float" else f"int{scheme.activation_bits}"

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from moebench.architectures.hf_config import reshaped
 from moebench.config import Architecture, Attention
 from moebench.cost import vision
-from moebench.registry import reshaped
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Layers:
 def reshape(
     architecture: Architecture, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
 ) -> Architecture:
-    """The architecture with other experts (``registry.reshaped``), validated."""
+    """The architecture with other experts (``hf_config.reshaped``), validated."""
     return Architecture.model_validate(reshaped(architecture.model_dump(), experts, moe_ffn_size, top_k))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from moebench.measure.failures import Verdict
+from moebench.engines.failures import Verdict
 
 WORDS = 500
 """Characters of a service's answer that are kept as evidence."""

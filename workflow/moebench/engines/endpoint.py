@@ -12,13 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
+from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused, waiting
 from moebench.engines.client import Answer, Client, RateLimited
+from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
-from moebench.measure import waiting
-from moebench.measure.failures import Verdict
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""

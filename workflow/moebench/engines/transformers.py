@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from moebench.architectures.hf_config import shape_overrides
 from moebench.engines.protocol import Images
 from moebench.engines.trace import encode
-from moebench.registry import shape_overrides
 
 _FIXED = {"quantization": "none", "kv_cache_dtype": "auto", "draft_model": None, "tp": 1, "pp": 1,
           "dp": 1, "kernel_config": "tuned", "mla": True}  # fmt: skip

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from moebench.engines import vllm_images, vllm_nodes, vllm_startup
+from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images
 from moebench.engines.trace import encode
 from moebench.engines.vllm_arguments import arguments, switch
-from moebench.measure.failures import Refused
 
 COUNTERS = {
     "vllm:num_preemptions": "preemptions",

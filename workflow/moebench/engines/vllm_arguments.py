@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from moebench.architectures.hf_config import shape_overrides
+from moebench.architectures.quantization_schemes import made_while_loading
 from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
-from moebench.quantize.schemes import made_while_loading
-from moebench.registry import shape_overrides
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""

@@ -16,9 +16,6 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
-from moebench import at_hand
-from moebench.accuracy.join import beside_speed
-from moebench.accuracy.rows import planned as planned_answers
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import (
@@ -26,15 +23,18 @@ from moebench.figures import (
     curves,
     data,
     export,
-    foreseen,
     heatmap,
     layout,
     parameters,
     pareto,
+    predictions,
     residuals,
     style,
     unsupported,
 )
+from moebench.tables import machines
+from moebench.tables.accuracy import planned as planned_answers
+from moebench.tables.join import beside_speed
 
 
 def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
@@ -47,7 +47,7 @@ def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list
     """Draw the figures of every experiment, and that of model against measurement, several at a time; see
     :func:`render`.
     """
-    parts: list[str | None] = [*plan["experiments"], *([None] if at_hand.compared(plan) else [])]
+    parts: list[str | None] = [*plan["experiments"], *([None] if machines.compared(plan) else [])]
     made: Iterable[list[Path]]
     if len(parts) <= FEW or (os.cpu_count() or 1) < 2:
         made = (_part(plan, tables_dir, out_dir, part) for part in parts)
@@ -132,10 +132,10 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
                 drawn = unsupported.without(placed)
                 made, table = layout.figure(drawn, caption.of(plan, placed)), data.table(placed)
             paths += export.save(made, table, out_dir, plot.id)
-    for plot in foreseen.plots(plan, experiment_name):
-        placed = data.place(plot, foreseen.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")
+    for plot in predictions.plots(plan, experiment_name):
+        placed = data.place(plot, predictions.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")
         with mpl.rc_context(style.RC):
-            made = layout.figure(placed, foreseen.caption(plan, placed.rows))
+            made = layout.figure(placed, predictions.caption(plan, placed.rows))
             paths += export.save(made, data.table(placed), out_dir, plot.id)
     return paths
 
@@ -162,8 +162,8 @@ def check(plan: Mapping[str, Any]) -> None:
                 pareto.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
             elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
                 data.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
-        for plot in foreseen.plots(plan, name):
-            data.place(plot, foreseen.of_plan(plan, name), f"config/experiments/{name}.yaml: figure {plot.id}")
+        for plot in predictions.plots(plan, name):
+            data.place(plot, predictions.of_plan(plan, name), f"config/experiments/{name}.yaml: figure {plot.id}")
 
 
 def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
@@ -185,14 +185,15 @@ def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
 
 def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
-    from moebench import columns, tablerows
+    from moebench import columns
+    from moebench.tables import cell_rows
 
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
-    for row in tablerows.plan_rows(dict(plan)):
+    for row in cell_rows.plan_rows(dict(plan)):
         by_name[row["experiment"]].append(row)
     measured = [c.name for c in columns.of_table("measurements")]
     for name, rows in by_name.items():
-        frame: pd.DataFrame = tablerows.table("plan", rows).to_pandas()
+        frame: pd.DataFrame = cell_rows.table("plan", rows).to_pandas()
         frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
-        answers: pd.DataFrame = tablerows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
+        answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
         yield name, beside_speed(frame, answers)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from moebench import columns, corpora, stats
-from moebench.figures import answers, style, unsupported
+from moebench import columns
+from moebench.figures import accuracy, style, unsupported
 from moebench.figures.data import Data
+from moebench.prompts import corpora
+from moebench.tables import stats
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
@@ -139,7 +141,7 @@ def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -
 
 def accuracy_words(plan: Mapping[str, Any], placed: Data) -> str:
     """What the caption of a figure with accuracy adds; empty for one without."""
-    if not answers.uses(placed.plot):
+    if not accuracy.uses(placed.plot):
         return ""
     rows = placed.rows
     good = rows[rows["accuracy_status"] == "ok"]

@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
-from moebench import columns, parquet
+from moebench import columns
 from moebench.config import ComputedKnobs, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import draw, style
 from moebench.figures.data import Axis, Data
+from moebench.tables import parquet
 
 BY: dict[str, tuple[str, Any, str]] = {  # origin -> words, line style over numbers, marker
     "distinct": ("distinct experts (this cost model)", "-", "o"),

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from moebench import columns
-from moebench.accuracy import join
 from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
-from moebench.figures import answers
+from moebench.figures import accuracy
+from moebench.tables import join
 
 Json = Mapping[str, Any]
 ROLES = ("x", "hue", "panel", "row")
@@ -168,19 +168,19 @@ def chosen(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
-    """Place the rows of ``frame`` (see :func:`moebench.accuracy.join.with_status`) on the axes of ``plot``.
+    """Place the rows of ``frame`` (see :func:`moebench.tables.join.with_status`) on the axes of ``plot``.
 
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
-    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, answers.ACCURACY)
+    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, accuracy.ACCURACY)
     for name in plot.y:
         columns.column(name, where)
         if name not in measured:
             raise ConfigError(f"{where}: y is {name!r}, which is not measured" + nearest(name, measured))
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
-    return place_cells(plot, answers.answered(plot, frame, where), ROLES, where)
+    return place_cells(plot, accuracy.answered(plot, frame, where), ROLES, where)
 
 
 def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: str) -> Data:

@@ -22,12 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from moebench import columns, parquet
+from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import data as figure_data
 from moebench.figures import style
 from moebench.figures.header import Header, wrap
+from moebench.tables import parquet
 
 MOST_ACROSS = 4
 _LAYER_PT, _LEAST_PT, _MOST_PT = 5.0, 46.0, 150.0

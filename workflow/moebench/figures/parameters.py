@@ -17,12 +17,13 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from moebench import columns, parquet
+from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import style
 from moebench.figures.caption import NOT_MEASURED
 from moebench.figures.header import Header
+from moebench.tables import parquet
 
 SIDES = ("total", "active")
 _MOE = ("routed_experts", "shared_experts", "router")

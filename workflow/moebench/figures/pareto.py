@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError
-from moebench.figures import answers, data, draw, style
+from moebench.figures import accuracy, data, draw, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
@@ -21,12 +21,12 @@ INTERVAL_OPACITY = 0.45
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     """Place cells as points.  Raises ConfigError for unknown columns, two cells on one place, or no cells."""
-    measured = (*columns.METRIC_NAMES, answers.ACCURACY)
+    measured = (*columns.METRIC_NAMES, accuracy.ACCURACY)
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:
             raise ConfigError(f"{where}: {name!r} is not measured, a figure of kind pareto shows what is")
-    placed = data.place_cells(plot, answers.answered(plot, frame, where), ("hue", "panel"), where)
+    placed = data.place_cells(plot, accuracy.answered(plot, frame, where), ("hue", "panel"), where)
     rows = placed.rows.assign(x=placed.rows[plot.x].astype(float))
     values = rows["x"].dropna()
     levels = tuple(sorted(set(values))) or (0.0, 1.0)
@@ -112,11 +112,11 @@ def set_x(axes: Any, placed: Data) -> None:
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
     margin = max(0.06 * (high - low), 0.02 * (abs(high) or 1))
     first = low - margin
-    if name == answers.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
+    if name == accuracy.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
         first, margin = max(first, -0.02), max(margin, 0.1 - (high - low))
     axes.set_xlim(first, high + margin)
     ticks = MaxNLocator(6).tick_values(first, high + margin)
-    axes.set_xticks([t for t in ticks if first <= t <= high + margin and (name != answers.ACCURACY or 0 <= t <= 1)])
+    axes.set_xticks([t for t in ticks if first <= t <= high + margin and (name != accuracy.ACCURACY or 0 <= t <= 1)])
 
 
 def table(placed: Data) -> pd.DataFrame:

@@ -15,13 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from moebench import at_hand, columns, parquet
+from moebench import columns
 from moebench.config import Plot
 from moebench.figures import style
 from moebench.figures.header import Header
+from moebench.tables import machines, parquet
 
 PLOT = Plot.model_construct(
-    id=at_hand.FIGURE, number="M1", title="Measured time over the cost model's prediction, every cell", kind="bars"
+    id=machines.FIGURE, number="M1", title="Measured time over the cost model's prediction, every cell", kind="bars"
 )
 METRICS = {"ttft_max_s": "TTFT of the batch", "itl_s": "Inter-token latency", "e2e_s": "End-to-end latency"}
 _LINE_PT, _AXIS_PT, _GAP_PT, _SPREAD = 15.0, 30.0, 10.0, 0.3
@@ -46,7 +47,7 @@ def caption(plan: Mapping[str, Any], frame: pd.DataFrame) -> str:
     """The line under the title."""
     if frame.empty:
         return "No measured cell has a prediction yet."
-    if set(frame["predicted_with"]) == {at_hand.MEASURED}:
+    if set(frame["predicted_with"]) == {machines.MEASURED}:
         devices = ", ".join(sorted(frame["device_name"].dropna().unique()))
         source = f"constants measured on the machine itself ({devices}): memory bandwidth and matrix products"
     else:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from moebench.errors import StageError, StorageError
-from moebench.measure import lock, records
-from moebench.storage import atomic
+from moebench.measure import records
+from moebench.storage import atomic, lock
 
 Json = dict[str, Any]
 

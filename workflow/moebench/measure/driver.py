@@ -17,14 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench import corpora, provenance, registry, staged
-from moebench.derive import how_to_make
-from moebench.engines import vllm_kernels
+from moebench.architectures import hf_config
+from moebench.architectures.quantization_schemes import claim_problem
+from moebench.engines import failures, vllm_kernels
 from moebench.errors import StageError, UserError
-from moebench.measure import disk, failures, lock, manifest, metrics, records
+from moebench.measure import manifest, metrics, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
-from moebench.quantize.schemes import claim_problem
-from moebench.storage import atomic
+from moebench.models.derive import how_to_make
+from moebench.prompts import corpora
+from moebench.storage import atomic, disk, lock, staged
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
@@ -174,11 +175,11 @@ class Driver:
                 written = json.loads((folder / "config.json").read_text())
             except (ValueError, OSError) as error:
                 raise StageError(f"{folder}: cannot be read ({error}); delete it and {stage}") from None
-            overrides = registry.shape_overrides(model, config)
+            overrides = hf_config.shape_overrides(model, config)
             problem = claim_problem(config.get("quantization", "none"), written)
             if problem:
                 raise StageError(f"{folder}/config.json: {problem}")
-            found = registry.disagreements(model["architecture"], merged(written, overrides))
+            found = hf_config.disagreements(model["architecture"], merged(written, overrides))
             if found:
                 raise StageError(
                     f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
@@ -317,9 +318,9 @@ class Driver:
             self.check_device()
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
-        expected = registry.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
+        expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
         resolved = reply["facts"]["resolved_config"]  # a service does not show its own
-        found = registry.disagreements(expected, resolved) if resolved else []
+        found = hf_config.disagreements(expected, resolved) if resolved else []
         if found:
             self.stop_worker()
             reason = f"the engine loaded another model than the registry's: {'; '.join(found)}"

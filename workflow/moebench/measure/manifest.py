@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moebench.measure import lock, records, waiting
-from moebench.storage import atomic
+from moebench.engines import waiting
+from moebench.measure import records
+from moebench.storage import atomic, lock
 
 SCHEMA = 1
 

@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench import corpora
+from moebench.engines import failures
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Engine
-from moebench.measure import activation, failures, images, metrics, prompts, token_ids
+from moebench.measure import activation, metrics
+from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
 
@@ -61,7 +62,7 @@ class Session:
     def tokens(self, name: str) -> Sequence[int]:
         """A corpus as token ids, tokenized once per tokenizer."""
         folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
-        key = f"{prompts.tokenizer_key(folder)} {text}"
+        key = f"{text_prompts.tokenizer_key(folder)} {text}"
         if key not in self.corpora:
             self.corpora[key] = token_ids.of_corpus(folder, text)
         return self.corpora[key]
@@ -69,7 +70,7 @@ class Session:
     def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
         """The texts of a workload for a seed."""
         model = self.spec["model"]
-        return prompts.make(
+        return text_prompts.make(
             work["prompts"],
             self.tokens(work["corpus"]),
             model["architecture"]["vocab_size"],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from moebench import corpora, runtime
 from moebench.config import Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
 from moebench.errors import ConfigError
+from moebench.plan import engine_choice
+from moebench.prompts import corpora
 
 
 def check(
@@ -94,7 +95,7 @@ def check(
             and not runs_on.hosted,
             f"kv_cache_mb is missing: on {hardware.name} the engine cannot choose it; e.g. kv_cache_mb: 256",
         ),
-        *((True, text) for text in runtime.problems(called, runs_on, knobs, work, spec)),
+        *((True, text) for text in engine_choice.problems(called, runs_on, knobs, work, spec)),
     ]
     for wrong, text in problems:
         if wrong:

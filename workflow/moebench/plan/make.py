@@ -15,9 +15,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moebench import computed, corpora, envlocks, runtime
-from moebench import parameters as counted
-from moebench.accuracy.planning import AccuracyPlanner, table_of
 from moebench.config import (
     Config,
     Engine,
@@ -28,21 +25,27 @@ from moebench.config import (
     Protocol,
     Study,
     WorkloadKnobs,
+    environment_locks,
     explain,
 )
-from moebench.derivation import derived_models
-from moebench.derivation import jobs as derive_jobs
+from moebench.config.grid import Row, expand, known_knob
+from moebench.config.lockfile import ModelLock
+from moebench.cost.predict import predict
 from moebench.errors import ConfigError
-from moebench.grid import Row, expand, known_knob
-from moebench.identity import canonical, digest, stated
-from moebench.modellock import ModelLock
+from moebench.plan import engine_choice
+from moebench.plan import parameters as counted
+from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
 from moebench.plan.checks import check, check_counting
+from moebench.plan.derived import derived_models
+from moebench.plan.derived import jobs as derive_jobs
 from moebench.plan.file import SCHEMA
+from moebench.plan.identity import canonical, digest, stated
 from moebench.plan.jobs import jobs_of, mark_derived
 from moebench.plan.model import Model
 from moebench.plan.models import resolve_model
 from moebench.plan.names import cell_slug, engine_slug, plain
-from moebench.predict import predict
+from moebench.prompts import corpora
+from moebench.qs import points
 
 PROTOCOL_VERSION = 2
 """Raised whenever the way of measuring changes so that old and new numbers must not meet."""
@@ -66,7 +69,7 @@ class _Planner:
     def engine_of(self, knobs: EngineKnobs, path: str) -> tuple[str, Engine]:
         """Name and settings of the engine that runs these knobs."""
         try:
-            return runtime.of(self.study, knobs)
+            return engine_choice.of(self.study, knobs)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -127,13 +130,13 @@ class _Planner:
         spec = self.config.model(knobs.model, path)
         called, runs_on = self.engine_of(knobs, path)
         check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
-        knobs = plain(runtime.plain(knobs, self.study, runs_on), spec)
+        knobs = plain(engine_choice.plain(knobs, self.study, runs_on), spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
         if top_k and top_k > left["count"]:
             few = f"top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}"
             raise ConfigError(f"{path}: {few}; lower it, or prune less")
-        return self.engine(knobs, spec, None if runtime.live_top_k(runs_on, knobs) else top_k, path), top_k
+        return self.engine(knobs, spec, None if engine_choice.live_top_k(runs_on, knobs) else top_k, path), top_k
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
         """Add an engine configuration, unless it is there; return its id."""
@@ -151,7 +154,7 @@ class _Planner:
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "engine": runtime.identity(runs_on, spec.name),
+                "engine": engine_choice.identity(runs_on, spec.name),
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
@@ -162,7 +165,7 @@ class _Planner:
             self._engines[key] = engine_id
             self.engines[engine_id] = {
                 "id": engine_id,
-                "runtime": runtime.as_json(name, runs_on, spec.name),
+                "runtime": engine_choice.as_json(name, runs_on, spec.name),
                 "config": settings,
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
@@ -220,7 +223,7 @@ class Draft:
         planner, self._other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
         accuracy = AccuracyPlanner(config, self._other, digest, data)
         _check_defaults(study, where)
-        envlocks.check(config, study, where)
+        environment_locks.check(config, study, where)
         experiments: dict[str, Any] = {}
         for name in study.experiments:
             experiment: Experiment = config.experiment(name, where)
@@ -231,7 +234,7 @@ class Draft:
                 placed = planner.add(row, protocol, path)
                 rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
-            about = counted.facts(config, experiment) | computed.facts(config, experiment)
+            about = counted.facts(config, experiment) | points.facts(config, experiment)
             experiments[name] = kept | about | {"rows": list(rows.values())}
             if experiment.accuracy:
                 experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
 from moebench.errors import ConfigError
-from moebench.identity import digest, stated
+from moebench.plan.identity import digest, stated
 from moebench.plan.model import Model
-from moebench.prune.plan import pruned
-from moebench.quantize.plan import quantized, ready_made
-from moebench.registry import family, reshaped
+from moebench.plan.pruned import pruned
+from moebench.plan.quantized import quantized, ready_made
 
 RECIPE_VERSION = 1
 """Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""

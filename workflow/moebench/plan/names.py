@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from moebench import corpora
 from moebench.config import EngineKnobs, ModelSpec, Protocol, WorkloadKnobs
-from moebench.prune.plan import normal
+from moebench.plan.pruned import normal
+from moebench.prompts import corpora
 
 _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 

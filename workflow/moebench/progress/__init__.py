@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from moebench.hubprogress import time_text
+from moebench.models.hubprogress import time_text
 from moebench.progress.failure import INTERRUPTED, Failure, reason
 from moebench.progress.left import about
 from moebench.progress.phases import Job, Phase, phase_of, phases_of

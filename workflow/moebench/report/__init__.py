@@ -14,16 +14,16 @@ import pyarrow as pa
 import seaborn as sns
 
 import moebench
-from moebench import columns, parquet, stats
-from moebench.accuracy import join
-from moebench.accuracy.report import tables as answered
+from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import caption, foreseen, plots
+from moebench.figures import caption, plots, predictions
 from moebench.plan.file import read_plan
 from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
+from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
-from moebench.tablerows import NOT_MEASURED
+from moebench.tables import join, parquet, stats
+from moebench.tables.cell_rows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
 
@@ -155,7 +155,7 @@ def _experiment(
         )
         for plot in shown
     ]
-    for plot in foreseen.plots(plan, name):
+    for plot in predictions.plots(plan, name):
         made.append(content.foreseen(plan, name, plot, tables_dir, figures_dir, links["figures"]))
     loaded = {engine["model"]["name"] for engine in plan["engines"].values()}
     return {

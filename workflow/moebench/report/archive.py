@@ -19,10 +19,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import moebench
-from moebench import accuracy, collect, derived_facts, figures, parquet, provenance
+from moebench import accuracy, figures
+from moebench.claims import collect
 from moebench.errors import StorageError
+from moebench.measure import provenance
 from moebench.plan.file import read_plan
 from moebench.report import build
+from moebench.tables import derived_checkpoints, parquet
 
 FORMAT = 1
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content has the same bytes
@@ -85,7 +88,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             for name in ("cells", "jobs", "accuracy", "machines"):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             try:
-                derived = derived_facts.keep(made, layout.root / _RESULTS)
+                derived = derived_checkpoints.keep(made, layout.root / _RESULTS)
                 page = layout.make()
             except StorageError as error:  # it names a folder that is gone in a moment
                 raise StorageError(str(error).replace(f"{layout.root}/", f"{out}: ")) from None

@@ -16,9 +16,9 @@ from moebench import columns
 from moebench.config import Plot
 from moebench.figures import caption, curves, heatmap, parameters, pareto, style, unsupported
 from moebench.figures import data as figure_data
-from moebench.figures import foreseen as foreseen_data
+from moebench.figures import predictions as foreseen_data
 from moebench.report import svg
-from moebench.tablerows import NOT_MEASURED
+from moebench.tables.cell_rows import NOT_MEASURED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400

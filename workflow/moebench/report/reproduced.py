@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moebench import computed
-from moebench.reproduce import QUANTITIES, Line, Reproduced, Value
+from moebench.qs import points
+from moebench.qs.paper_tables import QUANTITIES, Line, Reproduced, Value
 
 SOURCES = "A value by the formulas agrees if it is within half a unit of the last printed digit; marked are the others."
 
@@ -47,7 +47,7 @@ class Table:
 
 def tables(asked: Mapping[str, Any]) -> list[Table]:
     """The tables of the paper that an experiment of a plan names; none where it names no such paper."""
-    return [_table(made) for made in computed.reproduced(asked)]
+    return [_table(made) for made in points.reproduced(asked)]
 
 
 def assumed(asked: Mapping[str, Any]) -> list[str]:

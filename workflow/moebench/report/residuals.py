@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from moebench import at_hand, parquet
 from moebench.figures import residuals
 from moebench.report import content
+from moebench.tables import machines, parquet
 
 PLOT = residuals.PLOT
 _HOW = {
@@ -24,7 +24,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
 
     Raises StorageError for missing tables or a missing figure.
     """
-    if not at_hand.compared(plan):
+    if not machines.compared(plan):
         return None
     frame, measured = residuals.of_plan(plan, tables_dir), parquet.read(tables_dir, "measurements")
     said = residuals.caption(plan, frame)
@@ -56,7 +56,7 @@ def _words(plan: Mapping[str, Any], frame: pd.DataFrame, measured: pd.DataFrame)
         "that the roofline does not know: Python, the scheduler, starting kernels, products too small for the "
         "machine's rate."
     )
-    if set(frame["predicted_with"]) == {at_hand.MEASURED}:
+    if set(frame["predicted_with"]) == {machines.MEASURED}:
         text += (
             " No data sheet of this machine is used: its constants are measured, and the bandwidth is that of arrays "
             "no larger than the model, which may stay in caches."

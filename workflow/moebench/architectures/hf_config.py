@@ -1,0 +1,221 @@
+"""Between the registry's architectures and Hugging Face's ``config.json``.
+
+Families spell the same size differently: the number of experts is ``num_local_experts``, ``num_experts`` or
+``n_routed_experts``, an expert's width ``intermediate_size`` or ``moe_intermediate_size``.  The tables of
+``families`` say how.  Architectures are plain mappings here (``Architecture.model_dump()``) and only the standard
+library is imported, because the measurement side calls this in an engine's environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moebench.architectures.families import FAMILIES, UNSAID, Family
+
+Shape = Mapping[str, Any]
+"""An ``Architecture`` as a plain mapping."""
+
+_MLA_ONLY = {"q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"}
+
+
+def family(architecture: Shape) -> Family:
+    """The table of an architecture's family.  Raises ValueError if there is none."""
+    name = architecture["family"]
+    if name not in FAMILIES:
+        raise ValueError(f"unknown architecture family {name!r}; known: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[name]
+
+
+def reshaped(
+    architecture: Shape, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
+) -> dict[str, Any]:
+    """A copy with other experts.  Shared experts keep their width; fewer experts than top-k lower top-k to their count.
+
+    Raises ValueError for a dense model, or if ``top_k`` is more than the experts there are.
+    """
+    copy = dict(architecture)
+    changes = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if not changes:
+        return copy
+    if copy["experts"] is None:
+        raise ValueError("a dense model has no experts to change")
+    block: dict[str, Any] = {**copy["experts"], **changes}
+    if block["top_k"] > block["count"]:
+        if top_k is not None:
+            raise ValueError(f"top_k {top_k} is more than the {block['count']} experts there are")
+        block["top_k"] = block["count"]
+    copy["experts"] = block
+    return copy
+
+
+def shared_experts(architecture: Shape) -> int:
+    """Number of shared experts, for a family that makes each as wide as a routed one.
+
+    Raises ValueError if their total width is no multiple of that.
+    """
+    experts = architecture["experts"]
+    count, rest = divmod(experts["shared_ffn_size"], experts["ffn_size"])
+    if rest or (family(architecture).shared == "routed" and count > 1):
+        raise ValueError(
+            f"{architecture['family']} makes a shared expert as wide as a routed one: it cannot spell a shared width "
+            f"of {experts['shared_ffn_size']} beside experts of {experts['ffn_size']}"
+        )
+    return int(count)
+
+
+def to_hf_config(architecture: Shape) -> dict[str, Any]:
+    """A whole ``config.json``: enough to write a checkpoint, or to load dummy weights.  That of a vision-language model
+    lacks the id of its image token, which the tokenizer gives.
+
+    Raises ValueError for a family that is not written here, or a shape it cannot spell.
+    """
+    table = family(architecture)
+    if table.constants is None:
+        written = ", ".join(name for name, other in FAMILIES.items() if other.constants is not None)
+        raise ValueError(f"no config.json is written for {architecture['family']}; written: {written}")
+    config: dict[str, Any] = {"architectures": [table.engine_class], "model_type": table.model_type}
+    if table.language:
+        text = to_hf_config({**architecture, "family": table.language})
+        return config | {
+            **table.constants,
+            "text_config": text,
+            "vision_config": _siglip(architecture["vision"]),
+            "image_grid_pinpoints": tile_grids(architecture["vision"]),
+            "image_seq_length": (architecture["vision"]["tile_size"] // architecture["vision"]["patch_size"]) ** 2,
+            "tie_word_embeddings": architecture["tied_embeddings"],
+            "dtype": "bfloat16",
+        }
+    config |= {size.keys[0]: size.value(architecture) for size in table.sizes}
+    if table.shared == "count":
+        config["n_shared_experts"] = shared_experts(architecture)
+        config["num_key_value_heads"] = architecture["attention"]["kv_heads"]
+        config["q_lora_rank"] = config["q_lora_rank"] or None
+    # Families with a width of its own for experts also want a dense one, whether a layer uses it or not.
+    config["intermediate_size"] = config.get("intermediate_size") or (
+        architecture["dense_ffn_size"] or architecture["experts"]["ffn_size"]
+    )
+    return config | {
+        **table.constants,
+        "hidden_act": "silu",
+        "max_position_embeddings": architecture["max_positions"],
+        "dtype": "bfloat16",
+    }
+
+
+def tile_grids(vision: Shape) -> list[list[int]]:
+    """Sizes, pixels, of the grids of up to nine tiles that an image may be cut into, as DeepSeek-VL2 has them."""
+    edge, most = vision["tile_size"], range(1, 10)
+    return [[high * edge, wide * edge] for high in most for wide in most if high * wide <= 9]
+
+
+def _siglip(vision: Shape) -> dict[str, Any]:
+    """``config.json`` of a SigLIP tower."""
+    return {
+        "model_type": "siglip_vision_model",
+        "hidden_size": vision["hidden_size"],
+        "intermediate_size": vision["ffn_size"],
+        "num_hidden_layers": vision["layers"],
+        "num_attention_heads": vision["heads"],
+        "image_size": vision["tile_size"],
+        "patch_size": vision["patch_size"],
+        "vision_use_head": vision["pooling_head"],
+    }
+
+
+def hf_overrides(
+    architecture: Shape, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
+) -> dict[str, Any]:
+    """Overrides of ``config.json`` for the engine: a key for each argument that is not None, as the family spells it.
+
+    A dense model has none.  Raises ValueError for a shape the family cannot spell.
+    """
+    table = family(architecture)
+    wanted = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
+    if architecture["experts"] is None or not any(wanted.values()):
+        return {}
+    overrides: dict[str, Any] = {}
+    for size in table.sizes:
+        if size.path[0] == "experts" and wanted.get(size.path[-1]) is not None:
+            overrides[size.keys[0]] = wanted[size.path[-1]]
+    if moe_ffn_size is not None and table.shared != "width":
+        count = shared_experts(reshaped(architecture, experts, moe_ffn_size, top_k))
+        if table.shared == "count":
+            overrides["n_shared_experts"] = count
+    return {table.override_section: overrides} if table.override_section else overrides
+
+
+def shape_overrides(model: Mapping[str, Any], config: Mapping[str, Any], top_k: int | None = None) -> dict[str, Any]:
+    """Overrides of ``config.json`` for a model of the plan: the shape that the knobs ask for, unless it has it.
+
+    A derived checkpoint is written in its shape; its knobs speak of what it was made from.
+    """
+    sizes = (None, None) if model.get("derived") else (config["experts"], config["moe_ffn_size"])
+    return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
+
+
+def respelled(config_json: Mapping[str, Any], before: Shape, after: Shape) -> dict[str, Any]:
+    """A model's ``config.json`` with the experts of another architecture, under every key the family reads them from.
+
+    Only what differs between the two architectures is changed.  Raises ValueError for what the family cannot spell.
+    """
+    table = family(after)
+    changed = {size: size.value(after) for size in table.sizes if size.value(after) != size.value(before)}
+    config = dict(config_json)
+    parts = [name for name in (table.section, table.override_section) if name and config.get(name)]
+    sections = [dict(config[name]) for name in parts] or [config]
+    for section in sections:
+        for size, value in changed.items():
+            section |= dict.fromkeys([key for key in size.keys if key in section] or size.keys[:1], value)
+        if table.shared == "count":
+            section["n_shared_experts"] = shared_experts(after)
+    return config | dict(zip(parts, sections, strict=True)) if parts else config
+
+
+def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[str]:
+    """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
+
+    Compared are the sizes that decide weights, memory and time; ``max_position_embeddings`` is not one.  A key that is
+    left out counts as the family's default where that is documented, otherwise it is not compared.  Unknown keys are
+    ignored.
+    """
+    table = family(architecture)
+    sections = {name: config_json[name] for name in (table.section, table.override_section) if config_json.get(name)}
+    config = {key: value for part in sections.values() for key, value in part.items()} or config_json
+    expected = {size.keys[0]: size.value(architecture) for size in table.sizes}
+    given: dict[str, Any] = {}
+    for size in table.sizes:
+        key = next((k for k in size.keys if config.get(k) is not None), size.keys[0])
+        given[size.keys[0]] = _given(config, key, table, given)
+    if table.shared == "count":
+        expected["n_shared_experts"] = shared_experts(architecture)
+        given["n_shared_experts"] = config.get("n_shared_experts", UNSAID) or 0
+    if architecture["attention"]["kind"] != "mla":  # DeepSeek's files carry these, unused, for plain attention too
+        expected = {key: value for key, value in expected.items() if key not in _MLA_ONLY}
+    if not architecture["dense_ffn_size"] and "dense_layers" in {size.path[-1] for size in table.sizes}:
+        expected.pop("intermediate_size", None)
+    return [
+        f"{key}: registry {value}, config.json {given[key]}"
+        for key, value in expected.items()
+        if given[key] is not UNSAID and given[key] != value
+    ]
+
+
+def _given(config: Mapping[str, Any], key: str, table: Family, before: Mapping[str, Any]) -> Any:
+    """What ``config.json`` says for ``key``, the family's default, or UNSAID; ``before``: the sizes read so far."""
+    if key == "kv_lora_rank" and config.get("use_mla") is False:
+        return 0
+    value = config.get(key, UNSAID)
+    if value is None and key.endswith("_rank"):
+        return 0  # DeepSeek: not compressed
+    if value is not UNSAID and value is not None:
+        return value
+    if key in table.defaults:
+        return table.defaults[key]
+    heads, hidden = before.get("num_attention_heads", UNSAID), before.get("hidden_size", UNSAID)
+    if key == "num_key_value_heads":
+        return heads
+    if key == "head_dim" and UNSAID not in (heads, hidden):
+        return hidden // heads
+    return UNSAID

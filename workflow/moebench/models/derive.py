@@ -1,0 +1,71 @@
+"""Making derived checkpoints: on a compute node, in the environment the plan names, each whole or not at all."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from moebench.storage import staged
+from moebench.errors import StageError, StorageError, UserError, disk_is_full, nearest
+
+MAKERS = {"prune": "moebench.models.prune.make", "quantize": "moebench.models.quantize.make"}
+"""Module of each kind of derivation.  Its ``make(model, parent, out, say)`` writes the checkpoint of ``model`` into the
+empty folder ``out`` and returns facts for the manifest; it raises UserError for what is not possible."""
+
+Say = Callable[[str], None]
+
+
+def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
+    """Make one derived checkpoint of a plan; False if it was there, whole, already.
+
+    Raises UserError: no such model, its parent is not whole, it cannot be made so, or the disk does not take it.
+    """
+    if name not in plan["derived"]:
+        raise UserError(f"no derived model {name!r} in the plan" + nearest(name, plan["derived"]))
+    model = plan["derived"][name]
+    folder, parent = Path(model["path"]), Path(model["derived"]["parent"]["path"])
+    if is_made(model):
+        return False
+    problems = staged.check(parent)
+    if problems:
+        raise StageError(f"{problems[0]}; {how_to_make(model['derived']['parent'], plan)}")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # compute nodes have no internet: nothing may ask for it
+    started = time.perf_counter()
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        facts = importlib.import_module(MAKERS[model["derived"]["by"]]).make(model, parent, temporary, say)
+        facts |= {"took_s": round(time.perf_counter() - started, 1)}
+        staged.write_manifest(temporary, model["source"], model["revision"], facts)
+        staged.publish(temporary, folder)
+    except Exception as error:  # safetensors has errors of its own for what a disk refuses
+        if not (isinstance(error, OSError) or disk_is_full(error)):
+            raise
+        why = getattr(error, "strerror", None) or str(error)
+        raise StorageError(
+            f"{getattr(error, 'filename', None) or folder}: cannot be written ({why}); free space, then run again"
+        ) from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
+def is_made(model: dict[str, Any]) -> bool:
+    """Whether a derived model's folder is whole and of its revision."""
+    folder = Path(model["path"])
+    return not staged.check(folder) and (staged.read_manifest(folder) or {}).get("revision") == model["revision"]
+
+
+def how_to_make(model: dict[str, Any], plan: dict[str, Any]) -> str:
+    """What to do about a model that is not whole."""
+    if model.get("derived"):
+        return f"delete {model['path']} and run snakemake again: a job makes it"
+    return f"run `moebench stage --study {plan['study']}` on a machine with internet"

@@ -1,0 +1,185 @@
+"""Making a pruned checkpoint: score, choose, rewrite.  Runs in the engine's environment (torch, transformers)."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from moebench.models import calibration_text
+from moebench.storage import staged
+from moebench.errors import StageError
+from moebench.models.prune import calibrate
+from moebench.models.prune import score
+from moebench.models.prune.checkpoint import Checkpoint
+from moebench.models.prune.checkpoint import copy_rest
+from moebench.models.prune.checkpoint import expert_name
+from moebench.models.prune.checkpoint import router_layer
+from moebench.architectures.hf_config import disagreements
+from moebench.architectures.hf_config import respelled
+
+DETAILS = "prune.json"
+"""File beside the weights: scores and what was kept, per layer."""
+
+Say = Callable[[str], None]
+Kept = dict[int, Any]
+"""By layer: experts that stay, ascending (inter); or channels that stay of each expert, [E, width] (intra)."""
+
+
+def make(model: dict[str, Any], parent: Path, out: Path, say: Say) -> dict[str, Any]:
+    """Write the pruned checkpoint ``model`` (JSON of the plan) of the one in ``parent`` into ``out``; return facts.
+
+    Raises StageError for a checkpoint that cannot be pruned so.
+    """
+    settings, before = model["derived"]["settings"], model["derived"]["parent"]["architecture"]
+    block = before["experts"]
+    checkpoint = Checkpoint(parent)
+    layers = checkpoint.moe_layers(block["count"], block["ffn_size"], before["hidden_size"])
+    if not layers:
+        raise StageError(f"{parent}: it has no routed experts to prune")
+    groups = _groups(checkpoint.config, block["count"], settings)
+    facts: dict[str, Any] = {"settings": settings, "layers": layers}
+    kept: Kept = {}
+    details: dict[str, Any] = {}
+    for layer, chosen, found in _choices(checkpoint, settings, before, layers, groups, facts, say):
+        kept[layer], details[str(layer)] = chosen, found
+    facts["bytes"] = checkpoint.rewrite(out, _changes(settings["kind"], kept))
+    config = respelled(checkpoint.config, before, model["architecture"])
+    wrong = disagreements(model["architecture"], config)
+    if wrong:
+        raise StageError(f"{parent}/config.json cannot say what is left: {'; '.join(wrong)}")
+    (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    copy_rest((staged.read_manifest(parent) or {"files": {}})["files"], parent, out)
+    facts |= _rounding(settings, block)
+    (out / DETAILS).write_text(json.dumps(facts | {"by_layer": details}, sort_keys=True) + "\n")
+    return facts | ({"by_layer": details} if settings["kind"] == "inter" else {})
+
+
+def _rounding(settings: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for and what was removed, since experts are whole and widths multiples."""
+    inter = settings["kind"] == "inter"
+    whole, left = (block["count"], settings["experts"]) if inter else (block["ffn_size"], settings["ffn_size"])
+    what = "experts" if inter else "channels"
+    words = f"{settings['ratio']:.1%} of {whole} {what} is {settings['ratio'] * whole:g}; {whole - left} are removed"
+    if not inter:
+        words += f", so that a multiple of {settings['multiple']} stays"
+    return {"rounding": words, "removed_share": 1 - left / whole}
+
+
+def _groups(config: dict[str, Any], count: int, settings: dict[str, Any]) -> list[list[int]]:
+    """Experts of which equally many must stay: the router's groups, where it chooses by groups.
+
+    Raises StageError if that cannot be.
+    """
+    number = config.get("n_group") or 1
+    if settings["kind"] == "inter" and number > 1:
+        left = settings["experts"]
+        if left % number:
+            raise StageError(
+                f"{left} experts are left of {count}, which the router's {number} groups do not divide; choose another "
+                "prune_ratio"
+            )
+        if (config.get("topk_group") or number) * (left // number) < config["num_experts_per_tok"] or left < 2 * number:
+            raise StageError(
+                f"{left} experts in {number} groups are too few for the router; choose a prune_ratio below"
+            )
+    size = count // number
+    return [list(range(i * size, (i + 1) * size)) for i in range(number)]
+
+
+# ----------------------------------------------------------------------------------------- choosing
+
+
+def _choices(
+    checkpoint: Checkpoint,
+    settings: dict[str, Any],
+    before: dict[str, Any],
+    layers: list[int],
+    groups: list[list[int]],
+    facts: dict[str, Any],
+    say: Say,
+) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+    """For each layer: what stays, and what that was decided by."""
+    by, block = settings["by"], before["experts"]
+    if by == "random":
+        for layer in layers:
+            rng = random.Random(f"{settings['seed']}:{layer}")
+            left = settings["experts"] // len(groups)
+            chosen = sorted(expert for group in groups for expert in rng.sample(group, left))
+            yield layer, chosen, {"kept": chosen, "removed": _others(chosen, block["count"])}
+        return
+    if by == "magnitude":
+        for layer, scores in score.magnitude(checkpoint, block["count"], block["ffn_size"]).items():
+            yield layer, *channels(scores, settings["ffn_size"])
+        return
+    facts["calibration"] = calibration_text.source(settings["calibration"])
+    tokens = calibration_text.sequences(settings["calibration"], checkpoint.folder, before["vocab_size"])
+    fallback = score.magnitude(checkpoint, block["count"], block["ffn_size"]) if by == "activation" else {}
+    for number, seen in enumerate(calibrate.moe_layers(checkpoint, tokens), 1):
+        counts = score.frequency(seen)
+        found = {"counts": counts.tolist()}
+        if by == "activation":
+            scores = score.activation(seen)
+            unused = (counts == 0).cpu()
+            scores[unused] = fallback[seen.index][unused]
+            chosen, more = channels(scores, settings["ffn_size"])
+            more["experts_by_magnitude"] = int(unused.sum())
+        elif by == "reconstruction":
+            chosen, more = score.reconstruct(seen, settings["experts"], groups)
+            more |= {"kept": chosen, "removed": _others(chosen, block["count"])}
+        else:
+            scores = counts if by == "frequency" else score.reap(seen)
+            chosen, more = experts(scores.tolist(), settings["experts"], groups)
+        say(f"layer {seen.index}: chosen ({number} of {len(layers)})")
+        yield seen.index, chosen, found | more
+
+
+def _others(chosen: Sequence[int], count: int) -> list[int]:
+    return [expert for expert in range(count) if expert not in set(chosen)]
+
+
+def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[list[int], dict[str, Any]]:
+    """The ``left`` experts of highest score, equally many of each group; of equals those that come first."""
+    per_group = left // len(groups)
+    ranked = (sorted(group, key=lambda expert: (-scores[expert], expert))[:per_group] for group in groups)
+    chosen = sorted(expert for group in ranked for expert in group)
+    return chosen, {"scores": scores, "kept": chosen, "removed": _others(chosen, len(scores))}
+
+
+def channels(scores: Any, left: int) -> tuple[Any, dict[str, Any]]:
+    """The ``left`` channels of highest score of each expert, in their order; of equals those that come first.
+
+    ``scores``: [E, width].
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    chosen, gone = order[:, :left].sort(dim=1).values, order[:, left:].sort(dim=1).values
+    share = scores.gather(1, gone).sum(dim=1) / scores.sum(dim=1).clamp_min(1e-30)
+    return chosen, {"removed": gone.tolist(), "removed_score_share": [round(s, 6) for s in share.tolist()]}
+
+
+# ---------------------------------------------------------------------------------------- rewriting
+
+
+def _changes(kind: str, kept: Kept) -> Callable[[str, Any], tuple[str, Any] | None]:
+    """What becomes of each tensor."""
+    place = {layer: {expert: i for i, expert in enumerate(chosen)} for layer, chosen in kept.items()}
+
+    def inter(name: str, tensor: Any) -> tuple[str, Any] | None:
+        expert, layer = expert_name(name), router_layer(name)
+        if expert is not None:
+            new = place[expert.layer].get(expert.expert)
+            return None if new is None else (expert.numbered(new), tensor)
+        if layer is not None and layer in kept:
+            return name, tensor[kept[layer]].contiguous()
+        return name, tensor
+
+    def intra(name: str, tensor: Any) -> tuple[str, Any]:
+        expert = expert_name(name)
+        if expert is None:
+            return name, tensor
+        chosen = kept[expert.layer][expert.expert]
+        return name, tensor.index_select(1 if expert.role == "down" else 0, chosen).contiguous()
+
+    return inter if kind == "inter" else intra

@@ -1,0 +1,202 @@
+"""The accuracy part of a plan: engine configurations times tasks, identified by content like the speed cells.
+
+Engine configurations are resolved by the planner of the speed cells, so that the same one has the same id and the
+tables join on it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from moebench.accuracy import fixtures, vlm_fixtures
+from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
+from moebench.config.grid import Row, expand_accuracy
+from moebench.config.lockfile import ModelLock
+from moebench.errors import ConfigError
+from moebench.plan import accuracy_time
+
+ACCURACY_VERSION = 1
+"""Raised whenever the way of evaluating changes so that old and new numbers must not meet."""
+VERSIONS = {"lm-eval": "0.4.13", "vlmeval": "0.0.20"}
+"""Harnesses and their versions, as pinned in envs/; another one installed is refused."""
+SEEDS: dict[str, dict[str, int]] = {
+    "lm-eval": {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
+    "vlmeval": {},
+}
+"""Seeds of lm-eval: its own defaults, so that few-shot examples are those of published numbers.  VLMEvalKit with exact
+matching draws nothing."""
+JUDGE = "exact_matching"
+"""Who judges in VLMEvalKit; always named to it, since without a name it names a model it does not ask."""
+LOCK = "datasets.lock.yaml"
+
+
+def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> dict[str, Any]:
+    """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
+    if isinstance(task.data, TableSource):
+        return table_of(task, block.data == "fixtures", root)
+    name = task.data.hub
+    if block.data == "fixtures":
+        if name not in fixtures.NAMES:
+            raise ConfigError(f"task {task.name}: no fixtures are written for {name}; use data: hub")
+        revision = fixtures.revision(name)
+        return {
+            "id": name,
+            "source": "fixtures",
+            "revision": revision,
+            "path": _folder(root, "fixtures", name, revision),
+        }
+    asked = task.data.revision
+    revision = ModelLock(config.folder / LOCK).commit(name, asked) or asked
+    return {"id": name, "source": f"hub:{name}", "revision": revision, "path": _folder(root, "hub", name, revision)}
+
+
+def table_of(task: TaskSpec, own: bool, root: str) -> dict[str, Any]:
+    """A table with images, as ``data_of``: its revision is its MD5.  ``own``: the project's fixtures of its form.
+
+    Raises ConfigError for a task without a table, or fixtures that are not written.
+    """
+    if not isinstance(task.data, TableSource):
+        raise ConfigError(f"task {task.name} has no table of questions with images; take one of harness vlmeval")
+    name = task.task
+    if own:
+        if name not in vlm_fixtures.NAMES:
+            raise ConfigError(f"task {task.name}: no fixtures are written for {name}; use data: hub")
+        revision = vlm_fixtures.revision(name)
+        path = _folder(root, "fixtures", f"vlmeval--{name}", revision)
+        return {"id": name, "source": "fixtures", "revision": revision, "path": path}
+    revision = task.data.md5
+    path = f"{root}/vlmeval/{name}/{revision[:12]}"
+    return {"id": name, "source": task.data.tsv, "revision": revision, "path": path}
+
+
+def _folder(root: str, kind: str, name: str, revision: str) -> str:
+    return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+def task_s(cell: dict[str, Any], engine: dict[str, Any], study: Any, hardware: Any) -> float:
+    """Expected time of an accuracy cell in its loaded engine, s."""
+    seconds = accuracy_time.engine_s(cell, engine, hardware)
+    return float(study.jobs.task_s if seconds is None else seconds + study.jobs.task_overhead_s)
+
+
+@dataclass
+class AccuracyPlanner:
+    """Collects the accuracy cells of a study.
+
+    ``planner``: a planner of engine configurations, for these alone; ``digest`` makes identifiers; ``root``: folder of
+    staged data sets.
+    """
+
+    config: Config
+    planner: Any
+    digest: Callable[[Any], str]
+    root: str
+    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    order: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    """Cells by harness and engine configuration."""
+
+    def experiment(self, experiment: Any, scale: str, path: str) -> list[dict[str, Any]]:
+        """Add an experiment's cells; return its rows {harness, engine, cell, top_k, labels, block}."""
+        rows = {}
+        for block, row in expand_accuracy(experiment, scale, path):
+            for name in block.tasks:
+                placed = self.add(block, row, self.config.task(name, path), path)
+                placed["block"] = experiment.accuracy[scale].index(block)
+                rows[placed["block"], placed["engine"], placed["cell"]] = placed
+        return list(rows.values())
+
+    def add(self, block: AccuracyBlock, row: Row, task: TaskSpec, path: str) -> dict[str, Any]:
+        """Add a cell, unless it is there.  Raises ConfigError for what the harness cannot do."""
+        settings = row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}
+        knobs, work = self.planner.split(Row(settings, row.labels), path)
+        engine_id, top_k = self.planner.place(knobs, work, path)
+        kind = self.planner.engine_of(knobs, path)[1].name
+        if kind != "vllm":
+            raise ConfigError(
+                f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
+            )
+        if knobs.dp > 1:
+            raise ConfigError(
+                f"{path}: accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
+                f"{knobs.dp} separate engines, not the engine configuration whose speed is measured (with ep it "
+                "refuses); set dp: 1"
+            )
+        if task.harness == "vlmeval":
+            self.check_vision(knobs.model, task, path)
+        elif block.max_tokens:
+            raise ConfigError(f"{path}: max_tokens is for tasks of vlmeval; {task.name} is one of {task.harness}")
+        data, version = data_of(task, block, self.config, self.root), VERSIONS[task.harness]
+        asked = {
+            "harness": task.harness,
+            "harness_version": version,
+            "task": task.task,
+            "shots": task.shots,
+            "data": {k: data[k] for k in ("id", "source", "revision")},
+        }
+        if task.harness == "vlmeval":
+            longest = block.max_tokens or task.max_tokens
+            asked |= {"scoring": task.scoring, "split": task.split, "max_tokens": longest, "judge": JUDGE}
+        identity = {
+            "accuracy_version": ACCURACY_VERSION,
+            "engine": engine_id,
+            "task": asked,
+            "top_k": top_k,
+            "limit": block.limit,
+            "seeds": SEEDS[task.harness],
+        }
+        slug = f"{task.name}" + (f".k{top_k}" if top_k else "") + (f".n{block.limit}" if block.limit else "")
+        cell_id = f"{slug}-{self.digest(identity)}"
+        if f"{engine_id}/{cell_id}" not in self.cells:
+            shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference", "size"})
+            self.cells[f"{engine_id}/{cell_id}"] = {
+                "engine": engine_id,
+                "cell": cell_id,
+                "task": shown | asked | {"data": data},
+                "top_k": top_k,
+                "limit": block.limit,
+                "seeds": SEEDS[task.harness],
+                "derived_from": None,
+            }
+            self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
+        placed = {"harness": task.harness, "engine": engine_id, "cell": cell_id, "top_k": top_k}
+        return placed | {"labels": row.labels}
+
+    def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
+        """Raise ConfigError for a model that sees nothing."""
+        architecture = self.config.model(name, path).architecture
+        if not (architecture.vision or architecture.vision_parameters):
+            raise ConfigError(f"{path}: task {task.name} shows images, and model {name} has no vision part")
+
+    def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None) -> dict[str, Any]:
+        """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'.
+
+        ``kept``: only these cells, as ``HARNESS:ENGINE/CELL``.
+        """
+        made = {}
+        for harness, order in self.order.items():
+            part: dict[str, Any] = {"engines": {}, "cells": {}}
+            for engine_id, asked in order.items():
+                cells = [c for c in asked if kept is None or f"{harness}:{engine_id}/{c}" in kept]
+                if not cells:
+                    continue
+                engine = self.planner.engines[engine_id] | {"cells": []}
+                predict(engine, {}, study, hardware)
+                engine["cells"] = list(cells)
+                random.Random(f"{study.protocol.seed}:{engine_id}").shuffle(engine["cells"])
+                part["engines"][engine_id] = engine
+                known = engine["predicted"]
+                least = known["job_s"]
+                for cell_id in cells:
+                    cell = self.cells[f"{engine_id}/{cell_id}"]
+                    seconds = task_s(cell, engine, study, hardware)
+                    foreseen = {"bytes_per_gpu": known["weight_bytes_per_gpu"], "fits": known["fits"], "run_s": seconds}
+                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {"predicted": foreseen}
+                    known["job_s"] += seconds
+                    least += max(seconds, study.jobs.task_s)
+                known["limit_s"] = least
+            if part["cells"]:
+                made[harness] = part | {"jobs": jobs(part, study, hardware)}
+        return made

@@ -1,0 +1,49 @@
+"""What an accuracy task takes: its sequences times the roofline's prefill and decoding on the engine configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from moebench.accuracy import MOST_PARALLEL
+from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.cost.predict import cell_times
+from moebench.cost.vision import image_tokens
+
+Json = dict[str, Any]
+
+
+def engine_s(cell: Json, engine: Json, hardware: Hardware) -> float | None:
+    """Least time the engine needs for a task, s; None if the task's size or a constant of the hardware is unknown.
+
+    sequences / n x (time of a batch of n of them): n is what the engine runs at once, by ``max_num_seqs`` and its KV
+    cache.  A sequence is the prompt with one answer to score, or the prompt and the generated answer.  Neglected, as in
+    ``predict``: overheads, kernel efficiency; also the logits of scored tokens, the harness itself.
+    """
+    size = cell["task"].get("size")
+    if size is None or engine["runtime"]["hosted"] or engine["predicted"]["fits"] is False:
+        return None
+    architecture = Architecture.model_validate(engine["model"]["architecture"])
+    knobs = EngineKnobs.model_validate({k: v for k, v in engine["config"].items() if k != "top_k"})
+    seen = image_tokens(architecture, 1, size["image_size"]) if size["image_size"] else 0
+    if seen is None:
+        return None
+    questions = size["questions"]
+    if cell["limit"]:
+        questions = min(questions, cell["limit"] * size["parts"])
+    sequences = questions * size["sequences"]
+    prompt, answer = size["prompt_tokens"] + seen, max(1, size["answer_tokens"])
+    most = MOST_PARALLEL if cell["task"]["harness"] == "vlmeval" else knobs.max_num_seqs
+    at_once = min(sequences, most, knobs.max_num_seqs)
+    if (capacity := engine["predicted"]["kv_capacity_tokens"]) is not None:
+        at_once = max(1, min(at_once, capacity // (prompt + answer)))
+    work = {
+        "batch": at_once,
+        "input_tokens": size["prompt_tokens"],
+        "output_tokens": answer,
+        "top_k": cell["top_k"],
+        "prompts": "text",
+        "images": 1 if size["image_size"] else 0,
+        "image_size": size["image_size"],
+    }
+    ((_, _, seconds),) = cell_times(architecture, knobs, hardware, [work])
+    return None if seconds is None else seconds * sequences / at_once

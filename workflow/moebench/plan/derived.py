@@ -1,0 +1,134 @@
+"""Derived checkpoints in a plan: models made from another checkpoint (pruned, quantized) before anything loads them.
+
+A derived model is a model like any other, with its own folder, revision and architecture; ``derived`` says by what,
+with which settings and from which parent it is made.  A parent may be derived itself.  Pure: names and sizes, no files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from moebench.config import Architecture, EngineKnobs, Study
+from moebench.cost import memory, params
+from moebench.plan.identity import digest
+
+if TYPE_CHECKING:
+    from moebench.plan.model import Model
+
+DERIVE_VERSION = 1
+"""Raised whenever the same parent and settings give other weights: derived checkpoints are then made anew."""
+
+SOURCE = "derived:"
+"""How the ``source`` of a derived model begins; what it is derived by follows."""
+
+ENVIRONMENTS: Mapping[str, tuple[str, str]] = {"quantize": ("quantize-cpu", "quantize-cuda")}
+"""Environments of envs/, for a CPU and for a GPU, in which a kind of derivation runs, where it is not the engine's."""
+
+
+def derive(parent: Model, by: str, label: str, settings: dict[str, Any], architecture: dict[str, Any]) -> Model:
+    """The model that ``by`` makes of ``parent``.
+
+    Its revision is a hash of the parent's identity and the settings; ``label`` is a readable word of the
+    folder's name, ``PARENT.LABEL-REVISION``.  ``architecture`` is the one it has then.
+    """
+    identity = {"version": DERIVE_VERSION, "parent": parent.identity(), "by": by, "settings": settings}
+    revision = digest(identity, 12)
+    stem = f"{parent.stem}.{label}"
+    return dataclasses.replace(
+        parent,
+        architecture=architecture,
+        revision=revision,
+        stem=stem,
+        path=f"{parent.models}/{stem}-{revision[:8]}",
+        source=f"{SOURCE}{by}",
+        derived={"by": by, "settings": settings, "parent": parent.as_json()},
+    )
+
+
+def parents(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The models that a model of a plan is made from, the nearest first."""
+    while derived := model.get("derived"):
+        model = derived["parent"]
+        yield model
+
+
+def root(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The staged model at the beginning: the model itself where it is not derived."""
+    return [model, *parents(model)][-1]
+
+
+def models_of(engines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Models that engine configurations of a plan load, drafts included."""
+    return (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
+
+
+def derived_models(engines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Every derived model of a plan, once, by the name of its folder, parents before what is made from them."""
+    found: dict[str, dict[str, Any]] = {}
+    for loaded in models_of(engines.values()):
+        for model in reversed([loaded, *parents(loaded)]):
+            if model.get("derived"):
+                found.setdefault(model["path"].rpartition("/")[2], dict(model))
+    return found
+
+
+def jobs(models: Mapping[str, Mapping[str, Any]], study: Study, devices: int) -> dict[str, dict[str, Any]]:
+    """Derived models to jobs: one each, or pruned ones packed up to ``pack_minutes`` of expected time.
+
+    Each with its ``models`` (in order), ``by``, ``environment``, ``gpus`` (one where there are ``devices``), ``cpus``,
+    ``mem_mb``, ``runtime_min`` and ``expected_s``, simply from the weight bytes of the parents.  Time: the parent read
+    twice (to calibrate, to copy) and written once.  Memory: who streams (prune) needs less than ``host_memory_mb``; who
+    holds the model needs one and a half of it.
+    """
+    settings, packs, own = study.jobs, list[dict[str, Any]](), study.engine.environment
+    for name, model in models.items():
+        by, weights = model["derived"]["by"], parent_bytes(model)
+        environment = ENVIRONMENTS.get(by, (own, own))[min(devices, 1)]
+        seconds = 3 * weights / settings.weights_bytes_per_s
+        if by == "quantize":
+            seconds += _calibration_s(model["derived"], gpu=devices > 0)
+        last = next((pack for pack in reversed(packs) if pack["by"] == by == "prune"), None)
+        if last is None or last["expected_s"] + seconds > 60 * settings.pack_minutes:
+            last = {"by": by, "models": [], "environment": environment, "mem_mb": settings.host_memory_mb}
+            packs.append(last | {"expected_s": settings.load_s})
+            last = packs[-1]
+        last["models"].append(name)
+        last["expected_s"] = round(last["expected_s"] + seconds, 1)
+        last["mem_mb"] = max(last["mem_mb"], 0 if by == "prune" else math.ceil(1.5 * weights / 1e6))
+    made = {}
+    for pack in packs:
+        names = pack["models"]
+        runtime = math.ceil(pack["expected_s"] * settings.time_factor / 60) + 5
+        made[names[0] if len(names) == 1 else f"derive{len(names)}-{digest(names)}"] = pack | {
+            "gpus": min(devices, 1),
+            "cpus": settings.cpus,
+            "runtime_min": runtime,
+        }
+    return made
+
+
+def parent_bytes(model: Mapping[str, Any]) -> float:
+    """Weight bytes of what a derived model is made from, at 16 bits."""
+    architecture = Architecture.model_validate(model["derived"]["parent"]["architecture"])
+    return memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
+
+
+_PASSES = {"rtn": 0, "gptq": 4, "awq": 45}
+"""Times that a method computes a layer: calibrating and handing on, GPTQ's Hessians; AWQ tries 20 scales twice."""
+_ASSUMED_FLOPS_PER_S = {False: 2e10, True: 1e14}
+"""Of a CPU core and of a GPU while calibrating: assumed low, since it only sizes the time a job asks for."""
+
+
+def _calibration_s(derived: Mapping[str, Any], gpu: bool) -> float:
+    """Expected time to calibrate: 2 operations per weight and token, every expert on every token, times the passes."""
+    settings, architecture = derived["settings"], Architecture.model_validate(derived["parent"]["architecture"])
+    calibration = settings.get("calibration")
+    if not calibration:
+        return 0.0
+    count = params.total_parameters(architecture)
+    tokens = calibration["sequences"] * calibration["tokens"]
+    operations: float = 2.0 * (count.total - count.embeddings) * tokens * _PASSES[settings["method"]]
+    return operations / _ASSUMED_FLOPS_PER_S[gpu]

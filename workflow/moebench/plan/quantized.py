@@ -1,0 +1,45 @@
+"""Quantized models in a plan: made from another checkpoint, or found ready-made.  Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from moebench.architectures import quantization_schemes
+from moebench.config import Calibration, EngineKnobs, HubSource, ModelSpec
+from moebench.errors import ConfigError
+from moebench.plan.derived import derive
+
+if TYPE_CHECKING:
+    from moebench.plan.model import Model
+
+
+def ready_made(spec: ModelSpec, knobs: EngineKnobs) -> HubSource | None:
+    """The hub checkpoint that a model's file names for the scheme asked for.  A pruned model has none: it is quantized
+    after pruning."""
+    return spec.quantized.get(knobs.quantization) if knobs.pruning == "none" else None
+
+
+def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model:
+    """The model to load for the knob ``quantization``: ``parent`` itself where the engine quantizes while loading, or
+    where it is ready-made, else what is made of it.
+
+    Raises ConfigError for what cannot be made.
+    """
+    name, model = knobs.quantization, parent.spec.name
+    if name == "none" or name in quantization_schemes.WHILE_LOADING or ready_made(parent.spec, knobs) is not None:
+        return parent
+    if parent.weights == "dummy":
+        raise ConfigError(
+            f"quantization {name!r} of {model} with weights: dummy: there are no weights to make a checkpoint of; use "
+            f"weights: checkpoint or random_init, or name a ready-made checkpoint (quantized.{name} of its file)"
+        )
+    scheme = quantization_schemes.SCHEMES[name]
+    settings: dict[str, Any] = {"scheme": name, "method": scheme.method, "tool": quantization_schemes.TOOL}
+    if scheme.scales == "group":
+        try:
+            settings["group"] = quantization_schemes.group_size(parent.architecture)
+        except ValueError as error:
+            raise ConfigError(f"quantization {name!r} of {model}: {error}") from None
+    if scheme.method != "rtn":
+        settings["calibration"] = calibration.identity()
+    return derive(parent, "quantize", name.replace("_", ""), settings, parent.architecture)

@@ -1,0 +1,1 @@
+"""Prompts at exact token lengths: text, images, corpora."""

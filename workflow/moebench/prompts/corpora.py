@@ -1,0 +1,109 @@
+"""Texts that prompts are made of: the standard library's prose, a file that is staged by hand, or a staged table of
+questions with images (``config/corpora``).
+
+Everything that makes prompts asks here for its text, so that a corpus is named, pinned by its checksum and read in one
+way.  Standard library only: the measurement side reads it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moebench.prompts import image_table, prose
+from moebench.storage import staged
+
+PROSE = "prose"
+"""Name of the corpus that needs no file (:mod:`moebench.prompts.prose`)."""
+
+Spec = dict[str, Any]
+"""A corpus of the plan: ``name``, ``title``, ``file``, ``field``, ``sha256`` (None: not pinned), ``reference``; or
+instead of the file ``table``: ``task``, ``id`` (its name), ``source``, ``revision`` and ``path`` (its folder)."""
+
+
+def items(spec: Spec | None) -> list[str]:
+    """The texts of a corpus in order, empty ones left out; ``None``: the paragraphs of the prose.
+
+    Raises ValueError naming file and line of a JSON line or a row without the text, OSError if it cannot be read.
+    """
+    if spec is None:
+        return prose.corpus().split("\n\n")
+    if spec.get("table"):
+        return [text for text, _ in _questions(spec)]
+    path = Path(spec["file"])
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".txt":
+        found = text.replace("\r", "").split("\n\n")
+    else:
+        found = [_field(line, spec, number) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [item.strip() for item in found if item.strip()]
+
+
+def pictures(spec: Spec | None) -> list[Path]:
+    """The image of each text of a corpus, in their order; none of a corpus of text.  Raises as ``items``."""
+    return [image for _, image in _questions(spec)] if spec and spec.get("table") else []
+
+
+def _questions(spec: Spec) -> Iterator[tuple[str, Path]]:
+    table = spec["table"]
+    return image_table.questions(Path(table["path"]), table["id"], spec["field"])
+
+
+def _field(line: str, spec: Spec, number: int) -> str:
+    try:
+        value = json.loads(line)[spec["field"]]
+    except (ValueError, KeyError, TypeError):
+        value = None
+    if not isinstance(value, str):
+        raise ValueError(f"{spec['file']}, line {number}: no JSON object with the text {spec['field']!r}")
+    return value
+
+
+def identity(spec: Spec) -> dict[str, Any]:
+    """What of a corpus can change a number: its content and which part of it is read, not its name or place."""
+    if spec.get("table"):
+        return {"table": spec["table"]["id"], "revision": spec["table"]["revision"], "field": spec["field"]}
+    return {"sha256": spec["sha256"], "format": Path(spec["file"]).suffix, "field": spec["field"]}
+
+
+def sha256(spec: Spec) -> str:
+    """SHA-256 of the file or table of a corpus that was checked."""
+    if not spec.get("table"):
+        return str(spec["sha256"])
+    manifest = staged.read_manifest(Path(spec["table"]["path"]))
+    assert manifest is not None
+    return str(manifest["files"][f"{spec['table']['id']}.tsv"]["sha256"])
+
+
+def check(spec: Spec) -> str | None:
+    """What is wrong with the file or table of a corpus, and what to do, in one line; None if it is what was pinned."""
+    if spec.get("table"):
+        return _check_table(spec)
+    path, where = Path(spec["file"]), f"config/corpora/{spec['name']}.yaml"
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{path}: the text of corpus {spec['name']} cannot be read ({error.strerror}); put it there, see {where}"
+    if spec["sha256"] is None:
+        return f"{where}: sha256 is missing; {path} has {found}: write that there, so that records say what they read"
+    if found != spec["sha256"]:
+        return f"{path}: SHA-256 is {found}, {where} says {spec['sha256']}; mend the one that is wrong"
+    try:
+        return None if items(spec) else f"{path}: holds no text; put the texts of corpus {spec['name']} there"
+    except ValueError as error:
+        return f"{error}; mend it, or set field in {where}"
+
+
+def _check_table(spec: Spec) -> str | None:
+    """As ``check``: every byte of table and images is compared with what was staged."""
+    folder = spec["table"]["path"]
+    if problems := staged.check(Path(folder), full=True):
+        return f"{problems[0]}; bring corpus {spec['name']} with `moebench stage`"
+    try:
+        return None if items(spec) else f"{folder}: corpus {spec['name']} has no question with an image"
+    except (ValueError, OSError) as error:
+        return f"{error}; mend config/corpora/{spec['name']}.yaml, or delete {folder} and stage it again"

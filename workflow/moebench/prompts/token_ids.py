@@ -1,0 +1,51 @@
+"""Corpora as token ids, tokenized in a process of its own.
+
+A tokenizer that went through a megabyte of text leaves the memory of its process so cut up that each later step of a
+small model takes up to 8% longer (docs/facts.md): not in the process that holds the engine.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+from typing import Any
+
+from moebench.prompts import corpora, text_prompts
+
+
+def of_corpus(model_folder: Path, corpus: corpora.Spec | None) -> array[int]:
+    """A whole corpus (None: the prose) as token ids.  Raises RuntimeError with the tokenizer's own words."""
+    return array("q", _apart({"folder": str(model_folder), "corpus": corpus}))
+
+
+def of_items(model_folder: Path, corpus: corpora.Spec | None, most_tokens: int, count: int) -> list[list[int]]:
+    """The first ``count`` items of a corpus as token ids, each cut after ``most_tokens``.  Raises as ``of_corpus``."""
+    asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count}
+    made: list[list[int]] = _apart(asked)
+    return made
+
+
+def _apart(asked: dict[str, Any]) -> Any:
+    command = [sys.executable, "-m", "moebench.prompts.token_ids"]
+    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{asked['folder']}: no token ids: {(done.stderr.strip() or 'killed').splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    """Answer one request: JSON on standard input and output."""
+    asked = json.load(sys.stdin)
+    folder, corpus = Path(asked["folder"]), asked["corpus"]
+    if "count" in asked:
+        made: Any = text_prompts.items(folder, corpora.items(corpus)[: asked["count"]], asked["most_tokens"])
+    else:
+        made = text_prompts.text_tokens(folder, corpus)
+    json.dump(made, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

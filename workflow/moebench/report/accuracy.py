@@ -1,0 +1,125 @@
+"""Accuracy in the report: a table per block of an experiment, chance level beside it.  No HTML here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from moebench import columns
+from moebench.config import EngineKnobs
+from moebench.tables.accuracy import MEAN
+
+_NEAR = 3.0
+"""Standard errors of guessing, sqrt(c (1 - c) / n), within which a value is said to be at chance c."""
+_UNITS = {"share": "", "points": "points", "perplexity": "perplexity", "bits/byte": "bits/byte"}
+_BESIDE = ("model", "weights")
+
+
+@dataclass
+class Table:
+    """What a block gave: a row per engine configuration and top-k, a column per task."""
+
+    heads: list[tuple[str, str]]
+    """Task and what is below its name."""
+    chance: list[str]
+    rows: list[tuple[str, list[tuple[str, str, str]]]] = field(default_factory=list)
+    """Name; value, its standard error, and the status where there is none."""
+    notes: list[str] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+
+
+def tables(frame: pd.DataFrame, experiment: str) -> list[Table]:
+    """The tables of an experiment from the table ``accuracy``; none where it asks for no accuracy."""
+    mine = frame[(frame["experiment"] == experiment) & (frame["main"].fillna(False) | (frame["task"] == MEAN))]
+    return [_table(rows.reset_index(drop=True)) for _, rows in mine.groupby("block", sort=True)]
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    tasks = [t for t in dict.fromkeys(frame["task"]) if t != MEAN] + [MEAN] * bool((frame["task"] == MEAN).any())
+    first = {task: frame[frame["task"] == task].sort_values("value", na_position="last").iloc[0] for task in tasks}
+    made = Table(
+        [(first[t]["task_title"], _below(first[t])) for t in tasks],
+        ["" if pd.isna(first[t]["chance"]) else f"{first[t]['chance']:.3f}" for t in tasks],
+    )
+    knobs = [k for k in [*EngineKnobs.model_fields, "top_k"] if k not in _BESIDE]
+    differing = [k for k in knobs if frame.groupby("model")[k].nunique(dropna=False).max() > 1]
+    for _, rows in frame.groupby(["engine", "top_k"], sort=False, dropna=False):
+        by_task = {row["task"]: row for _, row in rows.iterrows()}
+        one = rows.iloc[0]
+        said = [f"{columns.column(k).heading.lower()} {one[k]}" for k in differing if not pd.isna(one[k])]
+        made.rows.append((", ".join([one["model_title"], *said]), [_cell(by_task.get(t)) for t in tasks]))
+    bad = frame[~frame["status"].isin(["ok", "not measured"])]
+    for _, row in bad.iterrows():
+        name = f"{row['engine']}/{row['cell']}"
+        made.failed.append({k: str(row[k]) for k in ("status", "reason", "rerun")} | {"name": name})
+    made.notes = _notes(frame)
+    return made
+
+
+def _below(row: Any) -> str:
+    parts = [str(row["metric"]) if row["task"] != MEAN else "", _UNITS.get(row["unit"], "")]
+    parts += ["" if pd.isna(row["n"]) else f"{row['n']} {'tasks' if row['task'] == MEAN else 'questions'}"]
+    parts += [f"{row['n_shot']}-shot" if not pd.isna(row["n_shot"]) else ""]
+    return ", ".join(filter(None, parts))
+
+
+def _cell(row: Any) -> tuple[str, str, str]:
+    if row is None:
+        return "", "", ""
+    if row["status"] != "ok":
+        return "", "", str(row["status"])
+    value = f"{row['value']:.3f}" if row["unit"] == "share" else f"{row['value']:.4g}"
+    return value, "" if pd.isna(row["stderr"]) else f"{row['stderr']:.3f}", ""
+
+
+def _notes(frame: pd.DataFrame) -> list[str]:
+    """What a reader must know before comparing."""
+    notes = []
+    harness = ", ".join(sorted({f"{h} {v}" for h, v in zip(frame["harness"], frame["harness_version"], strict=True)}))
+    judge = (
+        "no judge: the harness compares" if frame["judge"].isna().all() else ", ".join(frame["judge"].dropna().unique())
+    )
+    notes.append(f"Asked and scored by {harness}, its own task definitions ({judge}). In brackets the standard error.")
+    if (frame["data_source"] == "fixtures").any():
+        notes.append(
+            "The questions are small sets that the project writes in the form of the published ones. They are not "
+            "those data sets: no value here is a result on them."
+        )
+    random = frame["weights"].isin(["random_init", "dummy"])
+    if random.any():
+        asked = frame[random & (frame["status"] == "ok") & frame["chance"].notna() & (frame["task"] != MEAN)]
+        spread = (asked["chance"] * (1 - asked["chance"]) / asked["n"].astype(float)) ** 0.5  # of guesses
+        near = (asked["value"] - asked["chance"]).abs() <= _NEAR * spread
+        level = "at or below chance level" if (frame["harness"] == "vlmeval").any() else "at chance level"
+        notes.append(
+            f"Models with random weights know nothing: they are {level}, and differences between them are noise."
+            + (
+                f" {int(near.sum())} of {len(asked)} values are within {_NEAR:g} standard errors of guessing."
+                if len(asked)
+                else ""
+            )
+        )
+    if (frame["harness"] == "vlmeval").any():
+        notes.append(
+            "An answer that names none of the choices is wrong here, not a guess: less than chance level is possible. "
+            "Chance level: the mean of 1 / choices over the questions, and for MME 75 of the 200 points of each kind. "
+            "MME's value is its share of 2800 points."
+        )
+    notes += [f"Mean: {text}." for text in dict.fromkeys(frame["made_of"].dropna())]
+    if (cut := int(frame["truncated_prompts"].fillna(0).max() or 0)) > 0:
+        notes.append(f"The harness cut prompts to the engine's longest sequence: up to {cut} of a task.")
+    compared = frame[frame["arm_of"].notna()]
+    for _, row in compared.iterrows():
+        if pd.isna(row["arm_differs"]):
+            verdict = "cannot be compared: a sample log is gone or altered"
+        else:
+            verdict = f"differs by {row['arm_difference']:+.4f}, " + (
+                "beyond noise (question by question; a chance of 1% in all such comparisons together): one of them is "
+                "likely wrong"
+                if row["arm_differs"]
+                else "within noise"
+            )
+        notes.append(f"{row['task_title']} on {row['engine']} against {row['arm_of']}: {verdict}.")
+    return notes

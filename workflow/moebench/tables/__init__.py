@@ -1,0 +1,1 @@
+"""Records as Parquet tables, and how tables are joined."""

@@ -1,0 +1,208 @@
+"""Accuracy records to rows of the table ``accuracy``: one per task (or part of it), metric and filter, and means."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from moebench import accuracy, text
+from moebench.measure import records
+from moebench.tables import cell_rows, parity
+
+Row = dict[str, Any]
+
+MEAN = "mean"
+"""Name of the task in rows that are means over tasks."""
+
+
+def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]:
+    """All rows of a plan's accuracy cells; a cell that is not ok is one row without a value.
+
+    ``results_name`` is the results folder as the rerun commands name it.  Raises StorageError for a record of a newer
+    schema.
+    """
+    made: list[Row] = []
+    for harness, part, folder in accuracy.views(plan, results):
+        found = {key: _record(folder, cell) for key, cell in part["cells"].items()}
+        compared = parity.compare(part, found, folder)
+        rerun = f"{results_name}/accuracy/{harness}"
+        for name, experiment in plan["experiments"].items():
+            asked = [r for r in experiment.get("accuracy") or () if r["harness"] == harness]
+            for row in asked:
+                key = f"{row['engine']}/{row['cell']}"
+                shared = _shared(part, part["cells"][key], name, row["block"])
+                again = {"rerun": text.rerun_command(key, rerun, profile, plan["study"])}
+                made += [
+                    shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
+                ]
+            made += _means(asked, made, name, harness, part["cells"])
+    return made
+
+
+def planned(plan: Row, experiment: str) -> list[Row]:
+    """A row for each engine configuration that an experiment asks of, without a value, before anything is measured."""
+    asked = plan["experiments"][experiment].get("accuracy") or ()
+    shared = {"experiment": experiment, "main": True, "status": cell_rows.NOT_MEASURED}
+    made = {(r["block"], r["engine"], r["top_k"]): {k: r[k] for k in ("block", "engine", "top_k")} for r in asked}
+    return [shared | {"task": "planned"} | row for row in made.values()]
+
+
+def unmeasured(plan: Row) -> list[Row]:
+    """The row of every accuracy cell of a plan, by experiment, as if nothing were measured; reads no files."""
+    made = []
+    for harness, part in plan["accuracy"].items():
+        for name, experiment in plan["experiments"].items():
+            for row in (r for r in experiment.get("accuracy") or () if r["harness"] == harness):
+                cell = part["cells"][f"{row['engine']}/{row['cell']}"]
+                open_ = {"status": cell_rows.NOT_MEASURED, "reason": None}
+                shared = _shared(plan | part, cell, name, row["block"])
+                made += [shared | one for one in _of_cell(cell, open_, {})]
+    return made
+
+
+def _record(folder: Path, cell: Row) -> Row:
+    """A cell's record; what stands for it where there is none or it is damaged."""
+    path = records.cell_path(folder, cell["engine"], cell["cell"])
+    try:
+        return records.load(path)
+    except FileNotFoundError:
+        return {"status": cell_rows.NOT_MEASURED, "reason": None}
+    except records.RecordDamaged as error:
+        return {"status": cell_rows.DAMAGED, "reason": f"the record cannot be used: {error}"}
+
+
+def _shared(part: Row, cell: Row, experiment: str, block: int) -> Row:
+    """Columns that the plan knows."""
+    engine, task = part["engines"][cell["engine"]], cell["task"]
+    config = engine["config"]
+    return cell_rows.knobs(config, engine["model"], {"top_k": cell["top_k"]}) | {
+        "study": part["study"],
+        "experiment": experiment,
+        "block": block,
+        "engine": cell["engine"],
+        "cell": cell["cell"],
+        "model_title": engine["model"]["title"],
+        "revision": engine["model"]["revision"],
+        "hardware": part["hardware"]["name"],
+        "engine_name": engine["runtime"]["name"],
+        "engine_version": engine["runtime"]["version"],
+        "gpus": engine["gpus"],
+        "harness": task["harness"],
+        "harness_version": task["harness_version"],
+        "task": task["name"],
+        "task_title": task["title"],
+        "limit": cell["limit"],
+        "data_source": task["data"]["source"],
+        "data_revision": task["data"]["revision"],
+    }
+
+
+def _of_cell(cell: Row, record: Row, compared: Row) -> Iterator[Row]:
+    """What a record adds to the shared columns, a row per result."""
+    origin = record.get("provenance") or {}
+    evidence = record.get("evidence") or ()
+    common = {
+        "status": record["status"],
+        "reason": record["reason"] or None,
+        "evidence": "\n".join(evidence) or None,
+        "attempt": record.get("attempt"),
+        "host": origin.get("host"),
+        "slurm_job_id": (origin.get("slurm") or {}).get("SLURM_JOB_ID"),
+        "git_commit": origin.get("git_commit"),
+        "git_dirty": origin.get("git_dirty"),
+        "lock_sha256": origin.get("lock_sha256"),
+        "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "started_at": record.get("started_at"),
+        "truncated_prompts": (record.get("checks") or {}).get("truncated_prompts"),
+        "samples_sha256": (record.get("samples") or {}).get("sha256"),
+    }
+    task = cell["task"]
+    known = {(m["name"], m["filter"]): m for m in task["metrics"]}
+    first = task["metrics"][0]["name"], task["metrics"][0]["filter"]
+    if record["status"] != "ok":
+        yield common | {"metric": first[0], "filter": first[1], "main": True}
+        return
+    for result in record["results"]:
+        metric = known.get((result["metric"], result["filter"]))
+        if metric is None:
+            continue
+        main = result["task"] == task["task"] and (result["metric"], result["filter"]) == first
+        yield common | {
+            "subtask": result["task"],
+            "group": result["group"],
+            "metric": result["metric"],
+            "filter": result["filter"],
+            "main": main,
+            "value": result["value"],
+            "unit": metric["unit"],
+            "stderr": result["stderr"],
+            "n": result["n"],
+            "n_shot": result["n_shot"],
+            "task_version": result["task_version"],
+            "higher_is_better": metric["higher_is_better"],
+            "chance": _chance(task, metric, result),
+            "judge": task.get("judge"),
+            **(compared if main else {}),
+        }
+
+
+def _chance(task: Row, metric: Row, result: Row) -> float | None:
+    """What guessing gives: as the questions that were asked say, or by the task's number of choices."""
+    if metric["unit"] != "share":
+        return None
+    if "chance" in result:
+        return None if result["chance"] is None else float(result["chance"])
+    return 1 / task["choices"] if task["choices"] else None
+
+
+def _means(asked: list[Row], made: list[Row], experiment: str, harness: str, cells: dict[str, Row]) -> list[Row]:
+    """The mean over the tasks of a block, per engine configuration and top-k, where all of them have a value.
+
+    Every task counts the same; the standard error is that of a mean of independent values, sqrt(sum s^2) / n.
+    """
+    counts = {key: cell["task"]["in_mean"] for key, cell in cells.items()}
+    mine = {(r["block"], r["engine"], r["cell"]): r for r in made
+            if r["experiment"] == experiment and r["harness"] == harness and r.get("main")}  # fmt: skip
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in asked:
+        if not counts[f"{row['engine']}/{row['cell']}"]:
+            continue
+        one = mine[row["block"], row["engine"], row["cell"]]
+        groups.setdefault((row["block"], row["engine"], one["top_k"]), []).append(one)
+    found = []
+    for members in groups.values():
+        tasks = members
+        if len(tasks) < 2 or any(one["status"] != "ok" for one in tasks):
+            continue
+        n = len(tasks)
+        errors, chances = [one["stderr"] for one in tasks], [one["chance"] for one in tasks]
+        words = ", ".join(f"{one['task']} {one['metric']}" for one in tasks)
+        kept = {k: v for k, v in tasks[0].items() if k not in _OF_ONE_TASK}
+        found.append(
+            kept
+            | {
+                "task": MEAN,
+                "task_title": f"Mean of {n} tasks",
+                "subtask": MEAN,
+                "metric": "mean",
+                "filter": "none",
+                "main": False,
+                "value": sum(one["value"] for one in tasks) / n,
+                "unit": "share",
+                "stderr": None if None in errors else math.sqrt(sum(e * e for e in errors)) / n,
+                "n": n,
+                "higher_is_better": True,
+                "chance": None if None in chances else sum(chances) / n,
+                "made_of": f"{n} tasks, all counting the same: {words}",
+            }
+        )
+    return found
+
+
+_OF_ONE_TASK = {
+    "cell", "group", "n_shot", "task_version", "truncated_prompts", "data_source", "data_revision", "samples_sha256",
+    "arm_of", "arm_difference", "arm_differs", "rerun", "started_at", "attempt", "slurm_job_id", "evidence",
+}  # fmt: skip

@@ -1,0 +1,373 @@
+"""Records and plans to rows of the tables.  Plain Python and Arrow: this runs once per cell, 100,000 times."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from moebench import columns
+from moebench.architectures import quantization_schemes
+from moebench.config import KNOBS, EngineKnobs, Hardware
+from moebench.errors import StorageError
+from moebench.measure import metrics, records
+from moebench.tables import evenness, machines, stats
+
+Row = dict[str, Any]
+
+DAMAGED = "damaged"
+NOT_MEASURED = "not measured"
+"""Status of a planned cell without a record; in no table, given where the plan is joined with measurements."""
+
+ROUTED = ("activation", "activation_layers", "activation_steps")
+"""Tables about routed experts."""
+
+_SUMMARISED = [c.name for m in columns.METRICS for c in columns.COLUMNS.values()
+               if c.name in (m.name, f"{m.name}_low", f"{m.name}_high")]  # fmt: skip
+_STATISTICS = {*_SUMMARISED, "e2e_s_cv", "unstable", "n_repeats", *map(columns.residual, columns.RESIDUALS)}
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A share of the cells for one worker, with what only the plan and the manifests know."""
+
+    study: str
+    results: Path
+    rerun: str
+    """The command that measures a cell again, with ``{engine}`` and ``{cell}``."""
+    cells: list[tuple[str, str]]
+    titles: dict[str, str] = field(default_factory=dict)
+    drift: dict[str, float] = field(default_factory=dict)
+    gaps: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Of canary cells: ``gather.canaries``."""
+    least: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Per cell the predicted time, s, below which no run can be."""
+    machine: Hardware | None = None
+    """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
+    kept: machines.Kept = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """Tables made from a chunk, and its cells by status."""
+
+    tables: dict[str, pa.Table]
+    counts: dict[str, int]
+
+
+# ------------------------------------------------------------------------------------------ knobs
+
+
+_KNOWN_OF_A_SERVICE = {"model", "engine_name"}
+
+
+def knobs(config: Row, model: Row, workload: Row, hosted: bool = False) -> Row:
+    """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded.
+
+    Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
+    """
+    experts = model["architecture"].get("experts") or {}
+    values = {name: workload[name] if name in workload else config.get(name) for name in KNOBS}
+    shape = {"experts": experts.get("count"), "moe_ffn_size": experts.get("ffn_size")}
+    values |= shape | {"weights": model["weights"]}
+    if hosted:
+        values |= dict.fromkeys(set(EngineKnobs.model_fields) - _KNOWN_OF_A_SERVICE - set(shape))
+    return values
+
+
+def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row, hosted: bool = False) -> Row:
+    """Columns that plan and measurements have in common."""
+    return (
+        knobs(config, model, workload, hosted)
+        | {
+            "model_title": model["title"],
+            "revision": model["revision"],
+            "gpus": None if hosted else config["tp"] * config["pp"] * config["dp"],
+            **(
+                {}
+                if hosted
+                else quantization_schemes.bits(config["quantization"], config["dtype"], config["kv_cache_dtype"])
+            ),
+            "protocol_kind": protocol["kind"],
+            "predicted_bytes_per_gpu": predicted.get("bytes_per_gpu"),
+            "predicted_fits": predicted.get("fits"),
+            "predicted_batch_fits": predicted.get("batch_fits"),
+        }
+        | _predicted(workload, predicted)
+        | evenness.uniform_law((model["architecture"].get("experts") or {}).get("count"), workload, config)
+    )
+
+
+def _predicted(work: Row, predicted: Row) -> Row:
+    """Predicted metrics; throughputs follow from the predicted end-to-end time."""
+    row = {f"predicted_{name}": predicted.get(name) for name in (*columns.PREDICTED, "least_e2e_s")}
+    if e2e_s := predicted.get("e2e_s"):
+        rates = metrics.throughputs(work["batch"], work["input_tokens"], work["output_tokens"], e2e_s)
+        row |= {f"predicted_{name}": value for name, value in rates.items()}
+    return row
+
+
+# ------------------------------------------------------------------------------------------- plan
+
+
+def plan_rows(plan: Row) -> Iterator[Row]:
+    """A row per experiment and cell."""
+    jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
+    for name, experiment in plan["experiments"].items():
+        for row in experiment["rows"]:
+            engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
+            predicted, runs_on = cell.get("predicted") or {}, engine.get("runtime") or plan["engine"]
+            hosted = runs_on.get("hosted", False)
+            yield (
+                shared(engine["config"], engine["model"], cell["workload"], cell["protocol"], predicted, hosted)
+                | {
+                    "study": plan["study"],
+                    "hardware": runs_on.get("hardware") or plan["hardware"]["name"],
+                    "engine_name": runs_on["name"],
+                    "engine_version": runs_on["version"],
+                    "experiment": name,
+                    "engine": row["engine"],
+                    "cell": row["cell"],
+                    "job": jobs.get(row["engine"]),
+                    "labels": json.dumps(row["labels"], ensure_ascii=False),
+                    "derived_from": cell.get("derived_from"),
+                }
+            )
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
+    """Acceptance over all runs of a cell, whole and by position in the draft; nulls without speculation."""
+    proposed, drafts = checks.get("draft_tokens"), checks.get("drafts")
+    if not proposed or not drafts:
+        return dict.fromkeys(columns.SPECULATION)
+    accepted = checks.get("accepted_tokens", 0.0)
+    by_position = [checks.get(f"accepted_at_{i}") for i in range(len(columns.ACCEPTANCE_AT))]
+    return {
+        "draft_acceptance": accepted / proposed,
+        "tokens_per_draft_step": 1 + accepted / drafts,
+        **{name: None if n is None else n / drafts for name, n in zip(columns.ACCEPTANCE_AT, by_position, strict=True)},
+    }
+
+
+_COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")
+
+
+def _measurement(record: Row, chunk: Chunk) -> Row:
+    """The row of a record, but for its statistics."""
+    origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
+    distinct = [d for d in checks.get("distinct_experts") or () if d is not None]
+    preemptions, load = checks.get("preemptions"), record.get("load") or {}
+    hosted = record["engine_version"].get("hosted", False)
+    return shared(
+        record["engine_config"],
+        record["model"],
+        record["workload"],
+        record["protocol"],
+        record.get("predicted") or {},
+        hosted,
+    ) | {
+        "study": chunk.study,
+        "engine": engine,
+        "predicted_with": machines.DATA_SHEET if (record.get("predicted") or {}).get("e2e_s") else None,
+        "cell": record["cell"],
+        "status": record["status"],
+        "reason": record["reason"] or None,
+        "hardware": record["hardware"],
+        "engine_name": record["engine_version"]["name"],
+        "engine_version": record["engine_version"]["version"],
+        "derived_from": record.get("derived_from"),
+        "canary_drift": chunk.drift.get(engine),
+        "canary_gap": chunk.gaps.get((engine, record["cell"])),
+        "load_s": load.get("load_s"),
+        "kv_cache_tokens": load.get("kv_cache_tokens"),
+        "untuned_kernel_warning": load.get("untuned_kernel_warning"),
+        "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
+        **_speculation(checks),
+        "image_tokens": checks.get("image_tokens"),
+        **{name: checks.get(name) for name in _COUNTED},
+        "preemptions": None if preemptions is None else int(preemptions),
+        "attempt": record.get("attempt"),
+        "host": origin.get("host"),
+        "threads": origin.get("threads"),
+        "slurm_job_id": (origin.get("slurm") or {}).get("SLURM_JOB_ID"),
+        "device_name": origin.get("device_name"),
+        "git_commit": origin.get("git_commit"),
+        "git_dirty": origin.get("git_dirty"),
+        "lock_sha256": origin.get("lock_sha256"),
+        "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
+        "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "started_at": record.get("started_at"),
+    }
+
+
+def _at_hand(record: Row, chunk: Chunk) -> Row:
+    """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
+    found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine else {}
+    return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
+
+
+CEILING_SLACK = 0.95
+"""A run may be this much below the least time: clocks and bandwidths of devices differ a little from data sheets."""
+
+
+def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
+    """Status and reason of a cell that was measured faster than its hardware can be; the record stays as it is.
+
+    Judged with the plan's prediction, not the record's, so that a mended cost model is enough to mend the status.
+    """
+    least = chunk.least.get((row["engine"], row["cell"]))
+    if least is None or row["status"] != "ok":
+        return {}
+    fastest = min(run["metrics"]["e2e_s"] for run in record["repeats"])
+    if fastest >= CEILING_SLACK * least:
+        return {}
+    return {
+        "status": "invalid",
+        "reason": f"measured in {fastest:.4g} s, which is above the roofline ceiling: {row['hardware']} needs at least "
+        f"{least:.4g} s; the record is as it was measured",
+    }
+
+
+def _failure(row: Row, record: Row, chunk: Chunk) -> Row:
+    evidence = record.get("evidence") or ()
+    return row | {
+        "evidence": evidence if isinstance(evidence, str) else "\n".join(str(line) for line in evidence),
+        "rerun": chunk.rerun.format(engine=row["engine"], cell=row["cell"]),
+    }
+
+
+def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
+    row = {"study": chunk.study, "engine": engine, "cell": cell, "model_title": chunk.titles.get(engine)}
+    return _failure(row | {"status": DAMAGED, "reason": f"the record cannot be used: {reason}"}, {}, chunk)
+
+
+def _intact(data: bytes) -> Row | None:
+    """The record of bytes that match their own checksum as they stand; None where that must be looked at closely.
+
+    ``records.parse`` writes the record anew to hash it, which takes twice as long as reading it.  The driver's files
+    are already in the form that is hashed, but for the checksum itself.
+    """
+    try:
+        record: Row = json.loads(data)
+        seal = record["sha256"]
+        body = data.rstrip().replace(f'"sha256":"{seal}",'.encode(), b"", 1)
+    except (ValueError, KeyError, TypeError):
+        return None
+    good = hashlib.sha256(body).hexdigest() == seal and record.get("schema") == records.SCHEMA
+    return record if good else None
+
+
+def _load(engine: str, cell: str, chunk: Chunk) -> Row | None:
+    """The record of a cell; None without one.  Raises RecordDamaged or StorageError."""
+    path = records.cell_path(chunk.results, engine, cell)
+    try:
+        record = _intact(path.read_bytes()) or records.load(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from None
+    if (record["engine"], record["cell"]) != (engine, cell):
+        raise records.RecordDamaged(f"it is the record of {record['engine']}/{record['cell']}")
+    return record
+
+
+def make(chunk: Chunk) -> Made:
+    """Read a chunk's records into measurements, samples and failures.  Raises StorageError for a newer schema."""
+    rows: list[Row] = []
+    raw: list[list[Row]] = []  # the repeats' metrics, per row
+    samples: list[Row] = []
+    failed: list[Row] = []
+    routed: dict[str, list[Row]] = {name: [] for name in ROUTED}
+    counts: dict[str, int] = {}
+    for engine, cell in chunk.cells:
+        try:
+            record = _load(engine, cell, chunk)
+            if record is None:
+                counts[NOT_MEASURED] = counts.get(NOT_MEASURED, 0) + 1
+                continue
+            row = _measurement(record, chunk)
+            row |= _at_hand(record, chunk) | _above_ceiling(row, record, chunk)
+            # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
+            runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
+            if row["status"] == "ok" and "activation" in record:
+                row, found = _routed(row, record["activation"])
+                for name in ROUTED:
+                    routed[name] += found[name]
+            taken = [_sample(row, number, run) for number, run in enumerate(runs)]
+        except (records.RecordDamaged, KeyError, TypeError) as error:
+            # A sealed record without a field it must have was not written by us: as useless as a truncated one.
+            text = str(error) if isinstance(error, records.RecordDamaged) else f"it lacks {error}"
+            failed.append(_damaged(engine, cell, text, chunk))
+            counts[DAMAGED] = counts.get(DAMAGED, 0) + 1
+            continue
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+        rows.append(row)
+        raw.append([run["metrics"] for run in runs])
+        samples += taken
+        if row["status"] != "ok":
+            failed.append(_failure(row, record, chunk))
+    tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
+    tables |= {name: table(name, found) for name, found in routed.items()}
+    return Made(tables | {"failures": table("failures", failed)}, counts)
+
+
+def _routed(row: Row, counted: Row) -> tuple[Row, dict[str, list[Row]]]:
+    """The row of a cell whose routed experts were counted, and the rows of the tables about them."""
+    key = {name: row[name] for name in ("study", "engine", "cell", "model_title")}
+    found = evenness.tables(key, counted, row["top_k"])
+    return row | evenness.summary(counted, row["top_k"]), found
+
+
+def _sample(row: Row, number: int, run: Row) -> Row:
+    known = {"study": row["study"], "engine": row["engine"], "cell": row["cell"], "repeat": number}
+    values: Row = run["metrics"]
+    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | values
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+
+def table(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Rows to an Arrow table with the registry's columns; keys that are not columns are left out."""
+    return pa.Table.from_pylist(list(rows), schema=columns.schema(name))
+
+
+def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
+    """Measurements: the rows with median, interval and spread of their repeats, all cells at once."""
+    names = columns.METRIC_NAMES
+    out = {name: np.full(len(rows), np.nan) for name in [*_SUMMARISED, "e2e_s_cv"]}
+    repeats = np.array([len(runs) for runs in raw], dtype=int)
+    for n in sorted(set(repeats.tolist()) - {0}):
+        where = np.flatnonzero(repeats == n)
+        values = np.array([[[_number(run.get(name)) for run in raw[i]] for name in names] for i in where])
+        flat = values.reshape(-1, n)
+        middle, (low, high) = stats.median(flat), stats.median_interval(flat)
+        for end, result in (("", middle), ("_low", low), ("_high", high)):
+            for k, name in enumerate(names):
+                out[name + end][where] = result.reshape(len(where), len(names))[:, k]
+        out["e2e_s_cv"][where] = stats.cv(values[:, names.index("e2e_s")])
+    for name in columns.RESIDUALS:
+        foreseen = np.array([_number(row.get(f"predicted_{name}")) for row in rows])
+        out[columns.residual(name)] = out[name] / foreseen
+    spread = out["e2e_s_cv"]
+    made: dict[str, Any] = {name: pa.array(values, from_pandas=True) for name, values in out.items()}
+    gap = np.abs([_number(row.get("canary_gap")) for row in rows])
+    made["unstable"] = pa.array(np.fmax(spread, gap) > stats.UNSTABLE_CV, mask=np.isnan(spread) & np.isnan(gap))
+    made["n_repeats"] = pa.array(repeats, type=pa.int64())
+    schema = columns.schema("measurements")
+    plain = pa.schema([f for f in schema if f.name not in _STATISTICS])
+    known = pa.Table.from_pylist(rows, schema=plain)
+    return pa.table([made.get(f.name, known[f.name] if f.name in plain.names else None) for f in schema], schema=schema)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)

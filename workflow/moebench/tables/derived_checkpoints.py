@@ -1,0 +1,98 @@
+"""How the derived checkpoints of a plan came about: rows of the table ``derived``, from what their manifests say.
+
+Checkpoints are not in an archive, so that it carries these facts of theirs: ``results/derived/NAME.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from moebench.architectures.quantization_schemes import SCHEMES
+from moebench.storage import staged
+from moebench.storage.atomic import canonical_bytes, write_atomic
+
+Row = dict[str, Any]
+
+FOLDER = "derived"
+_PROSE = "prose of the Python standard library"
+
+
+def rows(plan: Mapping[str, Any], results: Path) -> Iterator[Row]:
+    """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was asked for."""
+    for name, model in (plan.get("derived") or {}).items():
+        yield {"study": plan["study"]} | _row(name, model, _facts(name, model, results))
+
+
+def keep(plan: Mapping[str, Any], results: Path) -> dict[str, Path]:
+    """Write the facts of all checkpoints that are made below ``results``; return the files.  Raises StorageError."""
+    written = {}
+    for name, model in (plan.get("derived") or {}).items():
+        facts = _facts(name, model, results)
+        if facts is not None:
+            written[name] = results / FOLDER / f"{name}.json"
+            write_atomic(written[name], canonical_bytes({"revision": model["revision"], "facts": facts}) + b"\n")
+    return written
+
+
+def _facts(name: str, model: Mapping[str, Any], results: Path) -> Row | None:
+    """What came out when a checkpoint was made: kept, or of its manifest; None if there is none of its revision."""
+    try:
+        kept = json.loads((results / FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        try:
+            kept = staged.read_manifest(Path(model["path"]))
+        except (OSError, ValueError):
+            kept = None
+    return kept.get("facts") or {} if kept and kept.get("revision") == model["revision"] else None
+
+
+def _row(name: str, model: Mapping[str, Any], facts: Row | None) -> Row:
+    derived, known = model["derived"], facts or {}
+    settings = derived["settings"]
+    calibration = settings.get("calibration") or {}
+    data, sha256 = calibration.get("data"), (known.get("calibration") or calibration).get("sha256")
+    text = _PROSE if data == "text" else data
+    return {
+        "checkpoint": name,
+        "model_title": model["title"],
+        "derived_by": derived["by"],
+        "parent": Path(derived["parent"]["path"]).name,
+        "recipe": _recipe(derived["by"], settings),
+        "ratio_asked": settings.get("ratio"),
+        "ratio_reached": known.get("removed_share"),
+        "rounding": known.get("rounding"),
+        "calibration_text": f"{text} ({sha256[:12]})" if text and sha256 else text,
+        "calibration_tokens": calibration["sequences"] * calibration["tokens"] if calibration else None,
+        "tokens_per_expert_min": _fewest(known),
+        "experts_without_tokens": known.get("experts_without_routed_token", _without(known)),
+        "took_s": known.get("took_s"),
+        "made": facts is not None,
+        "revision": model["revision"],
+    }
+
+
+def _recipe(by: str, settings: Mapping[str, Any]) -> str:
+    """What was removed and chosen by what, or the scheme and the tool."""
+    if by == "prune":
+        what, left = ("experts", settings["experts"]) if settings["kind"] == "inter" else (
+            "channels of each expert", settings["ffn_size"])  # fmt: skip
+        return f"{what} removed by {settings['by']}; {left} stay"
+    group = f", groups of {settings['group']}" if settings.get("group") else ""
+    return f"{settings['scheme']}: {SCHEMES[settings['scheme']].title}{group}; {settings['tool']}"
+
+
+def _counts(facts: Mapping[str, Any]) -> list[int]:
+    return [n for layer in (facts.get("by_layer") or {}).values() for n in layer.get("counts", ())]
+
+
+def _fewest(facts: Mapping[str, Any]) -> int | None:
+    fewest: int | None = facts.get("tokens_per_expert_min")
+    return fewest if fewest is not None else min(_counts(facts), default=None)
+
+
+def _without(facts: Mapping[str, Any]) -> int | None:
+    counts = _counts(facts)
+    return counts.count(0) if counts else None

@@ -1,0 +1,189 @@
+"""Tables: the records of a study's cells as Parquet, one direction, made anew each time.
+
+Reading 100,000 records is the slow part, so chunks of cells go to two processes that each return finished Arrow
+tables; nothing is ever held as one Python object per row and column.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from moebench import text
+from moebench.config import Hardware
+from moebench.errors import StorageError, UserError
+from moebench.measure import manifest, records
+from moebench.plan import parameters
+from moebench.plan.file import read_plan
+from moebench.qs import points
+from moebench.tables import cell_rows, derived_checkpoints, machines, parquet
+from moebench.tables.accuracy import rows as accuracy_rows
+
+CHUNK = 1000
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What a collection found: planned cells by status ("not measured" for those without a record)."""
+
+    study: str
+    counts: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Planned cells."""
+        return sum(self.counts.values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{n} {status}" for status, n in sorted(self.counts.items(), key=lambda p: (-p[1], p[0])))
+        return f"{self.study}: {self.total} cells: {parts}" if parts else f"{self.study}: no cells"
+
+
+def gather(plan_path: Path, results: Path, results_name: str | None = None) -> tuple[dict[str, pa.Table], Collected]:
+    """Read the records of a plan's cells; return the tables by name, all but ``claims``, and what was found.
+
+    ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
+    without a plan, StorageError for a record of a newer schema.
+    """
+    plan = read_plan(plan_path)
+    planned = pa.concat_tables([parquet.empty("plan"), *(cell_rows.table("plan", part) for part in _plan_parts(plan))])
+    counted = cell_rows.table("parameters", parameters.rows(plan))
+    computed = cell_rows.table("computed", points.rows(plan))
+    profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
+    rerun = text.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile, plan["study"])
+    answers = cell_rows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
+    derived = cell_rows.table("derived", derived_checkpoints.rows(plan, results))
+    kept = machines.read(results)
+    chunks = list(chunks_of(plan, results, rerun, kept))
+    study = plan["study"]
+    reference = plan.get("reference")
+    predictions = cell_rows.table("predictions", cell_rows.plan_rows(reference) if reference else ())
+    del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
+    made = list(_work(chunks))
+    written = {
+        name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made)])
+        for name in ("measurements", "samples", "failures", *cell_rows.ROUTED)
+    }
+    more = {
+        "plan": planned,
+        "parameters": counted,
+        "computed": computed,
+        "predictions": predictions,
+        "accuracy": answers,
+    }
+    seen = written["measurements"].select(["host", "device_name", "threads"]).to_pydict()
+    measured_on = set(zip(*seen.values(), strict=True))
+    more |= {"derived": derived, "machines": cell_rows.table("machines", machines.rows(study, kept, measured_on))}
+    counts: Counter[str] = Counter()
+    for m in made:
+        counts.update(m.counts)
+    return written | more, Collected(study, dict(counts))
+
+
+def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+    rows = cell_rows.plan_rows(plan)
+    while part := list(itertools.islice(rows, CHUNK)):
+        yield part
+
+
+def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
+    """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
+    unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
+    machine = Hardware.model_validate(plan["hardware"]) if unknown else None
+    keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
+    drift, gaps = canaries(plan, results)
+    least = least_times(plan)
+    for start in range(0, len(keys), CHUNK):
+        cells = keys[start : start + CHUNK]
+        engines = {engine for engine, _ in cells}
+        yield cell_rows.Chunk(
+            plan["study"],
+            results,
+            rerun,
+            cells,
+            {e: plan["engines"][e]["model"]["title"] for e in engines},
+            {e: drift[e] for e in engines if e in drift},
+            {key: gaps[key] for key in cells if key in gaps},
+            {key: least[key] for key in cells if key in least},
+            machine,
+            kept if machine else {},
+        )
+
+
+def _work(chunks: list[cell_rows.Chunk]) -> Iterator[cell_rows.Made]:
+    """Make the tables of all chunks, in order; in this process where starting others would take longer."""
+    workers = min(WORKERS, os.cpu_count() or 1)
+    if len(chunks) <= 2 or workers < 2:
+        yield from map(cell_rows.make, chunks)
+        return
+    # spawn, not fork: pyarrow's threads do not survive a fork.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(cell_rows.make, chunks)
+        except BrokenProcessPool:
+            raise UserError("a process that made tables was killed (out of memory?); run again") from None
+
+
+def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Per cell the time below which no run on a GPU can be; a CPU's caches hold small models, so it has no such bound.
+
+    With speculation a step yields several tokens, so those cells have none either.
+    """
+    if plan["hardware"].get("kind") != "gpu":
+        return {}
+    return {
+        (cell["engine"], cell["cell"]): least
+        for cell in plan["cells"].values()
+        if (least := (cell.get("predicted") or {}).get("least_e2e_s")) is not None
+        and not plan["engines"][cell["engine"]]["config"].get("draft_model")
+    }
+
+
+def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+    """What the canaries tell, of e2e_s: the drift per engine, and the gap per canary cell.
+
+    Drift: (max - min) / median of a session's canary runs, the median of the cell's own repeats among them; of several
+    sessions the largest.  Gap: median of the canary runs over that of the cell's own repeats in the same session, - 1.
+    """
+    drift: dict[str, float] = {}
+    gaps: dict[tuple[str, str], float] = {}
+    for job in plan["jobs"]:
+        found = manifest.read(results, job) or {}
+        runs: dict[tuple[str, str, Any], list[float]] = {}
+        for run in found.get("canary", ()):
+            value = (run.get("metrics") or {}).get("e2e_s")
+            if value is not None:
+                runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)
+        for (engine, cell, session), values in runs.items():
+            own = _own_median(results, engine, cell, session)
+            if own is not None:
+                gaps[engine, cell] = statistics.median(values) / own - 1
+                values.append(own)
+            if len(values) > 1:
+                spread = (max(values) - min(values)) / statistics.median(values)
+                drift[engine] = max(spread, drift.get(engine, 0.0))
+    return drift, gaps
+
+
+def _own_median(results: Path, engine: str, cell: str, session: Any) -> float | None:
+    """The median e2e_s of a cell's own repeats, if they are of that session."""
+    try:
+        record = records.load(records.cell_path(results, engine, cell))
+        if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
+            return None
+        times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
+    except (OSError, KeyError, TypeError, records.RecordDamaged, StorageError):  # said where the cell's row is made
+        return None
+    return statistics.median(times) if times else None

@@ -1,0 +1,92 @@
+"""Accuracy beside speed: what the table ``accuracy`` says of the engine configuration and top-k of each speed cell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moebench.tables import cell_rows, parquet
+from moebench.tables.accuracy import MEAN
+
+Z = 1.96
+"""Two-sided 95% of the normal distribution."""
+AMBIGUOUS = "ambiguous"
+"""Several blocks of the experiment, or several tasks without a mean, give the engine configuration a value."""
+_KEY = ["experiment", "engine", "top_k"]
+
+
+def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` (a row per experiment and speed cell) with the accuracy that the same experiment asks for.
+
+    ``accuracy`` is the mean over the tasks of the experiment's block, or its only task; ``accuracy_low``
+    and ``accuracy_high`` are 1.96 standard errors away, within 0 and 1.
+
+    ``accuracy_status`` is ok, why there is no value (of the first task without one), or null where no accuracy is asked
+    for; ``accuracy_of`` says what it is of, ``accuracy_chance`` what guessing gives.  An engine configuration that two
+    blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
+    """
+    found = {
+        tuple(_plain(v) for v in key): _one(rows)
+        for key, rows in answers.groupby(_KEY, dropna=False, sort=False)
+        if len(rows)
+    }
+    numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance"]
+    empty = dict.fromkeys([*numbers, "accuracy_status", "accuracy_of"])
+    keys = zip(*(frame[k] for k in _KEY), strict=True)
+    rows = [found.get(tuple(_plain(v) for v in key), empty) for key in keys]
+    made = pd.DataFrame(rows, index=frame.index, columns=list(empty))
+    return frame.join(made.astype(dict.fromkeys(numbers, float)))
+
+
+def _plain(value: Any) -> Any:
+    return None if pd.isna(value) else value
+
+
+def _one(rows: pd.DataFrame) -> dict[str, Any]:
+    """What stands for an engine configuration: the mean if there is one, else its only task's value, else why not."""
+    if rows["block"].nunique() > 1:
+        return {"accuracy_status": AMBIGUOUS}
+    means, main = rows[rows["task"] == MEAN], rows[(rows["task"] != MEAN) & rows["main"].fillna(False)]
+    bad = main[main["status"] != "ok"]
+    if means.empty and len(bad):
+        return {"accuracy_status": bad["status"].iloc[0]}
+    chosen = main[main["unit"] == "share"] if means.empty else means
+    if len(chosen) != 1:
+        return {"accuracy_status": AMBIGUOUS}
+    row = chosen.iloc[0]
+    error, value = row["stderr"], float(row["value"])
+    spread = None if pd.isna(error) else Z * float(error)
+    ends = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
+    of = row["made_of"] if row["task"] == MEAN else f"{row['task']} {row['metric']}"
+    return {
+        "accuracy": value,
+        "accuracy_low": ends[0],
+        "accuracy_high": ends[1],
+        "accuracy_status": "ok",
+        "accuracy_of": of,
+        "accuracy_chance": _plain(row["chance"]),
+    }
+
+
+def with_status(out: Path, **where: str) -> pd.DataFrame:
+    """The plan joined with measurements: a row per experiment and cell, ``status`` never empty.
+
+    Cells without a record are "not measured", those with an unusable one "damaged".  With the accuracy that the same
+    experiment asks for, if any (``accuracy.join``).
+    """
+    planned, measured, failed = (
+        parquet.read(out, "plan", **where),
+        parquet.read(out, "measurements"),
+        parquet.read(out, "failures"),
+    )
+    key = ["engine", "cell"]
+    own = [c for c in measured.columns if c in key or c not in planned.columns]
+    joined = planned.merge(measured[own], on=key, how="left")
+    damaged = failed.loc[failed["status"] == cell_rows.DAMAGED, [*key, "status", "reason"]]
+    joined = joined.merge(damaged, on=key, how="left", suffixes=("", "_damaged"))
+    for name in ("status", "reason"):
+        joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
+    joined["status"] = joined["status"].fillna(cell_rows.NOT_MEASURED)
+    return beside_speed(joined, parquet.read(out, "accuracy", **where))
