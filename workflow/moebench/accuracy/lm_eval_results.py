@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from moebench.formats.plan import Task
+from moebench.formats.record import Result
+
 
 class Unsound(Exception):
     """The harness ended well, but its results cannot be kept; ``str()`` says why."""
 
 
-def rows_of(found: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(found: dict[str, Any], task: Task) -> list[Result]:
     """lm-eval's results as rows: one per task or subtask or group, metric and filter.
 
     Raises Unsound for a task without a result, a metric that is missing or no number, questions that were not answered,
     or a group whose value is not the mean of its tasks.
     """
-    rows = []
+    rows: list[Result] = []
     for name, values in {**found["results"], **(found.get("groups") or {})}.items():
         group = next((g for g, members in (found.get("group_subtasks") or {}).items() if name in members), None)
         for key, value in values.items():
@@ -57,7 +60,7 @@ def leaves(found: dict[str, Any], name: str) -> list[str]:
     return [leaf for member in members for leaf in leaves(found, member)] if members else [name]
 
 
-def _check_group(found: dict[str, Any], rows: dict[tuple[str, str, str], dict[str, Any]], row: dict[str, Any]) -> None:
+def _check_group(found: dict[str, Any], rows: dict[tuple[str, str, str], Result], row: Result) -> None:
     """A group's value must be the mean of its tasks' by their numbers of questions."""
     tasks = leaves(found, row["task"])
     if tasks == [row["task"]]:

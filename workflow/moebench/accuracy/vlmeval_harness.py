@@ -13,6 +13,7 @@ from typing import Any
 
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_process import harness_python
+from moebench.formats.plan import Task
 
 START_TIMEOUT_S = 600
 
@@ -48,7 +49,7 @@ class Harness:
                 raise RuntimeError(f"VLMEvalKit did not start within {START_TIMEOUT_S} s")
         return self.hello
 
-    def refuse(self, task: dict[str, Any]) -> None:
+    def refuse(self, task: Task) -> None:
         """Raise what keeps a task from being asked: another version than the plan's, a table it would replace."""
         known = self.ready()
         if known["version"] != task["harness_version"]:
@@ -62,7 +63,7 @@ class Harness:
                 "fetch its own; mend config/tasks"
             )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, str | None]:
         """SHA-256 of the lock of its environment."""
         return {"lock_sha256": self.stamp.read_text().strip() if self.stamp.exists() else None}
 

@@ -17,8 +17,10 @@ import sys
 import threading
 from typing import Any
 
+from moebench.formats.plan import EngineConfig
 
-def share(spec: dict[str, Any], rank: int, address: str, port: int) -> dict[str, Any]:
+
+def share(spec: EngineConfig, rank: int, address: str, port: int) -> dict[str, Any]:
     """What a node's engine arguments have beside those of one node."""
     return {
         "nnodes": spec["nodes"],
@@ -47,7 +49,7 @@ def others(nodes: int) -> list[str]:
 class OtherNodes:
     """The executors of the other nodes, from ``start`` to ``close``."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec = spec
         self.closing = False
         self._executors: dict[str, subprocess.Popen[str]] = {}

@@ -7,16 +7,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from moebench.prompts import prose
 from moebench.errors import StageError
-from moebench.prompts import text_prompts
+from moebench.prompts import prose, text_prompts
 
 
 def sequences(settings: dict[str, Any], folder: Path, vocab_size: int) -> list[list[int]]:
     """Token ids of the calibration sequences.  Raises StageError for data that is not there or too short."""
     try:
         corpus = text_prompts.text_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
-        return text_prompts.make("text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"])
+        return text_prompts.make(
+            "text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"]
+        )
     except (OSError, ValueError) as error:
         words = str(error).replace("the prose corpus", f"calibration.data {settings['data']}")
         raise StageError(f"{words}; change calibration in the study") from None

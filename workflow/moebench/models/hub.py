@@ -20,24 +20,13 @@ import filelock
 import httpx2
 from huggingface_hub import snapshot_download
 
-from moebench.storage import staged
 from moebench.config import HubSource
-from moebench.errors import StageError
-from moebench.models.huberrors import Asked
-from moebench.models.huberrors import explain
-from moebench.models.huberrors import passing_reason
-from moebench.models.hublisting import Hub
-from moebench.models.hublisting import Listing
-from moebench.models.hublisting import RemoteFile
-from moebench.models.hublisting import check_access
-from moebench.models.hublisting import connect
-from moebench.models.hublisting import inside
-from moebench.models.hublisting import is_whole
-from moebench.models.hublisting import list_files
-from moebench.models.hubprogress import Progress
-from moebench.models.hubprogress import feeding
-from moebench.models.hubprogress import size_text
 from moebench.config.lockfile import ModelLock
+from moebench.errors import StageError
+from moebench.models.huberrors import Asked, explain, passing_reason
+from moebench.models.hublisting import Hub, Listing, RemoteFile, check_access, connect, inside, is_whole, list_files
+from moebench.models.hubprogress import Progress, feeding, size_text
+from moebench.storage import staged
 
 RETRY_WAITS_S = (5.0, 30.0, 120.0)
 """Waits before the missing files are asked for again, where the connection or the hub failed."""

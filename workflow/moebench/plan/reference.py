@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from moebench import columns
-
-Plan = dict[str, Any]
+from moebench.formats.plan import FigureSpec, Plan
 
 _INSTEAD = {"ttft_s": "ttft_max_s"}
 """The paper's TTFT is that of the whole batch, and it is what the cost model predicts."""
@@ -14,7 +13,7 @@ _INSTEAD = {"ttft_s": "ttft_max_s"}
 
 def predictions(plan: Plan) -> Plan:
     """What another study shows of a plan: its rows with what is predicted of them."""
-    kept = {k: plan[k] for k in ("study", "title", "scale", "hardware", "engine", "cells")}
+    kept: dict[str, object] = {k: plan[k] for k in ("study", "title", "scale", "hardware", "engine", "cells")}
     engines = {
         name: {
             "config": e["config"],
@@ -27,10 +26,10 @@ def predictions(plan: Plan) -> Plan:
     experiments = {
         name: {"claims": e["claims"], "rows": e["rows"]} for name, e in plan["experiments"].items() if e["rows"]
     }
-    return kept | {"engines": engines, "experiments": experiments, "jobs": {}}
+    return cast(Plan, kept | {"engines": engines, "experiments": experiments, "jobs": {}})
 
 
-def figures(plan: Plan, experiment: str) -> list[dict[str, Any]]:
+def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     """The figures of an experiment as they are drawn from the reference's predictions.
 
     None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused

@@ -11,16 +11,17 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from moebench.columns import Row
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.config.grid import points
 from moebench.errors import ConfigError
+from moebench.formats.model import Knobs
+from moebench.formats.plan import Computed, Plan, Point
 from moebench.plan.identity import canonical
 from moebench.qs import inequality, paper_tables, versus_dense
 
-Row = dict[str, Any]
 
-
-def facts(config: Config, experiment: Experiment) -> Row:
+def facts(config: Config, experiment: Experiment) -> Knobs:
     """What the plan says of computed points and reproduced tables: nothing where an experiment has neither.
 
     Raises ConfigError for an unknown knob, model or machine, a model without experts, a layout of another size.
@@ -31,7 +32,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
         paper_tables.check(paper, str(config.folder / "papers" / f"{paper.name}.yaml"))
     wanted = {r.model for n in (paper.numbers if paper else ()) for r in n.rows if r.model}
     machines = {paper.assumed.hardware} if paper and paper.assumed else set()
-    made: list[Row] = []
+    made: list[Point] = []
     for row in points(experiment.computed, f"{path}: computed", ComputedKnobs.model_fields):
         point = parse(ComputedKnobs, row.settings, f"{path}: computed")
         try:
@@ -57,7 +58,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
     }
 
 
-def rows(plan: Mapping[str, Any]) -> Iterator[Row]:
+def rows(plan: Plan) -> Iterator[Row]:
     """A row per experiment, point and origin (``by``), then those a paper prints."""
     for name, experiment in plan["experiments"].items():
         if asked := experiment.get("computed"):
@@ -83,7 +84,7 @@ def reproduced(experiment: Mapping[str, Any]) -> list[paper_tables.Reproduced]:
     )
 
 
-def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
+def _of_point(asked: Computed, point: Point) -> Iterator[Row]:
     settings = ComputedKnobs.model_validate(point["settings"])
     model, hardware = asked["models"][settings.model], asked["hardware"][settings.hardware]
     found = _compared(*map(canonical, (model["architecture"], hardware, point["settings"])))

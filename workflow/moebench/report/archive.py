@@ -22,6 +22,7 @@ import moebench
 from moebench import accuracy, figures
 from moebench.claims import collect
 from moebench.errors import StorageError
+from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
 from moebench.report import build
@@ -108,9 +109,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
     return out
 
 
-def _refuse_stale(
-    plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path
-) -> None:
+def _refuse_stale(plan: Plan, layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
     for name in ("measurements", "failures", "accuracy"):
         ours = parquet.read(layout.tables, name).drop(columns="rerun", errors="ignore")
@@ -131,7 +130,7 @@ def _refuse_stale(
         )
 
 
-def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
+def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
     """Path in the archive and file, for everything but the crate and the checksums."""
     for folder in (layout.tables, layout.report):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -166,7 +165,7 @@ def _write_about(layout: Layout) -> None:
     (layout.root / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _write_crate(plan: dict[str, Any], layout: Layout, files: dict[str, Path]) -> None:
+def _write_crate(plan: Plan, layout: Layout, files: dict[str, Path]) -> None:
     """Add the RO-Crate metadata and the checksums to ``files``."""
     from moebench.report import crate
 

@@ -17,6 +17,7 @@ from moebench.config import Plot
 from moebench.figures import caption, curves, heatmap, parameters, pareto, style, unsupported
 from moebench.figures import data as figure_data
 from moebench.figures import predictions as foreseen_data
+from moebench.formats.plan import Plan
 from moebench.report import svg
 from moebench.tables.cell_rows import NOT_MEASURED
 
@@ -42,7 +43,7 @@ class Figure:
 
 
 def figure(
-    plan: Json,
+    plan: Plan,
     frame: pd.DataFrame,
     counted: pd.DataFrame,
     computed: pd.DataFrame,
@@ -74,7 +75,7 @@ def figure(
     return drawn(plot, said, words, folder, href)
 
 
-def foreseen(plan: Json, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
+def foreseen(plan: Plan, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
     """A figure of predictions for the reference study's grid.  Raises StorageError if a file is missing."""
     placed = figure_data.place(plot, foreseen_data.of_experiment(tables_dir, name), f"figure {plot.id}")
     said = foreseen_data.caption(plan, placed.rows)

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from moebench.architectures.quantization_schemes import SCHEMES
+from moebench.columns import Row
+from moebench.formats.plan import Plan
 from moebench.storage import staged
 from moebench.storage.atomic import canonical_bytes, write_atomic
-
-Row = dict[str, Any]
 
 FOLDER = "derived"
 _PROSE = "prose of the Python standard library"
 
 
-def rows(plan: Mapping[str, Any], results: Path) -> Iterator[Row]:
+def rows(plan: Plan, results: Path) -> Iterator[Row]:
     """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was asked for."""
     for name, model in (plan.get("derived") or {}).items():
         yield {"study": plan["study"]} | _row(name, model, _facts(name, model, results))
 
 
-def keep(plan: Mapping[str, Any], results: Path) -> dict[str, Path]:
+def keep(plan: Plan, results: Path) -> dict[str, Path]:
     """Write the facts of all checkpoints that are made below ``results``; return the files.  Raises StorageError."""
     written = {}
     for name, model in (plan.get("derived") or {}).items():

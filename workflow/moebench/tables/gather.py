@@ -21,8 +21,10 @@ from typing import Any
 import pyarrow as pa
 
 from moebench import text
+from moebench.columns import Row
 from moebench.config import Hardware
 from moebench.errors import StorageError, UserError
+from moebench.formats.plan import Plan
 from moebench.measure import manifest, records
 from moebench.plan import parameters
 from moebench.plan.file import read_plan
@@ -92,13 +94,13 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     return written | more, Collected(study, dict(counts))
 
 
-def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+def _plan_parts(plan: Plan) -> Iterator[list[Row]]:
     rows = cell_rows.plan_rows(plan)
     while part := list(itertools.islice(rows, CHUNK)):
         yield part
 
 
-def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
+def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
     """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
@@ -136,7 +138,7 @@ def _work(chunks: list[cell_rows.Chunk]) -> Iterator[cell_rows.Made]:
             raise UserError("a process that made tables was killed (out of memory?); run again") from None
 
 
-def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
+def least_times(plan: Plan) -> dict[tuple[str, str], float]:
     """Per cell the time below which no run on a GPU can be; a CPU's caches hold small models, so it has no such bound.
 
     With speculation a step yields several tokens, so those cells have none either.
@@ -151,7 +153,7 @@ def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+def canaries(plan: Plan, results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """What the canaries tell, of e2e_s: the drift per engine, and the gap per canary cell.
 
     Drift: (max - min) / median of a session's canary runs, the median of the cell's own repeats among them; of several
@@ -160,9 +162,9 @@ def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dic
     drift: dict[str, float] = {}
     gaps: dict[tuple[str, str], float] = {}
     for job in plan["jobs"]:
-        found = manifest.read(results, job) or {}
+        found = manifest.read(results, job)
         runs: dict[tuple[str, str, Any], list[float]] = {}
-        for run in found.get("canary", ()):
+        for run in found["canary"] if found else ():
             value = (run.get("metrics") or {}).get("e2e_s")
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)

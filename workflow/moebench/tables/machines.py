@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moebench.columns import Row
 from moebench.config import Architecture, EngineKnobs, Hardware, Peak
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.cost.vision import tiles
+from moebench.formats.manifest import MachineConstants
+from moebench.formats.plan import Plan, Prediction
+from moebench.formats.record import Record
 from moebench.measure import constants
 
-Json = dict[str, Any]
-Kept = Mapping[tuple[Any, Any], Json]
+Kept = Mapping[tuple[Any, Any], MachineConstants]
 """Constants by host and number of threads."""
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
@@ -27,26 +30,26 @@ FIGURE = "residuals"
 """File name of the figure of model against measurement (``figures.residuals``)."""
 
 
-def compared(plan: Mapping[str, Any]) -> bool:
+def compared(plan: Plan) -> bool:
     """Whether cells of a plan can have predictions: from a data sheet, or from constants that its jobs measure."""
-    foreseen = any((cell.get("predicted") or {}).get("e2e_s") is not None for cell in plan["cells"].values())
+    foreseen = any(cell.get("predicted", {}).get("e2e_s") is not None for cell in plan["cells"].values())
     return bool(plan["cells"]) and (foreseen or bool(plan["jobs_settings"].get("measure_constants")))
 
 
-def read(results: Path) -> dict[tuple[Any, Any], Json]:
+def read(results: Path) -> dict[tuple[Any, Any], MachineConstants]:
     """All kept constants, by host and threads.  Raises StorageError for a damaged file."""
     found = (constants.load(path) for path in sorted((results / "machines").glob("*.json")))
     return {(made["host"], made["threads"]): made for made in found if made}
 
 
-def bandwidth(made: Json, working_set_bytes: float) -> float:
+def bandwidth(made: MachineConstants, working_set_bytes: float) -> float:
     """Bytes/s of the triad whose arrays are the largest not above the working set: small models stay in caches."""
     known = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
     within = [rate for size, rate in known if size <= working_set_bytes]
     return float(within[-1] if within else known[0][1])
 
 
-def hardware(machine: Hardware, made: Json, working_set_bytes: float) -> Hardware:
+def hardware(machine: Hardware, made: MachineConstants, working_set_bytes: float) -> Hardware:
     """A machine type with measured constants in place of unknown ones; memory stays unknown.
 
     What processes of one host exchange counts nothing: the result stays a bound.
@@ -64,7 +67,7 @@ def hardware(machine: Hardware, made: Json, working_set_bytes: float) -> Hardwar
     )
 
 
-def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
+def predicted(record: Record, machine: Hardware, kept: Kept) -> Prediction:
     """``ttft_max_s``, ``itl_s`` and ``e2e_s`` of a record's cell on the machine that measured it; empty if unknown.
 
     Unknown are machines without constants, and what the roofline does not know: speculation, images of unknown sizes,
@@ -84,13 +87,13 @@ def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
     return {} if e2e is None else {"ttft_max_s": ttft, "itl_s": itl, "e2e_s": e2e}
 
 
-def rows(study: str, kept: Kept, machines: set[tuple[Any, ...]]) -> list[Json]:
+def rows(study: str, kept: Kept, machines: set[tuple[Any, ...]]) -> list[Row]:
     """The table ``machines``: a row per constant of the machines (host, device, threads) that measured cells."""
-    made = []
+    made: list[Row] = []
     for one in kept.values():
         if (one["host"], one["device_name"], one["threads"]) not in machines:
             continue
-        origin = {"study": study, **{k: one[k] for k in ("host", "device_name", "threads", "started_at")}}
+        origin: Row = {"study": study, **{k: one[k] for k in ("host", "device_name", "threads", "started_at")}}
         for t in one["triad"]:
             rate = {"value": t["bytes_per_s"], "unit": "bytes/s", "n_repeats": len(t["runs_s"])}
             made.append(origin | {"constant": "triad", "constant_size": t["bytes"]} | rate)

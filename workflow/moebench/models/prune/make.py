@@ -8,17 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench.models import calibration_text
-from moebench.storage import staged
+from moebench.architectures.hf_config import disagreements, respelled
 from moebench.errors import StageError
-from moebench.models.prune import calibrate
-from moebench.models.prune import score
-from moebench.models.prune.checkpoint import Checkpoint
-from moebench.models.prune.checkpoint import copy_rest
-from moebench.models.prune.checkpoint import expert_name
-from moebench.models.prune.checkpoint import router_layer
-from moebench.architectures.hf_config import disagreements
-from moebench.architectures.hf_config import respelled
+from moebench.models import calibration_text
+from moebench.models.prune import calibrate, score
+from moebench.models.prune.checkpoint import Checkpoint, copy_rest, expert_name, router_layer
+from moebench.storage import staged
 
 DETAILS = "prune.json"
 """File beside the weights: scores and what was kept, per layer."""

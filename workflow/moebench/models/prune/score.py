@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moebench.errors import StageError
-from moebench.models.prune.checkpoint import Checkpoint
-from moebench.models.prune.checkpoint import expert_name
+from moebench.models.prune.checkpoint import Checkpoint, expert_name
 
 if TYPE_CHECKING:
     from moebench.models.prune.calibrate import MoELayer

@@ -17,13 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench.models import calibration_text
+from moebench.architectures.quantization_schemes import SCHEMES, TOOL
 from moebench.errors import UserError
+from moebench.models import calibration_text
 from moebench.models.quantize import awq
-from moebench.models.quantize.coverage import Coverage
-from moebench.models.quantize.coverage import checked
-from moebench.architectures.quantization_schemes import SCHEMES
-from moebench.architectures.quantization_schemes import TOOL
+from moebench.models.quantize.coverage import Coverage, checked
 
 NOT_QUANTIZED = ("lm_head", r"re:.*\.gate$", r"re:.*\.router$", r"re:.*\.shared_expert_gate$")
 """Linear layers that are left as they are, beside those of a vision tower."""
