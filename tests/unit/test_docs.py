@@ -1,0 +1,31 @@
+"""What the documentation says of the source tree is so."""
+
+import re
+import tomllib
+
+import pytest
+
+from studies import ROOT
+
+PACKAGE = ROOT / "workflow" / "moebench"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+HISTORY = {"0008-own-downloader.md", "0030-packages-in-layers.md"}  # say what was
+
+
+def test_architecture_shows_the_layers_that_lint_checks():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = next(c["layers"] for c in contracts if c["id"] == "layers")
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    shown = [sorted(name.removesuffix(".py") for name in re.findall(r"`([\w.]+)`", row)) for row in rows]
+    assert shown == [sorted(layer.split(" : ")) for layer in checked]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist(page):
+    if page.name in HISTORY:
+        return
+    for name in re.findall(r"`(?:moebench/)?([a-z_]+(?:/[a-z_]+)*\.py)`", page.read_text()):
+        if name == "amx_mla.py":  # of vLLM
+            continue
+        places = [PACKAGE / name, ROOT / name, *PACKAGE.rglob(name)]
+        assert any(p.is_file() for p in places), f"{page.relative_to(ROOT)} names {name}: no such module"
