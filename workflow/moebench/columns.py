@@ -22,23 +22,23 @@ ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1,
 SPECULATION = ("draft_acceptance", "tokens_per_draft_step", *ACCEPTANCE_AT)
 """What became of the draft tokens over all runs of a cell; figures can show it."""
 
-TABLES = (
-    "plan",
-    "measurements",
-    "samples",
-    "failures",
-    "parameters",
-    "activation",
-    "activation_layers",
-    "activation_steps",
-    "predictions",
-    "claims",
-    "computed",
-    "accuracy",
-    "derived",
-    "machines",
-)
-
+TABLES = {
+    "plan": "Every planned cell of every experiment",
+    "measurements": "A row per cell: medians with intervals",
+    "samples": "A row per timed run",
+    "failures": "Cells that are not ok, and why",
+    "parameters": "Parameters of models by component and layer, computed",
+    "activation": "How often each expert of each layer was chosen",
+    "activation_layers": "How evenly the experts of each layer were chosen",
+    "activation_steps": "Distinct experts per engine step and layer, measured and for uniform routing",
+    "predictions": "Cost model's predictions for the grid of the study that the plan refers to",
+    "claims": "A row per claim of the papers and kind of cells it was evaluated on: the verdict",
+    "computed": "Points of the cost model, beside what a paper prints",
+    "accuracy": "A row per task, metric and filter, and means over tasks",
+    "derived": "Pruned and quantized checkpoints: how they were made",
+    "machines": "Measured constants of the machines that measured cells",
+}
+"""The tables of a study, and what is in each."""
 
 Better = typing.Literal["low", "high", ""]
 
@@ -322,7 +322,7 @@ def _others() -> tuple[list[Column], list[Column]]:
     """Columns before and after the knobs."""
     text, whole, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     first = [
-        Column("study", text, "", "Study of the plan", TABLES),
+        Column("study", text, "", "Study of the plan", tuple(TABLES)),
         Column(
             "experiment",
             text,
