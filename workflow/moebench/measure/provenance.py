@@ -12,7 +12,7 @@ from pathlib import Path
 import moebench
 from moebench.formats.record import Provenance
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The project's root folder."""
 
 SLURM_VARIABLES = (

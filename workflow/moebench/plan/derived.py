@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from moebench.config import Architecture, EngineKnobs, Study
+from moebench.config.identity import digest
 from moebench.cost import memory, params
 from moebench.formats.model import ArchitectureDict, Derivation, DerivationSettings, ModelDict
 from moebench.formats.plan import DeriveJob, EngineConfig
 from moebench.models.derive import derivation
-from moebench.plan.identity import digest
 
 if TYPE_CHECKING:
     from moebench.plan.model import Model

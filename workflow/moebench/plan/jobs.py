@@ -7,8 +7,8 @@ from typing import Any
 
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
+from moebench.config.identity import canonical, digest
 from moebench.formats.plan import AccuracyPart, Cell, EngineConfig, Job, Plan
-from moebench.plan.identity import canonical, digest
 
 CLIENT_MB = 2000
 """Host memory of a job that only sends requests, MB."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from moebench.config import Architecture, ModelSpec
+from moebench.config.identity import stated
 from moebench.formats.model import ArchitectureDict, Derivation, Knobs, ModelDict
-from moebench.plan.identity import stated
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
+from moebench.config.identity import digest, stated
 from moebench.errors import ConfigError
 from moebench.formats.model import ArchitectureDict
-from moebench.plan.identity import digest, stated
 from moebench.plan.model import Model
 from moebench.plan.pruned import pruned
 from moebench.plan.quantized import quantized, ready_made

@@ -14,10 +14,10 @@ from typing import Any
 from moebench.columns import Row
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.config.grid import points
+from moebench.config.identity import canonical
 from moebench.errors import ConfigError
 from moebench.formats.model import Knobs
 from moebench.formats.plan import Computed, Plan, Point
-from moebench.plan.identity import canonical
 from moebench.qs import inequality, paper_tables, versus_dense
 
 
