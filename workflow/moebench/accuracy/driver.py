@@ -81,10 +81,11 @@ class Evaluator(Driver):
         }
 
     def _other_revision(self, data: TaskData) -> str | None:
-        manifest = staged.read_manifest(Path(data["path"])) or {}
-        if (manifest.get("source"), manifest.get("revision")) == (data["source"], data["revision"]):
+        manifest = staged.read_manifest(Path(data["path"]))
+        there = (manifest["source"], manifest["revision"]) if manifest else (None, None)
+        if there == (data["source"], data["revision"]):
             return None
-        return f"{data['path']} holds {manifest.get('revision')}, the plan is for {data['revision']}"
+        return f"{data['path']} holds {there[1]}, the plan is for {data['revision']}"
 
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
         """No canary: what drifts is time, and tasks are not timed."""

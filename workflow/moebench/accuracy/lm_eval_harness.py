@@ -15,6 +15,7 @@ from typing import Any
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.engines.vllm import VllmEngine
 from moebench.errors import nearest
+from moebench.formats import Knobs
 from moebench.formats.model import ModelDict
 from moebench.formats.plan import EngineConfig, Task, TaskData
 
@@ -28,7 +29,7 @@ class EvaluatedEngine(VllmEngine):
         super().__init__(spec)
         self.lm: Any = None
 
-    def start(self, arguments: dict[str, Any]) -> Any:
+    def start(self, arguments: Knobs) -> Any:
         """Load the engine through the harness.  Raises whatever either raises."""
         backend = _backend()
         given = {k: v for k, v in arguments.items() if k not in ("model", "skip_tokenizer_init")}

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from moebench.accuracy import MOST_PARALLEL
 from moebench.accuracy import vlmeval_results as results_of
@@ -28,6 +27,7 @@ from moebench.accuracy.worker import SCRATCH, write_samples
 from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.errors import StorageError
+from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.record import Checks, LoadFacts
 from moebench.measure import worker
@@ -151,7 +151,7 @@ class Session(worker.Session):
         except StorageError as error:  # not the engine's fault, which goes on
             return reply | {"storage": str(error)}
 
-    def ask(self, request: Request, work: Path) -> dict[str, Any]:
+    def ask(self, request: Request, work: Path) -> Json:
         """Have the harness ask a data set, watching the server.  Raises RuntimeError or Unsound."""
         assert self.server is not None and self.harness is not None
         parallel = min(MOST_PARALLEL, self.spec["config"]["max_num_seqs"])
@@ -166,7 +166,7 @@ class Session(worker.Session):
         if not (work / FOUND).exists():
             words = "; ".join(self.harness.last_words()[-3:])
             raise RuntimeError(f"VLMEvalKit ended with exit code {reply['exit']} and left no results: {words}")
-        found: dict[str, Any] = json.loads((work / FOUND).read_text())
+        found: Json = json.loads((work / FOUND).read_text())
         return found
 
 

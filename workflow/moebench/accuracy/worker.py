@@ -8,11 +8,11 @@ import json
 import os
 import resource
 from pathlib import Path
-from typing import Any
 
 from moebench.accuracy import lm_eval_harness as lm_eval
 from moebench.accuracy import lm_eval_results as results_of
 from moebench.errors import StorageError
+from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.record import Checks, SampleLog
 from moebench.measure import worker
@@ -67,7 +67,7 @@ class Session(worker.Session):
             return reply | {"storage": str(error)}
 
 
-def write_samples(path: Path, rows: list[dict[str, Any]]) -> SampleLog:
+def write_samples(path: Path, rows: list[Json]) -> SampleLog:
     """Write the sample log, gzipped JSON lines; return its size, rows and SHA-256.  Raises StorageError."""
     text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     data = gzip.compress(text.encode(), mtime=0)  # the same answers give the same bytes

@@ -8,15 +8,12 @@ imported, because the measurement side calls this in an engine's environment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, cast
 
 from moebench.architectures.families import FAMILIES, UNSAID, Family
+from moebench.formats import Json
 from moebench.formats.model import ArchitectureDict, ExpertsDict, ModelDict, VisionDict
 from moebench.formats.plan import EngineKnobsDict
-
-Json = dict[str, Any]
-"""A ``config.json``, or a part of one."""
 
 _MLA_ONLY = {"q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"}
 
@@ -166,7 +163,7 @@ def shape_overrides(model: ModelDict, config: EngineKnobsDict, top_k: int | None
     return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
 
 
-def respelled(config_json: Mapping[str, Any], before: ArchitectureDict, after: ArchitectureDict) -> Json:
+def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDict) -> Json:
     """A model's ``config.json`` with the experts of another architecture, under every key the family reads them from.
 
     Only what differs between the two architectures is changed.  Raises ValueError for what the family cannot spell.
@@ -184,7 +181,7 @@ def respelled(config_json: Mapping[str, Any], before: ArchitectureDict, after: A
     return config | dict(zip(parts, sections, strict=True)) if parts else config
 
 
-def disagreements(architecture: ArchitectureDict, config_json: Mapping[str, Any]) -> list[str]:
+def disagreements(architecture: ArchitectureDict, config_json: Json) -> list[str]:
     """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
 
     Compared are the sizes that decide weights, memory and time; ``max_position_embeddings`` is not one.  A key that is
@@ -213,7 +210,7 @@ def disagreements(architecture: ArchitectureDict, config_json: Mapping[str, Any]
     ]
 
 
-def _given(config: Mapping[str, Any], key: str, table: Family, before: Mapping[str, Any]) -> Any:
+def _given(config: Json, key: str, table: Family, before: Json) -> Any:
     """What ``config.json`` says for ``key``, the family's default, or UNSAID; ``before``: the sizes read so far."""
     if key == "kv_lora_rank" and config.get("use_mla") is False:
         return 0

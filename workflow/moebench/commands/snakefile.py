@@ -16,7 +16,9 @@ from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config, Root, parse
 from moebench.errors import UserError, nearest
-from moebench.formats.plan import AccuracyCell, AccuracyPart, EngineConfig, Job, Plan
+from moebench.formats import Knobs
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import AccuracyCell, AccuracyPart, EngineConfig, Job, Plan, TaskData
 from moebench.measure.manifest import drop_stale
 from moebench.models.derive import derivation
 from moebench.plan.derived import models_of, root
@@ -24,7 +26,7 @@ from moebench.storage.staged import MANIFEST
 from moebench.tables import machines
 
 
-def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> Plan:
+def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     """The plan of the study that the Snakemake configuration names, with its digest; ``project``: the checkout.
 
     In the main process (not in the jobs it starts) it also keeps the plan in a file, and makes jobs pending again whose
@@ -61,7 +63,7 @@ def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> Plan:
     return plan
 
 
-def engine_python(job: Job, config: dict[str, Any]) -> str:
+def engine_python(job: Job, config: Knobs) -> str:
     """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
     return f"{config['environments']}/{job['environment']}/bin/python"
 
@@ -86,7 +88,7 @@ def planned_job(plan: Plan, wildcards: Any) -> Job:
     return next(job for job in part["jobs"].values() if wildcards.engine in job["engines"])
 
 
-def _of_study(plan: Plan, what: str, name: str, known: Mapping[str, Any]) -> Any:
+def _of_study(plan: Plan, what: str, name: str, known: Mapping[str, object]) -> Any:
     if name not in known:
         raise WorkflowError(
             f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
@@ -129,7 +131,7 @@ def parent_files(plan: Plan, job: str) -> list[str]:
     return sorted(set(_manifests(derivation(model)["parent"] for model in models)) - set(derived_files(plan, job)))
 
 
-def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
+def _manifests(models: Iterable[ModelDict | TaskData]) -> list[str]:
     return sorted({f"{model['path']}/moebench-stage.json" for model in models})
 
 
@@ -171,7 +173,7 @@ def refuse_unpinned(plan: Plan, workflow: Any) -> None:
         )
 
 
-def refuse_unbuilt(plan: Plan, config: dict[str, Any], jobs: Iterable[Any]) -> None:
+def refuse_unbuilt(plan: Plan, config: Knobs, jobs: Iterable[Any]) -> None:
     """Before a real run: the environments that Snakemake's jobs to be run need.  Raises WorkflowError."""
     for job in jobs:
         for folder in _environments(plan, Path(config["environments"]), job):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 
 
 def canonical(data: Any) -> str:

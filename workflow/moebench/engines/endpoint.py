@@ -19,6 +19,7 @@ from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
+from moebench.formats import Json
 from moebench.formats.plan import EngineConfig
 from moebench.formats.record import LoadFacts, Seen, Trace
 
@@ -116,11 +117,11 @@ class EndpointEngine:
 
     # --------------------------------------------------------------------------------------------- running
 
-    def body(self, prompt: list[int], output_tokens: int) -> dict[str, Any]:
+    def body(self, prompt: list[int], output_tokens: int) -> Json:
         """The request for one prompt of token ids."""
         serve, settings = self.settings["serve"], self.settings
         asked = {"ignore_eos": True, "min_tokens": output_tokens, "return_token_ids": True}
-        body: dict[str, Any] = {
+        body: Json = {
             "model": settings["model"],
             "max_tokens": output_tokens,
             "temperature": 0,
@@ -268,7 +269,7 @@ def _add(total: float | None, new: list[float | None]) -> float | None:
     return (total or 0.0) + sum(known) if known else total
 
 
-def cached_tokens(usage: dict[str, Any]) -> float | None:
+def cached_tokens(usage: Json) -> float | None:
     """Prompt tokens that a service took from a cache; None where it does not say."""
     value = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return None if value is None else float(value)

@@ -17,7 +17,7 @@ import torch
 from moebench.architectures.hf_config import shape_overrides
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig
 from moebench.formats.record import LoadFacts, Trace
 

@@ -14,6 +14,7 @@ from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.engines.vllm_arguments import arguments, switch
+from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig, EngineKnobsDict
 from moebench.formats.record import LoadFacts, Trace
 
@@ -71,7 +72,7 @@ class VllmEngine:
             "resolved_config": self.resolved_config(),
         }
 
-    def start(self, arguments: dict[str, Any]) -> Any:
+    def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
         from vllm import LLM
 
@@ -89,7 +90,7 @@ class VllmEngine:
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise Refused("unfused experts read counts from the device, which no CUDA graph can: set eager")
 
-    def resolved_config(self) -> dict[str, Any]:
+    def resolved_config(self) -> Knobs:
         """The text model's configuration as the engine resolved it, scalars only."""
         resolved = self.llm.llm_engine.vllm_config.model_config.hf_text_config.to_dict()
         return {k: v for k, v in sorted(resolved.items()) if v is None or isinstance(v, (int, float, str, bool))}

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
 from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig, EngineKnobsDict
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
 
 
-def arguments(spec: EngineConfig) -> dict[str, Any]:
+def arguments(spec: EngineConfig) -> Knobs:
     """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
 
     Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
@@ -66,7 +66,7 @@ _WHILE_LOADING = {"fp8": "fp8_per_tensor"}
 """vLLM's names of schemes, where they differ."""
 
 
-def speculation(spec: EngineConfig) -> dict[str, Any] | None:
+def speculation(spec: EngineConfig) -> Knobs | None:
     """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
     if spec["draft"] is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moebench.engines.protocol import Images
+from moebench.formats import Knobs
 from moebench.formats.model import ModelDict
 
 
@@ -14,7 +15,7 @@ def sees(model: ModelDict) -> bool:
     return bool(architecture["vision"] or architecture["vision_parameters"])
 
 
-def arguments(model: ModelDict) -> dict[str, Any]:
+def arguments(model: ModelDict) -> Knobs:
     """Arguments of ``vllm.LLM`` that a model with a vision part needs.
 
     Its processor reads the tokenizer.  No cache of processed images: without it, and without prefix caching, vLLM names

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
+from moebench.formats import Json
 from moebench.formats.record import CanaryRun
 
 
@@ -49,7 +50,24 @@ class StageManifest(TypedDict):
     source: str
     revision: str
     files: dict[str, StagedFile]
-    facts: NotRequired[dict[str, Any]]
+    facts: NotRequired[Json]
+
+
+class LockHolder(TypedDict, total=False):
+    """Who holds the lock of an engine configuration: ``results/locks/ENGINE.lock``.
+
+    Where process ids mean the same: host, its boot and the process namespace.  process_start: clock ticks since boot,
+    which tell a process from a later one of its id.  nonce: tells holders apart; ``damaged`` and nothing else for a
+    file that cannot be read.
+    """
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    process_start: str | None
+    slurm_job_id: str | None
+    nonce: str
 
 
 class Triad(TypedDict):

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
-
-Knobs = dict[str, Any]
-"""Values by the name of a knob or setting, as YAML gives them: free-form, checked by ``moebench.config``."""
+from typing import NotRequired, TypedDict
 
 # ------------------------------------------------------------------------------------------- architecture
 

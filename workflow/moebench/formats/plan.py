@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from moebench.formats.model import ArchitectureDict, HardwareDict, Knobs, ModelDict, PublishedDict
+from moebench.formats import Knobs
+from moebench.formats.model import ArchitectureDict, HardwareDict, ModelDict, PublishedDict
+from moebench.formats.paper import PaperDict
 
 Labels = dict[str, Any]
 """Values by axis of an experiment's grid: a knob's name, or that of arms of knobs."""
@@ -436,7 +438,7 @@ class ExperimentPlan(TypedDict):
     figures: list[FigureSpec]
     rows: list[GridRow]
     models: NotRequired[list[CountedModel]]
-    printed: NotRequired[Knobs | None]
+    printed: NotRequired[PaperDict | None]
     accuracy: NotRequired[list[AccuracyRow]]
     computed: NotRequired[Computed]
     predicted_figures: NotRequired[list[FigureSpec]]

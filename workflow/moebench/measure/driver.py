@@ -21,6 +21,7 @@ from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
 from moebench.engines import failures, vllm_kernels
 from moebench.errors import StageError, UserError
+from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
 from moebench.formats.record import Answered, CanaryRun, LoadFacts, Measured, Provenance, Record, RecordHead
@@ -494,7 +495,7 @@ class Driver:
         )
 
 
-def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def merged(config: Json, overrides: Json) -> Json:
     """The configuration with overrides, nested sections merged (as the engine does)."""
     both = {
         k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from moebench.formats.manifest import MachineConstants
+from moebench.formats.manifest import MachineConstants, Product
 
 SCHEMA = 1
 REPEATS = 7
@@ -87,12 +87,12 @@ def measure(threads: int) -> MachineConstants:
     return cast(MachineConstants, made)
 
 
-def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> dict[str, Any] | None:
+def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> Product | None:
     """Rate of square matrix products: the fastest of the sides that do not take too long; None if refused.
 
     Products of int8 are summed in int32, by a function of torch without a public name.
     """
-    best: dict[str, Any] | None = None
+    best: Product | None = None
     multiply = torch._int_mm if dtype == torch.int8 else torch.matmul
     for side in (SIDES[0], *SIDES):  # the first time, libraries are loaded
         try:

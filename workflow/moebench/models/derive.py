@@ -70,7 +70,7 @@ def derivation(model: ModelDict) -> Derivation:
 def is_made(model: ModelDict) -> bool:
     """Whether a derived model's folder is whole and of its revision."""
     folder = Path(model["path"])
-    return not staged.check(folder) and (staged.read_manifest(folder) or {}).get("revision") == model["revision"]
+    return not staged.check(folder) and staged.revision_of(folder) == model["revision"]
 
 
 def how_to_make(model: ModelDict, plan: Plan) -> str:

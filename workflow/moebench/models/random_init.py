@@ -27,6 +27,7 @@ from typing import Any
 
 from moebench.architectures.hf_config import to_hf_config
 from moebench.errors import disk_is_full
+from moebench.formats import Json
 from moebench.formats.model import ArchitectureDict
 from moebench.models import random_vision
 from moebench.prompts import prose
@@ -152,7 +153,7 @@ def _fill(name: str, tensor: Any, seed: int, tied: bool) -> None:
     tensor.copy_(torch.from_numpy(drawn) * fan_in**-0.5)
 
 
-def _save_model(config: dict[str, Any], seed: int, folder: Path) -> None:
+def _save_model(config: Json, seed: int, folder: Path) -> None:
     """Write config.json and weights into ``folder``."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
@@ -194,9 +195,8 @@ def write(
     Raises ValueError for an architecture that cannot be written.
     """
     revision = revision or recipe(architecture, seed)
-    if not staged.check(out, full=full):
-        manifest = staged.read_manifest(out) or {}
-        if (manifest.get("source"), manifest.get("revision")) == (source, revision):
+    if not staged.check(out, full=full) and (manifest := staged.read_manifest(out)):
+        if (manifest["source"], manifest["revision"]) == (source, revision):
             return False
     config = to_hf_config(architecture)
     out.parent.mkdir(parents=True, exist_ok=True)

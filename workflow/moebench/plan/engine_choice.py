@@ -7,7 +7,7 @@ from typing import cast
 
 from moebench.config import Endpoint, Engine, EngineKnobs, ModelSpec, Study, WorkloadKnobs
 from moebench.errors import ConfigError, nearest
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 from moebench.formats.plan import EndpointDict, Runtime
 
 _TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}

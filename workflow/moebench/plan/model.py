@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from moebench.config import Architecture, ModelSpec
 from moebench.config.identity import stated
-from moebench.formats.model import ArchitectureDict, Derivation, Knobs, ModelDict
+from moebench.formats import Knobs
+from moebench.formats.model import ArchitectureDict, Derivation, ModelDict
 
 
 @dataclass(frozen=True)

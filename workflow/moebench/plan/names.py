@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from moebench.config import EngineKnobs, ModelSpec, Protocol, WorkloadKnobs
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 from moebench.plan.pruned import normal
 from moebench.prompts import corpora
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from moebench.architectures.hf_config import family, reshaped, shared_experts
 from moebench.config import Calibration, EngineKnobs
 from moebench.errors import ConfigError
-from moebench.formats.model import DerivationSettings, Knobs
+from moebench.formats import Knobs
+from moebench.formats.model import DerivationSettings
 from moebench.plan import prune_shape
 from moebench.plan.derived import derive
 

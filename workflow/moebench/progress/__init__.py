@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from moebench.formats import Knobs
 from moebench.formats.plan import Plan
 from moebench.models.hubprogress import time_text
 from moebench.progress.failure import INTERRUPTED, Failure, reason
@@ -29,7 +30,7 @@ LOOK_S = 1.0
 """Seconds between looks at what the jobs wrote."""
 
 
-def planned(plan: Plan, config: dict[str, Any]) -> None:
+def planned(plan: Plan, config: Knobs) -> None:
     """Tell the run, if there is one, what it is about."""
     if current is not None:
         current.plan, current.config = plan, config
@@ -52,7 +53,7 @@ class Run:
 
     def __init__(self) -> None:
         self.plan = cast(Plan, {})  # until ``planned``
-        self.config: dict[str, Any] = {}
+        self.config: Knobs = {}
         self.jobs: dict[int, Job] = {}
         self.phases: dict[str, Phase] = {}
         self.interrupted = self.idle = False

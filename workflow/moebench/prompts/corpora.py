@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 from moebench.formats.plan import CorpusDict, DataSet
 from moebench.prompts import image_table, prose
 from moebench.storage import staged

@@ -13,6 +13,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from moebench.formats import Json
 from moebench.formats.plan import CorpusDict
 from moebench.prompts import corpora, text_prompts
 
@@ -29,7 +30,7 @@ def of_items(model_folder: Path, corpus: CorpusDict | None, most_tokens: int, co
     return made
 
 
-def _apart(asked: dict[str, Any]) -> Any:
+def _apart(asked: Json) -> Any:
     command = [sys.executable, "-m", "moebench.prompts.token_ids"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode:

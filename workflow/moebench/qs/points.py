@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from moebench.columns import Row
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.config.grid import points
 from moebench.config.identity import canonical
 from moebench.errors import ConfigError
-from moebench.formats.model import Knobs
-from moebench.formats.plan import Computed, Plan, Point
+from moebench.formats import Knobs
+from moebench.formats.plan import Computed, ExperimentPlan, Plan, Point
 from moebench.qs import inequality, paper_tables, versus_dense
 
 
@@ -70,16 +69,17 @@ def rows(plan: Plan) -> Iterator[Row]:
                 yield about | row
 
 
-def reproduced(experiment: Mapping[str, Any]) -> list[paper_tables.Reproduced]:
+def reproduced(experiment: ExperimentPlan) -> list[paper_tables.Reproduced]:
     """The tables of numbers of the paper that an experiment of a plan names."""
     paper, asked = experiment.get("printed"), experiment.get("computed")
-    if not paper or not asked or not paper.get("assumed"):
+    if not paper or not asked or not paper["assumed"]:
         return []
     models = asked["models"]
+    published = {name: known["total_parameters"] for name, m in models.items() if (known := m["published"])}
     return paper_tables.reproduce(
         paper,
         {name: m["architecture"] for name, m in models.items()},
-        {name: m["published"]["total_parameters"] for name, m in models.items() if m["published"]},
+        {name: total for name, total in published.items() if total is not None},
         asked["hardware"][paper["assumed"]["hardware"]],
     )
 
@@ -133,13 +133,15 @@ def _finite(batch: float) -> float | None:
     return batch if math.isfinite(batch) else None
 
 
-def _printed(experiment: Mapping[str, Any]) -> Iterator[Row]:
+def _printed(experiment: ExperimentPlan) -> Iterator[Row]:
     """Throughputs and batches of the paper's tables, and what its formulas make of the printed batches."""
-    models = (experiment.get("computed") or {}).get("models", {})
+    computed = experiment.get("computed")
+    models = computed["models"] if computed else {}
     for table in reproduced(experiment):
-        lines = [line for line in table.lines if line.quantity == "speedup" and line.model]
-        for line in lines:
-            about = {
+        for line in table.lines:
+            if line.quantity != "speedup" or not line.model:
+                continue
+            about: Row = {
                 "model": line.model,
                 "model_title": models[line.model]["title"],
                 "variant": table.source,

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import NormalDist
 
 from moebench.columns import Row
-from moebench.formats.model import Knobs
+from moebench.formats import Knobs
 from moebench.formats.plan import AccuracyCell, AccuracyPart
 from moebench.formats.record import AccuracyRecord
 
