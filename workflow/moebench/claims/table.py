@@ -21,7 +21,7 @@ from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 from moebench.columns import Row
-from moebench.formats.plan import ExperimentPlan, Plan
+from moebench.formats.plan import ExperimentPlan, Plan, ReferenceExperiment
 from moebench.tables import join, parity, parquet
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
@@ -38,7 +38,7 @@ _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "d
 def asked(plan: Plan) -> Plan:
     """What evaluating claims needs of a plan, which may be large."""
 
-    def lists(experiments: Mapping[str, ExperimentPlan]) -> Any:
+    def lists(experiments: Mapping[str, ExperimentPlan] | Mapping[str, ReferenceExperiment]) -> Any:
         return {name: {"claims": list(e.get("claims") or ())} for name, e in experiments.items()}
 
     kept: dict[str, object] = {k: plan[k] for k in ("study", "scale", "hardware", "claims") if k in plan}
@@ -131,13 +131,13 @@ def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
 def _predicted(plan: Plan, folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
     """Cells of the paper's own grid with their predictions, and on which hardware."""
     if plan.get("reference"):
-        frame, source = parquet.read(folder, "predictions"), plan["reference"]
+        frame, machine = parquet.read(folder, "predictions"), plan["reference"]["hardware"]
     else:
-        frame, source = parquet.read(folder, "plan"), plan
+        frame, machine = parquet.read(folder, "plan"), plan["hardware"]
     cells = _cells(frame, stands_for)
     for row in cells:
         row["status"] = None if row["predicted_fits"] is None else "ok" if row["predicted_fits"] else "infeasible"
-    return cells, source["hardware"]["title"]
+    return cells, machine["title"]
 
 
 # ----------------------------------------------------------------------------------------- outcomes

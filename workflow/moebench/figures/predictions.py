@@ -10,6 +10,7 @@ from moebench import columns
 from moebench.config import Plot, parse
 from moebench.figures import draw
 from moebench.formats.plan import Plan
+from moebench.plan.reference import as_plan
 from moebench.tables import cell_rows, parquet
 
 
@@ -46,7 +47,7 @@ def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
 def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
     """The same before there are tables."""
     reference = plan["reference"]
-    rows = [r for r in cell_rows.plan_rows(reference) if r["experiment"] == experiment]
+    rows = [r for r in cell_rows.plan_rows(as_plan(reference)) if r["experiment"] == experiment]
     return frame(cell_rows.table("predictions", rows).to_pandas())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from moebench.formats import Knobs
-from moebench.formats.model import ArchitectureDict, HardwareDict, ModelDict, PublishedDict
+from moebench.formats.model import ArchitectureDict, ExpertsDict, HardwareDict, ModelDict, PublishedDict
 from moebench.formats.paper import PaperDict
 
 Labels = dict[str, Any]
@@ -494,14 +494,58 @@ class JobSettings(TypedDict):
     host_memory_mb: int
 
 
+class ReferenceArchitecture(TypedDict):
+    """Of an architecture, its experts."""
+
+    experts: ExpertsDict | None
+
+
+class ReferenceModel(TypedDict):
+    """As ``ModelDict``."""
+
+    name: str
+    title: str
+    weights: str
+    revision: str
+    architecture: ReferenceArchitecture
+
+
+class ReferenceEngine(TypedDict):
+    """As ``EngineConfig``."""
+
+    config: EngineKnobsDict
+    gpus: int
+    model: ReferenceModel
+
+
+class ReferenceExperiment(TypedDict):
+    """As ``ExperimentPlan``."""
+
+    claims: list[str]
+    rows: list[GridRow]
+
+
+class ReferencePlan(TypedDict):
+    """Of the plan of another study, what its predictions are shown with; jobs: none."""
+
+    study: str
+    title: str
+    scale: str
+    hardware: HardwareDict
+    engine: StudyEngine
+    cells: dict[str, Cell]
+    engines: dict[str, ReferenceEngine]
+    experiments: dict[str, ReferenceExperiment]
+    jobs: dict[str, Job]
+
+
 class Plan(TypedDict):
     """A study, planned.
 
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
-    first.  claims: where some experiment decides any.  budget: where the plan was cut to one.
-    reference: of the study that this one refers to, only ``study``, ``title``, ``scale``, ``hardware``, ``engine``,
-    ``cells``, and of engines and experiments what its predictions need (``plan.reference``).  digest: of all the rest.
+    first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
+    that this one refers to.  digest: of all the rest.
     """
 
     schema: int
@@ -524,5 +568,5 @@ class Plan(TypedDict):
     derived: NotRequired[dict[str, ModelDict]]
     derive_jobs: NotRequired[dict[str, DeriveJob]]
     budget: NotRequired[Budget]
-    reference: NotRequired[Plan]
+    reference: NotRequired[ReferencePlan]
     digest: NotRequired[str]

@@ -141,7 +141,7 @@ class Checks(TypedDict, total=False):
 
     experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
     layer.  moe_layers: how many.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
-    speculation drafts, draft_tokens, accepted_tokens, and ``accepted_at_0`` ... by position in the draft.
+    speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
     truncated_prompts: of a task.  storage, data: 0 where a disk was full, or a data set not whole.
@@ -156,7 +156,6 @@ class Checks(TypedDict, total=False):
     drafts: float
     draft_tokens: float
     accepted_tokens: float
-    accepted_at_0: float
     peak_rss_bytes: int
     tokens_counted_by: str
     ran_together: bool

@@ -28,6 +28,7 @@ from moebench.formats.plan import Plan
 from moebench.measure import manifest, records
 from moebench.plan import parameters
 from moebench.plan.file import read_plan
+from moebench.plan.reference import as_plan
 from moebench.qs import points
 from moebench.tables import cell_rows, derived_checkpoints, machines, parquet
 from moebench.tables.accuracy import rows as accuracy_rows
@@ -71,7 +72,7 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     chunks = list(chunks_of(plan, results, rerun, kept))
     study = plan["study"]
     reference = plan.get("reference")
-    predictions = cell_rows.table("predictions", cell_rows.plan_rows(reference) if reference else ())
+    predictions = cell_rows.table("predictions", cell_rows.plan_rows(as_plan(reference)) if reference else ())
     del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
     made = list(_work(chunks))
     written = {
