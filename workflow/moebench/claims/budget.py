@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -159,11 +159,18 @@ def prices(plan: Plan) -> Prices:
     return Prices(runs, loads, made)
 
 
-def choose(plan: Plan, budget: float) -> dict[str, Any]:
-    """The cells to keep within ``budget`` GPU-hours, and what is left out.
+class Choice(TypedDict):
+    """Cells to keep, the claims they decide, and those that are left out with the GPU-hours each would cost more."""
 
-    Returns ``cells``, ``decides`` (claims), ``left_out`` (claim -> GPU-hours it would cost more), all of the
-    claims that some experiment decides.  Raises ConfigError if not even one claim fits.
+    cells: list[str]
+    decides: list[str]
+    left_out: dict[str, float]
+
+
+def choose(plan: Plan, budget: float) -> Choice:
+    """The cells to keep within ``budget`` GPU-hours, and what is left out, of the claims that some experiment decides.
+
+    Raises ConfigError if not even one claim fits.
     """
     wanted, price = needs(plan), prices(plan)
     everything = list(price.runs)

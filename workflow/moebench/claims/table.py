@@ -238,7 +238,7 @@ def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
     return found
 
 
-def _predicted_metric(metric: str, row: Mapping[str, Any]) -> float | None:
+def _predicted_metric(metric: str, row: Row) -> float | None:
     if metric == "itl_paper_s":
         e2e, first, tokens = row["predicted_e2e_s"], row["predicted_ttft_max_s"], row["batch"] * row["output_tokens"]
         return None if e2e is None or first is None or tokens < 2 else (e2e - first) / (tokens - 1)

@@ -64,7 +64,7 @@ def described(plan: Plan, frame: pd.DataFrame) -> str:
     return " ".join(["Strips of dots on logarithmic axes. Median of the end-to-end latency:", *told])
 
 
-def summary(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def summary(frame: pd.DataFrame) -> list[columns.Row]:
     """Per experiment: cells, median residuals, range of that of e2e, median predicted and measured e2e."""
     made = []
     for name, rows in frame.groupby("experiment", sort=False):

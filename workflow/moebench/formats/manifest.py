@@ -1,4 +1,4 @@
-"""Manifests: of a finished job, of a staged folder, and the constants of a machine."""
+"""Small files beside records: manifests of jobs, staged folders and archives, locks, the constants of a machine."""
 
 from __future__ import annotations
 
@@ -51,6 +51,16 @@ class StageManifest(TypedDict):
     revision: str
     files: dict[str, StagedFile]
     facts: NotRequired[Json]
+
+
+class ArchiveAbout(TypedDict):
+    """What an archive says about itself: ``archive.json``.  moebench, git_commit, git_dirty: of what made it."""
+
+    format: int
+    study: str
+    moebench: str
+    git_commit: NotRequired[str | None]
+    git_dirty: NotRequired[bool | None]
 
 
 class LockHolder(TypedDict, total=False):

@@ -16,12 +16,13 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
 
 import moebench
 from moebench import accuracy, figures
 from moebench.claims import collect
 from moebench.errors import StorageError
+from moebench.formats.manifest import ArchiveAbout
 from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
@@ -204,7 +205,7 @@ class Rebuilt:
 
     report: Path
     identical: bool
-    about: dict[str, Any]
+    about: ArchiveAbout
 
     def __str__(self) -> str:
         if self.identical:
@@ -247,9 +248,9 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
     return Rebuilt(page, _sha256(page) == before, about)
 
 
-def _checked(archive: Path, folder: Path, names: list[str]) -> dict[str, Any]:
+def _checked(archive: Path, folder: Path, names: list[str]) -> ArchiveAbout:
     """What an unpacked archive says about itself.  Raises StorageError for a newer format or changed files."""
-    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+    about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
     if about["format"] > FORMAT:
         raise StorageError(
             f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
