@@ -90,6 +90,7 @@ def chosen(offered: Iterable[Nodes], partitions: str) -> list[Nodes]:
 
 def jobs(plan: Plan) -> Iterator[tuple[str, Job | DeriveJob]]:
     """All jobs of a plan that SLURM runs, by name."""
-    parts = [plan["jobs"], *(plan["accuracy"][h]["jobs"] for h in accuracy.harnesses(plan))]
-    yield from ((name, job) for part in parts for name, job in part.items() if not job["hosted"])
+    yield from ((name, job) for name, job in plan["jobs"].items() if not job["hosted"])
     yield from plan["derive_jobs"].items()
+    for harness in accuracy.harnesses(plan):
+        yield from ((name, job) for name, job in plan["accuracy"][harness]["jobs"].items() if not job["hosted"])

@@ -140,14 +140,15 @@ class EnginePrediction(TypedDict):
 class EngineConfig(TypedDict):
     """An engine configuration: what is loaded once, and the cells that run in it.
 
-    id: ``SLUG-HASH``.  runtime: NotRequired in plans before endpoints.  draft: the draft model of speculation.
+    id: ``SLUG-HASH``.  runtime: plans lack it that were made before there were services.  draft: the draft model of
+    speculation.
     memory_fraction: share of a device's memory it may use.  gpus: tp x pp x dp, 0 for a hosted service.
     cells: ids, in order of measurement.  corpora: those its cells read, where that is not the prose alone.
     predicted: added once all its cells are known.
     """
 
     id: str
-    runtime: Runtime
+    runtime: NotRequired[Runtime]
     config: EngineKnobsDict
     model: ModelDict
     draft: ModelDict | None
