@@ -95,6 +95,7 @@ def render(
         total=len(plan["cells"]),
         experiments=experiments,
         residuals=compared,
+        refused=residuals.refused(measured),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
