@@ -201,7 +201,7 @@ def _metric_columns() -> list[Column]:
     for m in METRICS:
         made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label, m.better))
         for end, word in (("low", "lower"), ("high", "upper")):
-            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
+            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats; with 5 repeats or fewer, of their range"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
     for m in (m for m in METRICS if m.name in (*PREDICTED, *UNIFORM)):
         text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
