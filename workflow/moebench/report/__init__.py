@@ -159,6 +159,7 @@ def _experiment(
         "assumptions": asked.get("assumptions") or [],
         "claims": asked.get("claims") or [],
         "figures": made,
+        "numbers": [plot.number for plot in shown],
         "cells": content.cell_table(rows, shown, links["records"]) if len(rows) else None,
         "counts": content.counts(rows),
         "state": summary.state(rows),
