@@ -73,7 +73,7 @@ def test_cards_say_what_is_measured_unstable_and_refused(plan):
     })  # fmt: skip
     counted = [("ok", "measured", 2), ("unsupported", "not supported by the engine", 1)]
     frame = claimed(plan, [("MIB-F03-02", "disagrees", 1.67, 1.52, 1.78, 1)])
-    cells, stability, model, claims = summary.cards(measured, counted, 4, frame)
+    cells, stability, model, claims = summary.cards(measured, counted, 4, frame, True)
     assert cells.number == "2 of 4" and "1 not supported" in cells.words
     assert stability.number == "1 of 2" and "20%" in stability.words
     assert model.number == "12x" and "1 prediction refused" in model.words

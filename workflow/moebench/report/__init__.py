@@ -95,7 +95,7 @@ def render(
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
         counts=counted_cells,
         total=total,
-        cards=summary.cards(measured, counted_cells, total, claimed),
+        cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
         findings=decided,
         undecided=undecided,
         experiments=experiments,

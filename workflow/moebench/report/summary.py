@@ -50,17 +50,19 @@ class Finding:
     drawing: str
 
 
-def cards(measured: pd.DataFrame, counted: list[tuple[str, str, int]], total: int, claimed: pd.DataFrame) -> list[Card]:
+def cards(
+    measured: pd.DataFrame, counted: list[tuple[str, str, int]], total: int, claimed: pd.DataFrame, compared: bool
+) -> list[Card]:
     """What was measured, how stable it is, how it compares with the cost model, and what became of the claims.
 
-    ``counted``: status, words and number of cells.
+    ``counted``: status, words and number of cells; ``compared``: the page has a section on the cost model.
     """
     good = measured[measured["status"] == "ok"]
     others = ", ".join(f"{n} {words}" for status, words, n in counted if status != "ok") or "nothing failed"
     return [
         Card("Cells measured", f"{len(good)} of {total}", others, "#failures"),
         _stability(good),
-        _model(good),
+        _model(good, compared),
         _claims(claimed),
     ]
 
@@ -73,13 +75,16 @@ def _stability(good: pd.DataFrame) -> Card:
     return Card("Unstable cells", f"{unstable} of {len(good)}", words, "#metrics")
 
 
-def _model(good: pd.DataFrame) -> Card:
+def _model(good: pd.DataFrame, compared: bool) -> Card:
     ratios, refused = good["residual_e2e"].dropna(), int(good["prediction_refused"].notna().sum())
     words = f"measured over least time, median of {len(ratios)} cells" if len(ratios) else "no cell has a prediction"
     if refused:
         words += f"; {content.counted(refused, 'prediction')} refused"
     return Card(
-        "Against the roofline", f"{ratios.median():.3g}x" if len(ratios) else "none", words, "#residuals-section"
+        "Against the roofline",
+        f"{ratios.median():.3g}x" if len(ratios) else "none",
+        words,
+        "#residuals-section" if compared else "",
     )
 
 
