@@ -17,6 +17,7 @@ from typing import Any
 
 import moebench
 from moebench.errors import StorageError, UserError, disk_is_full
+from moebench.formats.plan import Plan
 
 _FOLDERS = {"models": "staged models", "data": "staged data sets", "environments": "the built environments"}
 """Folders that config/config.yaml names and a call may name instead, with what is in them."""
@@ -33,7 +34,7 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
     return config, arguments.study or config.root().study
 
 
-def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
+def _plan(arguments: argparse.Namespace) -> Plan:
     from moebench.commands.planning import make_plan
 
     config, study = _study(arguments)

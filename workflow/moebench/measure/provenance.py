@@ -8,9 +8,9 @@ import os
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import moebench
+from moebench.formats.record import Provenance
 
 ROOT = Path(__file__).resolve().parents[3]
 """The project's root folder."""
@@ -25,7 +25,7 @@ SLURM_VARIABLES = (
 
 
 @functools.cache
-def code_revision() -> dict[str, Any]:
+def code_revision() -> Provenance:
     """Git commit and whether tracked files differ from it; nulls outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
@@ -45,7 +45,7 @@ def lock_hashes() -> dict[str, str]:
     return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((ROOT / "envs").glob("*.lock"))}
 
 
-def of_driver() -> dict[str, Any]:
+def of_driver() -> Provenance:
     """What the driver knows of where it runs."""
     from moebench.prompts import prose
 
@@ -62,6 +62,6 @@ def of_driver() -> dict[str, Any]:
     }
 
 
-def of_environment(name: str) -> dict[str, Any]:
+def of_environment(name: str) -> Provenance:
     """SHA-256 of the lock of an engine's environment; null without a lock."""
     return {"lock_sha256": lock_hashes().get(name)}

@@ -16,12 +16,14 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
 
 import moebench
 from moebench import accuracy, figures
 from moebench.claims import collect
 from moebench.errors import StorageError
+from moebench.formats.manifest import ArchiveAbout
+from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
 from moebench.report import build
@@ -108,9 +110,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
     return out
 
 
-def _refuse_stale(
-    plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path
-) -> None:
+def _refuse_stale(plan: Plan, layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
     for name in ("measurements", "failures", "accuracy"):
         ours = parquet.read(layout.tables, name).drop(columns="rerun", errors="ignore")
@@ -131,7 +131,7 @@ def _refuse_stale(
         )
 
 
-def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
+def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
     """Path in the archive and file, for everything but the crate and the checksums."""
     for folder in (layout.tables, layout.report):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -166,7 +166,7 @@ def _write_about(layout: Layout) -> None:
     (layout.root / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _write_crate(plan: dict[str, Any], layout: Layout, files: dict[str, Path]) -> None:
+def _write_crate(plan: Plan, layout: Layout, files: dict[str, Path]) -> None:
     """Add the RO-Crate metadata and the checksums to ``files``."""
     from moebench.report import crate
 
@@ -205,7 +205,7 @@ class Rebuilt:
 
     report: Path
     identical: bool
-    about: dict[str, Any]
+    about: ArchiveAbout
 
     def __str__(self) -> str:
         if self.identical:
@@ -248,9 +248,9 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
     return Rebuilt(page, _sha256(page) == before, about)
 
 
-def _checked(archive: Path, folder: Path, names: list[str]) -> dict[str, Any]:
+def _checked(archive: Path, folder: Path, names: list[str]) -> ArchiveAbout:
     """What an unpacked archive says about itself.  Raises StorageError for a newer format or changed files."""
-    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+    about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
     if about["format"] > FORMAT:
         raise StorageError(
             f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
