@@ -9,6 +9,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import synthetic
@@ -22,6 +24,7 @@ from moebench.report import archive as module
 from moebench.report import build
 from moebench.report.archive import archive, rebuild
 from moebench.storage import staged
+from moebench.tables import parquet
 
 
 def make(root: Path) -> None:
@@ -151,7 +154,30 @@ def test_derived_checkpoints_are_told_without_their_weights(project, tmp_path):
 def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monkeypatch):
     monkeypatch.setattr(module.moebench, "__version__", "9.9")
     again = rebuild(project / "archive.zip", tmp_path / "out")
-    assert not again.identical and "differs from the one in the archive, which moebench 0.1.0" in str(again)
+    assert not again.identical and again.same_numbers
+    assert "differs from the one in the archive, with the same numbers; moebench 0.1.0, commit " in str(again)
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1 + 1e-12, True), (1.001, False)])
+def test_numbers_that_records_do_not_give_are_found_under_good_checksums(project, tmp_path, capsys, factor, same):
+    """But not the last digits, which another processor may have."""
+    made = rebuild(project / "archive.zip", tmp_path / "out")
+    tables = tmp_path / "out/results/tables/tiny"
+    with parquet.replacing(tables) as new:
+        table = pq.read_table(tables / "measurements.parquet")
+        where = table.column_names.index("e2e_s")
+        changed = pc.multiply(table["e2e_s"], factor)
+        parquet.write(new, "measurements", table.set_column(where, table.schema.field(where), changed))
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    names = {path.relative_to(tmp_path / "out").as_posix(): path for path in files}
+    sums = "".join(f"{module._sha256(path)}  {name}\n" for name, path in names.items())
+    (tmp_path / "out/SHA256SUMS").write_text(sums)
+    module._zip(names | {"SHA256SUMS": tmp_path / "out/SHA256SUMS"}, tmp_path / "forged.zip")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", str(tmp_path / "forged.zip")])
+    said = capsys.readouterr().out
+    assert made.same_numbers and end.value.code == (0 if same else 1)
+    assert ("the report made again from its records: identical" if same else "with OTHER NUMBERS") in said
 
 
 def test_other_folders_work_too(here, tmp_path):

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import moebench
+from moebench import project
 from moebench.errors import StorageError, UserError, disk_is_full
 
 _FOLDERS = {"models": "staged models", "data": "staged data sets", "environments": "the built environments"}
 """Folders that config/config.yaml names and a call may name instead, with what is in them."""
+_CONFIG_HELP = "configuration folder (default: config; where there is none, that of the installed moebench)"
 
 
 def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
@@ -237,6 +239,15 @@ def archive(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """Check an archive: its files by their checksums, its report by its records; exit 1 if these give other numbers."""
+    from moebench.report import archive
+
+    made = archive.verify(arguments.archive)
+    print(f"{arguments.archive}: every file has its checksum; the report made again from its records: {made.verdict}")
+    return 0 if made.same_numbers else 1
+
+
 def failures(arguments: argparse.Namespace) -> int:
     """List the cells that are not ok, why, and the command that reruns each; say how many are not measured."""
     from moebench.commands import show
@@ -389,7 +400,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def of_study(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+        one.add_argument("--config", type=Path, default=project.config_folder(), help=_CONFIG_HELP)
         one.add_argument("--study", help="study (default: the one config/config.yaml names)")
         one.add_argument("--results", type=Path, help="results folder (default: the one config/config.yaml names)")
         one.add_argument("--reports", type=Path, help="reports folder (default: the one config/config.yaml names)")
@@ -417,6 +428,7 @@ def parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--summary", action="store_true", help="one line: how much is measured, where the report is")
     one = verb(stage, of_study)
+    one.set_defaults(config=Path("config"))  # it pins commits there
     one.add_argument(
         "--budget", type=_positive(float), metavar="HOURS", help="only the models of a plan within a budget"
     )
@@ -461,6 +473,7 @@ def parser() -> argparse.ArgumentParser:
             out="zip file",
         ),
     )
+    verb(verify).add_argument("archive", type=Path, metavar="ARCHIVE", help="zip file that `moebench archive` wrote")
     one = verb(failures, of_study)
     one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
     one = verb(doctor, of_study)
@@ -507,7 +520,7 @@ def parser() -> argparse.ArgumentParser:
                          help=f"{words} parallel size (default: search all layouts)")  # fmt: skip
     one.add_argument("--sensitivity", action="store_true",
                      help="also with 25%% more and less memory and bandwidth, half the link, other q")  # fmt: skip
-    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+    one.add_argument("--config", type=Path, default=project.config_folder(), help=_CONFIG_HELP)
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     verb(columns)
     one = verb(schema)

@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pandas as pd
+
 import moebench
-from moebench import accuracy, figures
+from moebench import accuracy, figures, project
 from moebench.claims import collect
 from moebench.errors import StorageError
 from moebench.measure import provenance
@@ -157,8 +159,8 @@ def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) ->
     for path in sorted(p for p in config.rglob("*") if p.is_file() and not p.name.startswith(".")):
         yield f"config/{path.relative_to(config).as_posix()}", path
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
-        for path in sorted(provenance.ROOT.glob(pattern)):
-            yield path.relative_to(provenance.ROOT).as_posix(), path
+        for path in sorted(project.ROOT.glob(pattern)):
+            yield path.relative_to(project.ROOT).as_posix(), path
 
 
 def _write_about(layout: Layout) -> None:
@@ -204,17 +206,35 @@ class Rebuilt:
     """A report made again from an archive."""
 
     report: Path
+    same_numbers: bool
+    """Whether the records give the numbers in the archive's tables."""
     identical: bool
+    """Whether the report has the bytes of the archive's."""
     about: dict[str, Any]
 
-    def __str__(self) -> str:
-        if self.identical:
-            return f"{self.report}: identical to the one in the archive"
+    @property
+    def verdict(self) -> str:
+        """How the report compares with the archive's, in words."""
+        if self.identical and self.same_numbers:
+            return "identical to the one in the archive"
         made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
+        numbers = "the same numbers" if self.same_numbers else "OTHER NUMBERS"
         return (
-            f"{self.report}: differs from the one in the archive, which {made_by} made; this is moebench "
+            f"differs from the one in the archive, with {numbers}; {made_by} made that one, and this is moebench "
             f"{moebench.__version__} with perhaps other libraries (both name theirs under Provenance)"
         )
+
+    def __str__(self) -> str:
+        return f"{self.report}: {self.verdict}"
+
+
+def verify(archive: Path) -> Rebuilt:
+    """Check an archive's files against its checksums, and its tables and report against its records.
+
+    Nothing of it is kept.  Raises StorageError as ``rebuild`` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return rebuild(archive, Path(folder) / "archive")
 
 
 def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
@@ -243,9 +263,26 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
     except OSError as error:
         raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
     layout = Layout(out_dir, about["study"])
-    before = _sha256(layout.report / "report.html")
+    numbers, digest = _numbers(layout.tables), _sha256(layout.report / "report.html")
     page = layout.make()
-    return Rebuilt(page, _sha256(page) == before, about)
+    same = all(_same(frame, parquet.read(layout.tables, name)[frame.columns]) for name, frame in numbers.items())
+    return Rebuilt(page, same, _sha256(page) == digest, about)
+
+
+def _numbers(folder: Path) -> dict[str, pd.DataFrame]:
+    """What the tables of an archive say of measurements, by table; an older version's had fewer tables and columns."""
+    there = [name for name in ("measurements", "accuracy") if parquet.path_of(folder, name).exists()]
+    frames = {name: parquet.read(folder, name).drop(columns="rerun", errors="ignore") for name in there}
+    return {name: frame.dropna(axis="columns", how="all") for name, frame in frames.items()}
+
+
+def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two tables agree but for the last digits, in which another processor's sums differ."""
+    try:
+        pd.testing.assert_frame_equal(one, other, rtol=1e-9, atol=0)
+    except AssertionError:
+        return False
+    return True
 
 
 def _checked(archive: Path, folder: Path, names: list[str]) -> dict[str, Any]:
