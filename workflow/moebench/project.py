@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from moebench.errors import ConfigError
+
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = _PACKAGE / "shipped"  # only in a wheel (pyproject.toml): config, envs and the license of its checkout
 
@@ -21,3 +23,11 @@ def config_folder() -> Path:
     """``config`` in the current folder; where there is none, the one that came with an installed moebench."""
     here = Path("config")
     return ROOT / "config" if INSTALLED and not here.is_dir() else here
+
+
+def refuse_shipped(config: Path) -> None:
+    """Raise ConfigError for the configuration of an installed moebench: no environments are beside it, and nothing may
+    be written there.
+    """
+    if INSTALLED and config == ROOT / "config":
+        raise ConfigError("config: no such folder; run this in the project's folder, or give --config FOLDER")

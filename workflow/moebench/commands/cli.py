@@ -521,8 +521,6 @@ def parser() -> argparse.ArgumentParser:
                      help="also with 25%% more and less memory and bandwidth, half the link, other q")  # fmt: skip
     one.add_argument("--config", type=Path, default=project.config_folder(), help=_CONFIG_HELP)
     one.add_argument("--json", action="store_true", help="print everything as JSON")
-    for name in ("stage", "doctor", "calibrate"):  # they need the environments, and write beside the configuration
-        verbs.choices[name].set_defaults(config=Path("config"))
     verb(columns)
     one = verb(schema)
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moebench import project
 from moebench.commands import cluster
 from moebench.commands.data_sets import data_of
 from moebench.commands.planning import make_plan
@@ -291,6 +292,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
     """
     from moebench.figures import check  # imports matplotlib: only where it is needed
 
+    project.refuse_shipped(config.folder)
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
     check(plan)
     heading = (

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moebench import accuracy
+from moebench import accuracy, project
 from moebench.commands.data_sets import data_of, stage_data
 from moebench.commands.data_tables import python_of
 from moebench.commands.planning import make_plan
@@ -52,6 +52,7 @@ def stage_study(
     What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
     that is needed is not built.
     """
+    project.refuse_shipped(config.folder)
     lock_file = config.folder / "models.lock.yaml"
     plan = make_plan(config, study, budget_gpu_hours=budget)
     models, data = models_of(plan), data_of(plan)
