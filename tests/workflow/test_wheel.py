@@ -94,7 +94,7 @@ def test_the_environment_has_nothing_of_a_checkout_an_engine_or_linux(laptop):
     about = "from importlib.metadata import *; import json; print(json.dumps([d.name for d in distributions()]))"
     there = set(json.loads(laptop.run("python", "-c", about)))
     assert "moebench" in there and not there & {"snakemake", "torch", "vllm", "transformers", "pip"}
-    assert laptop.run("python", "-c", "import moebench.project; print(moebench.project.INSTALLED)") == "True\n"
+    assert laptop.run("python", "-c", "from moebench.storage import project; print(project.INSTALLED)") == "True\n"
     read = "try: open('/proc/stat')\nexcept OSError as error: print(error)"
     assert "not on macOS" in laptop.run("python", "-c", read)
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import moebench
-from moebench import project
 from moebench.errors import StorageError, UserError, disk_is_full
+from moebench.storage import project
 
 _FOLDERS = {"models": "staged models", "data": "staged data sets", "environments": "the built environments"}
 """Folders that config/config.yaml names and a call may name instead, with what is in them."""

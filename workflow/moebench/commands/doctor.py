@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moebench import project
 from moebench.commands import cluster
 from moebench.commands.data_sets import data_of
 from moebench.commands.planning import make_plan
@@ -18,7 +17,7 @@ from moebench.config import Config, environment_locks
 from moebench.engines import waiting
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
-from moebench.storage import staged
+from moebench.storage import project, staged
 from moebench.text import count
 
 LEAST_DRIVER = {"12": 525, "13": 580}

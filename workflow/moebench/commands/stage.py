@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moebench import accuracy, project
+from moebench import accuracy
 from moebench.commands.data_sets import data_of, stage_data
 from moebench.commands.data_tables import python_of
 from moebench.commands.planning import make_plan
@@ -24,7 +24,7 @@ from moebench.models.hubprogress import Progress, size_text
 from moebench.plan.derived import models_of as loaded_models
 from moebench.plan.derived import parent_bytes, root
 from moebench.plan.models import hub_folder
-from moebench.storage import staged
+from moebench.storage import project, staged
 
 
 def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:

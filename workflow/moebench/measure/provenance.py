@@ -10,7 +10,7 @@ import subprocess
 from typing import Any
 
 import moebench
-from moebench import project
+from moebench.storage import project
 
 SLURM_VARIABLES = (
     "SLURM_JOB_ID",

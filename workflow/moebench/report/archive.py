@@ -21,12 +21,13 @@ from typing import Any
 import pandas as pd
 
 import moebench
-from moebench import accuracy, figures, project
+from moebench import accuracy, figures
 from moebench.claims import collect
 from moebench.errors import StorageError
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
 from moebench.report import build
+from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from moebench.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = _PACKAGE / "shipped"  # only in a wheel (pyproject.toml): config, envs and the license of its checkout
 
 INSTALLED = _SHIPPED.is_dir()
