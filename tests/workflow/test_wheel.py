@@ -113,7 +113,7 @@ def test_models_and_machines_are_known(laptop):
 
 def test_an_archive_is_verified_and_its_report_made_again(laptop, archive):
     said = laptop.run("moebench", "verify", str(archive))
-    assert said.endswith("the report made again from its records: identical to the one in the archive\n")
+    assert said.endswith("report rebuilt from the records: identical to the one in the archive\n")
     said = laptop.run("moebench", "report", "--from", str(archive), "--out", "again")
     assert said == "again/reports/tiny/report.html: identical to the one in the archive\n"
     claims = laptop.run("moebench", "claims", "--study", "tiny", "--results", "again/results")

@@ -240,11 +240,11 @@ def archive(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check an archive: its files by their checksums, its report by its records; exit 1 if these give other numbers."""
+    """Check an archive against its checksums and its records; exit 1 if the records give other numbers."""
     from moebench.report import archive
 
     made = archive.verify(arguments.archive)
-    print(f"{arguments.archive}: every file has its checksum; the report made again from its records: {made.verdict}")
+    print(f"{arguments.archive}: all checksums match; report rebuilt from the records: {made.verdict}")
     return 0 if made.same_numbers else 1
 
 
