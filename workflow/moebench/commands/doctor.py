@@ -18,7 +18,7 @@ from moebench.engines import waiting
 from moebench.formats.plan import Plan, Runtime
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
-from moebench.storage import staged
+from moebench.storage import project, staged
 from moebench.text import count
 
 LEAST_DRIVER = {"12": 525, "13": 580}
@@ -294,6 +294,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
     """
     from moebench.figures import check  # imports matplotlib: only where it is needed
 
+    project.refuse_shipped(config.folder)
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
     check(plan)
     heading = (

@@ -25,7 +25,7 @@ from moebench.models.hubprogress import Progress, size_text
 from moebench.plan.derived import models_of as loaded_models
 from moebench.plan.derived import parent_bytes, root
 from moebench.plan.models import hub_folder
-from moebench.storage import staged
+from moebench.storage import project, staged
 
 
 class StagedModel(ModelDict):
@@ -56,6 +56,7 @@ def stage_study(
     What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
     that is needed is not built.
     """
+    project.refuse_shipped(config.folder)
     lock_file = config.folder / "models.lock.yaml"
     plan = make_plan(config, study, budget_gpu_hours=budget)
     models, data = models_of(plan), data_of(plan)

@@ -7,13 +7,10 @@ import hashlib
 import os
 import socket
 import subprocess
-from pathlib import Path
 
 import moebench
 from moebench.formats.record import Provenance
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The project's root folder."""
+from moebench.storage import project
 
 SLURM_VARIABLES = (
     "SLURM_JOB_ID",
@@ -29,8 +26,12 @@ def code_revision() -> Provenance:
     """Git commit and whether tracked files differ from it; nulls outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
+        if project.INSTALLED:  # a repository around the environment is another one
+            return None
         try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                ["git", "-C", str(project.ROOT), *arguments], capture_output=True, text=True, timeout=20
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -42,7 +43,7 @@ def code_revision() -> Provenance:
 @functools.cache
 def lock_hashes() -> dict[str, str]:
     """SHA-256 of each environment lock."""
-    return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((ROOT / "envs").glob("*.lock"))}
+    return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((project.ROOT / "envs").glob("*.lock"))}
 
 
 def of_driver() -> Provenance:
