@@ -16,6 +16,7 @@ from moebench.config import Config
 from moebench.errors import StageError
 from moebench.measure import constants
 from moebench.tables import cell_rows, gather, machines
+from moebench.text import table
 
 Json = dict[str, Any]
 
@@ -76,9 +77,14 @@ def residual_text(found: list[Json]) -> str:
             "No measured cell of a calibrated machine: measure the study, and run `moebench calibrate` on the same "
             "machine with the same number of threads."
         )
-    wide = max(len(row["engine"]) for row in found)
-    lines = [f"{'measured / bound':<{wide}}  cells    itl    e2e  e2e from to"]
-    for r in found:
-        ends = f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}"
-        lines.append(f"{r['engine']:<{wide}}  {r['cells']:>5} {r['itl']:>6.1f} {r['e2e']:>6.1f}  {ends}")
-    return "\n".join(lines)
+    rows = [
+        [
+            r["engine"],
+            r["cells"],
+            round(r["itl"], 1),
+            round(r["e2e"], 1),
+            f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}",
+        ]
+        for r in found
+    ]
+    return table(["measured / bound", "cells", "itl", "e2e", "e2e from to"], rows)
