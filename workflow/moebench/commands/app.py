@@ -23,8 +23,8 @@ from typer.core import TyperCommand, TyperGroup
 import moebench
 from moebench.errors import StorageError, UserError, disk_is_full
 
-STUDY, RESULTS, MODELS = "Study", "Results", "Models"
-"""Groups of verbs, in the order of the first help."""
+GROUPS = STUDY, RESULTS, MODELS, INTERNAL = "Study", "Results", "Models", "Internal"
+"""Groups of verbs, in this order; the first help does not list the last."""
 PROGRESS_LOG = "progress_log"
 """Key of a context's ``meta``: the log of a job, which gets the job's last words too."""
 
@@ -94,6 +94,11 @@ class Verbs(TyperGroup):
             note(log, said)
         return code
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of the verbs, group by group."""
+        commands: dict[str, Any] = dict(self.commands)
+        return sorted(commands, key=lambda name: GROUPS.index(commands[name].rich_help_panel))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """The verbs by group, within 24 lines of 80 columns."""
         from rich.table import Table
@@ -101,16 +106,18 @@ class Verbs(TyperGroup):
 
         from moebench.text import console
 
-        shown = {name: verb for name, verb in self.commands.items() if not verb.hidden}
-        lines = Table.grid(padding=(0, 2))
-        for group in (STUDY, RESULTS, MODELS):
-            lines.add_row(Text(group, style="bold"))
-            for name, verb in shown.items():
-                if getattr(verb, "rich_help_panel", None) == group:
-                    lines.add_row(Text(f"  {name}", style="cyan"), verb.get_short_help_str(67))
+        lines, group = Table.grid(padding=(0, 2)), ""
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            if command.rich_help_panel == INTERNAL:
+                break
+            if command.rich_help_panel != group:
+                group = command.rich_help_panel
+                lines.add_row(Text(group, style="bold"))
+            lines.add_row(Text(f"  {name}", style="cyan"), command.short_help)
         options = ", ".join(max(option.opts, key=len) for option in self.get_params(ctx))
         out = console()
-        out.print(f"Usage: {ctx.command_path} VERB [OPTIONS]\n\n{self.help}\n", markup=False, highlight=False)
+        out.print(f"Usage: {ctx.command_path} VERB [OPTIONS] [ARGS]...\n\n{self.help}\n", markup=False, highlight=False)
         out.print(lines)
         out.print(f"\nOptions: {options}\nOptions of a verb: moebench VERB --help", markup=False, highlight=False)
 
@@ -130,6 +137,7 @@ def _version(wanted: bool) -> None:
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
+    subcommand_metavar="VERB [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -144,9 +152,15 @@ def _all(
     """Measure, predict and report the inference performance of MoE models."""
 
 
-def verb(group: str | None = None) -> Callable[[F], F]:
-    """Register a function as a verb of a group; without a group, as one that the first help does not list."""
-    return app.command(cls=Verb, rich_help_panel=group, hidden=group is None)
+def verb(group: str) -> Callable[[F], F]:
+    """Register a function as a verb of a group; the first line of its docstring stands in the first help."""
+
+    def register(function: F) -> F:
+        words = (function.__doc__ or "").partition("\n")[0]
+        settings: Any = {"cls": Verb, "rich_help_panel": group, "short_help": words, "hidden": group == INTERNAL}
+        return app.command(**settings)(function)
+
+    return register
 
 
 # ------------------------------------------------------------------------------------------------- options

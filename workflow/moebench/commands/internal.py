@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from moebench.commands.app import PROGRESS_LOG, ConfigFolder, PlanFile, flag, verb
+from moebench.commands.app import INTERNAL, PROGRESS_LOG, ConfigFolder, PlanFile, flag, verb
 from moebench.errors import UserError
 
 ResultsFolder = Annotated[Path, Option("--results", metavar="FOLDER", help="Results.")]
@@ -30,7 +30,7 @@ def _target(job: str | None, cell: str | None) -> str:
     return job or str(cell).partition("/")[0]
 
 
-@verb()
+@verb(INTERNAL)
 def measure(
     context: typer.Context,
     plan: PlanFile,
@@ -63,7 +63,7 @@ def measure(
     return 0 if driver.run_cell(engine, key.removesuffix(".json")) else 1
 
 
-@verb()
+@verb(INTERNAL)
 def evaluate(
     context: typer.Context,
     plan: PlanFile,
@@ -101,15 +101,15 @@ def evaluate(
         driver.close()
 
 
-@verb()
+@verb(INTERNAL)
 def derive(
     context: typer.Context,
     plan: PlanFile,
     model: Annotated[
         list[str] | None,
-        Option("--model", metavar="FOLDER...", help="Checkpoints, by folder name. Default: all of the plan."),
+        Option("--model", metavar="FOLDER", help="Checkpoint to make. Default: all of the plan."),
     ] = None,
-    more: Annotated[list[str] | None, Argument(hidden=True)] = None,  # --model A B
+    more: Annotated[list[str] | None, Argument(metavar="[FOLDER]...", help="More checkpoints.")] = None,
     log: Annotated[Path | None, Option("--log", metavar="FILE", help="Log. Default: logs/STUDY/derive.log.")] = None,
 ) -> int:
     """Prune or quantize staged checkpoints into those a plan needs.
@@ -130,7 +130,7 @@ def derive(
     return 0
 
 
-@verb()
+@verb(INTERNAL)
 def collect(
     plan: PlanFile,
     results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results.")],
@@ -143,7 +143,7 @@ def collect(
     return 0
 
 
-@verb()
+@verb(INTERNAL)
 def figures(
     plan: PlanFile,
     tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Tables.")],
@@ -157,7 +157,7 @@ def figures(
     return 0
 
 
-@verb()
+@verb(INTERNAL)
 def schema(
     config: ConfigFolder = Path("config"),
     check: Annotated[bool, flag("--check", "Write nothing; exit code 1 if a file is out of date.")] = False,

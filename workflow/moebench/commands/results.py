@@ -145,13 +145,10 @@ def claims(
     return 1 if check and (measured["verdict"] == "refuted").any() else 0
 
 
-_Results = Annotated[Path, Argument(help="Results folder, folder of tables, or archive.zip.", show_default=False)]
-
-
 @verb(RESULTS)
 def compare(
-    a: _Results,
-    b: _Results,
+    a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
+    b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
     study: Annotated[
         str | None, Option("--study", metavar="NAME", help="Study, where a results folder has several.")
     ] = None,
@@ -166,7 +163,7 @@ def compare(
     json: JsonFlag = False,
     csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="Also write the pairs of cells to FILE.")] = None,
 ) -> int:
-    """Compare two sets of results: A is the reference.
+    """Compare two sets of results, B with A.
 
     Compares each cell, and all cells together. Exit code 1: something changed beyond noise.
     """
