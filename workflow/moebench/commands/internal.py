@@ -109,7 +109,7 @@ def derive(
         list[str] | None,
         Option("--model", metavar="FOLDER", help="Checkpoint to make. Default: all of the plan."),
     ] = None,
-    more: Annotated[list[str] | None, Argument(metavar="[FOLDER]...", help="More checkpoints.")] = None,
+    more: Annotated[list[str] | None, Argument(metavar="FOLDER", help="More checkpoints.")] = None,
     log: Annotated[Path | None, Option("--log", metavar="FILE", help="Log. Default: logs/STUDY/derive.log.")] = None,
 ) -> int:
     """Prune or quantize staged checkpoints into those a plan needs.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_text
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from typer import Argument, Option
 
@@ -109,9 +109,12 @@ def failures(
 def claims(
     study: Study,
     claim: Annotated[
-        list[str] | None, Argument(metavar="[CLAIM]...", help="Show all details of these claims.", show_default=False)
+        list[str] | None, Argument(metavar="CLAIM", help="Show all details of these claims.", show_default=False)
     ] = None,
-    verdict: Annotated[Verdict | None, Option("--verdict", help="Only claims with this verdict.")] = None,
+    verdict: Annotated[
+        Verdict | None,
+        Option("--verdict", metavar="VERDICT", help=f"Only claims of this verdict: {', '.join(get_args(Verdict))}."),
+    ] = None,
     comparisons: Annotated[
         bool, flag("--comparisons", "Show how many comparisons the plan has for each claim.")
     ] = False,

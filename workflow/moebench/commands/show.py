@@ -32,9 +32,8 @@ Table = tuple[list[str], list[list[Any]]]
 
 
 def progress(plan: dict[str, Any], results: Path, reports: Path) -> dict[str, Any]:
-    """How much of a plan is measured and where its report is, with the tables of the plan, as plain values."""
+    """How much of a plan is measured, and where its report is (None: there is none)."""
     seen, report = statuses(plan, results), reports / plan["study"] / "report.html"
-    answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
     return {
         "study": plan["study"],
         "cells": len(seen),
@@ -42,18 +41,27 @@ def progress(plan: dict[str, Any], results: Path, reports: Path) -> dict[str, An
         "jobs": len(plan["jobs"]),
         "measured": sum(map(_final, seen.values())),
         "not_ok": sum(r is not None and r["status"] != "ok" for r in seen.values()),
-        "accuracy_cells": len(answers),
-        "accuracy_measured": sum(map(_final, answers)),
-        "derived_checkpoints": len(plan["derived"]),
-        "derived_made": sum(map(is_made, plan["derived"].values())),
+        **_beside(plan, results),
         "report": str(report.resolve()) if report.exists() else None,
-        "tables": {name: _as_json(table) for name, table in tables(plan, results).items()},
     }
 
 
-def _as_json(made: Table) -> list[dict[str, Any]]:
-    keys = [heading.lower().replace(" ", "_") for heading in made[0]]
-    return [dict(zip(keys, row, strict=True)) for row in made[1]]
+def _beside(plan: dict[str, Any], results: Path) -> dict[str, int]:
+    """Accuracy cells and derived checkpoints, and how many of them there are already."""
+    answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
+    derived = plan.get("derived", {}).values()
+    return {
+        "accuracy_cells": len(answers),
+        "accuracy_measured": sum(map(_final, answers)),
+        "derived_checkpoints": len(derived),
+        "derived_made": sum(map(is_made, derived)),
+    }
+
+
+def as_json(found: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
+    """Tables as rows by key, which is the heading in lower case with underscores."""
+    keys = {name: [heading.lower().replace(" ", "_") for heading in head] for name, (head, _) in found.items()}
+    return {name: [dict(zip(keys[name], row, strict=True)) for row in rows] for name, (_, rows) in found.items()}
 
 
 def summary(made: dict[str, Any]) -> str:
@@ -62,11 +70,11 @@ def summary(made: dict[str, Any]) -> str:
     return (
         f"study {made['study']}: {count(made['cells'], 'cell')} in "
         f"{count(made['engine_configurations'], 'engine configuration')} and {count(made['jobs'], 'job')}; "
-        f"{made['measured']} measured ({made['not_ok']} not ok); {_beside(made)}{where}"
+        f"{made['measured']} measured ({made['not_ok']} not ok); {_beside_words(made)}{where}"
     )
 
 
-def _beside(made: dict[str, Any]) -> str:
+def _beside_words(made: dict[str, int]) -> str:
     """``20 accuracy cells, 3 measured; 4 derived checkpoints, 4 made; ``, of what a plan has."""
     parts = ""
     if made["accuracy_cells"]:
@@ -118,7 +126,7 @@ def _derived(name: str, model: dict[str, Any]) -> list[Any]:
 
 def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | None = None) -> str:
     """What a study asks for: by experiment and by job, with what is measured already."""
-    found, beside = tables(made, results), _beside(progress(made, results, Path()))
+    found, beside = tables(made, results), _beside_words(_beside(made, results))
     text = [
         f"study {made['study']}: {made['title']} (scale {made['scale']}, {made['hardware']['title']}, "
         f"{made['engine']['name']} {made['engine']['version']})",

@@ -48,7 +48,10 @@ def plan(
         return 0
     if summary:
         progress = show.progress(made, study.results, study.reports)
-        print_json(progress) if json else print(show.summary(progress))
+        if json:
+            print_json(progress | {"tables": show.as_json(show.tables(made, study.results))})
+        else:
+            print(show.summary(progress))
         return 0
     from moebench.figures import check
 

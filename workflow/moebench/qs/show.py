@@ -179,7 +179,7 @@ def text(made: Json) -> str:
     ]
     if not point["batch"] and moe["layout"] and moe["layouts"] > 1:
         lines.append(f"Layouts: the fastest of {moe['layouts']} and {dense['layouts']} (TP, PP, DP, EP, KVP).")
-    lines.append("Predicted: the least time that bandwidths and peak rates allow, no communication hidden.")
+    lines.append("Predicted: lower bounds by bandwidths and peak rates; no communication overlaps.")
     if rows_of := made.get("sensitivity"):
         lines += ["", aligned(["change", "qs", "batch, MoE", "batch, dense", "dense over MoE"], [
             [r["change"], f"{r['qs']:.3g}", _count(r["batch_moe"]), _count(r["batch_dense"]),
