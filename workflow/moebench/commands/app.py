@@ -191,7 +191,7 @@ def named(kind: str) -> Callable[[str], list[str]]:
     return lambda incomplete: sorted(path.stem for path in Path("config", kind).glob(f"{incomplete}*.yaml"))
 
 
-JsonFlag = Annotated[bool, flag("--json", "Print JSON.")]
+JsonFlag = Annotated[bool, flag("--json", "Print JSON instead of text.")]
 ConfigFolder = Annotated[Path, typer.Option("--config", metavar="FOLDER", help="Configuration folder.")]
 PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="Plan file.")]
 _PANEL = "Study and folders"
@@ -217,8 +217,8 @@ class Study:
             help="Study. Default: the one in config/config.yaml.",
         ),
     ] = None  # fmt: skip
-    results_folder: Annotated[Path | None, _folder("results", "Results")] = None
-    reports_folder: Annotated[Path | None, _folder("reports", "Reports")] = None
+    results_folder: Annotated[Path | None, _folder("results", "Results folder")] = None
+    reports_folder: Annotated[Path | None, _folder("reports", "Reports folder")] = None
     models: Annotated[str | None, _folder("models", "Staged models")] = None
     data: Annotated[str | None, _folder("data", "Staged data sets")] = None
     environments: Annotated[str | None, _folder("environments", "Built environments")] = None

@@ -15,11 +15,11 @@ from typer import Argument, Option
 from moebench.commands.app import INTERNAL, PROGRESS_LOG, ConfigFolder, PlanFile, flag, verb
 from moebench.errors import UserError
 
-ResultsFolder = Annotated[Path, Option("--results", metavar="FOLDER", help="Results.")]
+ResultsFolder = Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")]
 Job = Annotated[str | None, Option("--job", metavar="NAME", help="Job of the plan: run its missing cells.")]
 Cell = Annotated[str | None, Option("--cell", metavar="ENGINE/CELL", help="Run this cell again, alone.")]
 EngineLog = Annotated[
-    Path | None, Option("--engine-log", metavar="FILE", help="Log of the engine. Default: in logs/STUDY.")
+    Path | None, Option("--engine-log", metavar="FILE", help="Log file of the engine. Default: in logs/STUDY.")
 ]
 
 
@@ -107,14 +107,16 @@ def derive(
     plan: PlanFile,
     model: Annotated[
         list[str] | None,
-        Option("--model", metavar="FOLDER", help="Checkpoint to make. Default: all of the plan."),
+        Option("--model", metavar="FOLDER", help="Checkpoint to create. Default: all of the plan."),
     ] = None,
     more: Annotated[list[str] | None, Argument(metavar="FOLDER", help="More checkpoints.")] = None,
-    log: Annotated[Path | None, Option("--log", metavar="FILE", help="Log. Default: logs/STUDY/derive.log.")] = None,
+    log: Annotated[
+        Path | None, Option("--log", metavar="FILE", help="Log file. Default: logs/STUDY/derive.log.")
+    ] = None,
 ) -> int:
-    """Prune or quantize staged checkpoints into those a plan needs.
+    """Create the pruned and quantized checkpoints of a plan.
 
-    Runs in the environment that does it, on a compute node.
+    Runs on a compute node, in the environment of the pruning or quantization tool.
     """
     from moebench.measure.driver import end_on_signals, speaker
     from moebench.models.derive import derive as make
@@ -133,7 +135,7 @@ def derive(
 @verb(INTERNAL)
 def collect(
     plan: PlanFile,
-    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results.")],
+    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")],
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the tables.")],
 ) -> int:
     """Collect the records of a plan into Parquet tables."""
@@ -146,7 +148,7 @@ def collect(
 @verb(INTERNAL)
 def figures(
     plan: PlanFile,
-    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Tables.")],
+    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Folder of tables.")],
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the figures.")],
 ) -> int:
     """Draw the figures of all experiments of a plan."""
@@ -160,11 +162,11 @@ def figures(
 @verb(INTERNAL)
 def schema(
     config: ConfigFolder = Path("config"),
-    check: Annotated[bool, flag("--check", "Write nothing; exit code 1 if a file is out of date.")] = False,
+    check: Annotated[bool, flag("--check", "Write nothing. Exit code 1: a file is out of date.")] = False,
 ) -> int:
-    """Write what is generated from the configuration's models.
+    """Update the files that are generated from the configuration's classes.
 
-    These are the JSON schemas in config/schemas, the line that names them in each YAML file, and the tables of
+    Writes the JSON schemas in config/schemas, the line that names the schema in each YAML file, and the tables of
     config/README.md.
     """
     from moebench.commands.schema import update

@@ -33,12 +33,13 @@ def qs(
     ],
     context_tokens: Annotated[int, _count("context", "TOKENS", "Context length of every sequence.")] = 131072,
     quality: Annotated[
-        float, Option("--quality", metavar="Q", parser=positive(float), help="Quality factor q; the paper uses 5.")
+        float, Option("--quality", metavar="Q", parser=positive(float), help="Quality factor q. The paper uses 5.")
     ] = 5.0,
     quantization: Annotated[
-        Quantization | None, Option("--quantization", help="Weights. Default: fp8 where the machine supports it.")
+        Quantization | None,
+        Option("--quantization", help="Quantization of the weights. Default: fp8 where the machine supports it."),
     ] = None,
-    batch: Annotated[int | None, _count("batch", "B", "Sequences. Default: as many as fit.")] = None,
+    batch: Annotated[int | None, _count("batch", "B", "Batch size. Default: as many sequences as fit.")] = None,
     sensitivity: Annotated[
         bool, flag("--sensitivity", "Also vary memory, bandwidth, link and q, one at a time.")
     ] = False,
@@ -53,7 +54,7 @@ def qs(
 ) -> int:
     """Compare a model with a dense one of equal quality (qs inequality).
 
-    Predicts decoding on a machine from its bandwidths and peak rates; measures nothing.
+    Predicts the speed of decoding from the machine's bandwidths and peak rates. Nothing is measured.
     """
     from moebench.config import Config
     from moebench.qs import show

@@ -30,13 +30,15 @@ Verdict = Literal["confirmed", "refuted", "inconclusive", "not decided", "not me
 @of_study
 def report(
     study: Study,
-    partial: Annotated[bool, flag("--partial", "Build tables, figures and report from what is measured.")] = False,
+    partial: Annotated[
+        bool, flag("--partial", "Build tables, figures and report from what is measured so far.")
+    ] = False,
     archive: Annotated[
         Path | None, Option("--from", metavar="ARCHIVE", help="Rebuild the report of an archive from its records.")
     ] = None,
     plan: Annotated[Path | None, Option("--plan", metavar="FILE", help="Plan file.")] = None,
-    tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Tables.")] = None,
-    figures: Annotated[Path | None, Option("--figures", metavar="FOLDER", help="Figures.")] = None,
+    tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Folder of tables.")] = None,
+    figures: Annotated[Path | None, Option("--figures", metavar="FOLDER", help="Folder of figures.")] = None,
     out: Annotated[
         Path | None, Option("--out", metavar="PATH", help="Report file to write; with --from, a folder.")
     ] = None,
@@ -109,7 +111,7 @@ def failures(
 def claims(
     study: Study,
     claim: Annotated[
-        list[str] | None, Argument(metavar="CLAIM", help="Show all details of these claims.", show_default=False)
+        list[str] | None, Argument(metavar="CLAIM", help="Show everything about these claims.", show_default=False)
     ] = None,
     verdict: Annotated[
         Verdict | None,
@@ -153,11 +155,12 @@ def compare(
     a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
     b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
     study: Annotated[
-        str | None, Option("--study", metavar="NAME", help="Study, where a results folder has several.")
+        str | None, Option("--study", metavar="NAME", help="Study, if a results folder holds several.")
     ] = None,
     metric: Annotated[str, Option("--metric", metavar="NAME", help="Metric to compare.")] = "e2e_s",
     threshold: Annotated[
-        float, Option("--threshold", metavar="SHARE", parser=positive(float), help="Smallest change that counts.")
+        float,
+        Option("--threshold", metavar="SHARE", parser=positive(float), help="Smallest relative change that counts."),
     ] = 0.05,
     adjust: Annotated[
         Literal["bh", "holm"], Option("--adjust", help="Correction for many cells: Benjamini-Hochberg or Holm.")
@@ -168,7 +171,7 @@ def compare(
 ) -> int:
     """Compare two sets of results, B with A.
 
-    Compares each cell, and all cells together. Exit code 1: something changed beyond noise.
+    Compares cell by cell, and all cells together. Exit code 1: something changed beyond noise.
     """
     from moebench import columns
     from moebench.claims import compare as comparing
@@ -195,15 +198,15 @@ def compare(
 @verb(RESULTS)
 def archive(
     plan: PlanFile,
-    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results.")],
-    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Tables.")],
-    report: Annotated[Path, Option("--report", metavar="FOLDER", help="Report and figures.")],
+    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")],
+    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Folder of tables.")],
+    report: Annotated[Path, Option("--report", metavar="FOLDER", help="Folder of the report.")],
     config: ConfigFolder,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Zip file to write.")],
 ) -> int:
     """Pack report, figures, tables, records and configuration in a zip.
 
-    Locks and checksums are in it too. `snakemake archive` calls this.
+    Lock files and checksums are packed too. `snakemake archive` calls this verb.
     """
     from moebench.report.archive import archive as pack
 

@@ -29,7 +29,7 @@ def plan(
         bool, flag("--summary", "Print one line: how much is measured, and where the report is.")
     ] = False,
     json: Annotated[
-        bool, flag("--json", "Print the plan as JSON; with --summary, the tables and counts of the progress.")
+        bool, flag("--json", "Print the plan as JSON; with --summary, the counts and tables of the progress.")
     ] = False,
     write: Annotated[Path | None, Option("--write", metavar="FILE", help="Write the plan to FILE as JSON.")] = None,
     environment_names: Annotated[
@@ -94,20 +94,25 @@ def doctor(
 @of_study
 def stage(
     study: Study,
-    check: Annotated[bool, flag("--check", "Only show what is staged; exit code 1 if something is not.")] = False,
+    check: Annotated[bool, flag("--check", "Only show what is staged. Exit code 1: something is missing.")] = False,
     full: Annotated[bool, flag("--full", "Verify the checksums of staged files too (reads every byte).")] = False,
     update: Annotated[
-        bool, flag("--update", "Resolve branches to their newest commits instead of using the pinned ones.")
+        bool, flag("--update", "Pin the newest commits of the branches instead of using the pinned ones.")
     ] = False,
     budget: Annotated[
         float | None,
-        Option("--budget", metavar="HOURS", parser=positive(float), help="Only what the plan within a budget needs."),
+        Option(
+            "--budget",
+            metavar="HOURS",
+            parser=positive(float),
+            help="Stage only what the plan needs within this many GPU-hours.",
+        ),
     ] = None,
-    json: Annotated[bool, flag("--json", "With --check: print JSON.")] = False,
+    json: Annotated[bool, flag("--json", "With --check: print JSON instead of text.")] = False,
 ) -> int:
     """Download and verify the models and data sets of a study.
 
-    Needs internet for models and data sets of the Hugging Face Hub.
+    Needs internet access, except for models with random weights.
     """
     from moebench.commands import stage
 
@@ -128,14 +133,22 @@ def calibrate(
     study: Study,
     threads: Annotated[
         int | None,
-        Option("--threads", metavar="N", parser=positive(int), help="Threads. Default: as the study gives its engine."),
+        Option(
+            "--threads",
+            metavar="N",
+            parser=positive(int),
+            help="Threads. Default: as many as the engine of the study has.",
+        ),
     ] = None,
     residuals: Annotated[
-        bool, flag("--residuals", "Instead compare measured cells with the bounds from these constants.")
+        bool, flag("--residuals", "Compare measured cells with their predicted bounds instead.")
     ] = False,
     json: JsonFlag = False,
 ) -> int:
-    """Measure this machine's memory bandwidth and compute rate."""
+    """Measure this machine's memory bandwidth and compute rate.
+
+    Cells that run on this machine are then predicted from these constants.
+    """
     from moebench.commands import calibrate
 
     if residuals:
