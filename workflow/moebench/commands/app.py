@@ -117,9 +117,10 @@ class Verbs(TyperGroup):
             lines.add_row(Text(f"  {name}", style="cyan"), command.short_help)
         options = ", ".join(max(option.opts, key=len) for option in self.get_params(ctx))
         out = console()
-        out.print(f"Usage: {ctx.command_path} VERB [OPTIONS] [ARGS]...\n\n{self.help}\n", markup=False, highlight=False)
+        usage = f"Usage: {ctx.command_path} VERB [OPTIONS] [ARGS]...   Help: {ctx.command_path} VERB --help"
+        out.print(f"{usage}\n\n{self.help}\n", markup=False, highlight=False)
         out.print(lines)
-        out.print(f"\nOptions: {options}\nOptions of a verb: moebench VERB --help", markup=False, highlight=False)
+        out.print(f"\nOptions: {options}", markup=False, highlight=False)
 
 
 def complain(line: str) -> None:

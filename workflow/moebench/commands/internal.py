@@ -164,7 +164,7 @@ def schema(
     config: ConfigFolder = Path("config"),
     check: Annotated[bool, flag("--check", "Write nothing. Exit code 1: a file is out of date.")] = False,
 ) -> int:
-    """Update the files that are generated from the configuration's classes.
+    """Update the files generated from the configuration's classes.
 
     Writes the JSON schemas in config/schemas, the line that names the schema in each YAML file, and the tables of
     config/README.md.
