@@ -278,7 +278,7 @@ def terminal(*arguments: str, **environment: str) -> str:
 def test_colours_only_on_a_terminal_and_not_with_no_color(arguments):
     assert "\x1b[" in terminal(*arguments)
     assert "\x1b" not in terminal(*arguments, NO_COLOR="1")
-    assert "\x1b" not in moebench(*arguments).stdout
+    assert "\x1b" not in moebench(*arguments, GITHUB_ACTIONS="true").stdout
 
 
 # -------------------------------------------------------------------------------------------------- JSON

@@ -49,8 +49,9 @@ class Verb(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from typer import rich_utils
 
-        if os.environ.get("NO_COLOR"):  # rich alone would leave bold text
-            rich_utils.COLOR_SYSTEM = None
+        from moebench.text import console
+
+        rich_utils.COLOR_SYSTEM = "auto" if console().color_system else None  # typer's own choice differs
         self.get_help_option(ctx).metavar = ""  # type: ignore[union-attr]
         super().format_help(ctx, formatter)
 
