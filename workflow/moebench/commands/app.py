@@ -196,6 +196,8 @@ def named(kind: str) -> Callable[[str], list[str]]:
 JsonFlag = Annotated[bool, flag("--json", "Print JSON instead of text.")]
 ConfigFolder = Annotated[Path, typer.Option("--config", metavar="FOLDER", help="Configuration folder.")]
 PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="Plan file.")]
+ResultsFolder = Annotated[Path, typer.Option("--results", metavar="FOLDER", help="Results folder.")]
+TablesFolder = Annotated[Path, typer.Option("--tables", metavar="FOLDER", help="Folder of tables.")]
 _PANEL = "Study and folders"
 
 

@@ -12,10 +12,18 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from moebench.commands.app import INTERNAL, PROGRESS_LOG, ConfigFolder, PlanFile, flag, verb
+from moebench.commands.app import (
+    INTERNAL,
+    PROGRESS_LOG,
+    ConfigFolder,
+    PlanFile,
+    ResultsFolder,
+    TablesFolder,
+    flag,
+    verb,
+)
 from moebench.errors import UserError
 
-ResultsFolder = Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")]
 Job = Annotated[str | None, Option("--job", metavar="NAME", help="Job of the plan: run its missing cells.")]
 Cell = Annotated[str | None, Option("--cell", metavar="ENGINE/CELL", help="Run this cell again, alone.")]
 EngineLog = Annotated[
@@ -135,7 +143,7 @@ def derive(
 @verb(INTERNAL)
 def collect(
     plan: PlanFile,
-    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")],
+    results: ResultsFolder,
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the tables.")],
 ) -> int:
     """Collect the records of a plan into Parquet tables."""
@@ -148,7 +156,7 @@ def collect(
 @verb(INTERNAL)
 def figures(
     plan: PlanFile,
-    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Folder of tables.")],
+    tables: TablesFolder,
     out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the figures.")],
 ) -> int:
     """Draw the figures of all experiments of a plan."""

@@ -13,7 +13,9 @@ from moebench.commands.app import (
     ConfigFolder,
     JsonFlag,
     PlanFile,
+    ResultsFolder,
     Study,
+    TablesFolder,
     checked_profile,
     flag,
     of_study,
@@ -198,8 +200,8 @@ def compare(
 @verb(RESULTS)
 def archive(
     plan: PlanFile,
-    results: Annotated[Path, Option("--results", metavar="FOLDER", help="Results folder.")],
-    tables: Annotated[Path, Option("--tables", metavar="FOLDER", help="Folder of tables.")],
+    results: ResultsFolder,
+    tables: TablesFolder,
     report: Annotated[Path, Option("--report", metavar="FOLDER", help="Folder of the report.")],
     config: ConfigFolder,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Zip file to write.")],
