@@ -43,6 +43,7 @@ OLD = {
     "calibrate": f"{OF_STUDY} --threads=1 --residuals --json",
     "qs": "--hardware=H --context=1 --gpus=1 --quality=2 --quantization=fp8 --batch=1 --tp=1 --pp=1 --dp=1 --ep=1"
     " --kvp=1 --sensitivity --config=C --json M",
+    "verify": "A",
     "columns": "",
     "schema": "--config=C --check",
 }

@@ -22,9 +22,13 @@ from typer.core import TyperCommand, TyperGroup
 
 import moebench
 from moebench.errors import StorageError, UserError, disk_is_full
+from moebench.formats.plan import Plan
+from moebench.storage import project
 
 GROUPS = STUDY, RESULTS, MODELS, INTERNAL = "Study", "Results", "Models", "Internal"
 """Groups of verbs, in this order; the first help does not list the last."""
+CONFIG = project.config_folder()
+"""The configuration folder, unless a call names another."""
 PROGRESS_LOG = "progress_log"
 """Key of a context's ``meta``: the log of a job, which gets the job's last words too."""
 
@@ -213,7 +217,7 @@ class Study:
 
     config_folder: Annotated[
         Path, typer.Option("--config", metavar="FOLDER", rich_help_panel=_PANEL, help="Configuration folder.")
-    ] = Path("config")
+    ] = CONFIG
     chosen: Annotated[
         str | None,
         typer.Option(
@@ -253,7 +257,7 @@ class Study:
         """Reports folder."""
         return Path(self.reports_folder or self.config.root().reports)
 
-    def plan(self, budget_gpu_hours: float | None = None) -> dict[str, Any]:
+    def plan(self, budget_gpu_hours: float | None = None) -> Plan:
         """The plan of the study, within a budget (default: that of config/config.yaml)."""
         from moebench.commands.planning import make_plan
 

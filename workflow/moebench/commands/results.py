@@ -217,6 +217,21 @@ def archive(
 
 
 @verb(RESULTS)
+def verify(
+    archive: Annotated[Path, Argument(metavar="ARCHIVE", help="Zip file that `moebench archive` wrote.")],
+) -> int:
+    """Check an archive against its checksums and its records.
+
+    Exit code 1: the records give other numbers than the report.
+    """
+    from moebench.report import archive as archives
+
+    made = archives.verify(archive)
+    print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
+    return 0 if made.same_numbers else 1
+
+
+@verb(RESULTS)
 def columns(json: JsonFlag = False) -> int:
     """List the columns of all tables, with units and meanings."""
     from moebench import columns as registry

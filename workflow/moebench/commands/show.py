@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from moebench import accuracy
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import DeriveJob, Job, Plan
+from moebench.formats.record import Record
 from moebench.measure import records
-from moebench.models.derive import is_made
+from moebench.models.derive import derivation, is_made
 from moebench.plan import forecast
 from moebench.text import count, rerun_command, table
 
 
-def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | None]:
+def statuses(plan: Plan, results: Path) -> dict[str, Record | None]:
     """The record of each cell as it is on disk (None: none, or damaged).  Changes nothing."""
-    found: dict[str, dict[str, Any] | None] = {}
+    found: dict[str, Record | None] = {}
     for key in plan["cells"]:
         try:
             found[key] = records.load(results / "cells" / f"{key}.json")
@@ -23,7 +26,7 @@ def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | 
     return found
 
 
-def _final(record: dict[str, Any] | None) -> bool:
+def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
 
@@ -31,7 +34,7 @@ Table = tuple[list[str], list[list[Any]]]
 """Headings, and rows of values."""
 
 
-def progress(plan: dict[str, Any], results: Path, reports: Path) -> dict[str, Any]:
+def progress(plan: Plan, results: Path, reports: Path) -> dict[str, Any]:
     """How much of a plan is measured, and where its report is (None: there is none)."""
     seen, report = statuses(plan, results), reports / plan["study"] / "report.html"
     return {
@@ -46,7 +49,7 @@ def progress(plan: dict[str, Any], results: Path, reports: Path) -> dict[str, An
     }
 
 
-def _beside(plan: dict[str, Any], results: Path) -> dict[str, int]:
+def _beside(plan: Plan, results: Path) -> dict[str, int]:
     """Accuracy cells and derived checkpoints, and how many of them there are already."""
     answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
     derived = plan.get("derived", {}).values()
@@ -84,7 +87,7 @@ def _beside_words(made: dict[str, int]) -> str:
     return parts
 
 
-def tables(plan: dict[str, Any], results: Path) -> dict[str, Table]:
+def tables(plan: Plan, results: Path) -> dict[str, Table]:
     """What a plan asks for: experiments, jobs, derived checkpoints and the jobs that make them, accuracy jobs of each
     harness; of cells, how many are measured.
     """
@@ -106,7 +109,7 @@ def tables(plan: dict[str, Any], results: Path) -> dict[str, Table]:
     }
 
 
-def _jobs(heading: str, part: dict[str, Any], seen: dict[str, dict[str, Any] | None]) -> Table:
+def _jobs(heading: str, part: Plan, seen: dict[str, Record | None]) -> Table:
     rows = []
     for name, job in part["jobs"].items():
         keys = [f"{e}/{c}" for e in job["engines"] for c in part["engines"][e]["cells"]]
@@ -114,17 +117,18 @@ def _jobs(heading: str, part: dict[str, Any], seen: dict[str, dict[str, Any] | N
     return [heading, "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], rows
 
 
-def _needs(job: dict[str, Any]) -> list[Any]:
+def _needs(job: Job | DeriveJob) -> list[Any]:
     return [job["gpus"], job["mem_mb"], job["runtime_min"]]
 
 
-def _derived(name: str, model: dict[str, Any]) -> list[Any]:
-    parent = model["derived"]["parent"]  # by its name; one that is derived itself by its folder, as in its own row
+def _derived(name: str, model: ModelDict) -> list[Any]:
+    derived = derivation(model)
+    parent = derived["parent"]  # by its name; one that is derived itself by its folder, as in its own row
     called = Path(parent["path"]).name if parent["derived"] else parent["name"]
-    return [name, model["derived"]["by"], called, "yes" if is_made(model) else "no"]
+    return [name, derived["by"], called, "yes" if is_made(model) else "no"]
 
 
-def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | None = None) -> str:
+def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None) -> str:
     """What a study asks for: by experiment and by job, with what is measured already."""
     found, beside = tables(made, results), _beside_words(_beside(made, results))
     text = [
@@ -143,7 +147,8 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
     ]
     if made["derived"]:
         text += ["", table(*found["derived"]), "", table(*found["derive_jobs"])]
-    for harness, part, _ in accuracy.views(made, results):
+    for harness in accuracy.harnesses(made):
+        part = made["accuracy"][harness]
         tasks = sorted({cell["task"]["name"] for cell in part["cells"].values()})
         heading = (
             f"accuracy by {harness}: {count(len(part['cells']), 'cell')} of {count(len(tasks), 'task')} "
@@ -162,7 +167,7 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
             [
                 k,
                 "unknown" if (need := c["predicted"]["bytes_per_gpu"]) is None else round(need / 1e9, 1),
-                (seen[k] or {}).get("status", "not measured"),
+                record["status"] if (record := seen[k]) else "not measured",
             ]
             for k, c in made["cells"].items()
         ]
@@ -170,15 +175,13 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
     return "\n".join(text)
 
 
-def failures(
-    made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
-) -> dict[str, Any]:
+def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:
     """Cells that are not ok, accuracy cells included, why, and the command that runs one again; how many have no
     record.  Unsupported cells of an engine configuration are one entry for each reason.
 
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
-    groups: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     elsewhere = results if usual is not None and results != usual else None
     study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]
