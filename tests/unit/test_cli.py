@@ -43,6 +43,7 @@ OLD = {
     "calibrate": f"{OF_STUDY} --threads=1 --residuals --json",
     "qs": "--hardware=H --context=1 --gpus=1 --quality=2 --quantization=fp8 --batch=1 --tp=1 --pp=1 --dp=1 --ep=1"
     " --kvp=1 --sensitivity --config=C --json M",
+    "verify": "A",
     "columns": "",
     "schema": "--config=C --check",
 }
@@ -305,8 +306,7 @@ def test_plan_and_summary_as_json(capsys, kept_plans):
             assert re.search(r"^" + r"\s+".join(re.escape(str(value)) for value in row.values()) + "$", printed, re.M)
 
 
-def test_doctor_and_staging_as_json(capsys, small, monkeypatch):
-    monkeypatch.delenv("MOEBENCH_ENVS", raising=False)  # so that environments are missing
+def test_doctor_and_staging_as_json(capsys, small):
     code, out, _ = run(capsys, "doctor", "--json")
     found, printed = strict(out), run(capsys, "doctor")[1]
     assert code == 1 and [set(f) for f in found] == [{"what", "status", "seen", "remedy"}] * len(found)

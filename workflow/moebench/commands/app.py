@@ -27,6 +27,8 @@ from moebench.storage import project
 
 GROUPS = STUDY, RESULTS, MODELS, INTERNAL = "Study", "Results", "Models", "Internal"
 """Groups of verbs, in this order; the first help does not list the last."""
+CONFIG = project.config_folder()
+"""The configuration folder, unless a call names another."""
 PROGRESS_LOG = "progress_log"
 """Key of a context's ``meta``: the log of a job, which gets the job's last words too."""
 
@@ -192,12 +194,11 @@ def flag(name: str, words: str) -> Any:
 
 def named(kind: str) -> Callable[[str], list[str]]:
     """Completion of a shell: names of the files in a folder of ``config/``."""
-    return lambda incomplete: sorted(path.stem for path in (project.config_folder() / kind).glob(f"{incomplete}*.yaml"))
+    return lambda incomplete: sorted(path.stem for path in Path("config", kind).glob(f"{incomplete}*.yaml"))
 
 
 JsonFlag = Annotated[bool, flag("--json", "Print JSON instead of text.")]
-_CONFIG_HELP = "Configuration folder. Default: config; where there is none, that of the installed moebench."
-ConfigFolder = Annotated[Path | None, typer.Option("--config", metavar="FOLDER", help=_CONFIG_HELP)]
+ConfigFolder = Annotated[Path, typer.Option("--config", metavar="FOLDER", help="Configuration folder.")]
 PlanFile = Annotated[Path, typer.Option("--plan", metavar="FILE", help="Plan file.")]
 ResultsFolder = Annotated[Path, typer.Option("--results", metavar="FOLDER", help="Results folder.")]
 TablesFolder = Annotated[Path, typer.Option("--tables", metavar="FOLDER", help="Folder of tables.")]
@@ -215,8 +216,8 @@ class Study:
     """The options that name a study and its folders."""
 
     config_folder: Annotated[
-        Path | None, typer.Option("--config", metavar="FOLDER", rich_help_panel=_PANEL, help=_CONFIG_HELP)
-    ] = None
+        Path, typer.Option("--config", metavar="FOLDER", rich_help_panel=_PANEL, help="Configuration folder.")
+    ] = CONFIG
     chosen: Annotated[
         str | None,
         typer.Option(
@@ -235,10 +236,11 @@ class Study:
         """The configuration, with the folders of this call.  Raises UserError for an empty study name."""
         from moebench.config import Config
 
-        folder = self.config_folder or project.config_folder()
         if self.chosen == "":
-            raise UserError(f"--study: the name is empty; name one of {folder / 'studies'}, or leave --study out")
-        return Config(folder, models=self.models, data=self.data, environments=self.environments)
+            raise UserError(
+                f"--study: the name is empty; name one of {self.config_folder / 'studies'}, or leave --study out"
+            )
+        return Config(self.config_folder, models=self.models, data=self.data, environments=self.environments)
 
     @property
     def name(self) -> str:

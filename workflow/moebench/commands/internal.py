@@ -169,7 +169,7 @@ def figures(
 
 @verb(INTERNAL)
 def schema(
-    config: ConfigFolder = None,
+    config: ConfigFolder = Path("config"),
     check: Annotated[bool, flag("--check", "Write nothing. Exit code 1: a file is out of date.")] = False,
 ) -> int:
     """Update the files generated from the configuration's classes.
@@ -179,7 +179,7 @@ def schema(
     """
     from moebench.commands.schema import update
 
-    stale = update(config or Path("config"), check=check)
+    stale = update(config, check=check)
     for path in stale:
         if check:
             print(f"{path}: differs from moebench/config; run `moebench schema`")

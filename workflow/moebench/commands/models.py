@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from moebench.commands.app import MODELS, ConfigFolder, JsonFlag, flag, named, positive, print_json, verb
-from moebench.storage import project
+from moebench.commands.app import CONFIG, MODELS, ConfigFolder, JsonFlag, flag, named, positive, print_json, verb
 
 Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"]
 
@@ -44,7 +43,7 @@ def qs(
         bool, flag("--sensitivity", "Also vary memory, bandwidth, link and q, one at a time.")
     ] = False,
     json: JsonFlag = False,
-    config_folder: ConfigFolder = None,
+    config_folder: ConfigFolder = CONFIG,
     gpus: Annotated[int | None, _count("gpus", "N", "GPUs. Default: one node.", rich_help_panel="Layout")] = None,
     tp: Annotated[int | None, _parallel("tp", "Tensor")] = None,
     pp: Annotated[int | None, _parallel("pp", "Pipeline")] = None,
@@ -63,7 +62,7 @@ def qs(
         "context_tokens": context_tokens, "quality": quality, "quantization": quantization, "batch": batch,
         "tp": tp, "pp": pp, "dp": dp, "ep": ep, "kvp": kvp,
     }  # fmt: skip
-    config = Config(config_folder or project.config_folder())
+    config = Config(config_folder)
     made = show.compute(config, model, hardware, gpus, **knobs)
     if sensitivity:
         made["sensitivity"] = show.sensitivity(config, made["point"])

@@ -10,6 +10,7 @@ from typer import Argument, Option
 
 from moebench.commands.app import (
     RESULTS,
+    ConfigFolder,
     JsonFlag,
     PlanFile,
     ResultsFolder,
@@ -202,7 +203,7 @@ def archive(
     results: ResultsFolder,
     tables: TablesFolder,
     report: Annotated[Path, Option("--report", metavar="FOLDER", help="Folder of the report.")],
-    config: Annotated[Path, Option("--config", metavar="FOLDER", help="Configuration folder.")],
+    config: ConfigFolder,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Zip file to write.")],
 ) -> int:
     """Pack report, figures, tables, records and configuration in a zip.
@@ -221,11 +222,11 @@ def verify(
 ) -> int:
     """Check an archive against its checksums and its records.
 
-    Rebuilds tables and report from the records. Exit code 1: the records give other numbers.
+    Exit code 1: the records give other numbers than the report.
     """
-    from moebench.report.archive import verify as check
+    from moebench.report import archive as archives
 
-    made = check(archive)
+    made = archives.verify(archive)
     print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
     return 0 if made.same_numbers else 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +109,7 @@ def tables(plan: Plan, results: Path) -> dict[str, Table]:
     }
 
 
-def _jobs(heading: str, part: Plan, seen: Mapping[str, Record | None]) -> Table:
+def _jobs(heading: str, part: Plan, seen: dict[str, Record | None]) -> Table:
     rows = []
     for name, job in part["jobs"].items():
         keys = [f"{e}/{c}" for e in job["engines"] for c in part["engines"][e]["cells"]]
@@ -148,8 +147,9 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
     ]
     if made["derived"]:
         text += ["", table(*found["derived"]), "", table(*found["derive_jobs"])]
-    for harness, part, _ in accuracy.views(made, results):
-        tasks = sorted({cell["task"]["name"] for cell in made["accuracy"][harness]["cells"].values()})
+    for harness in accuracy.harnesses(made):
+        part = made["accuracy"][harness]
+        tasks = sorted({cell["task"]["name"] for cell in part["cells"].values()})
         heading = (
             f"accuracy by {harness}: {count(len(part['cells']), 'cell')} of {count(len(tasks), 'task')} "
             f"({', '.join(tasks)}), {count(len(part['engines']), 'engine load')}"
