@@ -17,6 +17,7 @@ from moebench.errors import StageError
 from moebench.formats.manifest import MachineConstants
 from moebench.measure import constants
 from moebench.tables import cell_rows, gather, machines
+from moebench.text import table
 
 
 def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, MachineConstants]:
@@ -75,9 +76,14 @@ def residual_text(found: list[Row]) -> str:
             "No measured cell of a calibrated machine: measure the study, and run `moebench calibrate` on the same "
             "machine with the same number of threads."
         )
-    wide = max(len(row["engine"]) for row in found)
-    lines = [f"{'measured / bound':<{wide}}  cells    itl    e2e  e2e from to"]
-    for r in found:
-        ends = f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}"
-        lines.append(f"{r['engine']:<{wide}}  {r['cells']:>5} {r['itl']:>6.1f} {r['e2e']:>6.1f}  {ends}")
-    return "\n".join(lines)
+    rows = [
+        [
+            r["engine"],
+            r["cells"],
+            round(r["itl"], 1),
+            round(r["e2e"], 1),
+            f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}",
+        ]
+        for r in found
+    ]
+    return table(["measured / bound", "cells", "itl", "e2e", "e2e from to"], rows)

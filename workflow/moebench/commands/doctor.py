@@ -1,4 +1,4 @@
-"""``moebench doctor``: what this machine or cluster has and lacks for a study, and what to do about each."""
+"""``moebench doctor``: what is missing on this machine or cluster for a study, and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moebench.formats.plan import Plan, Runtime
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
 from moebench.storage import project, staged
-from moebench.text import count
+from moebench.text import count, table
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
@@ -36,11 +36,19 @@ class Finding:
     seen: str
     todo: str = ""
 
-    def line(self) -> str:
-        mark = {True: "ok  ", False: "LACK", None: "note"}[self.good]
-        return f"{mark}  {self.what:<13} {self.seen}" + (
-            f"\n{'':20}-> {self.todo}" if self.todo and not self.good else ""
-        )
+    @property
+    def mark(self) -> str:
+        """``ok``, ``MISSING`` or ``note``."""
+        return {True: "ok", False: "MISSING", None: "note"}[self.good]
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where there is nothing to do."""
+        return "" if self.good else self.todo
+
+    def as_json(self) -> dict[str, str]:
+        """The line for machines."""
+        return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
@@ -286,8 +294,8 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
     ]
 
 
-def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, int]:
-    """The report as text, and how many things are lacking.
+def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, list[Finding]]:
+    """A heading that names the study, and the findings.
 
     ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong, a figure
     that cannot be drawn included.
@@ -302,7 +310,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         f"{count(len(plan['jobs']), 'job')}, "
         f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}"
     )
-    found = [
+    return heading, [
         *environments(config, plan),
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
@@ -310,6 +318,11 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *slurm(plan, profile),
         *disk(plan, results),
     ]
-    lacking = sum(f.good is False for f in found)
-    end = f"to do before this study can run: {lacking} (marked LACK)" if lacking else "ready"
-    return "\n".join([heading, *(f.line() for f in found), end]), lacking
+
+
+def text(heading: str, found: list[Finding]) -> str:
+    """The findings for people."""
+    rows = [[f.mark, f.what, f"{f.seen}\n-> {f.remedy}" if f.remedy else f.seen] for f in found]
+    missing = sum(f.good is False for f in found)
+    end = f"to do before this study can run: {missing} (marked MISSING)" if missing else "ready"
+    return "\n".join([heading, "", table(["status", "what", "found"], rows), "", end])

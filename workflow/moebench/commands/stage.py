@@ -43,12 +43,24 @@ def models_of(plan: Plan) -> dict[str, StagedModel]:
     return found
 
 
+def problems(config: Config, study: str, full: bool = False, budget: float | None = None) -> dict[str, str | None]:
+    """What is wrong with each folder of a study's models and data sets (None: it is whole).
+
+    ``full``: by checksums, which reads every byte.
+    """
+    plan = make_plan(config, study, budget_gpu_hours=budget)
+    return _problems([*models_of(plan), *data_of(plan)], full)
+
+
+def _problems(folders: list[str], full: bool) -> dict[str, str | None]:
+    return {folder: next(iter(staged.check(Path(folder), full=full)), None) for folder in folders}
+
+
 def stage_study(
     config: Config,
     study: str,
     update: bool = False,
     full: bool = False,
-    only_check: bool = False,
     budget: float | None = None,
 ) -> int:
     """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
@@ -60,11 +72,7 @@ def stage_study(
     lock_file = config.folder / "models.lock.yaml"
     plan = make_plan(config, study, budget_gpu_hours=budget)
     models, data = models_of(plan), data_of(plan)
-    problems = {path: staged.check(Path(path), full=full) for path in [*models, *data]}
-    if only_check:
-        for path, found in problems.items():
-            print(f"{path}: {found[0] if found else 'whole'}")
-        return int(any(problems.values()))
+    problems = _problems([*models, *data], full)
     environments = Path(config.root().environments)
     wanted = [d for path, d in data.items() if problems[path] and d["source"] != "fixtures"]
     if any(isinstance(config.task(d["task"]).data, TableSource) for d in wanted):
