@@ -9,7 +9,7 @@ from typing import Any
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
-from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_images, vllm_kernels, vllm_unfused
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
@@ -46,9 +46,10 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
+        "jit_monitor_verbose": True,  # else a kernel's second compilation goes unsaid (engines/compiling.py)
         "speculative_config": speculation(spec),
     }
-    given |= vllm_images.arguments(model)
+    given |= vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
     return {k: v for k, v in given.items() if v is not None}
 
 
@@ -77,9 +78,18 @@ def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def switch(config: dict[str, Any]) -> None:
+def switches(spec: dict[str, Any]) -> dict[str, str]:
+    """Environment variables that choose the kernels of an engine configuration."""
+    return {
+        vllm_unfused.SWITCH: spec["config"]["expert_kernel"],
+        vllm_kernels.SWITCH: spec["config"]["kernel_config"],
+        **vllm_flashinfer.environment(spec),
+    }
+
+
+def switch(spec: dict[str, Any]) -> None:
     """Set the kernels of an engine configuration, in this process and in those that it starts."""
-    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
-    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    os.environ.update(switches(spec))
     vllm_unfused.install()
     vllm_kernels.install()
+    vllm_flashinfer.install()

@@ -111,7 +111,7 @@ def main() -> None:
 
     from moebench.engines.vllm_arguments import arguments, switch
 
-    switch(request["spec"]["config"])
+    switch(request["spec"])
     engine = EngineArgs(**arguments(request["spec"]), **request["share"])
     executor = MultiprocExecutor(engine.create_engine_config(headless=True), monitor_workers=False)
     executor.start_worker_monitor(inline=True)

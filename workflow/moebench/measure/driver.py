@@ -19,7 +19,7 @@ from typing import Any
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, vllm_kernels
+from moebench.engines import failures, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.measure import manifest, metrics, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
@@ -316,6 +316,7 @@ class Driver:
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
+            self.check_environment(spec)
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -340,6 +341,11 @@ class Driver:
                 f"this machine has {found}, study {self.plan['study']} is for {wanted}: run it where those are (the "
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
+
+    def check_environment(self, spec: dict[str, Any]) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+            raise UserError(problem)
 
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
@@ -389,7 +395,7 @@ class Driver:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = {
+        switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
@@ -463,6 +469,7 @@ class Driver:
             "derived_from": outcome.get("derived_from"),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
+            **({"thrown_away": outcome["thrown_away"]} if outcome.get("thrown_away") else {}),
         }
 
     def how(self, record: dict[str, Any]) -> str:

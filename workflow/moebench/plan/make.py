@@ -130,7 +130,7 @@ class _Planner:
         spec = self.config.model(knobs.model, path)
         called, runs_on = self.engine_of(knobs, path)
         check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
-        knobs = plain(engine_choice.plain(knobs, self.study, runs_on), spec)
+        knobs = plain(engine_choice.plain(knobs, self.study, runs_on, self.hardware), spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
         if top_k and top_k > left["count"]:
@@ -148,6 +148,7 @@ class _Planner:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
             name, runs_on = self.engine_of(knobs, path)
+            pinned = engine_choice.pinned(runs_on, self.hardware)
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
@@ -158,6 +159,7 @@ class _Planner:
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
+                **pinned,
             }
             own_top_k = (model.architecture["experts"] or {}).get("top_k")
             slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
@@ -170,6 +172,7 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
+                **pinned,
                 "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
                 "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
                 "cells": [],
