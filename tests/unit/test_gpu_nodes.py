@@ -12,7 +12,8 @@ import pytest
 import studies
 from moebench.commands.planning import make_plan
 from moebench.config import Config
-from moebench.engines import toolkit, vllm, vllm_arguments, vllm_flashinfer
+from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
+from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
 from moebench.measure import provenance
@@ -177,6 +178,55 @@ def test_a_job_ends_before_anything_is_measured_by_another_engine(tmp_path, monk
     with pytest.raises(UserError, match=r"vllm 0\.31\.0, the plan says 0\.32\.0"):
         driver.run_job(next(iter(plan["jobs"])))
     assert not list((tmp_path / "results").glob("cells/*/*.json"))
+
+
+# ------------------------------------------------------------------------------------------------- several nodes
+
+
+def test_the_executor_of_another_node_gets_the_jobs_cpus_there_and_is_bound_to_none(monkeypatch):
+    """`squeue -o "%N %C"` names the nodes and all CPUs of the job."""
+    told = {("squeue", "-h", "-j", "7", "-o", "%N %C"): "n[1-2] 128\n",
+            ("scontrol", "show", "hostnames", "n[1-2]"): "n1\nn2\n"}  # fmt: skip
+    monkeypatch.setattr(vllm_nodes, "_said", lambda *command: told[command])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    assert vllm_nodes.others(2) == (["n2"], 64)
+    arguments = vllm_nodes.place("n2", 8, 64)
+    assert {"--cpus-per-task=64", "--cpu-bind=none", "--gpus=8", "--nodelist=n2", "--ntasks=1"} <= set(arguments)
+    with pytest.raises(RuntimeError, match="needs 3 nodes, this job has 2"):
+        vllm_nodes.others(3)
+
+
+@pytest.mark.parametrize(
+    ("vllms", "resolved", "address"),
+    [
+        ("10.1.2.3", "10.9.9.9", "10.1.2.3"),
+        ("0.0.0.0", "10.9.9.9", "10.9.9.9"),
+        ("0.0.0.0", "127.0.1.1", None),
+        ("0.0.0.0", OSError(), None),
+    ],
+)
+def test_the_master_address_is_one_that_other_nodes_reach(monkeypatch, vllms, resolved, address):
+    def by_name(name):
+        assert name == "n1"
+        if isinstance(resolved, OSError):
+            raise resolved
+        return resolved
+
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(vllm_nodes.socket, "gethostbyname", by_name)
+    if address:
+        assert vllm_nodes.reachable(vllms) == address
+        return
+    with pytest.raises(RuntimeError, match=r"\(n1\); set VLLM_HOST_IP") as caught:
+        vllm_nodes.reachable(vllms)
+    assert failures.classify(f"RuntimeError: {caught.value}", "load")[0] == "node_fault"
+
+
+def test_molmoe_is_refused_before_vllm_is_imported(tmp_path):
+    with pytest.raises(failures.Refused, match="MolmoE-1B is not supported by vLLM") as caught:
+        make("vllm", planned(tmp_path, {"model": "molmoe-1b"}, **GPU)).load()
+    assert failures.classify(f"Refused: {caught.value}", "load")[0] == "unsupported"
 
 
 # -------------------------------------------------------------------------------------------------- the KV cache

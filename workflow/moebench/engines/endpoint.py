@@ -77,7 +77,7 @@ class EndpointEngine:
     def _serve(self) -> dict[str, Any]:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
-        if any(self.config[knob] != value for knob, value in _HARMLESS.items()):
+        if not vllm.known(self.model) or any(self.config[knob] != value for knob, value in _HARMLESS.items()):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
         environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]

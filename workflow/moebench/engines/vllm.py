@@ -35,6 +35,15 @@ _NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
 """What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
 
 
+_UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
+"""Families of the registry that it does not have, and why."""
+
+
+def known(model: Mapping[str, Any]) -> bool:
+    """Whether vLLM has a model's architecture."""
+    return model["architecture"]["family"] not in _UNKNOWN
+
+
 def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
     """Tokens that the KV caches of all data-parallel ranks hold, by vLLM's cache configuration; None: not told.
 
@@ -96,6 +105,9 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise Refused for what would run as something else than it is called."""
+        if not known(self.model):
+            why = _UNKNOWN[self.model["architecture"]["family"]]
+            raise Refused(f"{self.model['title']} is not supported by vLLM: {why}")
         import vllm
         from vllm.platforms import current_platform
 
