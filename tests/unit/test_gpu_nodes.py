@@ -16,7 +16,7 @@ from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flash
 from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
-from moebench.measure import provenance
+from moebench.measure import neighbours, provenance
 from moebench.measure.driver import Driver
 from studies import ROOT
 
@@ -195,6 +195,34 @@ def test_the_executor_of_another_node_gets_the_jobs_cpus_there_and_is_bound_to_n
     assert {"--cpus-per-task=64", "--cpu-bind=none", "--gpus=8", "--nodelist=n2", "--ntasks=1"} <= set(arguments)
     with pytest.raises(RuntimeError, match="needs 3 nodes, this job has 2"):
         vllm_nodes.others(3)
+
+
+NODE = ("NodeName=n1 Arch=x86_64 CoresPerSocket=1 CPUAlloc={} CPUEfctv=64 CPUTot=64 CPULoad=0.50 AvailableFeatures=(null)"
+        " Gres=gpu:h100:8 State=MIXED CfgTRES=cpu=64,mem=500G AllocTRES=cpu={},mem=9G,gres/gpu=3")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("allocated", "own", "others"),
+    [(8, "8 1", 0), (40, "8 1", 32), (64, "128 2", 0), (64, "", None), ("", "8 1", None)],
+)
+def test_what_other_jobs_hold_of_the_node_is_known(monkeypatch, allocated, own, others):
+    told = {"scontrol": NODE.format(allocated, allocated), "squeue": own + "\n"}
+    monkeypatch.setattr(neighbours, "_said", lambda *command: told[command[0]])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert neighbours.cpus() is None  # not in a job
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    assert neighbours.cpus() == others
+
+
+def test_a_record_has_the_most_that_other_jobs_held(monkeypatch, tmp_path):
+    plan = studies.planned("tiny")
+    driver = Driver(plan, tmp_path, tmp_path, print)
+    key = next(iter(plan["cells"]))
+    monkeypatch.setattr(driver, "ask", lambda *request: {"status": "ok", "checks": {"preemptions": 0}})
+    for told, kept in (([0, 24], {"other_jobs_cpus": 24}), ([24, 0], {"other_jobs_cpus": 24}), ([None, None], {})):
+        monkeypatch.setattr(neighbours, "cpus", iter(told).__next__)
+        assert driver.measure(*key.split("/"))["checks"] == {"preemptions": 0} | kept
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def others(nodes: int) -> tuple[list[str], int]:
 def place(node: str, gpus: int, cpus: int) -> list[str]:
     """Arguments of srun for the executor of another node, which has ``gpus`` and ``cpus`` there.
 
-    Without a number of CPUs a step may get a single one, whatever its job has; and all workers of a node are in one task,
-    so that nothing may be bound.
+    Without a number of CPUs a step may get a single one, whatever its job has; and all workers of a node are in one
+    task, so that nothing may be bound.
     """
     return ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", f"--gpus={gpus}", f"--cpus-per-task={cpus}",
             "--cpu-bind=none"]  # fmt: skip

@@ -21,7 +21,7 @@ from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
 from moebench.engines import failures, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
-from moebench.measure import manifest, metrics, provenance, records
+from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
@@ -350,8 +350,10 @@ class Driver:
     def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        started = atomic.stamp()
-        return self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        started, before = atomic.stamp(), neighbours.cpus()
+        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        seen = [found for found in (before, neighbours.cpus()) if found is not None]
+        return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
     def request(self, cell: dict[str, Any]) -> dict[str, Any]:
         """What the worker is asked for a cell."""

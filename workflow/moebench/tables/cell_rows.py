@@ -193,6 +193,7 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
         **{name: load.get(name) for name in _RESOLVED},
         "thrown_away_runs": checks.get("thrown_away_runs"),
+        "other_jobs_cpus": checks.get("other_jobs_cpus"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         "image_tokens": checks.get("image_tokens"),
