@@ -198,8 +198,8 @@ def test_the_executor_of_another_node_gets_the_jobs_cpus_there_and_is_bound_to_n
 
 
 NODE = (
-    "NodeName=n1 Arch=x86_64 CoresPerSocket=1 CPUAlloc={} CPUEfctv=64 CPUTot=64 CPULoad=0.50 Gres=gpu:h100:8 State=MIXED"
-    " CfgTRES=cpu=64,mem=500G AllocTRES=cpu={},mem=9G,gres/gpu=3"
+    "NodeName=n1 Arch=x86_64 CoresPerSocket=1 CPUAlloc={} CPUEfctv=64 CPUTot=64 CPULoad=0.50 Gres=gpu:h100:8"
+    " State=MIXED CfgTRES=cpu=64,mem=500G AllocTRES=cpu={},mem=9G,gres/gpu=3"
 )
 
 

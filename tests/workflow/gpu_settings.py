@@ -44,7 +44,7 @@ def decided(config: Any) -> dict[str, bool]:
 def main(spec_file: str, out: str) -> None:
     import vllm.platforms
     from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
-    from vllm.entrypoints.openai.cli_args import make_arg_parser
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils import flashinfer, jit_monitor
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 

@@ -40,8 +40,8 @@ def found(tmp_path_factory):
     files = [spec(folder / "a", "tiny-mixtral", tiny), spec(folder / "b", "mixtral-8x7b", folder / "b" / "mixtral")]
     environment = {**os.environ, "PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1"}
     script = Path(__file__).with_name("transformers_device.py")
-    done = subprocess.run([ENGINE, script, *files, folder / "out.json"], env=environment, capture_output=True, text=True,
-                          timeout=HANG_S)  # fmt: skip
+    command = [ENGINE, script, *files, folder / "out.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads((folder / "out.json").read_text())
 

@@ -1,7 +1,7 @@
 """Run by test_transformers_device.py in the engine's environment: what the transformers engine does on a device.
 
-Usage: python transformers_device.py TINY-SPEC MIXTRAL-SPEC OUT.  The device is torch's `meta`, or one that the model only
-says it is on: no GPU is needed.
+Usage: python transformers_device.py TINY-SPEC MIXTRAL-SPEC OUT.  The device is torch's `meta`, or one that the model
+only says it is on: no GPU is needed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def clocked(engine: TransformersEngine) -> list[str]:
         engine.trace(PROMPTS, 3)
     finally:
         time.perf_counter, engine.settle = clock, settle  # type: ignore[method-assign]
-    return timed + ["|"] + events
+    return [*timed, "|", *events]
 
 
 def main(tiny: str, mixtral: str, out: str) -> None:

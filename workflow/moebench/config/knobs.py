@@ -56,8 +56,8 @@ class EngineKnobs(Strict):
     eager: bool = Field(False, description="No CUDA graphs and no compilation")
     own_process: bool = Field(
         False,
-        description="vLLM's engine core in a process of its own on one device too, as it always has on several;"
-        " otherwise it is in the process that sends requests, and no time passes between processes",
+        description="vLLM's engine core in a process of its own on one device too, as it always has on several, and on"
+        " GPUs; otherwise it is in the process that sends requests, and no time passes between processes",
     )
     max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
     max_num_seqs: Positive = Field(128, description="Most sequences in a step")
