@@ -19,7 +19,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 _WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
-    "dummy": "dummy weights (routing means nothing)",
+    "dummy": "dummy weights (each token its experts, the same in all layers)",
 }
 
 

@@ -117,7 +117,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=2,
         )
-        dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy()
+        dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
         at = np.array([position[v] for v in rows["x"]])[dotted]
         tiles.dots(axes, at, middle[dotted], zorder=5, transform=axes.transData + shift)
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places

@@ -22,9 +22,9 @@ def untuned(rows: pd.DataFrame) -> pd.Series:
     """Which measured cells ran on default tile sizes; none where all did, or none."""
     if _UNTUNED not in rows:
         return pd.Series(False, index=rows.index)
-    known = rows[_UNTUNED].where(rows["status"] == "ok")
-    found = known.eq(True)
-    return found & bool(found.any() and known.eq(False).any())
+    known = rows[_UNTUNED].where(rows["status"] == "ok").astype(object)
+    found, tuned = (known.eq(kind).fillna(False).astype(bool) for kind in (True, False))
+    return found & bool(found.any() and tuned.any())
 
 
 def dots(axes: Axes, at: Any, values: Any, **more: Any) -> None:
