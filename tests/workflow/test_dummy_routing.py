@@ -24,9 +24,9 @@ INDEPENDENT = EXPERTS * (1 - (1 - TOP_K / EXPERTS) ** BATCH)  # 25.5 distinct ex
 def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dummy")
     (folder / "model").mkdir()
-    block = {"fix": {"model": "mixtral-8x7b", "weights": "dummy", "experts": EXPERTS, "moe_ffn_size": 64,
-                     "top_k": TOP_K, "kv_cache_mb": 64, "cpu_threads": 1, "input_tokens": 32, "output_tokens": 16}}  # fmt: skip
-    (spec,) = make_plan(Config(studies.folder(folder, {"one": [block]})), "test")["engines"].values()
+    block = {"model": "mixtral-8x7b", "weights": "dummy", "experts": EXPERTS, "moe_ffn_size": 64, "top_k": TOP_K}
+    block |= {"kv_cache_mb": 64, "cpu_threads": 1, "input_tokens": 32, "output_tokens": 16}
+    (spec,) = make_plan(Config(studies.folder(folder, {"one": [{"fix": block}]})), "test")["engines"].values()
     (folder / "spec.json").write_text(json.dumps(spec | {"model": spec["model"] | {"path": str(folder / "model")}}))
     environment = {**os.environ, "PYTHONPATH": str(studies.ROOT / "workflow"), "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
                    "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}  # fmt: skip
