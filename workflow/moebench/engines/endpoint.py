@@ -30,7 +30,7 @@ _HARMLESS = {
 
 _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
-_CACHE = re.compile(r"^vllm:cache_config_info\{([^}]*)\}", re.M)
+_CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
