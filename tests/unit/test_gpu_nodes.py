@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import re
 import sys
 from pathlib import Path
@@ -18,7 +19,9 @@ from moebench.engines.server import flags
 from moebench.errors import UserError
 from moebench.measure import neighbours, provenance
 from moebench.measure.driver import Driver
+from moebench.tables import cell_rows
 from studies import ROOT
+from tiles import untuned
 
 SERVED = {"served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cuda", "endpoint": {"serve": True}}}
 OTHER = {"other": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cuda"}}
@@ -257,6 +260,22 @@ def test_molmoe_is_refused_before_vllm_is_imported(tmp_path):
     with pytest.raises(failures.Refused, match="MolmoE-1B is not supported by vLLM") as caught:
         make("vllm", planned(tmp_path, {"model": "molmoe-1b"}, **GPU)).load()
     assert failures.classify(f"Refused: {caught.value}", "load")[0] == "unsupported"
+
+
+# ----------------------------------------------------------------------------------------------------- tile sizes
+
+
+def test_the_control_runs_every_shape_of_figures_7_to_9_that_has_tuned_tile_sizes_with_both():
+    """And nothing else of that grid: the other shapes run on default ones whatever is asked for."""
+    plan = studies.planned("paper")
+    rows = [row for row in cell_rows.plan_rows(plan) if row["weights"] == "dummy"]
+    shape = operator.itemgetter("moe_ffn_size", "experts", "top_k")
+    tuned = {shape(row) for row in rows if row["experiment"] == "fig07-09-hyperparameters" and not untuned(plan, row)}
+    control = [row for row in rows if row["experiment"] == "control-tiles"]
+    for kind in ("tuned", "default"):
+        assert {shape(row) for row in control if row["kernel_config"] == kind} == tuned and len(tuned) == 4 * 4
+    trained = [row for row in cell_rows.plan_rows(plan) if row["experiment"] == "control-tiles" and row not in control]
+    assert [untuned(plan, row) for row in sorted(trained, key=lambda row: row["kernel_config"])] == [True, False]
 
 
 # -------------------------------------------------------------------------------------------------- the KV cache

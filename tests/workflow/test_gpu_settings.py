@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 import studies
+import tiles
 from moebench.commands.planning import make_plan
 from moebench.config import Config
 from project import ENGINE, HANG_S
@@ -50,6 +52,16 @@ def test_vllm_takes_the_settings_offline_and_as_a_server(found):
 
 def test_a_server_is_not_started_for_a_model_that_vllm_does_not_have(found):
     assert "not supported by vLLM" in found["molmoe_served"]
+
+
+def test_vllm_has_tuned_tile_sizes_for_the_shapes_that_the_tests_say():
+    """16-bit weights on an H100: the name of the file has no data type."""
+    (folder,) = ENGINE.parents[1].glob("lib/python3*/site-packages/vllm/model_executor/layers/fused_moe/configs")
+    shapes = (
+        re.fullmatch(r"E=(\d+),N=(\d+),device_name=NVIDIA_H100_80GB_HBM3\.json", f.name) for f in folder.iterdir()
+    )
+    there = {(int(found[1]), int(found[2])) for found in shapes if found}
+    assert there >= tiles.TUNED and not {(60, 352), (64, 256), (16, 3584), (64, 896)} & there
 
 
 def test_vllms_monitor_is_heard_each_time_it_warns(found):
