@@ -111,6 +111,16 @@ def test_a_worker_gets_them(tmp_path, monkeypatch):
     assert given["CUDA_HOME"] == str(nvcc.parents[1]) and given["PATH"].startswith(f"{python.parent}:")
 
 
+@pytest.mark.parametrize(("asked", "given"), [(None, "INFO"), ("ERROR", "INFO"), ("DEBUG", "DEBUG")])
+def test_the_engine_logs_what_records_are_made_of(tmp_path, monkeypatch, asked, given):
+    """A user's VLLM_LOGGING_LEVEL=ERROR would make every kernel look tuned, and no run compile."""
+    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
+    if asked:
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", asked)
+    environment = Driver(studies.planned("paper"), tmp_path, tmp_path, print).environment(planned(tmp_path, {}, **GPU))
+    assert (environment["VLLM_LOGGING_LEVEL"], environment["VLLM_CONFIGURE_LOGGING"]) == (given, "1")
+
+
 def test_the_locked_compiler_is_of_the_cuda_that_torch_is_built_for():
     """Headers of another release refuse it: `CUDA compiler and CUDA toolkit headers are incompatible`."""
     lock = (ROOT / "envs" / "vllm-cuda.lock").read_text()

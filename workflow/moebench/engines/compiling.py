@@ -19,16 +19,21 @@ def mark() -> int | None:
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
-def since(start: int | None) -> list[str]:
-    """Kernels compiled since a ``mark``, by name; none where there was no file."""
+def said(start: int | None) -> bytes:
+    """What the log says since a ``mark``; nothing where there was no file."""
     if start is None:
-        return []
+        return b""
     with open("/proc/self/fd/2", "rb") as log:
         log.seek(start)
-        return named(log.read())
+        return log.read()
 
 
-def named(said: bytes) -> list[str]:
+def since(start: int | None) -> list[str]:
+    """Kernels compiled since a ``mark``, by name."""
+    return named(said(start))
+
+
+def named(log: bytes) -> list[str]:
     """Kernels whose compilation a log tells of, each once, in order."""
-    names = ((compiled or tuned).decode(errors="replace") for compiled, tuned in _SAID.findall(said))
+    names = ((compiled or tuned).decode(errors="replace") for compiled, tuned in _SAID.findall(log))
     return list(dict.fromkeys(names))

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm, vllm_arguments, waiting
+from moebench.engines import compiling, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images
@@ -31,6 +31,7 @@ _HARMLESS = {
 _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
 _CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
+_FUSE = re.compile(rb"'fuse_allreduce_rms': (True|False)")
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
@@ -87,6 +88,7 @@ class EndpointEngine:
             "1",
         ]  # default: one per data-parallel rank
         self.server = Server(asked, name, environment=environment, timeout_s=3600)
+        start = compiling.mark()
         try:
             self.server.start()
         except ServerFailed as error:
@@ -99,6 +101,7 @@ class EndpointEngine:
             "eager": self.config["eager"],
             "max_num_batched_tokens": self.config["max_num_batched_tokens"],
             "server_version": self.server.get("/version"),
+            "fuse_allreduce_rms": fuse[0] == b"True" if (fuse := _FUSE.findall(compiling.said(start))) else None,
         }
 
     def set_top_k(self, top_k: int) -> None:

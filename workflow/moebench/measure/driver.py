@@ -401,6 +401,8 @@ class Driver:
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
+            "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
+            "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
