@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from moebench.columns import Row
 from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import StageError
+from moebench.formats.manifest import MachineConstants
 from moebench.measure import constants
 from moebench.tables import cell_rows, gather, machines
 
-Json = dict[str, Any]
 
-
-def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, Json]:
+def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, MachineConstants]:
     """Measure in the engine's environment of a study, and keep the result.
 
     ``threads``: default, those the study gives the engine, else all cores.  Raises StageError if the environment is not
@@ -35,7 +34,7 @@ def measure(config: Config, study: str, results: Path, threads: int | None) -> t
     return constants.take(str(python), results, threads)
 
 
-def residuals(config: Config, study: str, results: Path) -> list[Json]:
+def residuals(config: Config, study: str, results: Path) -> list[Row]:
     """Measured times over their bounds, per engine configuration, where bounds come from measured constants.
 
     The numbers are those of the table ``measurements``.  Raises StorageError for damaged constants.
@@ -58,7 +57,7 @@ def residuals(config: Config, study: str, results: Path) -> list[Json]:
     return found
 
 
-def text(path: Path, made: Json) -> str:
+def text(path: Path, made: MachineConstants) -> str:
     """Constants for people."""
     lines = [f"{made['device_name']}, {made['threads']} threads, host {made['host']}, {made['started_at']}", ""]
     lines += [f"triad of {t['bytes'] / 1e6:>4.0f} MB   {t['bytes_per_s'] / 1e9:8.1f} GB/s" for t in made["triad"]]
@@ -69,7 +68,7 @@ def text(path: Path, made: Json) -> str:
     return "\n".join([*lines, "", f"Best of the repeats; all are in {path}"])
 
 
-def residual_text(found: list[Json]) -> str:
+def residual_text(found: list[Row]) -> str:
     """Residuals for people."""
     if not found:
         return (

@@ -17,9 +17,12 @@ from typing import Any
 
 import moebench
 from moebench.errors import StorageError, UserError, disk_is_full
+from moebench.formats.plan import Plan
+from moebench.storage import project
 
 _FOLDERS = {"models": "staged models", "data": "staged data sets", "environments": "the built environments"}
 """Folders that config/config.yaml names and a call may name instead, with what is in them."""
+_CONFIG_HELP = "configuration folder (default: config; where there is none, that of the installed moebench)"
 
 
 def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
@@ -33,7 +36,7 @@ def _study(arguments: argparse.Namespace) -> tuple[Any, str]:
     return config, arguments.study or config.root().study
 
 
-def _plan(arguments: argparse.Namespace) -> dict[str, Any]:
+def _plan(arguments: argparse.Namespace) -> Plan:
     from moebench.commands.planning import make_plan
 
     config, study = _study(arguments)
@@ -237,6 +240,15 @@ def archive(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def verify(arguments: argparse.Namespace) -> int:
+    """Check an archive against its checksums and its records; exit 1 if the records give other numbers."""
+    from moebench.report import archive
+
+    made = archive.verify(arguments.archive)
+    print(f"{arguments.archive}: all checksums match; report rebuilt from the records: {made.verdict}")
+    return 0 if made.same_numbers else 1
+
+
 def failures(arguments: argparse.Namespace) -> int:
     """List the cells that are not ok, why, and the command that reruns each; say how many are not measured."""
     from moebench.commands import show
@@ -389,7 +401,7 @@ def parser() -> argparse.ArgumentParser:
         return one
 
     def of_study(one: argparse.ArgumentParser) -> None:
-        one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+        one.add_argument("--config", type=Path, default=project.config_folder(), help=_CONFIG_HELP)
         one.add_argument("--study", help="study (default: the one config/config.yaml names)")
         one.add_argument("--results", type=Path, help="results folder (default: the one config/config.yaml names)")
         one.add_argument("--reports", type=Path, help="reports folder (default: the one config/config.yaml names)")
@@ -461,6 +473,7 @@ def parser() -> argparse.ArgumentParser:
             out="zip file",
         ),
     )
+    verb(verify).add_argument("archive", type=Path, metavar="ARCHIVE", help="zip file that `moebench archive` wrote")
     one = verb(failures, of_study)
     one.add_argument("--profile", help="profile in the printed commands (default: local for CPUs, slurm for GPUs)")
     one = verb(doctor, of_study)
@@ -507,7 +520,7 @@ def parser() -> argparse.ArgumentParser:
                          help=f"{words} parallel size (default: search all layouts)")  # fmt: skip
     one.add_argument("--sensitivity", action="store_true",
                      help="also with 25%% more and less memory and bandwidth, half the link, other q")  # fmt: skip
-    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+    one.add_argument("--config", type=Path, default=project.config_folder(), help=_CONFIG_HELP)
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     verb(columns)
     one = verb(schema)

@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from moebench import accuracy
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import DeriveJob, Plan
+from moebench.formats.record import Record
 from moebench.measure import records
-from moebench.models.derive import is_made
+from moebench.models.derive import derivation, is_made
 from moebench.plan import forecast
 from moebench.text import count, rerun_command, table
 
 
-def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | None]:
+def statuses(plan: Plan, results: Path) -> dict[str, Record | None]:
     """The record of each cell as it is on disk (None: none, or damaged).  Changes nothing."""
-    found: dict[str, dict[str, Any] | None] = {}
+    found: dict[str, Record | None] = {}
     for key in plan["cells"]:
         try:
             found[key] = records.load(results / "cells" / f"{key}.json")
@@ -23,11 +26,11 @@ def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | 
     return found
 
 
-def _final(record: dict[str, Any] | None) -> bool:
+def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
 
-def summary(plan: dict[str, Any], results: Path, reports: Path) -> str:
+def summary(plan: Plan, results: Path, reports: Path) -> str:
     """One line: cells, loads, jobs, how many are measured; accuracy cells, derived checkpoints; where the report is."""
     seen = statuses(plan, results)
     measured = sum(_final(r) for r in seen.values())
@@ -40,7 +43,7 @@ def summary(plan: dict[str, Any], results: Path, reports: Path) -> str:
     )
 
 
-def _beside(plan: dict[str, Any], results: Path) -> str:
+def _beside(plan: Plan, results: Path) -> str:
     """``20 accuracy cells, 3 measured; 4 derived checkpoints, 4 made;``, of what a plan has."""
     parts = []
     answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
@@ -52,7 +55,7 @@ def _beside(plan: dict[str, Any], results: Path) -> str:
     return "".join(parts)
 
 
-def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | None = None) -> str:
+def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None) -> str:
     """What a study asks for: by experiment and by job, with what is measured already."""
     seen = statuses(made, results)
     rows = []
@@ -93,8 +96,8 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
         text += ["", table(head, [_derived(name, model) for name, model in made["derived"].items()])]
         head = ["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"]
         text += ["", table(head, [_derive_job(name, job) for name, job in made["derive_jobs"].items()])]
-    for harness, part, folder in accuracy.views(made, results):
-        text += ["", *_accuracy(harness, part, folder)]
+    for harness in accuracy.harnesses(made):
+        text += ["", *_accuracy(harness, made, results)]
     head = ["weights GB per GPU", "KV tokens", "longest request", "batch fits", "batch asked"]
     if cells and (ends := forecast.boundaries(made)):
         text += ["", "where memory ends:", table(["engine configuration", *head], ends)]
@@ -106,7 +109,7 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
             [
                 k,
                 "unknown" if (need := c["predicted"]["bytes_per_gpu"]) is None else round(need / 1e9, 1),
-                (seen[k] or {}).get("status", "not measured"),
+                record["status"] if (record := seen[k]) else "not measured",
             ]
             for k, c in made["cells"].items()
         ]
@@ -114,19 +117,21 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
     return "\n".join(text)
 
 
-def _derived(name: str, model: dict[str, Any]) -> list[Any]:
-    parent = model["derived"]["parent"]  # by its name; one that is derived itself by its folder, as in its own row
+def _derived(name: str, model: ModelDict) -> list[Any]:
+    derived = derivation(model)
+    parent = derived["parent"]  # by its name; one that is derived itself by its folder, as in its own row
     called = Path(parent["path"]).name if parent["derived"] else parent["name"]
-    return [name, model["derived"]["by"], called, "yes" if is_made(model) else "no"]
+    return [name, derived["by"], called, "yes" if is_made(model) else "no"]
 
 
-def _derive_job(name: str, job: dict[str, Any]) -> list[Any]:
+def _derive_job(name: str, job: DeriveJob) -> list[Any]:
     return [name, len(job["models"]), job["gpus"], job["mem_mb"], job["runtime_min"]]
 
 
-def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
+def _accuracy(harness: str, made: Plan, results: Path) -> list[str]:
     """Tasks and jobs of a harness."""
-    seen = statuses(part, folder)
+    part = made["accuracy"][harness]
+    seen = statuses(accuracy.view(made, harness), accuracy.folder(results, harness))
     jobs = [
         [
             name,
@@ -148,9 +153,7 @@ def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
     ]
 
 
-def failures(
-    made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
-) -> tuple[str, int]:
+def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> tuple[str, int]:
     """Cells that are not ok, accuracy cells included, why, and how to run one again; how many have no record; and the
     number of both.  Unsupported cells of an engine configuration are one entry for each
     reason.
@@ -158,7 +161,7 @@ def failures(
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
     unmeasured, failed = 0, 0
-    groups: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     elsewhere = results if usual is not None and results != usual else None
     study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]

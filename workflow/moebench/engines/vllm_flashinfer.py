@@ -7,7 +7,9 @@ with RMSNorm, for TP > 1: two nodes of one cluster can run different kernels und
 from __future__ import annotations
 
 import os
-from typing import Any
+
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig
 
 SWITCH = "MOEBENCH_FLASHINFER"
 """Environment variable that turns them off (``off``): worker processes inherit it."""
@@ -16,12 +18,12 @@ _OFF = {SWITCH: "off", "VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_HAS_FLASHINFER_
 """vLLM asks for the sampler on its own, compiler or none."""
 
 
-def environment(spec: dict[str, Any]) -> dict[str, str]:
+def environment(spec: EngineConfig) -> dict[str, str]:
     """Environment variables of an engine configuration's processes; empty where the plan does not say."""
     return dict(_OFF) if spec.get("flashinfer") is False else {}
 
 
-def arguments(spec: dict[str, Any]) -> dict[str, Any]:
+def arguments(spec: EngineConfig) -> Knobs:
     """Arguments of ``vllm.LLM``: what its front end decides before any worker is there."""
     return {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}} if environment(spec) else {}
 

@@ -8,10 +8,9 @@ from typing import Any
 
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
 from moebench.errors import UserError
+from moebench.formats import Json
 from moebench.qs import inequality, versus_dense
 from moebench.text import table as aligned
-
-Json = dict[str, Any]
 
 CHANGES: dict[str, Json] = {
     **{f"memory {100 * (f - 1):+.0f}%": {"memory_factor": f} for f in (0.75, 1.25)},
