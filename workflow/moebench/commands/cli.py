@@ -345,6 +345,23 @@ def qs(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def campaign(arguments: argparse.Namespace) -> int:
+    """Measure on a machine without this project: pack an archive for it, run one, import its results."""
+    from moebench.commands import campaign as verbs
+    from moebench.config import Config
+
+    if arguments.what == "run":
+        return verbs.run(arguments.folder, ["--minutes", str(arguments.minutes)], arguments.python)
+    config = Config(arguments.config)
+    if arguments.what == "pack":
+        studies = arguments.study or [config.root().study]
+        print(verbs.pack(config, studies, arguments.out, arguments.gpus, arguments.engine))
+    else:
+        results = arguments.results or Path(config.root().results)
+        print(verbs.import_files(config, arguments.file, results, arguments.name))
+    return 0
+
+
 def columns(arguments: argparse.Namespace) -> int:
     """Print the columns of every table with unit and meaning."""
     from moebench import columns as registry
@@ -509,6 +526,22 @@ def parser() -> argparse.ArgumentParser:
                      help="also with 25%% more and less memory and bandwidth, half the link, other q")  # fmt: skip
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
+    parts = verb(campaign).add_subparsers(dest="what", metavar="WHAT", required=True)
+    one = parts.add_parser("pack", help="make the archive", description="Make the archive that a machine needs.")
+    one.add_argument("--study", nargs="+", help="studies, the first before the others (default: config/config.yaml's)")
+    one.add_argument("--gpus", type=_positive(int), default=1, metavar="N", help="devices of the machine (default: 1)")
+    one.add_argument("--engine", type=Path, metavar="FOLDER", help="carry the engine whose archives are in FOLDER")
+    one.add_argument("--out", type=Path, default=Path("campaign.tar.xz"), help="archive (default: campaign.tar.xz)")
+    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
+    one = parts.add_parser("run", help="measure one that is unpacked", description="Measure an unpacked campaign here.")
+    one.add_argument("folder", type=Path, help="folder it was unpacked into")
+    one.add_argument("--minutes", type=_positive(float), required=True, help="stop after so many minutes")
+    one.add_argument("--python", help="interpreter that has the engine (default: this one)")
+    one = parts.add_parser("import", help="bring its results home", description="Take the results of a campaign in.")
+    one.add_argument("file", type=Path, nargs="+", help="files that it wrote")
+    one.add_argument("--name", help="folder in results/imported (default: the device and the day)")
+    one.add_argument("--results", type=Path, help="results folder (default: the one config/config.yaml names)")
+    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
     verb(columns)
     one = verb(schema)
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")

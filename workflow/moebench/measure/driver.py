@@ -195,6 +195,8 @@ class Driver:
         sentinel = self.canary_cell(engine_id, todo) if derive else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
+            if not self.has_time(engine_id, cell_id):
+                continue
             position = ("middle" if number == middle else "") if self.loaded else "start"
             failed = self.ready(engine_id)
             if failed is None and position:
@@ -213,6 +215,10 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def has_time(self, engine_id: str, cell_id: str) -> bool:
+        """Whether a cell may be begun; a job's time limit is SLURM's affair."""
+        return True
 
     def cannot_run(self, engine_id: str, outcome: dict[str, Any]) -> bool:
         """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
@@ -435,15 +441,13 @@ class Driver:
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
+            "engine_version": self.engine_version(spec),
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
             "predicted": cell["predicted"],
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
-            "provenance": outcome.get(
-                "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
-            ),
+            "provenance": outcome.get("provenance", self.origin(spec)),
             **self.about(cell, outcome),
         }
         if "activation" in outcome:
@@ -454,6 +458,14 @@ class Driver:
         self.done += 1
         self.kept += 1
         self.progress(engine_id, cell_id, record)
+
+    def engine_version(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Which engine ran an engine configuration."""
+        return {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")}
+
+    def origin(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Where the numbers of an engine configuration come from."""
+        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
 
     def about(self, cell: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
         """The part of a record that is of what was run in the engine."""

@@ -159,10 +159,12 @@ def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dic
     """
     drift: dict[str, float] = {}
     gaps: dict[tuple[str, str], float] = {}
-    for job in plan["jobs"]:
-        found = manifest.read(results, job) or {}
+    for job, spec in plan["jobs"].items():
+        found = list((manifest.read(results, job) or {}).get("canary", ()))
+        kept = (run for engine in spec["engines"] for run in manifest.canary(results, engine))
+        found += [run for run in kept if run not in found]
         runs: dict[tuple[str, str, Any], list[float]] = {}
-        for run in found.get("canary", ()):
+        for run in found:
             value = (run.get("metrics") or {}).get("e2e_s")
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)

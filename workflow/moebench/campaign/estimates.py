@@ -1,0 +1,48 @@
+"""What loads and cells take on the machine at hand: the plan's expectation times what it was wrong by so far.
+
+Standard library only: runs where the campaign does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from moebench.storage import atomic
+
+Json = dict[str, Any]
+
+REMEMBERED = 5
+"""So many latest times of a kind count, the slowest of them: the first load may compile what later ones find."""
+
+
+class Estimates:
+    """Expected and measured times, s, of a campaign; kept in a file, so that the next call knows them."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.state: Json = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            self.state = {"began": atomic.stamp(), "took": []}
+
+    @property
+    def began(self) -> str:
+        """When the campaign began on this machine (UTC)."""
+        return str(self.state["began"])
+
+    def factor(self, kind: str) -> float:
+        """The largest of the latest ratios of measured to expected time; 1 before anything is measured."""
+        known = [t["took_s"] / t["expected_s"] for t in self.state["took"] if t["kind"] == kind]
+        return max(known[-REMEMBERED:], default=1.0)
+
+    def estimate(self, kind: str, expected_s: float) -> float:
+        """What something of this kind (``load``, ``cell``) will take, s."""
+        return expected_s * self.factor(kind)
+
+    def note(self, kind: str, what: str, expected_s: float, took_s: float) -> None:
+        """Remember what something took.  Raises StorageError."""
+        if expected_s > 0:
+            self.state["took"].append({"kind": kind, "what": what, "expected_s": expected_s, "took_s": took_s})
+            atomic.write_atomic(self.path, json.dumps(self.state, indent=1).encode() + b"\n")
