@@ -2,7 +2,7 @@
 TABLES = f"{RESULTS}/tables/{STUDY}"
 NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
 NAMES += ["activation", "activation_layers", "activation_steps"]
-NAMES += ["predictions", "claims", "computed", "derived", "accuracy", "machines"]
+NAMES += ["predictions", "claims", "computed", "derived", "accuracy", "machines", "imported"]
 FIGURES = figure_labels(PLAN)
 
 

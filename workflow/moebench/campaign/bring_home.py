@@ -14,14 +14,12 @@ from typing import Any
 
 from moebench.campaign import parcels
 from moebench.campaign.parcels import Parcel
+from moebench.claims.imported import IMPORTED
 from moebench.errors import UserError
 from moebench.measure import records
 from moebench.storage.atomic import write_atomic
 
 Json = dict[str, Any]
-
-IMPORTED = "imported"
-"""Folder in the results folder; a folder in it per machine."""
 
 
 @dataclass

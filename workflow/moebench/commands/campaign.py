@@ -13,6 +13,7 @@ from moebench.campaign import bring_home, parcels
 from moebench.campaign.pack import MODELS, Packed
 from moebench.campaign.pack import pack as pack_archive
 from moebench.claims.collect import collect
+from moebench.claims.imported import IMPORTED
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config
 from moebench.errors import UserError
@@ -65,6 +66,6 @@ def import_files(config: Config, paths: Sequence[Path], results: Path, name: str
     for study in made.studies:
         plan = keep(plans[study], made.folder)
         lines.append(str(collect(plan, made.folder, made.folder / "tables" / study)))
-        reports = f"reports/{bring_home.IMPORTED}/{made.folder.name}"
+        reports = f"reports/{IMPORTED}/{made.folder.name}"
         lines.append(f"report: moebench report --partial --study {study} --results {made.folder} --reports {reports}")
     return "\n".join(lines)

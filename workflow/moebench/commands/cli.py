@@ -291,7 +291,9 @@ def claims(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Compare two result sets, each cell and all together; exit 1 if something changed beyond noise."""
+    """Compare result sets with the first, each cell and all together; exit 1 if something changed beyond noise."""
+    import pandas as pd
+
     from moebench import columns
     from moebench.claims import compare as comparing
     from moebench.claims import show
@@ -302,18 +304,19 @@ def compare(arguments: argparse.Namespace) -> int:
         raise UserError(
             f"--metric: unknown metric {arguments.metric!r}" + nearest(arguments.metric, columns.METRIC_NAMES)
         )
-    a, b = (comparing.load(path, arguments.study) for path in (arguments.a, arguments.b))
-    made = comparing.compare(a, b, arguments.metric, arguments.threshold, arguments.adjust)
+    a, *others = (comparing.load(path, arguments.study) for path in (arguments.a, arguments.b, *arguments.more))
+    every = [(b, comparing.compare(a, b, arguments.metric, arguments.threshold, arguments.adjust)) for b in others]
     if arguments.csv:
-        made.pairs.to_csv(arguments.csv, index=False)
+        named = [made.pairs.assign(b_set=b.name) if arguments.more else made.pairs for b, made in every]
+        pd.concat(named).to_csv(arguments.csv, index=False)
     if arguments.json:
-        found = {"a": a.name, "b": b.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
-                 "only_b": made.only_b, "together": made.together.as_json(),
-                 "pairs": json.loads(made.pairs.to_json(orient="records"))}  # fmt: skip
-        print(json.dumps(found, indent=1))
+        found = [{"a": a.name, "b": b.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
+                  "only_b": made.only_b, "together": made.together.as_json(),
+                  "pairs": json.loads(made.pairs.to_json(orient="records"))} for b, made in every]  # fmt: skip
+        print(json.dumps(found if arguments.more else found[0], indent=1))
     else:
-        print(show.comparison(made, a.name, b.name, arguments.all))
-    return 1 if len(made.changed) or made.together.changed else 0
+        print("\n\n".join(show.comparison(made, a.name, b.name, arguments.all) for b, made in every))
+    return 1 if any(len(made.changed) or made.together.changed for _, made in every) else 0
 
 
 def calibrate(arguments: argparse.Namespace) -> int:
@@ -495,6 +498,7 @@ def parser() -> argparse.ArgumentParser:
     one = verb(compare)
     for name in ("a", "b"):
         one.add_argument(name, type=Path, metavar=name.upper(), help="results folder, folder of tables, or archive.zip")
+    one.add_argument("more", type=Path, nargs="*", metavar="C", help="further ones, each compared with A")
     one.add_argument("--study", help="study, where a results folder has several")
     one.add_argument("--metric", default="e2e_s", help="metric compared (default: e2e_s)")
     one.add_argument("--threshold", type=_positive(float), default=0.05, help="smallest change that counts (0.05: 5%%)")

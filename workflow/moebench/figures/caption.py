@@ -16,7 +16,7 @@ from moebench.tables import stats
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
 NBSP = "\N{NO-BREAK SPACE}"
-_WEIGHTS = {
+WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
     "dummy": "dummy weights (routing means nothing)",
@@ -55,7 +55,7 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     if rows.empty:
         return NOT_MEASURED
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
-    weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
+    weights = _listed(WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]
     text = f"{size}models with {weights}, {engine(plan, rows)} on {_machines(plan, rows)}"
     text += f", {_prompts(rows)}" + images(rows)

@@ -19,7 +19,7 @@ from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import caption, plots, predictions
 from moebench.plan.file import read_plan
-from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
+from moebench.report import architectures, captions, claims, content, machines, reproduced, residuals, svg
 from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
 from moebench.tables import join, parquet, stats
@@ -95,6 +95,7 @@ def render(
         total=len(plan["cells"]),
         experiments=experiments,
         residuals=compared,
+        machines=machines.section(plan, tables_dir),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
