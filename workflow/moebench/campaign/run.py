@@ -82,6 +82,13 @@ class CampaignDriver(Driver):
             self.estimates.note("load", engine_id, self.expected[engine_id], time.monotonic() - started)
         return failed
 
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Json | None:
+        """Run the canary and keep it at once: the job may never be finished."""
+        failed = super().run_canary(engine_id, cell_id, position)
+        if mine := [run for run in self.canary if run["engine"] == engine_id]:
+            manifest.add_canary(self.results, engine_id, mine)
+        return failed
+
     def measure(self, engine_id: str, cell_id: str) -> Json:
         """Measure a cell and remember how long it took."""
         started = time.monotonic()
@@ -214,8 +221,6 @@ class Campaign:
                 driver.run_engine(engine, todo)
         except StageError as error:
             self.say(f"{engine}: {error}")
-        finally:
-            manifest.add_canary(self.results, engine, [run for run in driver.canary if run["engine"] == engine])
         self.pack()
         return True
 

@@ -17,8 +17,8 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     ``plan``, ``measurements``, ``samples``, ``failures``, those about routed experts, ``parameters`` of the models that
     the plan asks about, ``computed`` points, ``predictions`` of the study it refers to, ``claims``, ``accuracy``,
     ``derived`` checkpoints, ``machines``, and what ``imported`` ones measured.  ``results_name`` is the results folder
-    as the rerun commands name it (default: as given).  Raises ConfigError without a plan, StorageError for a record of a
-    newer schema or tables that cannot be written.
+    as the rerun commands name it (default: as given).  Raises ConfigError without a plan, StorageError for a record of
+    a newer schema or tables that cannot be written.
     """
     asked = claims.asked(read_plan(plan_path))
     made, found = gather.gather(plan_path, results, results_name)

@@ -37,8 +37,14 @@ def engine(plan: Mapping[str, Any], rows: pd.DataFrame | None = None) -> str:
     """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
-        pairs = sorted(set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True)))
+        ran = _engines(rows[rows["status"] != "not measured"]) if "status" in rows else set()
+        named = {name for name, _ in ran}  # of an engine that ran, the version that was only planned says nothing
+        pairs = sorted(ran | {pair for pair in _engines(rows) if pair[0] not in named})
     return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
+
+
+def _engines(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True))
 
 
 def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:

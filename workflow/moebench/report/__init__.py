@@ -89,7 +89,7 @@ def render(
         plan=plan,
         links=links,
         tables=columns.TABLES,
-        engine=caption.engine(plan),
+        engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
         counts=content.counts(frame),
         total=len(plan["cells"]),
