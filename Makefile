@@ -36,11 +36,12 @@ test test-all:
 check: lint    ## lint and unit tests: what a developer runs all day
 	@$(PYTEST) tests/unit -q
 
-lint:          ## style, types, generated files, the documentation site
+lint:          ## style, types, who imports whom, generated files, the documentation site
 	@$(BUILD) dev
 	@$(ENVS)/dev/bin/ruff check .
 	@$(ENVS)/dev/bin/ruff format --check --quiet .
 	@$(ENVS)/dev/bin/mypy
+	@$(ENVS)/dev/bin/lint-imports --no-logo --no-cache
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict

@@ -11,8 +11,8 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-from moebench import cli
 from moebench import columns as registry
+from moebench.commands import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = {

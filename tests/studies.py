@@ -31,8 +31,8 @@ def planned(study: str) -> dict[str, Any]:
 
 @functools.cache
 def _planned(study: str) -> bytes:
-    from moebench.config import Config  # not at once: what measures has no pydantic
     from moebench.commands.planning import make_plan
+    from moebench.config import Config  # not at once: what measures has no pydantic
 
     return pickle.dumps(make_plan(Config(ROOT / "config"), study))
 

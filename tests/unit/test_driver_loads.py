@@ -90,7 +90,8 @@ def test_what_one_workload_cannot_do_the_others_are_still_measured(plan, tmp_pat
 
 PICKY = """
 import os
-from moebench.measure import failures, worker
+from moebench.engines import failures
+from moebench.measure import worker
 
 class Picky(worker.Session):
     def load(self, request):

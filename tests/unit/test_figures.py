@@ -282,7 +282,7 @@ def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monke
     plan = rich[0] | {"experiments": {name: rich[0]["experiments"][name] for name in ("latency", "parallel")}}
     here = [path for name in ("parallel", "latency") for path in figures.render(plan, rich[2], tmp_path / "here", name)]
     monkeypatch.setattr(figures, "FEW", 0)
-    monkeypatch.setattr(figures.at_hand, "compared", lambda plan: False)
+    monkeypatch.setattr(figures.machines, "compared", lambda plan: False)
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     there = figures.render_all(plan, rich[2], tmp_path / "there")
     assert sorted(p.name for p in there) == sorted(p.name for p in here)

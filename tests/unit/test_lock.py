@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
 
 HOLD = """
 import pathlib, sys, time
-from moebench.measure import lock
+from moebench.storage import lock
 with lock.held(pathlib.Path(sys.argv[1]), "e", print):
     print("held", flush=True)
     time.sleep(60)
@@ -30,7 +30,7 @@ with lock.held(pathlib.Path(sys.argv[1]), "e", print):
 
 CONTEND = """
 import os, pathlib, random, sys, time
-from moebench.measure import lock
+from moebench.storage import lock
 results, rounds = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 for _ in range(rounds):
     with lock.held(results, "e", lambda text: None, poll_s=0.002):

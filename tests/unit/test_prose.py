@@ -12,7 +12,7 @@ WORKFLOW = Path(__file__).parents[2] / "workflow"
 
 def test_is_the_same_in_another_process_and_order_of_hashes():
     env = {**os.environ, "PYTHONPATH": str(WORKFLOW), "PYTHONHASHSEED": "12345"}
-    code = "from moebench import prose; print(prose.sha256())"
+    code = "from moebench.prompts import prose; print(prose.sha256())"
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == prose.sha256()
 

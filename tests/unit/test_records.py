@@ -187,6 +187,7 @@ def test_attempts_on_a_full_disk_do_not_count(tmp_path):
 WRITER = """
 import sys, pathlib
 from moebench.measure import records
+from moebench.storage import atomic
 results = pathlib.Path(sys.argv[1])
 for i in range(10**9):
     records.store(results, {"schema": 1, "engine": "e-1", "cell": "c-1", "status": "ok", "attempt": i,

@@ -257,7 +257,7 @@ def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(gather.pq, "write_table", full)
+    monkeypatch.setattr(parquet.pq, "write_table", full)
     with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\)"):
         collect(study)
     assert (study[2] / "plan.parquet").read_bytes() == before and not list(study[2].glob(".*"))
@@ -279,12 +279,12 @@ def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
 
 def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     with pytest.raises(ConfigError, match="no plan yet"):
-        collect.collect(tmp_path / "none.json", tmp_path, tmp_path / "out")
+        collect_tables(tmp_path / "none.json", tmp_path, tmp_path / "out")
     data = json.dumps(study[0]).encode()
     for length in range(0, len(data), 199):
         (tmp_path / "cut.json").write_bytes(data[:length])
         with pytest.raises(ConfigError, match=r"cut\.json: not a whole plan.*snakemake"):
-            collect.collect(tmp_path / "cut.json", tmp_path, tmp_path / "out")
+            collect_tables(tmp_path / "cut.json", tmp_path, tmp_path / "out")
 
 
 # -------------------------------------------------------------------- residuals, and the roofline as a ceiling

@@ -12,10 +12,10 @@ from typing import Any
 from moebench.claims import budget
 from moebench.claims import spec as claims
 from moebench.config import Config
+from moebench.config.identity import digest
 from moebench.config.lockfile import ModelLock
 from moebench.errors import StorageError
 from moebench.plan import reference
-from moebench.plan.identity import digest
 from moebench.plan.make import Draft
 from moebench.storage.atomic import canonical_bytes, write_atomic
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import moebench
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The project's root folder."""
 
 SLURM_VARIABLES = (

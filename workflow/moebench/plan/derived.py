@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from moebench.config import Architecture, EngineKnobs, Study
+from moebench.config.identity import digest
 from moebench.cost import memory, params
-from moebench.plan.identity import digest
 
 if TYPE_CHECKING:
     from moebench.plan.model import Model

@@ -7,7 +7,7 @@ from typing import Any
 
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
-from moebench.plan.identity import canonical, digest
+from moebench.config.identity import canonical, digest
 
 CLIENT_MB = 2000
 """Host memory of a job that only sends requests, MB."""

@@ -29,6 +29,7 @@ from moebench.config import (
     explain,
 )
 from moebench.config.grid import Row, expand, known_knob
+from moebench.config.identity import canonical, digest, stated
 from moebench.config.lockfile import ModelLock
 from moebench.cost.predict import predict
 from moebench.errors import ConfigError
@@ -39,7 +40,6 @@ from moebench.plan.checks import check, check_counting
 from moebench.plan.derived import derived_models
 from moebench.plan.derived import jobs as derive_jobs
 from moebench.plan.file import SCHEMA
-from moebench.plan.identity import canonical, digest, stated
 from moebench.plan.jobs import jobs_of, mark_derived
 from moebench.plan.model import Model
 from moebench.plan.models import resolve_model

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moebench.config import Architecture, ModelSpec
-from moebench.plan.identity import stated
+from moebench.config.identity import stated
 
 
 @dataclass(frozen=True)

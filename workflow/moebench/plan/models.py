@@ -7,8 +7,8 @@ from typing import Any
 
 from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
+from moebench.config.identity import digest, stated
 from moebench.errors import ConfigError
-from moebench.plan.identity import digest, stated
 from moebench.plan.model import Model
 from moebench.plan.pruned import pruned
 from moebench.plan.quantized import quantized, ready_made

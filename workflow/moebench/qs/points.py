@@ -13,8 +13,8 @@ from typing import Any
 
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.config.grid import points
+from moebench.config.identity import canonical
 from moebench.errors import ConfigError
-from moebench.plan.identity import canonical
 from moebench.qs import inequality, paper_tables, versus_dense
 
 Row = dict[str, Any]

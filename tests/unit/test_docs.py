@@ -1,0 +1,29 @@
+"""What the documentation says of the source tree is so."""
+
+import re
+import tomllib
+
+import pytest
+
+from studies import ROOT
+
+PACKAGE = ROOT / "workflow" / "moebench"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+EXEMPT = {"facts.md": "names modules of vLLM and transformers", "0008-own-downloader.md": "superseded"}
+
+
+def test_architecture_shows_the_layers_that_lint_checks():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    checked = next(c["layers"] for c in contracts if c["id"] == "layers")
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs" / "architecture.md").read_text(), re.M)
+    shown = [sorted(name.removesuffix(".py") for name in re.findall(r"`([\w.]+)`", row)) for row in rows]
+    assert shown == [sorted(layer.split(" : ")) for layer in checked]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_modules_that_a_page_names_exist(page):
+    if page.name in EXEMPT:
+        return
+    for name in re.findall(r"`(?:moebench/)?([a-z_]+(?:/[a-z_]+)*\.py)`", page.read_text()):
+        places = [PACKAGE / name, ROOT / name, *PACKAGE.rglob(name)]
+        assert any(p.is_file() for p in places), f"{page.relative_to(ROOT)} names {name}: no such module"
