@@ -2,8 +2,8 @@
 
 A load costs more than most runs, so cells are measured in *sessions*: an engine configuration and the cells run in one
 load of it.  The same greedy rule as for a budget (``claims.budget``) ranks the claims; each claim's cells join the
-session of their engine configuration, so that a load is paid once.  What no claim needs joins too where it takes less
-than another load, and comes after all claims where it takes more.
+session of their engine configuration, so that a load is paid once.  What no claim needs joins too as long as all of it
+takes less than another load; the rest comes after all claims.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ def sessions(plan: Json) -> list[Json]:
                 _join(groups, key)
     claimed = {f"{engine}/{cell}" for engine, cells in groups.items() for cell in cells}
     later: dict[str, list[str]] = {}
-    shown = figures_per_second(plan)
+    shown, room = figures_per_second(plan), {engine: load_s(plan, engine) for engine in groups}
     for key in sorted(set(plan["cells"]) - claimed, key=lambda k: (-shown[k], k)):
         engine = key.partition("/")[0]
-        _join(groups if engine in groups and run_s(plan, key) <= load_s(plan, engine) else later, key)
+        joins = run_s(plan, key) <= room.get(engine, 0.0)
+        if joins:
+            room[engine] -= run_s(plan, key)
+        _join(groups if joins else later, key)
     # A second session of an engine configuration comes last: it pays a second load.
     second = [engine for engine in later if engine in groups]
     order = [*((e, groups[e]) for e in groups), *((e, later[e]) for e in later if e not in groups)]
