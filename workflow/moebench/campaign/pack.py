@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import shutil
@@ -86,7 +87,7 @@ def pack(
     gpus: int = 1,
     engine: Path | None = None,
 ) -> Packed:
-    """Write the archive ``out`` (``.tar.xz``) of some studies.
+    """Write the archive ``out`` (``.tar.gz``) of some studies.
 
     ``make_plan(study, choose)`` plans a study with the cells that ``choose`` gives, its models in ``MODELS``;
     ``staged_models``: where they are staged here; ``engine``: folder with the archives of an engine to carry.
@@ -182,7 +183,7 @@ def _write(root: Path, out: Path) -> None:
         return entry
 
     made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:xz", preset=6) as packed:
+    with gzip.GzipFile(fileobj=made, mode="wb", mtime=0) as file, tarfile.open(fileobj=file, mode="w") as packed:
         for path in [root, *sorted(root.rglob("*"))]:
             packed.add(path, path.relative_to(root.parent), recursive=False, filter=plain)
     write_atomic(out, made.getvalue())

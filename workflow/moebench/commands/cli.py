@@ -535,7 +535,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--study", nargs="+", help="studies, the first before the others (default: config/config.yaml's)")
     one.add_argument("--gpus", type=_positive(int), default=1, metavar="N", help="devices of the machine (default: 1)")
     one.add_argument("--engine", type=Path, metavar="FOLDER", help="carry the engine whose archives are in FOLDER")
-    one.add_argument("--out", type=Path, default=Path("campaign.tar.xz"), help="archive (default: campaign.tar.xz)")
+    one.add_argument("--out", type=Path, default=Path("campaign.tar.gz"), help="archive (default: campaign.tar.gz)")
     one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
     one = parts.add_parser("run", help="measure one that is unpacked", description="Measure an unpacked campaign here.")
     one.add_argument("folder", type=Path, help="folder it was unpacked into")

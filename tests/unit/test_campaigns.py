@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import tarfile
@@ -13,7 +14,7 @@ import pytest
 
 import studies
 import synthetic
-from moebench.campaign import bring_home, order, parcels
+from moebench.campaign import bring_home, engine_archives, order, parcels
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
 from moebench.campaign.pack import portable
@@ -149,7 +150,7 @@ def test_the_bare_machine_needs_only_the_standard_library():
 
 
 def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
-    out = tmp_path / "c.tar.xz"
+    out = tmp_path / "c.tar.gz"
     said = verbs.pack(config, ["test"], out)
     assert "study test: 4 cells" in said and "2 models are not staged here" in said
     with tarfile.open(out) as packed:
@@ -169,16 +170,16 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
     with pytest.raises(UserError, match="not staged whole; run `moebench stage --study test`"):
-        verbs.pack(given, ["test"], tmp_path / "c.tar.xz")
-    assert not (tmp_path / "c.tar.xz").exists()
+        verbs.pack(given, ["test"], tmp_path / "c.tar.gz")
+    assert not (tmp_path / "c.tar.gz").exists()
 
 
 def test_nothing_to_pack_is_said(config, tmp_path):
     services = studies.folder(tmp_path / "b", {"asked": BLOCKS[3:]}, engines=ENGINES, defaults=DUMMY)
     with pytest.raises(UserError, match=r"no cell of it can travel to a machine with 1 device"):
-        verbs.pack(Config(services), ["test"], tmp_path / "c.tar.xz")
+        verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
     with pytest.raises(UserError, match=r"no \*.tar.xz there"):
-        verbs.pack(config, ["test"], tmp_path / "c.tar.xz", engine=tmp_path)
+        verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)
 
 
 def test_the_stand_in_tokenizers_tokens_are_words():
@@ -377,3 +378,30 @@ def test_canary_runs_of_an_unfinished_job_count(plan, tmp_path):
 def test_other_device_names_become_folder_names(plan, tmp_path):
     (made,) = parcel(plan, tmp_path / "a", tmp_path / "out", device="NVIDIA H100 80GB HBM3")
     assert bring_home._name(parcels.read(made)) == "nvidia-h100-80gb-hbm3-2026-03-01"
+
+
+# ---------------------------------------------------------------------------------- the engine's archives
+
+
+def fatbin(*entries):
+    """A fatbin as a CUDA library holds it: (kind, architecture, payload) each."""
+    body = b""
+    for kind, architecture, payload in entries:
+        head = (
+            struct.pack("<HHIQ", kind, 0x101, 64, len(payload))
+            + bytes(12)
+            + struct.pack("<I", architecture)
+            + bytes(32)
+        )
+        body += head + payload
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+def test_only_the_code_of_other_gpus_is_zeroed():
+    cubins = [(2, 80, b"a" * 40), (2, 90, b"b" * 40), (1, 90, b"p" * 24), (2, 100, b"c" * 40)]
+    only_ptx = [(1, 75, b"q" * 24), (1, 90, b"r" * 24), (1, 100, b"s" * 24), (2, 80, b"d" * 40)]
+    before = b"code " + fatbin(*cubins) + b"between" + fatbin(*only_ptx) + engine_archives._FATBIN + b"no fatbin"
+    data = bytearray(before)
+    assert engine_archives.slim(data) == 40 + 24 + 40 + 24 + 24 + 40 and len(data) == len(before)
+    kept = [letter for letter in b"abpcqrsd" if bytes([letter]) * 24 in data]
+    assert bytes(kept) == b"br" and data.startswith(b"code ") and data.endswith(b"no fatbin") and b"between" in data
