@@ -18,11 +18,12 @@ from pathlib import Path
 import pytest
 
 import studies
-from moebench.campaign import parcels
+from moebench.campaign import bring_home, parcels
 from moebench.commands import campaign as verbs
 from moebench.commands import cli
 from moebench.commands.planning import make_plan
 from moebench.config import Config
+from moebench.errors import UserError
 from moebench.measure import records
 from moebench.tables import parquet
 from project import HANG_S, QUANTIZE
@@ -156,14 +157,17 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     assert "dummy weights" in caption and "not measured" not in caption
 
 
-@pytest.mark.skipif(not QUANTIZE.exists(), reason="the environment quantize-cpu is not built")
 def test_an_engine_that_is_not_there_is_said(home, tmp_path):
     _, folder = home
+    with tarfile.open(folder / "campaign.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
     done = subprocess.run(
-        ["sh", str(folder / "there/campaign/run.sh"), "--minutes", "1", "--out", str(tmp_path)],
+        ["sh", str(tmp_path / "campaign/run.sh"), "--minutes", "9", "--out", str(tmp_path / "out")],
         env={"PATH": os.environ["PATH"], "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         timeout=HANG_S,
     )
     assert done.returncode == 1 and "transformers cannot be imported by" in done.stderr, done.stderr
+    with pytest.raises(UserError, match="nothing was measured"):
+        bring_home.take(list((tmp_path / "out").glob("*.zip")), {"test": {}}, tmp_path)

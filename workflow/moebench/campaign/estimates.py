@@ -6,6 +6,7 @@ Standard library only: runs where the campaign does.
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ class Estimates:
     def estimate(self, kind: str, expected_s: float) -> float:
         """What something of this kind (``load``, ``cell``) will take, s."""
         return expected_s * self.factor(kind)
+
+    def measured(self, kind: str, what: Container[str]) -> bool:
+        """Whether one of these took a time that was noted."""
+        return any(t["kind"] == kind and t["what"] in what for t in self.state["took"])
 
     def note(self, kind: str, what: str, expected_s: float, took_s: float) -> None:
         """Remember what something took.  Raises StorageError."""

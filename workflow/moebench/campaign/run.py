@@ -147,6 +147,10 @@ def read(folder: Path) -> Json:
     return campaign
 
 
+class EngineMissing(UserError):
+    """This machine has no engine for a study."""
+
+
 class Campaign:
     """A campaign in a folder on this machine."""
 
@@ -175,20 +179,21 @@ class Campaign:
         """Measure session after session, as long as one can be finished by estimate."""
         for study in self.about["studies"]:
             plan = self.plans[study["study"]]
-            if problem := self.lacks(plan):
-                self.say(f"study {plan['study']}: not measured, {problem}")
-                continue
-            self.run_study(plan, study["sessions"])
+            try:
+                self.run_study(plan, study["sessions"])
+            except EngineMissing as error:
+                self.say(f"study {plan['study']}: not measured, {error}")
 
-    def lacks(self, plan: Json) -> str | None:
-        """Why an engine of the plan cannot be imported here, if so: better one line than a failure of each cell."""
+    def check_engines(self, plan: Json) -> None:
+        """Refuse a study whose engines cannot be imported: better one line than a failure of each cell."""
+        if self.estimates.measured("load", plan["engines"]):
+            return  # they were loaded here
         for kind in sorted({spec["runtime"]["kind"] for spec in plan["engines"].values()}):
             command = [sys.executable, "-c", _IMPORTS[kind]]
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip() or "killed").splitlines()[-1]
-                return f"{kind} cannot be imported by {sys.executable} ({last})"
-        return None
+                raise EngineMissing(f"{kind} cannot be imported by {sys.executable} ({last})")
 
     def run_study(self, plan: Json, sessions: list[Json]) -> None:
         """Measure the sessions of a study."""
@@ -219,6 +224,7 @@ class Campaign:
         driver.switch_to(engine)
         if not any(driver.has_time(engine, cell) for cell in todo):
             return False
+        self.check_engines(driver.plan)
         try:
             driver.check_staged([engine])
             constants.ensure(driver.plan, engine, self.results, sys.executable, self.say)
