@@ -8,13 +8,16 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 import studies
 import synthetic
-from moebench.campaign import bring_home, engine_archives, order, parcels
+from moebench.campaign import bring_home, engine_archives, order, parcels, run
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
 from moebench.campaign.pack import portable
@@ -139,6 +142,60 @@ def test_the_clock_keeps_time_for_the_end():
     clock = Clock(minutes=9, started=0.0)
     assert clock.end == 540 and clock.reserve_s == 15 and Clock(0.5).reserve_s == 3
     assert Clock(0.5).left_s() == pytest.approx(27, abs=0.5)
+
+
+def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
+    driver = run.CampaignDriver(plan, tmp_path, tmp_path / "log", print)
+    driver.clock, driver.estimates = SimpleNamespace(left_s=lambda: 100.0), Estimates(tmp_path / "campaign.json")
+    driver.expected = {"e": 60.0, "e/short": 30.0, "e/long": 50.0}
+    assert driver.has_time("e", "short") and not driver.has_time("e", "long"), "load and run"
+    driver.estimates.note("load", "e", 60, 90)
+    assert not driver.has_time("e", "short"), "loads take longer here than was expected"
+    driver.loaded = True
+    assert driver.has_time("e", "long")
+    driver.estimates.note("cell", "e/short", 30, 120)
+    assert not driver.has_time("e", "short")
+
+
+def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch):
+    """The engines' answers are scripted: vLLM cannot be loaded, transformers can."""
+    lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
+    cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
+    folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
+    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {
+        "name": "other",
+        "engine": ENGINES["transformers"],
+    }
+    studies.write(folder / "studies/other.yaml", other)
+    verbs.pack(Config(folder), ["test", "other"], tmp_path / "c.tar.gz")
+    with tarfile.open(tmp_path / "c.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
+
+    def ask(driver, request, timeout_s, phase):
+        if driver.plan["study"] == "test":
+            driver.stop_worker()
+            return {"status": "crashed", "reason": "no driver"}
+        if request["do"] == "load":
+            return {"facts": {"resolved_config": {}}, "took_s": 0.0}
+        values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+        return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
+
+    monkeypatch.setattr(run.CampaignDriver, "ask", ask)
+    monkeypatch.setattr(run.Campaign, "check_engines", lambda campaign, plan: None)
+    monkeypatch.chdir(tmp_path / "campaign")
+    campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
+    said = []
+    campaign.say = said.append
+    campaign.run()
+    found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
+    assert Counter((r["study"], r["status"]) for r in found) == {("test", "crashed"): 2, ("other", "ok"): 3}
+    assert any("study test: given up for now, 2 loads in a row failed" in line for line in said)
+    assert campaign.summary()[1] == 3, "the crashed ones are tried again"
+    (part,) = campaign.pack()
+    counts = bring_home.take(
+        [part], {s: make_plan(Config(folder), s) for s in ("test", "other")}, tmp_path / "home", "x"
+    ).counts
+    assert counts[parcels.NEW] == 5
 
 
 def test_the_bare_machine_needs_only_the_standard_library():
