@@ -152,7 +152,7 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(["report", "--partial", *given])
     page = (tmp_path / "reports/test/report.html").read_text()
-    assert end.value.code == 0 and f"dummy weights (routing means nothing), transformers {installed} on" in page
+    assert end.value.code == 0 and f"dummy weights (untrained routing), transformers {installed} on" in page
     (caption,) = (path.read_text() for path in (tmp_path / "reports/test/captions").glob("asked*"))
     assert "dummy weights" in caption and "not measured" not in caption
 
