@@ -51,14 +51,14 @@ def home(tmp_path_factory):
     return config, folder
 
 
-def start(folder, minutes=20.0):
+def start(folder, *more, minutes=20.0):
     """``sh run.sh`` in a shell that knows nothing of the project; it becomes the Python that measures."""
     site = folder / "blocked"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(NO_PYDANTIC)
     clean = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "TMPDIR", "LANG")}
     clean |= {"PYTHON": str(QUANTIZE), "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = ["sh", "campaign/run.sh", "--minutes", str(minutes)]
+    command = ["sh", "campaign/run.sh", "--minutes", str(minutes), *more]
     return subprocess.Popen(command, cwd=folder / "there", env=clean, stderr=subprocess.PIPE, text=True)
 
 
@@ -125,6 +125,12 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     last = there(folder)
     assert code == 0 and "study test: 5 of 5 cells measured" in said and len(last) == 5, said
     assert {p: last[p] for p in second} == second, "what was measured is not measured again"
+
+    fresh = tmp_path / "fresh"  # the machine was given back: another one goes on from the files
+    with tarfile.open(folder / "campaign.tar.gz") as packed:
+        packed.extractall(fresh / "there", filter="data")
+    code, said = finished(start(fresh, "--earlier", str(part)))
+    assert code == 0 and "5 records of an earlier call" in said and "loading" not in said, said
 
     with pytest.raises(SystemExit) as end:
         cli.main(
