@@ -129,13 +129,16 @@ def test_a_cell_of_no_claim_waits_if_it_takes_longer_than_a_load(plan, monkeypat
 
 def test_estimates_learn_from_the_machine_and_remember(tmp_path):
     known = Estimates(tmp_path / "campaign.json")
-    assert known.estimate("load", 60) == 60
+    assert known.estimate("load", "x", 60) == 60
     for took in (90, 30, *[60] * (REMEMBERED - 1)):
         known.note("load", "x", 60, took)
     known.note("cell", "x/y", 10, 40)
     again = Estimates(tmp_path / "campaign.json")
-    assert again.estimate("load", 60) == 60, "the slow first load is long ago"
-    assert again.estimate("cell", 5) == 20 and again.began == known.began
+    assert again.estimate("load", "y", 60) == 60, "the slow first load is long ago"
+    assert again.estimate("cell", "x/z", 5) == 20 and again.began == known.began
+    again.cut_off("x/z", 40)
+    again.cut_off("x/z", 10)
+    assert Estimates(again.path).estimate("cell", "x/z", 5) == 60, "it had 40 s, which were too few"
 
 
 def test_the_clock_keeps_time_for_the_end():
@@ -153,6 +156,10 @@ def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
     assert not driver.has_time("e", "short"), "loads take longer here than was expected"
     driver.loaded = True
     assert driver.has_time("e", "long")
+    with pytest.raises(KeyboardInterrupt), driver.cutting_off("e/long"):
+        driver.estimates.state["cut_off"] = {"e/long": 90.0}
+        raise KeyboardInterrupt
+    assert not driver.has_time("e", "long") and driver.has_time("e", "short"), "the others are not held up"
     driver.estimates.note("cell", "e/short", 30, 120)
     assert not driver.has_time("e", "short")
 

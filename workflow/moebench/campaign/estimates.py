@@ -17,6 +17,9 @@ Json = dict[str, Any]
 REMEMBERED = 5
 """So many latest times of a kind count, the slowest of them: the first load may compile what later ones find."""
 
+CUT_FACTOR = 1.5
+"""What was cut off is expected to take at least so many times as long as it was given."""
+
 
 class Estimates:
     """Expected and measured times, s, of a campaign; kept in a file, so that the next call knows them."""
@@ -38,16 +41,25 @@ class Estimates:
         known = [t["took_s"] / t["expected_s"] for t in self.state["took"] if t["kind"] == kind]
         return max(known[-REMEMBERED:], default=1.0)
 
-    def estimate(self, kind: str, expected_s: float) -> float:
-        """What something of this kind (``load``, ``cell``) will take, s."""
-        return expected_s * self.factor(kind)
+    def estimate(self, kind: str, what: str, expected_s: float) -> float:
+        """What something of this kind (``load``, ``cell``) will take, s: more than it was given when it was cut off."""
+        return max(expected_s * self.factor(kind), CUT_FACTOR * self.state.get("cut_off", {}).get(what, 0.0))
 
     def measured(self, kind: str, what: Container[str]) -> bool:
         """Whether one of these took a time that was noted."""
         return any(t["kind"] == kind and t["what"] in what for t in self.state["took"])
 
+    def cut_off(self, what: str, after_s: float) -> None:
+        """Remember that something was not finished after so long.  Raises StorageError."""
+        known = self.state.setdefault("cut_off", {})
+        known[what] = max(known.get(what, 0.0), after_s)
+        self._write()
+
     def note(self, kind: str, what: str, expected_s: float, took_s: float) -> None:
         """Remember what something took.  Raises StorageError."""
         if expected_s > 0:
             self.state["took"].append({"kind": kind, "what": what, "expected_s": expected_s, "took_s": took_s})
-            atomic.write_atomic(self.path, json.dumps(self.state, indent=1).encode() + b"\n")
+            self._write()
+
+    def _write(self) -> None:
+        atomic.write_atomic(self.path, json.dumps(self.state, indent=1).encode() + b"\n")

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +76,32 @@ class CampaignDriver(Driver):
 
     def needs_s(self, engine_id: str, cell_id: str) -> float:
         """What a cell will take from now on, s."""
-        run = self.estimates.estimate("cell", self.expected.get(f"{engine_id}/{cell_id}", 0.0))
-        return run + (0.0 if self.loaded else self.estimates.estimate("load", self.expected[engine_id]))
+        key = f"{engine_id}/{cell_id}"
+        run = self.estimates.estimate("cell", key, self.expected.get(key, 0.0))
+        return run + (0.0 if self.loaded else self.estimates.estimate("load", engine_id, self.expected[engine_id]))
 
     def ready(self, engine_id: str) -> Json | None:
         """Load, unless it is loaded, and remember how long it took."""
         if self.loaded:
             return None
         started = time.monotonic()
-        failed = super().ready(engine_id)
+        with self.cutting_off(engine_id):
+            failed = super().ready(engine_id)
         if failed is None:
             self.estimates.note("load", engine_id, self.expected[engine_id], time.monotonic() - started)
         lost = failed is not None and failed["status"] in records.INFRASTRUCTURE
         self.lost_loads = self.lost_loads + 1 if lost else 0
         return failed
+
+    @contextlib.contextmanager
+    def cutting_off(self, what: str) -> Iterator[None]:
+        """Remember of what is interrupted how long it had, so that the next call does not begin it with no more."""
+        started = time.monotonic()
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.estimates.cut_off(what, time.monotonic() - started)
+            raise
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Json | None:
         """Run the canary and keep it at once: the job may never be finished."""
@@ -100,10 +112,10 @@ class CampaignDriver(Driver):
 
     def measure(self, engine_id: str, cell_id: str) -> Json:
         """Measure a cell and remember how long it took."""
-        started = time.monotonic()
-        outcome = super().measure(engine_id, cell_id)
+        key, started = f"{engine_id}/{cell_id}", time.monotonic()
+        with self.cutting_off(key):
+            outcome = super().measure(engine_id, cell_id)
         if outcome["status"] == "ok":
-            key = f"{engine_id}/{cell_id}"
             self.estimates.note("cell", key, self.expected.get(key, 0.0), time.monotonic() - started)
         return outcome
 
