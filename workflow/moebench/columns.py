@@ -11,11 +11,15 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
+
+Row = dict[str, Any]
+"""A row of a table: values by the name of its column, as this registry lists them."""
 
 ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1, 9))
 """Columns of the acceptance by position in the draft; the records hold longer drafts' further positions."""
@@ -224,9 +228,9 @@ def _metric_columns() -> list[Column]:
             "predicted_least_e2e_s",
             pa.float64(),
             "s",
-            "End-to-end latency below which no run can be: the roofline if all requests choose the same experts; null: unknown",
+            "Lower bound of the end-to-end latency: the roofline if all requests choose the same experts; null: unknown",
             ("plan", "measurements"),
-            "Least end-to-end latency",
+            "Lower bound of the end-to-end latency",
         )
     )
     for name in RESIDUALS:
@@ -242,8 +246,8 @@ def _claim_columns() -> list[Column]:
     return [
         Column("claim", text, "", "Claim: identifier, of config/claims", only),
         Column("paper", text, "", "Paper that makes the claim", only),
-        Column("place", text, "", "Where in the paper", only),
-        Column("quote", text, "", "The paper's own words", only),
+        Column("place", text, "", "Place in the paper", only),
+        Column("quote", text, "", "Quote from the paper", only),
         Column("statement", text, "", "What is tested", only),
         Column(
             "metric",

@@ -7,19 +7,19 @@ is taken whole or not at all.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from moebench.campaign import parcels
 from moebench.campaign.parcels import Parcel
 from moebench.claims.imported import IMPORTED
 from moebench.errors import UserError
+from moebench.formats import Json
+from moebench.formats.plan import Plan
+from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.storage.atomic import write_atomic
-
-Json = dict[str, Any]
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Taken:
         )
 
 
-def take(paths: Sequence[Path], plans: dict[str, Json], results: Path, name: str | None = None) -> Taken:
+def take(paths: Sequence[Path], plans: Mapping[str, Plan], results: Path, name: str | None = None) -> Taken:
     """Take parcels in.
 
     ``plans``: of the studies here, by name.  ``name``: of the machine's folder; default: its device and the day the
@@ -69,7 +69,7 @@ def take(paths: Sequence[Path], plans: dict[str, Json], results: Path, name: str
     return made
 
 
-def disagreement(record: Json, plans: dict[str, Json]) -> str | None:
+def disagreement(record: Record, plans: Mapping[str, Plan]) -> str | None:
     """What of a record is not as the plan of its study has it, in words; None if all is.
 
     The version of the engine is not compared: the record says which one ran.
@@ -81,21 +81,23 @@ def disagreement(record: Json, plans: dict[str, Json]) -> str | None:
     if cell is None:
         return f"no cell of study {plan['study']} here: the configuration is another than the one that was packed"
     engine = plan["engines"][record["engine"]]
-    for part, here in (
-        ("engine_config", engine["config"]),
-        ("model", engine["model"]),
-        ("workload", cell["workload"]),
-        ("protocol", cell["protocol"]),
-    ):
-        for key in here.keys() & record[part].keys() - {"path"}:  # a knob that is newer than the record has no say
-            if here[key] != record[part][key]:
-                return f"{part}.{key} is {record[part][key]!r}, in the plan it is {here[key]!r}"
+    planned: Json = {
+        "engine_config": engine["config"],
+        "model": engine["model"],
+        "workload": cell["workload"],
+        "protocol": cell["protocol"],
+    }
+    found: Json = {**record}
+    for part, here in planned.items():
+        for key in here.keys() & found[part].keys() - {"path"}:  # a knob that is newer than the record has no say
+            if here[key] != found[part][key]:
+                return f"{part}.{key} is {found[part][key]!r}, in the plan it is {here[key]!r}"
     if record["engine_version"]["kind"] != engine["runtime"]["kind"]:
         return f"of engine {record['engine_version']['kind']}, in the plan it is {engine['runtime']['kind']}"
     return None
 
 
-def _ran(record: Json) -> str:
+def _ran(record: Record) -> str:
     version, origin = record["engine_version"], record["provenance"]
     return (
         f"{version['kind']} {version['version']} on {origin.get('device_name') or 'an unknown device'}, "
@@ -109,7 +111,7 @@ def _name(parcel: Parcel) -> str:
     return re.sub(r"[^a-z0-9]+", "-", str(device).lower()).strip("-") + f"-{parcel.about['began'][:10]}"
 
 
-def _refuse_other_device(folder: Path, new: Sequence[Json], path: Path) -> None:
+def _refuse_other_device(folder: Path, new: Sequence[Record], path: Path) -> None:
     """One folder, one kind of device: figures would name one and show both.  Raises UserError."""
     devices = {d for record in new if (d := record["provenance"].get("device_name"))}
     devices |= set(_devices(folder))

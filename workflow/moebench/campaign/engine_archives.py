@@ -64,7 +64,7 @@ def slim(data: bytearray, sm: int = SM) -> int:
             continue
         cubins = [e for e in entries if e[:2] == (_CUBIN, sm)]
         newest = max((e for e in entries if e[0] == _PTX and e[1] <= sm), key=lambda e: e[1], default=None)
-        keep = cubins or [newest]
+        keep = cubins or ([newest] if newest else [])
         for entry in entries:
             if entry not in keep:
                 _, _, start, size = entry

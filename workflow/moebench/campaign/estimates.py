@@ -5,14 +5,13 @@ Standard library only: runs where the campaign does.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Container
 from pathlib import Path
-from typing import Any
 
+from moebench.formats.campaign import CampaignState
 from moebench.storage import atomic
-
-Json = dict[str, Any]
 
 REMEMBERED = 5
 """So many latest times of a kind count, the slowest of them: the first load may compile what later ones find."""
@@ -26,15 +25,14 @@ class Estimates:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            self.state: Json = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            self.state = {"began": atomic.stamp(), "took": []}
+        self.state: CampaignState = {"began": atomic.stamp(), "took": [], "cut_off": {}}
+        with contextlib.suppress(OSError, ValueError):
+            self.state |= json.loads(path.read_bytes())
 
     @property
     def began(self) -> str:
         """When the campaign began on this machine (UTC)."""
-        return str(self.state["began"])
+        return self.state["began"]
 
     def factor(self, kind: str) -> float:
         """The largest of the latest ratios of measured to expected time; 1 before anything is measured."""
@@ -43,7 +41,7 @@ class Estimates:
 
     def estimate(self, kind: str, what: str, expected_s: float) -> float:
         """What something of this kind (``load``, ``cell``) will take, s: more than it was given when it was cut off."""
-        return max(expected_s * self.factor(kind), CUT_FACTOR * self.state.get("cut_off", {}).get(what, 0.0))
+        return max(expected_s * self.factor(kind), CUT_FACTOR * self.state["cut_off"].get(what, 0.0))
 
     def measured(self, kind: str, what: Container[str]) -> bool:
         """Whether one of these took a time that was noted."""
@@ -51,7 +49,7 @@ class Estimates:
 
     def cut_off(self, what: str, after_s: float) -> None:
         """Remember that something was not finished after so long.  Raises StorageError."""
-        known = self.state.setdefault("cut_off", {})
+        known = self.state["cut_off"]
         known[what] = max(known.get(what, 0.0), after_s)
         self._write()
 

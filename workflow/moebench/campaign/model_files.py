@@ -12,22 +12,22 @@ import re
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from moebench.architectures.hf_config import to_hf_config
 from moebench.errors import StageError
+from moebench.formats import Json
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import Plan
 from moebench.models.derive import how_to_make
 from moebench.prompts import prose
 from moebench.storage import staged
-
-Json = dict[str, Any]
 
 MOST_WEIGHT_BYTES = 64 * 2**20
 """Weights that are carried: those of small random models."""
 _UNKNOWN = "[UNK]"
 
 
-def put(model: Json, source: Path, folder: Path, plan: Json) -> bool:
+def put(model: ModelDict, source: Path, folder: Path, plan: Plan) -> bool:
     """Put the files of a model of a plan into ``folder``; return whether they are stand-ins.
 
     ``source``: where it is staged, if it is.  Raises StageError if it is not and its weights are needed, or if they are
@@ -55,7 +55,7 @@ def put(model: Json, source: Path, folder: Path, plan: Json) -> bool:
     return False
 
 
-def _stand_in(model: Json, config: Json, folder: Path) -> None:
+def _stand_in(model: ModelDict, config: Json, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config, indent=1, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")

@@ -12,11 +12,11 @@ from typing import Any
 
 from moebench.claims import budget
 from moebench.cost.predict import cell_seconds
+from moebench.formats.campaign import Session, SessionCell
+from moebench.formats.plan import Plan
 
-Json = dict[str, Any]
 
-
-def sessions(plan: Json) -> list[Json]:
+def sessions(plan: Plan) -> list[Session]:
     """The sessions of a plan, most informative first, with expected times: ``engine``, ``load_s`` and ``cells``, a list
     of ``{cell, run_s}``."""
     wanted = {claim: cells & set(plan["cells"]) for claim, cells in budget.needs(plan).items()}
@@ -47,7 +47,7 @@ def _join(groups: dict[str, list[str]], key: str) -> None:
         groups[engine].append(cell)
 
 
-def _ranked(plan: Json, wanted: dict[str, set[str]]) -> list[str]:
+def _ranked(plan: Plan, wanted: dict[str, set[str]]) -> list[str]:
     """Claims in the order in which they are decided: again and again the one whose missing cells decide the most."""
     price, kept, ranked, left = budget.prices(plan), set[str](), list[str](), dict(wanted)
     while left:
@@ -65,7 +65,7 @@ def _ranked(plan: Json, wanted: dict[str, set[str]]) -> list[str]:
     return ranked
 
 
-def figures_per_second(plan: Json) -> dict[str, float]:
+def figures_per_second(plan: Plan) -> dict[str, float]:
     """Per cell how many figures show it, per second of its run and its share of the load."""
     count = dict.fromkeys(plan["cells"], 0)
     for experiment in plan["experiments"].values():
@@ -75,18 +75,18 @@ def figures_per_second(plan: Json) -> dict[str, float]:
     return {key: n / (shared[plan["cells"][key]["engine"]] + run_s(plan, key)) for key, n in count.items()}
 
 
-def load_s(plan: Json, engine: str) -> float:
+def load_s(plan: Plan, engine: str) -> float:
     """Expected time to load an engine configuration, s; dummy weights are made, not read."""
     spec, jobs = plan["engines"][engine], plan["jobs_settings"]
     read = 0.0 if spec["model"]["weights"] == "dummy" else spec["predicted"]["weight_bytes"] or 0.0
     return float(jobs["load_s"] + read / jobs["weights_bytes_per_s"])
 
 
-def run_s(plan: Json, key: str) -> float:
+def run_s(plan: Plan, key: str) -> float:
     """Expected time of a cell, s: all its runs, and what is around them."""
     return cell_seconds(plan["cells"][key], plan["jobs_settings"]["cell_overhead_s"])
 
 
-def _session(plan: Json, engine: str, cells: list[str]) -> Json:
-    timed = [{"cell": cell, "run_s": round(run_s(plan, f"{engine}/{cell}"), 2)} for cell in cells]
+def _session(plan: Plan, engine: str, cells: list[str]) -> Session:
+    timed: list[SessionCell] = [{"cell": cell, "run_s": round(run_s(plan, f"{engine}/{cell}"), 2)} for cell in cells]
     return {"engine": engine, "load_s": round(load_s(plan, engine), 1), "cells": timed}

@@ -11,18 +11,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import moebench
 from moebench.campaign import carried_engine, model_files, order
 from moebench.campaign.run import CAMPAIGN, SCHEMA
 from moebench.claims import budget
 from moebench.errors import StageError, UserError
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import Cell, EngineConfig, Plan
 from moebench.measure import provenance
 from moebench.prompts import corpora
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
-
-Json = dict[str, Any]
 
 MODELS = "models"
 """Folder of the models in a campaign; its plans name them by it."""
@@ -53,7 +52,7 @@ class Packed:
     stand_ins: list[str]
 
 
-def portable(plan: Json, gpus: int) -> set[str]:
+def portable(plan: Plan, gpus: int) -> set[str]:
     """The cells of a plan that a machine with so many devices can measure without anything but the engine.
 
     Left out are services, what needs several nodes or a corpus from a file, derived checkpoints, and what is predicted
@@ -62,7 +61,7 @@ def portable(plan: Json, gpus: int) -> set[str]:
     return {key for key, cell in plan["cells"].items() if _travels(plan, plan["engines"][cell["engine"]], cell, gpus)}
 
 
-def _travels(plan: Json, engine: Json, cell: Json, gpus: int) -> bool:
+def _travels(plan: Plan, engine: EngineConfig, cell: Cell, gpus: int) -> bool:
     work = cell["workload"]
     return (
         engine["runtime"]["kind"] in _KINDS
@@ -73,7 +72,7 @@ def _travels(plan: Json, engine: Json, cell: Json, gpus: int) -> bool:
     )
 
 
-def _models(engine: Json) -> Iterator[Json]:
+def _models(engine: EngineConfig) -> Iterator[ModelDict]:
     yield engine["model"]
     if engine["draft"]:
         yield engine["draft"]
@@ -81,7 +80,7 @@ def _models(engine: Json) -> Iterator[Json]:
 
 def pack(
     out: Path,
-    make_plan: Callable[[str, Callable[[Json], set[str]]], Json],
+    make_plan: Callable[[str, Callable[[Plan], set[str]]], Plan],
     studies: Sequence[str],
     staged_models: Path,
     gpus: int = 1,
@@ -134,13 +133,13 @@ class _Files:
         self.root, self.source, self.left_out, self.stand_ins = root, source, left_out, stand_ins
         self.there: dict[str, bool] = {}
 
-    def available(self, plan: Json, keys: set[str]) -> set[str]:
+    def available(self, plan: Plan, keys: set[str]) -> set[str]:
         """Those of some cells whose models can travel; puts the files of these in place."""
         engines = {plan["cells"][key]["engine"] for key in keys}
         good = {e for e in engines if all(self.put(model, plan) for model in _models(plan["engines"][e]))}
         return {key for key in keys if plan["cells"][key]["engine"] in good}
 
-    def put(self, model: Json, plan: Json) -> bool:
+    def put(self, model: ModelDict, plan: Plan) -> bool:
         """Whether a model can travel; its files are then in place."""
         path = model["path"]
         if path not in self.there:

@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.errors import StorageError, UserError
+from moebench.formats import Json
+from moebench.formats.campaign import ParcelAbout
+from moebench.formats.record import CanaryRun, Record
 from moebench.measure import manifest, records
 from moebench.storage.atomic import canonical_bytes, write_atomic
-
-Json = dict[str, Any]
 
 SCHEMA = 1
 INDEX = "parcel.json"
@@ -38,17 +39,17 @@ _LOG_BYTES = 200_000
 class Parcel:
     """A checked parcel."""
 
-    about: Json
+    about: ParcelAbout
     """What ``write`` was told about the campaign."""
-    records: list[Json]
-    canary: dict[str, list[Json]]
+    records: list[Record]
+    canary: dict[str, list[CanaryRun]]
     """Canary runs by engine configuration."""
     machines: dict[str, bytes]
     """Constants of machines, by file name."""
     logs: dict[str, bytes]
 
 
-def write(folder: Path, name: str, results: Path, logs: Path, about: Json) -> list[Path]:
+def write(folder: Path, name: str, results: Path, logs: Path, about: ParcelAbout) -> list[Path]:
     """Write all results as parcels ``NAME-01.zip`` and so on, in place of those there; return them.
 
     Raises StorageError.
@@ -117,7 +118,7 @@ def read(path: Path) -> Parcel:
     )
     if changed:
         raise UserError(f"{path}: changed since it was written ({changed[0]}); {again}")
-    made = Parcel(index, [], {}, {}, {})
+    made = Parcel(cast(ParcelAbout, index), [], {}, {}, {})
     for name, data in found.items():
         kind, _, rest = name.partition("/")
         try:
@@ -134,7 +135,7 @@ def read(path: Path) -> Parcel:
     return made
 
 
-def _record(name: str, data: bytes) -> Json:
+def _record(name: str, data: bytes) -> Record:
     record = records.parse(data)
     if name != f"{record.get('engine')}/{record.get('cell')}.json":
         raise ValueError("its record is of another cell")
@@ -147,12 +148,12 @@ NEW, BETTER, KEPT = "new", "better", "kept"
 """What became of a record: there was none; it took the place of a worse one; the one there is as good."""
 
 
-def _worth(record: Json) -> int:
+def _worth(record: Record) -> int:
     """How much a record says: measured, another result, or a failure of the machinery."""
     return 2 if record["status"] == "ok" else 1 if record["status"] in records.FINAL else 0
 
 
-def take(results: Path, record: Json) -> str:
+def take(results: Path, record: Record) -> str:
     """Store a record unless the one there is as good; return NEW, BETTER or KEPT.  Raises StorageError."""
     there = records.current(results, record["engine"], record["cell"])[0]
     if there is not None and _worth(there) >= _worth(record):

@@ -22,12 +22,14 @@ from typing import Any
 from moebench.campaign import carried_engine, parcels
 from moebench.campaign.estimates import Estimates
 from moebench.errors import StageError, StorageError, UserError
+from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout, Session
+from moebench.formats.messages import Outcome
+from moebench.formats.plan import EngineConfig, Plan
+from moebench.formats.record import EngineVersion, Provenance
 from moebench.measure import constants, manifest, records
 from moebench.measure.driver import Driver, end_on_signals, speaker
 from moebench.plan.file import read_plan
 from moebench.storage import lock
-
-Json = dict[str, Any]
 
 SCHEMA = 1
 CAMPAIGN = "campaign.json"
@@ -63,7 +65,7 @@ class CampaignDriver(Driver):
 
     clock: Clock
     estimates: Estimates
-    campaign: Json
+    campaign: CampaignAbout
     expected: dict[str, float]
     """Expected time, s, of what is loaded and run, by ENGINE and ENGINE/CELL."""
     started_with: dict[str, str]
@@ -80,7 +82,7 @@ class CampaignDriver(Driver):
         run = self.estimates.estimate("cell", key, self.expected.get(key, 0.0))
         return run + (0.0 if self.loaded else self.estimates.estimate("load", engine_id, self.expected[engine_id]))
 
-    def ready(self, engine_id: str) -> Json | None:
+    def ready(self, engine_id: str) -> Outcome | None:
         """Load, unless it is loaded, and remember how long it took."""
         if self.loaded:
             return None
@@ -103,14 +105,14 @@ class CampaignDriver(Driver):
             self.estimates.cut_off(what, time.monotonic() - started)
             raise
 
-    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Json | None:
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Outcome | None:
         """Run the canary and keep it at once: the job may never be finished."""
         failed = super().run_canary(engine_id, cell_id, position)
         if mine := [run for run in self.canary if run["engine"] == engine_id]:
             manifest.add_canary(self.results, engine_id, mine)
         return failed
 
-    def measure(self, engine_id: str, cell_id: str) -> Json:
+    def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Measure a cell and remember how long it took."""
         key, started = f"{engine_id}/{cell_id}", time.monotonic()
         with self.cutting_off(key):
@@ -119,20 +121,24 @@ class CampaignDriver(Driver):
             self.estimates.note("cell", key, self.expected.get(key, 0.0), time.monotonic() - started)
         return outcome
 
-    def check_environment(self, spec: Json) -> None:
+    def check_environment(self, spec: EngineConfig) -> None:
         """Another engine than the plan's is recorded here, not refused."""
 
-    def engine_version(self, spec: Json) -> Json:
+    def engine_version(self, spec: EngineConfig) -> EngineVersion:
         """The engine that is installed here: the plan's may be another."""
-        return super().engine_version(spec) | {"version": installed(spec["runtime"]["kind"])}
+        return {**super().engine_version(spec), "version": installed(spec["runtime"]["kind"])}
 
-    def origin(self, spec: Json) -> Json:
+    def origin(self, spec: EngineConfig) -> Provenance:
         """As ever, but no lock made this environment, and the code is the one that was packed."""
         stand_in = spec["model"]["path"] in self.campaign["stand_ins"]
         files = "config.json from the registry, words as tokens" if stand_in else "the model's own"
-        about = {k: self.campaign[k] for k in ("git_commit", "git_dirty")}
-        about |= {"campaign": {"packed_at": self.campaign["packed_at"], "model_files": files}}
-        return self.host | about | {"lock_sha256": None} | self.seen
+        about: Provenance = {
+            "git_commit": self.campaign["git_commit"],
+            "git_dirty": self.campaign["git_dirty"],
+            "lock_sha256": None,
+            "campaign": {"packed_at": self.campaign["packed_at"], "model_files": files},
+        }
+        return self.host | about | self.seen
 
     def can_cut(self, engine_id: str, cell_id: str) -> bool:
         """Whether a cell's record can be cut from that of a longer run that is there: it takes no time."""
@@ -154,11 +160,11 @@ def installed(kind: str) -> str:
     return "unknown"
 
 
-def read(folder: Path) -> Json:
+def read(folder: Path) -> CampaignAbout:
     """The campaign unpacked in a folder.  Raises UserError."""
     path = folder / CAMPAIGN
     try:
-        campaign: Json = json.loads(path.read_bytes())
+        campaign: CampaignAbout = json.loads(path.read_bytes())
         schema = campaign["schema"]
     except FileNotFoundError:
         raise UserError(f"{path}: no campaign here; unpack what `moebench campaign pack` made") from None
@@ -184,7 +190,7 @@ class Campaign:
         self.estimates = Estimates(self.results / CAMPAIGN)
         self.plans = {study["study"]: self._plan(study) for study in self.about["studies"]}
 
-    def _plan(self, study: Json) -> Json:
+    def _plan(self, study: CampaignStudy) -> Plan:
         path = self.folder / study["plan"]
         plan = read_plan(path)
         if hashlib.sha256(path.read_bytes()).hexdigest() != study["plan_sha256"]:
@@ -206,7 +212,7 @@ class Campaign:
             except EngineMissing as error:
                 self.say(f"study {plan['study']}: not measured, {error}")
 
-    def check_engines(self, plan: Json) -> None:
+    def check_engines(self, plan: Plan) -> None:
         """Refuse a study whose engines cannot be imported: better one line than a failure of each cell."""
         if self.estimates.measured("load", plan["engines"]):
             return  # they were loaded here
@@ -217,7 +223,7 @@ class Campaign:
                 last = (done.stderr.strip() or "killed").splitlines()[-1]
                 raise EngineMissing(f"{kind} cannot be imported by {sys.executable} ({last})")
 
-    def run_study(self, plan: Json, sessions: list[Json]) -> None:
+    def run_study(self, plan: Plan, sessions: list[Session]) -> None:
         """Measure the sessions of a study."""
         driver = CampaignDriver(plan, self.results, self.logs / f"{plan['study']}.engine.log", self.say)
         driver.clock, driver.estimates, driver.campaign = self.clock, self.estimates, self.about
@@ -269,8 +275,14 @@ class Campaign:
     def pack(self) -> list[Path]:
         """Write what is measured as files to bring home.  Raises StorageError."""
         studies = {study["study"]: study["digest"] for study in self.about["studies"]}
-        about = {k: self.about[k] for k in ("moebench", "git_commit", "git_dirty", "packed_at")}
-        about |= {"studies": studies, "began": self.estimates.began}
+        about: ParcelAbout = {
+            "moebench": self.about["moebench"],
+            "git_commit": self.about["git_commit"],
+            "git_dirty": self.about["git_dirty"],
+            "packed_at": self.about["packed_at"],
+            "began": self.estimates.began,
+            "studies": studies,
+        }
         return parcels.write(self.out, "results", self.results, self.logs, about)
 
     def summary(self) -> tuple[str, int]:

@@ -30,13 +30,15 @@ def rows(plan: pd.DataFrame, results: Path) -> list[dict[str, Any]]:
     ``plan``: the table ``plan``.  Raises StorageError for tables that cannot be read.
     """
     folders = tables(results)
-    asked = {compare.key(row): row for row in _plain(plan)} if folders else {}
+    asked: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
+    for row in _plain(plan) if folders else ():
+        asked[compare.key(row)] = row
     made = []
     for folder in folders:
         for row in _plain(parquet.read(folder, "measurements")):
             if ours := asked.get(compare.key(row)):
-                here = {k: ours[k] for k in ("study", "engine", "cell")}
-                made.append({**row, **here, "machine": folder.parent.parent.name})
+                here = {k: ours[k] for k in ("study", "engine", "cell")} | {"machine": folder.parent.parent.name}
+                made.append({str(k): v for k, v in row.items()} | here)
     return made
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from moebench.campaign import bring_home, parcels
 from moebench.campaign.pack import MODELS, Packed
@@ -17,6 +16,7 @@ from moebench.claims.imported import IMPORTED
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config
 from moebench.errors import UserError
+from moebench.formats.plan import Plan
 
 
 def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engine: Path | None = None) -> str:
@@ -25,7 +25,7 @@ def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engin
     ``engine``: folder of the archives of an engine to carry along.  Raises UserError, StorageError.
     """
 
-    def planned(study: str, choose: Callable[[dict[str, Any]], set[str]]) -> dict[str, Any]:
+    def planned(study: str, choose: Callable[[Plan], set[str]]) -> Plan:
         return make_plan(config, study, models=MODELS, choose=choose)
 
     return _words(pack_archive(out, planned, studies, Path(config.root().models), gpus, engine))

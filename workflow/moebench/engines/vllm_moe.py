@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from moebench.engines import vllm_kernels, vllm_unfused
+from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
@@ -59,7 +60,7 @@ class MoEExtension:
             runner.router.set_capture_fn(keep)
         return len(runners)
 
-    def moe_captured(self) -> dict[int, dict[str, Any]]:
+    def moe_captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
         return {
             number: {
