@@ -41,6 +41,7 @@ TABLES = {
     "accuracy": "A row per task, metric and filter, and means over tasks",
     "derived": "Pruned and quantized checkpoints: how they were made",
     "machines": "Measured constants of the machines that measured cells",
+    "imported": "Cells as imported machines measured them",
 }
 """The tables of a study, and what is in each."""
 
@@ -517,6 +518,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("threads", whole, "", "Threads of the process that measured, as torch says", (*_MEASURED, *_MACHINE)),
         Column("constant", text, "", "triad: memory bandwidth; product DTYPE: rate of square matrix products", _MACHINE),
         Column("constant_size", real, "", "Bytes of the triad's three arrays; side of the matrices", _MACHINE, "Size"),
+        Column("machine", text, "", "Folder of the imported machine in results/imported", ("imported",)),
         Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),
     ]  # fmt: skip
     return first, after
@@ -545,8 +547,9 @@ def of_table(table: str) -> list[Column]:
     """Columns of a table, in their order."""
     if table not in TABLES:
         raise ConfigError(f"unknown table {table!r}" + nearest(table, TABLES))
-    wanted = "plan" if table == "predictions" else table  # the plan of the reference study
-    return [c for c in COLUMNS.values() if wanted in c.tables]
+    # The plan of the reference study, and what other machines measured, have the columns of the study's own.
+    like = {"predictions": "plan", "imported": "measurements"}.get(table)
+    return [c for c in COLUMNS.values() if table in c.tables or like in c.tables]
 
 
 def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:

@@ -187,6 +187,13 @@ class Checks(TypedDict, total=False):
     data: int
 
 
+class CampaignOrigin(TypedDict):
+    """Of a record that was measured in a campaign: when it was packed, and whose model files it carried."""
+
+    packed_at: str
+    model_files: str
+
+
 class Provenance(TypedDict, total=False):
     """Where numbers come from; never a secret.
 
@@ -214,6 +221,7 @@ class Provenance(TypedDict, total=False):
     driver: str | None
     cuda: str | None
     device_count: int
+    campaign: CampaignOrigin
 
 
 class EngineVersion(TypedDict):

@@ -24,7 +24,16 @@ from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
-from moebench.formats.record import Answered, CanaryRun, LoadFacts, Measured, Provenance, Record, RecordHead
+from moebench.formats.record import (
+    Answered,
+    CanaryRun,
+    EngineVersion,
+    LoadFacts,
+    Measured,
+    Provenance,
+    Record,
+    RecordHead,
+)
 from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.models.derive import how_to_make
@@ -199,6 +208,8 @@ class Driver:
         sentinel = self.canary_cell(engine_id, todo) if derive else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
+            if not self.has_time(engine_id, cell_id):
+                continue
             position = ("middle" if number == middle else "") if self.loaded else "start"
             failed = self.ready(engine_id)
             if failed is None and position:
@@ -217,6 +228,10 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def has_time(self, engine_id: str, cell_id: str) -> bool:
+        """Whether a cell may be begun; a job's time limit is SLURM's affair."""
+        return True
 
     def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
         """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
@@ -453,19 +468,12 @@ class Driver:
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {
-                "name": spec["runtime"]["name"],
-                "version": spec["runtime"]["version"],
-                "kind": spec["runtime"]["kind"],
-                "hosted": spec["runtime"]["hosted"],
-            },
+            "engine_version": self.engine_version(spec),
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
-            "provenance": outcome.get(
-                "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
-            ),
+            "provenance": outcome.get("provenance", self.origin(spec)),
         }
         record = cast(Record, {**head, "predicted": cell["predicted"], **self.about(cell, outcome)})
         if "activation" in outcome:
@@ -476,6 +484,15 @@ class Driver:
         self.done += 1
         self.kept += 1
         self.progress(engine_id, cell_id, record)
+
+    def engine_version(self, spec: EngineConfig) -> EngineVersion:
+        """Which engine ran an engine configuration."""
+        runtime = spec["runtime"]
+        return {k: runtime[k] for k in ("name", "version", "kind", "hosted")}  # type: ignore[return-value]
+
+    def origin(self, spec: EngineConfig) -> Provenance:
+        """Where the numbers of an engine configuration come from."""
+        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
