@@ -85,6 +85,9 @@ class Evaluator(Driver):
             return None
         return f"{data['path']} holds {manifest.get('revision')}, the plan is for {data['revision']}"
 
+    def watch(self, spec: dict[str, Any]) -> None:
+        """No telemetry: tasks are not timed."""
+
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
         """No canary: what drifts is time, and tasks are not timed."""
 

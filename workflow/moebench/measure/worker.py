@@ -95,18 +95,20 @@ class Session:
         return given
 
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
-        """One run of a workload by a protocol: raw times and metrics."""
+        """One run of a workload by a protocol: raw times and metrics; ``window``: begin and end by the monotonic clock, s."""
         assert self.engine is not None
         inputs, output_tokens = self.inputs(work, seed), work["output_tokens"]
         run: dict[str, Any] = {"seed": seed, "started_at": stamp()}
         if kind == "paper":
             run["first_token_run_s"] = self.engine.timed(output_tokens=1, **inputs)
             run["full_run_s"] = self.engine.timed(output_tokens=output_tokens, **inputs)
+            run["window"] = window(run["full_run_s"])
             run["metrics"] = metrics.paper_metrics(
                 run["first_token_run_s"], run["full_run_s"], work["batch"], work["input_tokens"], output_tokens
             )
         else:
             run |= self.engine.trace(output_tokens=output_tokens, **inputs)
+            run["window"] = window(run["step_end_s"][-1])
             if (of_images := images.tokens(run)) is not None:
                 run["image_tokens"] = of_images
             seen = run.get("seen", {})
@@ -207,6 +209,12 @@ class Session:
         self.once(work, kind, request["seed"])
         run = self.once(work, kind, request["seed"] + 1)
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
+
+
+def window(seconds: float) -> list[float]:
+    """Begin and end, s of the monotonic clock, of what has just ended and took so long."""
+    now = time.monotonic()
+    return [now - seconds, now]
 
 
 def routing(
