@@ -67,6 +67,7 @@ class VllmEngine:
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
             "v2_model_runner": bool(getattr(config, "use_v2_model_runner", False)),
             "resolved_config": self.resolved_config(),
+            "backends": self._rpc("moe_backends"),
         }
 
     def start(self, arguments: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_kernels, vllm_unfused
+from moebench.engines import vllm_kernels, vllm_resolved, vllm_unfused
 from moebench.engines.vllm_phases import Phases
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
@@ -27,6 +27,10 @@ class MoEExtension:
     """Methods mixed into vLLM's worker; called by name with ``collective_rpc``."""
 
     model_runner: Any
+
+    def moe_backends(self) -> dict[str, Any]:
+        """The kernels that vLLM chose (``vllm_resolved``)."""
+        return vllm_resolved.backends(self.model_runner)
 
     def moe_set_top_k(self, top_k: int) -> int:
         """Set the active experts per token of every MoE layer; return the number of layers."""

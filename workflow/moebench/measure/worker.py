@@ -95,7 +95,7 @@ class Session:
         return given
 
     def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
-        """One run of a workload by a protocol: raw times and metrics; ``window``: begin and end by the monotonic clock, s."""
+        """One run of a workload by a protocol: raw times, metrics, and its ``window`` for the sidecar."""
         assert self.engine is not None
         inputs, output_tokens = self.inputs(work, seed), work["output_tokens"]
         run: dict[str, Any] = {"seed": seed, "started_at": stamp()}
@@ -307,6 +307,7 @@ def provenance() -> dict[str, Any]:
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "nccl": nccl_version(),
         }
     return {
         "versions": versions,
@@ -315,6 +316,17 @@ def provenance() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **device,
     }
+
+
+def nccl_version() -> str | None:
+    """Version of the NCCL library that torch uses."""
+    import torch.cuda.nccl
+
+    try:
+        found = torch.cuda.nccl.version()
+    except (AttributeError, RuntimeError):  # built without it
+        return None
+    return ".".join(map(str, found[:3]))
 
 
 def holds_nothing(error: Exception, spec: dict[str, Any]) -> bool:

@@ -102,6 +102,7 @@ def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Ke
     """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
+    sheet = Hardware.model_validate(plan["hardware"]) if plan["hardware"].get("peak") else None
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
     drift, gaps = canaries(plan, results)
     least = least_times(plan)
@@ -119,6 +120,7 @@ def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Ke
             {key: least[key] for key in cells if key in least},
             machine,
             kept if machine else {},
+            sheet,
         )
 
 

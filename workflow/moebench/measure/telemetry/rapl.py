@@ -1,4 +1,4 @@
-"""Energy of a CPU machine, from RAPL's counters in ``/sys/class/powercap`` (Linux kernel: Documentation/power/powercap).
+"""Energy of a CPU machine, from RAPL's counters (Linux kernel: Documentation/power/powercap).
 
 Packages and, where it has a counter of its own, memory; of the whole machine, whoever uses it.  Since Linux 5.10 only
 root may read them, unless an administrator allows it.

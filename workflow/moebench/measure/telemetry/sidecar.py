@@ -113,7 +113,7 @@ class Sidecar:
 
 
 def attach(sidecar: Sidecar | None, outcome: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of a cell with ``telemetry`` in each of its repeats in the place of ``window``, where it can be had."""
+    """The outcome of a cell, with ``telemetry`` in the place of ``window`` in its repeats, where it can be had."""
     for run in outcome.get("warmup", []):
         run.pop("window", None)
     runs = [run for run in outcome.get("repeats", []) if "window" in run]

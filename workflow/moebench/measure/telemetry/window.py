@@ -20,7 +20,7 @@ Sample = tuple[float, list[Reading]]
 """Time, s of the monotonic clock, and a reading per device."""
 
 SHORTEST_S = 2.0
-"""A shorter run has no energy: 20 samples, and as many updates of a counter that NVIDIA's devices write every 20 to 100 ms."""
+"""A shorter run has no energy: it has 20 samples; NVIDIA's devices update their counters every 20 to 100 ms."""
 LEAST_UPDATES = 10
 """Updates of a counter that a run must see: its resolution is then a tenth of the run or better."""
 EDGE_SHARE = 0.1
@@ -70,8 +70,8 @@ def reduce(samples: list[Sample], begin: float, end: float) -> dict[str, Any]:
 
 
 def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: float) -> float | str:
-    """Energy between two times, J, by the samples (s, J) of a counter from the last before to the first after; or why it
-    cannot be told, in words.
+    """Energy between two times, J, by the samples (s, J) of a counter from the last before to the first after; or, in
+    words, why it cannot be told.
     """
     if end - begin < SHORTEST_S:
         return f"the run of {end - begin:.2f} s is shorter than {SHORTEST_S:g} s"
@@ -93,6 +93,6 @@ def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: flo
 
 
 def of_part(run: dict[str, Any]) -> dict[str, Any]:
-    """The telemetry of a run cut from a longer one: what held the clocks down then; energy and means are the whole run's."""
+    """The telemetry of a run cut from a longer one: what held clocks down; energy and means are the longer run's."""
     seen = run.get("telemetry")
     return {"telemetry": {"throttle_reasons": seen["throttle_reasons"]}} if seen else {}
