@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,9 @@ def sampled(power, seconds, update_s=0.02, period_s=0.1, start=100.0):
         total += power(i * fine) * fine
         counter.append(total)
     steps = range(round(seconds / period_s))
-    return [(start + i * period_s, [{"energy_j": counter[int(i * period_s // update_s * update_s / fine)]}]) for i in steps]
+    return [
+        (start + i * period_s, [{"energy_j": counter[int(i * period_s // update_s * update_s / fine)]}]) for i in steps
+    ]
 
 
 @pytest.mark.parametrize("update_s", [0.02, 0.1])
@@ -103,7 +106,7 @@ def test_rapl_counters_come_round(tmp_path):
     for value in (900, 950, 20, 500, 10):
         counter.write_text(str(value))
         seen.append(found.read()[0]["energy_j"])
-    assert [round(b - a, 9) for a, b in zip(seen, seen[1:], strict=False)] == [50e-6, 70e-6, 480e-6, 510e-6]
+    assert [round(b - a, 9) for a, b in itertools.pairwise(seen)] == [50e-6, 70e-6, 480e-6, 510e-6]
     counter.unlink()
     assert found.read() == [{"energy_j": None}, {"energy_j": pytest.approx(5e-6)}]
 
@@ -161,7 +164,12 @@ def test_records_without_telemetry_give_empty_columns():
 
 
 def test_kernels_are_named_most_layers_first():
-    backends = {"attention": {"FLASH_ATTN 3": 1, "FLASHINFER": 4}, "moe": {}, "linear": {"X": 2}, "cudagraph_mode": "FULL"}
+    backends = {
+        "attention": {"FLASH_ATTN 3": 1, "FLASHINFER": 4},
+        "moe": {},
+        "linear": {"X": 2},
+        "cudagraph_mode": "FULL",
+    }
     row = efficiency.of_cell(record(load={"backends": backends, "capture_sizes": [1, 2, 4]}))
     assert (row["attention_backend"], row["moe_backend"]) == ("FLASHINFER, FLASH_ATTN 3", None)
     assert (row["linear_backend"], row["cuda_graph_mode"], row["cuda_graph_sizes"]) == ("X", "FULL", "[1,2,4]")

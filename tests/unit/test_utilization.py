@@ -23,7 +23,7 @@ def knobs(**changed):
 
 
 def operations():
-    """Of a run: 2 per weight and token, the output matrix once per sampled token, attention 4 x heads x width x context."""
+    """Of a run: 2 per weight and token, the output matrix once per sampled token; attention 4 x hidden x context."""
     tokens = 16 * (512 + 127)
     weights = 2 * tokens * (32 * (ATTENTION + 2 * EXPERT + ROUTER + NORMS) + 4096)
     context = 512 * 256 + sum(range(513, 513 + 127))

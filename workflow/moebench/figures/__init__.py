@@ -194,6 +194,7 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
     measured = [c.name for c in columns.of_table("measurements")]
     for name, rows in by_name.items():
         frame: pd.DataFrame = cell_rows.table("plan", rows).to_pandas()
-        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
+        empty = {c: None for c in measured if c not in frame.columns}
+        frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
         yield name, beside_speed(frame, answers)

@@ -32,7 +32,8 @@ RAPL_FOLDER = "MOEBENCH_RAPL_FOLDER"
 class Source(Protocol):
     """Devices that can be read."""
 
-    nothing: str
+    @property
+    def nothing(self) -> str: ...
 
     def facts(self) -> dict[str, Any]: ...
 
