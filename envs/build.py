@@ -176,6 +176,10 @@ def locked(path):
         yield
 
 
+ENTRY = "from moebench.__main__ import main"
+"""Of the command in every environment: the same for checkouts of any age that share it."""
+
+
 def install_package(place, locked_text, final=None):
     """Make ``import moebench`` and the ``moebench`` command work in an environment, from this checkout.
 
@@ -191,7 +195,7 @@ def install_package(place, locked_text, final=None):
     command = place / "bin" / "moebench"
     # Processes that figures and tables are made in import this file anew: they must not run the command again.
     run_it = 'if __name__ == "__main__":\n    main()\n'
-    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\nfrom moebench.commands.cli import main\n\n{run_it}")
+    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\n{ENTRY}\n\n{run_it}")
     command.chmod(0o755)
 
 
@@ -218,8 +222,8 @@ def up_to_date(name):
     digest = hashlib.sha256(text.encode()).hexdigest()
     if not (stamp.exists() and stamp.read_text().strip() == digest) or was_moved(place):
         return False
-    # Built before the command had its guard.  Otherwise untouched: another checkout may share the environment.
-    if "__main__" not in (place / "bin" / "moebench").read_text():
+    # Its command is from before the package's modules moved.  Otherwise untouched: another checkout may share it.
+    if ENTRY not in (place / "bin" / "moebench").read_text():
         install_package(place, text)
     return (place / "bin" / "python").exists()  # a link to an interpreter, which may be gone
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import synthetic
-from moebench import figures
+from moebench import columns, figures
 from moebench.claims import collect
 from moebench.commands import cli
 from moebench.errors import StorageError
@@ -120,6 +120,8 @@ def test_crate_describes_the_files_that_are_there(project):
         crate, names = json.loads(packed.read("ro-crate-metadata.json")), packed.namelist()
     assert crate["@context"] == "https://w3id.org/ro/crate/1.1/context"
     by_id = {e["@id"]: e for e in crate["@graph"]}
+    tables = {i: e["name"] for i, e in by_id.items() if i.endswith(".parquet")}
+    assert len(tables) == len(columns.TABLES) and all(name.startswith("Table: ") for name in tables.values())
     assert len(by_id) == len(crate["@graph"])
     descriptor, root = by_id["ro-crate-metadata.json"], by_id["./"]
     assert descriptor["conformsTo"] == {"@id": "https://w3id.org/ro/crate/1.1"} and descriptor["about"] == {"@id": "./"}

@@ -54,6 +54,12 @@ def test_units_are_in_names_and_agree_with_them():
         assert column.description and column.tables
 
 
+def test_of_measured_metrics_times_are_better_low_and_rates_high():
+    for metric in columns.METRICS:
+        better = {"s": "low", "tokens/s": "high", "samples/s": "high", "": ""}[metric.unit]
+        assert columns.COLUMNS[metric.name].better == metric.better == better, metric.name
+
+
 @pytest.mark.parametrize("table", columns.TABLES)
 def test_schema_carries_units_and_descriptions(table):
     schema = columns.schema(table, [("moebench_schema", "1")])

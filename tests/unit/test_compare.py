@@ -103,6 +103,13 @@ def test_more_tokens_per_second_are_faster(base, tmp_path, capsys):
     assert "4 slower, median ratio 0.833" in capsys.readouterr().out
 
 
+def test_more_distinct_experts_are_neither_faster_nor_slower():
+    pairs = pd.DataFrame({"ratio": [1.5, 1.5001, 1.4999], "error": [0.001] * 3, "noise": [0.01] * 3})
+    assert compare.together(pairs, "distinct_experts").verdict == "higher"
+    assert compare.together(pairs.assign(ratio=1 / pairs["ratio"]), "distinct_experts_share").verdict == "lower"
+    assert compare.together(pairs, "ttft_s").verdict == "slower"
+
+
 @pytest.mark.parametrize(
     ("factor", "spread", "options"),
     [

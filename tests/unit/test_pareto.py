@@ -110,9 +110,10 @@ def test_equal_points_beat_nobody_and_are_both_kept() -> None:
     assert pareto.frontier(np.array([]), np.array([]), True, True) == []
 
 
-def test_times_are_better_small() -> None:
-    assert not pareto.higher_is_better("e2e_s") and pareto.higher_is_better(THROUGHPUT)
-    assert pareto.higher_is_better("accuracy") and pareto.higher_is_better("samples_per_s")
+def test_a_figure_of_what_is_neither_good_nor_bad_is_refused(speed: Any) -> None:
+    _, frame = speed
+    with pytest.raises(ConfigError, match="neither high nor low 'distinct_experts' is better"):
+        pareto.place(plot(y=["distinct_experts"]), joined(frame, answers(frame)), "figure f")
 
 
 # --------------------------------------------------------------------------------------------- figures

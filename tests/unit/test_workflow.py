@@ -1,8 +1,10 @@
 """What is refused before Snakemake starts a job, which models a cell waits for, and the commands that are printed."""
 
+import hashlib
 import importlib.util
 import json
 import runpy
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +126,19 @@ def test_the_command_can_be_imported_by_processes_that_it_starts(tmp_path, build
     runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__mp_main__")  # as multiprocessing does
     with pytest.raises(SystemExit):
         runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__main__")
+
+
+def test_an_environment_from_before_the_modules_moved_gets_the_command_anew(tmp_path, build, monkeypatch):
+    place = tmp_path / "dev"
+    (place / "bin").mkdir(parents=True)
+    (place / "bin" / "python").symlink_to(sys.executable)
+    (place / "lib/python3.11/site-packages").mkdir(parents=True)
+    (place / ".lock-sha256").write_text(hashlib.sha256(build.lock_of("dev").encode()).hexdigest())
+    (place / "bin" / "moebench").write_text(f"#!{place}/bin/python\nfrom moebench.cli import main\n")
+    monkeypatch.setattr(build, "TARGET", tmp_path)
+    assert build.up_to_date("dev")
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(place / "bin" / "moebench"), run_name="__main__")
 
 
 # ------------------------------------------------------------------------------------------ what is said

@@ -22,22 +22,25 @@ ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1,
 SPECULATION = ("draft_acceptance", "tokens_per_draft_step", *ACCEPTANCE_AT)
 """What became of the draft tokens over all runs of a cell; figures can show it."""
 
-TABLES = (
-    "plan",
-    "measurements",
-    "samples",
-    "failures",
-    "parameters",
-    "activation",
-    "activation_layers",
-    "activation_steps",
-    "predictions",
-    "claims",
-    "computed",
-    "accuracy",
-    "derived",
-    "machines",
-)
+TABLES = {
+    "plan": "Every planned cell of every experiment",
+    "measurements": "A row per cell: medians with intervals",
+    "samples": "A row per timed run",
+    "failures": "Cells that are not ok, and why",
+    "parameters": "Parameters of models by component and layer, computed",
+    "activation": "How often each expert of each layer was chosen",
+    "activation_layers": "How evenly the experts of each layer were chosen",
+    "activation_steps": "Distinct experts per engine step and layer, measured and for uniform routing",
+    "predictions": "Cost model's predictions for the grid of the study that the plan refers to",
+    "claims": "A row per claim of the papers and kind of cells it was evaluated on: the verdict",
+    "computed": "Points of the cost model, beside what a paper prints",
+    "accuracy": "A row per task, metric and filter, and means over tasks",
+    "derived": "Pruned and quantized checkpoints: how they were made",
+    "machines": "Measured constants of the machines that measured cells",
+}
+"""The tables of a study, and what is in each."""
+
+Better = typing.Literal["low", "high", ""]
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class Column:
     tables: tuple[str, ...]
     label: str = ""
     """Short name for axes and table heads; default: made from the name."""
+    better: Better = ""
+    """Which values are better: ``low``, ``high``, or neither."""
 
     @property
     def heading(self) -> str:
@@ -148,28 +153,29 @@ class Metric:
     unit: str
     label: str
     description: str
+    better: Better
 
 
 METRICS = (
-    Metric("ttft_s", "s", "Time to first token", "Time from submission to a request's first token, mean over the requests"),
-    Metric("ttft_max_s", "s", "Time to first token, slowest request", "Time from submission to the first token of the last request to get one"),
-    Metric("itl_s", "s", "Inter-token latency", "Gap between consecutive tokens of a request, mean over all gaps of all requests"),
-    Metric("itl_p99_s", "s", "Inter-token latency, p99", "Gap between consecutive tokens of a request, 99th percentile over all gaps of all requests"),
-    Metric("tpot_s", "s", "Time per output token", "(e2e - ttft) / (output_tokens - 1) of each request, mean over the requests"),
-    Metric("e2e_s", "s", "End-to-end latency", "Time from submission of the batch to its last token"),
-    Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens, those of images not"),
-    Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s"),
-    Metric("samples_per_s", "samples/s", "Throughput, samples", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)"),
-    Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images"),
-    Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)"),
-    Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer"),
-    Metric("energy_j", "J", "Energy", "Energy of all devices of the cell in a run, by their own counters; a CPU machine: of all its packages and memory; null: not told, or the run is too short for the counter"),
-    Metric("power_w", "W", "Power", "energy_j over the time of the run: mean power of all devices together"),
-    Metric("joules_per_output_token", "J/token", "Energy per generated token", "energy_j / (batch * output_tokens)"),
-    Metric("joules_per_total_token", "J/token", "Energy per token, input + output", "energy_j / (batch * (input_tokens + output_tokens))"),
-    Metric("mfu", "", "Model FLOPs utilization", "Time that the model's operations take at the dense peak of the data sheet, over e2e_s (docs/metrics.md); null: no peak known, speculation"),
-    Metric("mbu", "", "Model bandwidth utilization", "Time that the bytes a decode step reads take at the bandwidth of the data sheet, over itl_s (docs/metrics.md); null: no bandwidth or itl_s known, speculation, pipeline stages"),
-    Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency"),
+    Metric("ttft_s", "s", "Time to first token", "Time from submission to a request's first token, mean over the requests", "low"),
+    Metric("ttft_max_s", "s", "Time to first token, slowest request", "Time from submission to the first token of the last request to get one", "low"),
+    Metric("itl_s", "s", "Inter-token latency", "Gap between consecutive tokens of a request, mean over all gaps of all requests", "low"),
+    Metric("itl_p99_s", "s", "Inter-token latency, p99", "Gap between consecutive tokens of a request, 99th percentile over all gaps of all requests", "low"),
+    Metric("tpot_s", "s", "Time per output token", "(e2e - ttft) / (output_tokens - 1) of each request, mean over the requests", "low"),
+    Metric("e2e_s", "s", "End-to-end latency", "Time from submission of the batch to its last token", "low"),
+    Metric("throughput_total_tokens_per_s", "tokens/s", "Throughput, input + output", "batch * (input_tokens + output_tokens) / e2e_s: the paper's equation 2; counts input tokens, those of images not", "high"),
+    Metric("throughput_output_tokens_per_s", "tokens/s", "Throughput, output", "batch * output_tokens / e2e_s", "high"),
+    Metric("samples_per_s", "samples/s", "Throughput, samples", "batch / e2e_s: requests, each a text with its images; the paper's section 3.2 (d)", "high"),
+    Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images", "low"),
+    Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)", ""),
+    Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer", ""),
+    Metric("energy_j", "J", "Energy", "Energy of all devices of the cell in a run, by their own counters; a CPU machine: of all its packages and memory; null: not told, or the run is too short for the counter", "low"),
+    Metric("power_w", "W", "Power", "energy_j over the time of the run: mean power of all devices together", ""),
+    Metric("joules_per_output_token", "J/token", "Energy per generated token", "energy_j / (batch * output_tokens)", "low"),
+    Metric("joules_per_total_token", "J/token", "Energy per token, input + output", "energy_j / (batch * (input_tokens + output_tokens))", "low"),
+    Metric("mfu", "", "Model FLOPs utilization", "Time that the model's operations take at the dense peak of the data sheet, over e2e_s (docs/metrics.md); null: no peak known, speculation", "high"),
+    Metric("mbu", "", "Model bandwidth utilization", "Time that the bytes a decode step reads take at the bandwidth of the data sheet, over itl_s (docs/metrics.md); null: no bandwidth or itl_s known, speculation, pipeline stages", "high"),
+    Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency", "low"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
 PREDICTED = (
@@ -199,7 +205,7 @@ def residual(metric: str) -> str:
 def _metric_columns() -> list[Column]:
     made = []
     for m in METRICS:
-        made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label))
+        made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label, m.better))
         for end, word in (("low", "lower"), ("high", "upper")):
             text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
@@ -208,7 +214,15 @@ def _metric_columns() -> list[Column]:
         if m.name in UNIFORM:
             text = f"{m.label} if every token chose its experts uniformly: E (1 - (1 - k/E)^tokens), computed"
         made.append(
-            Column(f"predicted_{m.name}", pa.float64(), m.unit, text, ("plan", "measurements"), f"Predicted: {m.label}")
+            Column(
+                f"predicted_{m.name}",
+                pa.float64(),
+                m.unit,
+                text,
+                ("plan", "measurements"),
+                f"Predicted: {m.label}",
+                m.better,
+            )
         )
     made.append(
         Column(
@@ -314,7 +328,7 @@ def _others() -> tuple[list[Column], list[Column]]:
     """Columns before and after the knobs."""
     text, whole, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
     first = [
-        Column("study", text, "", "Study of the plan", TABLES),
+        Column("study", text, "", "Study of the plan", tuple(TABLES)),
         Column(
             "experiment",
             text,
@@ -503,7 +517,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("samples_sha256", text, "", "SHA-256 of the log of all questions and answers", _TASKS),
         Column("arm_of", text, "", "Engine configuration of the same model, weights and precision on the fewest devices, with which this one is compared; null: it is the only one, or the first", _TASKS, "Compared with"),
         Column("arm_difference", real, "", "Value minus that of arm_of, the same questions", _TASKS, "Difference between arms"),
-        Column("accuracy", real, "", "Mean accuracy over the tasks that the experiment asks of the cell's engine configuration and top-k (figures join it)", ("figures",), "Mean accuracy"),
+        Column("accuracy", real, "", "Mean accuracy over the tasks that the experiment asks of the cell's engine configuration and top-k (figures join it)", ("figures",), "Mean accuracy", "high"),
         Column("accuracy_low", real, "", "Accuracy minus 1.96 standard errors, tasks being independent", ("figures",)),
         Column("accuracy_high", real, "", "Accuracy plus 1.96 standard errors, tasks being independent", ("figures",)),
         Column("arm_differs", truth, "", "The questions' mean difference is beyond noise (paired; 99% over all comparisons of the harness together)", _TASKS),

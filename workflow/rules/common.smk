@@ -1,7 +1,7 @@
 # What the rules share: the plan, where their commands find Python, what a job asks for.
 from snakemake.settings.types import DeploymentMethod
 
-from moebench import progress
+from moebench import columns, progress
 from moebench.plan.jobs import environments_needed
 from moebench.commands.snakefile import (
     engine_python,

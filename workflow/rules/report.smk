@@ -1,8 +1,5 @@
 # Records to tables, figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
-NAMES = ["measurements", "samples", "failures", "plan", "parameters"]
-NAMES += ["activation", "activation_layers", "activation_steps"]
-NAMES += ["predictions", "claims", "computed", "derived", "accuracy", "machines"]
 FIGURES = figure_labels(PLAN)
 
 
@@ -12,7 +9,7 @@ rule collect:
         accuracy=ACCURACY_MANIFESTS,
         plan=PLAN_FILE,
     output:
-        expand(f"{TABLES}/{{name}}.parquet", name=NAMES),
+        expand(f"{TABLES}/{{name}}.parquet", name=columns.TABLES),
     log:
         f"logs/{STUDY}/collect.log",
     conda:

@@ -145,7 +145,7 @@ class Together:
 
     @property
     def changed(self) -> bool:
-        """Whether they became faster or slower."""
+        """Whether they changed."""
         return self.verdict not in (SAME, "no interval")
 
     def as_json(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Together:
 
 
 def together(pairs: pd.DataFrame, metric: str) -> Together:
-    """Whether all pairs together became faster or slower: Student's t-test of the mean logarithm of B / A.
+    """Whether all pairs together changed: Student's t-test of the mean logarithm of B / A.
 
     Its standard error is the larger of that from the spread between pairs and that from the repeats of each
     (``error``); n - 1 degrees of freedom.
@@ -189,7 +189,7 @@ class Comparison:
 
     @property
     def changed(self) -> pd.DataFrame:
-        """Pairs that are faster or slower, or whose status changed."""
+        """Pairs whose values or whose status changed."""
         return self.pairs[~self.pairs["verdict"].isin([SAME, *_NO_COMPARISON])]
 
 
@@ -279,8 +279,10 @@ def _verdict(row: Mapping[Hashable, Any], metric: str) -> str:
 
 
 def _direction(ratio: float, metric: str) -> str:
-    lower_is_better = columns.COLUMNS[metric].unit == "s"
-    return "slower" if (ratio > 1) == lower_is_better else "faster"
+    better, higher = columns.COLUMNS[metric].better, ratio > 1
+    if not better:
+        return "higher" if higher else "lower"
+    return "faster" if higher == (better == "high") else "slower"
 
 
 def _differs(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[str, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moebench import columns
 from moebench.claims.select import Pair
 from moebench.claims.spec import Claim, Expect
 
@@ -55,8 +56,8 @@ def place(low: float, high: float, expect: Expect) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a time."""
-    return metric.endswith("_s") and not metric.endswith("_per_s")
+    """Whether small values are better; of a metric that is no column, large ones are."""
+    return metric in columns.COLUMNS and columns.COLUMNS[metric].better == "low"
 
 
 def compared(claim: Claim, values: dict[int, Floats], pairs: Sequence[Pair]) -> Floats:

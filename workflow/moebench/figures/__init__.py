@@ -18,20 +18,8 @@ import pandas as pd
 
 from moebench.config import Plot, parse
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import (
-    caption,
-    curves,
-    data,
-    export,
-    heatmap,
-    layout,
-    parameters,
-    pareto,
-    predictions,
-    residuals,
-    style,
-    unsupported,
-)
+from moebench.figures import data, export, predictions, residuals, style
+from moebench.figures.kinds import KINDS, PlacedFigure, Predictions, Source
 from moebench.tables import machines
 from moebench.tables.accuracy import planned as planned_answers
 from moebench.tables.join import beside_speed
@@ -41,6 +29,18 @@ def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
     """The figures of an experiment of a plan."""
     where = f"plan of {plan['study']}: {experiment}"
     return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
+
+
+def placed(source: Source) -> Iterator[PlacedFigure]:
+    """The figures of an experiment, those of predictions last.
+
+    Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables.
+    """
+    where = f"config/experiments/{source.experiment}.yaml: figure"
+    for plot in plots(source.plan, source.experiment):
+        yield KINDS[plot.kind].place(plot, source, f"{where} {plot.id}")
+    for plot in predictions.plots(source.plan, source.experiment):
+        yield Predictions.place(plot, source, f"{where} {plot.id}")
 
 
 def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list[Path]:
@@ -110,33 +110,11 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
     files that cannot be written.
     """
-    frame = data.of_experiment(plan, tables_dir, experiment_name)
+    source = Source(plan, experiment_name, data.of_experiment(plan, tables_dir, experiment_name), tables_dir)
     paths = []
-    for plot in plots(plan, experiment_name):
-        where = f"experiment {experiment_name}, figure {plot.id}"
+    for figure in placed(source):
         with mpl.rc_context(style.RC):
-            if plot.kind == "parameters":
-                counted = parameters.place(plot, parameters.of_experiment(tables_dir, experiment_name), where)
-                made, table = parameters.figure(plot, counted), parameters.table(counted)
-            elif plot.kind == "heatmap":
-                maps = heatmap.place(plot, frame, tables_dir, where)
-                made, table = heatmap.figure(maps, caption.caption(plan, maps.rows, False)), heatmap.table(maps)
-            elif plot.kind == "computed":
-                points = curves.place(plot, curves.of_experiment(tables_dir, experiment_name), where)
-                made, table = layout.figure(points, curves.caption(points)), curves.table(points)
-            elif plot.kind == "pareto":
-                placed = pareto.place(plot, frame, where)
-                made, table = layout.figure(placed, caption.of(plan, placed)), pareto.table(placed)
-            else:
-                placed = data.place(plot, frame, where)
-                drawn = unsupported.without(placed)
-                made, table = layout.figure(drawn, caption.of(plan, placed)), data.table(placed)
-            paths += export.save(made, table, out_dir, plot.id)
-    for plot in predictions.plots(plan, experiment_name):
-        placed = data.place(plot, predictions.of_experiment(tables_dir, experiment_name), f"figure {plot.id}")
-        with mpl.rc_context(style.RC):
-            made = layout.figure(placed, predictions.caption(plan, placed.rows))
-            paths += export.save(made, data.table(placed), out_dir, plot.id)
+            paths += export.save(figure.figure(), figure.table(), out_dir, figure.plot.id)
     return paths
 
 
@@ -147,43 +125,31 @@ def check(plan: Mapping[str, Any]) -> None:
     of measuring.
     """
     drawn: dict[str, str] = {}
-    for name, frame in _planned(plan):
+    for source in _planned(plan):
+        name = source.experiment
         for plot in plots(plan, name):
             if plot.id in drawn:
                 raise ConfigError(
                     f"config/experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
                 )
             drawn[plot.id] = name
-            if plot.kind == "computed":
-                curves.check(plot, f"config/experiments/{name}.yaml: figure {plot.id}")
-            elif plot.kind == "heatmap":
-                heatmap.place(plot, frame, None, f"config/experiments/{name}.yaml: figure {plot.id}")
-            elif plot.kind == "pareto":
-                pareto.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
-            elif plot.kind != "parameters":  # nothing to place there: the schema has seen to it that its models exist
-                data.place(plot, frame, f"config/experiments/{name}.yaml: figure {plot.id}")
-        for plot in predictions.plots(plan, name):
-            data.place(plot, predictions.of_plan(plan, name), f"config/experiments/{name}.yaml: figure {plot.id}")
+        for _ in placed(source):
+            pass
 
 
 def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
     """Ids of the figures that the plan's rows cannot fill: those of a plan of which cells were left out."""
     found = []
-    for name, frame in _planned(plan):
-        for plot in plots(plan, name):
+    for source in _planned(plan):
+        for plot in plots(plan, source.experiment):
             try:
-                if plot.kind == "heatmap":
-                    heatmap.place(plot, frame, None, plot.id)
-                elif plot.kind == "pareto":
-                    pareto.place(plot, frame, plot.id)
-                elif plot.kind not in ("parameters", "computed"):
-                    data.place(plot, frame, plot.id)
+                KINDS[plot.kind].place(plot, source, plot.id)
             except ConfigError:
                 found.append(plot.id)
     return found
 
 
-def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
+def _planned(plan: Mapping[str, Any]) -> Iterator[Source]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
@@ -197,4 +163,4 @@ def _planned(plan: Mapping[str, Any]) -> Iterator[tuple[str, pd.DataFrame]]:
         empty = {c: None for c in measured if c not in frame.columns}
         frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
-        yield name, beside_speed(frame, answers)
+        yield Source(plan, name, beside_speed(frame, answers))

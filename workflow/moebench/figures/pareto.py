@@ -26,6 +26,8 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
         columns.column(name, where)
         if name not in measured:
             raise ConfigError(f"{where}: {name!r} is not measured, a figure of kind pareto shows what is")
+        if not columns.COLUMNS[name].better:
+            raise ConfigError(f"{where}: neither high nor low {name!r} is better, so there is no Pareto frontier")
     placed = data.place_cells(plot, accuracy.answered(plot, frame, where), ("hue", "panel"), where)
     rows = placed.rows.assign(x=placed.rows[plot.x].astype(float))
     values = rows["x"].dropna()
@@ -33,9 +35,8 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     return Data(plot, rows, placed.axes | {"x": Axis(plot.x, columns.COLUMNS[plot.x].axis, levels, True)})
 
 
-def higher_is_better(metric: str) -> bool:
-    """Times are better small, all else that figures show of speed and accuracy is better large."""
-    return columns.COLUMNS[metric].unit != "s"
+def _rising(metric: str) -> bool:
+    return columns.COLUMNS[metric].better == "high"
 
 
 def frontier(x: np.ndarray, y: np.ndarray, x_up: bool, y_up: bool) -> list[int]:
@@ -85,7 +86,7 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         for part in (*drawn[1], *drawn[2]):
             part.set_alpha(INTERVAL_OPACITY)
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
-    best = frontier(x, y, higher_is_better(plot.x), higher_is_better(panel.y))
+    best = frontier(x, y, _rising(plot.x), _rising(panel.y))
     axes.plot(
         x[best],
         y[best] * panel.factor,
@@ -144,6 +145,6 @@ def table(placed: Data) -> pd.DataFrame:
         for panel in placed.levels("panel"):
             good = complete(placed.at(panel=panel), plot.x, y)
             best = frontier(good["x"].to_numpy(dtype=float), good[y].to_numpy(dtype=float),
-                            higher_is_better(plot.x), higher_is_better(y))  # fmt: skip
+                            _rising(plot.x), _rising(y))  # fmt: skip
             made.loc[good.index[best], f"frontier_{y}"] = True
     return made

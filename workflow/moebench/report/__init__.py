@@ -17,7 +17,8 @@ import moebench
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import caption, plots, predictions
+from moebench.figures import caption, placed, plots
+from moebench.figures.kinds import Source
 from moebench.plan.file import read_plan
 from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
 from moebench.report.accuracy import tables as answered
@@ -62,10 +63,9 @@ def render(
     frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
     failed, counted = parquet.read(tables_dir, "failures"), parquet.read(tables_dir, "parameters")
     claimed, answers = parquet.read(tables_dir, "claims"), parquet.read(tables_dir, "accuracy")
-    points = parquet.read(tables_dir, "computed")
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
-        _experiment(plan, frame, counted, points, name, tables_dir, figures_dir, links) for name in plan["experiments"]
+        _experiment(plan, frame, counted, name, tables_dir, figures_dir, links) for name in plan["experiments"]
     ]
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
@@ -131,7 +131,6 @@ def _experiment(
     plan: dict[str, Any],
     frame: pd.DataFrame,
     counted: pd.DataFrame,
-    points: pd.DataFrame,
     name: str,
     tables_dir: Path,
     figures_dir: Path,
@@ -139,24 +138,11 @@ def _experiment(
 ) -> dict[str, Any]:
     rows = frame[frame["experiment"] == name].reset_index(drop=True)
     mine = counted[counted["experiment"] == name].reset_index(drop=True)
-    computed = points[points["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
     made = [
-        content.figure(
-            plan,
-            rows,
-            mine,
-            computed,
-            tables_dir,
-            plot,
-            figures_dir,
-            links["figures"],
-            f"experiment {name}, figure {plot.id}",
-        )
-        for plot in shown
+        content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, links["figures"])
+        for figure in placed(Source(plan, name, rows, tables_dir))
     ]
-    for plot in predictions.plots(plan, name):
-        made.append(content.foreseen(plan, name, plot, tables_dir, figures_dir, links["figures"]))
     loaded = {engine["model"]["name"] for engine in plan["engines"].values()}
     return {
         "name": name,
@@ -174,7 +160,7 @@ def _experiment(
         "printed": asked.get("printed"),
         "assumed": reproduced.assumed(asked),
         "agreement": reproduced.SOURCES,
-        "computed": bool(len(computed)),
+        "computed": bool(asked.get("computed")),
         "elsewhere": bool(loaded) and not loaded & set(mine["model"]),
     }
 

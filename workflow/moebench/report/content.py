@@ -14,9 +14,9 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import caption, curves, heatmap, parameters, pareto, style, unsupported
 from moebench.figures import data as figure_data
-from moebench.figures import predictions as foreseen_data
+from moebench.figures import style
+from moebench.figures.kinds import KINDS
 from moebench.report import svg
 from moebench.tables.cell_rows import NOT_MEASURED
 
@@ -41,46 +41,6 @@ class Figure:
     caption: str
 
 
-def figure(
-    plan: Json,
-    frame: pd.DataFrame,
-    counted: pd.DataFrame,
-    computed: pd.DataFrame,
-    tables_dir: Path,
-    plot: Plot,
-    folder: Path,
-    href: str,
-    where: str,
-) -> Figure:
-    """Read a figure's files; ``frame``: the cells of its experiment, ``counted``: the parameters of its models,
-    ``computed``: its computed points.
-
-    Raises StorageError if a file is missing.
-    """
-    if plot.kind == "parameters":
-        shown = parameters.place(plot, counted, where)
-        said, words = parameters.caption(shown), parameters.described(shown)
-    elif plot.kind == "heatmap":
-        maps = heatmap.place(plot, frame, tables_dir, where)
-        said = caption.caption(plan, maps.rows, medians=False)
-        words = heatmap.described(maps, said)
-    elif plot.kind == "computed":
-        points = curves.place(plot, computed, where)
-        said, words = curves.caption(points), curves.described(points)
-    else:
-        placed = (pareto if plot.kind == "pareto" else figure_data).place(plot, frame, where)
-        said = caption.of(plan, placed)
-        words = described(placed if plot.kind == "pareto" else unsupported.without(placed), said)
-    return drawn(plot, said, words, folder, href)
-
-
-def foreseen(plan: Json, name: str, plot: Plot, tables_dir: Path, folder: Path, href: str) -> Figure:
-    """A figure of predictions for the reference study's grid.  Raises StorageError if a file is missing."""
-    placed = figure_data.place(plot, foreseen_data.of_experiment(tables_dir, name), f"figure {plot.id}")
-    said = foreseen_data.caption(plan, placed.rows)
-    return drawn(plot, said, described(placed, said), folder, href)
-
-
 def drawn(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
     """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
@@ -90,22 +50,6 @@ def drawn(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
     else:
         csv = f"{href}/{plot.id}.csv"
     return Figure(plot, text, csv, {kind: f"{href}/{plot.id}.{kind}" for kind in ("svg", "pdf", "png")}, said)
-
-
-def described(placed: figure_data.Data, said: str) -> str:
-    """A figure in words, for those who cannot see it; the numbers are in the table below it."""
-    metrics = " and ".join(columns.COLUMNS[y].axis for y in placed.plot.y)
-    kind = {"lines": "Lines", "bars": "Bars", "pareto": "Points"}[placed.plot.kind]
-    text = f"{kind} of {metrics} over {placed.axes['x'].label}"
-    for role, words in (
-        ("hue", "one colour for each"),
-        ("panel", "one panel for each"),
-        ("row", "one row of panels for each"),
-    ):
-        if role in placed.axes:
-            axis = placed.axes[role]
-            text += f"; {words} {axis.label}: {', '.join(axis.text(v) for v in axis.levels)}"
-    return f"{text}. {said}"
 
 
 # ----------------------------------------------------------------------------------------- numbers
@@ -161,11 +105,7 @@ class CellTable:
 
 def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> CellTable:
     """The table under an experiment's figures: its axes, status, and the metrics that its figures show."""
-    wanted = [
-        y
-        for plot in shown
-        for y in (() if plot.kind == "computed" else plot.beside if plot.kind == "heatmap" else plot.y)
-    ] + [plot.x for plot in shown if plot.kind == "pareto"]
+    wanted = [name for plot in shown for name in KINDS[plot.kind].cell_metrics(plot)]
     metrics = list(dict.fromkeys(wanted)) or list(PREFERRED)
     labels = [json.loads(text) for text in frame["labels"]]
     axes = list(dict.fromkeys(axis for row in labels for axis in row if axis != "model"))

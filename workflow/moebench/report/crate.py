@@ -10,6 +10,7 @@ from rocrate.model import SoftwareApplication
 from rocrate.rocrate import ROCrate
 
 import moebench
+from moebench import columns
 
 _FORMATS = {
     "html": "text/html",
@@ -37,16 +38,7 @@ _FOLDERS = {
 }
 _NAMES = {
     "report.html": "Report",
-    "measurements.parquet": "Table: a row per cell, medians with intervals",
-    "samples.parquet": "Table: a row per timed run",
-    "accuracy.parquet": "Table: a row per task, metric and filter, and means over tasks",
-    "failures.parquet": "Table: cells that are not ok, and why",
-    "plan.parquet": "Table: every planned cell of every experiment",
-    "parameters.parquet": "Table: parameters of models by component and layer, computed",
-    "activation.parquet": "Table: how often each expert of each layer was chosen",
-    "activation_layers.parquet": "Table: how evenly the experts of each layer were chosen",
-    "activation_steps.parquet": "Table: distinct experts per engine step and layer, measured and for uniform routing",
-    "machines.parquet": "Table: measured constants of the machines that measured cells",
+    **{f"{name}.parquet": f"Table: {what[0].lower()}{what[1:]}" for name, what in columns.TABLES.items()},
     "archive.json": "Versions and code revision that made this archive",
     "SHA256SUMS": "SHA-256 of every file",
 }
