@@ -14,29 +14,30 @@ Row = dict[str, Any]
 
 CAPPED = "power_cap_below_default"
 """Reason of our own: somebody lowered the device's power limit."""
-_RUN = ("power_max_w", "sm_clock_mhz", "memory_clock_mhz", "temperature_c", "memory_peak_bytes", "utilization")
-_OF_CELL: dict[str, Callable[[list[float]], float]] = {
-    "power_max_w": max,
-    "sm_clock_mhz": lambda values: sum(values) / len(values),
-    "memory_clock_mhz": lambda values: sum(values) / len(values),
-    "temperature_c": max,
-    "memory_peak_bytes": max,
-    "utilization": lambda values: sum(values) / len(values),
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+_SUMMARIES: dict[str, tuple[str, Callable[[list[float]], float]]] = {
+    "power_max_w": ("power_max_w", max),
+    "sm_clock_mhz": ("sm_clock_mhz", _mean),
+    "memory_clock_mhz": ("memory_clock_mhz", _mean),
+    "temperature_c": ("device_temperature_c", max),
+    "memory_peak_bytes": ("device_memory_peak_bytes", max),
+    "utilization": ("device_utilization", _mean),
 }
-"""How a cell's number comes from those of its repeats."""
-
-
-def named(name: str) -> str:
-    """The column of a key of a run's telemetry."""
-    return name if name.endswith(("_w", "_mhz")) else f"device_{name}"
+"""Key of a run's telemetry -> its column, and how a cell's number comes from those of its repeats."""
 
 
 def of_run(run: Row) -> Row:
-    """Columns of the table ``samples``, of one run."""
-    seen = run.get("telemetry") or {}
-    row = {named(name): seen.get(name) for name in _RUN}
-    reasons = seen.get("throttle_reasons")
-    return row | {"throttle_reasons": _listed(reasons), "no_energy": seen.get("no_energy")}
+    """Columns of the table ``samples``, of one run; empty without telemetry."""
+    seen = run.get("telemetry")
+    if not seen:
+        return {}
+    row = {column: seen.get(key) for key, (column, _) in _SUMMARIES.items()}
+    return row | {"throttle_reasons": _listed(seen.get("throttle_reasons")), "no_energy": seen.get("no_energy")}
 
 
 def metrics(run: Row, work: Row, ideal: utilization.Ideal) -> Row:
@@ -57,7 +58,8 @@ def metrics(run: Row, work: Row, ideal: utilization.Ideal) -> Row:
 
 def ideal(record: Row, sheet: Hardware | None) -> tuple[utilization.Ideal, str | None]:
     """Times of a record's cell at the peaks of the data sheet, and whose experts: ``measured`` or ``uniform``."""
-    if sheet is None or sheet.name != record["hardware"] or record["status"] != "ok" or "activation" in record:
+    timed = record["status"] == "ok" and "activation" not in record
+    if sheet is None or not timed or record["hardware"] != sheet.name or record["engine_version"].get("hosted"):
         return utilization.NOTHING, None
     architecture = Architecture.model_validate(record["model"]["architecture"])
     knobs = EngineKnobs.model_validate({k: v for k, v in record["engine_config"].items() if k != "top_k"})
@@ -72,9 +74,9 @@ def of_cell(record: Row) -> Row:
     """Columns of the table ``measurements``: of all repeats, of the devices, and of what the engine chose."""
     seen = [run["telemetry"] for run in record["repeats"] if run.get("telemetry")]
     row: Row = {}
-    for name, summary in _OF_CELL.items():
-        values = [one[name] for one in seen if one.get(name) is not None]
-        row[named(name)] = summary(values) if values else None
+    for key, (column, summary) in _SUMMARIES.items():
+        values = [one[key] for one in seen if one.get(key) is not None]
+        row[column] = summary(values) if values else None
     return row | _throttled(record, seen) | _devices(record) | _chosen(record.get("load") or {})
 
 
