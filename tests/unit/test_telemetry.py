@@ -29,10 +29,10 @@ def sampled(power, seconds, update_s=0.02, period_s=0.1, start=100.0):
 @pytest.mark.parametrize("update_s", [0.02, 0.1])
 @pytest.mark.parametrize("begin", [3.0, 3.04, 3.09])
 @pytest.mark.parametrize("lasts", [2.0, 5.03])
-def test_energy_of_a_run_between_idle_times_is_within_a_tenth(update_s, begin, lasts):
+def test_energy_of_a_run_between_idle_times_is_nearly_right(update_s, begin, lasts):
     samples = sampled(lambda t: 700 if begin <= t < begin + lasts else 100, 12, update_s)
     found = window.reduce(samples, 100 + begin, 100 + begin + lasts)
-    assert found["energy_j"] == pytest.approx(700 * lasts, rel=0.1 * 2 / lasts) and "no_energy" not in found
+    assert found["energy_j"] == pytest.approx(700 * lasts, rel=0.065 * 2 / lasts) and "no_energy" not in found
 
 
 @pytest.mark.parametrize(
