@@ -2,7 +2,8 @@
 
 A counter of energy stands still between two updates, and it is read every 100 ms.  Its values at the ends of a run are
 interpolated between the samples on both sides, which may be off by an update and part of a sampling interval at each
-end (docs/metrics.md has how much).  So short runs, slow counters and late samples give no energy rather than a wrong one.
+end (docs/metrics.md has how much).  So short runs, slow counters and late samples give no energy rather than a wrong
+one.
 """
 
 from __future__ import annotations
