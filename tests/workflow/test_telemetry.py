@@ -196,7 +196,7 @@ time.sleep(600)
 
 # ------------------------------------------------------------------------------------------ driver, tables
 
-ENGINE = """
+SCRIPT = """
 import time
 from moebench.measure import worker
 
@@ -237,7 +237,7 @@ def job(
     experiments = {"one": [BLOCK | {"cross": {"batch": list(batches)}}]}
     kind = {"kind": protocol, "repeats": 2, "warmup": 1, "seed": 1}
     plan = make_plan(Config(studies.folder(folder, experiments, hardware=hardware, protocol=kind)), "test")
-    (folder / "scripted_engine.py").write_text(ENGINE.replace("LASTS", str(lasts)))
+    (folder / "scripted_engine.py").write_text(SCRIPT.replace("LASTS", str(lasts)))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     results = folder / "results"
     driver = Driver(plan, results, folder / "engine.log", lambda text: None, str(QUANTIZE))
