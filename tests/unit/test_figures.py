@@ -275,7 +275,7 @@ def test_files_hold_the_data_with_failures(rich, tmp_path):
     assert {"model", "ttft_s", "ttft_s_low", "ttft_s_high", "engine", "cell", "weights"} <= set(table.columns)
     assert table["ttft_s"].iloc[0] < 1, "base units, not those of the axis"
     text = paths[0].read_text()
-    assert "no statement about an H100" in text and "Verdana" in text and "<dc:date>" not in text
+    assert "not representative of an H100" in text and "Verdana" in text and "<dc:date>" not in text
 
 
 def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monkeypatch):
@@ -319,9 +319,9 @@ def test_the_caption_says_what_it_is(rich):
     assert said.startswith(
         "Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: "
     )
-    assert "no statement about an H100." in said
-    assert "Median of 3 repeats in one load, error bars: their range." in said
-    assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")
+    assert "not representative of an H100." in said
+    assert "Median of 3 repeats in one load, error bars: their range (holds the true median with 75%)." in said
+    assert said.endswith("5 cells: 3 measured, 1 unsupported, 1 not measured.")
     gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
     assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))
 

@@ -207,7 +207,7 @@ def _metric_columns() -> list[Column]:
     for m in METRICS:
         made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label, m.better))
         for end, word in (("low", "lower"), ("high", "upper")):
-            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
+            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats; with 5 repeats or fewer, of their range"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
     for m in (m for m in METRICS if m.name in (*PREDICTED, *UNIFORM)):
         text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
@@ -391,6 +391,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("predicted_fits", truth, "", "The predicted memory is no more than the usable memory; null: unknown", ("plan", "measurements", "failures"), "Predicted to fit"),
         Column("predicted_batch_fits", truth, "", "The predicted KV cache holds the whole batch at once; null: unknown", _CELL),
         Column("predicted_with", text, "", "Constants behind predicted times: data sheet, or measured constants of the machine that measured the cell; null: no prediction", _MEASURED, "Predicted with"),
+        Column("prediction_refused", text, "", "Why measured constants of the machine are refused, and with them the prediction; null: not refused", _MEASURED),
         Column("n_repeats", whole, "", "Timed runs behind the medians; of a constant: behind the best", (*_MEASURED, *_MACHINE), "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),
         Column("unstable", truth, "", "e2e_s_cv, or canary_gap without its sign, is above 0.1; null: one repeat and no canary", _MEASURED),

@@ -104,6 +104,7 @@ def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
 
 
 def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
+    """The row under the names of the paper's models, and whether a small model stands in for one."""
     small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
     return row | small | {"stand_in": bool(small)}
 
@@ -323,7 +324,8 @@ def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) 
     if not mine or outcome.value is None:
         return ""
     known = dict(outcome.context)
-    parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else "the paper's models"]
+    papers_own = "the paper's models" if plan["scale"] == "paper" else f"{plan['scale']} models"
+    parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else papers_own]
     parts += [_WEIGHTS.get(known["weights"], known["weights"])] * ("weights" in known and known["weights"] is not None)
     parts.append(plan["hardware"]["title"])
     parts += [f"{known['prompts']} prompts"] * (known.get("prompts") is not None)

@@ -15,11 +15,13 @@ from moebench.tables import stats
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
+MOST_RANGE = 5
+"""With so many repeats or fewer the bootstrap interval is their range."""
 NBSP = "\N{NO-BREAK SPACE}"
 _WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
-    "dummy": "dummy weights (routing means nothing)",
+    "dummy": "dummy weights (untrained routing)",
 }
 
 
@@ -60,11 +62,20 @@ def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     text = f"{size}models with {weights}, {engine(plan, rows)} on {_machines(plan, rows)}"
     text += f", {_prompts(rows)}" + images(rows)
     if hardware["kind"] == "cpu":
-        text += ": no statement about an H100"
-    text = text[0].upper() + text[1:] + "."
+        text += ": not representative of an H100"
+    text = f"{text[0].upper()}{text[1:]}. {workload(rows)}".strip()
     if "activation" in set(rows["protocol_kind"]) and set(rows["weights"].dropna()) & {"random_init", "dummy"}:
-        text += " Routers with random weights have learnt nothing: no statement about trained models."
+        text += " Routers with random weights are untrained: not representative of trained models."
     return text
+
+
+def workload(rows: pd.DataFrame) -> str:
+    """Batch, input and output lengths of some rows: one value, or the smallest and the largest."""
+    timed = rows[rows["protocol_kind"] != "activation"]
+    if timed.empty:
+        return ""
+    sizes = [_span(timed[name]) for name in ("batch", "input_tokens", "output_tokens")]
+    return f"Batch {sizes[0]}, {sizes[1]} input and {sizes[2]} output tokens."
 
 
 def images(rows: pd.DataFrame) -> str:
@@ -95,6 +106,13 @@ def _prompts(rows: pd.DataFrame) -> str:
     return _listed(words) + others
 
 
+def interval(repeats: int) -> str:
+    """What the interval of a median over so many repeats is: with few, their range, which covers less than 95%."""
+    if repeats > MOST_RANGE:
+        return "bootstrap 95% interval"
+    return f"their range (holds the true median with {stats.coverage_of_range(repeats):.0%})"
+
+
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
     """Repeats, intervals and how many cells are not what they should be; ``medians``: the figure shows some."""
     good = rows[rows["status"] == "ok"]
@@ -104,19 +122,19 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         if set(good["protocol_kind"]) == {"activation"}:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
-                parts.append(f"Median of {_few(repeats)} batches, error bars: bootstrap 95% interval.")
+                parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(int(repeats.max()))}.")
         elif not medians:
             parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
-            bars = "their range" if repeats.max() <= 5 else "bootstrap 95% interval"  # which is the range for so few
-            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {bars}.")
+            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(int(repeats.max()))}.")
     if set(good["protocol_kind"]) == {"paper"}:
         parts.append("Timed as in the paper.")
-    missing = int((rows["status"] == "not measured").sum())
+    missing, unsupported = (int((rows["status"] == status).sum()) for status in ("not measured", "unsupported"))
     odd = [
-        (len(rows) - len(good) - missing, "failed"),
+        (unsupported, "unsupported"),
+        (len(rows) - len(good) - missing - unsupported, "failed"),
         (missing, "not measured"),
         (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
         (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
@@ -158,7 +176,7 @@ def accuracy_words(plan: Mapping[str, Any], placed: Data) -> str:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
         if any(task["harness"] == "vlmeval" for task in tasks):  # an answer that names no choice is wrong there
             level = "at or below chance level"
-        parts.append(f"Random weights know nothing: accuracy is {level}, differences are noise.")
+        parts.append(f"Random weights: accuracy is {level}, differences are noise.")
     if "fixtures" in {task["data"]["source"] for task in tasks}:
         parts.append("Questions are the project's own small sets, not the published ones.")
     lost = [f"{row['model_title']} ({_why(row)})" for _, row in rows.iterrows() if _why(row)]

@@ -20,7 +20,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, placed, plots
 from moebench.figures.kinds import Source
 from moebench.plan.file import read_plan
-from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
+from moebench.report import architectures, captions, claims, content, reproduced, residuals, summary, svg
 from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
 from moebench.tables import join, parquet, stats
@@ -83,6 +83,8 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    counted_cells, total = content.counts(frame), len(plan["cells"])
+    decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
     text = environment.get_template("page.html.j2").render(
@@ -91,10 +93,14 @@ def render(
         tables=columns.TABLES,
         engine=caption.engine(plan),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
-        counts=content.counts(frame),
-        total=len(plan["cells"]),
+        counts=counted_cells,
+        total=total,
+        cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
+        findings=decided,
+        undecided=undecided,
         experiments=experiments,
         residuals=compared,
+        refused=residuals.refused(measured),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
@@ -102,6 +108,7 @@ def render(
         not_run=_not_run(frame),
         metrics=columns.METRICS,
         columns=columns.COLUMNS,
+        bars=caption.interval(max(repeats, default=0)),
         repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
         predicted=bool(frame["predicted_e2e_s"].notna().any()),
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
@@ -152,8 +159,10 @@ def _experiment(
         "assumptions": asked.get("assumptions") or [],
         "claims": asked.get("claims") or [],
         "figures": made,
+        "numbers": [plot.number for plot in shown],
         "cells": content.cell_table(rows, shown, links["records"]) if len(rows) else None,
         "counts": content.counts(rows),
+        "state": summary.state(rows),
         "architectures": architectures.table(asked),
         "layers": architectures.by_layer(mine),
         "reproduced": reproduced.tables(asked),

@@ -83,10 +83,18 @@ def _constants(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def refused(measured: pd.DataFrame) -> list[tuple[str, int]]:
+    """Reasons why measured constants are refused, each with the number of cells that have no prediction by it."""
+    counts = measured.loc[measured["status"] == "ok", "prediction_refused"].value_counts()
+    return [(str(reason), int(n)) for reason, n in counts.items()]
+
+
 def _without(measured: pd.DataFrame) -> str:
     """Why measured cells have no prediction, with how many."""
     rest = measured[(measured["status"] == "ok") & measured["predicted_with"].isna()]
+    refused = rest["prediction_refused"].notna()
     kinds = {
+        "with constants of the machine that are refused": refused,
         "with speculation": rest["draft_model"].notna(),
         "with images of unknown sizes": rest["images"].fillna(0) > 0,
         "through a hosted service": rest["gpus"].isna(),

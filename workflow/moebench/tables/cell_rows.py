@@ -215,11 +215,9 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
 def _at_hand(record: Row, chunk: Chunk) -> Row:
     """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
     found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine else {}
+    if "refused" in found:
+        return {"prediction_refused": found["refused"]}
     return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
-
-
-CEILING_SLACK = 0.95
-"""A run may be this much below the least time: clocks and bandwidths of devices differ a little from data sheets."""
 
 
 def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
@@ -231,7 +229,7 @@ def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
     if least is None or row["status"] != "ok":
         return {}
     fastest = min(run["metrics"]["e2e_s"] for run in record["repeats"])
-    if fastest >= CEILING_SLACK * least:
+    if fastest >= machines.CEILING_SLACK * least:
         return {}
     return {
         "status": "invalid",

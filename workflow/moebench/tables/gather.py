@@ -76,6 +76,7 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
         name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures", *cell_rows.ROUTED)
     }
+    written["measurements"] = machines.refuse_beaten(written["measurements"])
     more = {
         "plan": planned,
         "parameters": counted,
