@@ -229,9 +229,9 @@ def _metric_columns() -> list[Column]:
             "predicted_least_e2e_s",
             pa.float64(),
             "s",
-            "End-to-end latency below which no run can be: the roofline if all requests choose the same experts; null: unknown",
+            "Lower bound of the end-to-end latency: the roofline if all requests choose the same experts; null: unknown",
             ("plan", "measurements"),
-            "Least end-to-end latency",
+            "Lower bound of the end-to-end latency",
         )
     )
     for name in RESIDUALS:
@@ -247,8 +247,8 @@ def _claim_columns() -> list[Column]:
     return [
         Column("claim", text, "", "Claim: identifier, of config/claims", only),
         Column("paper", text, "", "Paper that makes the claim", only),
-        Column("place", text, "", "Where in the paper", only),
-        Column("quote", text, "", "The paper's own words", only),
+        Column("place", text, "", "Place in the paper", only),
+        Column("quote", text, "", "Quote from the paper", only),
         Column("statement", text, "", "What is tested", only),
         Column(
             "metric",
