@@ -16,7 +16,7 @@ _KERNELS = ("kernel", "fp8_linear", "linear_kernel", "_gemm_impl")
 
 
 def backends(runner: Any) -> dict[str, Any]:
-    """``attention``, ``moe`` and ``linear``: number of layers by kernel; ``cudagraph_mode``, as settled."""
+    """``attention``, ``moe`` and ``linear``: layers of this rank by kernel; ``cudagraph_mode`` settled on."""
     found: dict[str, Counter[str]] = {"attention": Counter(), "moe": Counter(), "linear": Counter()}
     for module in runner.get_model().modules():
         method = getattr(module, "quant_method", None)
