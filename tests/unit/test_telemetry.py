@@ -136,6 +136,7 @@ def run(reasons, **seen):
         ([run([]), run(["hw_thermal_slowdown"])], 700.0, True, "hw_thermal_slowdown"),
         ([run(["application_clocks"]), run([])], 700.0, False, "application_clocks"),
         ([run([])], 500.0, True, "power_cap_below_default"),
+        ([run([])], None, False, ""),
         ([run(None)], 700.0, None, None),
         ([{}], 700.0, None, None),
     ],

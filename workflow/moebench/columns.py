@@ -11,11 +11,15 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
+
+Row = dict[str, Any]
+"""A row of a table: values by the name of its column, as this registry lists them."""
 
 ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1, 9))
 """Columns of the acceptance by position in the draft; the records hold longer drafts' further positions."""

@@ -30,8 +30,10 @@ from scipy import stats
 
 from moebench import columns
 from moebench.claims.evaluate import draws
+from moebench.columns import Row
 from moebench.config import KNOBS
 from moebench.errors import UserError
+from moebench.formats import Json
 from moebench.measure.records import FINAL, INFRASTRUCTURE
 from moebench.tables import parquet
 
@@ -148,7 +150,7 @@ class Together:
         """Whether they changed."""
         return self.verdict not in (SAME, "no interval")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """Plain values, null for what is unknown."""
         return {k: None if v != v else v for k, v in asdict(self).items()}
 
@@ -235,11 +237,9 @@ def _name(row: Mapping[Hashable, Any]) -> str:
     return f"{row['engine']}/{row['cell']}"
 
 
-def _pair(
-    left: Mapping[Hashable, Any], right: Mapping[Hashable, Any], a: Results, b: Results, metric: str
-) -> dict[str, Any]:
+def _pair(left: Mapping[Hashable, Any], right: Mapping[Hashable, Any], a: Results, b: Results, metric: str) -> Row:
     """Medians, ratio, interval and p-value of one pair."""
-    made: dict[str, Any] = {
+    made: Row = {
         "model": left["model_title"], "cell_a": _name(left), "cell_b": _name(right),
         "status_a": left["status"], "status_b": right["status"], "a": left[metric], "b": right[metric],
         "ratio": np.nan, "low": np.nan, "high": np.nan, "error": np.nan, "p": np.nan,

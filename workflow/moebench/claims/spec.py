@@ -6,7 +6,7 @@ handful of tests, and says how many comparisons it needs.  Nothing else is neede
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from moebench import columns
 from moebench.columns import EVENNESS, METRIC_NAMES
 from moebench.config import Config, Name, Strict, parse, read_yaml
 from moebench.errors import ConfigError, nearest
+from moebench.formats.plan import ClaimsOfPlan, ExperimentPlan, Plan
 
 Settings = dict[str, Any]
 Test = Literal[
@@ -238,11 +239,11 @@ def load(config: Config) -> list[ClaimFile]:
     return files
 
 
-def of_plan(config: Config, experiments: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:
+def of_plan(config: Config, experiments: Mapping[str, ExperimentPlan], models: Iterable[str]) -> ClaimsOfPlan:
     """What a plan keeps of the claims, so that its report can be made again from the archive alone.
 
-    ``papers``: the claim files; ``stands_for``: those of ``models`` that stand for full-size ones, and which.
-    Raises ConfigError for an experiment that lists a claim there is not.
+    ``models``: those of the plan, of which some stand for full-size ones.  Raises ConfigError for an experiment that
+    lists a claim there is not.
     """
     files = load(config)
     known = {claim.id for made in files for claim in made.claims}
@@ -258,7 +259,8 @@ def of_plan(config: Config, experiments: dict[str, Any], models: Iterable[str]) 
             "stands_for": {name: full for name, full in stands_for.items() if full}}  # fmt: skip
 
 
-def from_plan(plan: dict[str, Any]) -> list[ClaimFile]:
+def from_plan(plan: Plan) -> list[ClaimFile]:
     """The claim files of a plan; none for a plan of an older version."""
     where = f"plan of {plan['study']}: claims"
-    return [parse(ClaimFile, made, where) for made in (plan.get("claims") or {}).get("papers", ())]
+    claims = plan.get("claims")
+    return [parse(ClaimFile, made, where) for made in (claims["papers"] if claims else ())]

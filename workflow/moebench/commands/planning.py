@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from moebench.claims import budget
 from moebench.claims import spec as claims
@@ -14,6 +13,7 @@ from moebench.config import Config
 from moebench.config.identity import digest
 from moebench.config.lockfile import ModelLock
 from moebench.errors import StorageError
+from moebench.formats.plan import Plan
 from moebench.plan import reference
 from moebench.plan.make import Draft
 from moebench.storage.atomic import canonical_bytes, write_atomic
@@ -26,7 +26,7 @@ def make_plan(
     models: str | None = None,
     data: str | None = None,
     budget_gpu_hours: float | None = None,
-) -> dict[str, Any]:
+) -> Plan:
     """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
 
     Raises ConfigError naming the file, the value and the remedy.
@@ -51,11 +51,11 @@ def make_plan(
     return plan
 
 
-def _drop_figures(plan: dict[str, Any]) -> list[str]:
+def _drop_figures(plan: Plan) -> list[str]:
     """Take out figures that the kept cells cannot fill, and experiments of which nothing is left; the figures' ids."""
     from moebench.figures import cannot_draw
 
-    dropped = cannot_draw({"jobs": {}} | plan)
+    dropped = cannot_draw(plan)
     for name, experiment in list(plan["experiments"].items()):
         experiment["figures"] = [f for f in experiment["figures"] if f["id"] not in dropped]
         if not any(experiment.get(what) for what in ("rows", "models", "computed", "accuracy")):
@@ -63,7 +63,7 @@ def _drop_figures(plan: dict[str, Any]) -> list[str]:
     return dropped
 
 
-def keep(plan: dict[str, Any], results: Path) -> Path:
+def keep(plan: Plan, results: Path) -> Path:
     """Write the plan under its digest, unless it is there, and let ``STUDY.json`` point to it; return the former.
 
     Jobs read the plan they were submitted with, whatever happens to the configuration meanwhile.  Raises ConfigError

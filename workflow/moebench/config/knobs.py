@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
 from moebench.errors import ConfigError
+from moebench.formats.model import CalibrationDict
 
 
 class EngineKnobs(Strict):
@@ -129,18 +130,19 @@ class Calibration(Strict):
     tokens: Positive = Field(2048, description="Length of each sequence, tokens")
     seed: Count = Field(0, description="Seed for the positions in the text and for random choices")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> CalibrationDict:
         """What can change a choice, with the contents of a file.
 
         Raises ConfigError if the file cannot be read.
         """
         if self.data == "text":
-            return self.model_dump()
+            return cast(CalibrationDict, self.model_dump())
         if not self.data.endswith((".txt", ".jsonl")):
             raise ConfigError(f"calibration.data {self.data}: neither 'text' nor a file .txt or .jsonl")
         try:
             with open(self.data, "rb") as file:
-                return self.model_dump() | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return cast(CalibrationDict, self.model_dump() | {"sha256": sha256})
         except OSError as error:
             raise ConfigError(f"calibration.data {self.data}: cannot be read ({error.strerror})") from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
+from moebench.formats.model import ArchitectureDict
 
 
 class Attention(Strict):
@@ -85,6 +86,10 @@ class Architecture(Strict):
     vision_parameters: Count = Field(
         0, description="Parameters of vision tower and projector, if only their number is known"
     )
+
+    def as_dict(self) -> ArchitectureDict:
+        """As a plan holds it."""
+        return cast(ArchitectureDict, self.model_dump())
 
     @model_validator(mode="after")
     def _vision_once(self) -> Architecture:

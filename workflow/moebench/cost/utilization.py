@@ -18,6 +18,7 @@ from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.cost import roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
+from moebench.formats.plan import Workload
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def ideal(
     architecture: Architecture,
     knobs: EngineKnobs,
     hardware: Hardware,
-    work: dict[str, Any],
+    work: Workload,
     distinct: float | None = None,
 ) -> Ideal:
     """Times at peak rates of a workload.  ``distinct``: distinct experts of a layer in a decode step, as measured;

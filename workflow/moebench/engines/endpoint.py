@@ -9,15 +9,19 @@ import gc
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
-from moebench.engines.protocol import Images
+from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
+from moebench.formats import Json
+from moebench.formats.plan import EngineConfig
+from moebench.formats.record import LoadFacts, Seen, Trace
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
@@ -36,9 +40,11 @@ _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 class EndpointEngine:
     """An engine configuration behind a service (``engines.protocol.Engine``)."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
-        self.settings = spec["runtime"]["endpoint"]
+        settings = spec["runtime"]["endpoint"]
+        assert settings is not None
+        self.settings = settings
         self.client: Client | None = None
         self.server: Server | None = None
         self.cached_tokens: float | None = None
@@ -46,19 +52,19 @@ class EndpointEngine:
 
     # --------------------------------------------------------------------------------------------- loading
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Start the server (``serve``), or ask the service for its models.  Raises Verdict or ServerFailed."""
         started = time.perf_counter()
         facts = self._serve() if self.settings["serve"] else self._connect()
         return {"load_s": time.perf_counter() - started, "resolved_config": None, **facts}
 
-    def _connect(self) -> dict[str, Any]:
+    def _connect(self) -> LoadFacts:
         missing = waiting.unset(self.spec["runtime"])
         if missing:
             reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to ask"
             raise Verdict("no_endpoint", reason)
         address, name = self.settings["base_url_env"], self.settings["key_env"]
-        url = self.settings["base_url"] or os.environ[address].strip()
+        url = self.settings["base_url"] or os.environ[address or ""].strip()
         key = os.environ[name].strip() if name else None
         if not _URL.fullmatch(url):
             raise Verdict(
@@ -73,10 +79,11 @@ class EndpointEngine:
             raise Verdict("service_fault", "the service limits the rate even of questions", [str(limit)]) from None
         return {"model_listed": None if listed is None else self.settings["model"] in listed}
 
-    def _serve(self) -> dict[str, Any]:
+    def _serve(self) -> LoadFacts:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
-        if any(self.config[knob] != value for knob, value in _HARMLESS.items()):
+        config: Mapping[str, object] = self.config
+        if any(config[knob] != value for knob, value in _HARMLESS.items()):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
         environment = {
             vllm_unfused.SWITCH: self.config["expert_kernel"],
@@ -110,11 +117,11 @@ class EndpointEngine:
 
     # --------------------------------------------------------------------------------------------- running
 
-    def body(self, prompt: list[int], output_tokens: int) -> dict[str, Any]:
+    def body(self, prompt: list[int], output_tokens: int) -> Json:
         """The request for one prompt of token ids."""
         serve, settings = self.settings["serve"], self.settings
         asked = {"ignore_eos": True, "min_tokens": output_tokens, "return_token_ids": True}
-        body: dict[str, Any] = {
+        body: Json = {
             "model": settings["model"],
             "max_tokens": output_tokens,
             "temperature": 0,
@@ -168,7 +175,7 @@ class EndpointEngine:
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch; a step is an arrival of tokens.  Raises Verdict."""
         if images:
             raise NotImplementedError("images through a service are not supported by this driver yet")
@@ -184,7 +191,7 @@ class EndpointEngine:
             for when, n in zip(answer.times, counts, strict=True):
                 merged[place[round(when, 6)]] = merged.get(place[round(when, 6)], 0) + n
             requests.append(encode(*map(list, zip(*((s, n) for s, n in merged.items() if n), strict=True))))
-        seen: dict[str, Any] = {
+        seen: Seen = {
             "counted_by": "ids" if by_ids else "usage",
             "rate_limited": waits,
             "tokens": sum(n for _, n in counted),
@@ -227,7 +234,7 @@ class EndpointEngine:
         """A service does not show its routing."""
         return False
 
-    def captured(self) -> dict[int, dict[str, Any]]:
+    def captured(self) -> dict[int, Routed]:
         """Nothing."""
         return {}
 
@@ -262,7 +269,7 @@ def _add(total: float | None, new: list[float | None]) -> float | None:
     return (total or 0.0) + sum(known) if known else total
 
 
-def cached_tokens(usage: dict[str, Any]) -> float | None:
+def cached_tokens(usage: Json) -> float | None:
     """Prompt tokens that a service took from a cache; None where it does not say."""
     value = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return None if value is None else float(value)

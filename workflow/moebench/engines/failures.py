@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
-from typing import Any
 
 from moebench.errors import FULL_DISK
+from moebench.formats.messages import Outcome
 from moebench.storage.disk import DISK
 
 
@@ -98,7 +97,7 @@ def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str
     return "crashed", "the engine failed: " + (root_cause(lines) or "no message"), lines[-10:]
 
 
-def of_configuration(outcome: Mapping[str, Any]) -> bool:
+def of_configuration(outcome: Outcome) -> bool:
     """Whether a failed cell tells that no cell of its engine configuration can run, whatever its workload."""
     return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 

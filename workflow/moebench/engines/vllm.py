@@ -11,9 +11,12 @@ from typing import Any
 
 from moebench.engines import vllm_images, vllm_nodes, vllm_startup
 from moebench.engines.failures import Refused
-from moebench.engines.protocol import Images
+from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.engines.vllm_arguments import arguments, switch
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig, EngineKnobsDict
+from moebench.formats.record import LoadFacts, Trace
 
 COUNTERS = {
     "vllm:num_preemptions": "preemptions",
@@ -26,7 +29,7 @@ COUNTERS = {
 """vLLM's counters and our names; the last is a vector over positions in the draft."""
 
 
-_NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
+_NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = (
     (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
     (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
     (lambda c: c["dp"] > 1, "data parallelism", "NotImplementedError in all_gatherv, at the first step with experts"),
@@ -38,13 +41,13 @@ _NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
         self.llm: Any = None
         self.other_nodes = vllm_nodes.OtherNodes(spec)
         self._ids = itertools.count()
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Load the model.  Raises whatever the engine raises."""
         self.refuse()
         switch(self.config)
@@ -70,7 +73,7 @@ class VllmEngine:
             "backends": self._rpc("moe_backends"),
         }
 
-    def start(self, arguments: dict[str, Any]) -> Any:
+    def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
         from vllm import LLM
 
@@ -88,7 +91,7 @@ class VllmEngine:
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise Refused("unfused experts read counts from the device, which no CUDA graph can: set eager")
 
-    def resolved_config(self) -> dict[str, Any]:
+    def resolved_config(self) -> Knobs:
         """The text model's configuration as the engine resolved it, scalars only."""
         resolved = self.llm.llm_engine.vllm_config.model_config.hf_text_config.to_dict()
         return {k: v for k, v in sorted(resolved.items()) if v is None or isinstance(v, (int, float, str, bool))}
@@ -117,7 +120,7 @@ class VllmEngine:
             return vllm_images.Placeholders(self.llm).inputs(prompts, images)
         return [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch step by step, stamping the end of every step."""
         from vllm.sampling_params import RequestOutputKind
 
@@ -149,7 +152,7 @@ class VllmEngine:
         for name in names:
             if sum(tokens[name]) != output_tokens:
                 raise RuntimeError(f"a request gave {sum(tokens[name])} tokens instead of {output_tokens}")
-        run = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        run: Trace = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
         if images:
             run |= {
                 "image_tokens": vllm_images.image_tokens(prompts, [seen[name] for name in names]),
@@ -175,11 +178,11 @@ class VllmEngine:
         """Count routed experts.  A compiled router does not call the hook, so only in eager mode."""
         return bool(self.config["eager"]) and self._rpc("moe_capture", on) > 0
 
-    def captured(self) -> dict[int, dict[str, Any]]:
+    def captured(self) -> dict[int, Routed]:
         """Counts of the first rank that has the layer: with TP and EP each rank sees every token's routing, with PP
         each has layers of its own.
         """
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, Routed] = {}
         for rank in self.llm.collective_rpc("moe_captured"):
             found = rank | found
         return found

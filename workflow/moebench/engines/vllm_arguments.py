@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
 from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig, EngineKnobsDict
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
 
 
-def arguments(spec: dict[str, Any]) -> dict[str, Any]:
+def arguments(spec: EngineConfig) -> Knobs:
     """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
 
     Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
@@ -52,7 +53,7 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in given.items() if v is not None}
 
 
-def while_loading(spec: dict[str, Any]) -> str | None:
+def while_loading(spec: EngineConfig) -> str | None:
     """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
     scheme: str = spec["config"]["quantization"]
     file = Path(spec["model"]["path"]) / "config.json"
@@ -65,7 +66,7 @@ _WHILE_LOADING = {"fp8": "fp8_per_tensor"}
 """vLLM's names of schemes, where they differ."""
 
 
-def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
+def speculation(spec: EngineConfig) -> Knobs | None:
     """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
     if spec["draft"] is None:
         return None
@@ -77,7 +78,7 @@ def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def switch(config: dict[str, Any]) -> None:
+def switch(config: EngineKnobsDict) -> None:
     """Set the kernels of an engine configuration, in this process and in those that it starts."""
     os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
     os.environ[vllm_kernels.SWITCH] = config["kernel_config"]

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 from moebench.engines import vllm_kernels, vllm_resolved, vllm_unfused
+from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
+from moebench.formats.record import Backends
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
@@ -28,7 +30,7 @@ class MoEExtension:
 
     model_runner: Any
 
-    def moe_backends(self) -> dict[str, Any]:
+    def moe_backends(self) -> Backends:
         """The kernels that vLLM chose (``vllm_resolved``)."""
         return vllm_resolved.backends(self.model_runner)
 
@@ -63,7 +65,7 @@ class MoEExtension:
             runner.router.set_capture_fn(keep)
         return len(runners)
 
-    def moe_captured(self) -> dict[int, dict[str, Any]]:
+    def moe_captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
         return {
             number: {

@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Any
+
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig
 
 
-def share(spec: dict[str, Any], rank: int, address: str, port: int) -> dict[str, Any]:
+def share(spec: EngineConfig, rank: int, address: str, port: int) -> Knobs:
     """What a node's engine arguments have beside those of one node."""
     return {
         "nnodes": spec["nodes"],
@@ -47,12 +49,12 @@ def others(nodes: int) -> list[str]:
 class OtherNodes:
     """The executors of the other nodes, from ``start`` to ``close``."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec = spec
         self.closing = False
         self._executors: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Knobs:
         """Start them; return what the first node's engine arguments have in addition.
 
         Raises RuntimeError if the job has too few nodes.  Should one of them end early, this process ends too: what is

@@ -11,11 +11,13 @@ from collections import Counter
 from enum import Enum
 from typing import Any
 
+from moebench.formats.record import Backends
+
 _KERNELS = ("kernel", "fp8_linear", "linear_kernel", "_gemm_impl")
 """Where linear methods and their quantization schemes keep the kernel."""
 
 
-def backends(runner: Any) -> dict[str, Any]:
+def backends(runner: Any) -> Backends:
     """``attention``, ``moe`` and ``linear``: layers of this rank by kernel; ``cudagraph_mode`` settled on."""
     found: dict[str, Counter[str]] = {"attention": Counter(), "moe": Counter(), "linear": Counter()}
     for module in runner.get_model().modules():
@@ -27,7 +29,12 @@ def backends(runner: Any) -> dict[str, Any]:
         elif method is not None and type(method).__name__.endswith("LinearMethod"):
             found["linear"][_linear(module, method)] += 1
     mode = getattr(getattr(runner, "compilation_config", None), "cudagraph_mode", None)
-    return {**{kind: dict(names) for kind, names in found.items()}, "cudagraph_mode": getattr(mode, "name", None)}
+    return {
+        "attention": dict(found["attention"]),
+        "moe": dict(found["moe"]),
+        "linear": dict(found["linear"]),
+        "cudagraph_mode": getattr(mode, "name", None),
+    }
 
 
 def _attention(module: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from moebench import columns
 from moebench.figures import accuracy, style, unsupported
 from moebench.figures.data import Data
+from moebench.formats.plan import Plan, Task
 from moebench.prompts import corpora
 from moebench.tables import stats
 
@@ -35,7 +36,7 @@ def _few(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def engine(plan: Mapping[str, Any], rows: pd.DataFrame | None = None) -> str:
+def engine(plan: Plan, rows: pd.DataFrame | None = None) -> str:
     """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
@@ -43,7 +44,7 @@ def engine(plan: Mapping[str, Any], rows: pd.DataFrame | None = None) -> str:
     return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
 
 
-def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def _machines(plan: Plan, rows: pd.DataFrame) -> str:
     """The study's hardware, with its device where that is one and the same, and hosted services' beside it."""
     own, elsewhere = plan["hardware"], rows["gpus"].isna()
     local = rows[~elsewhere]
@@ -52,7 +53,7 @@ def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     return _listed([*named, *sorted(set(rows.loc[elsewhere, "hardware"]))])
 
 
-def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def what(plan: Plan, rows: pd.DataFrame) -> str:
     """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
     if rows.empty:
         return NOT_MEASURED
@@ -146,19 +147,19 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
     return " ".join(parts)
 
 
-def of(plan: Mapping[str, Any], placed: Data) -> str:
+def of(plan: Plan, placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
     said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.SPECULATION})
     refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
     return " ".join(filter(None, [said, accuracy_words(plan, placed), refused]))
 
 
-def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -> str:
+def caption(plan: Plan, rows: pd.DataFrame, medians: bool = True) -> str:
     """The whole line."""
     return f"{what(plan, rows)} {how(rows, medians)}".strip()
 
 
-def accuracy_words(plan: Mapping[str, Any], placed: Data) -> str:
+def accuracy_words(plan: Plan, placed: Data) -> str:
     """What the caption of a figure with accuracy adds; empty for one without."""
     if not accuracy.uses(placed.plot):
         return ""
@@ -192,7 +193,7 @@ def _mean(of: str) -> str:
     return f"mean of {head} ({', '.join(names)})" if tasks else of
 
 
-def _tasks(plan: Mapping[str, Any], experiment: str, engines: set[str]) -> list[dict[str, Any]]:
+def _tasks(plan: Plan, experiment: str, engines: set[str]) -> list[Task]:
     """What an experiment asks of some engine configurations."""
     asked = [r for r in plan["experiments"][experiment].get("accuracy") or () if r["engine"] in engines]
     return [plan["accuracy"][r["harness"]]["cells"][f"{r['engine']}/{r['cell']}"]["task"] for r in asked]

@@ -15,6 +15,7 @@ from moebench import columns
 from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import accuracy
+from moebench.formats.plan import Plan
 from moebench.tables import join
 
 Json = Mapping[str, Any]
@@ -213,7 +214,7 @@ def table(data: Data) -> pd.DataFrame:
     return pd.DataFrame(ordered)
 
 
-def of_experiment(plan: Json, out: Path, experiment: str) -> pd.DataFrame:
+def of_experiment(plan: Plan, out: Path, experiment: str) -> pd.DataFrame:
     """Plan and measurements of an experiment, joined, in the plan's order."""
     if experiment not in plan["experiments"]:
         raise ConfigError(f"{plan['study']}: no experiment {experiment!r}" + nearest(experiment, plan["experiments"]))

@@ -15,12 +15,16 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
 from moebench.engines import failures, vllm_kernels
 from moebench.errors import StageError, UserError
+from moebench.formats import Json
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
+from moebench.formats.record import Answered, CanaryRun, LoadFacts, Measured, Provenance, Record, RecordHead
 from moebench.measure import manifest, metrics, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
@@ -52,15 +56,15 @@ class Driver:
 
     worker_module = "moebench.measure.worker"
 
-    def __init__(self, plan: dict[str, Any], results: Path, log: Path, say: Say, python: str = sys.executable):
+    def __init__(self, plan: Plan, results: Path, log: Path, say: Say, python: str = sys.executable):
         self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
         self.settings = plan["jobs_settings"]
         self.worker: Worker | None = None
         self.sidecar: sidecar.Sidecar | None = None
         self.loaded = False
-        self.canary: list[dict[str, Any]] = []
-        self.facts: dict[str, Any] = {}
-        self.seen: dict[str, Any] = {}
+        self.canary: list[CanaryRun] = []
+        self.facts: LoadFacts = {}
+        self.seen: Provenance = {}
         self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
         self.host = provenance.of_driver()
 
@@ -125,7 +129,7 @@ class Driver:
                 manifest.path_of(self.results, job).unlink()
         return good
 
-    def keys(self, spec: dict[str, Any]) -> list[tuple[str, str]]:
+    def keys(self, spec: Job) -> list[tuple[str, str]]:
         """(engine, cell) of a job."""
         return [(e, c) for e in spec["engines"] for c in self.plan["engines"][e]["cells"]]
 
@@ -136,7 +140,7 @@ class Driver:
             return False
         return self.is_final(record) or (waiting and record["status"] in records.WAITING)
 
-    def is_final(self, record: dict[str, Any]) -> bool:
+    def is_final(self, record: RecordHead) -> bool:
         """Whether a record ends the matter; what was skipped by choice only while that is still the choice."""
         if record["status"] == "infeasible":
             return bool(self.settings["skip_infeasible"])
@@ -166,8 +170,8 @@ class Driver:
         for corpus in {name: c for spec in specs for name, c in spec.get("corpora", {}).items()}.values():
             if problem := corpora.check(corpus):
                 raise StageError(problem)
-        own: dict[str, Any] = {"experts": None, "moe_ffn_size": None}
-        drafts = [(spec["draft"], own) for spec in specs if spec["draft"]]
+        own = cast(EngineKnobsDict, {"experts": None, "moe_ffn_size": None, "quantization": "none"})
+        drafts = [(draft, own) for spec in specs if (draft := spec["draft"])]
         for model, config in [(spec["model"], spec["config"]) for spec in specs] + drafts:
             folder, stage = Path(model["path"]), how_to_make(model, self.plan)
             try:
@@ -216,7 +220,7 @@ class Driver:
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
 
-    def cannot_run(self, engine_id: str, outcome: dict[str, Any]) -> bool:
+    def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
         """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
         if not failures.of_configuration(outcome) or any(run["engine"] == engine_id for run in self.canary):
             return False
@@ -229,7 +233,7 @@ class Driver:
         if not self.settings["skip_infeasible"] or fits["fits"] is not False:
             return pending
         for cell_id in pending:
-            need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"]
+            need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"] or 0.0
             reason = (
                 f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
                 "not tried, by choice (jobs.skip_infeasible)"
@@ -254,7 +258,8 @@ class Driver:
         rest = []
         for cell_id in cells:
             cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-            parent = records.current(self.results, engine_id, cell["derived_from"])[0]
+            longer = cell["derived_from"]
+            parent = records.current(self.results, engine_id, longer)[0] if longer else None
             outcome = cut(parent, cell["workload"]) if parent and parent["status"] == "ok" else None
             if outcome is not None:
                 self.keep(engine_id, cell_id, outcome)
@@ -278,7 +283,7 @@ class Driver:
         cells: list[str] = self.plan["engines"][engine_id]["cells"]
         return min(filter(timed, cells), key=size)
 
-    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> dict[str, Any] | None:
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Outcome | None:
         """Run the canary; should it end the engine, the next cell has it loaded again.
 
         Returns the outcome that all cells get if it shows that none can run, else None.
@@ -286,7 +291,7 @@ class Driver:
         if cell_id is None:
             return None
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        request = {
+        request: Request = {
             "do": "canary",
             "workload": cell["workload"],
             "protocol": cell["protocol"],
@@ -295,16 +300,15 @@ class Driver:
         started = atomic.stamp()
         reply = self.ask(request, self.settings["cell_timeout_s"], "run")
         if "metrics" in reply:
-            self.canary.append(
-                {"engine": engine_id, "cell": cell_id, "position": position, "session": self.facts["session"], **reply}
-            )
+            where = {"engine": engine_id, "cell": cell_id, "position": position, "session": self.facts["session"]}
+            self.canary.append(cast(CanaryRun, {**where, **reply}))
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
         return reply | {"started_at": started} if self.cannot_run(engine_id, reply) else None
 
     # ---------------------------------------------------------------------------------- asking the worker
 
-    def ready(self, engine_id: str) -> dict[str, Any] | None:
+    def ready(self, engine_id: str) -> Outcome | None:
         """Load an engine configuration unless it is; return None, or the outcome all its cells get."""
         if self.loaded:
             return None
@@ -314,7 +318,7 @@ class Driver:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
         self.watch(spec)
-        request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
+        request: Request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
@@ -337,7 +341,7 @@ class Driver:
         self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")
         return None
 
-    def watch(self, spec: dict[str, Any]) -> None:
+    def watch(self, spec: EngineConfig) -> None:
         """Start to read the devices of an engine configuration, beside its engine."""
         if self.sidecar is not None:
             self.sidecar.close()
@@ -354,19 +358,23 @@ class Driver:
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
 
-    def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
+    def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started = atomic.stamp()
         reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run")
         return sidecar.attach(self.sidecar, reply) | {"started_at": started}
 
-    def request(self, cell: dict[str, Any]) -> dict[str, Any]:
+    def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
-        request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
-        return request | {"image_tokens": cell["predicted"].get("image_tokens")}
+        return {
+            "do": "run",
+            "workload": cell["workload"],
+            "protocol": cell["protocol"],
+            "image_tokens": cell["predicted"].get("image_tokens"),
+        }
 
-    def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
+    def ask(self, request: Request, timeout_s: float, phase: str) -> Outcome:
         """Ask the worker; whatever goes wrong becomes an outcome and ends the worker.
 
         After a failure an engine may hold memory or unfinished requests, so nothing else is measured in it.
@@ -399,7 +407,7 @@ class Driver:
         """Folders that this job, its engine and what runs in it write to."""
         return disk.written(self.results, self.log)
 
-    def environment(self, spec: dict[str, Any]) -> dict[str, str]:
+    def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -437,10 +445,10 @@ class Driver:
 
     # ------------------------------------------------------------------------------------------- records
 
-    def keep(self, engine_id: str, cell_id: str, outcome: dict[str, Any]) -> None:
+    def keep(self, engine_id: str, cell_id: str, outcome: Outcome) -> None:
         """Write the record of a cell and say so.  Raises StorageError."""
         spec, cell = self.plan["engines"][engine_id], self.plan["cells"][f"{engine_id}/{cell_id}"]
-        record = {
+        head: RecordHead = {
             "schema": records.SCHEMA,
             "study": self.plan["study"],
             "engine": engine_id,
@@ -452,17 +460,21 @@ class Driver:
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
+            "engine_version": {
+                "name": spec["runtime"]["name"],
+                "version": spec["runtime"]["version"],
+                "kind": spec["runtime"]["kind"],
+                "hosted": spec["runtime"]["hosted"],
+            },
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
-            "predicted": cell["predicted"],
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
             "provenance": outcome.get(
                 "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
             ),
-            **self.about(cell, outcome),
         }
+        record = cast(Record, {**head, "predicted": cell["predicted"], **self.about(cell, outcome)})
         if "activation" in outcome:
             record["activation"] = outcome["activation"]
         if corpus := spec.get("corpora", {}).get(cell.get("workload", {}).get("corpus")):
@@ -472,7 +484,7 @@ class Driver:
         self.kept += 1
         self.progress(engine_id, cell_id, record)
 
-    def about(self, cell: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
         return {
             "workload": cell["workload"],
@@ -482,7 +494,7 @@ class Driver:
             "repeats": outcome.get("repeats", []),
         }
 
-    def how(self, record: dict[str, Any]) -> str:
+    def how(self, record: Record) -> str:
         """A good record in a few words."""
         if "activation" in record:
             counted = record["activation"]
@@ -490,7 +502,7 @@ class Driver:
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 
-    def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
+    def progress(self, engine_id: str, cell_id: str, record: Record) -> None:
         """One line per cell: how far, what, how it went, how long to go."""
         how = self.how(record) if record["status"] == "ok" else f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
@@ -500,7 +512,7 @@ class Driver:
         )
 
 
-def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def merged(config: Json, overrides: Json) -> Json:
     """The configuration with overrides, nested sections merged (as the engine does)."""
     both = {
         k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)
@@ -508,13 +520,21 @@ def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return config | overrides | both
 
 
-def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
+def cut(parent: Record, work: Workload) -> Outcome | None:
     """The outcome of a cell with fewer output tokens than its parent, from the parent's traces.
 
     None where the runs would have gone otherwise: had some requests ended before the last began, the others would have
     run in smaller steps.
     """
-    outcome = {
+    cut_at, warm = work["output_tokens"], len(parent["warmup"])
+    runs = [metrics.truncate(run, cut_at) for run in (*parent["warmup"], *parent["repeats"])]
+    if not all(metrics.overlap(run) for run in runs):
+        return None
+    for run in runs:
+        run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], cut_at)
+        if "telemetry" in run:
+            run["telemetry"] = window.of_part(run["telemetry"])
+    return {
         "status": "ok",
         "reason": "",
         "evidence": [],
@@ -523,18 +543,9 @@ def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
         "started_at": parent["started_at"],
         "load": parent["load"],
         "provenance": parent["provenance"],
+        "warmup": runs[:warm],
+        "repeats": runs[warm:],
     }
-    for part in ("warmup", "repeats"):
-        runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
-        if not all(metrics.overlap(run) for run in runs):
-            return None
-        outcome[part] = [
-            run
-            | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])}
-            | window.of_part(run)
-            for run in runs
-        ]
-    return outcome
 
 
 def end_on_signals() -> None:

@@ -7,13 +7,10 @@ import hashlib
 import os
 import socket
 import subprocess
-from pathlib import Path
-from typing import Any
 
 import moebench
-
-ROOT = Path(__file__).resolve().parents[3]
-"""The project's root folder."""
+from moebench.formats.record import Provenance
+from moebench.storage import project
 
 SLURM_VARIABLES = (
     "SLURM_JOB_ID",
@@ -25,12 +22,16 @@ SLURM_VARIABLES = (
 
 
 @functools.cache
-def code_revision() -> dict[str, Any]:
+def code_revision() -> Provenance:
     """Git commit and whether tracked files differ from it; nulls outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
+        if project.INSTALLED:  # a repository around the environment is another one
+            return None
         try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=20)
+            done = subprocess.run(
+                ["git", "-C", str(project.ROOT), *arguments], capture_output=True, text=True, timeout=20
+            )
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -42,10 +43,10 @@ def code_revision() -> dict[str, Any]:
 @functools.cache
 def lock_hashes() -> dict[str, str]:
     """SHA-256 of each environment lock."""
-    return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((ROOT / "envs").glob("*.lock"))}
+    return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((project.ROOT / "envs").glob("*.lock"))}
 
 
-def of_driver() -> dict[str, Any]:
+def of_driver() -> Provenance:
     """What the driver knows of where it runs."""
     from moebench.prompts import prose
 
@@ -62,6 +63,6 @@ def of_driver() -> dict[str, Any]:
     }
 
 
-def of_environment(name: str) -> dict[str, Any]:
+def of_environment(name: str) -> Provenance:
     """SHA-256 of the lock of an engine's environment; null without a lock."""
     return {"lock_sha256": lock_hashes().get(name)}

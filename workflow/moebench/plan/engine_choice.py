@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
 from moebench.config import Endpoint, Engine, EngineKnobs, ModelSpec, Study, WorkloadKnobs
 from moebench.errors import ConfigError, nearest
+from moebench.formats import Knobs
+from moebench.formats.plan import EndpointDict, Runtime
 
 _TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}
 """What stands for vLLM's two kernels there: its default, and its loop over experts."""
@@ -50,10 +52,10 @@ def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
 
     ``own_process`` is a choice only for vLLM's offline engine on one device.
     """
-    own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
+    own: Knobs = {"engine_name": None} if engine is study.engine else {}
     several = knobs.tp * knobs.pp * knobs.dp > 1
     offline = engine.name == "vllm"
-    update: dict[str, Any] = {"own_process": offline and (several or knobs.own_process)}
+    update: Knobs = {"own_process": offline and (several or knobs.own_process)}
     if engine.name == "transformers":
         update |= {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
     elif engine.hosted:
@@ -78,7 +80,7 @@ def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs,
         yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
 
 
-def as_json(name: str, engine: Engine, model: str) -> dict[str, Any]:
+def as_json(name: str, engine: Engine, model: str) -> Runtime:
     """What the plan tells jobs about an engine; ``model`` is the one of the registry."""
     endpoint = engine.endpoint
     return {
@@ -92,13 +94,14 @@ def as_json(name: str, engine: Engine, model: str) -> dict[str, Any]:
     }
 
 
-def _settings(endpoint: Endpoint, model: str) -> dict[str, Any]:
-    return endpoint.model_dump(mode="json", exclude={"models"}) | {"model": endpoint.models.get(model, model)}
+def _settings(endpoint: Endpoint, model: str) -> EndpointDict:
+    settings = endpoint.model_dump(mode="json", exclude={"models"}) | {"model": endpoint.models.get(model, model)}
+    return cast(EndpointDict, settings)
 
 
-def identity(engine: Engine, model: str) -> dict[str, Any]:
+def identity(engine: Engine, model: str) -> Knobs:
     """What of an engine can change a number."""
-    found: dict[str, Any] = {"name": engine.name, "version": engine.version}
+    found: Knobs = {"name": engine.name, "version": engine.version}
     if engine.endpoint:
         stated = engine.endpoint.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         found["endpoint"] = stated | {"model": engine.endpoint.models.get(model, model)}

@@ -19,6 +19,7 @@ from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import caption, placed, plots
 from moebench.figures.kinds import Source
+from moebench.formats.plan import Plan
 from moebench.plan.file import read_plan
 from moebench.report import architectures, captions, claims, content, reproduced, residuals, summary, svg
 from moebench.report.accuracy import tables as answered
@@ -57,7 +58,7 @@ def _relative(path: Path, page: Path) -> str:
 
 
 def render(
-    plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]
+    plan: Plan, tables_dir: Path, figures_dir: Path, links: dict[str, str]
 ) -> tuple[str, list[tuple[Plot, str]]]:
     """The page as text, and the caption of every figure."""
     frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
@@ -122,7 +123,7 @@ def render(
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 
-def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
+def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
     asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
     models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
@@ -135,7 +136,7 @@ def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.Da
 
 
 def _experiment(
-    plan: dict[str, Any],
+    plan: Plan,
     frame: pd.DataFrame,
     counted: pd.DataFrame,
     name: str,

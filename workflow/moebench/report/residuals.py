@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moebench.figures import residuals
+from moebench.formats.plan import Plan
 from moebench.report import content
 from moebench.tables import machines, parquet
 
@@ -19,7 +19,7 @@ _HOW = {
 }
 
 
-def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
+def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
     """What the section shows; None for a plan whose cells cannot have predictions.
 
     Raises StorageError for missing tables or a missing figure.
@@ -42,7 +42,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
     }
 
 
-def _words(plan: Mapping[str, Any], frame: pd.DataFrame, measured: pd.DataFrame) -> str:
+def _words(plan: Plan, frame: pd.DataFrame, measured: pd.DataFrame) -> str:
     """What the ratios mean, or what is missing for them."""
     if frame.empty and (measured["status"] == "ok").any():
         return (

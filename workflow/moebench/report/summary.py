@@ -14,6 +14,7 @@ from moebench.claims import evaluate as ev
 from moebench.claims import spec
 from moebench.claims.show import counts as verdict_counts
 from moebench.claims.values import ends
+from moebench.formats.plan import Plan
 from moebench.report import content
 from moebench.tables import stats
 from moebench.tables.cell_rows import NOT_MEASURED
@@ -105,7 +106,7 @@ def _claims(claimed: pd.DataFrame) -> Card:
 # ---------------------------------------------------------------------------------------- findings
 
 
-def findings(plan: dict[str, Any], claimed: pd.DataFrame) -> tuple[list[Finding], int]:
+def findings(plan: Plan, claimed: pd.DataFrame) -> tuple[list[Finding], int]:
     """The comparisons that the cells decide, and how many others cannot be told from noise.
 
     One for each claim family (``MIB-F05-01-DS`` and ``-QW`` are one): those with an interval first, then by number of

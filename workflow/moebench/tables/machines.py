@@ -21,10 +21,12 @@ from moebench.config import Architecture, EngineKnobs, Hardware, Peak
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.cost.vision import tiles
+from moebench.formats.manifest import MachineConstants
+from moebench.formats.plan import Plan, Prediction, Workload
+from moebench.formats.record import Record
 from moebench.measure import constants
 
-Json = dict[str, Any]
-Kept = Mapping[tuple[Any, Any], Json]
+Kept = Mapping[tuple[Any, Any], MachineConstants]
 """Constants by host and number of threads."""
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
@@ -40,26 +42,26 @@ FIGURE = "residuals"
 """File name of the figure of model against measurement (``figures.residuals``)."""
 
 
-def compared(plan: Mapping[str, Any]) -> bool:
+def compared(plan: Plan) -> bool:
     """Whether cells of a plan can have predictions: from a data sheet, or from constants that its jobs measure."""
-    foreseen = any((cell.get("predicted") or {}).get("e2e_s") is not None for cell in plan["cells"].values())
+    foreseen = any(cell.get("predicted", {}).get("e2e_s") is not None for cell in plan["cells"].values())
     return bool(plan["cells"]) and (foreseen or bool(plan["jobs_settings"].get("measure_constants")))
 
 
-def read(results: Path) -> dict[tuple[Any, Any], Json]:
+def read(results: Path) -> dict[tuple[Any, Any], MachineConstants]:
     """All kept constants, by host and threads.  Raises StorageError for a damaged file."""
     found = (constants.load(path) for path in sorted((results / "machines").glob("*.json")))
     return {(made["host"], made["threads"]): made for made in found if made}
 
 
-def bandwidth(made: Json, working_set_bytes: float) -> float:
+def bandwidth(made: MachineConstants, working_set_bytes: float) -> float:
     """Bytes/s of the triad whose arrays are the largest not above the working set: small models stay in caches."""
     known = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
     within = [rate for size, rate in known if size <= working_set_bytes]
     return float(within[-1] if within else known[0][1])
 
 
-def implausible(made: Json) -> dict[str, str]:
+def implausible(made: MachineConstants) -> dict[str, str]:
     """Constants of a machine that cannot be right, and why: ``triad`` or ``product DTYPE``.
 
     A triad must not become faster with larger arrays.  Products in a narrower type must not be slower than in float32:
@@ -73,7 +75,7 @@ def implausible(made: Json) -> dict[str, str]:
                 f"memory bandwidth {fast / 1e9:.3g} GB/s at {large / 1e6:.0f} MB, "
                 f"but {slow / 1e9:.3g} at {small / 1e6:.0f} MB"
             )
-    full = made["products"].get("float32", {}).get("flops_per_s", 0.0)
+    full = made["products"]["float32"]["flops_per_s"] if "float32" in made["products"] else 0.0
     for name, product in made["products"].items():
         if product["flops_per_s"] < full:
             found[f"product {name}"] = (
@@ -82,7 +84,7 @@ def implausible(made: Json) -> dict[str, str]:
     return found
 
 
-def hardware(machine: Hardware, made: Json, working_set_bytes: float) -> Hardware:
+def hardware(machine: Hardware, made: MachineConstants, working_set_bytes: float) -> Hardware:
     """A machine type with measured constants in place of unknown ones; memory stays unknown, and so do constants that
     are implausible.
 
@@ -105,7 +107,13 @@ def hardware(machine: Hardware, made: Json, working_set_bytes: float) -> Hardwar
     )
 
 
-def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
+class BoundPrediction(Prediction, total=False):
+    """refused: why constants that the prediction needs are implausible; then there is nothing else."""
+
+    refused: str
+
+
+def predicted(record: Record, machine: Hardware, kept: Kept) -> BoundPrediction:
     """``ttft_max_s``, ``itl_s``, ``e2e_s`` and ``least_e2e_s`` of a record's cell on the machine that measured it; only
     ``refused``, with the reason, where constants that it needs are implausible; empty if unknown.
 
@@ -122,7 +130,10 @@ def predicted(record: Json, machine: Hardware, kept: Kept) -> Json:
         return {}
     knobs = EngineKnobs.model_validate({k: v for k, v in config.items() if k != "top_k"})
     here = hardware(machine, made, memory.weight_bytes(architecture, knobs))
-    same = work | {"prompts": "identical", "images": 0}  # as in cost.predict: the fewest experts, the least time
+    same: Workload = work | {
+        "prompts": "identical",
+        "images": 0,
+    }  # as in cost.predict: the fewest experts, the least time
     (ttft, itl, e2e), (_, _, least) = cell_times(architecture, knobs, here, [work, same])
     if e2e is None:
         wrong = implausible(made)
@@ -159,13 +170,13 @@ def refuse_beaten(measured: pa.Table) -> pa.Table:
     return measured.set_column(at, kind, said)
 
 
-def rows(study: str, kept: Kept, machines: set[tuple[Any, ...]]) -> list[Json]:
+def rows(study: str, kept: Kept, machines: set[tuple[Any, ...]]) -> list[columns.Row]:
     """The table ``machines``: a row per constant of the machines (host, device, threads) that measured cells."""
-    made = []
+    made: list[columns.Row] = []
     for one in kept.values():
         if (one["host"], one["device_name"], one["threads"]) not in machines:
             continue
-        origin = {"study": study, **{k: one[k] for k in ("host", "device_name", "threads", "started_at")}}
+        origin: columns.Row = {"study": study, **{k: one[k] for k in ("host", "device_name", "threads", "started_at")}}
         for t in one["triad"]:
             rate = {"value": t["bytes_per_s"], "unit": "bytes/s", "n_repeats": len(t["runs_s"])}
             made.append(origin | {"constant": "triad", "constant_size": t["bytes"]} | rate)

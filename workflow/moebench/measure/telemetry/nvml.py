@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from moebench.formats.record import Device, Devices
 from moebench.measure.telemetry.window import Reading
 
 REASONS = {
@@ -51,7 +52,7 @@ def library() -> Any:
     return pynvml
 
 
-class Device:
+class Part:
     """A GPU, or an instance of one (MIG): ``gpu`` is the GPU's handle, ``instance`` that of the instance if known."""
 
     def __init__(self, gpu: Any, mig: bool = False, instance: Any = None):
@@ -66,7 +67,7 @@ class Nvml:
     """
 
     def __init__(self, visible: str | None, count: int):
-        self.devices: list[Device] = []
+        self.devices: list[Part] = []
         self.nothing = ""
         try:
             self.lib = library()
@@ -87,7 +88,7 @@ class Nvml:
         except self.lib.NVMLError:
             return None
 
-    def _visible(self, visible: str | None) -> list[Device]:
+    def _visible(self, visible: str | None) -> list[Part]:
         """Devices in CUDA's order; like CUDA's, the list ends at the first entry that names none."""
         gpus = [self.lib.nvmlDeviceGetHandleByIndex(i) for i in range(self.lib.nvmlDeviceGetCount())]
         if visible is None:
@@ -102,17 +103,17 @@ class Nvml:
                 found.append(self._whole(matches[0]))
             elif entry.startswith("MIG-") and (instance := self._ask(self.lib.nvmlDeviceGetHandleByUUID, entry)):
                 gpu = self.lib.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(instance)
-                found.append(Device(gpu, True, instance))
+                found.append(Part(gpu, True, instance))
             else:
                 break
         return found
 
-    def _whole(self, gpu: Any) -> Device:
+    def _whole(self, gpu: Any) -> Part:
         """A GPU by its own name: in MIG mode CUDA then takes an instance of it, and which one NVML does not say."""
         mode = self._ask(self.lib.nvmlDeviceGetMigMode, gpu)
-        return Device(gpu, bool(mode and mode[0]))
+        return Part(gpu, bool(mode and mode[0]))
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Devices:
         """``source``, ``driver`` (version), ``devices`` (a dict each) and ``links`` (how each pair is connected)."""
         pairs = itertools.combinations(range(len(self.devices)), 2)
         return {
@@ -122,7 +123,7 @@ class Nvml:
             "links": {f"{a}-{b}": self._link(self.devices[a].gpu, self.devices[b].gpu) for a, b in pairs},
         }
 
-    def _facts(self, device: Device) -> dict[str, Any]:
+    def _facts(self, device: Part) -> Device:
         lib, gpu = self.lib, device.gpu
         ecc = self._ask(lib.nvmlDeviceGetEccMode, gpu)
         cap = self._ask(lib.nvmlDeviceGetEnforcedPowerLimit, gpu)
@@ -153,7 +154,7 @@ class Nvml:
         """A reading of each device."""
         return [self._reading(device) for device in self.devices]
 
-    def _reading(self, device: Device) -> Reading:
+    def _reading(self, device: Part) -> Reading:
         lib, gpu = self.lib, device.gpu
         shared = device.mig
         energy = None if shared else self._ask(lib.nvmlDeviceGetTotalEnergyConsumption, gpu)  # mJ

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moebench.engines.parent import die_with
+from moebench.formats.record import Devices
 from moebench.measure.telemetry import rapl, window
 from moebench.measure.telemetry.nvml import Nvml
 from moebench.measure.telemetry.rapl import Rapl
@@ -35,7 +36,7 @@ class Source(Protocol):
     @property
     def nothing(self) -> str: ...
 
-    def facts(self) -> dict[str, Any]: ...
+    def facts(self) -> Devices: ...
 
     def read(self) -> list[window.Reading]: ...
 
@@ -70,7 +71,9 @@ def serve(source: Source, requests: Requests, missing: str) -> None:
         samples.append((time.monotonic(), source.read()))
         if asked and samples[-1][0] >= asked[-1][1] + PERIOD_S:  # the counter has caught up
             made = [window.reduce(list(samples), *run) for run in asked]
-            say([one | {"energy_j": None, "no_energy": missing} for one in made] if missing else made)
+            for run in made if missing else ():
+                run |= {"energy_j": None, "no_energy": missing}
+            say(made)
             samples, asked = deque([samples[-1]], maxlen=KEPT), []
         due = max(due + PERIOD_S, time.monotonic())
         while not requests.ended and (left := due - time.monotonic()) > 0:

@@ -7,8 +7,8 @@ root may read them, unless an administrator allows it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
+from moebench.formats.record import Devices
 from moebench.measure.telemetry.window import Reading
 
 FOLDER = Path("/sys/class/powercap")
@@ -56,7 +56,7 @@ class Rapl:
         """Why there is nothing to read; empty: there is."""
         return "" if self.zones else "no readable RAPL counter"
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Devices:
         """What is read."""
         return {"source": "rapl", "devices": [{"name": zone.name} for zone in self.zones]}
 

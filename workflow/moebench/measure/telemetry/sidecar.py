@@ -13,7 +13,10 @@ import selectors
 import signal
 import subprocess
 import time
-from typing import Any
+from typing import Any, cast
+
+from moebench.formats.messages import Outcome
+from moebench.formats.record import Devices, Telemetry
 
 ANSWER_S = 5.0
 """Longest wait for an answer, of which two samples take 0.2 s."""
@@ -33,7 +36,6 @@ class Sidecar:
     """
 
     def __init__(self, python: str, kind: str, devices: int, nodes: int, environment: dict[str, str]):
-        self.facts: dict[str, Any] = {}
         self._buffer = b""
         command = [python, "-m", "moebench.measure.telemetry.process", str(os.getpid()), kind, str(devices), str(nodes)]
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,15 +54,15 @@ class Sidecar:
         """Process id (also of the process group); None when it is gone."""
         return self._process.pid if self._process else None
 
-    def begin(self) -> dict[str, Any]:
+    def begin(self) -> Devices:
         """Its facts, waited for: devices, driver and links, or ``{"none": why}``."""
         found = self._line(START_S)
-        self.facts = found if isinstance(found, dict) else {"none": "the sidecar did not start"}
-        if "none" in self.facts:
+        facts = cast(Devices, found or {"none": "the sidecar did not start"})
+        if "none" in facts:
             self.close()
-        return self.facts
+        return facts
 
-    def of(self, windows: list[list[float]]) -> list[dict[str, Any]]:
+    def of(self, windows: list[tuple[float, float]]) -> list[Telemetry]:
         """The numbers of runs (begin and end each, s of the monotonic clock); empty if it does not answer."""
         if self._process is None:
             return []
@@ -112,7 +114,7 @@ class Sidecar:
                     pipe.close()
 
 
-def attach(sidecar: Sidecar | None, outcome: dict[str, Any]) -> dict[str, Any]:
+def attach(sidecar: Sidecar | None, outcome: Outcome) -> Outcome:
     """The outcome of a cell, with ``telemetry`` in the place of ``window`` in its repeats, where it can be had."""
     for run in outcome.get("warmup", []):
         run.pop("window", None)

@@ -13,6 +13,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from moebench.formats.record import Telemetry
+
 Reading = dict[str, Any]
 """What one device says at one time; None for what it does not say.  Keys: ``energy_j`` (a counter), ``power_w``,
 ``sm_clock_mhz``, ``memory_clock_mhz``, ``temperature_c``, ``memory_bytes``, ``utilization`` (0 to 1) and
@@ -28,7 +30,7 @@ EDGE_SHARE = 0.1
 """The samples on both sides of an end of a run are no further apart than this share of the run."""
 
 
-def reduce(samples: list[Sample], begin: float, end: float) -> dict[str, Any]:
+def reduce(samples: list[Sample], begin: float, end: float) -> Telemetry:
     """The numbers of a run from ``begin`` to ``end``, s of the monotonic clock.
 
     ``window_s``, ``samples`` and ``devices`` (numbers of them), ``energy_j`` of all devices together, else None and
@@ -53,12 +55,11 @@ def reduce(samples: list[Sample], begin: float, end: float) -> dict[str, Any]:
     counters = [[(time, readings[d].get("energy_j")) for time, readings in samples] for d in range(devices)]
     energies = [energy(counter, begin, end) for counter in counters]
     why = next((found for found in energies if isinstance(found, str)), None if energies else "no samples")
-    return {
+    made: Telemetry = {
         "window_s": end - begin,
         "samples": len(inside) // devices if devices else 0,
         "devices": devices,
         "energy_j": None if why else sum(found for found in energies if not isinstance(found, str)),
-        **({"no_energy": why} if why else {}),
         "power_max_w": max(all_of("power_w"), default=None),
         "sm_clock_mhz": mean("sm_clock_mhz"),
         "sm_clock_min_mhz": min(all_of("sm_clock_mhz"), default=None),
@@ -68,6 +69,7 @@ def reduce(samples: list[Sample], begin: float, end: float) -> dict[str, Any]:
         "utilization": mean("utilization"),
         "throttle_reasons": sorted(set(itertools.chain.from_iterable(reasons))) if reasons else None,
     }
+    return made | {"no_energy": why} if why else made
 
 
 def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: float) -> float | str:
@@ -93,7 +95,6 @@ def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: flo
     return last - first
 
 
-def of_part(run: dict[str, Any]) -> dict[str, Any]:
+def of_part(seen: Telemetry) -> Telemetry:
     """The telemetry of a run cut from a longer one: what held clocks down; energy and means are the longer run's."""
-    seen = run.get("telemetry")
-    return {"telemetry": {"throttle_reasons": seen["throttle_reasons"]}} if seen else {}
+    return {"throttle_reasons": seen.get("throttle_reasons")}
