@@ -124,7 +124,8 @@ def test_numbers_that_records_do_not_give_are_found_under_good_checksums(project
         table = pq.read_table(tables / "measurements.parquet")
         where = table.column_names.index("e2e_s")
         changed = pc.multiply(table["e2e_s"], factor)
-        parquet.write(new, "measurements", table.set_column(where, table.schema.field(where), changed))
+        table = table.set_column(where, table.schema.field(where), changed)
+        parquet.write(new, "measurements", table.append_column("of_a_newer_version", changed))
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
     names = {path.relative_to(tmp_path / "out").as_posix(): path for path in files}
     sums = "".join(f"{module._sha256(path)}  {name}\n" for name, path in names.items())

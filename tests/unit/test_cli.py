@@ -312,15 +312,16 @@ def test_plan_and_summary_as_json(capsys, kept_plans):
 
 
 def test_doctor_and_staging_as_json(capsys, small):
-    code, out, _ = run(capsys, "doctor", "--json")
-    found, printed = strict(out), run(capsys, "doctor")[1]
+    nowhere = ("--environments", "nowhere", "--models", "nowhere")
+    code, out, _ = run(capsys, "doctor", "--json", *nowhere)
+    found, printed = strict(out), run(capsys, "doctor", *nowhere)[1]
     assert code == 1 and [set(f) for f in found] == [{"what", "status", "seen", "remedy"}] * len(found)
     missing = [f for f in found if f["status"] == "missing"]
     assert f"{len(missing)} (marked MISSING)" in printed and printed.count("\nMISSING ") == len(missing) > 0
     assert all(f["remedy"] and f"-> {f['remedy']}" in printed for f in missing)
-    code, out, _ = run(capsys, "stage", "--check", "--json")
+    code, out, _ = run(capsys, "stage", "--check", "--json", *nowhere[2:])
     listed = {entry["folder"]: entry["problem"] for entry in strict(out)}
-    lines = run(capsys, "stage", "--check")[1].splitlines()
+    lines = run(capsys, "stage", "--check", *nowhere[2:])[1].splitlines()
     assert code == 1 and lines == [f"{folder}: {problem}" for folder, problem in listed.items()] != []
 
 

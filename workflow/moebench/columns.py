@@ -406,6 +406,12 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The experts kernel ran on default tile sizes: the engine warned that it has no tuned ones for the shape, or the knob kernel_config asked for them", _MEASURED, "Untuned kernel"),
+        Column("flashinfer", truth, "", "vLLM may use FlashInfer's kernels; null: not told", _MEASURED),
+        Column("fuse_allreduce_rms", truth, "", "All-reduce and RMSNorm are one kernel, FlashInfer's; null: not told", _MEASURED),
+        Column("custom_all_reduce", truth, "", "vLLM's own all-reduce between devices, not NCCL's; null: not told", _MEASURED),
+        Column("deep_gemm", truth, "", "vLLM may use DeepGEMM for FP8 weights in blocks; null: not told", _MEASURED),
+        Column("thrown_away_runs", whole, "", "Timed runs that were thrown away and run again, as the engine compiled a kernel in them", _MEASURED, "Runs thrown away"),
+        Column("other_jobs_cpus", whole, "", "CPUs of the node that other SLURM jobs held before the cell or after it, the more of both; null: not told", _MEASURED, "CPUs of other jobs"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
         Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
         *(

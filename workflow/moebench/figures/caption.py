@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moebench import columns
-from moebench.figures import accuracy, style, unsupported
+from moebench.figures import accuracy, style, tiles, unsupported
 from moebench.figures.data import Data
 from moebench.formats.plan import Plan, Task
 from moebench.prompts import corpora
@@ -22,7 +22,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
-    "dummy": "dummy weights (untrained routing)",
+    "dummy": "dummy weights (untrained routing, the same in all layers)",
 }
 
 
@@ -145,6 +145,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         (missing, "not measured"),
         (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
+        (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
     if named and len(good):

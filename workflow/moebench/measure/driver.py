@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, vllm_kernels
+from moebench.engines import failures, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -34,7 +34,7 @@ from moebench.formats.record import (
     Record,
     RecordHead,
 )
-from moebench.measure import manifest, metrics, provenance, records
+from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
@@ -335,6 +335,7 @@ class Driver:
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
+            self.check_environment(spec)
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -360,11 +361,18 @@ class Driver:
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
 
+    def check_environment(self, spec: EngineConfig) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+            raise UserError(problem)
+
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        started = atomic.stamp()
-        return self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        started, before = atomic.stamp(), neighbours.cpus()
+        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        seen = [found for found in (before, neighbours.cpus()) if found is not None]
+        return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
     def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
@@ -412,10 +420,12 @@ class Driver:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = {
+        switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
+            "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
+            "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
@@ -486,13 +496,16 @@ class Driver:
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
-        return {
+        about: Measured = {
             "workload": cell["workload"],
             "protocol": cell["protocol"],
             "derived_from": outcome.get("derived_from"),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
         }
+        if thrown_away := outcome.get("thrown_away"):
+            about["thrown_away"] = thrown_away
+        return about
 
     def how(self, record: Record) -> str:
         """A good record in a few words."""
