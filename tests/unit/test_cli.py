@@ -130,7 +130,12 @@ def test_the_rules_and_the_documentation_use_options_that_there_are():
             if verb in COMMAND.commands:
                 found |= {(verb, option) for option in re.findall(r"(?<!\S)--[a-z-]+", rest.partition("snakemake")[0])}
     assert len(found) > 40
-    assert [(v, o) for v, o in sorted(found) if not any(o in p.opts for p in COMMAND.commands[v].params)] == []
+    assert [(v, o) for v, o in sorted(found) if not any(o in p.opts for p in _options(COMMAND.commands[v]))] == []
+
+
+def _options(command):
+    """Options of a verb, or of all verbs of a group."""
+    return [*command.params, *(p for one in getattr(command, "commands", {}).values() for p in one.params)]
 
 
 # -------------------------------------------------------------------------------------- help and version

@@ -19,7 +19,7 @@ from moebench import figures
 from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import caption, data, draw, layout, style, ticks, unsupported
+from moebench.figures import caption, data, draw, layout, style, ticks, tiles, unsupported
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -400,3 +400,35 @@ def test_where_nothing_runs_or_reasons_differ_every_cell_keeps_its_mark():
     differ = precisions(["BF16"], refused=("INT8",))
     differ.rows.loc[3, "reason"] = "another"
     assert len(draw.lacking(unsupported.without(differ).rows, THROUGHPUT)) == 2
+
+
+# -------------------------------------------------------------------------------------- tuned and default tile sizes
+
+
+def tiled(rich, kind: str, untuned) -> data.Data:
+    """A figure over the experts' shape whose measured cells are untuned where the function of a row says so."""
+    where = placed(rich, "shape", kind=kind, x="moe_ffn_size", hue="top_k", panel="experts")
+    return dataclasses.replace(where, rows=where.rows.assign(untuned_kernel_warning=where.rows.apply(untuned, axis=1)))
+
+
+def white_dots(made) -> int:
+    lines = [line for axes in made.axes for line in axes.lines if line.get_color() == "white"]
+    return sum(len(line.get_xdata()) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_cells_on_default_tile_sizes_are_marked_among_cells_on_tuned_ones(rich, kind):
+    where = tiled(rich, kind, lambda row: row["moe_ffn_size"] < 256)
+    count = int(((where.rows["status"] == "ok") & (where.rows["moe_ffn_size"] < 256)).sum())
+    made = drawn(rich, where)
+    assert count > 3 and white_dots(made) == count
+    assert tiles.WORDS in {t.get_text() for t in texts(made)}
+    assert f"{count} on {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
+
+
+@pytest.mark.parametrize("untuned", [lambda row: True, lambda row: False, lambda row: None])
+def test_a_figure_of_one_kind_of_tile_sizes_says_nothing_of_them(rich, untuned):
+    where = tiled(rich, "lines", untuned)
+    made = drawn(rich, where)
+    assert white_dots(made) == 0 and tiles.WORDS not in {t.get_text() for t in texts(made)}
+    assert tiles.WORDS not in caption.of(rich[0], where)

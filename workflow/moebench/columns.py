@@ -41,6 +41,7 @@ TABLES = {
     "accuracy": "A row per task, metric and filter, and means over tasks",
     "derived": "Pruned and quantized checkpoints: how they were made",
     "machines": "Measured constants of the machines that measured cells",
+    "imported": "Cells as imported machines measured them",
 }
 """The tables of a study, and what is in each."""
 
@@ -435,6 +436,12 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The experts kernel ran on default tile sizes: the engine warned that it has no tuned ones for the shape, or the knob kernel_config asked for them", _MEASURED, "Untuned kernel"),
+        Column("flashinfer", truth, "", "vLLM may use FlashInfer's kernels; null: not told", _MEASURED),
+        Column("fuse_allreduce_rms", truth, "", "All-reduce and RMSNorm are one kernel, FlashInfer's; null: not told", _MEASURED),
+        Column("custom_all_reduce", truth, "", "vLLM's own all-reduce between devices, not NCCL's; null: not told", _MEASURED),
+        Column("deep_gemm", truth, "", "vLLM may use DeepGEMM for FP8 weights in blocks; null: not told", _MEASURED),
+        Column("thrown_away_runs", whole, "", "Timed runs that were thrown away and run again, as the engine compiled a kernel in them", _MEASURED, "Runs thrown away"),
+        Column("other_jobs_cpus", whole, "", "CPUs of the node that other SLURM jobs held before the cell or after it, the more of both; null: not told", _MEASURED, "CPUs of other jobs"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
         Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
         *(
@@ -541,6 +548,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("threads", whole, "", "Threads of the process that measured, as torch says", (*_MEASURED, *_MACHINE)),
         Column("constant", text, "", "triad: memory bandwidth; product DTYPE: rate of square matrix products", _MACHINE),
         Column("constant_size", real, "", "Bytes of the triad's three arrays; side of the matrices", _MACHINE, "Size"),
+        Column("machine", text, "", "Folder of the imported machine in results/imported", ("imported",)),
         Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),
     ]  # fmt: skip
     return first, after
@@ -569,8 +577,9 @@ def of_table(table: str) -> list[Column]:
     """Columns of a table, in their order."""
     if table not in TABLES:
         raise ConfigError(f"unknown table {table!r}" + nearest(table, TABLES))
-    wanted = "plan" if table == "predictions" else table  # the plan of the reference study
-    return [c for c in COLUMNS.values() if wanted in c.tables]
+    # The plan of the reference study, and what other machines measured, have the columns of the study's own.
+    like = {"predictions": "plan", "imported": "measurements"}.get(table)
+    return [c for c in COLUMNS.values() if table in c.tables or like in c.tables]
 
 
 def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:

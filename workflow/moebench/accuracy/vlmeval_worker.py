@@ -24,7 +24,7 @@ from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.accuracy.worker import SCRATCH, write_samples
-from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
+from moebench.engines import vllm, vllm_arguments
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.errors import StorageError
 from moebench.formats import Json
@@ -87,10 +87,7 @@ class Session(worker.Session):
         vllm.VllmEngine(spec).refuse()
         arguments = flags(vllm_arguments.arguments(spec))
         arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint's beside ours
-        switches = {
-            vllm_unfused.SWITCH: config["expert_kernel"],
-            vllm_kernels.SWITCH: config["kernel_config"],
-        }
+        switches = vllm_arguments.switches(spec)
         self.server = Server(arguments, MODEL, environment=switches, timeout_s=SERVER_TIMEOUT_S)
         try:
             self.server.start()

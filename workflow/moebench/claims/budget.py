@@ -213,6 +213,20 @@ def reduce(plan: Plan, budget: float) -> set[str]:
     chosen = choose(plan, budget)
     kept = set(chosen["cells"])
     speed, tasks = len(plan["cells"]), sum(len(part["cells"]) for part in plan["accuracy"].values())
+    leave(plan, kept)
+    answered = kept - set(plan["cells"])
+    plan["budget"] = {
+        "gpu_hours": budget,
+        "cells_left_out": speed - len(plan["cells"]),
+        "accuracy_cells_left_out": tasks - len(answered),
+        "decides": chosen["decides"],
+        "left_out": chosen["left_out"],
+    }
+    return answered
+
+
+def leave(plan: Plan, kept: set[str]) -> None:
+    """Take all other cells out of a plan that has no jobs yet, but for the parts of accuracy."""
     for experiment in plan["experiments"].values():
         experiment["rows"] = [r for r in experiment["rows"] if f"{r['engine']}/{r['cell']}" in kept]
         if experiment.get("accuracy"):
@@ -224,12 +238,3 @@ def reduce(plan: Plan, budget: float) -> set[str]:
         if not engine["cells"]:
             del plan["engines"][name]
     plan["cells"] = {key: cell for key, cell in plan["cells"].items() if key in kept}
-    answered = kept - set(plan["cells"])
-    plan["budget"] = {
-        "gpu_hours": budget,
-        "cells_left_out": speed - len(plan["cells"]),
-        "accuracy_cells_left_out": tasks - len(answered),
-        "decides": chosen["decides"],
-        "left_out": chosen["left_out"],
-    }
-    return answered

@@ -224,13 +224,18 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
     plain = frame.astype(object).where(frame.notna(), None).to_dict("records")
     keyed: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
     for row in plain:
-        key = tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
-        if key in keyed:
+        pairing = key(row)
+        if pairing in keyed:
             raise UserError(
-                f"{results.name}: {_name(keyed[key])} and {_name(row)} differ in nothing that cells are paired by"
+                f"{results.name}: {_name(keyed[pairing])} and {_name(row)} differ in nothing that cells are paired by"
             )
-        keyed[key] = row
+        keyed[pairing] = row
     return keyed
+
+
+def key(row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    """What a row of plan or measurements is paired by."""
+    return tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
 
 
 def _name(row: Mapping[Hashable, Any]) -> str:

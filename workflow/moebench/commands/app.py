@@ -194,7 +194,7 @@ def flag(name: str, words: str) -> Any:
 
 def named(kind: str) -> Callable[[str], list[str]]:
     """Completion of a shell: names of the files in a folder of ``config/``."""
-    return lambda incomplete: sorted(path.stem for path in Path("config", kind).glob(f"{incomplete}*.yaml"))
+    return lambda incomplete: sorted(path.stem for path in (CONFIG / kind).glob(f"{incomplete}*.yaml"))
 
 
 JsonFlag = Annotated[bool, flag("--json", "Print JSON instead of text.")]

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from moebench.commands import internal, models, results, study  # noqa: F401 - they register their verbs
+from moebench.commands import campaign_verbs, internal, models, results, study  # noqa: F401 - they register verbs
 from moebench.commands.app import app, complain
 
 

@@ -5,6 +5,7 @@ It lies above all of these, so that none of them needs another.  Also keeps the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from moebench.claims import budget
@@ -26,8 +27,11 @@ def make_plan(
     models: str | None = None,
     data: str | None = None,
     budget_gpu_hours: float | None = None,
+    choose: Callable[[Plan], set[str]] | None = None,
 ) -> Plan:
     """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
+
+    ``choose`` gives the cells to keep, of a plan that has no jobs yet.
 
     Raises ConfigError naming the file, the value and the remedy.
     """
@@ -37,6 +41,11 @@ def make_plan(
     drafts = [e["draft"]["name"] for e in plan["engines"].values() if e["draft"]]
     plan["claims"] = claims.of_plan(config, plan["experiments"], [*models_of, *drafts])
     draft.predict()
+    if choose is not None:
+        kept = choose(plan)
+        budget.leave(plan, kept)
+        _drop_figures(plan)
+        draft.predict(kept)
     if budget_gpu_hours is not None:
         kept = budget.reduce(plan, budget_gpu_hours)
         plan["budget"]["figures_left_out"] = _drop_figures(plan)

@@ -156,6 +156,9 @@ def claims(
 def compare(
     a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
     b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
+    more: Annotated[
+        list[Path] | None, Argument(metavar="C", help="Further ones, each compared with A.", show_default=False)
+    ] = None,
     study: Annotated[
         str | None, Option("--study", metavar="NAME", help="Study, if a results folder holds several.")
     ] = None,
@@ -171,10 +174,12 @@ def compare(
     json: JsonFlag = False,
     csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="Also write the pairs of cells to FILE.")] = None,
 ) -> int:
-    """Compare two sets of results, B with A.
+    """Compare sets of results, B and any others with A.
 
     Compares cell by cell, and all cells together. Exit code 1: something changed beyond noise.
     """
+    import pandas as pd
+
     from moebench import columns
     from moebench.claims import compare as comparing
     from moebench.claims import show
@@ -182,19 +187,21 @@ def compare(
 
     if metric not in columns.METRIC_NAMES:
         raise UserError(f"--metric: unknown metric {metric!r}" + nearest(metric, columns.METRIC_NAMES))
-    left, right = (comparing.load(path, study) for path in (a, b))
-    made = comparing.compare(left, right, metric, threshold, adjust)
+    left, *others = (comparing.load(path, study) for path in (a, b, *(more or ())))
+    compared = [(right, comparing.compare(left, right, metric, threshold, adjust)) for right in others]
     if csv:
-        made.pairs.to_csv(csv, index=False)
+        named = [made.pairs.assign(b_set=right.name) if more else made.pairs for right, made in compared]
+        pd.concat(named).to_csv(csv, index=False)
     if json:
-        print_json({
+        found = [{
             "a": left.name, "b": right.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
             "only_b": made.only_b, "together": made.together.as_json(),
             "pairs": json_text.loads(made.pairs.to_json(orient="records")),
-        })  # fmt: skip
+        } for right, made in compared]  # fmt: skip
+        print_json(found if more else found[0])
     else:
-        print(show.comparison(made, left.name, right.name, every))
-    return 1 if len(made.changed) or made.together.changed else 0
+        print("\n\n".join(show.comparison(made, left.name, right.name, every) for right, made in compared))
+    return 1 if any(len(made.changed) or made.together.changed for _, made in compared) else 0
 
 
 @verb(RESULTS)

@@ -62,7 +62,7 @@ class EngineKnobs(Strict):
     eager: bool = Field(False, description="Disable CUDA graphs and compilation")
     own_process: bool = Field(
         False,
-        description="Run vLLM's engine core in a separate process on one device too, as always on several;"
+        description="Run vLLM's engine core in a separate process on one device too, as always on several and on GPUs;"
         " otherwise it runs in the process that sends requests, without interprocess overhead",
     )
     max_model_len: Positive = Field(4096, description="Longest sequence that the engine accepts, tokens")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused, waiting
+from moebench.engines import compiling, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images, Routed
@@ -34,6 +34,8 @@ _HARMLESS = {
 
 _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
+_CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
+_FUSE = re.compile(rb"'fuse_allreduce_rms': (True|False)")
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
@@ -83,12 +85,9 @@ class EndpointEngine:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
         config: Mapping[str, object] = self.config
-        if any(config[knob] != value for knob, value in _HARMLESS.items()):
+        if not vllm.known(self.model) or any(config[knob] != value for knob, value in _HARMLESS.items()):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
-        environment = {
-            vllm_unfused.SWITCH: self.config["expert_kernel"],
-            vllm_kernels.SWITCH: self.config["kernel_config"],
-        }
+        environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]
         asked = [
             *flags(vllm_arguments.arguments(self.spec)),
@@ -96,19 +95,20 @@ class EndpointEngine:
             "1",
         ]  # default: one per data-parallel rank
         self.server = Server(asked, name, environment=environment, timeout_s=3600)
+        start = compiling.mark()
         try:
             self.server.start()
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
-        cache = dict(re.findall(r'(num_gpu_blocks|block_size)="(\d+)"', self.server.get("/metrics")))
-        of_a_rank = int(cache["num_gpu_blocks"]) * int(cache["block_size"]) if len(cache) == 2 else None
-        tokens = of_a_rank * self.config["dp"] if of_a_rank else None
+        info = _CACHE.search(self.server.get("/metrics"))
+        cache = dict(re.findall(r'(\w+)="([^"]*)"', info.group(1))) if info else {}
         return {
-            "kv_cache_tokens": tokens,
+            "kv_cache_tokens": vllm.kv_cache_tokens(cache, self.config["dp"]),
             "eager": self.config["eager"],
             "max_num_batched_tokens": self.config["max_num_batched_tokens"],
             "server_version": self.server.get("/version"),
+            "fuse_allreduce_rms": fuse[0] == b"True" if (fuse := _FUSE.findall(compiling.said(start))) else None,
         }
 
     def set_top_k(self, top_k: int) -> None:

@@ -58,10 +58,13 @@ class TransformersEngine:
         settings = {"dtype": getattr(torch, config["dtype"]), "experts_implementation": config["expert_kernel"]}
         auto = transformers.AutoModelForCausalLM
         if config["weights"] == "dummy":
-            self.model = auto.from_config(resolved, **settings)
+            with contextlib.nullcontext() if self.device == "cpu" else torch.device(self.device):
+                self.model = auto.from_config(resolved, **settings)
         else:
             self.model = auto.from_pretrained(path, config=resolved, **settings)
         self.model.eval().to(self.device)  # through host memory: to load onto a device it would want accelerate
+        # On a device `generate` would decode with batched_mm where grouped_mm is asked for, and `decode` would not.
+        self.model._optimize_model_for_decode = contextlib.nullcontext
         text = self.model.config.get_text_config()
         facts = text.to_dict()
         return {
@@ -142,6 +145,7 @@ class TransformersEngine:
             raise NotImplementedError("prompts of different lengths in a batch are not supported by this driver")
         gc.collect()
         ends, steps = [], []
+        self.settle()
         start = time.perf_counter()
         with torch.inference_mode():
             step, cache = torch.tensor(prompts, device=self.device), None
@@ -152,6 +156,11 @@ class TransformersEngine:
                 steps.append(step[:, 0].tolist())
                 ends.append(time.perf_counter() - start)
         return ends, [list(tokens) for tokens in zip(*steps, strict=True)]
+
+    def settle(self) -> None:
+        """Wait for all that the device was given: only then may a time be read."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
 
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch, stamping every step."""
@@ -170,6 +179,7 @@ class TransformersEngine:
             raise NotImplementedError(_NO_IMAGES)
         inputs = torch.tensor(prompts, device=self.device)
         gc.collect()
+        self.settle()
         start = time.perf_counter()
         with torch.inference_mode():
             outputs = self.model.generate(
@@ -181,6 +191,7 @@ class TransformersEngine:
                 pad_token_id=0,
             )
             got = outputs.shape[1] - inputs.shape[1]
+        self.settle()
         elapsed = time.perf_counter() - start
         if got != output_tokens:
             raise RuntimeError(f"a request gave {got} tokens instead of {output_tokens}")

@@ -6,7 +6,7 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moebench.engines import vllm_images, vllm_nodes, vllm_startup
@@ -38,6 +38,31 @@ _NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = 
 """What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
 
 
+_UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
+"""Families of the registry that it does not have, and why."""
+
+
+def known(model: Mapping[str, Any]) -> bool:
+    """Whether vLLM has a model's architecture."""
+    return model["architecture"]["family"] not in _UNKNOWN
+
+
+def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
+    """Tokens that the KV caches of all data-parallel ranks hold, by vLLM's cache configuration; None: not told.
+
+    vLLM's own number is that of one rank, and right where layers cache in several groups (Llama 4).  Its number of
+    blocks is already the sum over the ranks.
+    """
+    told = {k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))}
+    if "kv_cache_size_tokens" in told:
+        return told["kv_cache_size_tokens"] * dp
+    return told["num_gpu_blocks"] * told["block_size"] if {"num_gpu_blocks", "block_size"} <= told.keys() else None
+
+
+def _number(value: Any) -> bool:
+    return value not in (None, "None")  # a server's metrics are text
+
+
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
@@ -50,7 +75,7 @@ class VllmEngine:
     def load(self) -> LoadFacts:
         """Load the model.  Raises whatever the engine raises."""
         self.refuse()
-        switch(self.config)
+        switch(self.spec)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
         with vllm_startup.quick_start():
@@ -58,10 +83,11 @@ class VllmEngine:
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
-        blocks = getattr(cache, "num_gpu_blocks", None)
-        return {
+        if not vllm_startup.on_a_cpu():
+            self.llm.collective_rpc("moe_watch_compiling")
+        facts: LoadFacts = {
             "load_s": load_s,
-            "kv_cache_tokens": blocks * cache.block_size if blocks else None,
+            "kv_cache_tokens": kv_cache_tokens(vars(cache), self.config["dp"]),
             "kv_block_size": cache.block_size,
             "eager": bool(config.model_config.enforce_eager),
             "capture_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
@@ -70,8 +96,11 @@ class VllmEngine:
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
             "v2_model_runner": bool(getattr(config, "use_v2_model_runner", False)),
             "resolved_config": self.resolved_config(),
+            "fuse_allreduce_rms": bool(config.compilation_config.pass_config.fuse_allreduce_rms),
             "backends": self._rpc("moe_backends"),
         }
+        resolved: LoadFacts = self._rpc("moe_resolved")
+        return facts | resolved
 
     def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
@@ -81,6 +110,9 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise Refused for what would run as something else than it is called."""
+        if not known(self.model):
+            why = _UNKNOWN[self.model["architecture"]["family"]]
+            raise Refused(f"{self.model['title']} is not supported by vLLM: {why}")
         import vllm
         from vllm.platforms import current_platform
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
-from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_images, vllm_kernels, vllm_unfused
 from moebench.formats import Knobs
-from moebench.formats.plan import EngineConfig, EngineKnobsDict
+from moebench.formats.plan import EngineConfig
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
@@ -47,9 +47,10 @@ def arguments(spec: EngineConfig) -> Knobs:
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
+        "jit_monitor_verbose": True,  # else a kernel's second compilation goes unsaid (engines/compiling.py)
         "speculative_config": speculation(spec),
     }
-    given |= vllm_images.arguments(model)
+    given |= vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
     return {k: v for k, v in given.items() if v is not None}
 
 
@@ -78,9 +79,18 @@ def speculation(spec: EngineConfig) -> Knobs | None:
     }
 
 
-def switch(config: EngineKnobsDict) -> None:
+def switches(spec: EngineConfig) -> dict[str, str]:
+    """Environment variables that choose the kernels of an engine configuration."""
+    return {
+        vllm_unfused.SWITCH: spec["config"]["expert_kernel"],
+        vllm_kernels.SWITCH: spec["config"]["kernel_config"],
+        **vllm_flashinfer.environment(spec),
+    }
+
+
+def switch(spec: EngineConfig) -> None:
     """Set the kernels of an engine configuration, in this process and in those that it starts."""
-    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
-    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    os.environ.update(switches(spec))
     vllm_unfused.install()
     vllm_kernels.install()
+    vllm_flashinfer.install()

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moebench import columns
-from moebench.figures import accuracy, style, unsupported
+from moebench.figures import accuracy, style, tiles, unsupported
 from moebench.figures.data import Data
 from moebench.formats.plan import Plan, Task
 from moebench.prompts import corpora
@@ -19,10 +19,10 @@ NOT_MEASURED = "Computed from published architectures, nothing measured."
 MOST_RANGE = 5
 """With so many repeats or fewer the bootstrap interval is their range."""
 NBSP = "\N{NO-BREAK SPACE}"
-_WEIGHTS = {
+WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
-    "dummy": "dummy weights (untrained routing)",
+    "dummy": "dummy weights (untrained routing, the same in all layers)",
 }
 
 
@@ -40,8 +40,14 @@ def engine(plan: Plan, rows: pd.DataFrame | None = None) -> str:
     """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
-        pairs = sorted(set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True)))
+        ran = _engines(rows[rows["status"] != "not measured"]) if "status" in rows else set()
+        named = {name for name, _ in ran}  # of an engine that ran, the version that was only planned says nothing
+        pairs = sorted(ran | {pair for pair in _engines(rows) if pair[0] not in named})
     return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
+
+
+def _engines(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True))
 
 
 def _machines(plan: Plan, rows: pd.DataFrame) -> str:
@@ -58,7 +64,7 @@ def what(plan: Plan, rows: pd.DataFrame) -> str:
     if rows.empty:
         return NOT_MEASURED
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
-    weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
+    weights = _listed(WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]
     text = f"{size}models with {weights}, {engine(plan, rows)} on {_machines(plan, rows)}"
     text += f", {_prompts(rows)}" + images(rows)
@@ -140,6 +146,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
         (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
+        (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
     if named and len(good):

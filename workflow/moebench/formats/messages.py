@@ -14,6 +14,7 @@ from moebench.formats.record import (
     Result,
     Run,
     SampleLog,
+    ThrownAway,
 )
 
 
@@ -38,7 +39,8 @@ class Request(TypedDict, total=False):
 class Outcome(TypedDict, total=False):
     """Answer to a request, and what the driver makes of it: what became of a cell, before it is a record.
 
-    load: facts and provenance.  run: status, reason, warmup, repeats, checks, activation.  canary: started_at, metrics.
+    load: facts and provenance.  run: status, reason, warmup, repeats, thrown_away, checks, activation.  canary:
+    started_at, metrics.
     evaluate: status, reason, results, checks, samples, or storage: why the log of questions was not written.
     A failure: status, reason, evidence, provenance; cause_in_log: the words of the exception do not say why;
     intact: refused before anything was started.  took_s: always.
@@ -53,6 +55,7 @@ class Outcome(TypedDict, total=False):
     provenance: Provenance
     warmup: list[Run]
     repeats: list[Run]
+    thrown_away: list[ThrownAway]
     checks: Checks
     activation: ActivationCounts
     started_at: str

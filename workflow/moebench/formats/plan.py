@@ -137,6 +137,12 @@ class EnginePrediction(TypedDict):
     limit_s: NotRequired[float]
 
 
+class Pinned(TypedDict, total=False):
+    """What vLLM would decide by what a GPU node has installed.  flashinfer: whether FlashInfer's kernels take part."""
+
+    flashinfer: bool
+
+
 class EngineConfig(TypedDict):
     """An engine configuration: what is loaded once, and the cells that run in it.
 
@@ -144,7 +150,7 @@ class EngineConfig(TypedDict):
     speculation.
     memory_fraction: share of a device's memory it may use.  gpus: tp x pp x dp, 0 for a hosted service.
     cells: ids, in order of measurement.  corpora: those its cells read, where that is not the prose alone.
-    predicted: added once all its cells are known.
+    predicted: added once all its cells are known.  flashinfer: of ``Pinned``, on GPUs only.
     """
 
     id: str
@@ -158,6 +164,7 @@ class EngineConfig(TypedDict):
     cells: list[str]
     corpora: NotRequired[dict[str, CorpusDict]]
     predicted: NotRequired[EnginePrediction]
+    flashinfer: NotRequired[bool]
 
 
 # ------------------------------------------------------------------------------------------------ cells

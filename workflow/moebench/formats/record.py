@@ -95,6 +95,14 @@ class Run(TypedDict):
     window: NotRequired[tuple[float, float]]
 
 
+class ThrownAway(TypedDict):
+    """A timed run that was thrown away and run again.  compiled: kernels that the engine compiled in it."""
+
+    seed: int
+    started_at: str
+    compiled: list[str]
+
+
 class CanaryRun(TypedDict):
     """A run of the smallest cell of an engine configuration at the start, middle or end of a session, to see whether
     the machine drifts.  session: when the engine was loaded."""
@@ -150,6 +158,8 @@ class LoadFacts(TypedDict, total=False):
     service.  model_listed: a service lists the model, None where it lists none.  server_version: what it answers.
     experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
     session: when it was loaded.  untuned_kernel_warning: it said that it has no tuned configuration of its kernels.
+    flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
+    a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
     """
 
     load_s: float
@@ -170,6 +180,11 @@ class LoadFacts(TypedDict, total=False):
     harness: dict[str, str | None]
     session: str
     untuned_kernel_warning: bool
+    flashinfer: bool
+    fuse_allreduce_rms: bool | None
+    custom_all_reduce: bool
+    deep_gemm: bool
+    cuda_home: str | None
 
 
 class Checks(TypedDict, total=False):
@@ -180,7 +195,9 @@ class Checks(TypedDict, total=False):
     speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
-    truncated_prompts: of a task.  storage, data: 0 where a disk was full, or a data set not whole.
+    truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
+    other SLURM jobs held, the more of before and after.
+    storage, data: 0 where a disk was full, or a data set not whole.
     """
 
     experts_per_token: float | list[float] | None
@@ -200,8 +217,17 @@ class Checks(TypedDict, total=False):
     input_tokens_seen: float
     output_tokens_seen: float
     truncated_prompts: int
+    thrown_away_runs: int
+    other_jobs_cpus: int
     storage: int
     data: int
+
+
+class CampaignOrigin(TypedDict):
+    """Of a record that was measured in a campaign: when it was packed, and whose model files it carried."""
+
+    packed_at: str
+    model_files: str
 
 
 class Device(TypedDict, total=False):
@@ -260,6 +286,7 @@ class Provenance(TypedDict, total=False):
     driver: str | None
     cuda: str | None
     device_count: int
+    campaign: CampaignOrigin
     nccl: str | None
     telemetry: Devices
 
@@ -307,13 +334,14 @@ class RecordHead(TypedDict):
 
 class Measured(TypedDict):
     """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
-    empty unless ok or invalid."""
+    empty unless ok or invalid.  thrown_away: only where there are any."""
 
     workload: Workload
     protocol: ProtocolDict
     derived_from: str | None
     warmup: list[Run]
     repeats: list[Run]
+    thrown_away: NotRequired[list[ThrownAway]]
 
 
 class Record(RecordHead, Measured):

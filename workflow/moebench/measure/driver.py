@@ -19,13 +19,22 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, vllm_kernels
+from moebench.engines import failures, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
-from moebench.formats.record import Answered, CanaryRun, LoadFacts, Measured, Provenance, Record, RecordHead
-from moebench.measure import manifest, metrics, provenance, records
+from moebench.formats.record import (
+    Answered,
+    CanaryRun,
+    EngineVersion,
+    LoadFacts,
+    Measured,
+    Provenance,
+    Record,
+    RecordHead,
+)
+from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
@@ -201,6 +210,8 @@ class Driver:
         sentinel = self.canary_cell(engine_id, todo) if derive else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
+            if not self.has_time(engine_id, cell_id):
+                continue
             position = ("middle" if number == middle else "") if self.loaded else "start"
             failed = self.ready(engine_id)
             if failed is None and position:
@@ -219,6 +230,10 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def has_time(self, engine_id: str, cell_id: str) -> bool:
+        """Whether a cell may be begun; a job's time limit is SLURM's affair."""
+        return True
 
     def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
         """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
@@ -323,6 +338,7 @@ class Driver:
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
+            self.check_environment(spec)
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -358,12 +374,19 @@ class Driver:
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
 
+    def check_environment(self, spec: EngineConfig) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+            raise UserError(problem)
+
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        started = atomic.stamp()
+        started, before = atomic.stamp(), neighbours.cpus()
         reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run")
-        return sidecar.attach(self.sidecar, reply) | {"started_at": started}
+        reply = sidecar.attach(self.sidecar, reply) | {"started_at": started}
+        seen = [found for found in (before, neighbours.cpus()) if found is not None]
+        return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
     def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
@@ -411,11 +434,13 @@ class Driver:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = {
+        switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
             "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers devices
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
+            "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
+            "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
@@ -460,19 +485,12 @@ class Driver:
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {
-                "name": spec["runtime"]["name"],
-                "version": spec["runtime"]["version"],
-                "kind": spec["runtime"]["kind"],
-                "hosted": spec["runtime"]["hosted"],
-            },
+            "engine_version": self.engine_version(spec),
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
-            "provenance": outcome.get(
-                "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
-            ),
+            "provenance": outcome.get("provenance", self.origin(spec)),
         }
         record = cast(Record, {**head, "predicted": cell["predicted"], **self.about(cell, outcome)})
         if "activation" in outcome:
@@ -484,15 +502,27 @@ class Driver:
         self.kept += 1
         self.progress(engine_id, cell_id, record)
 
+    def engine_version(self, spec: EngineConfig) -> EngineVersion:
+        """Which engine ran an engine configuration."""
+        runtime = spec["runtime"]
+        return {k: runtime[k] for k in ("name", "version", "kind", "hosted")}  # type: ignore[return-value]
+
+    def origin(self, spec: EngineConfig) -> Provenance:
+        """Where the numbers of an engine configuration come from."""
+        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
-        return {
+        about: Measured = {
             "workload": cell["workload"],
             "protocol": cell["protocol"],
             "derived_from": outcome.get("derived_from"),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
         }
+        if thrown_away := outcome.get("thrown_away"):
+            about["thrown_away"] = thrown_away
+        return about
 
     def how(self, record: Record) -> str:
         """A good record in a few words."""

@@ -77,6 +77,27 @@ def read(results: Path, job: str) -> Manifest | None:
         return None
 
 
+def canary_path(results: Path, engine: str) -> Path:
+    """Where the canary runs of an engine configuration lie whose job is not finished."""
+    return results / "canary" / f"{engine}.json"
+
+
+def add_canary(results: Path, engine: str, runs: list[CanaryRun]) -> None:
+    """Keep canary runs of a job that may never finish, each once: a campaign stops when its time is up."""
+    path = canary_path(results, engine)
+    known = canary(results, engine)
+    if new := [run for run in runs if run not in known]:
+        atomic.write_atomic(path, atomic.canonical_bytes(known + new) + b"\n")
+
+
+def canary(results: Path, engine: str) -> list[CanaryRun]:
+    """The canary runs kept without a manifest; none if there are none that can be read."""
+    try:
+        return list(json.loads(canary_path(results, engine).read_bytes()))
+    except (OSError, ValueError):
+        return []
+
+
 def stale(results: Path, job: str, plan: Plan) -> list[str]:
     """Cells of a finished job whose records changed or went missing since its manifest was written.
 

@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
-from moebench.engines import failures
+from moebench.engines import compiling, failures
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
-from moebench.formats.record import Checks, Provenance, Run
+from moebench.formats.record import Checks, Provenance, Run, ThrownAway
 from moebench.measure import activation, metrics
+from moebench.measure.provenance import built_from
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
@@ -133,19 +134,40 @@ class Session:
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
-        repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
+        repeats, thrown_away = self.timed(work, protocol["kind"], first, protocol["repeats"])
+        checks["thrown_away_runs"] = len(thrown_away)
         checks |= counted_since(before, self.engine.counters())
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         checks |= through_a_service(warmup + repeats)
-        problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
+        problem = still_compiling(thrown_away, protocol["repeats"])
+        problem = problem or insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
         problem = problem or miscounted(request.get("image_tokens"), checks["image_tokens"])
         return {
             "status": "invalid" if problem else "ok",
             "reason": problem or "",
             "warmup": warmup,
             "repeats": repeats,
+            "thrown_away": thrown_away,
             "checks": checks,
         }
+
+    def timed(self, work: Workload, kind: str, first: int, count: int) -> tuple[list[Run], list[ThrownAway]]:
+        """Timed runs, with seeds from ``first``, and those thrown away because the engine compiled a kernel in them.
+
+        No more than twice ``count`` are run: fewer good ones are for the caller to refuse (``still_compiling``).
+        """
+        runs: list[Run] = []
+        thrown_away: list[ThrownAway] = []
+        for seed in range(first, first + 2 * count):
+            start = compiling.mark()
+            run = self.once(work, kind, seed)
+            if compiled := compiling.since(start):
+                thrown_away.append({"seed": seed, "started_at": run["started_at"], "compiled": compiled})
+            else:
+                runs.append(run)
+            if len(runs) == count:
+                break
+        return runs, thrown_away
 
     def count(self, work: Workload, protocol: ProtocolDict, image_tokens: int | None) -> Outcome:
         """Count the routed experts of a cell over batches of its corpus, then the sanity checks."""
@@ -214,7 +236,10 @@ class Session:
         if self.spec["config"]["top_k"] is None and work["top_k"] is not None:
             self.engine.set_top_k(work["top_k"])
         self.once(work, kind, request["seed"])
-        run = self.once(work, kind, request["seed"] + 1)
+        runs, thrown_away = self.timed(work, kind, request["seed"] + 1, 1)
+        if problem := still_compiling(thrown_away, 1):
+            raise failures.Verdict("invalid", problem)
+        run = runs[0]
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
 
@@ -265,6 +290,14 @@ def through_a_service(runs: list[Run]) -> Checks:
         **{f"{k}_seen": sum(values) / len(values) for k, values in means.items() if values},
     }
     return cast(Checks, found)
+
+
+def still_compiling(thrown_away: list[ThrownAway], count: int) -> str | None:
+    """Why there are fewer than ``count`` timed runs, if so."""
+    if len(thrown_away) <= count:
+        return None
+    names = ", ".join(dict.fromkeys(name for run in thrown_away for name in run["compiled"]))
+    return f"the engine still compiled kernels in {len(thrown_away)} of {2 * count} timed runs: {names}"
 
 
 def insane(work: Workload, checks: Checks, runs: list[Run], step_tokens: int) -> str | None:
@@ -322,6 +355,7 @@ def provenance() -> Provenance:
         }
     return {
         "versions": versions,
+        "lock_sha256": built_from(Path(sys.prefix)),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "threads": torch.get_num_threads(),

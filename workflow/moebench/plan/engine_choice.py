@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from moebench.config import Endpoint, Engine, EngineKnobs, ModelSpec, Study, WorkloadKnobs
+from moebench.config import Endpoint, Engine, EngineKnobs, Hardware, ModelSpec, Study, WorkloadKnobs
 from moebench.errors import ConfigError, nearest
 from moebench.formats import Knobs
-from moebench.formats.plan import EndpointDict, Runtime
+from moebench.formats.plan import EndpointDict, Pinned, Runtime
 
 _TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}
 """What stands for vLLM's two kernels there: its default, and its loop over experts."""
@@ -47,15 +47,16 @@ def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
     return engine.live_top_k
 
 
-def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
+def plain(knobs: EngineKnobs, study: Study, engine: Engine, hardware: Hardware) -> EngineKnobs:
     """The knobs as this engine understands them, so that two spellings of one thing are one cell.
 
-    ``own_process`` is a choice only for vLLM's offline engine on one device.
+    ``own_process`` is a choice only for vLLM's offline engine on one device of a CPU study: on GPUs one device is
+    compared with several.
     """
     own: Knobs = {"engine_name": None} if engine is study.engine else {}
-    several = knobs.tp * knobs.pp * knobs.dp > 1
+    always = knobs.tp * knobs.pp * knobs.dp > 1 or hardware.kind == "gpu"
     offline = engine.name == "vllm"
-    update: Knobs = {"own_process": offline and (several or knobs.own_process)}
+    update: Knobs = {"own_process": offline and (always or knobs.own_process)}
     if engine.name == "transformers":
         update |= {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
     elif engine.hosted:
@@ -78,6 +79,19 @@ def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs,
     trained = spec.architecture.experts.top_k if spec.architecture.experts else None
     if work.top_k not in (None, trained):
         yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
+
+
+def pinned(engine: Engine, hardware: Hardware) -> Pinned:
+    """What vLLM would decide by what a GPU node has installed, decided here; nothing on a CPU (docs/decisions/0033).
+
+    ``flashinfer``: whether FlashInfer's kernels take part.  vLLM takes them where it finds `nvcc` and `ninja`.
+    """
+    return {"flashinfer": False} if hardware.kind == "gpu" and local_vllm(engine) else {}
+
+
+def local_vllm(engine: Engine) -> bool:
+    """Whether vLLM itself runs in the job: offline, or behind its own server."""
+    return engine.name == "vllm" or bool(engine.endpoint and engine.endpoint.serve)
 
 
 def as_json(name: str, engine: Engine, model: str) -> Runtime:

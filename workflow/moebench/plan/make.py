@@ -132,7 +132,7 @@ class _Planner:
         spec = self.config.model(knobs.model, path)
         called, runs_on = self.engine_of(knobs, path)
         check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
-        knobs = plain(engine_choice.plain(knobs, self.study, runs_on), spec)
+        knobs = plain(engine_choice.plain(knobs, self.study, runs_on, self.hardware), spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
         if left and top_k and top_k > left["count"]:
@@ -150,6 +150,7 @@ class _Planner:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
             name, runs_on = self.engine_of(knobs, path)
+            pinned = engine_choice.pinned(runs_on, self.hardware)
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
@@ -160,12 +161,13 @@ class _Planner:
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
+                **pinned,
             }
             experts = model.architecture["experts"]
             slug = engine_slug(knobs, None if experts and top_k == experts["top_k"] else top_k)
             engine_id = f"{slug}-{digest(identity)}"
             self._engines[key] = engine_id
-            self.engines[engine_id] = {
+            made: planned.EngineConfig = {
                 "id": engine_id,
                 "runtime": engine_choice.as_json(name, runs_on, spec.name),
                 "config": cast(planned.EngineKnobsDict, settings),
@@ -176,6 +178,9 @@ class _Planner:
                 "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
                 "cells": [],
             }
+            if "flashinfer" in pinned:
+                made["flashinfer"] = pinned["flashinfer"]
+            self.engines[engine_id] = made
         return self._engines[key]
 
     def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:

@@ -21,7 +21,7 @@ from moebench.figures import caption, placed, plots
 from moebench.figures.kinds import Source
 from moebench.formats.plan import Plan
 from moebench.plan.file import read_plan
-from moebench.report import architectures, captions, claims, content, reproduced, residuals, summary, svg
+from moebench.report import architectures, captions, claims, content, machines, reproduced, residuals, summary, svg
 from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
 from moebench.tables import join, parquet, stats
@@ -92,7 +92,7 @@ def render(
         plan=plan,
         links=links,
         tables=columns.TABLES,
-        engine=caption.engine(plan),
+        engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
         counts=counted_cells,
         total=total,
@@ -101,6 +101,7 @@ def render(
         undecided=undecided,
         experiments=experiments,
         residuals=compared,
+        machines=machines.section(plan, tables_dir),
         refused=residuals.refused(measured),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),

@@ -22,7 +22,7 @@ import pandas as pd
 
 import moebench
 from moebench import accuracy, figures
-from moebench.claims import collect
+from moebench.claims import collect, imported
 from moebench.errors import StorageError
 from moebench.formats.manifest import ArchiveAbout
 from moebench.formats.plan import Plan
@@ -90,7 +90,14 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             layout = Layout(Path(folder), made["study"])
             layout.plan.parent.mkdir(parents=True)
             shutil.copyfile(plan, layout.plan)
-            for name in ("cells", "jobs", "accuracy", "machines"):  # links, not copies: there may be very many records
+            for name in (
+                "cells",
+                "jobs",
+                "accuracy",
+                "machines",
+                "canary",
+                "imported",
+            ):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             try:
                 derived = derived_checkpoints.keep(made, layout.root / _RESULTS)
@@ -149,8 +156,11 @@ def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[
         path = results / "jobs" / f"{job}.json"
         if path.is_file():
             yield f"{_RESULTS}/jobs/{job}.json", path
-    for path in sorted((results / "machines").glob("*.json")):
-        yield f"{_RESULTS}/machines/{path.name}", path
+    for path in sorted([*(results / "machines").glob("*.json"), *(results / "canary").glob("*.json")]):
+        yield f"{_RESULTS}/{path.relative_to(results).as_posix()}", path
+    for tables in imported.tables(results):  # what other machines measured is kept as the table that is read
+        path = parquet.path_of(tables, "measurements")
+        yield f"{_RESULTS}/{path.relative_to(results).as_posix()}", path
     for _, part, folder in accuracy.views(plan, results):
         kept = [folder / "cells" / f"{key}.json" for key in part["cells"]]
         kept += [folder / "samples" / f"{key}.jsonl.gz" for key in part["cells"]]

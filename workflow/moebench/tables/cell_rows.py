@@ -178,6 +178,7 @@ def _speculation(checks: Checks) -> dict[str, float | None]:
     }
 
 
+_RESOLVED = ("flashinfer", "fuse_allreduce_rms", "custom_all_reduce", "deep_gemm")
 _COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")
 
 
@@ -210,6 +211,9 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "load_s": load.get("load_s"),
         "kv_cache_tokens": load.get("kv_cache_tokens"),
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
+        **{name: load.get(name) for name in _RESOLVED},
+        "thrown_away_runs": checks.get("thrown_away_runs"),
+        "other_jobs_cpus": checks.get("other_jobs_cpus"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         "image_tokens": checks.get("image_tokens"),

@@ -165,10 +165,13 @@ def canaries(plan: Plan, results: Path) -> tuple[dict[str, float], dict[tuple[st
     """
     drift: dict[str, float] = {}
     gaps: dict[tuple[str, str], float] = {}
-    for job in plan["jobs"]:
-        found = manifest.read(results, job)
+    for job, spec in plan["jobs"].items():
+        finished = manifest.read(results, job)
+        found = list(finished["canary"]) if finished else []
+        kept = (run for engine in spec["engines"] for run in manifest.canary(results, engine))
+        found += [run for run in kept if run not in found]
         runs: dict[tuple[str, str, Any], list[float]] = {}
-        for run in found["canary"] if found else ():
+        for run in found:
             value = (run.get("metrics") or {}).get("e2e_s")
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)
