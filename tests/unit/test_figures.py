@@ -335,7 +335,16 @@ def test_the_line_under_a_figure_names_its_images():
 
 def test_a_caption_speaks_of_medians_only_where_some_are_shown():
     rows = pd.DataFrame(
-        [{"status": "ok", "n_repeats": 3, "protocol_kind": "trace", "unstable": False, "derived_from": None}]
+        [
+            {
+                "status": "ok",
+                "n_repeats": 3,
+                "protocol_kind": "trace",
+                "unstable": False,
+                "throttled": None,
+                "derived_from": None,
+            }
+        ]
     )
     assert "Median of 3 repeats" in caption.how(rows)
     assert caption.how(rows, medians=False) == "Counted over all runs of a cell."
@@ -371,7 +380,7 @@ def test_series_that_the_engine_cannot_run_are_named_once_and_not_marked():
     assert left.levels("hue") == ("BF16",) and draw.lacking(left.rows, THROUGHPUT).empty
     assert len(data.table(whole.__class__(whole.plot, whole.rows.assign(
         experiment="e", engine="m", cell="c", model_title="M", weights="w", n_repeats=1, unstable=False,
-        derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
+        throttled=None, derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
     with mpl.rc_context(style.RC):
         made = layout.figure(left, said)
     shown = [t.get_text() for t in texts(made)]

@@ -174,6 +174,12 @@ METRICS = (
     Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images", "low"),
     Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)", ""),
     Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer", ""),
+    Metric("energy_j", "J", "Energy", "Energy of all devices of the cell in a run, by their own counters; a CPU machine: of all its packages and memory; null: not told, or the run is too short for the counter", "low"),
+    Metric("power_w", "W", "Power", "energy_j over the time of the run: mean power of all devices together", ""),
+    Metric("joules_per_output_token", "J/token", "Energy per generated token", "energy_j / (batch * output_tokens)", "low"),
+    Metric("joules_per_total_token", "J/token", "Energy per token, input + output", "energy_j / (batch * (input_tokens + output_tokens))", "low"),
+    Metric("mfu", "", "Model FLOPs utilization", "Time that the model's operations take at the dense peak of the data sheet, over e2e_s (docs/metrics.md); null: no peak known, speculation", "high"),
+    Metric("mbu", "", "Model bandwidth utilization", "Time that the bytes a decode step reads take at the bandwidth of the data sheet, over itl_s (docs/metrics.md); null: no bandwidth or itl_s known, speculation, pipeline stages", "high"),
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency", "low"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
@@ -315,7 +321,7 @@ def _claim_columns() -> list[Column]:
 # ------------------------------------------------------------------------------------------ others
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
-_MACHINE = ("machines",)
+_MACHINE, _PER_RUN = ("machines",), ("measurements", "samples")
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
 _COUNTED, _POINT, _TASKS, _DERIVED = ("parameters",), ("computed",), ("accuracy",), ("derived",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
@@ -394,6 +400,30 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("n_repeats", whole, "", "Timed runs behind the medians; of a constant: behind the best", (*_MEASURED, *_MACHINE), "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),
         Column("unstable", truth, "", "e2e_s_cv, or canary_gap without its sign, is above 0.1; null: one repeat and no canary", _MEASURED),
+        Column("throttled", truth, "", "In a repeat the driver held the clocks down for power, heat or supply, or the power limit is below the device's default; null: not told", _MEASURED),
+        Column("throttle_reasons", text, "", "What the driver says that it set the clocks by, of all repeats (nvmlClocksEventReasons); power_cap_below_default: the limit was lowered; null: not told", _PER_RUN),
+        Column("no_energy", text, "", "Why a run has no energy, though its devices were read; null: it has, or no telemetry", ("samples",)),
+        Column("power_max_w", real, "W", "Largest power reading of one device (of the last second, on NVIDIA's from Ampere on)", _PER_RUN, "Power, largest reading"),
+        Column("sm_clock_mhz", real, "MHz", "SM clock, mean over samples and devices", _PER_RUN, "SM clock"),
+        Column("memory_clock_mhz", real, "MHz", "Memory clock, mean over samples and devices", _PER_RUN, "Memory clock"),
+        Column("device_temperature_c", real, "\N{DEGREE SIGN}C", "Temperature of the warmest device, largest", _PER_RUN, "Temperature"),
+        Column("device_memory_peak_bytes", real, "bytes", "Memory in use on the fullest device, by whomever, largest sample", _PER_RUN, "Memory in use"),
+        Column("device_utilization", real, "", "Share of time with a kernel running, as the driver says, mean over samples and devices", _PER_RUN, "Device busy"),
+        Column("mbu_experts", text, "", "Distinct experts behind mbu: measured in the cell's warm-up, or uniform: the law of uniform routing; null: no mbu, or no routed experts", _MEASURED, "Experts behind MBU"),
+        Column("telemetry_source", text, "", "nvml: the driver's library; rapl: counters of a CPU machine; null: no telemetry", _MEASURED),
+        Column("device_uuids", text, "", "UUIDs of the devices", _MEASURED, "Device UUIDs"),
+        Column("device_mig", truth, "", "A device is an instance of a shared GPU (MIG): no energy, power or utilization", _MEASURED),
+        Column("device_ecc", truth, "", "Memory has ECC on, on every device", _MEASURED),
+        Column("power_cap_w", real, "W", "Enforced power limit of a device, the least", _MEASURED, "Power limit"),
+        Column("device_nvlinks", whole, "", "Active NVLinks of a device, the least", _MEASURED, "NVLinks"),
+        Column("device_links", text, "", "How pairs of devices are connected: NVLink, else as nvidia-smi topo names it", _MEASURED),
+        Column("driver", text, "", "Version of the NVIDIA driver", _MEASURED),
+        Column("nccl", text, "", "Version of the NCCL library that torch uses", _MEASURED),
+        Column("attention_backend", text, "", "Attention kernel that the engine chose, most layers first", _MEASURED),
+        Column("moe_backend", text, "", "Experts kernel that the engine chose, most layers first", _MEASURED),
+        Column("linear_backend", text, "", "Kernel of linear layers that the engine chose, most layers first", _MEASURED),
+        Column("cuda_graph_mode", text, "", "Mode of CUDA graphs that the engine settled on", _MEASURED),
+        Column("cuda_graph_sizes", text, "", "JSON: batch sizes that CUDA graphs were captured for; null: none", _MEASURED),
         Column("canary_drift", real, "", "(max - min) / median of e2e_s among the runs of one canary cell through the engine session, the median of its own repeats among them", _MEASURED),
         Column("canary_gap", real, "", "Median e2e_s of the canary runs of this cell over that of its own repeats in the same session, minus 1; null: not the canary of its session", _MEASURED),
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),

@@ -87,6 +87,9 @@ class Evaluator(Driver):
             return None
         return f"{data['path']} holds {there[1]}, the plan is for {data['revision']}"
 
+    def watch(self, spec: EngineConfig) -> None:
+        """No telemetry: tasks are not timed."""
+
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
         """No canary: what drifts is time, and tasks are not timed."""
 

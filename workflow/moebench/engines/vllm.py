@@ -97,6 +97,7 @@ class VllmEngine:
             "v2_model_runner": bool(getattr(config, "use_v2_model_runner", False)),
             "resolved_config": self.resolved_config(),
             "fuse_allreduce_rms": bool(config.compilation_config.pass_config.fuse_allreduce_rms),
+            "backends": self._rpc("moe_backends"),
         }
         resolved: LoadFacts = self._rpc("moe_resolved")
         return facts | resolved

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_resolved, vllm_unfused
 from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
+from moebench.formats.record import Backends
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
@@ -50,6 +51,10 @@ class MoEExtension:
         from vllm.utils import jit_monitor
 
         jit_monitor.activate(verbose=True)
+
+    def moe_backends(self) -> Backends:
+        """The kernels that vLLM chose (``vllm_resolved``)."""
+        return vllm_resolved.backends(self.model_runner)
 
     def moe_set_top_k(self, top_k: int) -> int:
         """Set the active experts per token of every MoE layer; return the number of layers."""

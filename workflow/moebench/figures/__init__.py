@@ -161,6 +161,7 @@ def _planned(plan: Plan) -> Iterator[Source]:
     measured = [c.name for c in columns.of_table("measurements")]
     for name, rows in by_name.items():
         frame: pd.DataFrame = cell_rows.table("plan", rows).to_pandas()
-        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
+        empty = {c: None for c in measured if c not in frame.columns}
+        frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
         yield Source(plan, name, beside_speed(frame, answers))

@@ -144,6 +144,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         (len(rows) - len(good) - missing - unsupported, "failed"),
         (missing, "not measured"),
         (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
+        (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
         (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
     ]

@@ -207,7 +207,7 @@ def table(data: Data) -> pd.DataFrame:
     """The figure's data as it goes into its CSV: identity, axes, status, metrics with intervals; base units."""
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
     keys = ["experiment", "engine", "cell", "model_title", "weights"]
-    end = ["status", "reason", "n_repeats", "unstable", "derived_from"]
+    end = ["status", "reason", "n_repeats", "unstable", "throttled", "derived_from"]
     values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
     parts = {c: data.rows[c] for c in [*keys, *end, *values]}
     ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}

@@ -47,8 +47,32 @@ class Trace(TypedDict):
     seen: NotRequired[Seen]
 
 
+class Telemetry(TypedDict, total=False):
+    """What a run's devices said of it; None where none of them says it.
+
+    window_s: how long it took.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
+    why.  sm_clock_mhz, memory_clock_mhz, utilization (0 to 1): means; sm_clock_min_mhz, power_max_w, temperature_c,
+    memory_peak_bytes: extremes of a device.  throttle_reasons: names of all reasons; in a part of a run the only key.
+    """
+
+    window_s: float
+    samples: int
+    devices: int
+    energy_j: float | None
+    no_energy: str
+    power_max_w: float | None
+    sm_clock_mhz: float | None
+    sm_clock_min_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    memory_peak_bytes: int | None
+    utilization: float | None
+    throttle_reasons: list[str] | None
+
+
 class Run(TypedDict):
-    """A run of a workload.  Seed: of its prompts.  metrics: may be empty.
+    """A run of a workload.  Seed: of its prompts.  metrics: may be empty.  telemetry: where devices were read.
+    window: begin and end, s of the monotonic clock, in the worker's answer only.
 
     Protocol trace: the keys of ``Trace``, with image_tokens of one request.  Protocol paper: wall times of a run with
     one output token and of the full one, s.  Protocol activation, a batch: prompts and their text tokens; image_tokens
@@ -67,6 +91,8 @@ class Run(TypedDict):
     full_run_s: NotRequired[float]
     prompts: NotRequired[int]
     prompt_tokens: NotRequired[int]
+    telemetry: NotRequired[Telemetry]
+    window: NotRequired[tuple[float, float]]
 
 
 class ThrownAway(TypedDict):
@@ -115,6 +141,15 @@ class ActivationCounts(LayerCounts):
 # --------------------------------------------------------------------------------------- session and checks
 
 
+class Backends(TypedDict):
+    """Kernels that vLLM chose: number of layers by kernel's name; cudagraph_mode: that it settled on."""
+
+    attention: dict[str, int]
+    moe: dict[str, int]
+    linear: dict[str, int]
+    cudagraph_mode: str | None
+
+
 class LoadFacts(TypedDict, total=False):
     """What an engine says of itself once it is loaded; which keys are there depends on its kind.
 
@@ -137,6 +172,7 @@ class LoadFacts(TypedDict, total=False):
     async_scheduling: bool
     v2_model_runner: bool
     resolved_config: dict[str, Any] | None
+    backends: Backends
     model_listed: bool | None
     server_version: Any
     experts_implementation: str | None
@@ -194,13 +230,42 @@ class CampaignOrigin(TypedDict):
     model_files: str
 
 
+class Device(TypedDict, total=False):
+    """A device that was read: of a GPU all keys, None where the driver does not say it; of a CPU machine its name.
+
+    mig: an instance of a shared GPU.  power_cap_w, power_default_w: enforced limit and the device's own.  nvlinks:
+    active ones.
+    """
+
+    uuid: str | None
+    name: str | None
+    mig: bool
+    ecc: bool | None
+    power_cap_w: float | None
+    power_default_w: float | None
+    sm_clock_max_mhz: int | None
+    nvlinks: int | None
+
+
+class Devices(TypedDict, total=False):
+    """What the sidecar reads.  source: nvml or rapl.  driver: version.  links: "0-1": how two devices are connected.
+    none: why nothing is read, then the only key."""
+
+    source: str
+    driver: str | None
+    devices: list[Device]
+    links: dict[str, str | None]
+    none: str
+
+
 class Provenance(TypedDict, total=False):
     """Where numbers come from; never a secret.
 
     moebench, git_commit, git_dirty: of the code.  slurm: named variables of the job.  lock_sha256: of the engine's
     environment.  prompt_corpus_sha256: of the text that prompts were made of.  Of the process that holds the engine:
     versions of its packages, python, kernel (the operating system's), threads of torch, and the device it sees
-    (device_name of a CPU: its model; driver, cuda: None without a GPU).
+    (device_name of a CPU: its model; driver, cuda: None without a GPU; nccl: version of the library that torch uses).
+    telemetry: the devices that were read beside the engine.
     """
 
     moebench: str
@@ -222,6 +287,8 @@ class Provenance(TypedDict, total=False):
     cuda: str | None
     device_count: int
     campaign: CampaignOrigin
+    nccl: str | None
+    telemetry: Devices
 
 
 class EngineVersion(TypedDict):

@@ -36,6 +36,7 @@ from moebench.formats.record import (
 )
 from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
+from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
 from moebench.storage import atomic, disk, lock, staged
@@ -68,6 +69,7 @@ class Driver:
         self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
         self.settings = plan["jobs_settings"]
         self.worker: Worker | None = None
+        self.sidecar: sidecar.Sidecar | None = None
         self.loaded = False
         self.canary: list[CanaryRun] = []
         self.facts: LoadFacts = {}
@@ -330,6 +332,7 @@ class Driver:
         if self.worker is None:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
+        self.watch(spec)
         request: Request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
@@ -348,9 +351,19 @@ class Driver:
         assert self.worker is not None
         untuned = vllm_kernels.untuned(spec["config"], self.worker.said())
         self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
+        if self.sidecar is not None:
+            self.seen = self.seen | {"telemetry": self.sidecar.begin()}
         self.loaded = True
         self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")
         return None
+
+    def watch(self, spec: EngineConfig) -> None:
+        """Start to read the devices of an engine configuration, beside its engine."""
+        if self.sidecar is not None:
+            self.sidecar.close()
+        kind, where = self.plan["hardware"]["kind"], self.environment(spec)
+        hosted = spec["runtime"]["hosted"]
+        self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
     def check_device(self) -> None:
         """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
@@ -370,7 +383,8 @@ class Driver:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started, before = atomic.stamp(), neighbours.cpus()
-        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run")
+        reply = sidecar.attach(self.sidecar, reply) | {"started_at": started}
         seen = [found for found in (before, neighbours.cpus()) if found is not None]
         return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
@@ -421,6 +435,7 @@ class Driver:
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers devices
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
@@ -447,9 +462,11 @@ class Driver:
 
     def stop_worker(self) -> None:
         """End the engine process, if there is one."""
+        if self.sidecar is not None:
+            self.sidecar.close()
         if self.worker is not None:
             self.worker.close()
-        self.worker, self.loaded = None, False
+        self.worker, self.sidecar, self.loaded = None, None, False
 
     # ------------------------------------------------------------------------------------------- records
 
@@ -545,6 +562,8 @@ def cut(parent: Record, work: Workload) -> Outcome | None:
         return None
     for run in runs:
         run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], cut_at)
+        if "telemetry" in run:
+            run["telemetry"] = window.of_part(run["telemetry"])
     return {
         "status": "ok",
         "reason": "",

@@ -99,19 +99,20 @@ class Session:
         return given
 
     def once(self, work: Workload, kind: str, seed: int) -> Run:
-        """One run of a workload by a protocol: raw times and metrics."""
+        """One run of a workload by a protocol: raw times, metrics, and its ``window`` for the sidecar."""
         assert self.engine is not None
         inputs, output_tokens = self.inputs(work, seed), work["output_tokens"]
         run: Run = {"seed": seed, "started_at": stamp(), "metrics": {}}
         if kind == "paper":
             run["first_token_run_s"] = self.engine.timed(output_tokens=1, **inputs)
             run["full_run_s"] = self.engine.timed(output_tokens=output_tokens, **inputs)
+            run["window"] = window(run["full_run_s"])
             run["metrics"] = metrics.paper_metrics(
                 run["first_token_run_s"], run["full_run_s"], work["batch"], work["input_tokens"], output_tokens
             )
         else:
             trace = self.engine.trace(output_tokens=output_tokens, **inputs)
-            run = cast(Run, {**run, **trace})
+            run = cast(Run, {**run, **trace, "window": window(trace["step_end_s"][-1])})
             if (of_images := images.tokens(trace)) is not None:
                 run["image_tokens"] = of_images
             given: float = work["input_tokens"]
@@ -242,6 +243,12 @@ class Session:
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
 
+def window(seconds: float) -> tuple[float, float]:
+    """Begin and end, s of the monotonic clock, of what has just ended and took so long."""
+    now = time.monotonic()
+    return now - seconds, now
+
+
 def counted_since(before: dict[str, float], now: dict[str, float]) -> Checks:
     """An engine's counters since they were read before."""
     return cast(Checks, {name: value - before.get(name, 0.0) for name, value in now.items()})
@@ -344,6 +351,7 @@ def provenance() -> Provenance:
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "nccl": nccl_version(),
         }
     return {
         "versions": versions,
@@ -353,6 +361,17 @@ def provenance() -> Provenance:
         "threads": torch.get_num_threads(),
         **device,
     }
+
+
+def nccl_version() -> str | None:
+    """Version of the NCCL library that torch uses."""
+    import torch.cuda.nccl
+
+    try:
+        found = torch.cuda.nccl.version()
+    except (AttributeError, RuntimeError):  # built without it
+        return None
+    return ".".join(map(str, found[:3]))
 
 
 def holds_nothing(error: Exception, spec: EngineConfig) -> bool:

@@ -21,7 +21,7 @@ from moebench.formats.model import ModelDict
 from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
 from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
 from moebench.measure import metrics, records
-from moebench.tables import evenness, machines, stats
+from moebench.tables import efficiency, evenness, machines, stats
 
 DAMAGED = "damaged"
 NOT_MEASURED = "not measured"
@@ -53,6 +53,8 @@ class Chunk:
     machine: Hardware | None = None
     """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
     kept: machines.Kept = field(default_factory=dict)
+    sheet: Hardware | None = None
+    """The study's machine type, where it has a data sheet with peak rates."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
         "started_at": record.get("started_at"),
+        **efficiency.of_cell(record),
     }
 
 
@@ -318,10 +321,12 @@ def make(chunk: Chunk) -> Made:
             # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
             runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
             if row["status"] == "ok" and "activation" in record:
-                row, found = _routed(row, record["activation"])
+                row, counted = _routed(row, record["activation"])
                 for name in ROUTED:
-                    routed[name] += found[name]
-            taken = [_sample(row, number, run) for number, run in enumerate(runs)]
+                    routed[name] += counted[name]
+            ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
+            found = [run["metrics"] | efficiency.metrics(run, record["workload"], ideal) for run in runs]
+            taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]
         except (records.RecordDamaged, KeyError, TypeError) as error:
             # A sealed record without a field it must have was not written by us: as useless as a truncated one.
             text = str(error) if isinstance(error, records.RecordDamaged) else f"it lacks {error}"
@@ -330,7 +335,7 @@ def make(chunk: Chunk) -> Made:
             continue
         counts[row["status"]] = counts.get(row["status"], 0) + 1
         rows.append(row)
-        raw.append([run["metrics"] for run in runs])
+        raw.append(found)
         samples += taken
         if row["status"] != "ok":
             failed.append(_failure(row, record.get("evidence") or (), chunk))
@@ -346,9 +351,9 @@ def _routed(row: Row, counted: ActivationCounts) -> tuple[Row, dict[str, list[Ro
     return row | evenness.summary(counted, row["top_k"]), found
 
 
-def _sample(row: Row, number: int, run: Run) -> Row:
+def _sample(row: Row, number: int, run: Run, values: Metrics) -> Row:
     known = {"study": row["study"], "engine": row["engine"], "cell": row["cell"], "repeat": number}
-    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | run["metrics"]
+    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | values | efficiency.of_run(run)
 
 
 # ----------------------------------------------------------------------------------------- tables
@@ -361,7 +366,8 @@ def table(name: str, rows: Iterable[Row]) -> pa.Table:
 
 def _summarised(rows: list[Row], raw: list[list[Metrics]]) -> pa.Table:
     """Measurements: the rows with median, interval and spread of their repeats, all cells at once."""
-    names = columns.METRIC_NAMES
+    seen = {"e2e_s"}.union(*(run for runs in raw for run in runs))
+    names = [name for name in columns.METRIC_NAMES if name in seen]
     out = {name: np.full(len(rows), np.nan) for name in [*_SUMMARISED, "e2e_s_cv"]}
     repeats = np.array([len(runs) for runs in raw], dtype=int)
     for n in sorted(set(repeats.tolist()) - {0}):

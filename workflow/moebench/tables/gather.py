@@ -106,6 +106,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
     """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
+    sheet = Hardware.model_validate(plan["hardware"]) if plan["hardware"].get("peak") else None
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
     drift, gaps = canaries(plan, results)
     least = least_times(plan)
@@ -123,6 +124,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
             {key: least[key] for key in cells if key in least},
             machine,
             kept if machine else {},
+            sheet,
         )
 
 
