@@ -321,12 +321,32 @@ def calibrate(arguments: argparse.Namespace) -> int:
     from moebench.commands import calibrate as machine
 
     config, study = _study(arguments)
+    if arguments.fit:
+        from moebench.commands import fit
+
+        print(fit.run(config, arguments.fit, arguments.kernels, arguments.write, arguments.source))
+        return 0
     if arguments.residuals:
         found = machine.residuals(config, study, _results(arguments))
         print(json.dumps(found, indent=1) if arguments.json else machine.residual_text(found))
         return 0
     path, made = machine.measure(config, study, _results(arguments), arguments.threads)
     print(json.dumps(made, indent=1) if arguments.json else machine.text(path, made))
+    return 0
+
+
+def predict(arguments: argparse.Namespace) -> int:
+    """Predict times of a list of points (CSV); where they were measured, say how far off that is."""
+    from moebench.commands import predict as predicting
+    from moebench.config import Config
+
+    made, _ = predicting.run(Config(arguments.config), arguments.points, arguments.bound)
+    if arguments.out:
+        made.to_csv(arguments.out, index=False)
+        print(predicting.report(made))
+    else:
+        print(made.to_csv(index=False), end="")
+        print(predicting.report(made), file=sys.stderr)
     return 0
 
 
@@ -490,7 +510,16 @@ def parser() -> argparse.ArgumentParser:
         "--threads", type=_positive(int), metavar="N", help="threads (default: those the study gives its engine)"
     )
     one.add_argument("--residuals", action="store_true", help="measured times of a study's cells over their bounds")
+    one.add_argument("--fit", type=Path, metavar="POINTS", help="fit the cost model on measured points (CSV)")
+    one.add_argument("--kernels", type=Path, metavar="FOLDER", help="with --fit: kernel tables to fit on, too")
+    one.add_argument("--source", metavar="TEXT", help="with --fit: where the points are from (default: their file)")
+    one.add_argument("--write", action="store_true", help="with --fit: write the constants into config/hardware")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
+    one = verb(predict)
+    one.add_argument("points", type=Path, metavar="POINTS", help="points, CSV (docs/cost-model.md)")
+    one.add_argument("--out", type=Path, metavar="FILE", help="write the rows to FILE (default: standard output)")
+    one.add_argument("--bound", action="store_true", help="the roofline bound instead of calibrated values")
+    one.add_argument("--config", type=Path, default=Path("config"), help="configuration folder (default: config)")
     one = verb(qs)
     one.add_argument("model", metavar="MODEL", help="a model of config/models")
     one.add_argument("--hardware", required=True, help="a machine type of config/hardware")

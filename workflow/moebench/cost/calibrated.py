@@ -34,6 +34,8 @@ from moebench.errors import UserError
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
+WAVES = 10
+"""Requests that serving benchmarks send per client; the first ones start together and wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ class Constants(Arrays):
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
     """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
+    prefill_reduces: Any = 1.0
+    """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
     request_s: Any = 10e-3
     """Time a served request takes to its first token beside its prefill: the server, the step in flight."""
     prompt_token_s: Any = 4e-6
     """Time per token of its prompt on the host: the tokenizer, the server."""
-    other_prefills: Any = 0.08
-    """Prefills that it waits for, per other request in flight: of those that came before it."""
+    meeting_prefills: Any = 0.15
+    """Prefills that a served request waits for, times the root of the other requests in flight: prompts that meet."""
 
 
 @dataclass(frozen=True)
@@ -325,7 +329,8 @@ def prefill_s(
     spanned = (s.layers - setup.traits.windowed) * half + setup.traits.windowed * near
     scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
     time = _matrices(setup, own, tokens, own_sequences / chunks, k, None)
-    time = time + scores / (c.attention_share * setup.precision.plain_peak) + _collectives(setup, own, tokens)
+    time = time + scores / (c.attention_share * setup.precision.plain_peak)
+    time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + s.layers * c.prefill_layer_s + c.step_s
     return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp))
 
@@ -379,7 +384,7 @@ def serving(
     ::
 
         TPOT = step + (C - 1) / output x prefill of one request    (the others' prefills stand between the tokens)
-        TTFT = t_request + input x t_token + step + prefill of one x (1 + w (C - 1))
+        TTFT = t_request + input x t_token + step + prefill of one x (1 + (C - 1) / 20 + w sqrt(C - 1))
 
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
@@ -392,6 +397,6 @@ def serving(
     one = prefill_s(setup, 1.0, p, step_tokens)
     others = np.maximum(running / layout.dp - 1, 0.0)
     tpot = step + others / out * one / layout.pp
-    ttft = c.request_s + p * c.prompt_token_s + step + one * (1.0 + others * c.other_prefills)
+    ttft = c.request_s + p * c.prompt_token_s + step + one * (1.0 + others / (2 * WAVES) + c.meeting_prefills * np.sqrt(others))
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

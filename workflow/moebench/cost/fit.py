@@ -1,7 +1,7 @@
 """Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
 
 Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: nine
-constants and the all-reduces.  Serving points, with those held fixed, give the eleven of everything round the kernels.
+constants and the all-reduces.  Serving points, with those held fixed, give the twelve of everything round the kernels.
 Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
@@ -33,7 +33,7 @@ SPREAD = 0.3
 
 PRIOR: dict[str, tuple[float, float]] = {
     "dense_bytes": (1.2, 0.05),
-    "dense_share_low": (0.55, 0.3),
+    "dense_share_low": (0.57, 0.15),
     "layer_passes": (10.0, 0.5),
     "layer_s": (45e-6, 0.15),
     "low_matrix_s": (4e-6, 0.3),
@@ -42,7 +42,8 @@ PRIOR: dict[str, tuple[float, float]] = {
     "prefill_layer_s": (60e-6, 0.7),
     "request_s": (10e-3, 0.7),
     "prompt_token_s": (4e-6, 0.5),
-    "other_prefills": (0.05, 0.3),
+    "meeting_prefills": (0.15, 0.5),
+    "prefill_reduces": (0.8, 0.4),
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables, layers from the sum of their kernels'
 shortest times (attention 12 us, matrices 3 to 8 us each, norms), the others orders of magnitude."""
@@ -156,7 +157,7 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
         peak = np.array([machines[m].peak["bfloat16"].flops_per_s for m in gemm["machine"]])
         found["dense_share"] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
     for name, table in (("cache_bytes", tables.decode), ("attention_share", tables.prefill)):
-        rows = table[(table["kv_cache_dtype"] == "bfloat16") & (table["us"] > 30)]
+        rows = table[(table["kv_cache_dtype"] == "bfloat16") & (table["us"] > 200)]
         if len(rows):
             ideal = _attention_s(rows, machines, name == "cache_bytes")
             over = np.log(np.maximum(rows["us"].to_numpy(float) * 1e-6 - 12e-6, 1e-6) / ideal)
