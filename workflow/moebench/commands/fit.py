@@ -94,7 +94,9 @@ def fitted(
     table = (
         fit.reduce_table(tables.reduces[tables.reduces["machine"] == own[0]], f"all-reduce table of {source}")
         if tables is not None and own
-        else hardware.fitted.all_reduce if hardware.fitted else None
+        else hardware.fitted.all_reduce
+        if hardware.fitted
+        else None
     )
     if table is None:
         raise UserError(f"--fit: {hardware.name} has no table of all-reduces; give --kernels with one")

@@ -62,7 +62,11 @@ KERNEL: dict[str, float] = {
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
 UNITS = {"tile_tokens": "tokens"} | {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
-MOE_FORMATS = {"bfloat16": ("bfloat16", 2.0), "fp8_block": ("fp8", 1 + 4 / 128**2), "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32)}
+MOE_FORMATS = {
+    "bfloat16": ("bfloat16", 2.0),
+    "fp8_block": ("fp8", 1 + 4 / 128**2),
+    "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
+}
 """Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
 UNGATED = {(512, 22), (128, 6)}
 """(experts, top-k) of shapes in the MoE tables whose experts have two matrices; the others have three."""
@@ -108,7 +112,9 @@ class Tables:
 def _fit(start: dict[str, float], residual: object) -> dict[str, float]:
     """Least squares on logarithms of positive constants."""
     first = np.log(list(start.values()))
-    found = least_squares(lambda x: residual(dict(zip(start, np.exp(x), strict=True))), first, loss="soft_l1", f_scale=0.1)  # type: ignore[operator]
+    found = least_squares(
+        lambda x: residual(dict(zip(start, np.exp(x), strict=True))), first, loss="soft_l1", f_scale=0.1
+    )  # type: ignore[operator]
     return {name: float(value) for name, value in zip(start, np.exp(found.x), strict=True)}
 
 

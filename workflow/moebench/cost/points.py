@@ -14,6 +14,7 @@ import pandas as pd
 
 from moebench.config import AllReduceTable, Architecture, Config, Hardware, Shape
 from moebench.cost import calibrated as cal
+from moebench.cost import limits
 from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
 from moebench.errors import UserError
 
@@ -23,7 +24,15 @@ NUMBERS = ("tp", "ep", "pp", "dp", "batch", "input", "output")
 PLAIN = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp16": "float16", "float16": "float16"}
 WIDTHS = {"fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128, "fp4": 0.5 + 1 / 32}
 """Bytes of a quantized weight with its scales: of 4 bits one of 2 bytes per 128 (int4), of 1 byte per 32 (MXFP4)."""
-SAME = {"fp8_block": "fp8", "w8a8": "int8", "awq": "int4", "gptq": "int4", "w4a16": "int4", "mxfp4": "fp4", "nvfp4": "fp4"}
+SAME = {
+    "fp8_block": "fp8",
+    "w8a8": "int8",
+    "awq": "int4",
+    "gptq": "int4",
+    "w4a16": "int4",
+    "mxfp4": "fp4",
+    "nvfp4": "fp4",
+}
 
 NOMINAL = {"inferencex": 0.9}
 """Mean of a source's token counts over what it calls them: InferenceX draws lengths from 0.8 to 1 times the nominal."""
@@ -67,7 +76,7 @@ def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] |
     """
     shapes, registry = config.shapes(), config.names("models")
     short = name.strip().lower().rpartition("/")[2].replace("_", "-").replace(" ", "-")
-    while (cut := next((s for s in SUFFIXES if short.endswith(s) and short not in (*shapes, *registry)), None)):
+    while cut := next((s for s in SUFFIXES if short.endswith(s) and short not in (*shapes, *registry)), None):
         short = short.removesuffix(cut)
     if short not in shapes and short not in registry:
         found = {n for n in (*shapes, *registry) if n.startswith(f"{short}-")}
@@ -172,7 +181,9 @@ class Batch:
         found = np.full(len(self.rows), np.nan)
         for served in {m.served for m in self.metrics}:
             times = (
-                cal.serving(setup, *asked, capacity_tokens=self.capacity_tokens) if served else cal.static(setup, *asked)
+                cal.serving(setup, *asked, capacity_tokens=self.capacity_tokens)
+                if served
+                else cal.static(setup, *asked)
             )
             values = {"ttft": times.ttft_s, "tpot": times.tpot_s, "e2e": times.e2e_s}
             values["throughput"] = self.work["batch"] * self.work["output"] / times.e2e_s
@@ -245,8 +256,7 @@ def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
                 whole_norms=architecture.attention.qk_norm == "full",
             )
             try:
-                cal.check(cal.Setup(sizes[name], width, layout, ideal(hardware), cal.Constants(), NO_TABLE, traits),
-                          row["batch"], row["input"])  # fmt: skip
+                limits.check(sizes[name], layout, row["batch"], row["input"])
             except UserError as error:
                 raise UserError(f"{path}: row {i + 2}: {error}") from None
             parts.setdefault(hardware.name, []).append((i, (sizes[name], width, layout, traits, asked)))
