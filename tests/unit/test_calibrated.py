@@ -25,7 +25,10 @@ TABLE = cal.AllReduce((1e3, 1e6), {2: (5e-6, 9e-6), 8: (6e-6, 20e-6)}, {2: (2e-5
 FREE = cal.AllReduce((1.0, 1e12), {8: (1e-15, 1e-15)}, {8: (1e-15, 1e-15)}, 1e11)
 
 
-def setup(architecture=MIXTRAL, precision="bf16", table=TABLE, traits=cal.Traits(), layout=Layout(), **constants):
+ALONE, PLAIN = Layout(), cal.Traits()
+
+
+def setup(architecture=MIXTRAL, precision="bf16", table=TABLE, traits=PLAIN, layout=ALONE, **constants):
     width = points.precision(precision, architecture, H100)
     return cal.Setup(Sizes.of(architecture), width, layout, MACHINE, cal.Constants(**IDEAL | constants), table, traits)
 
@@ -212,7 +215,8 @@ def test_many_cells_at_once_are_the_same_as_one_by_one():
     ("wrong", "said"),
     [({"batch": 0}, "batch is 0"), ({"batch": -3}, "batch is -3"), ({"batch": np.nan}, "batch is nan"),
      ({"context": -1}, "context is -1"), ({"top_k": 9}, "top_k is 9"), ({"top_k": 0}, "top_k is 0"),
-     ({"layout": Layout(tp=3)}, "tp is 3"), ({"layout": Layout(tp=0)}, "tp is 0"), ({"layout": Layout(pp=33)}, "pp is 33"),
+     ({"layout": Layout(tp=3)}, "tp is 3"), ({"layout": Layout(tp=0)}, "tp is 0"),
+     ({"layout": Layout(pp=33)}, "pp is 33"),
      ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(dp=0)}, "dp is 0")],
 )  # fmt: skip
 def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):

@@ -99,7 +99,7 @@ def test_what_no_engine_runs_is_refused_by_file_and_row(tmp_path, change, said):
 
 def test_a_missing_column_is_named(tmp_path):
     path = csv(tmp_path, [{k: v for k, v in ROW.items() if k != "tp"}])
-    with pytest.raises(UserError, match="points.csv: column 'tp' is missing"):
+    with pytest.raises(UserError, match=r"points\.csv: column 'tp' is missing"):
         predict.run(CONFIG, path)
 
 
@@ -119,7 +119,8 @@ def test_units_protocols_and_names_of_metrics():
 
 @pytest.mark.parametrize(
     ("said", "file"),
-    [("openai/gpt-oss-120b", "gpt-oss-120b"), ("Llama-3.3-70B-Instruct-FP8", "llama-3.1-70b"), ("DeepSeek-R1", "deepseek-v3"),
+    [("openai/gpt-oss-120b", "gpt-oss-120b"), ("Llama-3.3-70B-Instruct-FP8", "llama-3.1-70b"),
+     ("DeepSeek-R1", "deepseek-v3"),
      ("Mixtral-8x7B-Instruct-v0.1", "mixtral-8x7b"), ("qwen3-30b", "qwen3-30b-a3b"), ("qwen3", None), ("gpt-5", None)],
 )  # fmt: skip
 def test_models_are_found_by_what_they_are_called(said, file):
@@ -217,8 +218,8 @@ def test_errors_and_factors_by_hand():
 
 
 def test_published_reduces_count_elements_and_thin_to_every_second_size():
-    rows = [{"machine": "H100", "backend": f"vllm_{b}", "num_gpus": 2, "elements_or_bytes_as_published": n, "us": n / 10}
-            for b in ("graph", "eager") for n in (128, 256, 512)]  # fmt: skip
+    rows = [{"machine": "H100", "backend": f"vllm_{b}", "num_gpus": 2, "elements_or_bytes_as_published": n,
+             "us": n / 10} for b in ("graph", "eager") for n in (128, 256, 512)]  # fmt: skip
     table = fit.reduce_table(pd.DataFrame(rows), "here")
     assert table.message_bytes == (256.0, 1024.0) and table.graph_us == {2: (12.8, 51.2)}
 

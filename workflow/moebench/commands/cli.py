@@ -324,7 +324,7 @@ def calibrate(arguments: argparse.Namespace) -> int:
     if arguments.fit:
         from moebench.commands import fit
 
-        print(fit.run(config, arguments.fit, arguments.kernels, arguments.write, arguments.source))
+        print(fit.run(config, arguments.fit, arguments.kernels, arguments.write, arguments.source, arguments.figure))
         return 0
     if arguments.residuals:
         found = machine.residuals(config, study, _results(arguments))
@@ -513,6 +513,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--fit", type=Path, metavar="POINTS", help="fit the cost model on measured points (CSV)")
     one.add_argument("--kernels", type=Path, metavar="FOLDER", help="with --fit: kernel tables to fit on, too")
     one.add_argument("--source", metavar="TEXT", help="with --fit: where the points are from (default: their file)")
+    one.add_argument("--figure", type=Path, metavar="FILE", help="with --fit: draw left-out models, .svg or .png")
     one.add_argument("--write", action="store_true", help="with --fit: write the constants into config/hardware")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     one = verb(predict)

@@ -8,20 +8,28 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from moebench.commands.predict import error_tables
+from moebench.commands.predict import draw, error_tables
 from moebench.config import Config, Hardware
 from moebench.cost import fit, points
 from moebench.errors import UserError
 
 FAR_LINK, FAR_HOP = 50e9, 20e-6
-"""Assumed between nodes where nothing is known: one 400 Gb/s adapter per GPU, as in a DGX H100, and a start of 20 us."""
+"""Assumed between nodes: one 400 Gb/s adapter per GPU, as in a DGX H100, bytes/s; and the start of a ring step, s."""
 
 
-def run(config: Config, path: Path, kernels: Path | None, write: bool, source: str | None) -> str:
+def run(
+    config: Config,
+    path: Path,
+    kernels: Path | None,
+    write: bool,
+    source: str | None,
+    figure: Path | None = None,
+) -> str:
     """Fit on the points of ``path``, print what left-out points say, and the constants of every machine among them.
 
     ``kernels``: folder of kernel tables; without, the kernel constants and all-reduces that config/hardware has.
-    ``write``: put the constants into the files of config/hardware, instead of the ones there.
+    ``figure``: draw predictions of left-out models against what was measured.  ``write``: put the constants into the
+    files of config/hardware, instead of the ones there.
     """
     frame = pd.read_csv(path)
     if "value" not in frame:
@@ -30,6 +38,8 @@ def run(config: Config, path: Path, kernels: Path | None, write: bool, source: s
     given = known(config) if tables is None else None
     model = fit.fit_all(frame, config, tables, given)
     left = fit.left_out(frame, config, tables, given)
+    if figure:
+        draw(left[left["kind"] == "model"], "left_out", figure)
     text = [protocol_text(left), "", "Constants, fitted on all points:"]
     for hardware in _machines(frame, config):
         block = fitted(hardware, model, left, frame, config, tables, source or path.name)

@@ -100,7 +100,7 @@ def error_tables(rows: pd.DataFrame, columns: Iterable[str], head: str = "by ") 
 
 
 def report(made: pd.DataFrame) -> str:
-    """What was skipped and why; with a column ``value`` the errors by source, machine, model, TP, batch and precision."""
+    """What was skipped and why; with a column ``value`` the errors by source, machine, model, TP, batch, precision."""
     skipped = made[made["kind"] == "none"]
     text = [f"{len(made) - len(skipped)} of {len(made)} rows predicted"]
     text += [f"  {count} rows: {why}" for why, count in skipped["why"].value_counts().items()]
@@ -110,3 +110,24 @@ def report(made: pd.DataFrame) -> str:
             text += ["", f"{metric}: |predicted / measured - 1|, and bias"]
             text += error_tables(rows, ("source", "machine", "engine", "model", "tp", "batch", "precision"))
     return "\n".join(text)
+
+
+def draw(frame: pd.DataFrame, by: str, path: Path) -> None:
+    """Predicted against measured times, one panel per metric, coloured by a column, with a band of 15%."""
+    from matplotlib.figure import Figure
+
+    metrics = sorted(frame["metric"].map(fit.base_metric).unique())
+    figure = Figure(figsize=(4.2 * len(metrics), 4.2), layout="constrained")
+    for axes, metric in zip(np.atleast_1d(figure.subplots(1, len(metrics))), metrics, strict=True):
+        rows = frame[frame["metric"].map(fit.base_metric) == metric]
+        for name, part in rows.groupby(by):
+            axes.scatter(part["value"], part["predicted"], s=9, alpha=0.6, label=str(name))
+        ends = np.array([rows[["value", "predicted"]].min().min(), rows[["value", "predicted"]].max().max()])
+        axes.plot(ends, ends, color="black", linewidth=0.8)
+        axes.fill_between(ends, ends / 1.15, ends * 1.15, color="black", alpha=0.12, linewidth=0)
+        unit = str(rows["unit"].iloc[0]) if "unit" in rows else "ms"
+        axes.set(
+            xscale="log", yscale="log", title=metric.upper(), xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}"
+        )
+    figure.axes[0].legend(title=by.replace("_", " "), fontsize="small")
+    figure.savefig(path, dpi=110)

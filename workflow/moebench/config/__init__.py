@@ -1,7 +1,8 @@
 """The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
 
 Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``shapes``, ``tasks``,
-``hardware`` and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+``hardware`` and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses
+unknown keys.
 """
 
 from __future__ import annotations

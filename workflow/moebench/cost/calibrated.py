@@ -1,16 +1,17 @@
-"""Calibrated time of steps, prefills and served requests: the roofline's operators, each with what it costs in practice.
+"""Calibrated time of steps, prefills and served requests: the roofline's operators, each with what it really costs.
 
-The roofline (:mod:`moebench.cost.roofline`) is a bound: one maximum over a step, no overhead.  Here every operator has a
-maximum of its own and a factor on it, and layers, sequences and steps have overheads.  With n tokens in a step, and per
+The roofline (:mod:`moebench.cost.roofline`) is a bound: one maximum over a step, no overhead.  Here every operator has
+one of its own and a factor on it, and layers, sequences and steps have overheads.  With n tokens in a step, and per
 GPU::
 
-    step = sum over layers and operators of  max(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
+    step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
          + L t_layer + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
 
 Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
-bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.  Weights
-of experts count for the experts that are read on the fullest rank (:func:`fullest_rank`), their operations with tiles
-filled up: kernels work on ``tile_tokens`` tokens of an expert at a time, and on average half a tile of each is empty.
+bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
+Bytes and operations overlap in part: the root of the sum of their squares.  Weights of experts count for the experts
+that are read on the fullest rank (:func:`fullest_rank`), their operations with tiles filled up: kernels work on
+``tile_tokens`` tokens of an expert at a time, and on average half a tile of each is empty.
 
 ``c``: time over bytes / data-sheet bandwidth, at least about 1.  ``eta``: share of the data sheet's peak.  All of them,
 and the overheads, are :class:`Constants`; where they are from is in ``config/hardware/*.yaml`` and docs/cost-model.md.
@@ -170,11 +171,11 @@ class Setup:
 def fullest_rank(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups: ArrayLike) -> tuple[Floats, Floats]:
     """Expected distinct experts and routed tokens of the fullest of ``groups`` expert-parallel groups, per layer.
 
-    n tokens choose k of E experts each, independently and uniformly; a group holds m = E / groups of them.  The distinct
-    experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - k/E)^n the
-    chance that none chose an expert and b = ((E-k)(E-k-1) / (E (E-1)))^n that none chose either of two.  Its tokens have
-    mean n k / groups and the variance of n hypergeometric draws.  The fullest group: mean + z sigma, corrected for skew
-    (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
+    n tokens choose k of E experts each, independently and uniformly; a group holds m = E / groups of them.  The
+    distinct experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - k/E)^n
+    the chance that none chose an expert and b = ((E-k)(E-k-1) / (E (E-1)))^n that none chose either of two.  Its tokens
+    have mean n k / groups and the variance of n hypergeometric draws.  The fullest group: mean + z sigma, corrected for
+    skew (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
     Against simulated routing of 64 to 384 experts: within 9% up to 8 groups; with 32, up to 30% too many for one or two
     tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
     """
@@ -288,8 +289,8 @@ def prefill_s(
     """Time to read ``sequences`` prompts of ``prompt`` tokens in steps of at most ``step_tokens``, s.
 
     As a step with more tokens; attention's operations instead of its bytes: a token attends to half the prompt on
-    average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each: T (1 + (m - 1) / PP)
-    for m chunks of time T.
+    average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each:
+    T (1 + (m - 1) / PP) for m chunks of time T.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
     tokens_each, seen = np.asarray(prompt, float), setup.traits.window

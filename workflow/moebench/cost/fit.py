@@ -68,8 +68,9 @@ MOE_FORMATS = {
     "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
 }
 """Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
-UNGATED = {(512, 22), (128, 6)}
-"""(experts, top-k) of shapes in the MoE tables whose experts have two matrices; the others have three."""
+UNGATED = {(512, 22, 2048), (512, 22, 1024), (128, 6, 2688)}
+"""(experts, top-k, hidden size) in the MoE tables whose experts seem to have two matrices: their slopes are 2/3 of the
+others', which have three."""
 
 
 # ------------------------------------------------------------------------------------------- kernels
@@ -120,16 +121,16 @@ def _fit(start: dict[str, float], residual: object) -> dict[str, float]:
 
 def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that constants are fitted on: Triton kernels with all experts on one rank, gated, split over at most 8."""
-    ungated = [pair in UNGATED and hidden in (2048, 2688) for *pair_, hidden in
-               zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True) for pair in [tuple(pair_)]]  # fmt: skip
+    shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
+    ungated = [shape in UNGATED for shape in shapes]
     keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] == 1) & (frame["moe_tp_size"] <= 8)
     return frame[keep & ~np.array(ungated, bool) & frame["moe_dtype"].isin(MOE_FORMATS)]
 
 
 def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, Hardware]) -> Floats:
     """Time of MoE kernels, s: the expert terms of :mod:`calibrated`, with experts dealt to ``moe_ep_size`` groups."""
-    column = {name: rows[name].to_numpy(float) for name in
-              ("num_experts", "topk", "num_tokens", "moe_ep_size", "moe_tp_size", "hidden_size", "inter_size")}  # fmt: skip
+    names = ("num_experts", "topk", "num_tokens", "moe_ep_size", "moe_tp_size", "hidden_size", "inter_size")
+    column = {name: rows[name].to_numpy(float) for name in names}
     distinct, routed = cal.fullest_rank(
         column["num_experts"], column["topk"], column["num_tokens"], column["moe_ep_size"]
     )
@@ -316,7 +317,7 @@ def fit_all(
 
 
 def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """Median and 90th percentile of |predicted / measured - 1|, and bias: the median of predicted / measured, minus 1."""
+    """Median and 90th percentile of |predicted / measured - 1|; bias: the median of predicted / measured, minus 1."""
     ratio = np.asarray(predicted, float) / np.asarray(measured, float)
     ratio = ratio[np.isfinite(ratio)]
     off = np.abs(ratio - 1.0)
