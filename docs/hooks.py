@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import posixpath
 import re
 from pathlib import Path
 from typing import Any
 
+import typer
 from mkdocs.structure.files import File, Files
+from typer.cli import get_docs_for_click
 
 from moebench import columns as registry
-from moebench.commands import cli
+from moebench.commands.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIES = {
@@ -27,12 +27,10 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 
 def commands() -> str:
     """The help of every verb."""
-    os.environ["COLUMNS"] = "100"
-    parser = cli.parser()
-    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    parts = [f"# Command line\n\n```text\n{parser.format_help()}```\n"]
-    parts += [f"## {name}\n\n```text\n{verb.format_help()}```\n" for name, verb in verbs.choices.items()]
-    return "\n".join(parts)
+    command = typer.main.get_command(app)
+    return get_docs_for_click(
+        obj=command, ctx=typer.Context(command, info_name="moebench"), name="moebench", title="Command line"
+    )
 
 
 def columns() -> str:

@@ -28,7 +28,11 @@ LONGEST = (
 
 
 def pytest_configure() -> None:
-    """Collect garbage seldom; have every process that a test starts be one that can be interrupted."""
+    """Collect garbage seldom; have every process that a test starts be one that can be interrupted.
+
+    And have tables as in a pipe, also where pytest-xdist gives its workers 80 columns.
+    """
+    os.environ.pop("COLUMNS", None)
     gc.set_threshold(100_000, 20, 20)  # at 700 objects, as by default, a sixth of the unit tests' time goes into it
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Run by Snakemake in the new conda environment: the locked packages, checked by their hashes, as envs/build.py has them.
-# Snakemake makes the environment anew when this file changes, so it names the locks: sha256 of them, one after the other,
-# is 5cd2fcd11b2832fa6b1498d63a700ccac32a5e0bc8e2549f13b422b45d7e6f75.
+# Snakemake runs this in the new conda environment: envs/build.py installs the locked packages and verifies their hashes.
+# Snakemake rebuilds the environment when this file changes, so it contains the SHA-256 of the concatenated locks:
+# cf2acfba0981593fbc3bda84e64644dfbecca241390d48f0850d45f8441e3d37.
 set -euo pipefail
 MOEBENCH_ENVS="$CONDA_PREFIX/environments" python "$MOEBENCH_PROJECT/envs/build.py" workflow vllm-cuda quantize-cuda vlmeval

@@ -50,6 +50,8 @@ def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wid
     with ended(wide.start("collect"), wide) as head:
         until(lambda: wide.done(wide.cells()) or head.process.poll() is not None, "a first record")
         (victim,) = executors(wide)
+        environment = Path(f"/proc/{victim}/environ").read_bytes().split(b"\0")
+        assert f"SLURM_CPUS_PER_TASK={wide.plan['jobs'][engine]['cpus']}".encode() in environment
         os.killpg(victim, signal.SIGKILL)  # the executor and its worker: all that the other node does
         assert head.wait() == 0, head.output[-5000:]
     first, second = wide.jobs(engine)
@@ -63,5 +65,6 @@ def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wid
     assert [record["provenance"]["slurm"]["SLURM_JOB_ID"] for record in found if record] == [
         first["JobId"], second["JobId"]
     ]  # fmt: skip
+    assert [record["checks"]["other_jobs_cpus"] for record in found if record] == [0, 0]
     assert {len(record["provenance"]["cuda_visible_devices"].split(",")) for record in found if record} == {1}
     assert until(lambda: not executors(wide), "no executor is left")

@@ -9,52 +9,20 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
+import archived
 import synthetic
-from moebench import columns, figures
-from moebench.claims import collect
+from moebench import columns
 from moebench.commands import cli
 from moebench.errors import StorageError
 from moebench.measure import records
 from moebench.plan.file import read_plan
 from moebench.report import archive as module
-from moebench.report import build
 from moebench.report.archive import archive, rebuild
-from moebench.storage import staged
-
-
-def make(root: Path) -> None:
-    """A small study in the usual layout, below the current folder."""
-    plan = synthetic.Plan()
-    plan.experiment("e", synthetic.figure("fig", "lines", "batch"))
-    for batch in (1, 2, 4, 8):
-        plan.add("e", {"batch": batch}, {"batch": batch, "input_tokens": 16, "output_tokens": 8}, model="olmoe-tiny")
-    plan.data["derived"] = {"olmoe-tiny.x-1": derived(root)}
-    fates = iter([{}, {}, {"status": "oom_kv"}, None])
-    synthetic.measure(plan.data, root / "results", lambda _: next(fates))
-    path = plan.write(root / "results")
-    (root / "config" / "studies").mkdir(parents=True)
-    (root / "config" / "studies" / "tiny.yaml").write_text("name: tiny\n")
-    report(root, path)
-
-
-def derived(root: Path) -> dict:
-    """A pruned checkpoint that is made, below the current folder, as the plan has it."""
-    settings = {"kind": "inter", "ratio": 0.25, "by": "random", "experts": 6, "seed": 0}
-    (root / "models/olmoe-tiny.x-1").mkdir(parents=True)
-    facts = {"rounding": "25.0% of 8 experts is 2; 2 are removed", "removed_share": 0.25, "took_s": 1234.5}
-    staged.write_manifest(root / "models/olmoe-tiny.x-1", "derived:prune", "r", facts)
-    parent = {"path": "models/olmoe-tiny", "derived": None}
-    return {"path": "models/olmoe-tiny.x-1", "title": "OLMoE (tiny)", "revision": "r",
-            "derived": {"by": "prune", "settings": settings, "parent": parent}}  # fmt: skip
-
-
-def report(root: Path, path: Path) -> None:
-    out, folder = Path("results/tables/tiny"), Path("reports/tiny")
-    collect.collect(path.relative_to(root), Path("results"), out)
-    figures.render(read_plan(path), out, folder / "figures", "e")
-    build(path.relative_to(root), out, folder / "figures", folder / "report.html")
+from moebench.tables import parquet
 
 
 @pytest.fixture(scope="module")
@@ -64,22 +32,11 @@ def project(tmp_path_factory):
     before = Path.cwd()
     os.chdir(root)
     try:
-        make(root)
-        pack(root)
+        archived.make(root)
+        archived.pack(root)
     finally:
         os.chdir(before)
     return root
-
-
-def pack(root: Path, out: str = "archive.zip") -> Path:
-    return archive(
-        Path("results/plan/tiny.json"),
-        Path("results"),
-        Path("results/tables/tiny"),
-        Path("reports/tiny"),
-        Path("config"),
-        root / out,
-    )
 
 
 @pytest.fixture
@@ -134,7 +91,7 @@ def test_crate_describes_the_files_that_are_there(project):
 
 
 def test_the_same_study_gives_the_same_bytes(here):
-    assert pack(here, "again.zip").read_bytes() == (here / "archive.zip").read_bytes()
+    assert archived.pack(here, "again.zip").read_bytes() == (here / "archive.zip").read_bytes()
     assert not list(here.glob(".archive-*")) and not list(here.glob(".again*"))
 
 
@@ -153,7 +110,32 @@ def test_derived_checkpoints_are_told_without_their_weights(project, tmp_path):
 def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monkeypatch):
     monkeypatch.setattr(module.moebench, "__version__", "9.9")
     again = rebuild(project / "archive.zip", tmp_path / "out")
-    assert not again.identical and "differs from the one in the archive, which moebench 0.1.0" in str(again)
+    assert not again.identical and again.same_numbers
+    said = "differs from the one in the archive, but the numbers are the same; that one was made by moebench 0.1.0"
+    assert said in str(again)
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1 + 1e-12, True), (1.001, False)])
+def test_numbers_that_records_do_not_give_are_found_under_good_checksums(project, tmp_path, capsys, factor, same):
+    """But not the last digits, which another processor may have."""
+    made = rebuild(project / "archive.zip", tmp_path / "out")
+    tables = tmp_path / "out/results/tables/tiny"
+    with parquet.replacing(tables) as new:
+        table = pq.read_table(tables / "measurements.parquet")
+        where = table.column_names.index("e2e_s")
+        changed = pc.multiply(table["e2e_s"], factor)
+        table = table.set_column(where, table.schema.field(where), changed)
+        parquet.write(new, "measurements", table.append_column("of_a_newer_version", changed))
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "SHA256SUMS"]
+    names = {path.relative_to(tmp_path / "out").as_posix(): path for path in files}
+    sums = "".join(f"{module._sha256(path)}  {name}\n" for name, path in names.items())
+    (tmp_path / "out/SHA256SUMS").write_text(sums)
+    module._zip(names | {"SHA256SUMS": tmp_path / "out/SHA256SUMS"}, tmp_path / "forged.zip")
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", str(tmp_path / "forged.zip")])
+    said = capsys.readouterr().out
+    assert made.same_numbers and end.value.code == (0 if same else 1)
+    assert ("report rebuilt from the records: identical" if same else "AND SO DO THE NUMBERS") in said
 
 
 def test_other_folders_work_too(here, tmp_path):
@@ -176,7 +158,7 @@ def test_tables_that_records_do_not_give_are_refused(here):
     cell = next(iter(plan["cells"].values()))
     records.store(Path("results"), synthetic.record(plan, cell["engine"], cell["cell"], step_s=0.5))
     with pytest.raises(StorageError, match=r"results/tables/tiny: .*changed since"):
-        pack(here, "new.zip")
+        archived.pack(here, "new.zip")
     assert not (here / "new.zip").exists()
 
 
@@ -184,7 +166,7 @@ def test_a_report_that_tables_do_not_give_is_refused(here):
     page = here / "reports/tiny/report.html"
     page.write_text(page.read_text().replace("measured", "guessed"))
     with pytest.raises(StorageError, match=r"report.html: is not what the tables give"):
-        pack(here, "new.zip")
+        archived.pack(here, "new.zip")
 
 
 def _rewrite(source: Path, target: Path, change) -> Path:

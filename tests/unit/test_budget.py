@@ -229,6 +229,6 @@ def test_the_command_says_all_of_it(capsys):
         "hours on 8 GPUs",
         "GB of disk for",
         "within 5 GPU-hours: decides",
-        "where memory ends",
+        "memory limits",
     ):
         assert words in out

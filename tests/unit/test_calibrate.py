@@ -92,7 +92,8 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
         assert calibrate.residuals(study, "test", results) == []
     keep(results)
     frame = collected(plan, results)
-    assert set(frame["predicted_with"]) == {"measured constants"} and frame["predicted_least_e2e_s"].isna().all()
+    assert set(frame["predicted_with"]) == {"measured constants"}
+    assert (frame["predicted_least_e2e_s"] <= frame["predicted_e2e_s"]).all()
     knobs = EngineKnobs.model_validate({k: v for k, v in spec["config"].items() if k != "top_k"})
     architecture = Architecture.model_validate(spec["model"]["architecture"])
     here = machines.hardware(study.hardware("local-cpu"), MADE, memory.weight_bytes(architecture, knobs))
@@ -130,6 +131,49 @@ def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_p
     assert "here: A CPU, 1 thread" in text and "memory bandwidth (triad of 48 MB)" in text and "20.0 GB/s" in text
     csv = pd.read_csv(figures_dir / "residuals.csv")
     assert len(csv) == 4 and csv["residual_e2e"].tolist() == pytest.approx(csv["e2e_s"] / csv["predicted_e2e_s"])
+
+
+def slow(size_mb, rate):
+    return {"bytes": size_mb * 1e6, "bytes_per_s": rate, "runs_s": [0.01]}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"triad": [slow(3, 40e9), slow(192, 5.96e9), slow(768, 17e9)]}, ["17 GB/s at 768 MB", "5.96 at 192 MB"]),
+        (
+            {"products": {"float32": {"side": 9, "flops_per_s": 87e9, "runs_s": [1]},
+                          "bfloat16": {"side": 9, "flops_per_s": 1.27e9, "runs_s": [1]}}},
+            ["bfloat16 run at 1.27 GFLOP/s", "float32 at 87"],
+        ),
+        ({"triad": [slow(3, 0.1e9)]}, ["4 cells faster than the least time"]),  # the cells take 0.02 s
+    ],
+    ids=["triad that rises", "bfloat16 slower than float32", "beaten by cells"],
+)  # fmt: skip
+def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_path, other, words):
+    cross = {"batch": [8, 16], "output_tokens": [64, 128]}
+    folder = studies.folder(tmp_path, {"x": [{"fix": {"model": "tiny-mixtral", "input_tokens": 16}, "cross": cross}]})
+    plan, results = make_plan(Config(folder), "test"), tmp_path / "results"
+    plan["jobs_settings"]["measure_constants"] = True
+    for key in plan["cells"]:
+        measured(results, *key.split("/"), plan)
+    keep(results, **other)
+    frame = collected(plan, results)
+    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c != "predicted_with"]
+    assert frame[[*predicted, "predicted_with", "residual_e2e"]].isna().all().all()
+    assert all(word in reason for reason in frame["prediction_refused"] for word in words)
+    figures.render_all(plan, results / "tables", tmp_path / "figures")
+    page = build(results / "plan.json", results / "tables", tmp_path / "figures", tmp_path / "report.html").read_text()
+    start = page.index('id="summary"')
+    assert words[0] in page[start : page.index("</nav>", start)], "on the first screen"
+    assert "4 with constants of the machine that are refused" in page
+
+
+def test_a_slower_triad_of_larger_arrays_and_a_faster_narrow_product_are_plausible():
+    assert (
+        machines.implausible(MADE | {"products": {"float32": {"flops_per_s": 40e9}, "int8": {"flops_per_s": 90e9}}})
+        == {}
+    )
 
 
 def test_what_the_roofline_does_not_know_has_no_prediction(tmp_path):

@@ -20,16 +20,13 @@ import studies
 from moebench.claims import accuracy_rows, budget, spec, table
 from moebench.claims import evaluate as ev
 from moebench.qs import points
+from tiles import untuned
 
 DS, QW, V3 = "deepseek-v2-lite", "qwen1.5-moe-a2.7b", "deepseek-v3"
 OL, MX, Q3, PHI = "olmoe-1b-7b", "mixtral-8x7b", "qwen3-30b-a3b", "phi-3.5-moe"
 TINY, SMALL, VL2, MOLMO = "deepseek-vl2-tiny", "deepseek-vl2-small", "deepseek-vl2", "molmoe-1b"
 D06, D17, D4, D8 = "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b"
 GAINS = {128: 0.7, 256: 1.0, 512: 1.2, 1024: 1.5, 2048: 1.72}  # their mean is within 20 to 25%
-TUNED = {(8, 1792), (8, 2048), (8, 3584), (8, 4096), (8, 7168), (16, 1344), (16, 1792), (16, 2688), (32, 1792),
-         (64, 320), (64, 640), (64, 1280), (64, 1536), (72, 384), (72, 768), (128, 192), (128, 384), (128, 512),
-         (256, 512)}  # fmt: skip
-"""Experts and width per GPU for which vLLM 0.32 has tile sizes tuned on H100 (16-bit weights)."""
 
 
 class Cell(dict):
@@ -215,14 +212,6 @@ def study():
 @pytest.fixture(scope="module")
 def computed_points(study):
     return list(points.rows(study[0]))
-
-
-def untuned(plan, row) -> bool:
-    """Whether vLLM on H100 warns that it has no tile sizes for the experts of a cell."""
-    made, tp = plan["engines"][row["engine"]]["model"]["architecture"]["experts"], row["tp"] or 1
-    width = made["ffn_size"] if row["ep"] else made["ffn_size"] // tp
-    count = made["count"] // tp if row["ep"] else made["count"]
-    return row["kernel_config"] == "default" or (count, width) not in TUNED
 
 
 def outcomes(study, name, world, noise=0.003, seed=0):

@@ -9,15 +9,17 @@ from studies import ROOT
 TARGETS = set(re.findall(r"^(?:([a-z-]+) ?)+:", (ROOT / "Makefile").read_text(), re.M))
 
 
-def commands(workflow):
-    """What the steps of a GitHub workflow run."""
-    steps = yaml.safe_load((ROOT / ".github/workflows" / workflow).read_text())["jobs"]["test"]["steps"]
+def commands(workflow, job="test"):
+    """What the steps of a GitHub workflow's job run."""
+    steps = yaml.safe_load((ROOT / ".github/workflows" / workflow).read_text())["jobs"][job]["steps"]
     return [step["run"] for step in steps if "run" in step]
 
 
 def test_github_runs_what_ci_runs_and_the_long_tests_at_night():
     assert commands("ci.yml") == ["sudo tests/system-packages", ".ci/run"]
     assert commands("nightly.yml") == ["sudo tests/system-packages", "make test-all"]
+    laptop = commands("ci.yml", "laptop")
+    assert [(ROOT / path).is_file() for path in re.findall(r"\S+/\S+", " ".join(laptop))] == [True, True]
     assert (ROOT / ".ci/run").stat().st_mode & 0o111 and "test-all" in TARGETS
 
 

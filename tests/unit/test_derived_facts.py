@@ -84,4 +84,4 @@ def test_facts_travel_without_the_checkpoints(plan, tmp_path):
 def test_the_summary_counts_derived_checkpoints_that_are_made(plan, tmp_path):
     make(plan, "m.pruned-r1", FACTS)
     whole = plan | {"cells": {}, "engines": {}, "jobs": {}}
-    assert "; 2 derived checkpoints, 1 made; no report yet" in show.summary(whole, tmp_path, tmp_path)
+    assert "; 2 derived checkpoints, 1 made; no report yet" in show.summary(show.progress(whole, tmp_path, tmp_path))

@@ -45,7 +45,7 @@ def said(tmp_path, monkeypatch, plan):
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
         studies.write(tmp_path / "config.yaml", {"default-resources": profile})
         found = doctor.slurm(plan, tmp_path / "config.yaml")
-        return [f.seen for f in found if f.good is False], "\n".join(f.line() for f in found)
+        return [f.seen for f in found if f.good is False], doctor.text("", found)
 
     return say
 

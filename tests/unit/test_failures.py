@@ -65,6 +65,42 @@ IN_PROCESS = [
      "node_fault"),
     ("RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable: device(s) is/are busy", "load",
      "node_fault"),
+    # torch/csrc/cuda, c10/cuda/CUDAFunctions.cpp; the driver's own words
+    ("RuntimeError: The NVIDIA driver on your system is too old (found version 12080). Please update your GPU driver by"
+     " downloading and installing a new version from the URL: http://www.nvidia.com/Download/index.aspx", "load",
+     "node_fault"),
+    ("AcceleratorError: CUDA error: CUDA driver version is insufficient for CUDA runtime version", "load", "node_fault"),
+    ("RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling"
+     " NumCudaDevices() that might have already set an error? Error 803: system has unsupported display driver / cuda"
+     " driver combination", "load", "node_fault"),
+    ("AcceleratorError: CUDA error: the provided PTX was compiled with an unsupported toolchain.", "load", "node_fault"),
+    ("RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling"
+     " NumCudaDevices() that might have already set an error? Error 802: system not yet initialized", "load",
+     "node_fault"),  # the fabric manager of NVLink switches does not run
+    ("RuntimeError: Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU and installed a driver"
+     " from http://www.nvidia.com/Download/index.aspx", "load", "node_fault"),
+    ("ImportError: libcuda.so.1: cannot open shared object file: No such file or directory", "load", "node_fault"),
+    # vllm/config/parallel.py, vllm/v1/worker/gpu_worker.py
+    ("ValidationError: 1 validation error for ParallelConfig\n  Value error, World size (4) is larger than the number of"
+     " available GPUs (2) in this node. If this is intentional and you are using:\n- ray, set"
+     " '--distributed-executor-backend ray'.\n- multiprocessing, set '--nnodes' appropriately.", "load", "node_fault"),
+    ("AssertionError: DP adjusted local rank 2 is out of bounds for 2 devices.", "load", "node_fault"),
+    ("AcceleratorError: CUDA error: invalid device ordinal", "load", "node_fault"),
+    # vllm/distributed/device_communicators/pynccl_wrapper.py; torch/csrc/distributed/c10d/NCCLUtils.hpp
+    ("RuntimeError: NCCL error: unhandled system error (run with NCCL_DEBUG=INFO for details)", "load", "node_fault"),
+    ("RuntimeError: NCCL error: unhandled cuda error (run with NCCL_DEBUG=INFO for details)", "load", "node_fault"),
+    ("RuntimeError: NCCL error: remote process exited or there was a network error", "run", "node_fault"),
+    ("torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp:3690,"
+     " unhandled system error (run with NCCL_DEBUG=INFO for details), NCCL version 2.29.7\nncclSystemError: System call"
+     " (e.g. socket, malloc) or external library call failed or device error.", "load", "node_fault"),
+    ("torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:94, unhandled cuda"
+     " error, NCCL version 2.29.7\nncclUnhandledCudaError: Call to CUDA function failed.\nLast error:\nCuda failure 2"
+     " 'out of memory'", "load", "oom_weights"),
+    ("torch.distributed.DistBackendError: NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.cpp:94, invalid usage,"
+     " NCCL version 2.29.7\nncclInvalidUsage: This usually reflects invalid usage of NCCL library.", "load", "crashed"),
+    ("RuntimeError: NCCL error: invalid usage (run with NCCL_WARN=1 for details)", "load", "crashed"),  # ours, not theirs
+    ("RuntimeError: no address of this node that others reach (n1); set VLLM_HOST_IP on the nodes", "load", "node_fault"),
+    ("Refused: MolmoE-1B is not supported by vLLM: its MolmoForCausalLM reads no experts", "load", "unsupported"),
     ("AcceleratorError: CUDA error: device-side assert triggered", "run", "crashed"),  # a wrong index, not the device
     ("RuntimeError: CUDA error: an illegal memory access was encountered", "run", "crashed"),
     ("RuntimeError: a request gave 7 tokens instead of 8", "run", "crashed"),

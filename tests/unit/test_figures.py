@@ -19,7 +19,7 @@ from moebench import figures
 from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import caption, data, draw, layout, style, ticks, unsupported
+from moebench.figures import caption, data, draw, layout, style, ticks, tiles, unsupported
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -275,7 +275,7 @@ def test_files_hold_the_data_with_failures(rich, tmp_path):
     assert {"model", "ttft_s", "ttft_s_low", "ttft_s_high", "engine", "cell", "weights"} <= set(table.columns)
     assert table["ttft_s"].iloc[0] < 1, "base units, not those of the axis"
     text = paths[0].read_text()
-    assert "no statement about an H100" in text and "Verdana" in text and "<dc:date>" not in text
+    assert "not representative of an H100" in text and "Verdana" in text and "<dc:date>" not in text
 
 
 def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monkeypatch):
@@ -319,9 +319,9 @@ def test_the_caption_says_what_it_is(rich):
     assert said.startswith(
         "Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: "
     )
-    assert "no statement about an H100." in said
-    assert "Median of 3 repeats in one load, error bars: their range." in said
-    assert said.endswith("5 cells: 3 measured, 1 failed, 1 not measured.")
+    assert "not representative of an H100." in said
+    assert "Median of 3 repeats in one load, error bars: their range (holds the true median with 75%)." in said
+    assert said.endswith("5 cells: 3 measured, 1 unsupported, 1 not measured.")
     gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
     assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))
 
@@ -335,7 +335,16 @@ def test_the_line_under_a_figure_names_its_images():
 
 def test_a_caption_speaks_of_medians_only_where_some_are_shown():
     rows = pd.DataFrame(
-        [{"status": "ok", "n_repeats": 3, "protocol_kind": "trace", "unstable": False, "derived_from": None}]
+        [
+            {
+                "status": "ok",
+                "n_repeats": 3,
+                "protocol_kind": "trace",
+                "unstable": False,
+                "throttled": None,
+                "derived_from": None,
+            }
+        ]
     )
     assert "Median of 3 repeats" in caption.how(rows)
     assert caption.how(rows, medians=False) == "Counted over all runs of a cell."
@@ -371,7 +380,7 @@ def test_series_that_the_engine_cannot_run_are_named_once_and_not_marked():
     assert left.levels("hue") == ("BF16",) and draw.lacking(left.rows, THROUGHPUT).empty
     assert len(data.table(whole.__class__(whole.plot, whole.rows.assign(
         experiment="e", engine="m", cell="c", model_title="M", weights="w", n_repeats=1, unstable=False,
-        derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
+        throttled=None, derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
     with mpl.rc_context(style.RC):
         made = layout.figure(left, said)
     shown = [t.get_text() for t in texts(made)]
@@ -391,3 +400,35 @@ def test_where_nothing_runs_or_reasons_differ_every_cell_keeps_its_mark():
     differ = precisions(["BF16"], refused=("INT8",))
     differ.rows.loc[3, "reason"] = "another"
     assert len(draw.lacking(unsupported.without(differ).rows, THROUGHPUT)) == 2
+
+
+# -------------------------------------------------------------------------------------- tuned and default tile sizes
+
+
+def tiled(rich, kind: str, untuned) -> data.Data:
+    """A figure over the experts' shape whose measured cells are untuned where the function of a row says so."""
+    where = placed(rich, "shape", kind=kind, x="moe_ffn_size", hue="top_k", panel="experts")
+    return dataclasses.replace(where, rows=where.rows.assign(untuned_kernel_warning=where.rows.apply(untuned, axis=1)))
+
+
+def white_dots(made) -> int:
+    lines = [line for axes in made.axes for line in axes.lines if line.get_color() == "white"]
+    return sum(len(line.get_xdata()) for line in lines)
+
+
+@pytest.mark.parametrize("kind", ["lines", "bars"])
+def test_cells_on_default_tile_sizes_are_marked_among_cells_on_tuned_ones(rich, kind):
+    where = tiled(rich, kind, lambda row: row["moe_ffn_size"] < 256)
+    count = int(((where.rows["status"] == "ok") & (where.rows["moe_ffn_size"] < 256)).sum())
+    made = drawn(rich, where)
+    assert count > 3 and white_dots(made) == count
+    assert tiles.WORDS in {t.get_text() for t in texts(made)}
+    assert f"{count} on {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
+
+
+@pytest.mark.parametrize("untuned", [lambda row: True, lambda row: False, lambda row: None])
+def test_a_figure_of_one_kind_of_tile_sizes_says_nothing_of_them(rich, untuned):
+    where = tiled(rich, "lines", untuned)
+    made = drawn(rich, where)
+    assert white_dots(made) == 0 and tiles.WORDS not in {t.get_text() for t in texts(made)}
+    assert tiles.WORDS not in caption.of(rich[0], where)

@@ -144,16 +144,23 @@ def test_an_environment_from_before_the_modules_moved_gets_the_command_anew(tmp_
 # ------------------------------------------------------------------------------------------ what is said
 
 
+def failures(plan, *arguments):
+    """What is said of failed and unmeasured cells, and how many cells these are."""
+    found = show.failures(plan, *arguments)
+    same = sum(1 + len(failure["more_cells"]) for failure in found["failures"])
+    return show.failures_text(found), found["not_measured"] + same
+
+
 def test_failures_says_what_is_not_measured_and_names_another_study(tmp_path, plan):
-    text, number = show.failures(plan, tmp_path, "profiles/local", "test")
+    text, number = failures(plan, tmp_path, "profiles/local", "test")
     assert text.startswith("study test: 3 of 3 cells not measured") and "logs/test/" in text and number == 3
     for key in plan["cells"]:
         engine, cell = key.split("/")
         records.store(tmp_path, synthetic.record(plan, engine, cell, status="oom_kv"))
-    text, number = show.failures(plan, tmp_path, "profiles/local", "test")
+    text, number = failures(plan, tmp_path, "profiles/local", "test")
     assert number == 3 and "1 of 3 cells not measured" in text
     assert f"snakemake --profile profiles/local --force {tmp_path}/cells/{key}.json" in text
-    text, _ = show.failures(plan, tmp_path, "profiles/local", "other")
+    text, _ = failures(plan, tmp_path, "profiles/local", "other")
     assert f"snakemake --profile profiles/local --config study=test --force {tmp_path}/cells/{key}.json" in text
 
 
@@ -162,10 +169,10 @@ def test_unsupported_cells_of_an_engine_configuration_are_one_entry_for_each_rea
     made, results = make_plan(Config(config), "test"), tmp_path / "results"
     for key in made["cells"]:
         records.store(results, synthetic.record(made, *key.split("/"), status="unsupported"))
-    text, number = show.failures(made, results, "profiles/local", "test")
+    text, number = failures(made, results, "profiles/local", "test")
     assert number == 3 and text.count("unsupported: ") == 1
     records.store(results, synthetic.record(made, *key.split("/"), status="unsupported", reason="another"))
-    text, number = show.failures(made, results, "profiles/local", "test")
+    text, number = failures(made, results, "profiles/local", "test")
     assert number == 3 and text.count("unsupported: ") == 2
 
 

@@ -329,6 +329,9 @@ def test_provenance_names_everything_but_secrets(study):
     ) == 64
     assert record["load"]["load_s"] > 0 and record["load"]["eager"] is True
     assert record["load"]["resolved_config"]["num_local_experts"] == 8
+    assert record["load"]["backends"] == {"attention": {"CPU_ATTN": 2}, "moe": {"CPU CPUUnquantizedExperts": 2},
+                                          "linear": {"cpu_unquantized_gemm": 6}, "cudagraph_mode": "NONE"}  # fmt: skip
+    assert origin["telemetry"].keys() & {"none", "source"}
     assert record["predicted"] == study.plan["cells"][f"{record['engine']}/{record['cell']}"]["predicted"]
     written = [p for p in study.folder.rglob("*") if p.is_file()]
     assert len(written) > 40

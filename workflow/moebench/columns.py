@@ -11,11 +11,15 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
+
+Row = dict[str, Any]
+"""A row of a table: values by the name of its column, as this registry lists them."""
 
 ACCEPTANCE_AT = tuple(f"draft_acceptance_at_{position}" for position in range(1, 9))
 """Columns of the acceptance by position in the draft; the records hold longer drafts' further positions."""
@@ -37,6 +41,7 @@ TABLES = {
     "accuracy": "A row per task, metric and filter, and means over tasks",
     "derived": "Pruned and quantized checkpoints: how they were made",
     "machines": "Measured constants of the machines that measured cells",
+    "imported": "Cells as imported machines measured them",
 }
 """The tables of a study, and what is in each."""
 
@@ -169,6 +174,12 @@ METRICS = (
     Metric("preprocess_s", "s", "Image preparation", "Time from submission until the images of the whole batch are cut and scaled; inside ttft_s; null: no images", "low"),
     Metric("distinct_experts", "", "Distinct experts per step", "Distinct experts of a layer that a decode step of the whole batch uses, mean over steps and layers (protocol activation)", ""),
     Metric("distinct_experts_share", "", "Distinct experts per step, share of all", "distinct_experts over the routed experts of a layer", ""),
+    Metric("energy_j", "J", "Energy", "Energy of all devices of the cell in a run, by their own counters; a CPU machine: of all its packages and memory; null: not told, or the run is too short for the counter", "low"),
+    Metric("power_w", "W", "Power", "energy_j over the time of the run: mean power of all devices together", ""),
+    Metric("joules_per_output_token", "J/token", "Energy per generated token", "energy_j / (batch * output_tokens)", "low"),
+    Metric("joules_per_total_token", "J/token", "Energy per token, input + output", "energy_j / (batch * (input_tokens + output_tokens))", "low"),
+    Metric("mfu", "", "Model FLOPs utilization", "Time that the model's operations take at the dense peak of the data sheet, over e2e_s (docs/metrics.md); null: no peak known, speculation", "high"),
+    Metric("mbu", "", "Model bandwidth utilization", "Time that the bytes a decode step reads take at the bandwidth of the data sheet, over itl_s (docs/metrics.md); null: no bandwidth or itl_s known, speculation, pipeline stages", "high"),
     Metric("itl_paper_s", "s", "ITL by the paper's eq. 1", "(e2e_s - ttft_max_s) / (batch * output_tokens - 1): the paper's equation 1; about 1/batch of an inter-token latency", "low"),
 )  # fmt: skip
 METRIC_NAMES = tuple(m.name for m in METRICS)
@@ -201,7 +212,7 @@ def _metric_columns() -> list[Column]:
     for m in METRICS:
         made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label, m.better))
         for end, word in (("low", "lower"), ("high", "upper")):
-            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats"
+            text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats; with 5 repeats or fewer, of their range"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
     for m in (m for m in METRICS if m.name in (*PREDICTED, *UNIFORM)):
         text = f"{m.label} as the roofline predicts it: the fastest that the hardware's peak rates allow; null: unknown"
@@ -223,9 +234,9 @@ def _metric_columns() -> list[Column]:
             "predicted_least_e2e_s",
             pa.float64(),
             "s",
-            "End-to-end latency below which no run can be: the roofline if all requests choose the same experts; null: unknown",
+            "Lower bound of the end-to-end latency: the roofline if all requests choose the same experts; null: unknown",
             ("plan", "measurements"),
-            "Least end-to-end latency",
+            "Lower bound of the end-to-end latency",
         )
     )
     for name in RESIDUALS:
@@ -241,8 +252,8 @@ def _claim_columns() -> list[Column]:
     return [
         Column("claim", text, "", "Claim: identifier, of config/claims", only),
         Column("paper", text, "", "Paper that makes the claim", only),
-        Column("place", text, "", "Where in the paper", only),
-        Column("quote", text, "", "The paper's own words", only),
+        Column("place", text, "", "Place in the paper", only),
+        Column("quote", text, "", "Quote from the paper", only),
         Column("statement", text, "", "What is tested", only),
         Column(
             "metric",
@@ -310,7 +321,7 @@ def _claim_columns() -> list[Column]:
 # ------------------------------------------------------------------------------------------ others
 
 _ALL, _CELL, _MEASURED = ("plan", "measurements", "samples", "failures"), ("plan", "measurements"), ("measurements",)
-_MACHINE = ("machines",)
+_MACHINE, _PER_RUN = ("machines",), ("measurements", "samples")
 _SHOWN, _BAD, _RUN = ("measurements", "failures"), ("failures",), ("measurements", "samples", "failures")
 _COUNTED, _POINT, _TASKS, _DERIVED = ("parameters",), ("computed",), ("accuracy",), ("derived",)
 _ROUTED = ("activation", "activation_layers", "activation_steps")
@@ -385,9 +396,34 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("predicted_fits", truth, "", "The predicted memory is no more than the usable memory; null: unknown", ("plan", "measurements", "failures"), "Predicted to fit"),
         Column("predicted_batch_fits", truth, "", "The predicted KV cache holds the whole batch at once; null: unknown", _CELL),
         Column("predicted_with", text, "", "Constants behind predicted times: data sheet, or measured constants of the machine that measured the cell; null: no prediction", _MEASURED, "Predicted with"),
+        Column("prediction_refused", text, "", "Why measured constants of the machine are refused, and with them the prediction; null: not refused", _MEASURED),
         Column("n_repeats", whole, "", "Timed runs behind the medians; of a constant: behind the best", (*_MEASURED, *_MACHINE), "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),
         Column("unstable", truth, "", "e2e_s_cv, or canary_gap without its sign, is above 0.1; null: one repeat and no canary", _MEASURED),
+        Column("throttled", truth, "", "In a repeat the driver held the clocks down for power, heat or supply, or the power limit is below the device's default; null: not told", _MEASURED),
+        Column("throttle_reasons", text, "", "What the driver says that it set the clocks by, of all repeats (nvmlClocksEventReasons); power_cap_below_default: the limit was lowered; null: not told", _PER_RUN),
+        Column("no_energy", text, "", "Why a run has no energy, though its devices were read; null: it has, or no telemetry", ("samples",)),
+        Column("power_max_w", real, "W", "Largest power reading of one device (of the last second, on NVIDIA's from Ampere on)", _PER_RUN, "Power, largest reading"),
+        Column("sm_clock_mhz", real, "MHz", "SM clock, mean over samples and devices", _PER_RUN, "SM clock"),
+        Column("memory_clock_mhz", real, "MHz", "Memory clock, mean over samples and devices", _PER_RUN, "Memory clock"),
+        Column("device_temperature_c", real, "\N{DEGREE SIGN}C", "Temperature of the warmest device, largest", _PER_RUN, "Temperature"),
+        Column("device_memory_peak_bytes", real, "bytes", "Memory in use on the fullest device, by whomever, largest sample", _PER_RUN, "Memory in use"),
+        Column("device_utilization", real, "", "Share of time with a kernel running, as the driver says, mean over samples and devices", _PER_RUN, "Device busy"),
+        Column("mbu_experts", text, "", "Distinct experts behind mbu: measured in the cell's warm-up, or uniform: the law of uniform routing; null: no mbu, or no routed experts", _MEASURED, "Experts behind MBU"),
+        Column("telemetry_source", text, "", "nvml: the driver's library; rapl: counters of a CPU machine; null: no telemetry", _MEASURED),
+        Column("device_uuids", text, "", "UUIDs of the devices", _MEASURED, "Device UUIDs"),
+        Column("device_mig", truth, "", "A device is an instance of a shared GPU (MIG): no energy, power or utilization", _MEASURED),
+        Column("device_ecc", truth, "", "Memory has ECC on, on every device", _MEASURED),
+        Column("power_cap_w", real, "W", "Enforced power limit of a device, the least", _MEASURED, "Power limit"),
+        Column("device_nvlinks", whole, "", "Active NVLinks of a device, the least", _MEASURED, "NVLinks"),
+        Column("device_links", text, "", "How pairs of devices are connected: NVLink, else as nvidia-smi topo names it", _MEASURED),
+        Column("driver", text, "", "Version of the NVIDIA driver", _MEASURED),
+        Column("nccl", text, "", "Version of the NCCL library that torch uses", _MEASURED),
+        Column("attention_backend", text, "", "Attention kernel that the engine chose, most layers first", _MEASURED),
+        Column("moe_backend", text, "", "Experts kernel that the engine chose, most layers first", _MEASURED),
+        Column("linear_backend", text, "", "Kernel of linear layers that the engine chose, most layers first", _MEASURED),
+        Column("cuda_graph_mode", text, "", "Mode of CUDA graphs that the engine settled on", _MEASURED),
+        Column("cuda_graph_sizes", text, "", "JSON: batch sizes that CUDA graphs were captured for; null: none", _MEASURED),
         Column("canary_drift", real, "", "(max - min) / median of e2e_s among the runs of one canary cell through the engine session, the median of its own repeats among them", _MEASURED),
         Column("canary_gap", real, "", "Median e2e_s of the canary runs of this cell over that of its own repeats in the same session, minus 1; null: not the canary of its session", _MEASURED),
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),
@@ -400,6 +436,12 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
         Column("untuned_kernel_warning", truth, "", "The experts kernel ran on default tile sizes: the engine warned that it has no tuned ones for the shape, or the knob kernel_config asked for them", _MEASURED, "Untuned kernel"),
+        Column("flashinfer", truth, "", "vLLM may use FlashInfer's kernels; null: not told", _MEASURED),
+        Column("fuse_allreduce_rms", truth, "", "All-reduce and RMSNorm are one kernel, FlashInfer's; null: not told", _MEASURED),
+        Column("custom_all_reduce", truth, "", "vLLM's own all-reduce between devices, not NCCL's; null: not told", _MEASURED),
+        Column("deep_gemm", truth, "", "vLLM may use DeepGEMM for FP8 weights in blocks; null: not told", _MEASURED),
+        Column("thrown_away_runs", whole, "", "Timed runs that were thrown away and run again, as the engine compiled a kernel in them", _MEASURED, "Runs thrown away"),
+        Column("other_jobs_cpus", whole, "", "CPUs of the node that other SLURM jobs held before the cell or after it, the more of both; null: not told", _MEASURED, "CPUs of other jobs"),
         Column("draft_acceptance", real, "", "Draft tokens the target accepted, share of those proposed (speculation)", _MEASURED, "Draft acceptance"),
         Column("tokens_per_draft_step", real, "tokens", "Tokens a verification step yields per request: 1 + accepted draft tokens", _MEASURED, "Tokens per step"),
         *(
@@ -506,6 +548,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("threads", whole, "", "Threads of the process that measured, as torch says", (*_MEASURED, *_MACHINE)),
         Column("constant", text, "", "triad: memory bandwidth; product DTYPE: rate of square matrix products", _MACHINE),
         Column("constant_size", real, "", "Bytes of the triad's three arrays; side of the matrices", _MACHINE, "Size"),
+        Column("machine", text, "", "Folder of the imported machine in results/imported", ("imported",)),
         Column("made", truth, "", "The checkpoint was there, of the plan's revision", _DERIVED),
     ]  # fmt: skip
     return first, after
@@ -534,8 +577,9 @@ def of_table(table: str) -> list[Column]:
     """Columns of a table, in their order."""
     if table not in TABLES:
         raise ConfigError(f"unknown table {table!r}" + nearest(table, TABLES))
-    wanted = "plan" if table == "predictions" else table  # the plan of the reference study
-    return [c for c in COLUMNS.values() if wanted in c.tables]
+    # The plan of the reference study, and what other machines measured, have the columns of the study's own.
+    like = {"predictions": "plan", "imported": "measurements"}.get(table)
+    return [c for c in COLUMNS.values() if table in c.tables or like in c.tables]
 
 
 def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:

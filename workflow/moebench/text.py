@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+STYLES = {
+    **dict.fromkeys(("ok", "confirmed"), "green"),
+    **dict.fromkeys(("MISSING", "refuted", "oom_weights", "oom_kv", "oom_activation", "invalid", "crashed"), "red"),
+    **dict.fromkeys(("note", "not measured", "not decided"), "dim"),
+}
+"""Colours of words that tell how something stands, as whole cells of a table."""
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or as COLUMNS says; into a pipe or file, lines are never broken.
+
+    Without a terminal, or with NO_COLOR set, there are neither colours nor other codes.
+    """
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    width = None if terminal or os.environ.get("COLUMNS", "").isdigit() else 100_000
+    plain = os.environ.get("NO_COLOR") or not terminal
+    return Console(width=width, color_system=None if plain else "auto")
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
-    """Columns aligned, numbers to the right."""
-    cells = [[str(c) for c in row] for row in [head, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    right = [all(isinstance(row[i], (int, float)) for row in rows) if rows else False for i in range(len(head))]
-    lines = [
-        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
-        for row in cells
-    ]
-    return "\n".join(lines)
+    """Columns aligned, numbers to the right; cells are broken where the terminal is too narrow."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for i, name in enumerate(head):
+        numbers = bool(rows) and all(isinstance(row[i], (int, float)) for row in rows)
+        made.add_column(Text(name), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+    out = console()
+    with out.capture() as printed:
+        out.print(made)
+    return "\n".join(line.rstrip() for line in printed.get().splitlines())
 
 
 def count(number: int, thing: str) -> str:

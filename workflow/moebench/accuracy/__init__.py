@@ -8,21 +8,23 @@ A harness has a plan of its own inside the study's (``planning``), a folder of r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
+
+from moebench.formats.plan import EngineConfig, Plan
 
 MOST_PARALLEL = 32
 """Questions that VLMEvalKit has under way at once, at most; never more than the engine's max_num_seqs."""
 
 
-def harnesses(plan: dict[str, Any]) -> list[str]:
+def harnesses(plan: Plan) -> list[str]:
     """Harnesses that a plan asks for."""
     return sorted(plan.get("accuracy") or {})
 
 
-def view(plan: dict[str, Any], harness: str) -> dict[str, Any]:
+def view(plan: Plan, harness: str) -> Plan:
     """The plan with a harness's engines, cells and jobs in the place of the speed cells'."""
-    found: dict[str, Any] = plan | plan["accuracy"][harness]
-    return found
+    part = cast(Plan, plan["accuracy"][harness])  # its cells have tasks where those of speed have workloads
+    return {**plan, **part}
 
 
 def folder(results: Path, harness: str) -> Path:
@@ -30,12 +32,12 @@ def folder(results: Path, harness: str) -> Path:
     return results / "accuracy" / harness
 
 
-def views(plan: dict[str, Any], results: Path) -> list[tuple[str, dict[str, Any], Path]]:
+def views(plan: Plan, results: Path) -> list[tuple[str, Plan, Path]]:
     """Every harness of a plan with its view and its folder."""
     return [(harness, view(plan, harness), folder(results, harness)) for harness in harnesses(plan)]
 
 
-def engines(plan: dict[str, Any]) -> list[dict[str, Any]]:
+def engines(plan: Plan) -> list[EngineConfig]:
     """All engine configurations of a plan, of speed and accuracy cells; the same one twice where both ask for it."""
     parts = [plan, *plan.get("accuracy", {}).values()]
     return [engine for part in parts for engine in part["engines"].values()]

@@ -10,11 +10,14 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench import accuracy
 from moebench.accuracy.vlmeval_process import ENVIRONMENT, harness_python
 from moebench.errors import StageError
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.plan import AccuracyCell, Cell, EngineConfig, Plan, TaskData
+from moebench.formats.record import AccuracyRecord, Answered, Record
 from moebench.measure.driver import Driver, Say
 from moebench.storage import atomic, staged
 
@@ -33,11 +36,9 @@ OFFLINE = {
 class Evaluator(Driver):
     """Runs one accuracy job of a plan.  Arguments as of ``Driver``; ``harness`` chooses the part of the plan."""
 
-    def __init__(
-        self, plan: dict[str, Any], harness: str, results: Path, log: Path, say: Say, python: str = sys.executable
-    ):
+    def __init__(self, plan: Plan, harness: str, results: Path, log: Path, say: Say, python: str = sys.executable):
         super().__init__(accuracy.view(plan, harness), accuracy.folder(results, harness), log, say, python)
-        self.harness = harness
+        self.harness, self.part = harness, plan["accuracy"][harness]
         self.worker_module = WORKERS[harness]
         self.settings = self.settings | {"cell_timeout_s": self.settings["task_timeout_s"]}
         self.scratch = Path(tempfile.mkdtemp(prefix="moebench-accuracy-"))
@@ -57,14 +58,14 @@ class Evaluator(Driver):
         """Run the cells whose data are staged whole; the others get a record that says what is wrong."""
         good = []
         for cell_id in pending:
-            problem = self.data_problem(self.plan["cells"][f"{engine_id}/{cell_id}"]["task"]["data"])
+            problem = self.data_problem(self.part["cells"][f"{engine_id}/{cell_id}"]["task"]["data"])
             if problem is None:
                 good.append(cell_id)
             else:
                 self.keep(engine_id, cell_id, problem | {"started_at": atomic.stamp(), "phase": "load"})
         super().run_engine(engine_id, good, derive)
 
-    def data_problem(self, data: dict[str, Any]) -> dict[str, Any] | None:
+    def data_problem(self, data: TaskData) -> Outcome | None:
         """Why a cell of this data set cannot be run, as its outcome; every byte is read, once per job."""
         path = data["path"]
         if path not in self._data:
@@ -79,22 +80,37 @@ class Evaluator(Driver):
             "checks": {"data": 0},
         }
 
-    def _other_revision(self, data: dict[str, Any]) -> str | None:
-        manifest = staged.read_manifest(Path(data["path"])) or {}
-        if (manifest.get("source"), manifest.get("revision")) == (data["source"], data["revision"]):
+    def _other_revision(self, data: TaskData) -> str | None:
+        manifest = staged.read_manifest(Path(data["path"]))
+        there = (manifest["source"], manifest["revision"]) if manifest else (None, None)
+        if there == (data["source"], data["revision"]):
             return None
-        return f"{data['path']} holds {manifest.get('revision')}, the plan is for {data['revision']}"
+        return f"{data['path']} holds {there[1]}, the plan is for {data['revision']}"
+
+    def watch(self, spec: EngineConfig) -> None:
+        """No telemetry: tasks are not timed."""
 
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
         """No canary: what drifts is time, and tasks are not timed."""
 
-    def request(self, cell: dict[str, Any]) -> dict[str, Any]:
+    def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
-        samples = self.samples_path(cell["engine"], cell["cell"])
-        asked = {"task": cell["task"] | {"data": self._absolute(cell["task"]["data"])}, "samples": str(samples)}
-        return {"do": "evaluate", "top_k": cell["top_k"], "limit": cell["limit"], "seeds": cell["seeds"]} | asked
+        asked = self.task_cell(cell)
+        data = asked["task"]["data"]
+        return {
+            "do": "evaluate",
+            "top_k": asked["top_k"],
+            "limit": asked["limit"],
+            "seeds": asked["seeds"],
+            "task": asked["task"] | {"data": data | {"path": os.path.abspath(data["path"])}},
+            "samples": str(self.samples_path(cell["engine"], cell["cell"])),
+        }
 
-    def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
+    def task_cell(self, cell: Cell) -> AccuracyCell:
+        """A cell of this harness, as the plan has it."""
+        return self.part["cells"][f"{cell['engine']}/{cell['cell']}"]
+
+    def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Run a task; results whose log of questions could not be written are none."""
         outcome = super().measure(engine_id, cell_id)
         if "storage" not in outcome:
@@ -106,9 +122,6 @@ class Evaluator(Driver):
             "checks": {"storage": 0},
         }
 
-    def _absolute(self, data: dict[str, Any]) -> dict[str, Any]:
-        return data | {"path": os.path.abspath(data["path"])}
-
     def written(self) -> list[Path]:
         """As for speed, and the harness's caches."""
         return [self.scratch, *super().written()]
@@ -117,29 +130,31 @@ class Evaluator(Driver):
         """Where the sample log of a cell lies."""
         return Path(os.path.abspath(self.results)) / "samples" / engine / f"{cell}.jsonl.gz"
 
-    def environment(self, spec: dict[str, Any]) -> dict[str, str]:
+    def environment(self, spec: EngineConfig) -> dict[str, str]:
         """As for speed; the harness may ask no network and finds no cache of an earlier job."""
         home = self.scratch / "huggingface"
         fresh = {"HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"), SCRATCH: str(self.scratch)}
         return super().environment(spec) | OFFLINE | fresh
 
-    def about(self, cell: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    def about(self, cell: Cell, outcome: Outcome) -> Answered:
         """The part of a record that tells a task from a workload."""
+        asked = self.task_cell(cell)
         return {
-            "task": cell["task"],
-            "top_k": cell["top_k"],
-            "limit": cell["limit"],
-            "seeds": cell["seeds"],
+            "task": asked["task"],
+            "top_k": asked["top_k"],
+            "limit": asked["limit"],
+            "seeds": asked["seeds"],
             "results": outcome.get("results", []),
             "samples": outcome.get("samples"),
         }
 
-    def how(self, record: dict[str, Any]) -> str:
+    def how(self, record: Record) -> str:
         """A good record in a few words."""
-        main = record["task"]["metrics"][0]
+        answered = cast(AccuracyRecord, record)
+        task, main = answered["task"]["task"], answered["task"]["metrics"][0]
         value = next(
             r
-            for r in record["results"]
-            if (r["task"], r["metric"], r["filter"]) == (record["task"]["task"], main["name"], main["filter"])
+            for r in answered["results"]
+            if (r["task"], r["metric"], r["filter"]) == (task, main["name"], main["filter"])
         )
         return f"ok  {main['name']} {value['value']:.4g} of {value['n']} questions"

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from moebench.formats import Json
 from moebench.storage import staged
 
 SEED = 0
 TEST_ROWS, TRAIN_ROWS, SUBJECT_ROWS = 16, 8, 2
 """Rows that are asked, rows few-shot examples are taken from, rows asked per MMLU subject."""
 
-Rows = list[dict[str, Any]]
+Rows = list[Json]
 Configs = dict[str, dict[str, Rows]]
 """Rows by split by configuration of a data set."""
 
@@ -63,7 +64,7 @@ def _one_of_kinds(draw: random.Random) -> tuple[str, list[str], int]:
     return kinds[right], things, right
 
 
-def _arc(draw: random.Random, number: int) -> dict[str, Any]:
+def _arc(draw: random.Random, number: int) -> Json:
     kind, things, right = _one_of_kinds(draw)
     labels = list("ABCD") if draw.random() < 0.8 else list("1234")  # the published set has both
     question = f"Which of these is a {kind}?"
@@ -75,14 +76,14 @@ def _arc(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _openbookqa(draw: random.Random, number: int) -> dict[str, Any]:
+def _openbookqa(draw: random.Random, number: int) -> Json:
     kind, things, right = _one_of_kinds(draw)
     choices = {"text": things, "label": list("ABCD")}
     stem = f"Somebody who asks for a {kind} is given the"
     return {"id": f"fixture-{number}", "question_stem": stem, "choices": choices, "answerKey": "ABCD"[right]}
 
 
-def _boolq(draw: random.Random, number: int) -> dict[str, Any]:
+def _boolq(draw: random.Random, number: int) -> Json:
     kind = draw.choice(sorted(_KINDS))
     thing, wrong = draw.choice(_KINDS[kind]), draw.choice(sorted(_KINDS.keys() - {kind}))
     other = kind if draw.random() < 0.5 else wrong
@@ -90,7 +91,7 @@ def _boolq(draw: random.Random, number: int) -> dict[str, Any]:
     return {"question": f"is {thing} a {other}", "passage": passage, "idx": number, "label": int(kind == other)}
 
 
-def _rte(draw: random.Random, number: int) -> dict[str, Any]:
+def _rte(draw: random.Random, number: int) -> Json:
     who, place = draw.choice(_PEOPLE), draw.choice(_PLACES)
     thing, wrong = draw.choice(_KINDS["tool"]), draw.choice([p for p in _PLACES if p != place])
     other = place if draw.random() < 0.5 else wrong
@@ -103,7 +104,7 @@ def _rte(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _hellaswag(draw: random.Random, number: int) -> dict[str, Any]:
+def _hellaswag(draw: random.Random, number: int) -> Json:
     who, thing, place = draw.choice(_PEOPLE), draw.choice(_KINDS["tool"]), draw.choice(_PLACES)
     first, right = f"{who} takes a {thing} from the {place}.", draw.randrange(4)
     others = draw.sample([tool for tool in _KINDS["tool"] if tool != thing], 3)
@@ -123,7 +124,7 @@ def _hellaswag(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _winogrande(draw: random.Random, number: int) -> dict[str, Any]:
+def _winogrande(draw: random.Random, number: int) -> Json:
     thing, place = draw.choice(_KINDS["fruit"]), draw.choice(("box", "bag", "bowl"))
     size = draw.choice(("large", "small"))
     options = [thing, place] if draw.random() < 0.5 else [place, thing]
@@ -137,7 +138,7 @@ def _winogrande(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _mmlu(draw: random.Random, subject: str) -> dict[str, Any]:
+def _mmlu(draw: random.Random, subject: str) -> Json:
     if draw.random() < 0.5:
         kind, things, right = _one_of_kinds(draw)
         return {"question": f"Which one is a {kind}?", "subject": subject, "choices": things, "answer": right}
@@ -147,7 +148,7 @@ def _mmlu(draw: random.Random, subject: str) -> dict[str, Any]:
     return {"question": f"What is {a} + {b}?", "subject": subject, "choices": choices, "answer": right}
 
 
-def _gsm8k(draw: random.Random, number: int) -> dict[str, Any]:
+def _gsm8k(draw: random.Random, number: int) -> Json:
     who, a, b = draw.choice(_PEOPLE), draw.randint(2, 9), draw.randint(2, 9)
     return {
         "question": f"{who} has {a} and gets {b}. How many?",
@@ -155,7 +156,7 @@ def _gsm8k(draw: random.Random, number: int) -> dict[str, Any]:
     }
 
 
-def _wikitext(draw: random.Random, number: int) -> dict[str, Any]:
+def _wikitext(draw: random.Random, number: int) -> Json:
     thing, place = draw.choice(_KINDS["tool"]), draw.choice(_PLACES)
     lines = [f" = {thing.capitalize()} = ", ""]
     for who in draw.sample(_PEOPLE, 4):
@@ -167,7 +168,7 @@ def _wikitext(draw: random.Random, number: int) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------ data sets
 
 
-def _splits(make: Callable[[random.Random, int], dict[str, Any]], where: str, **sizes: int) -> dict[str, Rows]:
+def _splits(make: Callable[[random.Random, int], Json], where: str, **sizes: int) -> dict[str, Rows]:
     """Rows of each split; ``where`` keeps configurations apart."""
     made = {}
     for split, size in sizes.items():
@@ -176,7 +177,7 @@ def _splits(make: Callable[[random.Random, int], dict[str, Any]], where: str, **
     return made
 
 
-def _usual(make: Callable[[random.Random, int], dict[str, Any]], *configs: str) -> Configs:
+def _usual(make: Callable[[random.Random, int], Json], *configs: str) -> Configs:
     sizes = {"train": TRAIN_ROWS, "validation": TEST_ROWS, "test": TEST_ROWS}
     return {name: _splits(make, f"{make.__name__}:{name}", **sizes) for name in configs}
 
@@ -223,7 +224,7 @@ def write(name: str, folder: Path) -> bool:
 
     Parquet files by configuration and split, the card (README.md) that says which is which, and the manifest.
     """
-    if not staged.check(folder, full=True) and (staged.read_manifest(folder) or {})["revision"] == revision(name):
+    if not staged.check(folder, full=True) and staged.revision_of(folder) == revision(name):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -261,7 +262,7 @@ def _write_parquet(name: str, rows: Rows, path: Path) -> None:
     pq.write_table(table, path)
 
 
-def _feature(name: str, field: Any) -> dict[str, Any]:
+def _feature(name: str, field: Any) -> Json:
     import pyarrow as pa
 
     if field.name in _LABELS[name]:

@@ -15,6 +15,9 @@ from typing import Any
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.engines.vllm import VllmEngine
 from moebench.errors import nearest
+from moebench.formats import Knobs
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import EngineConfig, Task, TaskData
 
 _TRUNCATED = ("exceeds max length", "exceeds model's max length", "Truncat")
 
@@ -22,11 +25,11 @@ _TRUNCATED = ("exceeds max length", "exceeds model's max length", "Truncat")
 class EvaluatedEngine(VllmEngine):
     """The engine of the speed cells, loaded by the harness and with a tokenizer.  ``lm`` is the harness's model."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         super().__init__(spec)
         self.lm: Any = None
 
-    def start(self, arguments: dict[str, Any]) -> Any:
+    def start(self, arguments: Knobs) -> Any:
         """Load the engine through the harness.  Raises whatever either raises."""
         backend = _backend()
         given = {k: v for k, v in arguments.items() if k not in ("model", "skip_tokenizer_init")}
@@ -79,7 +82,7 @@ class LmEval:
         self.scratch = scratch
         self.manager: Any = None
 
-    def evaluate(self, engine: EvaluatedEngine, task: dict[str, Any], limit: int | None, seeds: dict[str, int]) -> Any:
+    def evaluate(self, engine: EvaluatedEngine, task: Task, limit: int | None, seeds: dict[str, int]) -> Any:
         """Run a task; return lm-eval's results and how many of its prompts were cut.
 
         Raises Unsound where the harness gives no result, RuntimeError where it is of another version than the plan's,
@@ -117,7 +120,7 @@ class LmEval:
             raise Unsound("lm-eval gave no result")
         return found, watch.truncated
 
-    def mirror(self, data: dict[str, Any]) -> Path:
+    def mirror(self, data: TaskData) -> Path:
         """A folder in which the data set's name leads to its staged files.
 
         ``datasets`` takes a local folder of that name instead of asking the hub.  It caches what it read under the
@@ -134,7 +137,10 @@ class LmEval:
         return place / "mirror"
 
 
-def absolute(spec: dict[str, Any]) -> dict[str, Any]:
+def absolute(spec: EngineConfig) -> EngineConfig:
     """An engine configuration whose folders do not depend on the working directory, which tasks change."""
-    draft = spec["draft"] and spec["draft"] | {"path": os.path.abspath(spec["draft"]["path"])}
-    return spec | {"model": spec["model"] | {"path": os.path.abspath(spec["model"]["path"])}, "draft": draft}
+
+    def there(model: ModelDict) -> ModelDict:
+        return model | {"path": os.path.abspath(model["path"])}
+
+    return spec | {"model": there(spec["model"]), "draft": there(spec["draft"]) if spec["draft"] else None}

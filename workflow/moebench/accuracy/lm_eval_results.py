@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from moebench.formats import Json
+from moebench.formats.plan import Task
+from moebench.formats.record import Result
+
 
 class Unsound(Exception):
     """The harness ended well, but its results cannot be kept; ``str()`` says why."""
 
 
-def rows_of(found: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of(found: Json, task: Task) -> list[Result]:
     """lm-eval's results as rows: one per task or subtask or group, metric and filter.
 
     Raises Unsound for a task without a result, a metric that is missing or no number, questions that were not answered,
     or a group whose value is not the mean of its tasks.
     """
-    rows = []
+    rows: list[Result] = []
     for name, values in {**found["results"], **(found.get("groups") or {})}.items():
         group = next((g for g, members in (found.get("group_subtasks") or {}).items() if name in members), None)
         for key, value in values.items():
@@ -51,13 +55,13 @@ def rows_of(found: dict[str, Any], task: dict[str, Any]) -> list[dict[str, Any]]
     return rows
 
 
-def leaves(found: dict[str, Any], name: str) -> list[str]:
+def leaves(found: Json, name: str) -> list[str]:
     """The tasks of a group, those of its groups included; of a task, itself."""
     members = (found.get("group_subtasks") or {}).get(name)
     return [leaf for member in members for leaf in leaves(found, member)] if members else [name]
 
 
-def _check_group(found: dict[str, Any], rows: dict[tuple[str, str, str], dict[str, Any]], row: dict[str, Any]) -> None:
+def _check_group(found: Json, rows: dict[tuple[str, str, str], Result], row: Result) -> None:
     """A group's value must be the mean of its tasks' by their numbers of questions."""
     tasks = leaves(found, row["task"])
     if tasks == [row["task"]]:
@@ -70,7 +74,7 @@ def _check_group(found: dict[str, Any], rows: dict[tuple[str, str, str], dict[st
         )
 
 
-def _check_answers(found: dict[str, Any]) -> None:
+def _check_answers(found: Json) -> None:
     """Every question must be in the log, with finite log-likelihoods."""
     for name, samples in found["samples"].items():
         asked = {sample["doc_id"] for sample in samples}
@@ -87,12 +91,12 @@ def _answered(answer: Any) -> bool:
     return answer is not None and not (isinstance(answer, float) and not math.isfinite(answer))
 
 
-def count_of(found: dict[str, Any], name: str) -> int:
+def count_of(found: Json, name: str) -> int:
     """Rows asked of a task; of a group, of all its tasks."""
     return sum(int((found["n-samples"].get(task) or {"effective": 0})["effective"]) for task in leaves(found, name))
 
 
-def sample_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+def sample_rows(found: Json) -> list[Json]:
     """Every question with what was asked and answered, as plain data."""
     rows = []
     for name, samples in sorted(found["samples"].items()):

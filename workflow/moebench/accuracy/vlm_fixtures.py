@@ -191,7 +191,7 @@ def write(name: str, folder: Path) -> bool:
 
     ``NAME.tsv`` with the images in base64, the images dumped as the harness would (``images/NAME``), the manifest.
     """
-    if not staged.check(folder, full=True) and (staged.read_manifest(folder) or {})["revision"] == revision(name):
+    if not staged.check(folder, full=True) and staged.revision_of(folder) == revision(name):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -9,10 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_process import harness_python
+from moebench.formats import Json
+from moebench.formats.plan import Task
 
 START_TIMEOUT_S = 600
 
@@ -38,9 +39,9 @@ class Harness:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log_file, env=environment,
         )  # fmt: skip
         self.buffer, self.mark = b"", 0
-        self.hello: dict[str, Any] | None = None
+        self.hello: Json | None = None
 
-    def ready(self) -> dict[str, Any]:
+    def ready(self) -> Json:
         """What it said when its imports were done: ``version`` and ``md5`` of its tables.  Raises RuntimeError."""
         if self.hello is None:
             self.hello = self.reply(START_TIMEOUT_S)
@@ -48,7 +49,7 @@ class Harness:
                 raise RuntimeError(f"VLMEvalKit did not start within {START_TIMEOUT_S} s")
         return self.hello
 
-    def refuse(self, task: dict[str, Any]) -> None:
+    def refuse(self, task: Task) -> None:
         """Raise what keeps a task from being asked: another version than the plan's, a table it would replace."""
         known = self.ready()
         if known["version"] != task["harness_version"]:
@@ -62,11 +63,11 @@ class Harness:
                 "fetch its own; mend config/tasks"
             )
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, str | None]:
         """SHA-256 of the lock of its environment."""
         return {"lock_sha256": self.stamp.read_text().strip() if self.stamp.exists() else None}
 
-    def send(self, request: dict[str, Any]) -> None:
+    def send(self, request: Json) -> None:
         """Ask for a run."""
         self.ready()
         assert self.process.stdin is not None
@@ -74,7 +75,7 @@ class Harness:
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
 
-    def reply(self, timeout_s: float) -> dict[str, Any] | None:
+    def reply(self, timeout_s: float) -> Json | None:
         """Its next reply, or None within ``timeout_s``.  Raises RuntimeError if it ended."""
         assert self.process.stdout is not None
         deadline = time.monotonic() + timeout_s
@@ -89,7 +90,7 @@ class Harness:
                     raise RuntimeError("VLMEvalKit's process ended: " + "; ".join(self.last_words()[-3:]))
                 self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
+        reply: Json = json.loads(line)
         return reply
 
     def last_words(self) -> list[str]:

@@ -18,7 +18,8 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+
+from moebench.formats import Json
 
 MODEL = "model"
 """What the server calls the model; part of the harness's file names."""
@@ -91,7 +92,7 @@ def accept(name: str, table: Path) -> None:
             md5s[name] = found
 
 
-def run(request: dict[str, Any]) -> None:
+def run(request: Json) -> None:
     """Ask one data set, by the harness's command line, in a folder that is new."""
     from vlmeval.run import main as vlmeval
 
@@ -113,7 +114,7 @@ def run(request: dict[str, Any]) -> None:
     (work / FOUND).write_text(json.dumps(gather(task, work, folder), default=str))
 
 
-def gather(task: dict[str, Any], work: Path, folder: Path) -> dict[str, Any]:
+def gather(task: Json, work: Path, folder: Path) -> Json:
     """What a run wrote: ``status`` of the data set, ``asked`` rows, ``predictions``, ``scored`` rows, the ``table``.
 
     What is missing is None: whether that is bad, ``vlmeval_results`` says.
@@ -129,7 +130,7 @@ def gather(task: dict[str, Any], work: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _rows(path: Path, keep: tuple[str, ...] = (), image: bool = False) -> list[dict[str, Any]] | None:
+def _rows(path: Path, keep: tuple[str, ...] = (), image: bool = False) -> list[Json] | None:
     """A table's rows, empty cells as None; with ``image`` only those that have one, as the harness takes them."""
     import pandas as pd
 
@@ -140,7 +141,7 @@ def _rows(path: Path, keep: tuple[str, ...] = (), image: bool = False) -> list[d
         frame = frame[frame["image"].notna()]
     if keep:
         frame = frame[list(keep)]
-    rows: list[dict[str, Any]] = json.loads(frame.to_json(orient="records"))
+    rows: list[Json] = json.loads(frame.to_json(orient="records"))
     return rows
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from moebench.accuracy.lm_eval_results import Unsound
+from moebench.formats.plan import Task
+from moebench.formats.record import Result
 
 UNANSWERED = "Failed to obtain answer"
 """What the harness writes as the answer where it got none; also for an empty one."""
@@ -24,9 +26,19 @@ ANLS_THRESHOLD = 0.5
 _NEAR = 1e-6
 
 Row = dict[str, Any]
+"""A row of the harness's files, or of the sample log."""
 
 
-def rows_of(found: Row, task: Row, limit: int | None) -> tuple[list[Row], list[Row]]:
+class Value(TypedDict):
+    """A metric's value, its standard error, questions, and chance level (None where not all have choices)."""
+
+    value: float
+    stderr: float | None
+    n: int
+    chance: float | None
+
+
+def rows_of(found: Row, task: Task, limit: int | None) -> tuple[list[Result], list[Row]]:
     """Rows of the record (a metric each), and of the sample log (a question each, with its score, 0 to 1).
 
     Raises Unsound for a run that did not end well, rows without an answer, missing metrics, or a table of scores that
@@ -45,19 +57,28 @@ def rows_of(found: Row, task: Row, limit: int | None) -> tuple[list[Row], list[R
     samples = [_sample(row, task) for row in scored]
     make = _mme if task["scoring"] == "mme" else _mean
     values = make(samples, found["table"], task)
-    rows = []
+    rows: list[Result] = []
     for metric in task["metrics"]:
         if metric["name"] not in values:
             raise Unsound(f"VLMEvalKit gave no {metric['name']} for {name}")
         one = values[metric["name"]]
         if not math.isfinite(one["value"]):
             raise Unsound(f"VLMEvalKit gave {one['value']!r} for {name} {metric['name']}")
-        about = {"task": name, "group": None, "metric": metric["name"], "filter": "none", "n_shot": 0}
-        rows.append(about | {"task_version": f"tsv {task['data']['revision'][:12]}"} | one)
+        rows.append(
+            {
+                "task": name,
+                "group": None,
+                "metric": metric["name"],
+                "filter": "none",
+                "n_shot": 0,
+                "task_version": f"tsv {task['data']['revision'][:12]}",
+                **one,
+            }
+        )
     return rows, samples
 
 
-def _check_status(status: Row, task: Row) -> None:
+def _check_status(status: Row, task: Task) -> None:
     name = task["task"]
     if status.get("error_message"):
         raise Unsound(f"VLMEvalKit failed on {name}: {str(status['error_message'])[:200]}")
@@ -82,7 +103,7 @@ def _check_answers(predictions: list[Row] | None, wanted: set[str], name: str) -
         raise Unsound(f"{len(empty)} of the {len(wanted)} rows of {name} have no answer, first: row {empty[0]}")
 
 
-def _sample(row: Row, task: Row) -> Row:
+def _sample(row: Row, task: Task) -> Row:
     """A row of the sample log: question, answer, its score (0 to 1), how many answers to choose from."""
     kept = ("question", "answer", "prediction", "category", "split", "image_path")
     choices = sum(row.get(letter) is not None for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -114,7 +135,7 @@ def _error(values: Sequence[float]) -> float | None:
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (n * (n - 1)))
 
 
-def _mean(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
+def _mean(samples: list[Row], table: list[Row], task: Task) -> dict[str, Value]:
     """The mean over the rows of the task's split, and its chance level where all its rows have choices."""
     metric, split = task["metrics"][0]["name"], task["split"]
     mine = [s for s in samples if split is None or s.get("split") == split]
@@ -128,7 +149,7 @@ def _mean(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
     return {metric: {"value": value, "stderr": _error(values), "n": len(mine), "chance": chance}}
 
 
-def _check_table(value: float, table: list[Row], task: Row) -> None:
+def _check_table(value: float, table: list[Row], task: Task) -> None:
     """The harness's own number must be ours; it is a share for multiple choice and a percentage otherwise."""
     scale, split = (1.0 if task["scoring"] == "choices" else 100.0), task["split"]
     lines = [row for row in table if split is None or row.get("split") == split]
@@ -141,7 +162,7 @@ def _check_table(value: float, table: list[Row], task: Row) -> None:
         raise Unsound(f"VLMEvalKit gave {theirs} for {task['task']}, its rows have a mean of {value}")
 
 
-def _mme(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
+def _mme(samples: list[Row], table: list[Row], task: Task) -> dict[str, Value]:
     """MME's points: per kind 100 x the share of right answers + 100 x the share of images with both answers right.
 
     Their error: an image gives 100 (mean of its two answers + both right), images of a kind are independent, kinds add.
@@ -159,7 +180,7 @@ def _mme(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
         theirs = table[0].get(kind)
         if not isinstance(theirs, (int, float)) or abs(theirs - points[kind][0]) > _NEAR * MOST_POINTS:
             raise Unsound(f"VLMEvalKit gave {theirs} for MME's {kind}, its rows give {points[kind][0]}")
-    made: dict[str, Row] = {}
+    made: dict[str, Value] = {}
     parts = {"perception": PERCEPTION, "reasoning": REASONING, "points": PERCEPTION + REASONING}
     for name, kinds in parts.items():
         if missing := [k for k in kinds if k not in points]:
@@ -172,5 +193,10 @@ def _mme(samples: list[Row], table: list[Row], task: Row) -> dict[str, Row]:
     total, most = made["points"], MOST_POINTS * len(PERCEPTION + REASONING)
     error = total["stderr"]
     # Guessing gives 50 points for answers and 25 for images, of 200 of each kind.
-    share = {"value": total["value"] / most, "stderr": None if error is None else error / most, "n": total["n"]}
-    return made | {"share_of_points": share | {"chance": 75 / MOST_POINTS}}
+    made["share_of_points"] = {
+        "value": total["value"] / most,
+        "stderr": None if error is None else error / most,
+        "n": total["n"],
+        "chance": 75 / MOST_POINTS,
+    }
+    return made

@@ -16,7 +16,6 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from moebench.accuracy import MOST_PARALLEL
 from moebench.accuracy import vlmeval_results as results_of
@@ -25,9 +24,12 @@ from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.accuracy.worker import SCRATCH, write_samples
-from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused
+from moebench.engines import vllm, vllm_arguments
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.errors import StorageError
+from moebench.formats import Json
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.record import Checks, LoadFacts
 from moebench.measure import worker
 
 SERVER_TIMEOUT_S, REQUEST_TIMEOUT_S = 3600, 600
@@ -49,7 +51,7 @@ class Session(worker.Session):
 
     # ------------------------------------------------------------------------------------------ the server
 
-    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+    def load(self, request: Request) -> Outcome:
         """Start the server of an engine configuration; reply with its facts."""
         self.unload({})
         self.spec = absolute(request["engine"])
@@ -57,7 +59,12 @@ class Session(worker.Session):
             self.harness = Harness(self.scratch)
         self.serve(None)
         config = self.spec["config"]
-        facts = {"load_s": self.ready_s, "kv_cache_tokens": None, "eager": config["eager"], "resolved_config": None}
+        facts: LoadFacts = {
+            "load_s": self.ready_s,
+            "kv_cache_tokens": None,
+            "eager": config["eager"],
+            "resolved_config": None,
+        }
         facts |= {"max_num_batched_tokens": config["max_num_batched_tokens"], "harness": self.harness.facts()}
         seen = worker.provenance()
         seen["versions"] |= {"ms-vlmeval": self.harness.ready()["version"]}
@@ -80,10 +87,7 @@ class Session(worker.Session):
         vllm.VllmEngine(spec).refuse()
         arguments = flags(vllm_arguments.arguments(spec))
         arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint's beside ours
-        switches = {
-            vllm_unfused.SWITCH: config["expert_kernel"],
-            vllm_kernels.SWITCH: config["kernel_config"],
-        }
+        switches = vllm_arguments.switches(spec)
         self.server = Server(arguments, MODEL, environment=switches, timeout_s=SERVER_TIMEOUT_S)
         try:
             self.server.start()
@@ -92,7 +96,7 @@ class Session(worker.Session):
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.top_k, self.ready_s = top_k, self.server.ready_s
 
-    def unload(self, request: dict[str, Any]) -> dict[str, Any]:
+    def unload(self, request: Request) -> Outcome:
         """Stop the server."""
         if self.server is not None:
             self.server.stop()
@@ -118,7 +122,7 @@ class Session(worker.Session):
 
     # -------------------------------------------------------------------------------------------- asking
 
-    def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
+    def evaluate(self, request: Request) -> Outcome:
         """Ask one data set: results, checks, and the sample log as a file."""
         assert self.harness is not None
         task, spec = request["task"], self.spec
@@ -134,17 +138,17 @@ class Session(worker.Session):
             return {"status": "invalid", "reason": str(error), "evidence": self.harness.last_words()}
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        checks = {
+        checks: Checks = {
             "truncated_prompts": 0,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         }
-        reply = {"status": "ok", "reason": "", "results": results, "checks": checks}
+        reply: Outcome = {"status": "ok", "reason": "", "results": results, "checks": checks}
         try:
             return reply | {"samples": write_samples(Path(request["samples"]), samples)}
         except StorageError as error:  # not the engine's fault, which goes on
             return reply | {"storage": str(error)}
 
-    def ask(self, request: dict[str, Any], work: Path) -> dict[str, Any]:
+    def ask(self, request: Request, work: Path) -> Json:
         """Have the harness ask a data set, watching the server.  Raises RuntimeError or Unsound."""
         assert self.server is not None and self.harness is not None
         parallel = min(MOST_PARALLEL, self.spec["config"]["max_num_seqs"])
@@ -159,7 +163,7 @@ class Session(worker.Session):
         if not (work / FOUND).exists():
             words = "; ".join(self.harness.last_words()[-3:])
             raise RuntimeError(f"VLMEvalKit ended with exit code {reply['exit']} and left no results: {words}")
-        found: dict[str, Any] = json.loads((work / FOUND).read_text())
+        found: Json = json.loads((work / FOUND).read_text())
         return found
 
 

@@ -8,11 +8,13 @@ import json
 import os
 import resource
 from pathlib import Path
-from typing import Any
 
 from moebench.accuracy import lm_eval_harness as lm_eval
 from moebench.accuracy import lm_eval_results as results_of
 from moebench.errors import StorageError
+from moebench.formats import Json
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.record import Checks, SampleLog
 from moebench.measure import worker
 from moebench.storage.atomic import write_atomic
 
@@ -28,7 +30,7 @@ class Session(worker.Session):
         self.harness = lm_eval.LmEval(Path(os.environ[SCRATCH]))
         self.evaluated: lm_eval.EvaluatedEngine | None = None
 
-    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+    def load(self, request: Request) -> Outcome:
         """Load an engine configuration; reply with its facts."""
         self.unload({})
         self.spec = lm_eval.absolute(request["engine"])
@@ -36,12 +38,12 @@ class Session(worker.Session):
         self.engine = self.evaluated
         return {"facts": self.evaluated.load(), "provenance": worker.provenance()}
 
-    def unload(self, request: dict[str, Any]) -> dict[str, Any]:
+    def unload(self, request: Request) -> Outcome:
         """Free the engine."""
         self.evaluated = None
         return super().unload(request)
 
-    def evaluate(self, request: dict[str, Any]) -> dict[str, Any]:
+    def evaluate(self, request: Request) -> Outcome:
         """Run a task: results, checks, and the sample log as a file."""
         assert self.evaluated is not None
         engine, task = self.evaluated, request["task"]
@@ -53,19 +55,19 @@ class Session(worker.Session):
             results = results_of.rows_of(found, task)
         except results_of.Unsound as error:
             return {"status": "invalid", "reason": str(error)}
-        checks = {
+        checks: Checks = {
             "truncated_prompts": truncated,
             "preemptions": engine.counters()["preemptions"] - before,
             "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-        reply = {"status": "ok", "reason": "", "results": results, "checks": checks}
+        reply: Outcome = {"status": "ok", "reason": "", "results": results, "checks": checks}
         try:
             return reply | {"samples": write_samples(Path(request["samples"]), results_of.sample_rows(found))}
         except StorageError as error:  # not the engine's fault, which goes on
             return reply | {"storage": str(error)}
 
 
-def write_samples(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def write_samples(path: Path, rows: list[Json]) -> SampleLog:
     """Write the sample log, gzipped JSON lines; return its size, rows and SHA-256.  Raises StorageError."""
     text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     data = gzip.compress(text.encode(), mtime=0)  # the same answers give the same bytes

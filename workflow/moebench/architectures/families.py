@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from moebench.formats.model import ArchitectureDict
+
 UNSAID: Any = object()
 """A value that nothing states."""
 
@@ -21,7 +23,7 @@ class Size:
     path: tuple[str, ...]
     divisor: int = 1
 
-    def value(self, architecture: Mapping[str, Any]) -> Any:
+    def value(self, architecture: ArchitectureDict) -> Any:
         """The size of an architecture."""
         found: Any = architecture
         for step in self.path:

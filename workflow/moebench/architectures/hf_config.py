@@ -2,24 +2,23 @@
 
 Families spell the same size differently: the number of experts is ``num_local_experts``, ``num_experts`` or
 ``n_routed_experts``, an expert's width ``intermediate_size`` or ``moe_intermediate_size``.  The tables of
-``families`` say how.  Architectures are plain mappings here (``Architecture.model_dump()``) and only the standard
-library is imported, because the measurement side calls this in an engine's environment.
+``families`` say how.  Architectures are plain dicts here (``Architecture.as_dict()``) and only the standard library is
+imported, because the measurement side calls this in an engine's environment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from moebench.architectures.families import FAMILIES, UNSAID, Family
-
-Shape = Mapping[str, Any]
-"""An ``Architecture`` as a plain mapping."""
+from moebench.formats import Json
+from moebench.formats.model import ArchitectureDict, ExpertsDict, ModelDict, VisionDict
+from moebench.formats.plan import EngineKnobsDict
 
 _MLA_ONLY = {"q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"}
 
 
-def family(architecture: Shape) -> Family:
+def family(architecture: ArchitectureDict) -> Family:
     """The table of an architecture's family.  Raises ValueError if there is none."""
     name = architecture["family"]
     if name not in FAMILIES:
@@ -28,20 +27,23 @@ def family(architecture: Shape) -> Family:
 
 
 def reshaped(
-    architecture: Shape, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
-) -> dict[str, Any]:
+    architecture: ArchitectureDict,
+    experts: int | None = None,
+    moe_ffn_size: int | None = None,
+    top_k: int | None = None,
+) -> ArchitectureDict:
     """A copy with other experts.  Shared experts keep their width; fewer experts than top-k lower top-k to their count.
 
     Raises ValueError for a dense model, or if ``top_k`` is more than the experts there are.
     """
-    copy = dict(architecture)
+    copy = architecture.copy()
     changes = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
     changes = {key: value for key, value in changes.items() if value is not None}
     if not changes:
         return copy
     if copy["experts"] is None:
         raise ValueError("a dense model has no experts to change")
-    block: dict[str, Any] = {**copy["experts"], **changes}
+    block = cast(ExpertsDict, {**copy["experts"], **changes})
     if block["top_k"] > block["count"]:
         if top_k is not None:
             raise ValueError(f"top_k {top_k} is more than the {block['count']} experts there are")
@@ -50,12 +52,13 @@ def reshaped(
     return copy
 
 
-def shared_experts(architecture: Shape) -> int:
+def shared_experts(architecture: ArchitectureDict) -> int:
     """Number of shared experts, for a family that makes each as wide as a routed one.
 
     Raises ValueError if their total width is no multiple of that.
     """
     experts = architecture["experts"]
+    assert experts is not None
     count, rest = divmod(experts["shared_ffn_size"], experts["ffn_size"])
     if rest or (family(architecture).shared == "routed" and count > 1):
         raise ValueError(
@@ -65,7 +68,7 @@ def shared_experts(architecture: Shape) -> int:
     return int(count)
 
 
-def to_hf_config(architecture: Shape) -> dict[str, Any]:
+def to_hf_config(architecture: ArchitectureDict) -> Json:
     """A whole ``config.json``: enough to write a checkpoint, or to load dummy weights.  That of a vision-language model
     lacks the id of its image token, which the tokenizer gives.
 
@@ -75,15 +78,17 @@ def to_hf_config(architecture: Shape) -> dict[str, Any]:
     if table.constants is None:
         written = ", ".join(name for name, other in FAMILIES.items() if other.constants is not None)
         raise ValueError(f"no config.json is written for {architecture['family']}; written: {written}")
-    config: dict[str, Any] = {"architectures": [table.engine_class], "model_type": table.model_type}
+    config: Json = {"architectures": [table.engine_class], "model_type": table.model_type}
+    vision, experts = architecture["vision"], architecture["experts"]
     if table.language:
+        assert vision is not None
         text = to_hf_config({**architecture, "family": table.language})
         return config | {
             **table.constants,
             "text_config": text,
-            "vision_config": _siglip(architecture["vision"]),
-            "image_grid_pinpoints": tile_grids(architecture["vision"]),
-            "image_seq_length": (architecture["vision"]["tile_size"] // architecture["vision"]["patch_size"]) ** 2,
+            "vision_config": _siglip(vision),
+            "image_grid_pinpoints": tile_grids(vision),
+            "image_seq_length": (vision["tile_size"] // vision["patch_size"]) ** 2,
             "tie_word_embeddings": architecture["tied_embeddings"],
             "dtype": "bfloat16",
         }
@@ -93,8 +98,8 @@ def to_hf_config(architecture: Shape) -> dict[str, Any]:
         config["num_key_value_heads"] = architecture["attention"]["kv_heads"]
         config["q_lora_rank"] = config["q_lora_rank"] or None
     # Families with a width of its own for experts also want a dense one, whether a layer uses it or not.
-    config["intermediate_size"] = config.get("intermediate_size") or (
-        architecture["dense_ffn_size"] or architecture["experts"]["ffn_size"]
+    config["intermediate_size"] = (
+        config.get("intermediate_size") or architecture["dense_ffn_size"] or (experts["ffn_size"] if experts else 0)
     )
     return config | {
         **table.constants,
@@ -104,13 +109,13 @@ def to_hf_config(architecture: Shape) -> dict[str, Any]:
     }
 
 
-def tile_grids(vision: Shape) -> list[list[int]]:
+def tile_grids(vision: VisionDict) -> list[list[int]]:
     """Sizes, pixels, of the grids of up to nine tiles that an image may be cut into, as DeepSeek-VL2 has them."""
     edge, most = vision["tile_size"], range(1, 10)
     return [[high * edge, wide * edge] for high in most for wide in most if high * wide <= 9]
 
 
-def _siglip(vision: Shape) -> dict[str, Any]:
+def _siglip(vision: VisionDict) -> Json:
     """``config.json`` of a SigLIP tower."""
     return {
         "model_type": "siglip_vision_model",
@@ -125,8 +130,11 @@ def _siglip(vision: Shape) -> dict[str, Any]:
 
 
 def hf_overrides(
-    architecture: Shape, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
-) -> dict[str, Any]:
+    architecture: ArchitectureDict,
+    experts: int | None = None,
+    moe_ffn_size: int | None = None,
+    top_k: int | None = None,
+) -> Json:
     """Overrides of ``config.json`` for the engine: a key for each argument that is not None, as the family spells it.
 
     A dense model has none.  Raises ValueError for a shape the family cannot spell.
@@ -135,7 +143,7 @@ def hf_overrides(
     wanted = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
     if architecture["experts"] is None or not any(wanted.values()):
         return {}
-    overrides: dict[str, Any] = {}
+    overrides: Json = {}
     for size in table.sizes:
         if size.path[0] == "experts" and wanted.get(size.path[-1]) is not None:
             overrides[size.keys[0]] = wanted[size.path[-1]]
@@ -146,7 +154,7 @@ def hf_overrides(
     return {table.override_section: overrides} if table.override_section else overrides
 
 
-def shape_overrides(model: Mapping[str, Any], config: Mapping[str, Any], top_k: int | None = None) -> dict[str, Any]:
+def shape_overrides(model: ModelDict, config: EngineKnobsDict, top_k: int | None = None) -> Json:
     """Overrides of ``config.json`` for a model of the plan: the shape that the knobs ask for, unless it has it.
 
     A derived checkpoint is written in its shape; its knobs speak of what it was made from.
@@ -155,7 +163,7 @@ def shape_overrides(model: Mapping[str, Any], config: Mapping[str, Any], top_k: 
     return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
 
 
-def respelled(config_json: Mapping[str, Any], before: Shape, after: Shape) -> dict[str, Any]:
+def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDict) -> Json:
     """A model's ``config.json`` with the experts of another architecture, under every key the family reads them from.
 
     Only what differs between the two architectures is changed.  Raises ValueError for what the family cannot spell.
@@ -173,7 +181,7 @@ def respelled(config_json: Mapping[str, Any], before: Shape, after: Shape) -> di
     return config | dict(zip(parts, sections, strict=True)) if parts else config
 
 
-def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[str]:
+def disagreements(architecture: ArchitectureDict, config_json: Json) -> list[str]:
     """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
 
     Compared are the sizes that decide weights, memory and time; ``max_position_embeddings`` is not one.  A key that is
@@ -184,7 +192,7 @@ def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[s
     sections = {name: config_json[name] for name in (table.section, table.override_section) if config_json.get(name)}
     config = {key: value for part in sections.values() for key, value in part.items()} or config_json
     expected = {size.keys[0]: size.value(architecture) for size in table.sizes}
-    given: dict[str, Any] = {}
+    given: Json = {}
     for size in table.sizes:
         key = next((k for k in size.keys if config.get(k) is not None), size.keys[0])
         given[size.keys[0]] = _given(config, key, table, given)
@@ -202,7 +210,7 @@ def disagreements(architecture: Shape, config_json: Mapping[str, Any]) -> list[s
     ]
 
 
-def _given(config: Mapping[str, Any], key: str, table: Family, before: Mapping[str, Any]) -> Any:
+def _given(config: Json, key: str, table: Family, before: Json) -> Any:
     """What ``config.json`` says for ``key``, the family's default, or UNSAID; ``before``: the sizes read so far."""
     if key == "kv_lora_rank" and config.get("use_mla") is False:
         return 0

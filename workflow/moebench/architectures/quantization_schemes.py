@@ -7,9 +7,11 @@ routers, the gate of shared experts, embeddings, norms and the vision tower stay
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from moebench.formats import Json
+from moebench.formats.model import ArchitectureDict
 
 TOOL = "llmcompressor 0.14.0.1"
 """What makes the checkpoints, as envs/quantize-*.in pin it: part of their identity."""
@@ -71,22 +73,22 @@ SCHEMES = {
 while loading shares one scale per matrix instead of per row."""
 
 
-def widths(architecture: Mapping[str, Any]) -> dict[str, int]:
+def widths(architecture: ArchitectureDict) -> dict[str, int]:
     """Input widths of the matrices that are quantized, by what they belong to."""
-    attention, experts = architecture["attention"], architecture["experts"] or {}
+    attention, experts = architecture["attention"], architecture["experts"]
     found = {
         "hidden_size": architecture["hidden_size"],
         "attention heads x head_dim": attention["heads"] * attention["head_dim"],
         "attention.kv_lora_rank": attention["kv_lora_rank"],
         "attention.q_lora_rank": attention["q_lora_rank"],
-        "experts.ffn_size": experts.get("ffn_size", 0),
-        "experts.shared_ffn_size": experts.get("shared_ffn_size", 0),
+        "experts.ffn_size": experts["ffn_size"] if experts else 0,
+        "experts.shared_ffn_size": experts["shared_ffn_size"] if experts else 0,
         "dense_ffn_size": architecture["dense_ffn_size"],
     }
     return {name: width for name, width in found.items() if width}
 
 
-def group_size(architecture: Mapping[str, Any]) -> int:
+def group_size(architecture: ArchitectureDict) -> int:
     """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths.
 
     Raises ValueError, naming the width, where none does.
@@ -98,7 +100,7 @@ def group_size(architecture: Mapping[str, Any]) -> int:
     raise ValueError(f"{name} {width} is no multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
 
 
-def bytes_per_weight(name: str, architecture: Mapping[str, Any]) -> float:
+def bytes_per_weight(name: str, architecture: ArchitectureDict) -> float:
     """Bytes of a quantized weight of a model, scales included."""
     scheme = SCHEMES[name]
     if scheme.scales != "group":
@@ -122,12 +124,12 @@ def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
 # ------------------------------------------------------------------------------ what a checkpoint says
 
 
-def made_while_loading(name: str, config_json: Mapping[str, Any]) -> bool:
+def made_while_loading(name: str, config_json: Json) -> bool:
     """Whether the engine is to quantize a checkpoint itself: not one that is quantized already."""
     return name in WHILE_LOADING and "quantization_config" not in config_json
 
 
-def claim_problem(name: str, config_json: Mapping[str, Any]) -> str | None:
+def claim_problem(name: str, config_json: Json) -> str | None:
     """Why a checkpoint is not what the knob ``quantization`` calls it, from its ``config.json``; None if it is.
 
     Compared are numbers, bits of weights and of activations, and blocks.  compressed-tensors does not say by which
@@ -142,7 +144,7 @@ def claim_problem(name: str, config_json: Mapping[str, Any]) -> str | None:
     return None if name in found else f"it is quantized otherwise than {name}: {_said(given)}"
 
 
-def _schemes_of(given: Mapping[str, Any]) -> set[str]:
+def _schemes_of(given: Json) -> set[str]:
     """Schemes that a ``quantization_config`` may be called."""
     method = given.get("quant_method")
     if method == "fp8":
@@ -154,7 +156,7 @@ def _schemes_of(given: Mapping[str, Any]) -> set[str]:
     return set.intersection(*kinds) if kinds else set()
 
 
-def _schemes_of_group(group: Mapping[str, Any]) -> set[str]:
+def _schemes_of_group(group: Json) -> set[str]:
     weights, inputs = group.get("weights") or {}, group.get("input_activations") or {}
     return {
         name
@@ -166,7 +168,7 @@ def _schemes_of_group(group: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _said(given: Mapping[str, Any]) -> str:
+def _said(given: Json) -> str:
     """A ``quantization_config`` in a few words."""
     groups = list((given.get("config_groups") or {}).values())
     if not groups:

@@ -19,10 +19,10 @@ import numpy as np
 from moebench.claims import evaluate as ev
 from moebench.claims import select
 from moebench.claims.spec import Claim
+from moebench.columns import Row
 from moebench.tables.accuracy import MEAN
 from moebench.tables.cell_rows import NOT_MEASURED
 
-Row = dict[str, Any]
 Speed = tuple[Sequence[Row], Mapping[int, ev.Floats]]
 """Speed cells and the draws of those with a value."""
 Logged = Callable[[Row], dict[str, float] | None]

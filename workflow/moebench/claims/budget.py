@@ -13,21 +13,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
+from moebench.columns import Row
 from moebench.cost.predict import cell_seconds
 from moebench.errors import ConfigError
+from moebench.formats.plan import Plan
 from moebench.plan.derived import derived_models
 from moebench.tables import cell_rows
 from moebench.tables.accuracy import MEAN, unmeasured
-
-Plan = dict[str, Any]
-Row = dict[str, Any]
 
 
 def needs(plan: Plan) -> dict[str, set[str]]:
@@ -53,7 +52,7 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 
 def rows_of(plan: Plan) -> Iterable[Row]:
     """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for."""
-    for row in cell_rows.plan_rows({"jobs": {}} | plan):
+    for row in cell_rows.plan_rows(plan):
         yield json.loads(row["labels"]) | row | _small(plan, row)
 
 
@@ -75,7 +74,7 @@ def _of_block(row: Row) -> tuple[Any, ...]:
 
 
 def _small(plan: Plan, row: Row) -> Row:
-    stands_for = (plan.get("claims") or {}).get("stands_for") or {}
+    stands_for = claims["stands_for"] if (claims := plan.get("claims")) else {}
     return {k: stands_for[row[k]] for k in ("model", "draft_model") if row.get(k) in stands_for}
 
 
@@ -146,24 +145,32 @@ def prices(plan: Plan) -> Prices:
     """The prices of a plan's cells, those of accuracy among them."""
     jobs, runs, loads = plan["jobs_settings"], dict[str, float](), dict[str, tuple[str, float, tuple[str, ...]]]()
     makers = {model: job for job, spec in plan.get("derive_jobs", {}).items() for model in spec["models"]}
-    for prefix, part in [("", plan), *((f"{harness}:", part) for harness, part in plan["accuracy"].items())]:
-        for name, engine in part["engines"].items():
+    seconds = {("", key): cell_seconds(cell, jobs["cell_overhead_s"]) for key, cell in plan["cells"].items()}
+    for harness, part in plan["accuracy"].items():
+        seconds |= {(f"{harness}:", key): cell["predicted"]["run_s"] for key, cell in part["cells"].items()}
+    for prefix, engines in [("", plan["engines"]), *((f"{h}:", p["engines"]) for h, p in plan["accuracy"].items())]:
+        for name, engine in engines.items():
             load = jobs["load_s"] + (engine["predicted"]["weight_bytes"] or 0) / jobs["weights_bytes_per_s"]
             derived = tuple(dict.fromkeys(makers[m] for m in derived_models({name: engine}) if m in makers))
-            for cell_id in engine["cells"]:
-                cell = part["cells"][f"{name}/{cell_id}"]
-                seconds = cell["predicted"]["run_s"] if prefix else cell_seconds(cell, jobs["cell_overhead_s"])
-                runs[f"{prefix}{name}/{cell_id}"] = engine["gpus"] * seconds
-                loads[f"{prefix}{name}/{cell_id}"] = (f"{prefix}{name}", engine["gpus"] * load, derived)
+            for key in (f"{name}/{cell_id}" for cell_id in engine["cells"]):
+                runs[f"{prefix}{key}"] = engine["gpus"] * seconds[prefix, key]
+                loads[f"{prefix}{key}"] = (f"{prefix}{name}", engine["gpus"] * load, derived)
     made = {job: spec["gpus"] * spec["expected_s"] for job, spec in plan.get("derive_jobs", {}).items()}
     return Prices(runs, loads, made)
 
 
-def choose(plan: Plan, budget: float) -> dict[str, Any]:
-    """The cells to keep within ``budget`` GPU-hours, and what is left out.
+class Choice(TypedDict):
+    """Cells to keep, the claims they decide, and those that are left out with the GPU-hours each would cost more."""
 
-    Returns ``cells``, ``decides`` (claims), ``left_out`` (claim -> GPU-hours it would cost more), all of the
-    claims that some experiment decides.  Raises ConfigError if not even one claim fits.
+    cells: list[str]
+    decides: list[str]
+    left_out: dict[str, float]
+
+
+def choose(plan: Plan, budget: float) -> Choice:
+    """The cells to keep within ``budget`` GPU-hours, and what is left out, of the claims that some experiment decides.
+
+    Raises ConfigError if not even one claim fits.
     """
     wanted, price = needs(plan), prices(plan)
     everything = list(price.runs)
@@ -206,6 +213,20 @@ def reduce(plan: Plan, budget: float) -> set[str]:
     chosen = choose(plan, budget)
     kept = set(chosen["cells"])
     speed, tasks = len(plan["cells"]), sum(len(part["cells"]) for part in plan["accuracy"].values())
+    leave(plan, kept)
+    answered = kept - set(plan["cells"])
+    plan["budget"] = {
+        "gpu_hours": budget,
+        "cells_left_out": speed - len(plan["cells"]),
+        "accuracy_cells_left_out": tasks - len(answered),
+        "decides": chosen["decides"],
+        "left_out": chosen["left_out"],
+    }
+    return answered
+
+
+def leave(plan: Plan, kept: set[str]) -> None:
+    """Take all other cells out of a plan that has no jobs yet, but for the parts of accuracy."""
     for experiment in plan["experiments"].values():
         experiment["rows"] = [r for r in experiment["rows"] if f"{r['engine']}/{r['cell']}" in kept]
         if experiment.get("accuracy"):
@@ -217,12 +238,3 @@ def reduce(plan: Plan, budget: float) -> set[str]:
         if not engine["cells"]:
             del plan["engines"][name]
     plan["cells"] = {key: cell for key, cell in plan["cells"].items() if key in kept}
-    answered = kept - set(plan["cells"])
-    plan["budget"] = {
-        "gpu_hours": budget,
-        "cells_left_out": speed - len(plan["cells"]),
-        "accuracy_cells_left_out": tasks - len(answered),
-        "decides": chosen["decides"],
-        "left_out": chosen["left_out"],
-    }
-    return answered

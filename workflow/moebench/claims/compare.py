@@ -30,8 +30,10 @@ from scipy import stats
 
 from moebench import columns
 from moebench.claims.evaluate import draws
+from moebench.columns import Row
 from moebench.config import KNOBS
 from moebench.errors import UserError
+from moebench.formats import Json
 from moebench.measure.records import FINAL, INFRASTRUCTURE
 from moebench.tables import parquet
 
@@ -148,7 +150,7 @@ class Together:
         """Whether they changed."""
         return self.verdict not in (SAME, "no interval")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """Plain values, null for what is unknown."""
         return {k: None if v != v else v for k, v in asdict(self).items()}
 
@@ -222,24 +224,27 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
     plain = frame.astype(object).where(frame.notna(), None).to_dict("records")
     keyed: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
     for row in plain:
-        key = tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
-        if key in keyed:
+        pairing = key(row)
+        if pairing in keyed:
             raise UserError(
-                f"{results.name}: {_name(keyed[key])} and {_name(row)} differ in nothing that cells are paired by"
+                f"{results.name}: {_name(keyed[pairing])} and {_name(row)} differ in nothing that cells are paired by"
             )
-        keyed[key] = row
+        keyed[pairing] = row
     return keyed
+
+
+def key(row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+    """What a row of plan or measurements is paired by."""
+    return tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
 
 
 def _name(row: Mapping[Hashable, Any]) -> str:
     return f"{row['engine']}/{row['cell']}"
 
 
-def _pair(
-    left: Mapping[Hashable, Any], right: Mapping[Hashable, Any], a: Results, b: Results, metric: str
-) -> dict[str, Any]:
+def _pair(left: Mapping[Hashable, Any], right: Mapping[Hashable, Any], a: Results, b: Results, metric: str) -> Row:
     """Medians, ratio, interval and p-value of one pair."""
-    made: dict[str, Any] = {
+    made: Row = {
         "model": left["model_title"], "cell_a": _name(left), "cell_b": _name(right),
         "status_a": left["status"], "status_b": right["status"], "a": left[metric], "b": right[metric],
         "ratio": np.nan, "low": np.nan, "high": np.nan, "error": np.nan, "p": np.nan,

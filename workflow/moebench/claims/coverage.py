@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from moebench.claims import budget, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
 from moebench.claims.table import needed
+from moebench.columns import Row
+from moebench.formats.plan import Plan
 from moebench.qs import points
 from moebench.text import table
 
-Row = dict[str, Any]
 
-
-def rows(plan: dict[str, Any]) -> list[Row]:
+def rows(plan: Plan) -> list[Row]:
     """A row per claim: ``planned`` comparisons, those that ``fit`` by the predicted memory (pairs, or groups of cells),
     what it ``needs``, and ``why_not`` where they do not decide it (empty where they do)."""
     cells, asked = list(budget.rows_of(plan)), list(budget.answers_of(plan))
@@ -43,7 +41,7 @@ def rows(plan: dict[str, Any]) -> list[Row]:
     return made
 
 
-def _counted(plan: dict[str, Any], claim: Claim, mine: list[Row]) -> tuple[int, int]:
+def _counted(plan: Plan, claim: Claim, mine: list[Row]) -> tuple[int, int]:
     """Comparisons, and those whose cells (groups: two of them at least) are predicted to fit."""
     chosen = select.select(claim, mine)
     pairs = [p.members for p in chosen.pairs]

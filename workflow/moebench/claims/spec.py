@@ -6,7 +6,7 @@ handful of tests, and says how many comparisons it needs.  Nothing else is neede
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from moebench import columns
 from moebench.columns import EVENNESS, METRIC_NAMES
 from moebench.config import Config, Name, Strict, parse, read_yaml
 from moebench.errors import ConfigError, nearest
+from moebench.formats.plan import ClaimsOfPlan, ExperimentPlan, Plan
 
 Settings = dict[str, Any]
 Test = Literal[
@@ -52,8 +53,8 @@ class Expect(Strict):
     max: float | None = Field(None, description="Largest value")
     first: Any = Field(None, description="`rank`: the best; `steepest`: where the step begins; `bend`: where it bends")
     last: Any = Field(None, description="`rank`: the worst")
-    order: tuple[Any, ...] = Field((), description="`rank`: all, best first")
-    top: tuple[Any, ...] = Field((), description="`rank`: the best ones, in any order")
+    order: tuple[Any, ...] = Field((), description="`rank`: all values, best first")
+    top: tuple[Any, ...] = Field((), description="`rank`: the best values, in any order")
     direction: Literal["falling", "rising"] | None = Field(None, description="`monotone`")
     cells: tuple[tuple[Any, ...], ...] = Field((), description="`infeasible`: values of `over` that do not fit")
 
@@ -83,9 +84,9 @@ class Needs(Strict):
     """The fewest comparisons that decide a claim, in the paper's own grid; with fewer it is `not decided`."""
 
     points: int = Field(
-        1, ge=1, description="Pairs; of a test along `over`: points of a series, shorter ones are left out"
+        1, ge=1, description="Number of pairs; for a test along `over`: points per series, shorter ones are dropped"
     )
-    series: int = Field(1, ge=1, description="Series of so many points along `over`")
+    series: int = Field(1, ge=1, description="Number of series with this many points along `over`")
     cover: dict[str, list[Any]] = Field({}, description="Values of columns that the compared cells must have")
 
 
@@ -111,35 +112,35 @@ class Claim(Strict):
     """A sentence of a paper as a comparison of cells."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9\-]+$")
-    place: str = Field(description="Where in the paper")
-    quote: str = Field("", description="The paper's own words")
-    statement: str = Field(description="What is tested, in a sentence")
-    metric: str = Field(description="Column of a metric; or accuracy, parameters, status, printed")
-    where: Settings = Field({}, description="Rows it is about: column, and a value or a list of values")
-    of: Settings | list[Settings] | None = Field(None, description="The settings compared; a list: any of them")
+    place: str = Field(description="Place in the paper")
+    quote: str = Field("", description="Quote from the paper")
+    statement: str = Field(description="The tested statement in one sentence")
+    metric: str = Field(description="Column of a metric, or accuracy, parameters, status, printed")
+    where: Settings = Field({}, description="Rows that it is about: column and a value or list of values")
+    of: Settings | list[Settings] | None = Field(None, description="The compared settings; a list: any of them")
     to: Settings | Literal["best"] | None = Field(
-        None, description="What they are compared with; `best`: the best of the others"
+        None, description="The settings to compare with; `best`: the best of the others"
     )
     as_: Literal["ratio", "gain", "drop", "difference"] | None = Field(
         None, alias="as", description="`ratio` of / to, `gain` of / to - 1, `drop` 1 - of / to, `difference` of - to"
     )
-    test: Test = Field(description="What is done with the values; see docs/claims.md")
-    over: tuple[str, ...] = Field((), description="The column along which; further ones move with it")
+    test: Test = Field(description="Test applied to the values; see docs/claims.md")
+    over: tuple[str, ...] = Field((), description="Column along which the test runs; further columns vary with it")
     may_differ: tuple[str, ...] = Field(
-        (), description="Deployment knobs, or facts of the kernels, in which compared cells may differ"
+        (), description="Deployment knobs or kernel facts in which compared cells may differ"
     )
-    needs: Needs | None = Field(None, description="The fewest comparisons that decide it, in the paper's own grid")
-    undecidable: str = Field("", description="Why no study can decide it today, though its cells are planned")
-    expect: Expect | None = Field(description="What comes out if the claim is right; null: the paper claims nothing")
+    needs: Needs | None = Field(
+        None, description="Minimum number of comparisons that decide it, in the paper's own grid"
+    )
+    undecidable: str = Field("", description="Why no study can decide it today although its cells are planned")
+    expect: Expect | None = Field(description="Expected result if the claim is right; null: the paper claims nothing")
     provided: Provided | None = Field(
-        None, description="`accuracy`: counts only where `of` against `to` has this speed"
+        None, description="`accuracy`: a pair counts only if `of` relative to `to` has this speed"
     )
     printed: Printed | None = Field(None, description="`printed`: the paper's numbers")
-    at: dict[str, Elsewhere | None] = Field(
-        {}, description="By scale: what differs in its grid; null: it has no counterpart"
-    )
-    contradicts: tuple[str, ...] = Field((), description="Claims that cannot be right together with this one")
-    note: str = Field("", description="What a reader should know")
+    at: dict[str, Elsewhere | None] = Field({}, description="By scale: differences in its grid; null: no counterpart")
+    contradicts: tuple[str, ...] = Field((), description="Claims that cannot be right together with this claim")
+    note: str = Field("", description="Note for the reader")
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
@@ -208,7 +209,7 @@ class ClaimFile(Strict):
     title: str
     reference: str
     hardware: tuple[Name, ...] = Field(
-        (), description="Machine types that count as the paper's: only there has a claim a verdict"
+        (), description="Machine types that count as the paper's; claims get verdicts only on these"
     )
     claims: tuple[Claim, ...]
 
@@ -238,11 +239,11 @@ def load(config: Config) -> list[ClaimFile]:
     return files
 
 
-def of_plan(config: Config, experiments: dict[str, Any], models: Iterable[str]) -> dict[str, Any]:
+def of_plan(config: Config, experiments: Mapping[str, ExperimentPlan], models: Iterable[str]) -> ClaimsOfPlan:
     """What a plan keeps of the claims, so that its report can be made again from the archive alone.
 
-    ``papers``: the claim files; ``stands_for``: those of ``models`` that stand for full-size ones, and which.
-    Raises ConfigError for an experiment that lists a claim there is not.
+    ``models``: those of the plan, of which some stand for full-size ones.  Raises ConfigError for an experiment that
+    lists a claim there is not.
     """
     files = load(config)
     known = {claim.id for made in files for claim in made.claims}
@@ -258,7 +259,8 @@ def of_plan(config: Config, experiments: dict[str, Any], models: Iterable[str]) 
             "stands_for": {name: full for name, full in stands_for.items() if full}}  # fmt: skip
 
 
-def from_plan(plan: dict[str, Any]) -> list[ClaimFile]:
+def from_plan(plan: Plan) -> list[ClaimFile]:
     """The claim files of a plan; none for a plan of an older version."""
     where = f"plan of {plan['study']}: claims"
-    return [parse(ClaimFile, made, where) for made in (plan.get("claims") or {}).get("papers", ())]
+    claims = plan.get("claims")
+    return [parse(ClaimFile, made, where) for made in (claims["papers"] if claims else ())]

@@ -11,7 +11,7 @@ import functools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -20,9 +20,9 @@ from moebench import accuracy, columns
 from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
+from moebench.columns import Row
+from moebench.formats.plan import ExperimentPlan, Plan, ReferenceExperiment
 from moebench.tables import join, parity, parquet
-
-Row = dict[str, Any]
 
 CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
 VERDICTS = {
@@ -35,28 +35,28 @@ _ABSENT = {"draft_model": None, "expert_kernel": "fused"}
 _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "dummy": "dummy weights"}
 
 
-def asked(plan: Mapping[str, Any]) -> Row:
+def asked(plan: Plan) -> Plan:
     """What evaluating claims needs of a plan, which may be large."""
 
-    def lists(experiments: Mapping[str, Any]) -> Row:
+    def lists(experiments: Mapping[str, ExperimentPlan] | Mapping[str, ReferenceExperiment]) -> Any:
         return {name: {"claims": list(e.get("claims") or ())} for name, e in experiments.items()}
 
-    kept = {k: plan[k] for k in ("study", "scale", "hardware", "claims") if k in plan}
+    kept: dict[str, object] = {k: plan[k] for k in ("study", "scale", "hardware", "claims") if k in plan}
     kept["experiments"] = lists(plan["experiments"])
     reference = plan.get("reference")
     kept["reference"] = reference and {
         "hardware": reference["hardware"], "experiments": lists(reference["experiments"])
     }  # fmt: skip
-    return kept
+    return cast(Plan, kept)
 
 
-def rows(plan: Mapping[str, Any], folder: Path, results: Path) -> list[Row]:
+def rows(plan: Plan, folder: Path, results: Path) -> list[Row]:
     """Rows of the table ``claims`` of a plan (``asked``), in the order of the claim files.
 
     ``folder`` holds the other tables, ``results`` the sample logs of accuracy.  Raises ConfigError for a claim that
     names a column there is not.
     """
-    files = from_plan(dict(plan))
+    files = from_plan(plan)
     if not files:
         return []
     stands_for = plan["claims"]["stands_for"]
@@ -89,7 +89,7 @@ def _logged(results: Path, row: Row) -> dict[str, float] | None:
     return parity.logged(path, row["samples_sha256"] or "", row["metric"], row["filter"])
 
 
-def _reference_lists(plan: Mapping[str, Any], claim: Claim) -> set[str]:
+def _reference_lists(plan: Plan, claim: Claim) -> set[str]:
     source = plan.get("reference") or plan
     return {name for name, e in source["experiments"].items() if claim.id in e["claims"]}
 
@@ -104,6 +104,7 @@ def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
 
 
 def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
+    """The row under the names of the paper's models, and whether a small model stands in for one."""
     small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
     return row | small | {"stand_in": bool(small)}
 
@@ -114,7 +115,7 @@ def _plain(frame: pd.DataFrame) -> list[Row]:
     return [{str(k): v for k, v in record.items()} for record in records]
 
 
-def _of_model(plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:
+def _of_model(plan: Plan, paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:
     """A claim about computed points: it has a prediction, and nothing that could be measured."""
     foreseen = ev.computed(claim, points)
     machines = sorted({p["hardware_title"] for p in points if select.matches(p, claim.where) and p["hardware_title"]})
@@ -128,16 +129,16 @@ def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
     return {(str(e), str(c)): part for (e, c), part in parquet.read(folder, "samples").groupby(["engine", "cell"])}
 
 
-def _predicted(plan: Mapping[str, Any], folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
+def _predicted(plan: Plan, folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
     """Cells of the paper's own grid with their predictions, and on which hardware."""
     if plan.get("reference"):
-        frame, source = parquet.read(folder, "predictions"), plan["reference"]
+        frame, machine = parquet.read(folder, "predictions"), plan["reference"]["hardware"]
     else:
-        frame, source = parquet.read(folder, "plan"), plan
+        frame, machine = parquet.read(folder, "plan"), plan["hardware"]
     cells = _cells(frame, stands_for)
     for row in cells:
         row["status"] = None if row["predicted_fits"] is None else "ok" if row["predicted_fits"] else "infeasible"
-    return cells, source["hardware"]["title"]
+    return cells, machine["title"]
 
 
 # ----------------------------------------------------------------------------------------- outcomes
@@ -145,7 +146,7 @@ def _predicted(plan: Mapping[str, Any], folder: Path, stands_for: Mapping[str, s
 
 def _outcomes(
     claim: Claim,
-    plan: Mapping[str, Any],
+    plan: Plan,
     listed: list[str],
     measured: list[Row],
     asked: list[Row],
@@ -238,7 +239,7 @@ def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
     return found
 
 
-def _predicted_metric(metric: str, row: Mapping[str, Any]) -> float | None:
+def _predicted_metric(metric: str, row: Row) -> float | None:
     if metric == "itl_paper_s":
         e2e, first, tokens = row["predicted_e2e_s"], row["predicted_ttft_max_s"], row["batch"] * row["output_tokens"]
         return None if e2e is None or first is None or tokens < 2 else (e2e - first) / (tokens - 1)
@@ -250,7 +251,7 @@ def _predicted_metric(metric: str, row: Mapping[str, Any]) -> float | None:
 
 
 def _row(
-    plan: Mapping[str, Any],
+    plan: Plan,
     paper: ClaimFile,
     claim: Claim,
     outcome: ev.Outcome,
@@ -293,9 +294,7 @@ def _row(
     }
 
 
-def _verdict(
-    plan: Mapping[str, Any], paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]
-) -> tuple[str, str]:
+def _verdict(plan: Plan, paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]) -> tuple[str, str]:
     """Verdict on the paper's own models and machine, and why it is none."""
     if claim.expect is None:
         return ev.NO_EXPECTATION, "the paper makes no claim here"
@@ -318,12 +317,13 @@ def _verdict(
     return VERDICTS[outcome.outcome], outcome.reason
 
 
-def evaluated_on(plan: Mapping[str, Any], outcome: ev.Outcome, mine: list[Row]) -> str:
+def evaluated_on(plan: Plan, outcome: ev.Outcome, mine: list[Row]) -> str:
     """What the compared cells are: models, weights, machine, prompts, mode."""
     if not mine or outcome.value is None:
         return ""
     known = dict(outcome.context)
-    parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else "the paper's models"]
+    papers_own = "the paper's models" if plan["scale"] == "paper" else f"{plan['scale']} models"
+    parts = [f"{plan['scale']} stand-ins" if any(r["stand_in"] for r in mine) else papers_own]
     parts += [_WEIGHTS.get(known["weights"], known["weights"])] * ("weights" in known and known["weights"] is not None)
     parts.append(plan["hardware"]["title"])
     parts += [f"{known['prompts']} prompts"] * (known.get("prompts") is not None)

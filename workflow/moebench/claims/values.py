@@ -49,7 +49,7 @@ class Tested:
 
 def place(low: float, high: float, expect: Expect) -> str:
     """``agrees`` if the interval lies in the expected range, ``disagrees`` if outside, else ``undecided``."""
-    floor, ceiling = _ends(expect)
+    floor, ceiling = ends(expect)
     if floor <= low and high <= ceiling:
         return AGREES
     return DISAGREES if high < floor or low > ceiling else UNDECIDED
@@ -93,7 +93,8 @@ def tested(claim: Claim, series: Sequence[Series]) -> Tested | None:
 # ------------------------------------------------------------------------------------------- numbers
 
 
-def _ends(expect: Expect) -> tuple[float, float]:
+def ends(expect: Expect) -> tuple[float, float]:
+    """Smallest and largest value that a claim expects; infinite where it sets no limit."""
     return (-np.inf if expect.min is None else expect.min), (np.inf if expect.max is None else expect.max)
 
 
@@ -135,7 +136,7 @@ def _spread(claim: Claim, y: Floats, among: int) -> tuple[float, float, float]:
 
 def _worst(claim: Claim, intervals: Iterable[tuple[float, float, float]]) -> Tested:
     """The one that speaks most against the claim; it holds if all lie in the range and fails if one lies outside."""
-    floor, ceiling = _ends(claim.expect or Expect())
+    floor, ceiling = ends(claim.expect or Expect())
     every = list(intervals)
     value, low, high = max(every, key=lambda one: (max(floor - one[2], one[1] - ceiling),
                                                    max(floor - one[0], one[0] - ceiling)))  # fmt: skip

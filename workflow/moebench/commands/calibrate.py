@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from moebench.columns import Row
 from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import StageError
+from moebench.formats.manifest import MachineConstants
 from moebench.measure import constants
 from moebench.tables import cell_rows, gather, machines
+from moebench.text import table
 
-Json = dict[str, Any]
 
-
-def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, Json]:
+def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, MachineConstants]:
     """Measure in the engine's environment of a study, and keep the result.
 
     ``threads``: default, those the study gives the engine, else all cores.  Raises StageError if the environment is not
@@ -35,7 +35,7 @@ def measure(config: Config, study: str, results: Path, threads: int | None) -> t
     return constants.take(str(python), results, threads)
 
 
-def residuals(config: Config, study: str, results: Path) -> list[Json]:
+def residuals(config: Config, study: str, results: Path) -> list[Row]:
     """Measured times over their bounds, per engine configuration, where bounds come from measured constants.
 
     The numbers are those of the table ``measurements``.  Raises StorageError for damaged constants.
@@ -58,7 +58,7 @@ def residuals(config: Config, study: str, results: Path) -> list[Json]:
     return found
 
 
-def text(path: Path, made: Json) -> str:
+def text(path: Path, made: MachineConstants) -> str:
     """Constants for people."""
     lines = [f"{made['device_name']}, {made['threads']} threads, host {made['host']}, {made['started_at']}", ""]
     lines += [f"triad of {t['bytes'] / 1e6:>4.0f} MB   {t['bytes_per_s'] / 1e9:8.1f} GB/s" for t in made["triad"]]
@@ -69,16 +69,21 @@ def text(path: Path, made: Json) -> str:
     return "\n".join([*lines, "", f"Best of the repeats; all are in {path}"])
 
 
-def residual_text(found: list[Json]) -> str:
+def residual_text(found: list[Row]) -> str:
     """Residuals for people."""
     if not found:
         return (
             "No measured cell of a calibrated machine: measure the study, and run `moebench calibrate` on the same "
             "machine with the same number of threads."
         )
-    wide = max(len(row["engine"]) for row in found)
-    lines = [f"{'measured / bound':<{wide}}  cells    itl    e2e  e2e from to"]
-    for r in found:
-        ends = f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}"
-        lines.append(f"{r['engine']:<{wide}}  {r['cells']:>5} {r['itl']:>6.1f} {r['e2e']:>6.1f}  {ends}")
-    return "\n".join(lines)
+    rows = [
+        [
+            r["engine"],
+            r["cells"],
+            round(r["itl"], 1),
+            round(r["e2e"], 1),
+            f"{r['least_e2e']:.1f} to {r['most_e2e']:.1f}",
+        ]
+        for r in found
+    ]
+    return table(["measured / bound", "cells", "itl", "e2e", "e2e from to"], rows)

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench import accuracy
 from moebench.config.loading import read_yaml
+from moebench.formats.plan import DeriveJob, Job, Plan
 
 SINFO = "%P|%D|%G|%l|%m|%c"
 """Format of ``sinfo`` that ``nodes`` reads: a line per kind of nodes of a partition."""
@@ -28,9 +29,9 @@ class Nodes:
     cpus: int
     limit_min: float
 
-    def hold(self, job: dict[str, Any], gpu_model: str, attempt: int = 1) -> bool:
+    def hold(self, job: Job | DeriveJob, gpu_model: str, attempt: int = 1) -> bool:
         """Whether they can run a job of a plan; each attempt asks for more memory and time (rules/measure.smk)."""
-        across: int = job.get("nodes", 1)
+        across = nodes_of(job)
         offered = self.gpus.get(gpu_model, 0) if gpu_model else sum(self.gpus.values())
         sizes: list[tuple[float, float]] = [
             (self.count, across),
@@ -40,6 +41,11 @@ class Nodes:
             (self.limit_min, job["runtime_min"] * attempt),
         ]
         return all(there >= asked for there, asked in sizes)
+
+
+def nodes_of(job: Job | DeriveJob) -> int:
+    """Nodes that a job of a plan asks for; one, where it derives checkpoints."""
+    return cast(Job, job).get("nodes", 1)
 
 
 def nodes(text: str) -> list[Nodes]:
@@ -82,7 +88,9 @@ def chosen(offered: Iterable[Nodes], partitions: str) -> list[Nodes]:
     return [n for n in offered if (n.partition in names if names else n.default)]
 
 
-def jobs(plan: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def jobs(plan: Plan) -> Iterator[tuple[str, Job | DeriveJob]]:
     """All jobs of a plan that SLURM runs, by name."""
-    parts = [plan["jobs"], plan["derive_jobs"], *(plan["accuracy"][h]["jobs"] for h in accuracy.harnesses(plan))]
-    return ((name, job) for part in parts for name, job in part.items() if not job.get("hosted"))
+    yield from ((name, job) for name, job in plan["jobs"].items() if not job["hosted"])
+    yield from plan["derive_jobs"].items()
+    for harness in accuracy.harnesses(plan):
+        yield from ((name, job) for name, job in plan["accuracy"][harness]["jobs"].items() if not job["hosted"])

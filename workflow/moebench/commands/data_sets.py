@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 
 from moebench import accuracy
 from moebench.accuracy import fixtures, vlm_fixtures
@@ -15,28 +14,30 @@ from moebench.commands import data_tables
 from moebench.config import Config, TableSource
 from moebench.config.lockfile import ModelLock
 from moebench.errors import StorageError
+from moebench.formats.plan import DataSet, EngineConfig, Plan
 from moebench.plan.accuracy_cells import LOCK
 from moebench.storage import staged
 
 
-def data_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def data_of(plan: Plan) -> dict[str, DataSet]:
     """The distinct data sets of a plan by folder, each with the name of a task that reads it: of accuracy cells, and
     of corpora that are tables."""
-    found: dict[str, dict[str, Any]] = {table["path"]: table for table in tables_of(plan["engines"].values())}
+    found = {table["path"]: table for table in tables_of(plan["engines"].values())}
     for harness in accuracy.harnesses(plan):
         for cell in plan["accuracy"][harness]["cells"].values():
-            found.setdefault(cell["task"]["data"]["path"], cell["task"]["data"] | {"task": cell["task"]["name"]})
+            data: DataSet = {**cell["task"]["data"], "task": cell["task"]["name"]}
+            found.setdefault(data["path"], data)
     return found
 
 
-def tables_of(engines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def tables_of(engines: Iterable[EngineConfig]) -> list[DataSet]:
     """The tables that are corpora of engine configurations' cells."""
-    return [c["table"] for engine in engines for c in engine.get("corpora", {}).values() if c.get("table")]
+    return [t for engine in engines for c in engine.get("corpora", {}).values() if (t := c.get("table"))]
 
 
 def stage_data(
     config: Config,
-    plan: dict[str, Any],
+    plan: Plan,
     update: bool,
     full: bool,
     noted: Callable[[], AbstractContextManager[None]] = nullcontext,
@@ -56,7 +57,7 @@ def stage_data(
     )
 
 
-def _bring(config: Config, path: Path, data: dict[str, Any], update: bool, full: bool) -> str:
+def _bring(config: Config, path: Path, data: DataSet, update: bool, full: bool) -> str:
     """Bring one data set; return whether it was ``written``, ``fetched`` or ``there``."""
     if data["source"] == "fixtures":
         maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
@@ -77,7 +78,7 @@ def _bring(config: Config, path: Path, data: dict[str, Any], update: bool, full:
     return "fetched"
 
 
-def _fetch(config: Config, data: dict[str, Any], update: bool, full: bool) -> None:
+def _fetch(config: Config, data: DataSet, update: bool, full: bool) -> None:
     from moebench.models.hub import stage_hub
     from moebench.models.hubprogress import Progress
 

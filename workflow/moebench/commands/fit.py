@@ -31,7 +31,7 @@ def run(
     ``figure``: draw predictions of left-out models against what was measured.  ``write``: put the constants into the
     files of config/hardware, instead of the ones there.
     """
-    frame = pd.read_csv(path)
+    frame = points.load(path)
     if "value" not in frame:
         raise UserError(f"--fit {path}: column 'value' is missing; a fit needs what was measured")
     tables = fit.Tables.read(kernels) if kernels else None

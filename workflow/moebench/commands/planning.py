@@ -5,8 +5,8 @@ It lies above all of these, so that none of them needs another.  Also keeps the 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from moebench.claims import budget
 from moebench.claims import spec as claims
@@ -14,6 +14,7 @@ from moebench.config import Config
 from moebench.config.identity import digest
 from moebench.config.lockfile import ModelLock
 from moebench.errors import StorageError
+from moebench.formats.plan import Plan
 from moebench.plan import reference
 from moebench.plan.make import Draft
 from moebench.storage.atomic import canonical_bytes, write_atomic
@@ -26,8 +27,11 @@ def make_plan(
     models: str | None = None,
     data: str | None = None,
     budget_gpu_hours: float | None = None,
-) -> dict[str, Any]:
+    choose: Callable[[Plan], set[str]] | None = None,
+) -> Plan:
     """Plan a study: the mapping of docs/data.md; within a budget, only the cells that decide the most claims.
+
+    ``choose`` gives the cells to keep, of a plan that has no jobs yet.
 
     Raises ConfigError naming the file, the value and the remedy.
     """
@@ -37,6 +41,11 @@ def make_plan(
     drafts = [e["draft"]["name"] for e in plan["engines"].values() if e["draft"]]
     plan["claims"] = claims.of_plan(config, plan["experiments"], [*models_of, *drafts])
     draft.predict()
+    if choose is not None:
+        kept = choose(plan)
+        budget.leave(plan, kept)
+        _drop_figures(plan)
+        draft.predict(kept)
     if budget_gpu_hours is not None:
         kept = budget.reduce(plan, budget_gpu_hours)
         plan["budget"]["figures_left_out"] = _drop_figures(plan)
@@ -51,11 +60,11 @@ def make_plan(
     return plan
 
 
-def _drop_figures(plan: dict[str, Any]) -> list[str]:
+def _drop_figures(plan: Plan) -> list[str]:
     """Take out figures that the kept cells cannot fill, and experiments of which nothing is left; the figures' ids."""
     from moebench.figures import cannot_draw
 
-    dropped = cannot_draw({"jobs": {}} | plan)
+    dropped = cannot_draw(plan)
     for name, experiment in list(plan["experiments"].items()):
         experiment["figures"] = [f for f in experiment["figures"] if f["id"] not in dropped]
         if not any(experiment.get(what) for what in ("rows", "models", "computed", "accuracy")):
@@ -63,7 +72,7 @@ def _drop_figures(plan: dict[str, Any]) -> list[str]:
     return dropped
 
 
-def keep(plan: dict[str, Any], results: Path) -> Path:
+def keep(plan: Plan, results: Path) -> Path:
     """Write the plan under its digest, unless it is there, and let ``STUDY.json`` point to it; return the former.
 
     Jobs read the plan they were submitted with, whatever happens to the configuration meanwhile.  Raises ConfigError

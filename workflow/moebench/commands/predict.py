@@ -27,7 +27,7 @@ def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
     machine that was not.  Raises UserError for a column or value that is wrong.
     """
-    known = points.read(pd.read_csv(path), config, str(path))
+    known = points.read(points.load(path), config, str(path))
     count = len(known.frame)
     value, low, high = (np.full(count, np.nan) for _ in range(3))
     kind = np.full(count, "none", dtype=object)

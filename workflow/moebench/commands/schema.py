@@ -158,7 +158,11 @@ def readme(text: str) -> str:
 
 
 def update(folder: Path, check: bool = False) -> list[Path]:
-    """Write the generated files that differ (or only name them); return their paths."""
+    """Write the generated files that differ (or only name them); return their paths.
+
+    Raises ConfigError where there is no configuration.
+    """
+    c.Config(folder).root()
     page = folder / "README.md"
     wanted = {folder / "schemas" / f"{kind}.json": json_schema(kind) for kind in KINDS}
     wanted |= {path: with_modeline(path, kind) for path, kind in files(folder).items()}

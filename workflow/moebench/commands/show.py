@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from moebench import accuracy
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import DeriveJob, Job, Plan
+from moebench.formats.record import Record
 from moebench.measure import records
-from moebench.models.derive import is_made
+from moebench.models.derive import derivation, is_made
 from moebench.plan import forecast
 from moebench.text import count, rerun_command, table
 
 
-def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | None]:
+def statuses(plan: Plan, results: Path) -> dict[str, Record | None]:
     """The record of each cell as it is on disk (None: none, or damaged).  Changes nothing."""
-    found: dict[str, dict[str, Any] | None] = {}
+    found: dict[str, Record | None] = {}
     for key in plan["cells"]:
         try:
             found[key] = records.load(results / "cells" / f"{key}.json")
@@ -23,90 +26,148 @@ def statuses(plan: dict[str, Any], results: Path) -> dict[str, dict[str, Any] | 
     return found
 
 
-def _final(record: dict[str, Any] | None) -> bool:
+def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
 
-def summary(plan: dict[str, Any], results: Path, reports: Path) -> str:
-    """One line: cells, loads, jobs, how many are measured; accuracy cells, derived checkpoints; where the report is."""
-    seen = statuses(plan, results)
-    measured = sum(_final(r) for r in seen.values())
-    failed = sum(r is not None and r["status"] != "ok" for r in seen.values())
-    report = reports / plan["study"] / "report.html"
-    where = f"report: {report.resolve()}" if report.exists() else "no report yet"
+Table = tuple[list[str], list[list[Any]]]
+"""Headings, and rows of values."""
+
+
+def progress(plan: Plan, results: Path, reports: Path) -> dict[str, Any]:
+    """How much of a plan is measured, and where its report is (None: there is none)."""
+    seen, report = statuses(plan, results), reports / plan["study"] / "report.html"
+    return {
+        "study": plan["study"],
+        "cells": len(seen),
+        "engine_configurations": len(plan["engines"]),
+        "jobs": len(plan["jobs"]),
+        "measured": sum(map(_final, seen.values())),
+        "not_ok": sum(r is not None and r["status"] != "ok" for r in seen.values()),
+        **_beside(plan, results),
+        "report": str(report.resolve()) if report.exists() else None,
+    }
+
+
+def _beside(plan: Plan, results: Path) -> dict[str, int]:
+    """Accuracy cells and derived checkpoints, and how many of them there are already."""
+    answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
+    derived = plan.get("derived", {}).values()
+    return {
+        "accuracy_cells": len(answers),
+        "accuracy_measured": sum(map(_final, answers)),
+        "derived_checkpoints": len(derived),
+        "derived_made": sum(map(is_made, derived)),
+    }
+
+
+def as_json(found: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
+    """Tables as rows by key, which is the heading in lower case with underscores."""
+    keys = {name: [heading.lower().replace(" ", "_") for heading in head] for name, (head, _) in found.items()}
+    return {name: [dict(zip(keys[name], row, strict=True)) for row in rows] for name, (_, rows) in found.items()}
+
+
+def summary(made: dict[str, Any]) -> str:
+    """One line of what ``progress`` found."""
+    where = f"report: {made['report']}" if made["report"] else "no report yet"
     return (
-        f"study {plan['study']}: {count(len(seen), 'cell')} in {count(len(plan['engines']), 'engine configuration')} "
-        f"and {count(len(plan['jobs']), 'job')}; {measured} measured ({failed} not ok); {_beside(plan, results)}{where}"
+        f"study {made['study']}: {count(made['cells'], 'cell')} in "
+        f"{count(made['engine_configurations'], 'engine configuration')} and {count(made['jobs'], 'job')}; "
+        f"{made['measured']} measured ({made['not_ok']} not ok); {_beside_words(made)}{where}"
     )
 
 
-def _beside(plan: dict[str, Any], results: Path) -> str:
-    """``20 accuracy cells, 3 measured; 4 derived checkpoints, 4 made;``, of what a plan has."""
-    parts = []
-    answers = [r for _, part, folder in accuracy.views(plan, results) for r in statuses(part, folder).values()]
-    if answers:
-        parts.append(f"{count(len(answers), 'accuracy cell')}, {sum(map(_final, answers))} measured; ")
-    if derived := plan.get("derived"):
-        made = sum(map(is_made, derived.values()))
-        parts.append(f"{count(len(derived), 'derived checkpoint')}, {made} made; ")
-    return "".join(parts)
+def _beside_words(made: dict[str, int]) -> str:
+    """``20 accuracy cells, 3 measured; 4 derived checkpoints, 4 made; ``, of what a plan has."""
+    parts = ""
+    if made["accuracy_cells"]:
+        parts += f"{count(made['accuracy_cells'], 'accuracy cell')}, {made['accuracy_measured']} measured; "
+    if made["derived_checkpoints"]:
+        parts += f"{count(made['derived_checkpoints'], 'derived checkpoint')}, {made['derived_made']} made; "
+    return parts
 
 
-def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | None = None) -> str:
-    """What a study asks for: by experiment and by job, with what is measured already."""
-    seen = statuses(made, results)
-    rows = []
-    for name, experiment in made["experiments"].items():
+def tables(plan: Plan, results: Path) -> dict[str, Table]:
+    """What a plan asks for: experiments, jobs, derived checkpoints and the jobs that make them, accuracy jobs of each
+    harness; of cells, how many are measured.
+    """
+    seen, experiments = statuses(plan, results), []
+    for name, experiment in plan["experiments"].items():
         keys = {f"{r['engine']}/{r['cell']}" for r in experiment["rows"]}
-        engines = {r["engine"] for r in experiment["rows"]}
-        rows.append([name, len(keys), len(engines), sum(_final(seen[k]) for k in keys)])
-    jobs = []
-    for name, job in made["jobs"].items():
-        mine = [f"{e}/{c}" for e in job["engines"] for c in made["engines"][e]["cells"]]
-        jobs.append(
-            [
-                name,
-                len(job["engines"]),
-                len(mine),
-                job["gpus"],
-                job["mem_mb"],
-                job["runtime_min"],
-                sum(_final(seen[k]) for k in mine),
-            ]
-        )
+        loads = {r["engine"] for r in experiment["rows"]}
+        experiments.append([name, len(keys), len(loads), sum(_final(seen[k]) for k in keys)])
+    derived = [_derived(name, model) for name, model in plan["derived"].items()]
+    derive_jobs = [[name, len(job["models"]), *_needs(job)] for name, job in plan["derive_jobs"].items()]
+    return {
+        "experiments": (["experiment", "cells", "loads", "measured"], experiments),
+        "jobs": _jobs("job", plan, seen),
+        "derived": (["derived checkpoint", "by", "from", "made"], derived),
+        "derive_jobs": (["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"], derive_jobs),
+    } | {
+        f"accuracy_{harness}": _jobs("accuracy job", part, statuses(part, folder))
+        for harness, part, folder in accuracy.views(plan, results)
+    }
+
+
+def _jobs(heading: str, part: Plan, seen: dict[str, Record | None]) -> Table:
+    rows = []
+    for name, job in part["jobs"].items():
+        keys = [f"{e}/{c}" for e in job["engines"] for c in part["engines"][e]["cells"]]
+        rows.append([name, len(job["engines"]), len(keys), *_needs(job), sum(_final(seen[k]) for k in keys)])
+    return [heading, "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], rows
+
+
+def _needs(job: Job | DeriveJob) -> list[Any]:
+    return [job["gpus"], job["mem_mb"], job["runtime_min"]]
+
+
+def _derived(name: str, model: ModelDict) -> list[Any]:
+    derived = derivation(model)
+    parent = derived["parent"]  # by its name; one that is derived itself by its folder, as in its own row
+    called = Path(parent["path"]).name if parent["derived"] else parent["name"]
+    return [name, derived["by"], called, "yes" if is_made(model) else "no"]
+
+
+def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None) -> str:
+    """What a study asks for: by experiment and by job, with what is measured already."""
+    found, beside = tables(made, results), _beside_words(_beside(made, results))
     text = [
         f"study {made['study']}: {made['title']} (scale {made['scale']}, {made['hardware']['title']}, "
         f"{made['engine']['name']} {made['engine']['version']})",
         "",
-        table(["experiment", "cells", "loads", "measured"], rows),
+        table(*found["experiments"]),
         "",
         f"{count(len(made['cells']), 'distinct cell')}, {count(len(made['engines']), 'engine load')}, "
         f"{count(len(made['jobs']), 'job')}; "
         f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs"
-        + (f"; {beside}" if (beside := _beside(made, results).rstrip("; ")) else ""),
+        + (f"; {beside.rstrip('; ')}" if beside else ""),
         *forecast.lines(made, gpus),
         "",
-        table(["job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
+        table(*found["jobs"]),
     ]
     if made["derived"]:
-        head = ["derived checkpoint", "by", "from", "made"]
-        text += ["", table(head, [_derived(name, model) for name, model in made["derived"].items()])]
-        head = ["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"]
-        text += ["", table(head, [_derive_job(name, job) for name, job in made["derive_jobs"].items()])]
-    for harness, part, folder in accuracy.views(made, results):
-        text += ["", *_accuracy(harness, part, folder)]
+        text += ["", table(*found["derived"]), "", table(*found["derive_jobs"])]
+    for harness in accuracy.harnesses(made):
+        part = made["accuracy"][harness]
+        tasks = sorted({cell["task"]["name"] for cell in part["cells"].values()})
+        heading = (
+            f"accuracy by {harness}: {count(len(part['cells']), 'cell')} of {count(len(tasks), 'task')} "
+            f"({', '.join(tasks)}), {count(len(part['engines']), 'engine load')}"
+        )
+        text += ["", heading, "", table(*found[f"accuracy_{harness}"])]
     head = ["weights GB per GPU", "KV tokens", "longest request", "batch fits", "batch asked"]
-    if cells and (ends := forecast.boundaries(made)):
-        text += ["", "where memory ends:", table(["engine configuration", *head], ends)]
-    elif ends := forecast.tightest(made):
-        words = "where memory ends, the tightest engine configuration of each model (--cells: all):"
-        text += ["", words, table(["model", "GPUs", *head], ends)]
+    if cells and (limits := forecast.boundaries(made)):
+        text += ["", "memory limits:", table(["engine configuration", *head], limits)]
+    elif limits := forecast.tightest(made):
+        words = "memory limits, the tightest engine configuration of each model (--cells: all):"
+        text += ["", words, table(["model", "GPUs", *head], limits)]
     if cells:
+        seen = statuses(made, results)
         listed = [
             [
                 k,
                 "unknown" if (need := c["predicted"]["bytes_per_gpu"]) is None else round(need / 1e9, 1),
-                (seen[k] or {}).get("status", "not measured"),
+                record["status"] if (record := seen[k]) else "not measured",
             ]
             for k, c in made["cells"].items()
         ]
@@ -114,79 +175,58 @@ def plan(made: dict[str, Any], results: Path, cells: bool = False, gpus: int | N
     return "\n".join(text)
 
 
-def _derived(name: str, model: dict[str, Any]) -> list[Any]:
-    parent = model["derived"]["parent"]  # by its name; one that is derived itself by its folder, as in its own row
-    called = Path(parent["path"]).name if parent["derived"] else parent["name"]
-    return [name, model["derived"]["by"], called, "yes" if is_made(model) else "no"]
-
-
-def _derive_job(name: str, job: dict[str, Any]) -> list[Any]:
-    return [name, len(job["models"]), job["gpus"], job["mem_mb"], job["runtime_min"]]
-
-
-def _accuracy(harness: str, part: dict[str, Any], folder: Path) -> list[str]:
-    """Tasks and jobs of a harness."""
-    seen = statuses(part, folder)
-    jobs = [
-        [
-            name,
-            len(job["engines"]),
-            job["cells"],
-            job["gpus"],
-            job["mem_mb"],
-            job["runtime_min"],
-            sum(_final(seen[f"{e}/{c}"]) for e in job["engines"] for c in part["engines"][e]["cells"]),
-        ]
-        for name, job in part["jobs"].items()
-    ]
-    tasks = sorted({cell["task"]["name"] for cell in part["cells"].values()})
-    return [
-        f"accuracy by {harness}: {count(len(part['cells']), 'cell')} of {count(len(tasks), 'task')} "
-        f"({', '.join(tasks)}), {count(len(part['engines']), 'engine load')}",
-        "",
-        table(["accuracy job", "loads", "cells", "GPUs", "memory MB", "minutes", "measured"], jobs),
-    ]
-
-
-def failures(
-    made: dict[str, Any], results: Path, profile: str, default: str, usual: Path | None = None
-) -> tuple[str, int]:
-    """Cells that are not ok, accuracy cells included, why, and how to run one again; how many have no record; and the
-    number of both.  Unsupported cells of an engine configuration are one entry for each
-    reason.
+def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:
+    """Cells that are not ok, accuracy cells included, why, and the command that runs one again; how many have no
+    record.  Unsupported cells of an engine configuration are one entry for each reason.
 
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
     """
-    unmeasured, failed = 0, 0
-    groups: dict[tuple[Any, ...], list[tuple[str, dict[str, Any]]]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     elsewhere = results if usual is not None and results != usual else None
     study = made["study"] if made["study"] != default else None
     seen = [(key, record, results) for key, record in statuses(made, results).items()]
     for _, part, folder in accuracy.views(made, results):
         seen += [(key, record, folder) for key, record in statuses(part, folder).items()]
     for key, record, place in seen:
-        unmeasured += record is None
         if record is None or record["status"] == "ok":
             continue
-        failed += 1
         whole = record["status"] == "unsupported"  # one entry, as the others of its engine configuration
         group = (place, record["engine"], record["reason"]) if whole else (place, key)
         groups.setdefault(group, []).append((key, record))
+    return {
+        "study": made["study"],
+        "cells": len(seen),
+        "not_measured": sum(record is None for _, record, _ in seen),
+        "failures": [
+            {
+                "cell": same[0][0],
+                "status": same[0][1]["status"],
+                "reason": same[0][1]["reason"],
+                "evidence": same[0][1]["evidence"],
+                "more_cells": [key for key, _ in same[1:]],
+                "command": rerun_command(same[0][0], group[0], profile, study, elsewhere),
+            }
+            for group, same in groups.items()
+        ],
+    }
+
+
+def failures_text(found: dict[str, Any]) -> str:
+    """What ``failures`` found, for people."""
+    study = found["study"]
     blocks = [
         "\n".join(
             [
-                f"{record['status']}: {key}" + (f" and {count(len(same) - 1, 'more cell')} of it" if same[1:] else ""),
-                f"    {record['reason']}",
-                *(f"    | {line[:200]}" for line in record["evidence"][-2:]),
-                f"    {rerun_command(key, group[0], profile, study, elsewhere)}",
+                f"{f['status']}: {f['cell']}"
+                + (f" and {count(len(f['more_cells']), 'more cell')} of it" if f["more_cells"] else ""),
+                f"    {f['reason']}",
+                *(f"    | {line[:200]}" for line in f["evidence"][-2:]),
+                f"    {f['command']}",
             ]
         )
-        for group, same in groups.items()
-        for key, record in same[:1]
+        for f in found["failures"]
     ]
-    if unmeasured:
-        said = f"{unmeasured:,} of {count(len(seen), 'cell')} not measured"
-        blocks.append(
-            f"study {made['study']}: {said}; a job that was to measure them has its logs in logs/{made['study']}/"
-        )
-    return "\n\n".join(blocks) or f"study {made['study']}: no failed cells", failed + unmeasured
+    if found["not_measured"]:
+        missing = f"{found['not_measured']:,} of {count(found['cells'], 'cell')} not measured"
+        blocks.append(f"study {study}: {missing}; the logs of the jobs that should measure them are in logs/{study}/")
+    return "\n\n".join(blocks) or f"study {study}: no failed cells"

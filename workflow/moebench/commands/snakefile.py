@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from snakemake.exceptions import WorkflowError
 
@@ -16,13 +16,17 @@ from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config, Root, parse
 from moebench.errors import UserError, nearest
+from moebench.formats import Knobs
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import AccuracyCell, AccuracyPart, EngineConfig, Job, Plan, TaskData
 from moebench.measure.manifest import drop_stale
+from moebench.models.derive import derivation
 from moebench.plan.derived import models_of, root
 from moebench.storage.staged import MANIFEST
 from moebench.tables import machines
 
 
-def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> dict[str, Any]:
+def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     """The plan of the study that the Snakemake configuration names, with its digest; ``project``: the checkout.
 
     In the main process (not in the jobs it starts) it also keeps the plan in a file, and makes jobs pending again whose
@@ -59,32 +63,32 @@ def load_plan(config: dict[str, Any], workflow: Any, project: Path) -> dict[str,
     return plan
 
 
-def engine_python(job: dict[str, Any], config: dict[str, Any]) -> str:
+def engine_python(job: Job, config: Knobs) -> str:
     """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
     return f"{config['environments']}/{job['environment']}/bin/python"
 
 
-def part_of(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+def part_of(plan: Plan, wildcards: Any) -> Plan | AccuracyPart:
     """The engines, cells and jobs a rule is about: those of an accuracy harness, or of speed."""
     if not hasattr(wildcards, "harness"):
         return plan
-    return dict(_of_study(plan, "harness", wildcards.harness, plan["accuracy"]))
+    return cast(AccuracyPart, _of_study(plan, "harness", wildcards.harness, plan["accuracy"]))
 
 
-def planned_job(plan: dict[str, Any], wildcards: Any) -> dict[str, Any]:
+def planned_job(plan: Plan, wildcards: Any) -> Job:
     """The job a rule is about: that of its name, or the one of its cell.
 
     Raises WorkflowError for what the study does not have: anybody may ask for any path.
     """
     part = part_of(plan, wildcards)
     if hasattr(wildcards, "job"):
-        return dict(_of_study(plan, "job", wildcards.job, part["jobs"]))
+        return cast(Job, _of_study(plan, "job", wildcards.job, part["jobs"]))
     cells = _of_study(plan, "engine configuration", wildcards.engine, part["engines"])["cells"]
     _of_study(plan, "cell", wildcards.cell, dict.fromkeys(cells))
     return next(job for job in part["jobs"].values() if wildcards.engine in job["engines"])
 
 
-def _of_study(plan: dict[str, Any], what: str, name: str, known: Mapping[str, Any]) -> Any:
+def _of_study(plan: Plan, what: str, name: str, known: Mapping[str, object]) -> Any:
     if name not in known:
         raise WorkflowError(
             f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
@@ -93,7 +97,7 @@ def _of_study(plan: dict[str, Any], what: str, name: str, known: Mapping[str, An
     return known[name]
 
 
-def engines_of(job: dict[str, Any], wildcards: Any) -> list[str]:
+def engines_of(job: Job, wildcards: Any) -> list[str]:
     """Engine configurations that a rule is about: that of its cell, or all of its job."""
     return [wildcards.engine] if hasattr(wildcards, "engine") else list(job["engines"])
 
@@ -103,35 +107,35 @@ def one_of(names: Iterable[str]) -> str:
     return "|".join(re.escape(name) for name in names) or r"(?!)"
 
 
-def staged_files(engines: Iterable[dict[str, Any]], cells: Iterable[dict[str, Any]] = ()) -> list[str]:
+def staged_files(engines: Iterable[EngineConfig], cells: Iterable[AccuracyCell] = ()) -> list[str]:
     """Manifests of the models and tables that engine configurations read, and of accuracy cells' data."""
     engines = list(engines)
     data = [*tables_of(engines), *(cell["task"]["data"] for cell in cells)]
     return sorted([*_manifests(models_of(engines)), *_manifests(data)])
 
 
-def roots(plan: dict[str, Any]) -> list[str]:
+def roots(plan: Plan) -> list[str]:
     """Manifests of what is staged: models (of a derived one, those of what it is made from) and data sets."""
     models = _manifests(map(root, models_of(accuracy.engines(plan))))
     return models + _manifests(data_of(plan).values())
 
 
-def derived_files(plan: dict[str, Any], job: str) -> list[str]:
+def derived_files(plan: Plan, job: str) -> list[str]:
     """Manifests of the derived models that a job makes."""
     return _manifests(plan["derived"][name] for name in plan["derive_jobs"][job]["models"])
 
 
-def parent_files(plan: dict[str, Any], job: str) -> list[str]:
+def parent_files(plan: Plan, job: str) -> list[str]:
     """Manifests of what a job derives from, but for what it makes itself."""
     models = [plan["derived"][name] for name in plan["derive_jobs"][job]["models"]]
-    return sorted(set(_manifests(model["derived"]["parent"] for model in models)) - set(derived_files(plan, job)))
+    return sorted(set(_manifests(derivation(model)["parent"] for model in models)) - set(derived_files(plan, job)))
 
 
-def _manifests(models: Iterable[Mapping[str, Any]]) -> list[str]:
+def _manifests(models: Iterable[ModelDict | TaskData]) -> list[str]:
     return sorted({f"{model['path']}/moebench-stage.json" for model in models})
 
 
-def figure_labels(plan: dict[str, Any]) -> dict[str, dict[str, str]]:
+def figure_labels(plan: Plan) -> dict[str, dict[str, str]]:
     """Experiment, number and title of all figures by file name: the experiments' own, those of predictions for the
     reference study's grid, and that of model against measurement."""
     labels = {
@@ -145,7 +149,7 @@ def figure_labels(plan: dict[str, Any]) -> dict[str, dict[str, str]]:
     return labels
 
 
-def unpinned(plan: dict[str, Any]) -> list[str]:
+def unpinned(plan: Plan) -> list[str]:
     """Hub models and data sets whose branch was not yet resolved to a commit."""
     models = [root(e["model"]) for e in accuracy.engines(plan)]
     return sorted(
@@ -157,7 +161,7 @@ def unpinned(plan: dict[str, Any]) -> list[str]:
     )
 
 
-def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
+def refuse_unpinned(plan: Plan, workflow: Any) -> None:
     """Before a real run: models and data must be pinned, since cells are identified by their commits."""
     targets = set(workflow.dag_settings.targets or ())
     names = unpinned(plan)
@@ -169,7 +173,7 @@ def refuse_unpinned(plan: dict[str, Any], workflow: Any) -> None:
         )
 
 
-def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any], jobs: Iterable[Any]) -> None:
+def refuse_unbuilt(plan: Plan, config: Knobs, jobs: Iterable[Any]) -> None:
     """Before a real run: the environments that Snakemake's jobs to be run need.  Raises WorkflowError."""
     for job in jobs:
         for folder in _environments(plan, Path(config["environments"]), job):
@@ -180,7 +184,7 @@ def refuse_unbuilt(plan: dict[str, Any], config: dict[str, Any], jobs: Iterable[
                 )
 
 
-def _environments(plan: dict[str, Any], environments: Path, job: Any) -> Iterable[Path]:
+def _environments(plan: Plan, environments: Path, job: Any) -> Iterable[Path]:
     """Environments that a job of Snakemake needs beside the one Snakemake runs in."""
     if python := job.params.get("python"):
         yield Path(python).parents[1]

@@ -10,7 +10,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from moebench import accuracy
 from moebench.commands.data_sets import data_of, stage_data
@@ -19,24 +18,42 @@ from moebench.commands.planning import make_plan
 from moebench.config import Config, HubSource, TableSource
 from moebench.config.lockfile import ModelLock
 from moebench.errors import StageError, StorageError
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import Plan
 from moebench.models import random_init
 from moebench.models.hubprogress import Progress, size_text
 from moebench.plan.derived import models_of as loaded_models
 from moebench.plan.derived import parent_bytes, root
 from moebench.plan.models import hub_folder
-from moebench.storage import staged
+from moebench.storage import project, staged
 
 
-def models_of(plan: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The distinct models to be staged by folder, the parents of derived ones among them.
+class StagedModel(ModelDict):
+    """A model to be staged; ``whole``: not only dummy weights are asked of it."""
 
-    ``whole`` is False where only dummy weights are asked of it.
-    """
-    found: dict[str, dict[str, Any]] = {}
+    whole: bool
+
+
+def models_of(plan: Plan) -> dict[str, StagedModel]:
+    """The distinct models to be staged by folder, the parents of derived ones among them."""
+    found: dict[str, StagedModel] = {}
     for model in map(root, loaded_models(accuracy.engines(plan))):
         entry = found.setdefault(model["path"], {**model, "whole": False})
         entry["whole"] |= model["weights"] != "dummy"
     return found
+
+
+def problems(config: Config, study: str, full: bool = False, budget: float | None = None) -> dict[str, str | None]:
+    """What is wrong with each folder of a study's models and data sets (None: it is whole).
+
+    ``full``: by checksums, which reads every byte.
+    """
+    plan = make_plan(config, study, budget_gpu_hours=budget)
+    return _problems([*models_of(plan), *data_of(plan)], full)
+
+
+def _problems(folders: list[str], full: bool) -> dict[str, str | None]:
+    return {folder: next(iter(staged.check(Path(folder), full=full)), None) for folder in folders}
 
 
 def stage_study(
@@ -44,7 +61,6 @@ def stage_study(
     study: str,
     update: bool = False,
     full: bool = False,
-    only_check: bool = False,
     budget: float | None = None,
 ) -> int:
     """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
@@ -52,14 +68,11 @@ def stage_study(
     What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
     that is needed is not built.
     """
+    project.refuse_shipped(config.folder)
     lock_file = config.folder / "models.lock.yaml"
     plan = make_plan(config, study, budget_gpu_hours=budget)
     models, data = models_of(plan), data_of(plan)
-    problems = {path: staged.check(Path(path), full=full) for path in [*models, *data]}
-    if only_check:
-        for path, found in problems.items():
-            print(f"{path}: {found[0] if found else 'whole'}")
-        return int(any(problems.values()))
+    problems = _problems([*models, *data], full)
     environments = Path(config.root().environments)
     wanted = [d for path, d in data.items() if problems[path] and d["source"] != "fixtures"]
     if any(isinstance(config.task(d["task"]).data, TableSource) for d in wanted):
@@ -99,7 +112,7 @@ def _noted(failed: list[str]) -> Iterator[None]:
         failed.append(str(error))
 
 
-def sizes(plan: dict[str, Any]) -> dict[str, float]:
+def sizes(plan: Plan) -> dict[str, float]:
     """Predicted weight bytes of the models of a plan that are loaded or derived from, by folder."""
     loaded = {
         e["model"]["path"]: e["predicted"]["weight_bytes"]
@@ -115,7 +128,7 @@ def free_bytes(folder: Path) -> tuple[int, Path]:
     return shutil.disk_usage(place).free, place
 
 
-def _say_size(plan: dict[str, Any], fetch: list[dict[str, Any]], folder: Path) -> None:
+def _say_size(plan: Plan, fetch: list[StagedModel], folder: Path) -> None:
     """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
     known = sizes(plan)
     need = sum(known.get(model["path"], 0) for model in fetch)
@@ -129,7 +142,7 @@ def _say_size(plan: dict[str, Any], fetch: list[dict[str, Any]], folder: Path) -
         )
 
 
-def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]], full: bool) -> None:
+def _write_checkpoints(config: Config, study: str, models: list[StagedModel], full: bool) -> None:
     """Write random checkpoints in the engine's environment (torch and transformers live there)."""
     environment = config.study(study).engine.environment
     python = Path(config.root().environments) / environment / "bin" / "python"
@@ -158,7 +171,7 @@ def _write_checkpoints(config: Config, study: str, models: list[dict[str, Any]],
         raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")
 
 
-def _hub_source(config: Config, model: dict[str, Any], lock: ModelLock) -> HubSource:
+def _hub_source(config: Config, model: StagedModel, lock: ModelLock) -> HubSource:
     """The source that a hub model of a plan comes from: its own, or that of a ready-made quantized checkpoint."""
     spec, models = config.model(model["name"]), config.root().models
     sources = [source for source in (spec.source.hub, *spec.quantized.values()) if source is not None]
@@ -169,7 +182,7 @@ def _hub_source(config: Config, model: dict[str, Any], lock: ModelLock) -> HubSo
     )
 
 
-def _fetch(config: Config, model: dict[str, Any], lock_file: Path, update: bool, full: bool) -> None:
+def _fetch(config: Config, model: StagedModel, lock_file: Path, update: bool, full: bool) -> None:
     """Fetch one hub model; dummy weights need its small files only."""
     from moebench.models.hub import stage_hub
 

@@ -16,7 +16,7 @@ Axis = list[Any]
 class Block(Strict):
     """A part of a grid: ``fix`` sets knobs, ``cross`` sweeps them (every combination).
 
-    An axis of ``cross`` is named after its knob, or after several knobs that move together
+    An axis of ``cross`` is named after its knob, or after several knobs that vary together
     (``input_tokens = output_tokens``).  A value that is a mapping is an *arm*: it sets all the knobs in it,
     and the axis name is free; its ``label`` names it in figures.
     """
@@ -28,15 +28,15 @@ class Block(Strict):
 class AccuracyBlock(Block):
     """A part of an accuracy grid: every task for every engine configuration of ``fix`` and ``cross``.
 
-    Engine knobs and ``top_k`` only: how a task is asked is the task's own matter.
+    Engine knobs and ``top_k`` only; everything else belongs to the task.
     """
 
-    tasks: tuple[Name, ...] = Field(min_length=1, description="Tasks of config/tasks")
+    tasks: tuple[Name, ...] = Field(min_length=1, description="Tasks in config/tasks")
     data: Literal["hub", "fixtures"] = Field(
-        "hub", description="The published data sets, or small ones of their form that the project writes itself"
+        "hub", description="The published data sets, or small ones in the same format that the project writes"
     )
-    limit: Positive | None = Field(None, description="Only the first rows of each data set (of each MMLU subject)")
-    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, instead of the task's")
+    limit: Positive | None = Field(None, description="Use only this many rows of each data set (of each MMLU subject)")
+    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer in tokens, instead of the task's")
 
 
 class Plot(Strict):
@@ -47,22 +47,22 @@ class Plot(Strict):
     title: str
     kind: Literal["lines", "bars", "pareto", "heatmap", "parameters", "computed"] = Field(
         description="Lines or bars of measured cells, points of speed against accuracy, a heat map within each cell,"
-        " stacked bars of the parameters of models, or lines of computed points"
+        " stacked bars of model parameters, or lines of computed points"
     )
     x: str = Field("", description="Column on the x axis (all but parameters)")
-    y: tuple[str, ...] = Field((), description="Columns on the y axis: one row of panels each; heatmap: exactly one")
-    value: str | None = Field(None, description="Column that gives the colour (heatmap)")
-    beside: tuple[str, ...] = Field((), description="Columns whose values stand over each panel (heatmap)")
+    y: tuple[str, ...] = Field((), description="Columns on the y axis, one row of panels each; heatmap: exactly one")
+    value: str | None = Field(None, description="Column shown as colour (heatmap)")
+    beside: tuple[str, ...] = Field((), description="Columns whose values are printed above each panel (heatmap)")
     only: dict[str, Any] = Field(
-        {}, description="Column: value or list of values; only rows that have one are shown (all but parameters)"
+        {}, description="Column: value or list of values; only matching rows are shown (all but parameters)"
     )
-    hue: str | None = Field(None, description="Column that gives the colour")
-    panel: str | None = Field(None, description="Column that gives the columns of panels")
-    row: str | None = Field(None, description="Column that gives the rows of panels (with one y only)")
+    hue: str | None = Field(None, description="Column that determines the colour")
+    panel: str | None = Field(None, description="Column with one column of panels per value")
+    row: str | None = Field(None, description="Column with one row of panels per value (with one y only)")
     log_x: bool = False
     log_y: bool = False
-    models: tuple[Name, ...] = Field((), description="Models shown (parameters); default: all of the experiment")
-    level: float | None = Field(None, description="A value of y to mark with a line (computed)")
+    models: tuple[Name, ...] = Field((), description="Models shown (parameters); default: all models of the experiment")
+    level: float | None = Field(None, description="Value of y to mark with a line (computed)")
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Plot:
@@ -87,26 +87,28 @@ class Plot(Strict):
 
 
 class ComputedKnobs(Strict):
-    """A point of ``computed``: decoding of a mixture and of a dense model of equal quality on a machine.
+    """A point of ``computed``: decoding by an MoE and by a dense model of equal quality on a machine.
 
     A parallel size that is not given is searched for: the fastest layout that fits.
     """
 
-    model: Name = Field(description="A model of the registry, with experts")
-    hardware: Name = Field(description="A machine type")
+    model: Name = Field(description="MoE model of the registry")
+    hardware: Name = Field(description="Machine type")
     gpus: Positive = Field(description="Devices")
     tp: Positive | None = Field(None, description="Tensor parallel size")
     pp: Positive | None = Field(None, description="Pipeline parallel size")
     dp: Positive | None = Field(None, description="Data parallel size")
-    ep: Positive | None = Field(None, description="Groups that whole experts are dealt to")
-    kvp: Positive | None = Field(None, description="Ranks that share the KV cache of a sequence by tokens")
-    quantization: Quantization = Field("none", description="Scheme of the weights")
-    quality: float = Field(5.0, gt=0, description="Quality factor q: FFN of a dense model over the active one")
-    context_tokens: Positive = Field(131072, description="Context of every sequence, tokens")
-    batch: Positive | None = Field(None, description="Sequences; default: as many as fit")
-    memory_factor: float = Field(1.0, gt=0, description="Memory of a device over that of the machine type")
-    bandwidth_factor: float = Field(1.0, gt=0, description="Memory bandwidth over that of the machine type")
-    link_factor: float = Field(1.0, gt=0, description="Link bandwidth over that of the machine type")
+    ep: Positive | None = Field(None, description="Number of groups that whole experts are distributed over")
+    kvp: Positive | None = Field(None, description="Number of ranks that split a sequence's KV cache by tokens")
+    quantization: Quantization = Field("none", description="Quantization scheme of the weights")
+    quality: float = Field(
+        5.0, gt=0, description="Quality factor q: FFN parameters of the dense model divided by the active ones"
+    )
+    context_tokens: Positive = Field(131072, description="Context length of every sequence, tokens")
+    batch: Positive | None = Field(None, description="Number of sequences; default: as many as fit")
+    memory_factor: float = Field(1.0, gt=0, description="Factor on the device memory of the machine type")
+    bandwidth_factor: float = Field(1.0, gt=0, description="Factor on the memory bandwidth of the machine type")
+    link_factor: float = Field(1.0, gt=0, description="Factor on the link bandwidth of the machine type")
 
 
 class Experiment(Strict):
@@ -114,23 +116,23 @@ class Experiment(Strict):
 
     name: Name
     title: str
-    question: str = Field(description="What is asked, in a sentence or two")
+    question: str = Field(description="The question in a sentence or two")
     paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
-    assumptions: tuple[str, ...] = Field((), description="What the paper leaves open and is chosen here")
-    claims: tuple[str, ...] = Field((), description="Identifiers of the claims this experiment decides")
-    protocol: Protocol | None = Field(None, description="Instead of the study's")
+    assumptions: tuple[str, ...] = Field((), description="Choices made here where the paper is silent")
+    claims: tuple[str, ...] = Field((), description="Ids of the claims that this experiment decides")
+    protocol: Protocol | None = Field(None, description="Overrides the study's")
     models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
     printed_in: Name | None = Field(
-        None, description="A paper of config/papers, whose tables are shown beside true and computed values"
+        None, description="A paper in config/papers whose tables are shown beside true and computed values"
     )
     computed: tuple[Block, ...] = Field(
-        (), description="Points of the cost model, in the grid language; needs no grid, nothing is measured"
+        (), description="Points of the cost model, in the grid language; needs no grid, measures nothing"
     )
     grid: dict[str, list[Block]] = Field(
-        {}, description="Blocks per scale (paper, tiny, ...); their union is the grid; none: nothing is measured"
+        {}, description="Blocks by scale (paper, tiny, ...); the grid is their union; if empty, nothing is measured"
     )
     accuracy: dict[str, list[AccuracyBlock]] = Field(
-        {}, description="Blocks per scale whose tasks are evaluated; none: no accuracy is asked for"
+        {}, description="Blocks by scale whose tasks are evaluated; if empty, accuracy is not evaluated"
     )
     figures: tuple[Plot, ...] = ()
 

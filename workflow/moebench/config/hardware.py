@@ -10,27 +10,29 @@ from moebench.config.base import Name, Positive, Strict
 
 
 class Peak(Strict):
-    """A peak rate of a device and where it is from.  Dense, never the sparse marketing figure."""
+    """A peak rate of a device and its source.  Dense, never the sparse marketing figure."""
 
     flops_per_s: float = Field(gt=0)
     reference: str
 
 
 class Constant(Strict):
-    """A measured constant and where it is from."""
+    """A measured constant and its source."""
 
     value: float = Field(gt=0)
     reference: str
 
 
 class Calibrated(Strict):
-    """What separates a machine from its data sheet.  Absent: taken as ideal.  Never fitted silently."""
+    """How a machine differs from its data sheet.  Missing values are taken as ideal.  Never fitted silently."""
 
-    bandwidth_share: Constant | None = Field(None, description="Sustained over peak memory bandwidth")
-    compute_share: Constant | None = Field(None, description="Sustained over peak rate of matrix products")
-    moe_layer_s: Constant | None = Field(None, description="Time of a MoE layer beside its bytes and operations, s")
-    step_s: Constant | None = Field(None, description="Time of a step beside its layers, s")
-    collective_step_s: Constant | None = Field(None, description="Start of one ring step of a collective, s")
+    bandwidth_share: Constant | None = Field(None, description="Sustained divided by peak memory bandwidth")
+    compute_share: Constant | None = Field(None, description="Sustained divided by peak rate of matrix products")
+    moe_layer_s: Constant | None = Field(
+        None, description="Time per MoE layer in addition to its bytes and operations, s"
+    )
+    step_s: Constant | None = Field(None, description="Time per step in addition to its layers, s")
+    collective_step_s: Constant | None = Field(None, description="Startup latency of one ring step of a collective, s")
 
     def values(self) -> dict[str, float]:
         """The constants that are known, by name."""
@@ -94,18 +96,20 @@ class Hardware(Strict):
     name: Name
     title: str
     kind: Literal["gpu", "cpu"]
-    gpu_model: str | None = Field(None, description="GRES type as SLURM names it, e.g. h100")
+    gpu_model: str | None = Field(None, description="SLURM GRES type, e.g. h100")
     device_name: str | None = Field(
-        None, description="Device name as the driver reports it; a run on another is refused"
+        None, description="Device name as reported by the driver; a run on another device is refused"
     )
     memory_bytes: float | None = Field(None, description="Memory of one device")
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
-    link_bytes_per_s: float | None = Field(None, description="Bandwidth between devices of a node, one way")
+    link_bytes_per_s: float | None = Field(None, description="One-way bandwidth between devices of a node")
     inter_node_bytes_per_s: float | None = Field(
-        None, description="Bandwidth between nodes, one way, of one device (the cluster's, seldom the device's)"
+        None, description="One-way bandwidth between nodes per device (usually limited by the cluster, not the device)"
     )
     peak: dict[str, Peak] = Field({}, description="Dense peak rates by data type")
-    calibration: Calibrated | None = Field(None, description="Measured shares and overheads, for calibrated times")
+    calibration: Calibrated | None = Field(
+        None, description="Measured efficiencies and overheads, for calibrated times"
+    )
     fitted: Fitted | None = Field(None, exclude=True, description="Constants of the calibrated cost model")
     devices_per_node: Positive = 1
     usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")

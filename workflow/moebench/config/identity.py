@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
+
+from moebench.formats import Knobs
 
 
 def canonical(data: Any) -> str:
@@ -19,6 +22,6 @@ def digest(data: Any, length: int = 6) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:length]
 
 
-def stated(model: type[BaseModel], data: dict[str, Any]) -> dict[str, Any]:
+def stated(model: type[BaseModel], data: Mapping[str, Any]) -> Knobs:
     """What differs from a model's defaults: a knob added to it later leaves the identities of old cells as they are."""
     return model.model_validate(data).model_dump(exclude_defaults=True)

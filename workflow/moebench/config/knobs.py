@@ -3,79 +3,87 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
 from moebench.errors import ConfigError
+from moebench.formats.model import CalibrationDict
 
 
 class EngineKnobs(Strict):
-    """What needs the engine to be loaded anew."""
+    """Knobs whose change requires loading the engine again."""
 
-    model: Name = Field(description="A model of the registry")
+    model: Name = Field(description="Model of the registry")
     engine_name: Name | None = Field(
-        None, description="Engine that runs it: a name of the study's `engines`; default: the study's `engine`"
+        None, description="Engine that runs it: a name in the study's `engines`; default: the study's `engine`"
     )
     weights: Literal["checkpoint", "random_init", "dummy"] | None = Field(
-        None, description="Kind of weights; default: what the model's source gives"
+        None, description="Kind of weights; default: that of the model's source"
     )
     experts: Positive | None = Field(None, description="Routed experts per layer, instead of the model's own")
     moe_ffn_size: Positive | None = Field(None, description="FFN width of a routed expert, instead of the model's own")
     dtype: Literal["bfloat16", "float16", "float32"] = Field(
         "bfloat16", description="Data type of weights and activations"
     )
-    quantization: Quantization = Field("none", description="Scheme of weights and activations: docs/precision.md")
+    quantization: Quantization = Field(
+        "none", description="Quantization scheme of weights and activations: docs/precision.md"
+    )
     kv_cache_dtype: Literal["auto", "fp8"] = Field("auto", description="Data type of the KV cache")
     pruning: Literal["none", "inter", "intra"] = Field(
-        "none", description="Whole experts (inter) or FFN channels (intra)"
+        "none", description="Remove whole experts (inter) or FFN channels (intra)"
     )
     prune_ratio: float = Field(0.0, ge=0, lt=1, description="Share of experts or channels removed")
     prune_by: Literal["random", "frequency", "reap", "reconstruction", "magnitude", "activation"] | None = Field(
-        None, description="How the removed ones are chosen; default: frequency (inter), magnitude (intra)"
+        None, description="How experts or channels are chosen; default: frequency (inter), magnitude (intra)"
     )
     prune_multiple: Positive = Field(
-        64, description="Intra: widths that stay are multiples of this (16, what tensor cores take, on 4 GPUs)"
+        64, description="Intra: remaining widths are multiples of this (64: the 16 that tensor cores need, on 4 GPUs)"
     )
     draft_model: Name | None = Field(None, description="Draft model of speculative decoding")
-    draft_tokens: Count = Field(0, description="Tokens the draft proposes per step")
+    draft_tokens: Count = Field(0, description="Tokens that the draft model proposes per step")
     tp: Positive = Field(1, description="Tensor parallel size")
     pp: Positive = Field(1, description="Pipeline parallel size")
     dp: Positive = Field(1, description="Data parallel size")
-    ep: bool = Field(False, description="Experts are spread over the TP x DP ranks instead of split")
+    ep: bool = Field(
+        False,
+        description="Expert parallelism: distribute whole experts over the TP x DP ranks instead of splitting each",
+    )
     expert_kernel: Literal["fused", "unfused", "eager", "batched_mm", "grouped_mm"] = Field(
         "fused",
-        description="Experts kernel: the engine's, or a loop over experts; transformers: `eager` (its loop),"
+        description="Expert kernel: the engine's, or a loop over experts; transformers: `eager` (its loop),"
         " `batched_mm` or `grouped_mm` (its default)",
     )
     kernel_config: Literal["tuned", "default"] = Field(
-        "tuned", description="Fused MoE tile sizes: tuned files where vLLM has them, or its default"
+        "tuned", description="Tile sizes of the fused MoE kernel: vLLM's tuned files if available, or its defaults"
     )
-    mla: bool = Field(True, description="Latent KV cache where the model has one; false: expand it to full heads")
-    eager: bool = Field(False, description="No CUDA graphs and no compilation")
+    mla: bool = Field(True, description="Use the latent KV cache if the model has one; false: expand it to full heads")
+    eager: bool = Field(False, description="Disable CUDA graphs and compilation")
     own_process: bool = Field(
         False,
-        description="vLLM's engine core in a process of its own on one device too, as it always has on several;"
-        " otherwise it is in the process that sends requests, and no time passes between processes",
+        description="Run vLLM's engine core in a separate process on one device too, as always on several and on GPUs;"
+        " otherwise it runs in the process that sends requests, without interprocess overhead",
     )
-    max_model_len: Positive = Field(4096, description="Longest sequence the engine admits, tokens")
-    max_num_seqs: Positive = Field(128, description="Most sequences in a step")
-    max_num_batched_tokens: Positive = Field(8192, description="Most tokens in a step (prefill is chunked above)")
+    max_model_len: Positive = Field(4096, description="Longest sequence that the engine accepts, tokens")
+    max_num_seqs: Positive = Field(128, description="Maximum number of sequences per step")
+    max_num_batched_tokens: Positive = Field(
+        8192, description="Maximum number of tokens per step (longer prefills are chunked)"
+    )
     cpu_threads: Positive | None = Field(
         None, description="OpenMP threads of a CPU engine; default: the engine's own choice"
     )
     kv_cache_mb: Positive | None = Field(
-        None, description="KV cache size, MB; default: the engine's own choice (CPU: must be given)"
+        None, description="KV cache size, MB; default: the engine's own choice (required on a CPU)"
     )
 
 
 class WorkloadKnobs(Strict):
-    """What a loaded engine runs."""
+    """Knobs of what a loaded engine runs."""
 
     batch: Positive = Field(1, description="Requests submitted together")
-    input_tokens: Positive = Field(128, description="Prompt length, tokens, exact")
-    output_tokens: Positive = Field(128, description="Generated tokens per request, exact (EOS ignored)")
+    input_tokens: Positive = Field(128, description="Exact prompt length, tokens")
+    output_tokens: Positive = Field(128, description="Exact number of generated tokens per request (EOS is ignored)")
     top_k: Positive | None = Field(None, description="Active experts per token; default: as trained")
     prompts: Literal["text", "random", "identical", "items"] = Field(
         "text",
@@ -83,15 +91,15 @@ class WorkloadKnobs(Strict):
         "length up to input_tokens (protocol activation only)",
     )
     corpus: Name = Field(
-        "prose", description="Text that prompts are made of: the standard library's prose, or one of config/corpora"
+        "prose", description="Source of prompts: the standard library's prose, or a corpus in config/corpora"
     )
     requests: Count = Field(
         0,
-        description="Prompts run, one batch after the other (protocol activation only); 0: as many batches as repeats",
+        description="Number of prompts, run batch by batch (protocol activation only); 0: as many batches as repeats",
     )
-    images: Count = Field(0, description="Images per request; their tokens come on top of input_tokens")
+    images: Count = Field(0, description="Images per request; their tokens are added to input_tokens")
     image_size: Positive | None = Field(
-        None, description="Edge of the square images, pixels; not with a corpus that has images of its own"
+        None, description="Edge of the square images, pixels; not with a corpus that has its own images"
     )
 
 
@@ -105,62 +113,65 @@ class Protocol(Strict):
         "trace",
         description="Per-token time stamps of one run, the paper's two runs, or counts of routed experts (not timed)",
     )
-    warmup: Positive = Field(1, description="Untimed runs of the same shape before the timed ones; routing is checked")
-    repeats: Positive = Field(
-        3, description="Timed runs, each with a fresh seed; activation: batches, where requests is 0"
+    warmup: Positive = Field(
+        1, description="Untimed runs of the same shape before the timed ones; the first checks routing"
     )
-    seed: Count = Field(0, description="Seed of prompts and of the order of cells")
+    repeats: Positive = Field(3, description="Timed runs, each with a new seed; activation: batches, if requests is 0")
+    seed: Count = Field(0, description="Seed for prompts and for the order of cells")
 
 
 class Calibration(Strict):
-    """What a model is run on to choose what is pruned, or how it is quantized."""
+    """Text that a model is calibrated on before pruning or quantization."""
 
-    data: str = Field("text", description="'text' (the prose of text prompts), or a file: .txt, or .jsonl with 'text'")
-    sequences: Positive = Field(128, description="Sequences")
-    tokens: Positive = Field(2048, description="Length of each, tokens")
-    seed: Count = Field(0, description="Seed of where they are cut from the text, and of random choices")
+    data: str = Field(
+        "text", description="'text' (the prose of text prompts), or a file: .txt, or .jsonl with key 'text'"
+    )
+    sequences: Positive = Field(128, description="Number of sequences")
+    tokens: Positive = Field(2048, description="Length of each sequence, tokens")
+    seed: Count = Field(0, description="Seed for the positions in the text and for random choices")
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> CalibrationDict:
         """What can change a choice, with the contents of a file.
 
         Raises ConfigError if the file cannot be read.
         """
         if self.data == "text":
-            return self.model_dump()
+            return cast(CalibrationDict, self.model_dump())
         if not self.data.endswith((".txt", ".jsonl")):
             raise ConfigError(f"calibration.data {self.data}: neither 'text' nor a file .txt or .jsonl")
         try:
             with open(self.data, "rb") as file:
-                return self.model_dump() | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return cast(CalibrationDict, self.model_dump() | {"sha256": sha256})
         except OSError as error:
             raise ConfigError(f"calibration.data {self.data}: cannot be read ({error.strerror})") from None
 
 
 class Corpus(Strict):
-    """A text that prompts are made of, in a file of one's own or a staged table: ``config/corpora/NAME.yaml``."""
+    """A source of prompts, from a user's file or a staged table: ``config/corpora/NAME.yaml``."""
 
     name: Name
     title: str
     file: str | None = Field(
         None,
         pattern=r"\.(jsonl|txt)$",
-        description="Staged by hand: JSON lines, an item each, or text whose items are parted by blank lines",
+        description="User's file: JSON lines with one item each, or text with items separated by blank lines",
     )
     table: Name | None = Field(
         None,
-        description="Instead of file: a vlmeval task of config/tasks; `moebench stage` brings its table of questions, "
-        "each with its image",
+        description="Instead of file: a vlmeval task in config/tasks; `moebench stage` downloads its table of "
+        "questions with images",
     )
     data: Literal["hub", "fixtures"] = Field(
-        "hub", description="table: the published one, or a small one of its form that the project writes itself"
+        "hub", description="table: the published one, or a small one in the same format that the project writes"
     )
-    field: str = Field("text", description="Key of the text in a JSON line, column of the text in a table")
+    field: str = Field("text", description="Key of the text in a JSON line, or column of the text in a table")
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
-        description="SHA-256 of the file; without it cells can be planned, and not measured",
+        description="SHA-256 of the file; without it cells can be planned but not measured",
     )
-    reference: str = Field(description="Where the text is from")
+    reference: str = Field(description="Origin of the text")
 
     @model_validator(mode="after")
     def _one_source(self) -> Corpus:

@@ -116,6 +116,7 @@ def parse(model: type[T], data: Any, path: Path | str) -> T:
         raise explain(error, model, path) from None
 
 
+_ELSEWHERE = "run this in the project's folder, or give --config FOLDER"
 _SINGULAR = {"studies": "study", "corpora": "corpus"}
 
 
@@ -141,6 +142,8 @@ class Config:
 
     def _read(self, model: type[N], kind: str, name: str, wanted_by: str) -> N:
         path = self.folder / kind / f"{name}.yaml"
+        if not self.folder.is_dir():
+            raise ConfigError(f"{self.folder}: no such folder; {_ELSEWHERE}")
         if not path.exists():
             raise ConfigError(
                 f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
@@ -156,7 +159,7 @@ class Config:
         """``config.yaml``."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            raise ConfigError(f"{path}: no such file; run this in the project's folder, or give --config FOLDER")
+            raise ConfigError(f"{path}: no such file; {_ELSEWHERE}")
         return parse(Root, read_yaml(path) or {}, path).model_copy(update=self.instead)
 
     @functools.cache  # noqa: B019

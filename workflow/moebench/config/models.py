@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
+from moebench.formats.model import ArchitectureDict
 
 
 class Attention(Strict):
-    """The attention of one layer, as far as its weights and its KV cache go."""
+    """Attention of one layer, as needed for its weights and KV cache."""
 
     kind: Literal["mha", "gqa", "mla"]
     heads: Positive = Field(description="Query heads")
@@ -42,9 +43,9 @@ class Experts(Strict):
     top_k: Positive = Field(description="Routed experts active per token (k), as trained")
     ffn_size: Positive = Field(description="FFN width of one routed expert")
     shared_ffn_size: Count = Field(0, description="Total FFN width of the always-active shared experts")
-    shared_gate: bool = Field(False, description="The shared expert has a sigmoid gate of its own")
-    gated: bool = Field(True, description="Experts are SwiGLU (three matrices) rather than two matrices")
-    every: Positive = Field(1, description="A MoE block in every n-th of the non-dense layers")
+    shared_gate: bool = Field(False, description="The shared expert has its own sigmoid gate")
+    gated: bool = Field(True, description="Experts are SwiGLU (three matrices) instead of two matrices")
+    every: Positive = Field(1, description="An MoE block in every n-th of the non-dense layers")
 
     @model_validator(mode="after")
     def _top_k_within_count(self) -> Experts:
@@ -54,10 +55,10 @@ class Experts(Strict):
 
 
 class Vision(Strict):
-    """The vision part of a vision-language model: a ViT over square tiles of an image, and a two-layer projector."""
+    """Vision tower of a vision-language model: a ViT over square tiles of an image, and a two-layer projector."""
 
     layout: Literal["deepseek_vl2", "llava_next"] = Field(
-        description="How an image is cut into tiles, and its tiles into tokens"
+        description="How an image is split into tiles, and tiles into tokens"
     )
     hidden_size: Positive = Field(description="Width of the tower")
     layers: Positive = Field(description="Layers of the tower")
@@ -65,7 +66,7 @@ class Vision(Strict):
     ffn_size: Positive = Field(description="FFN width of the tower")
     patch_size: Positive = Field(description="Edge of a patch, pixels")
     tile_size: Positive = Field(description="Edge of a tile, pixels")
-    pooling_head: bool = Field(False, description="The tower carries an attention pooling head, whether used or not")
+    pooling_head: bool = Field(False, description="The tower has an attention pooling head, whether used or not")
 
 
 class Architecture(Strict):
@@ -77,14 +78,18 @@ class Architecture(Strict):
     dense_layers: Count = Field(0, description="Leading layers with a dense FFN instead of experts")
     dense_ffn_size: Count = Field(0, description="FFN width of the dense layers")
     attention: Attention
-    experts: Experts | None = Field(None, description="Absent for a dense model (drafts)")
+    experts: Experts | None = Field(None, description="Absent for a dense model (draft models)")
     vocab_size: Positive
-    max_positions: Positive = Field(description="Longest sequence the model takes, tokens")
-    tied_embeddings: bool = Field(False, description="Input and output embeddings are one matrix")
-    vision: Vision | None = Field(None, description="Sizes of the vision part, where they are known")
+    max_positions: Positive = Field(description="Longest sequence that the model supports, tokens")
+    tied_embeddings: bool = Field(False, description="Input and output embeddings share one matrix")
+    vision: Vision | None = Field(None, description="Sizes of the vision tower, if known")
     vision_parameters: Count = Field(
-        0, description="Parameters of vision tower and projector, where only their number is known"
+        0, description="Parameters of vision tower and projector, if only their number is known"
     )
+
+    def as_dict(self) -> ArchitectureDict:
+        """As a plan holds it."""
+        return cast(ArchitectureDict, self.model_dump())
 
     @model_validator(mode="after")
     def _vision_once(self) -> Architecture:
@@ -94,30 +99,32 @@ class Architecture(Strict):
 
 
 class HubSource(Strict):
-    """A checkpoint on the Hugging Face hub."""
+    """A checkpoint on the Hugging Face Hub."""
 
     hub: str = Field(pattern=r"^[\w.\-]+/[\w.\-]+$", description="Repository, ORG/NAME")
-    revision: str = Field("main", description="Branch, tag or commit; staged once, then pinned to a commit")
+    revision: str = Field("main", description="Branch, tag or commit; pinned to a commit when first staged")
     include: tuple[str, ...] = Field(
-        ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"), description="Files fetched"
+        ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.py"), description="Files to download"
     )
 
 
 class DataSource(HubSource):
-    """A data set on the Hugging Face hub."""
+    """A data set on the Hugging Face Hub."""
 
-    include: tuple[str, ...] = Field(("*",), description="Files fetched")
+    include: tuple[str, ...] = Field(("*",), description="Files to download")
 
 
 class TableSource(Strict):
-    """A data set in one table (.tsv) that holds its images, as VLMEvalKit takes it."""
+    """A data set in VLMEvalKit's format: one table (.tsv) that contains the images."""
 
     tsv: str = Field(pattern=r"^https?://\S+\.tsv$", description="Address of the table")
-    md5: str = Field(pattern=r"^[0-9a-f]{32}$", description="Its MD5, as the harness has it; another one is refused")
+    md5: str = Field(
+        pattern=r"^[0-9a-f]{32}$", description="MD5 as listed in the harness; a table with another MD5 is refused"
+    )
 
 
 class RandomInit(Strict):
-    """A checkpoint the project writes itself: weights ~ N(0, 1/fan_in), deterministic from the seed."""
+    """A checkpoint that the project writes: weights ~ N(0, 1/fan_in), deterministic from the seed."""
 
     seed: Count = 0
 
@@ -136,7 +143,7 @@ class Source(Strict):
 
 
 class Published(Strict):
-    """Sizes as their makers publish them; a test holds the computed ones against these."""
+    """Published sizes; a test compares the computed ones with these."""
 
     total_parameters: float | None = None
     active_parameters: float | None = None
@@ -151,10 +158,10 @@ class ModelSpec(Strict):
     source: Source
     architecture: Architecture
     published: Published | None = None
-    reference: str = Field(description="Where the architecture facts are from")
-    variant_of: str | None = Field(None, description="The full-size model a small variant stands for")
+    reference: str = Field(description="Source of the architecture facts")
+    variant_of: str | None = Field(None, description="The full-size model that a small variant represents")
     quantized: dict[Quantization, HubSource] = Field(
-        {}, description="Ready-made quantized checkpoints by scheme; the others are made from the source"
+        {}, description="Ready-made quantized checkpoints by scheme; the others are created from the source"
     )
     note: str | None = None
 

@@ -17,16 +17,16 @@ Billions = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?B$")]
 class PrintedModel(Strict):
     """A row of a paper's table of architectures, as printed."""
 
-    model: Name = Field(description="The model of the registry that it is about")
+    model: Name = Field(description="Model of the registry that the row is about")
     modality: Modality
     layers: Positive
     hidden_size: Positive
     ffn_size: Positive = Field(description="FFN dimension")
     experts: Positive
     top_k: Positive = Field(description="Active experts")
-    total_parameters: Billions = Field(description="Model size with the digits printed, e.g. 12.9B")
-    active_parameters: Billions = Field(description="Active parameters with the digits printed")
-    why: dict[str, str] = Field({}, description="Column: why its value is not the model's")
+    total_parameters: Billions = Field(description="Model size as printed, e.g. 12.9B")
+    active_parameters: Billions = Field(description="Active parameters as printed")
+    why: dict[str, str] = Field({}, description="Column: why its value differs from the model's")
 
     @model_validator(mode="after")
     def _columns(self) -> PrintedModel:
@@ -40,9 +40,9 @@ class PrintedModel(Strict):
 class PrintedTable(Strict):
     """A paper's table of architectures."""
 
-    source: str = Field(description="Where in the paper, e.g. Table 1")
+    source: str = Field(description="Place in the paper, e.g. Table 1")
     title: str
-    note: str | None = Field(None, description="What the table lacks as a whole")
+    note: str | None = Field(None, description="Remark on the whole table")
     rows: tuple[PrintedModel, ...]
 
 
@@ -50,23 +50,23 @@ class PrintedRow(Strict):
     """A row of numbers, as printed."""
 
     label: str
-    model: Name | None = Field(None, description="The model of the registry that it is about")
-    given: dict[str, float] = Field({}, description="What the row is for: inputs by name, e.g. quality, gpus")
-    printed: dict[str, str | None] = Field(description="Quantity: the digits printed; null: lost in the text we have")
+    model: Name | None = Field(None, description="Model of the registry that the row is about")
+    given: dict[str, float] = Field({}, description="Inputs of the row by name, e.g. quality, gpus")
+    printed: dict[str, str | None] = Field(description="Quantity: its value as printed; null: illegible in our copy")
 
 
 class PrintedNumbers(Strict):
     """A table of numbers that a paper computes, or its numbered equations."""
 
     id: Name
-    source: str = Field(description="Where in the paper, e.g. Table 3")
+    source: str = Field(description="Place in the paper, e.g. Table 3")
     title: str
     note: str | None = None
     rows: tuple[PrintedRow, ...]
 
 
 class Assumed(Strict):
-    """What a paper's formulas need and it does not give, or gives elsewhere: values and why."""
+    """Values that a paper's formulas need but it does not give, or gives elsewhere, and why."""
 
     hardware: Name
     tensor_parallel: Constant
@@ -82,5 +82,5 @@ class Paper(Strict):
     title: str
     reference: str
     architectures: PrintedTable | None = None
-    numbers: tuple[PrintedNumbers, ...] = Field((), description="Tables that are reproduced")
-    assumed: Assumed | None = Field(None, description="What their reproduction needs")
+    numbers: tuple[PrintedNumbers, ...] = Field((), description="Tables of numbers to reproduce")
+    assumed: Assumed | None = Field(None, description="Assumptions needed to reproduce them")

@@ -16,25 +16,28 @@ Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
 class Endpoint(Strict):
     """An OpenAI-compatible service: a hosted one, or `vllm serve` started for the cells (docs/endpoints.md)."""
 
-    serve: bool = Field(False, description="Start `vllm serve` on the machine that measures, and end it afterwards")
+    serve: bool = Field(False, description="Start `vllm serve` on the measuring machine and stop it afterwards")
     base_url: str | None = Field(
         None, pattern=r"^https?://[^\s@?#]+$", description="Base URL up to and with /v1; no key or password in it"
     )
     base_url_env: Variable | None = Field(None, description="Environment variable that holds the base URL")
     key_env: Variable | None = Field(
-        None, description="Environment variable that holds the key; only its name is ever written anywhere"
+        None, description="Environment variable that holds the key; only the name is ever written"
     )
-    models: dict[Name, str] = Field({}, description="Models of the registry and their names at the service")
-    hardware: str | None = Field(None, description="What the service runs on, as named in figures and tables")
-    api: Literal["completions", "chat"] = Field("completions", description="/completions, or /chat/completions")
-    prompt: Literal["ids", "text"] = Field("ids", description="Prompts as token ids, or as text where ids are refused")
+    models: dict[Name, str] = Field({}, description="Models of the registry: their names at the service")
+    hardware: str | None = Field(None, description="Hardware behind the service, as named in figures and tables")
+    api: Literal["completions", "chat"] = Field("completions", description="/completions or /chat/completions")
+    prompt: Literal["ids", "text"] = Field(
+        "ids", description="Send prompts as token ids, or as text if the service refuses ids"
+    )
     admits: tuple[Literal["ignore_eos", "min_tokens", "return_token_ids"], ...] = Field(
-        (), description="Request fields beyond OpenAI's that the service takes"
+        (), description="Request fields beyond OpenAI's that the service accepts"
     )
     tokens: Literal["exact", "measured"] = Field(
-        "exact", description="Other token counts than asked for make a cell invalid, or are measured and recorded"
+        "exact",
+        description="A token count other than requested makes the cell invalid (exact) or is recorded (measured)",
     )
-    timeout_s: float = Field(600, gt=0, description="A request that is not finished by then is given up")
+    timeout_s: float = Field(600, gt=0, description="Time limit of a request")
 
     @model_validator(mode="after")
     def _one_place(self) -> Endpoint:
@@ -54,10 +57,10 @@ class Engine(Strict):
     """Which engine runs the cells, and where."""
 
     name: Literal["vllm", "transformers", "endpoint"] = Field("vllm", description="Kind of engine")
-    version: str = Field(description="Its version; a hosted service: what it says of itself, or a date")
-    environment: str = Field(description="Environment of envs/ whose Python runs the measurement")
+    version: str = Field(description="Version; for a hosted service the version that it reports, or a date")
+    environment: str = Field(description="Environment in envs/ whose Python runs the measurement")
     live_top_k: bool | Literal["auto"] = Field(
-        "auto", description="Set top-k in the loaded engine; auto: where it is eager (a compiled router ignores it)"
+        "auto", description="Set top-k in the loaded engine; auto: if it is eager (a compiled router ignores it)"
     )
     endpoint: Endpoint | None = Field(None, description="The service (name: endpoint)")
 
@@ -77,33 +80,33 @@ class Jobs(Strict):
     """How cells become jobs."""
 
     pack_minutes: float = Field(
-        0, ge=0, description="Pack engine configurations of one shape into jobs of this length; 0: one job each"
+        0, ge=0, description="Pack engine configurations of the same shape into jobs of this length; 0: one job each"
     )
-    load_s: float = Field(60, gt=0, description="Expected time to load an engine, s, beside reading its weights")
+    load_s: float = Field(60, gt=0, description="Expected time to load an engine, excluding reading its weights")
     weights_bytes_per_s: float = Field(1e9, gt=0, description="Expected rate of reading weights")
-    cell_overhead_s: float = Field(5, ge=0, description="Expected time per cell beside its runs")
-    time_factor: float = Field(3, ge=1, description="Requested over expected run time")
-    cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is ended and recorded as timeout")
-    load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is ended and recorded as timeout")
+    cell_overhead_s: float = Field(5, ge=0, description="Expected time per cell in addition to its runs")
+    time_factor: float = Field(3, ge=1, description="Requested run time divided by expected run time")
+    cell_timeout_s: float = Field(1800, gt=0, description="A cell that takes longer is stopped and recorded as timeout")
+    load_timeout_s: float = Field(3600, gt=0, description="A load that takes longer is stopped and recorded as timeout")
     task_s: float = Field(
         900,
         gt=0,
-        description="Expected time of an accuracy task of unknown size or machine; a job asks for no less per task",
+        description="Expected time of an accuracy task of unknown size or machine; jobs request at least this per task",
     )
     task_overhead_s: float = Field(
-        60, ge=0, description="Expected time of an accuracy task beside the engine's: reading questions, scoring"
+        60, ge=0, description="Expected time of an accuracy task outside the engine: reading questions, scoring"
     )
     task_timeout_s: float = Field(
-        6 * 3600, gt=0, description="An accuracy task that takes longer is ended and recorded as timeout"
+        6 * 3600, gt=0, description="An accuracy task that takes longer is stopped and recorded as timeout"
     )
     skip_infeasible: bool = Field(
-        False, description="Record cells predicted not to fit as infeasible instead of trying them"
+        False, description="Record cells that are predicted not to fit as infeasible instead of trying them"
     )
     measure_constants: bool = Field(
-        False, description="Jobs measure constants of their machine first, unless they are kept (`moebench calibrate`)"
+        False, description="Jobs first measure the constants of their machine unless they exist (`moebench calibrate`)"
     )
-    cpus: Positive = Field(8, description="CPU cores per GPU of a job")
-    host_memory_mb: Positive = Field(64000, description="Host memory per GPU of a job, MB")
+    cpus: Positive = Field(8, description="CPU cores per GPU")
+    host_memory_mb: Positive = Field(64000, description="Host memory per GPU, MB")
 
 
 class Study(Strict):
@@ -112,15 +115,16 @@ class Study(Strict):
     name: Name
     title: str
     description: str
-    scale: str = Field(description="Which grid of each experiment: a key of its grid")
+    scale: str = Field(description="The key of `grid` to use in each experiment")
     hardware: Name
     engine: Engine
-    engines: dict[Name, Engine] = Field({}, description="Further engines, by the name the knob engine_name gives")
+    engines: dict[Name, Engine] = Field({}, description="Further engines by name, for the knob engine_name")
     experiments: tuple[Name, ...]
     reference: Name | None = Field(
-        None, description="Study whose predictions are shown beside this one's figures and claims: the paper's own grid"
+        None,
+        description="Study whose predictions are shown beside this study's figures and claims: the paper's own grid",
     )
-    defaults: dict[str, Any] = Field({}, description="Knob values where an experiment gives none")
+    defaults: dict[str, Any] = Field({}, description="Knob values that experiments leave unset")
     protocol: Protocol = Protocol()
     jobs: Jobs = Jobs()
     calibration: Calibration = Calibration()
@@ -135,16 +139,16 @@ class Study(Strict):
 class Root(Strict):
     """``config/config.yaml``."""
 
-    study: Name = Field("tiny", description="A study of config/studies")
+    study: Name = Field("tiny", description="A study in config/studies")
     results: str = Field("results", description="Folder for records and tables")
     reports: str = Field("reports", description="Folder for reports")
     models: str = Field("models", description="Folder for staged models")
     data: str = Field("data", description="Folder for staged data sets")
     environments: str = Field(
-        ".envs", description="Folder of the built environments; where not given, the variable `MOEBENCH_ENVS` if set"
+        ".envs", description="Folder of the built environments; if not given, the variable `MOEBENCH_ENVS` if set"
     )
     budget_gpu_hours: float | None = Field(
-        None, gt=0, description="Measure only the cells that decide the most claims within so many GPU-hours"
+        None, gt=0, description="Measure only the cells that decide the most claims within this many GPU-hours"
     )
 
     @model_validator(mode="before")

@@ -13,23 +13,25 @@ from moebench.config.models import DataSource, TableSource
 class TaskMetric(Strict):
     """A metric that a harness reports for a task."""
 
-    name: str = Field(description="As the harness calls it, e.g. acc_norm")
-    filter: str = Field("none", description="The harness's filter of answers, e.g. strict-match")
+    name: str = Field(description="The harness's name of it, e.g. acc_norm")
+    filter: str = Field("none", description="The harness's answer filter, e.g. strict-match")
     unit: Literal["share", "points", "perplexity", "bits/byte"] = Field(
-        "share", description="share: of right answers (or of all points), 0 to 1"
+        "share", description="share: of correct answers (or of all points), 0 to 1"
     )
     higher_is_better: bool = True
 
 
 class TaskSize(Strict):
-    """How much a task is, for forecasts: published numbers of questions, and tokens estimated from their lengths."""
+    """Size of a task, for forecasts: published numbers of questions, and tokens estimated from their lengths."""
 
     questions: Positive = Field(description="Questions (documents) of the whole task")
-    sequences: Positive = Field(1, description="Sequences the engine runs per question, e.g. one per answer to choose")
-    prompt_tokens: Positive = Field(description="Tokens of a sequence without images, examples included: an estimate")
-    answer_tokens: Count = Field(0, description="Generated tokens: an estimate; 0: answers are scored")
-    image_size: Positive | None = Field(None, description="Assumed edge of the image of a question, pixels")
-    parts: Positive = Field(1, description="Data sets in it, each of which a `limit` cuts")
+    sequences: Positive = Field(
+        1, description="Sequences that the engine runs per question, e.g. one per answer choice"
+    )
+    prompt_tokens: Positive = Field(description="Estimated tokens of a sequence without images, including examples")
+    answer_tokens: Count = Field(0, description="Estimated generated tokens; 0: answers are only scored")
+    image_size: Positive | None = Field(None, description="Assumed edge of a question's image, pixels")
+    parts: Positive = Field(1, description="Number of data sets, to each of which `limit` applies")
 
 
 class TaskSpec(Strict):
@@ -37,24 +39,26 @@ class TaskSpec(Strict):
 
     name: Name
     title: str = Field(description="Name in tables and figures")
-    harness: Literal["lm-eval", "vlmeval"] = Field(description="Who asks and scores; its version is pinned in envs/")
-    task: str = Field(description="The harness's own name of the task, or of a group of tasks")
+    harness: Literal["lm-eval", "vlmeval"] = Field(
+        description="Harness that runs and scores it; its version is pinned in envs/"
+    )
+    task: str = Field(description="The harness's own name for the task or group of tasks")
     data: DataSource | TableSource
     scoring: Literal["mme", "choices", "vqa", "anls"] | None = Field(
-        None, description="vlmeval: what its scores are, and so how they come to a scale of 0 to 1 (docs/accuracy.md)"
+        None, description="vlmeval: kind of scores, which sets how they are scaled to 0 to 1 (docs/accuracy.md)"
     )
-    split: str | None = Field(None, description="vlmeval: the rows of the table that stand for the task; default: all")
-    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, tokens; it is cut there")
-    shots: Count = Field(description="Solved examples before each question")
+    split: str | None = Field(
+        None, description="vlmeval: the split of the table that is used for the task; default: all rows"
+    )
+    max_tokens: Positive | None = Field(None, description="vlmeval: longest answer, tokens; longer ones are truncated")
+    shots: Count = Field(description="Number of few-shot examples")
     choices: Positive | None = Field(
-        None, description="Answers to choose from; guessing is right in 1 of them. None: free text"
+        None, description="Number of answer choices; the chance level is 1 over it. None: free text"
     )
-    metrics: tuple[TaskMetric, ...] = Field(
-        min_length=1, description="The first stands for the task in means over tasks"
-    )
-    size: TaskSize | None = Field(None, description="How much it is; None: `jobs.task_s` is expected")
-    in_mean: bool = Field(True, description="Counts in the mean over tasks (only shares can)")
-    reference: str = Field(description="Where the data and the way of asking are described")
+    metrics: tuple[TaskMetric, ...] = Field(min_length=1, description="Metrics; means over tasks use the first")
+    size: TaskSize | None = Field(None, description="Size for forecasts; None: `jobs.task_s` is assumed")
+    in_mean: bool = Field(True, description="Include in the mean over tasks (shares only)")
+    reference: str = Field(description="Source that describes the data and the prompts")
 
     @model_validator(mode="after")
     def _of_its_harness(self) -> TaskSpec:

@@ -158,7 +158,7 @@ class Formats(Arrays):
         """Formats of an engine configuration; scales and zero points included (``quantization_schemes``)."""
         plain = packed = DTYPE_BYTES[engine.dtype]
         if engine.quantization != "none":
-            packed = quantization_schemes.bytes_per_weight(engine.quantization, architecture.model_dump())
+            packed = quantization_schemes.bytes_per_weight(engine.quantization, architecture.as_dict())
         return cls(
             packed=packed,
             plain=plain,

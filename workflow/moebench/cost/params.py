@@ -56,7 +56,7 @@ def reshape(
     architecture: Architecture, experts: int | None = None, moe_ffn_size: int | None = None, top_k: int | None = None
 ) -> Architecture:
     """The architecture with other experts (``hf_config.reshaped``), validated."""
-    return Architecture.model_validate(reshaped(architecture.model_dump(), experts, moe_ffn_size, top_k))
+    return Architecture.model_validate(reshaped(architecture.as_dict(), experts, moe_ffn_size, top_k))
 
 
 def moe_layers(architecture: Architecture) -> int:

@@ -7,6 +7,7 @@ Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,16 @@ class Points:
     """Why a row cannot, by its place."""
     files: dict[int, str]
     """Name of the model's file, by place."""
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Read a table of points, plain or compressed.  Raises UserError for a file that is not there or no CSV."""
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a CSV file of points") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV file ({error}); give one with the columns {', '.join(COLUMNS)}") from None
 
 
 def check_columns(frame: pd.DataFrame, path: str) -> pd.DataFrame:

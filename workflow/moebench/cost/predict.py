@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,9 +11,10 @@ from moebench.config import Architecture, EngineKnobs, Hardware, Study
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
+from moebench.formats.plan import Cell, EngineConfig, Workload
 
 
-def cell_seconds(cell: dict[str, Any], overhead_s: float) -> float:
+def cell_seconds(cell: Cell, overhead_s: float) -> float:
     """Expected wall time of a cell's runs; those of unknown length count nothing."""
     work, protocol = cell["workload"], cell["protocol"]
     runs = protocol["warmup"] + protocol["repeats"]
@@ -22,17 +23,12 @@ def cell_seconds(cell: dict[str, Any], overhead_s: float) -> float:
     return float(overhead_s + runs * (cell["predicted"].get("run_s") or 0.0))
 
 
-def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Study, hardware: Hardware) -> None:
+def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware: Hardware) -> None:
     """Add ``predicted`` to an engine configuration of a plan and to each of its cells.
 
-    Engine: ``weight_bytes`` (all GPUs), ``weight_bytes_per_gpu``, ``kv_capacity_tokens``, ``fits`` and ``job_s``, the
-    expected wall time of loading it and running its cells.  Cell: ``bytes_per_gpu`` (weights, the batch's KV cache and
-    the reserve), ``image_tokens`` of a request with images, ``fits``, ``batch_fits`` (the KV cache holds the whole
-    batch at once), ``ttft_max_s`` (the whole batch has its first token), ``itl_s``, ``e2e_s``, ``least_e2e_s`` (if
-    all requests choose the same experts; null with pipeline stages, which may work on several batches), ``run_s``
-    (expected time of a run, a rough one where the others are null).  Null where the hardware's constants are unknown;
-    times also for cells with speculation or images of unknown sizes, memory for images whose tokens are not known; all
-    of it for a hosted service.
+    None where the hardware's constants are unknown; times also for cells with speculation or images of unknown sizes
+    (``run_s`` is then a rough one), ``least_e2e_s`` also with pipeline stages, which may work on several batches,
+    memory for images whose tokens are not known; all of it for a hosted service.
     """
     if engine["runtime"]["hosted"]:
         return _nothing(engine, cells, study)
@@ -44,7 +40,7 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     works = [cell["workload"] for cell in mine]
     images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
-    same = [w | {"prompts": "identical", "images": 0} for w in works]
+    same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
     times = cell_times(architecture, knobs, hardware, [*works, *same])
     seconds = 0.0
     for cell, work, images, time, least in zip(mine, works, images_of, times, times[len(mine) :], strict=False):
@@ -63,11 +59,11 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
             "itl_s": None if unknown else time[1],
             "e2e_s": None if unknown else time[2],
             "least_e2e_s": None if unknown or knobs.pp > 1 else least[2],
+            # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
+            "run_s": time[2],
         }
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images
-        # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
-        cell["predicted"]["run_s"] = time[2]
         if cell["derived_from"] is None:
             seconds += cell_seconds(cell, study.jobs.cell_overhead_s)
     weights = memory.weight_bytes(architecture, knobs)
@@ -80,34 +76,35 @@ def predict(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Stu
     }
 
 
-_ENGINE = ("weight_bytes", "weight_bytes_per_gpu", "kv_capacity_tokens", "fits")
-_CELL = (
-    "bytes_per_gpu",
-    "weight_bytes_per_gpu",
-    "kv_bytes_per_gpu",
-    "fits",
-    "batch_fits",
-    "ttft_max_s",
-    "itl_s",
-    "e2e_s",
-    "least_e2e_s",
-    "run_s",
-)
-
-
-def _nothing(engine: dict[str, Any], cells: dict[str, dict[str, Any]], study: Study) -> None:
+def _nothing(engine: EngineConfig, cells: dict[str, Cell], study: Study) -> None:
     """A service elsewhere: the study's hardware says nothing about it."""
     for cell_id in engine["cells"]:
-        cells[f"{engine['id']}/{cell_id}"]["predicted"] = dict.fromkeys(_CELL)
-    seconds = len(engine["cells"]) * study.jobs.cell_overhead_s
-    engine["predicted"] = dict.fromkeys(_ENGINE) | {"job_s": study.jobs.load_s + seconds}
+        cells[f"{engine['id']}/{cell_id}"]["predicted"] = {
+            "bytes_per_gpu": None,
+            "weight_bytes_per_gpu": None,
+            "kv_bytes_per_gpu": None,
+            "fits": None,
+            "batch_fits": None,
+            "ttft_max_s": None,
+            "itl_s": None,
+            "e2e_s": None,
+            "least_e2e_s": None,
+            "run_s": None,
+        }
+    engine["predicted"] = {
+        "weight_bytes": None,
+        "weight_bytes_per_gpu": None,
+        "kv_capacity_tokens": None,
+        "fits": None,
+        "job_s": study.jobs.load_s + len(engine["cells"]) * study.jobs.cell_overhead_s,
+    }
 
 
 def cell_times(
     architecture: Architecture,
     knobs: EngineKnobs,
     hardware: Hardware,
-    works: list[dict[str, Any]],
+    works: Sequence[Workload],
     distinct: list[float] | None = None,
 ) -> list[tuple[float | None, float | None, float | None]]:
     """Roofline times of an engine's workloads, s: ttft of the whole batch, itl, e2e; None where unknown.

@@ -114,8 +114,10 @@ def step(
     top_k: ArrayLike | None = None,
     distinct: ArrayLike | None = None,
     prefill: bool = False,
+    even: bool = False,
 ) -> Step:
-    """A step of ``new_tokens`` tokens each of ``sequences`` sequences, on the fullest rank of each stage.
+    """A step of ``new_tokens`` tokens each of ``sequences`` sequences, on the fullest rank of each stage; ``even``: on
+    the mean one, for sums over all.
 
     Bytes: all weights that are always used and the output matrix; ``distinct`` experts per layer (default: the uniform
     law), shared by the ranks; the cache of the rank's sequences.  Operations: 2 per weight and token, and those of
@@ -125,7 +127,8 @@ def step(
     Pipeline stages work one after another (one batch in flight), so they do not shorten a step; their transfers are
     neglected.
     """
-    own = np.ceil(np.asarray(sequences, float) / layout.dp)  # sequences of the fullest data-parallel replica
+    own = np.asarray(sequences, float) / layout.dp
+    own = own if even else np.ceil(own)  # sequences of the fullest data-parallel replica
     tokens = np.asarray(np.asarray(sequences, float) * new_tokens)
     own_tokens = np.asarray(own * new_tokens)
     chosen = sizes.top_k if top_k is None else np.asarray(top_k, float)

@@ -12,11 +12,11 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import aiohttp
 
 from moebench.engines.failures import Verdict
+from moebench.formats import Json
 
 WORDS = 500
 """Characters of a service's answer that are kept as evidence."""
@@ -38,7 +38,7 @@ class Answer:
     counts: list[int] = field(default_factory=list)
     """Token ids per chunk; zeros where the service gives none."""
     ids: list[int] = field(default_factory=list)
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: Json = field(default_factory=dict)
     finish: str | None = None
     fingerprint: str | None = None
 
@@ -85,7 +85,7 @@ class Client:
         entries = listed.get("data") if isinstance(listed, dict) else None
         return [str(m.get("id")) for m in entries if isinstance(m, dict)] if isinstance(entries, list) else None
 
-    def batch(self, path: str, bodies: list[dict[str, Any]]) -> list[Answer]:
+    def batch(self, path: str, bodies: list[Json]) -> list[Answer]:
         """Send all requests at once and read their streams to the end.  Raises Verdict or RateLimited."""
         data = [json.dumps(body).encode() for body in bodies]  # before the clock starts
         return [self.read(events) for events in self.loop.run_until_complete(self._batch(path, data))]
@@ -172,7 +172,7 @@ class Client:
         return answer
 
     @staticmethod
-    def _take(answer: Answer, when: float, chunk: dict[str, Any]) -> None:
+    def _take(answer: Answer, when: float, chunk: Json) -> None:
         answer.usage = chunk.get("usage") or answer.usage
         answer.fingerprint = chunk.get("system_fingerprint") or answer.fingerprint
         for choice in chunk.get("choices") or ():

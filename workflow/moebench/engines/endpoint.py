@@ -9,15 +9,19 @@ import gc
 import os
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import vllm, vllm_arguments, vllm_kernels, vllm_unfused, waiting
+from moebench.engines import compiling, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
-from moebench.engines.protocol import Images
+from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
+from moebench.formats import Json
+from moebench.formats.plan import EngineConfig
+from moebench.formats.record import LoadFacts, Seen, Trace
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
@@ -30,15 +34,19 @@ _HARMLESS = {
 
 _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
+_CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
+_FUSE = re.compile(rb"'fuse_allreduce_rms': (True|False)")
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
 class EndpointEngine:
     """An engine configuration behind a service (``engines.protocol.Engine``)."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
-        self.settings = spec["runtime"]["endpoint"]
+        settings = spec["runtime"]["endpoint"]
+        assert settings is not None
+        self.settings = settings
         self.client: Client | None = None
         self.server: Server | None = None
         self.cached_tokens: float | None = None
@@ -46,19 +54,19 @@ class EndpointEngine:
 
     # --------------------------------------------------------------------------------------------- loading
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Start the server (``serve``), or ask the service for its models.  Raises Verdict or ServerFailed."""
         started = time.perf_counter()
         facts = self._serve() if self.settings["serve"] else self._connect()
         return {"load_s": time.perf_counter() - started, "resolved_config": None, **facts}
 
-    def _connect(self) -> dict[str, Any]:
+    def _connect(self) -> LoadFacts:
         missing = waiting.unset(self.spec["runtime"])
         if missing:
             reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to ask"
             raise Verdict("no_endpoint", reason)
         address, name = self.settings["base_url_env"], self.settings["key_env"]
-        url = self.settings["base_url"] or os.environ[address].strip()
+        url = self.settings["base_url"] or os.environ[address or ""].strip()
         key = os.environ[name].strip() if name else None
         if not _URL.fullmatch(url):
             raise Verdict(
@@ -73,15 +81,13 @@ class EndpointEngine:
             raise Verdict("service_fault", "the service limits the rate even of questions", [str(limit)]) from None
         return {"model_listed": None if listed is None else self.settings["model"] in listed}
 
-    def _serve(self) -> dict[str, Any]:
+    def _serve(self) -> LoadFacts:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
-        if any(self.config[knob] != value for knob, value in _HARMLESS.items()):
+        config: Mapping[str, object] = self.config
+        if not vllm.known(self.model) or any(config[knob] != value for knob, value in _HARMLESS.items()):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
-        environment = {
-            vllm_unfused.SWITCH: self.config["expert_kernel"],
-            vllm_kernels.SWITCH: self.config["kernel_config"],
-        }
+        environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]
         asked = [
             *flags(vllm_arguments.arguments(self.spec)),
@@ -89,19 +95,20 @@ class EndpointEngine:
             "1",
         ]  # default: one per data-parallel rank
         self.server = Server(asked, name, environment=environment, timeout_s=3600)
+        start = compiling.mark()
         try:
             self.server.start()
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
-        cache = dict(re.findall(r'(num_gpu_blocks|block_size)="(\d+)"', self.server.get("/metrics")))
-        of_a_rank = int(cache["num_gpu_blocks"]) * int(cache["block_size"]) if len(cache) == 2 else None
-        tokens = of_a_rank * self.config["dp"] if of_a_rank else None
+        info = _CACHE.search(self.server.get("/metrics"))
+        cache = dict(re.findall(r'(\w+)="([^"]*)"', info.group(1))) if info else {}
         return {
-            "kv_cache_tokens": tokens,
+            "kv_cache_tokens": vllm.kv_cache_tokens(cache, self.config["dp"]),
             "eager": self.config["eager"],
             "max_num_batched_tokens": self.config["max_num_batched_tokens"],
             "server_version": self.server.get("/version"),
+            "fuse_allreduce_rms": fuse[0] == b"True" if (fuse := _FUSE.findall(compiling.said(start))) else None,
         }
 
     def set_top_k(self, top_k: int) -> None:
@@ -110,11 +117,11 @@ class EndpointEngine:
 
     # --------------------------------------------------------------------------------------------- running
 
-    def body(self, prompt: list[int], output_tokens: int) -> dict[str, Any]:
+    def body(self, prompt: list[int], output_tokens: int) -> Json:
         """The request for one prompt of token ids."""
         serve, settings = self.settings["serve"], self.settings
         asked = {"ignore_eos": True, "min_tokens": output_tokens, "return_token_ids": True}
-        body: dict[str, Any] = {
+        body: Json = {
             "model": settings["model"],
             "max_tokens": output_tokens,
             "temperature": 0,
@@ -168,7 +175,7 @@ class EndpointEngine:
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch; a step is an arrival of tokens.  Raises Verdict."""
         if images:
             raise NotImplementedError("images through a service are not supported by this driver yet")
@@ -184,7 +191,7 @@ class EndpointEngine:
             for when, n in zip(answer.times, counts, strict=True):
                 merged[place[round(when, 6)]] = merged.get(place[round(when, 6)], 0) + n
             requests.append(encode(*map(list, zip(*((s, n) for s, n in merged.items() if n), strict=True))))
-        seen: dict[str, Any] = {
+        seen: Seen = {
             "counted_by": "ids" if by_ids else "usage",
             "rate_limited": waits,
             "tokens": sum(n for _, n in counted),
@@ -227,7 +234,7 @@ class EndpointEngine:
         """A service does not show its routing."""
         return False
 
-    def captured(self) -> dict[int, dict[str, Any]]:
+    def captured(self) -> dict[int, Routed]:
         """Nothing."""
         return {}
 
@@ -262,7 +269,7 @@ def _add(total: float | None, new: list[float | None]) -> float | None:
     return (total or 0.0) + sum(known) if known else total
 
 
-def cached_tokens(usage: dict[str, Any]) -> float | None:
+def cached_tokens(usage: Json) -> float | None:
     """Prompt tokens that a service took from a cache; None where it does not say."""
     value = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return None if value is None else float(value)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from moebench.engines.protocol import Engine
+from moebench.formats.plan import EngineConfig
 
 
-def make(name: str, spec: dict[str, Any]) -> Engine:
+def make(name: str, spec: EngineConfig) -> Engine:
     """The engine called ``name`` for an engine configuration of the plan.
 
     ``spec``: ``config`` (knobs), ``model``, ``draft`` (a model or null) and ``memory_fraction``, the share of the

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Mapping
-from typing import Any
 
 from moebench.errors import FULL_DISK
+from moebench.formats.messages import Outcome
 from moebench.storage.disk import DISK
 
 
@@ -43,7 +42,15 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("node_fault", r"uncorrectable (ECC|NVLink)|\bXid\b|GPU has fallen off the bus|GPU is lost"
                    r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
                    r"|No CUDA GPUs are available|Failed to infer device type"
-                   r"|CUDA driver initialization failed|Driver/library version mismatch", "the device failed"),
+                   r"|CUDA driver initialization failed|Driver/library version mismatch"
+                   r"|system not yet initialized", "the device failed"),
+    ("node_fault", r"NVIDIA driver on your system is too old|CUDA driver version is insufficient"
+                   r"|unsupported display driver|PTX was compiled with an unsupported toolchain",
+     "the node's driver is too old for the environment's CUDA"),
+    ("node_fault", r"libcuda\.so(\.\d+)?: cannot open shared object|Found no NVIDIA driver", "the node has no driver"),
+    ("node_fault", r"larger than the number of available GPUs|is out of bounds for \d+ devices|invalid device ordinal",
+     "the job has fewer devices than the engine configuration needs"),
+    ("node_fault", r"no address of this node that others reach", "the node has no address"),
     ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
     ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
@@ -57,6 +64,10 @@ RULES: tuple[tuple[str, str, str], ...] = (
      "the engine refuses this length"),
 )  # fmt: skip
 
+_NCCL = re.compile(
+    r"NCCL error(?: in: [^,]+,|:) (unhandled|internal|remote|network)|nccl(System|Remote|Internal)Error:"
+)
+"""Devices that do not reach each other.  Looked for last: NCCL also fails for want of memory, and says that too."""
 _OOM = re.compile(
     r"OutOfMemoryError|[Oo]ut of memory|can't allocate memory|Cannot allocate memory|MemoryError|bad_alloc"
     r"|_ALLOC_FAILED|aligned_alloc failed"
@@ -95,10 +106,13 @@ def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str
     if found:
         status, reason = _OOM_STATUS[_where(phase, trace)]
         return status, reason, found[-3:]
+    found = [line for line in lines if _NCCL.search(line)]
+    if found:
+        return "node_fault", "the devices do not reach each other", found[-3:]
     return "crashed", "the engine failed: " + (root_cause(lines) or "no message"), lines[-10:]
 
 
-def of_configuration(outcome: Mapping[str, Any]) -> bool:
+def of_configuration(outcome: Outcome) -> bool:
     """Whether a failed cell tells that no cell of its engine configuration can run, whatever its workload."""
     return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 

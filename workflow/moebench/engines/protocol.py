@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, NotRequired, Protocol, TypedDict
+
+from moebench.formats.record import LoadFacts, Trace
 
 Images = Sequence[Sequence[Any]]
 """PIL images of each request of a batch, in the order of its prompts; empty: a batch of text."""
 
 
+class Batch(TypedDict):
+    """What an engine is given to run: prompts as token ids and, where the workload has them, images."""
+
+    prompts: list[list[int]]
+    images: NotRequired[Images]
+
+
+class Routed(TypedDict):
+    """Experts that the router of a layer chose.
+
+    counts: per expert.  phases: the same, apart by phase of the step (prefill, decode, mixed).  steps: [tokens,
+    distinct experts] of each; step_phases: its phase.
+    """
+
+    counts: list[int]
+    phases: dict[str, list[int]]
+    steps: list[list[int]]
+    step_phases: list[str]
+
+
 class Engine(Protocol):
     """A loaded model that runs batches of token-id prompts."""
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Load the model; return facts of the session (KV capacity, versions, ...)."""
 
     def set_top_k(self, top_k: int) -> None:
@@ -21,11 +43,8 @@ class Engine(Protocol):
         Raises NotImplementedError where a compiled router would ignore it.
         """
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
-        """Run a batch; return ``step_end_s`` (s since submission) and ``requests`` (run-length coded tokens).
-
-        With images also ``image_tokens``, how many each request's images became (a list), and ``preprocess_s``, when
-        the last request's images were prepared (s since submission).
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
+        """Run a batch, stamping the end of every step.
 
         Raises RuntimeError if a request came back with another number of tokens than asked for.
         """
@@ -36,12 +55,8 @@ class Engine(Protocol):
     def capture(self, on: bool) -> bool:
         """Start (or stop) counting the experts each token is routed to; False where that cannot be done."""
 
-    def captured(self) -> dict[int, dict[str, Any]]:
-        """Counts since capture began, per layer.
-
-        ``counts`` per expert, ``phases``: the same apart by phase of the step (prefill, decode, mixed), ``steps`` as
-        [tokens, distinct experts], and ``step_phases``, the phase of each.
-        """
+    def captured(self) -> dict[int, Routed]:
+        """Counts since capture began, by number of the layer."""
 
     def counters(self) -> dict[str, float]:
         """Cumulative ``preemptions`` and ``prefix_cache_hits``."""

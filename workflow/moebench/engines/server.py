@@ -23,6 +23,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from moebench.formats import Knobs
+
 PORT_ATTEMPTS = 3
 """A free port may be taken before the server binds it; then another one is tried."""
 
@@ -42,7 +44,7 @@ class ServerFailed(RuntimeError):
         self.code, self.log = code, log
 
 
-def flags(arguments: dict[str, Any]) -> list[str]:
+def flags(arguments: Knobs) -> list[str]:
     """Arguments of ``vllm.LLM`` as those of ``vllm serve``; mappings become JSON."""
     made = [str(arguments["model"])]
     for name, value in arguments.items():

@@ -10,13 +10,16 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from moebench.architectures.hf_config import shape_overrides
-from moebench.engines.protocol import Images
+from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig
+from moebench.formats.record import LoadFacts, Trace
 
 _FIXED = {"quantization": "none", "kv_cache_dtype": "auto", "draft_model": None, "tp": 1, "pp": 1,
           "dp": 1, "kernel_config": "tuned", "mla": True}  # fmt: skip
@@ -27,7 +30,7 @@ _NO_IMAGES = "images in transformers are not supported by this driver yet"
 class TransformersEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec, self.config, self.model_spec = spec, spec["config"], spec["model"]
         self.model: Any = None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,11 +38,11 @@ class TransformersEngine:
         self._hooks: list[Any] = []
         self._phase = "prefill"
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Load the model.  Raises whatever transformers raises, NotImplementedError for knobs it does not have."""
         for knob, value in _FIXED.items():
-            if self.config[knob] != value:
-                raise NotImplementedError(f"{knob}={self.config[knob]!r} is not supported by this driver yet")
+            if (asked := cast(Knobs, self.config)[knob]) != value:
+                raise NotImplementedError(f"{knob}={asked!r} is not supported by this driver yet")
         import transformers
 
         started = time.perf_counter()
@@ -55,10 +58,13 @@ class TransformersEngine:
         settings = {"dtype": getattr(torch, config["dtype"]), "experts_implementation": config["expert_kernel"]}
         auto = transformers.AutoModelForCausalLM
         if config["weights"] == "dummy":
-            self.model = auto.from_config(resolved, **settings)
+            with contextlib.nullcontext() if self.device == "cpu" else torch.device(self.device):
+                self.model = auto.from_config(resolved, **settings)
         else:
             self.model = auto.from_pretrained(path, config=resolved, **settings)
         self.model.eval().to(self.device)  # through host memory: to load onto a device it would want accelerate
+        # On a device `generate` would decode with batched_mm where grouped_mm is asked for, and `decode` would not.
+        self.model._optimize_model_for_decode = contextlib.nullcontext
         text = self.model.config.get_text_config()
         facts = text.to_dict()
         return {
@@ -102,11 +108,15 @@ class TransformersEngine:
                 self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         return bool(self._hooks)
 
-    def captured(self) -> dict[int, dict[str, Any]]:
+    def captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by phase: a step is all prefill or all decode here."""
         return {
-            number: layer
-            | {"counts": layer["counts"].tolist(), "phases": {p: n.tolist() for p, n in layer["phases"].items()}}
+            number: {
+                "counts": layer["counts"].tolist(),
+                "phases": {phase: counts.tolist() for phase, counts in layer["phases"].items()},
+                "steps": layer["steps"],
+                "step_phases": layer["step_phases"],
+            }
             for number, layer in self._capture.items()
         }
 
@@ -135,6 +145,7 @@ class TransformersEngine:
             raise NotImplementedError("prompts of different lengths in a batch are not supported by this driver")
         gc.collect()
         ends, steps = [], []
+        self.settle()
         start = time.perf_counter()
         with torch.inference_mode():
             step, cache = torch.tensor(prompts, device=self.device), None
@@ -146,7 +157,12 @@ class TransformersEngine:
                 ends.append(time.perf_counter() - start)
         return ends, [list(tokens) for tokens in zip(*steps, strict=True)]
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+    def settle(self) -> None:
+        """Wait for all that the device was given: only then may a time be read."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch, stamping every step."""
         if images:
             raise NotImplementedError(_NO_IMAGES)
@@ -163,6 +179,7 @@ class TransformersEngine:
             raise NotImplementedError(_NO_IMAGES)
         inputs = torch.tensor(prompts, device=self.device)
         gc.collect()
+        self.settle()
         start = time.perf_counter()
         with torch.inference_mode():
             outputs = self.model.generate(
@@ -174,6 +191,7 @@ class TransformersEngine:
                 pad_token_id=0,
             )
             got = outputs.shape[1] - inputs.shape[1]
+        self.settle()
         elapsed = time.perf_counter() - start
         if got != output_tokens:
             raise RuntimeError(f"a request gave {got} tokens instead of {output_tokens}")

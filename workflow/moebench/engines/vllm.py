@@ -6,14 +6,17 @@ import contextlib
 import gc
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moebench.engines import vllm_images, vllm_nodes, vllm_startup
 from moebench.engines.failures import Refused
-from moebench.engines.protocol import Images
+from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.engines.vllm_arguments import arguments, switch
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig, EngineKnobsDict
+from moebench.formats.record import LoadFacts, Trace
 
 COUNTERS = {
     "vllm:num_preemptions": "preemptions",
@@ -26,7 +29,7 @@ COUNTERS = {
 """vLLM's counters and our names; the last is a vector over positions in the draft."""
 
 
-_NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
+_NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = (
     (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
     (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
     (lambda c: c["dp"] > 1, "data parallelism", "NotImplementedError in all_gatherv, at the first step with experts"),
@@ -35,19 +38,44 @@ _NOT_ON_A_CPU: tuple[tuple[Callable[[dict[str, Any]], bool], str, str], ...] = (
 """What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
 
 
+_UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
+"""Families of the registry that it does not have, and why."""
+
+
+def known(model: Mapping[str, Any]) -> bool:
+    """Whether vLLM has a model's architecture."""
+    return model["architecture"]["family"] not in _UNKNOWN
+
+
+def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
+    """Tokens that the KV caches of all data-parallel ranks hold, by vLLM's cache configuration; None: not told.
+
+    vLLM's own number is that of one rank, and right where layers cache in several groups (Llama 4).  Its number of
+    blocks is already the sum over the ranks.
+    """
+    told = {k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))}
+    if "kv_cache_size_tokens" in told:
+        return told["kv_cache_size_tokens"] * dp
+    return told["num_gpu_blocks"] * told["block_size"] if {"num_gpu_blocks", "block_size"} <= told.keys() else None
+
+
+def _number(value: Any) -> bool:
+    return value not in (None, "None")  # a server's metrics are text
+
+
 class VllmEngine:
     """An engine configuration in this process (``engines.protocol.Engine``)."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec, self.config, self.model = spec, spec["config"], spec["model"]
         self.llm: Any = None
         self.other_nodes = vllm_nodes.OtherNodes(spec)
         self._ids = itertools.count()
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> LoadFacts:
         """Load the model.  Raises whatever the engine raises."""
         self.refuse()
-        switch(self.config)
+        switch(self.spec)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
         with vllm_startup.quick_start():
@@ -55,10 +83,11 @@ class VllmEngine:
         load_s = time.perf_counter() - started
         config = self.llm.llm_engine.vllm_config
         cache = config.cache_config
-        blocks = getattr(cache, "num_gpu_blocks", None)
-        return {
+        if not vllm_startup.on_a_cpu():
+            self.llm.collective_rpc("moe_watch_compiling")
+        facts: LoadFacts = {
             "load_s": load_s,
-            "kv_cache_tokens": blocks * cache.block_size if blocks else None,
+            "kv_cache_tokens": kv_cache_tokens(vars(cache), self.config["dp"]),
             "kv_block_size": cache.block_size,
             "eager": bool(config.model_config.enforce_eager),
             "capture_sizes": list(config.compilation_config.cudagraph_capture_sizes or []),
@@ -67,9 +96,13 @@ class VllmEngine:
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
             "v2_model_runner": bool(getattr(config, "use_v2_model_runner", False)),
             "resolved_config": self.resolved_config(),
+            "fuse_allreduce_rms": bool(config.compilation_config.pass_config.fuse_allreduce_rms),
+            "backends": self._rpc("moe_backends"),
         }
+        resolved: LoadFacts = self._rpc("moe_resolved")
+        return facts | resolved
 
-    def start(self, arguments: dict[str, Any]) -> Any:
+    def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
         from vllm import LLM
 
@@ -77,6 +110,9 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise Refused for what would run as something else than it is called."""
+        if not known(self.model):
+            why = _UNKNOWN[self.model["architecture"]["family"]]
+            raise Refused(f"{self.model['title']} is not supported by vLLM: {why}")
         import vllm
         from vllm.platforms import current_platform
 
@@ -87,7 +123,7 @@ class VllmEngine:
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
             raise Refused("unfused experts read counts from the device, which no CUDA graph can: set eager")
 
-    def resolved_config(self) -> dict[str, Any]:
+    def resolved_config(self) -> Knobs:
         """The text model's configuration as the engine resolved it, scalars only."""
         resolved = self.llm.llm_engine.vllm_config.model_config.hf_text_config.to_dict()
         return {k: v for k, v in sorted(resolved.items()) if v is None or isinstance(v, (int, float, str, bool))}
@@ -116,7 +152,7 @@ class VllmEngine:
             return vllm_images.Placeholders(self.llm).inputs(prompts, images)
         return [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
 
-    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> dict[str, Any]:
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
         """Run a batch step by step, stamping the end of every step."""
         from vllm.sampling_params import RequestOutputKind
 
@@ -148,7 +184,7 @@ class VllmEngine:
         for name in names:
             if sum(tokens[name]) != output_tokens:
                 raise RuntimeError(f"a request gave {sum(tokens[name])} tokens instead of {output_tokens}")
-        run = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
+        run: Trace = {"step_end_s": ends, "requests": [encode(steps[name], tokens[name]) for name in names]}
         if images:
             run |= {
                 "image_tokens": vllm_images.image_tokens(prompts, [seen[name] for name in names]),
@@ -174,11 +210,11 @@ class VllmEngine:
         """Count routed experts.  A compiled router does not call the hook, so only in eager mode."""
         return bool(self.config["eager"]) and self._rpc("moe_capture", on) > 0
 
-    def captured(self) -> dict[int, dict[str, Any]]:
+    def captured(self) -> dict[int, Routed]:
         """Counts of the first rank that has the layer: with TP and EP each rank sees every token's routing, with PP
         each has layers of its own.
         """
-        found: dict[int, dict[str, Any]] = {}
+        found: dict[int, Routed] = {}
         for rank in self.llm.collective_rpc("moe_captured"):
             found = rank | found
         return found

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
-from moebench.engines import vllm_images, vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_images, vllm_kernels, vllm_unfused
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
 
 
-def arguments(spec: dict[str, Any]) -> dict[str, Any]:
+def arguments(spec: EngineConfig) -> Knobs:
     """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
 
     Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
@@ -46,13 +47,14 @@ def arguments(spec: dict[str, Any]) -> dict[str, Any]:
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
+        "jit_monitor_verbose": True,  # else a kernel's second compilation goes unsaid (engines/compiling.py)
         "speculative_config": speculation(spec),
     }
-    given |= vllm_images.arguments(model)
+    given |= vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
     return {k: v for k, v in given.items() if v is not None}
 
 
-def while_loading(spec: dict[str, Any]) -> str | None:
+def while_loading(spec: EngineConfig) -> str | None:
     """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
     scheme: str = spec["config"]["quantization"]
     file = Path(spec["model"]["path"]) / "config.json"
@@ -65,7 +67,7 @@ _WHILE_LOADING = {"fp8": "fp8_per_tensor"}
 """vLLM's names of schemes, where they differ."""
 
 
-def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
+def speculation(spec: EngineConfig) -> Knobs | None:
     """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
     if spec["draft"] is None:
         return None
@@ -77,9 +79,18 @@ def speculation(spec: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def switch(config: dict[str, Any]) -> None:
+def switches(spec: EngineConfig) -> dict[str, str]:
+    """Environment variables that choose the kernels of an engine configuration."""
+    return {
+        vllm_unfused.SWITCH: spec["config"]["expert_kernel"],
+        vllm_kernels.SWITCH: spec["config"]["kernel_config"],
+        **vllm_flashinfer.environment(spec),
+    }
+
+
+def switch(spec: EngineConfig) -> None:
     """Set the kernels of an engine configuration, in this process and in those that it starts."""
-    os.environ[vllm_unfused.SWITCH] = config["expert_kernel"]
-    os.environ[vllm_kernels.SWITCH] = config["kernel_config"]
+    os.environ.update(switches(spec))
     vllm_unfused.install()
     vllm_kernels.install()
+    vllm_flashinfer.install()

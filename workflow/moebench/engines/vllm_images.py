@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from moebench.engines.protocol import Images
+from moebench.formats import Knobs
+from moebench.formats.model import ModelDict
 
 
-def sees(model: dict[str, Any]) -> bool:
+def sees(model: ModelDict) -> bool:
     """Whether a model of the plan has a vision part."""
     architecture = model["architecture"]
     return bool(architecture["vision"] or architecture["vision_parameters"])
 
 
-def arguments(model: dict[str, Any]) -> dict[str, Any]:
+def arguments(model: ModelDict) -> Knobs:
     """Arguments of ``vllm.LLM`` that a model with a vision part needs.
 
     Its processor reads the tokenizer.  No cache of processed images: without it, and without prefix caching, vLLM names

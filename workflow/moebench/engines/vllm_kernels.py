@@ -11,6 +11,8 @@ import functools
 import os
 from typing import Any
 
+from moebench.formats.plan import EngineKnobsDict
+
 SWITCH = "MOEBENCH_KERNEL_CONFIG"
 """Environment variable that leaves the tuned files unread (``default``): worker processes inherit it."""
 
@@ -19,7 +21,7 @@ WARNING = "Using default MoE config"
 """What vLLM logs, once per load, when it has no tuned tile sizes for the shape of the experts."""
 
 
-def untuned(config: dict[str, Any], said: str) -> bool:
+def untuned(config: EngineKnobsDict, said: str) -> bool:
     """The engine runs on default tile sizes: it said so, or it was told to, and then it looks for none and says
     nothing.  ``config``: the engine configuration's knobs; ``said``: the engine's log."""
     return config["kernel_config"] == "default" or WARNING in said

@@ -6,15 +6,19 @@ driver checks the captured experts per token rather than trusting them (facts/vl
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
 
-from moebench.engines import vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_resolved, vllm_unfused
+from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
+from moebench.formats.record import Backends
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
+vllm_flashinfer.install()
 
 
 def _runners(model: torch.nn.Module) -> list[Any]:
@@ -27,6 +31,30 @@ class MoEExtension:
     """Methods mixed into vLLM's worker; called by name with ``collective_rpc``."""
 
     model_runner: Any
+
+    def moe_resolved(self) -> dict[str, Any]:
+        """What vLLM decided by what this node has: FlashInfer, the all-reduce of its own, DeepGEMM, the toolkit."""
+        from vllm.distributed.parallel_state import get_tp_group
+        from vllm.utils.deep_gemm import is_deep_gemm_supported
+        from vllm.utils.flashinfer import has_flashinfer
+
+        communicator = getattr(get_tp_group().device_communicator, "ca_comm", None)
+        return {
+            "flashinfer": has_flashinfer(),
+            "custom_all_reduce": communicator is not None and not communicator.disabled,
+            "deep_gemm": is_deep_gemm_supported(),
+            "cuda_home": os.environ.get("CUDA_HOME"),
+        }
+
+    def moe_watch_compiling(self) -> None:
+        """Have vLLM say when it compiles a kernel from now on, in eager mode too, where it would not by itself."""
+        from vllm.utils import jit_monitor
+
+        jit_monitor.activate(verbose=True)
+
+    def moe_backends(self) -> Backends:
+        """The kernels that vLLM chose (``vllm_resolved``)."""
+        return vllm_resolved.backends(self.model_runner)
 
     def moe_set_top_k(self, top_k: int) -> int:
         """Set the active experts per token of every MoE layer; return the number of layers."""
@@ -59,7 +87,7 @@ class MoEExtension:
             runner.router.set_capture_fn(keep)
         return len(runners)
 
-    def moe_captured(self) -> dict[int, dict[str, Any]]:
+    def moe_captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
         return {
             number: {

@@ -15,10 +15,12 @@ import socket
 import subprocess
 import sys
 import threading
-from typing import Any
+
+from moebench.formats import Knobs
+from moebench.formats.plan import EngineConfig
 
 
-def share(spec: dict[str, Any], rank: int, address: str, port: int) -> dict[str, Any]:
+def share(spec: EngineConfig, rank: int, address: str, port: int) -> Knobs:
     """What a node's engine arguments have beside those of one node."""
     return {
         "nnodes": spec["nodes"],
@@ -33,26 +35,57 @@ def _said(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def others(nodes: int) -> list[str]:
-    """Names of the other nodes of this job.  Raises RuntimeError if it has fewer than ``nodes`` in all."""
+def others(nodes: int) -> tuple[list[str], int]:
+    """Names of the other nodes of this job, and how many CPUs it has on each.
+
+    Raises RuntimeError if it has fewer than ``nodes`` in all.
+    """
     names: list[str] = []
+    cpus = 0
     if job := os.environ.get("SLURM_JOB_ID"):  # all that the executor plugin leaves of SLURM's variables
-        names = _said("scontrol", "show", "hostnames", _said("squeue", "-h", "-j", job, "-o", "%N").strip()).split()
+        listed, total = _said("squeue", "-h", "-j", job, "-o", "%N %C").split()
+        names = _said("scontrol", "show", "hostnames", listed).split()
+        cpus = int(total) // len(names)
     if len(names) < nodes:
         raise RuntimeError(f"the engine configuration needs {nodes} nodes, this job has {max(1, len(names))}")
     here = os.environ["SLURMD_NODENAME"]
-    return [name for name in names if name != here][: nodes - 1]
+    return [name for name in names if name != here][: nodes - 1], cpus
+
+
+def place(node: str, gpus: int, cpus: int) -> list[str]:
+    """Arguments of srun for the executor of another node, which has ``gpus`` and ``cpus`` there.
+
+    Without a number of CPUs a step may get a single one, whatever its job has; and all workers of a node are in one
+    task, so that nothing may be bound.
+    """
+    return ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", f"--gpus={gpus}", f"--cpus-per-task={cpus}",
+            "--cpu-bind=none"]  # fmt: skip
+
+
+def reachable(address: str) -> str:
+    """An address of this node that the others reach: ``address``, or, where vLLM found none, that of the node's name.
+
+    Raises RuntimeError if there is none: 0.0.0.0 is nobody's address, and the other ranks would call themselves.
+    """
+    if address != "0.0.0.0":
+        return address
+    name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    with contextlib.suppress(OSError):
+        found = socket.gethostbyname(name)
+        if not found.startswith(("127.", "0.")):
+            return found
+    raise RuntimeError(f"no address of this node that others reach ({name}); set VLLM_HOST_IP on the nodes")
 
 
 class OtherNodes:
     """The executors of the other nodes, from ``start`` to ``close``."""
 
-    def __init__(self, spec: dict[str, Any]):
+    def __init__(self, spec: EngineConfig):
         self.spec = spec
         self.closing = False
         self._executors: dict[str, subprocess.Popen[str]] = {}
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> Knobs:
         """Start them; return what the first node's engine arguments have in addition.
 
         Raises RuntimeError if the job has too few nodes.  Should one of them end early, this process ends too: what is
@@ -60,12 +93,12 @@ class OtherNodes:
         """
         from vllm.utils.network_utils import get_ip, get_open_port
 
-        address, port = get_ip(), get_open_port()
-        for rank, name in enumerate(others(self.spec["nodes"]), 1):
-            per_node = self.spec["gpus"] // self.spec["nodes"]
-            place = ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={name}", f"--gpus={per_node}"]
+        names, cpus = others(self.spec["nodes"])
+        address, port = reachable(get_ip()), get_open_port()
+        for rank, name in enumerate(names, 1):
+            where = place(name, self.spec["gpus"] // self.spec["nodes"], cpus)
             executor = subprocess.Popen(
-                ["srun", *place, sys.executable, "-m", "moebench.engines.vllm_nodes"], stdin=subprocess.PIPE, text=True
+                ["srun", *where, sys.executable, "-m", "moebench.engines.vllm_nodes"], stdin=subprocess.PIPE, text=True
             )
             assert executor.stdin is not None
             executor.stdin.write(json.dumps({"spec": self.spec, "share": share(self.spec, rank, address, port)}) + "\n")
@@ -111,7 +144,7 @@ def main() -> None:
 
     from moebench.engines.vllm_arguments import arguments, switch
 
-    switch(request["spec"]["config"])
+    switch(request["spec"])
     engine = EngineArgs(**arguments(request["spec"]), **request["share"])
     executor = MultiprocExecutor(engine.create_engine_config(headless=True), monitor_workers=False)
     executor.start_worker_monitor(inline=True)

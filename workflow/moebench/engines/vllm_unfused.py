@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
+if TYPE_CHECKING:
+    import torch
 
 SWITCH = "MOEBENCH_EXPERT_KERNEL"
 """Environment variable that turns the loop on (``unfused``): worker processes inherit it."""
@@ -34,6 +34,9 @@ def loop(
     w2 [experts, hidden, width], weights and ids [tokens, k].  ``expert_map`` gives the local index of each expert, -1
     for those of other ranks.  Sums in float32, as the fused kernels do.
     """
+    import torch
+    import torch.nn.functional as F
+
     ids = topk_ids if expert_map is None else expert_map[topk_ids.long()]
     total = torch.zeros(output.shape, dtype=torch.float32, device=output.device)
     for expert in ids.unique().tolist():

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+
+from moebench.formats.plan import Runtime
 
 
-def unset(runtime: dict[str, Any]) -> list[str]:
+def unset(runtime: Runtime) -> list[str]:
     """Variables that an engine's service needs and that are not set here (``engines.*.runtime`` of a plan)."""
-    endpoint = runtime["endpoint"] or {}
-    wanted = [endpoint.get("base_url_env"), endpoint.get("key_env")]
+    endpoint = runtime["endpoint"]
+    wanted = [endpoint.get("base_url_env"), endpoint.get("key_env")] if endpoint else []
     return [name for name in wanted if name and not os.environ.get(name, "").strip()]

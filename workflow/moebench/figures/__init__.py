@@ -7,7 +7,7 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -20,12 +20,13 @@ from moebench.config import Plot, parse
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import data, export, predictions, residuals, style
 from moebench.figures.kinds import KINDS, PlacedFigure, Predictions, Source
+from moebench.formats.plan import Plan
 from moebench.tables import machines
 from moebench.tables.accuracy import planned as planned_answers
 from moebench.tables.join import beside_speed
 
 
-def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
+def plots(plan: Plan, experiment: str) -> list[Plot]:
     """The figures of an experiment of a plan."""
     where = f"plan of {plan['study']}: {experiment}"
     return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
@@ -43,7 +44,7 @@ def placed(source: Source) -> Iterator[PlacedFigure]:
         yield Predictions.place(plot, source, f"{where} {plot.id}")
 
 
-def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list[Path]:
+def render_all(plan: Plan, tables_dir: Path, out_dir: Path) -> list[Path]:
     """Draw the figures of every experiment, and that of model against measurement, several at a time; see
     :func:`render`.
     """
@@ -64,7 +65,7 @@ def render_all(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path) -> list
 
 
 @contextlib.contextmanager
-def _in_a_file(plan: Mapping[str, Any]) -> Iterator[str]:
+def _in_a_file(plan: Plan) -> Iterator[str]:
     """The plan in a temporary file.  It is more than a pipe holds: a process that dies at its start would leave the one
     that sends it waiting.
     """
@@ -95,7 +96,7 @@ def _given_part(experiment: str | None) -> list[Path]:
     return _part(plan, tables_dir, out_dir, experiment)
 
 
-def _part(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment: str | None) -> list[Path]:
+def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -> list[Path]:
     """The figures of an experiment; None: that of model against measurement."""
     if experiment is not None:
         return render(plan, tables_dir, out_dir, experiment)
@@ -104,7 +105,7 @@ def _part(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment: 
         return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
-def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
+def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
     """Draw the figures of an experiment into ``out_dir`` as SVG, PDF, PNG and CSV; return the files.
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
@@ -118,7 +119,7 @@ def render(plan: Mapping[str, Any], tables_dir: Path, out_dir: Path, experiment_
     return paths
 
 
-def check(plan: Mapping[str, Any]) -> None:
+def check(plan: Plan) -> None:
     """Place the figures of every experiment without any measurement.
 
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
@@ -137,7 +138,7 @@ def check(plan: Mapping[str, Any]) -> None:
             pass
 
 
-def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
+def cannot_draw(plan: Plan) -> list[str]:
     """Ids of the figures that the plan's rows cannot fill: those of a plan of which cells were left out."""
     found = []
     for source in _planned(plan):
@@ -149,17 +150,18 @@ def cannot_draw(plan: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _planned(plan: Mapping[str, Any]) -> Iterator[Source]:
+def _planned(plan: Plan) -> Iterator[Source]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
 
     by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
-    for row in cell_rows.plan_rows(dict(plan)):
+    for row in cell_rows.plan_rows(plan):
         by_name[row["experiment"]].append(row)
     measured = [c.name for c in columns.of_table("measurements")]
     for name, rows in by_name.items():
         frame: pd.DataFrame = cell_rows.table("plan", rows).to_pandas()
-        frame = frame.assign(**{c: None for c in measured if c not in frame.columns})
-        answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(dict(plan), name)).to_pandas()
+        empty = {c: None for c in measured if c not in frame.columns}
+        frame = frame.join(pd.DataFrame(empty, index=frame.index))
+        answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
         yield Source(plan, name, beside_speed(frame, answers))

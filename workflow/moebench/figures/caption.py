@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from moebench import columns
-from moebench.figures import accuracy, style, unsupported
+from moebench.figures import accuracy, style, tiles, unsupported
 from moebench.figures.data import Data
+from moebench.formats.plan import Plan, Task
 from moebench.prompts import corpora
 from moebench.tables import stats
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures, nothing measured."
+MOST_RANGE = 5
+"""With so many repeats or fewer the bootstrap interval is their range."""
 NBSP = "\N{NO-BREAK SPACE}"
-_WEIGHTS = {
+WEIGHTS = {
     "checkpoint": "trained weights",
     "random_init": "random weights",
-    "dummy": "dummy weights (routing means nothing)",
+    "dummy": "dummy weights (untrained routing, the same in all layers)",
 }
 
 
@@ -33,15 +36,21 @@ def _few(values: pd.Series) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
-def engine(plan: Mapping[str, Any], rows: pd.DataFrame | None = None) -> str:
+def engine(plan: Plan, rows: pd.DataFrame | None = None) -> str:
     """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
-        pairs = sorted(set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True)))
+        ran = _engines(rows[rows["status"] != "not measured"]) if "status" in rows else set()
+        named = {name for name, _ in ran}  # of an engine that ran, the version that was only planned says nothing
+        pairs = sorted(ran | {pair for pair in _engines(rows) if pair[0] not in named})
     return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
 
 
-def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def _engines(rows: pd.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(rows["engine_name"].dropna(), rows["engine_version"].dropna(), strict=True))
+
+
+def _machines(plan: Plan, rows: pd.DataFrame) -> str:
     """The study's hardware, with its device where that is one and the same, and hosted services' beside it."""
     own, elsewhere = plan["hardware"], rows["gpus"].isna()
     local = rows[~elsewhere]
@@ -50,21 +59,30 @@ def _machines(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
     return _listed([*named, *sorted(set(rows.loc[elsewhere, "hardware"]))])
 
 
-def what(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def what(plan: Plan, rows: pd.DataFrame) -> str:
     """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
     if rows.empty:
         return NOT_MEASURED
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
-    weights = _listed(_WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
+    weights = _listed(WEIGHTS.get(w, w) for w in sorted(rows["weights"].dropna().unique()))
     hardware = plan["hardware"]
     text = f"{size}models with {weights}, {engine(plan, rows)} on {_machines(plan, rows)}"
     text += f", {_prompts(rows)}" + images(rows)
     if hardware["kind"] == "cpu":
-        text += ": no statement about an H100"
-    text = text[0].upper() + text[1:] + "."
+        text += ": not representative of an H100"
+    text = f"{text[0].upper()}{text[1:]}. {workload(rows)}".strip()
     if "activation" in set(rows["protocol_kind"]) and set(rows["weights"].dropna()) & {"random_init", "dummy"}:
-        text += " Routers with random weights have learnt nothing: no statement about trained models."
+        text += " Routers with random weights are untrained: not representative of trained models."
     return text
+
+
+def workload(rows: pd.DataFrame) -> str:
+    """Batch, input and output lengths of some rows: one value, or the smallest and the largest."""
+    timed = rows[rows["protocol_kind"] != "activation"]
+    if timed.empty:
+        return ""
+    sizes = [_span(timed[name]) for name in ("batch", "input_tokens", "output_tokens")]
+    return f"Batch {sizes[0]}, {sizes[1]} input and {sizes[2]} output tokens."
 
 
 def images(rows: pd.DataFrame) -> str:
@@ -95,6 +113,13 @@ def _prompts(rows: pd.DataFrame) -> str:
     return _listed(words) + others
 
 
+def interval(repeats: int) -> str:
+    """What the interval of a median over so many repeats is: with few, their range, which covers less than 95%."""
+    if repeats > MOST_RANGE:
+        return "bootstrap 95% interval"
+    return f"their range (holds the true median with {stats.coverage_of_range(repeats):.0%})"
+
+
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
     """Repeats, intervals and how many cells are not what they should be; ``medians``: the figure shows some."""
     good = rows[rows["status"] == "ok"]
@@ -104,22 +129,24 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         if set(good["protocol_kind"]) == {"activation"}:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
-                parts.append(f"Median of {_few(repeats)} batches, error bars: bootstrap 95% interval.")
+                parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(int(repeats.max()))}.")
         elif not medians:
             parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
-            bars = "their range" if repeats.max() <= 5 else "bootstrap 95% interval"  # which is the range for so few
-            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {bars}.")
+            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(int(repeats.max()))}.")
     if set(good["protocol_kind"]) == {"paper"}:
         parts.append("Timed as in the paper.")
-    missing = int((rows["status"] == "not measured").sum())
+    missing, unsupported = (int((rows["status"] == status).sum()) for status in ("not measured", "unsupported"))
     odd = [
-        (len(rows) - len(good) - missing, "failed"),
+        (unsupported, "unsupported"),
+        (len(rows) - len(good) - missing - unsupported, "failed"),
         (missing, "not measured"),
         (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
+        (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
+        (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
     if named and len(good):
@@ -127,19 +154,19 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
     return " ".join(parts)
 
 
-def of(plan: Mapping[str, Any], placed: Data) -> str:
+def of(plan: Plan, placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
     said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.SPECULATION})
     refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
     return " ".join(filter(None, [said, accuracy_words(plan, placed), refused]))
 
 
-def caption(plan: Mapping[str, Any], rows: pd.DataFrame, medians: bool = True) -> str:
+def caption(plan: Plan, rows: pd.DataFrame, medians: bool = True) -> str:
     """The whole line."""
     return f"{what(plan, rows)} {how(rows, medians)}".strip()
 
 
-def accuracy_words(plan: Mapping[str, Any], placed: Data) -> str:
+def accuracy_words(plan: Plan, placed: Data) -> str:
     """What the caption of a figure with accuracy adds; empty for one without."""
     if not accuracy.uses(placed.plot):
         return ""
@@ -157,7 +184,7 @@ def accuracy_words(plan: Mapping[str, Any], placed: Data) -> str:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
         if any(task["harness"] == "vlmeval" for task in tasks):  # an answer that names no choice is wrong there
             level = "at or below chance level"
-        parts.append(f"Random weights know nothing: accuracy is {level}, differences are noise.")
+        parts.append(f"Random weights: accuracy is {level}, differences are noise.")
     if "fixtures" in {task["data"]["source"] for task in tasks}:
         parts.append("Questions are the project's own small sets, not the published ones.")
     lost = [f"{row['model_title']} ({_why(row)})" for _, row in rows.iterrows() if _why(row)]
@@ -173,7 +200,7 @@ def _mean(of: str) -> str:
     return f"mean of {head} ({', '.join(names)})" if tasks else of
 
 
-def _tasks(plan: Mapping[str, Any], experiment: str, engines: set[str]) -> list[dict[str, Any]]:
+def _tasks(plan: Plan, experiment: str, engines: set[str]) -> list[Task]:
     """What an experiment asks of some engine configurations."""
     asked = [r for r in plan["experiments"][experiment].get("accuracy") or () if r["engine"] in engines]
     return [plan["accuracy"][r["harness"]]["cells"][f"{r['engine']}/{r['cell']}"]["task"] for r in asked]

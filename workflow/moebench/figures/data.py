@@ -15,6 +15,7 @@ from moebench import columns
 from moebench.config import KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import accuracy
+from moebench.formats.plan import Plan
 from moebench.tables import join
 
 Json = Mapping[str, Any]
@@ -206,14 +207,14 @@ def table(data: Data) -> pd.DataFrame:
     """The figure's data as it goes into its CSV: identity, axes, status, metrics with intervals; base units."""
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
     keys = ["experiment", "engine", "cell", "model_title", "weights"]
-    end = ["status", "reason", "n_repeats", "unstable", "derived_from"]
+    end = ["status", "reason", "n_repeats", "unstable", "throttled", "derived_from"]
     values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
     parts = {c: data.rows[c] for c in [*keys, *end, *values]}
     ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}
     return pd.DataFrame(ordered)
 
 
-def of_experiment(plan: Json, out: Path, experiment: str) -> pd.DataFrame:
+def of_experiment(plan: Plan, out: Path, experiment: str) -> pd.DataFrame:
     """Plan and measurements of an experiment, joined, in the plan's order."""
     if experiment not in plan["experiments"]:
         raise ConfigError(f"{plan['study']}: no experiment {experiment!r}" + nearest(experiment, plan["experiments"]))

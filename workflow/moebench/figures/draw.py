@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
-from moebench.figures import style
+from moebench.figures import style, tiles
 from moebench.figures.data import Data
 from moebench.figures.ticks import BAR_GROUP
 
@@ -89,6 +89,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
     axes, x = panel.axes, data.axes["x"]
     position = {v: v if x.numeric else i for i, v in enumerate(x.levels)}
     stacked: dict[Any, int] = {}
+    untuned = tiles.untuned(data.rows)
     step = MARK_PT / (axes.get_window_extent().height * 72 / axes.figure.dpi)
     for number, (level, colour) in enumerate(zip(data.levels("hue"), colours(data), strict=True)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
@@ -116,6 +117,9 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=2,
         )
+        dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
+        at = np.array([position[v] for v in rows["x"]])[dotted]
+        tiles.dots(axes, at, middle[dotted], zorder=5, transform=axes.transData + shift)
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
         for _, row in lacking(rows, panel.y).iterrows():
@@ -169,7 +173,7 @@ def make_band(panels: list[Axes], share: float, log: bool) -> None:
 def bars(data: Data, panel: Panel, band: float) -> None:
     """Bars over the levels of x, side by side per hue (they need no ``band``: failures are stubs)."""
     axes, x, hues = panel.axes, data.axes["x"], data.levels("hue")
-    width = BAR_GROUP / len(hues)
+    width, untuned = BAR_GROUP / len(hues), tiles.untuned(data.rows)
     position = {v: i for i, v in enumerate(x.levels)}
     for number, (level, colour) in enumerate(zip(hues, colours(data), strict=True)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
@@ -178,6 +182,8 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         middle, ends = value(panel, good)
         at = [position[v] + shift for v in good["x"]]
         axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2)
+        dotted = untuned[good.index].to_numpy()
+        tiles.dots(axes, np.array(at)[dotted], middle[dotted] / 2, zorder=5)
         drawn = ends.sum(axis=0) > 0
         axes.errorbar(
             np.array(at)[drawn],

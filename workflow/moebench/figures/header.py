@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import draw, style
+from moebench.figures import draw, style, tiles
 from moebench.figures.data import Data
 
 MARGIN_PT = 4.0
@@ -107,7 +107,9 @@ class Header:
 def legends(data: Data) -> list[tuple[str, list[Any]]]:
     """The legends of a figure of cells, each with its name."""
     hue = data.axes["hue"].label if "hue" in data.axes else ""
-    return [(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("No value:", status_handles(data))]
+    tiled = tiles.handles(data.rows) if data.plot.kind in ("lines", "bars") else []
+    named = [(f"{hue}:", hue_handles(data)), ("", predicted_handles(data)), ("", tiled)]
+    return [*named, ("No value:", status_handles(data))]
 
 
 def hue_handles(data: Data) -> list[Any]:

@@ -7,10 +7,9 @@ The check of a plan, the drawing and the page all read figures through these cla
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -19,13 +18,14 @@ from moebench import columns
 from moebench.config import Plot
 from moebench.figures import caption as captions
 from moebench.figures import curves, data, heatmap, layout, parameters, pareto, predictions, unsupported
+from moebench.formats.plan import Plan
 
 
 @dataclass(frozen=True)
 class Source:
     """Where the figures of an experiment take their data from."""
 
-    plan: Mapping[str, Any]
+    plan: Plan
     experiment: str
     cells: pd.DataFrame
     """Rows of ``data.of_experiment``, or of the plan with the measurements empty."""
@@ -72,7 +72,7 @@ class Cells(PlacedFigure):
     """Lines or bars of cells."""
 
     plot: Plot
-    plan: Mapping[str, Any]
+    plan: Plan
     placed: data.Data
 
     @classmethod
@@ -119,7 +119,7 @@ class HeatMap(PlacedFigure):
     """A map within each cell, e.g. how often each expert of each layer was chosen."""
 
     plot: Plot
-    plan: Mapping[str, Any]
+    plan: Plan
     placed: heatmap.Data
 
     @classmethod

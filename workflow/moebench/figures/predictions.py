@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot, parse
 from moebench.figures import draw
+from moebench.formats.plan import Plan
+from moebench.plan.reference import as_plan
 from moebench.tables import cell_rows, parquet
 
 
-def plots(plan: Mapping[str, Any], experiment: str) -> list[Plot]:
+def plots(plan: Plan, experiment: str) -> list[Plot]:
     """The figures of an experiment that are drawn from predictions (``reference.figures``)."""
     where = f"plan of {plan['study']}: {experiment}"
     return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("predicted_figures", ())]
@@ -44,14 +44,14 @@ def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
     return frame(parquet.read(tables_dir, "predictions", experiment=experiment))
 
 
-def of_plan(plan: Mapping[str, Any], experiment: str) -> pd.DataFrame:
+def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
     """The same before there are tables."""
     reference = plan["reference"]
-    rows = [r for r in cell_rows.plan_rows(dict(reference)) if r["experiment"] == experiment]
+    rows = [r for r in cell_rows.plan_rows(as_plan(reference)) if r["experiment"] == experiment]
     return frame(cell_rows.table("predictions", rows).to_pandas())
 
 
-def caption(plan: Mapping[str, Any], rows: pd.DataFrame) -> str:
+def caption(plan: Plan, rows: pd.DataFrame) -> str:
     """The line under the title."""
     reference = plan["reference"]
     more = " Not predicted: expert and pipeline parallelism." if alike(rows).any() else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from moebench import columns
 from moebench.config import Plot
 from moebench.figures import style
 from moebench.figures.header import Header
+from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet
 
 PLOT = Plot.model_construct(
@@ -28,7 +28,7 @@ METRICS = {"ttft_max_s": "TTFT of the batch", "itl_s": "Inter-token latency", "e
 _LINE_PT, _AXIS_PT, _GAP_PT, _SPREAD = 15.0, 30.0, 10.0, 0.3
 
 
-def of_plan(plan: Mapping[str, Any], tables_dir: Path) -> pd.DataFrame:
+def of_plan(plan: Plan, tables_dir: Path) -> pd.DataFrame:
     """A row per experiment and measured cell with a prediction, in the plan's order."""
     asked = parquet.read(tables_dir, "plan")[["experiment", "engine", "cell"]].drop_duplicates()
     wide = asked.merge(parquet.read(tables_dir, "measurements"), on=["engine", "cell"])
@@ -43,7 +43,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[["experiment", "engine", "cell", "model_title", "batch", *names, "predicted_with", "host"]]
 
 
-def caption(plan: Mapping[str, Any], frame: pd.DataFrame) -> str:
+def caption(plan: Plan, frame: pd.DataFrame) -> str:
     """The line under the title."""
     if frame.empty:
         return "No measured cell has a prediction yet."
@@ -58,13 +58,13 @@ def caption(plan: Mapping[str, Any], frame: pd.DataFrame) -> str:
     )
 
 
-def described(plan: Mapping[str, Any], frame: pd.DataFrame) -> str:
+def described(plan: Plan, frame: pd.DataFrame) -> str:
     """The figure in words."""
     told = [f"{r['experiment']}: {r['e2e']:.3g} ({r['cells']} cells)." for r in summary(frame)]
     return " ".join(["Strips of dots on logarithmic axes. Median of the end-to-end latency:", *told])
 
 
-def summary(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def summary(frame: pd.DataFrame) -> list[columns.Row]:
     """Per experiment: cells, median residuals, range of that of e2e, median predicted and measured e2e."""
     made = []
     for name, rows in frame.groupby("experiment", sort=False):
@@ -86,7 +86,7 @@ def summary(frame: pd.DataFrame) -> list[dict[str, Any]]:
 # ----------------------------------------------------------------------------------------- drawing
 
 
-def figure(plan: Mapping[str, Any], frame: pd.DataFrame) -> Figure:
+def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
     """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
     made = Figure(figsize=(style.WIDTH_IN, 3))
     FigureCanvasAgg(made)

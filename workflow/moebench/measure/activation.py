@@ -7,13 +7,12 @@ step, the requests that are read first generate while others are still read: suc
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import cast
 
-from moebench.engines.protocol import Engine
+from moebench.engines.protocol import Batch, Engine, Routed
+from moebench.formats.plan import Workload
+from moebench.formats.record import ActivationCounts, Checks, LayerCounts, Metrics, Run
 from moebench.storage.atomic import stamp
-
-Layers = dict[int, dict[str, Any]]
-"""What :meth:`moebench.engines.protocol.Engine.captured` returns."""
 
 
 class Counts:
@@ -24,7 +23,7 @@ class Counts:
         self._counts: dict[str, dict[int, list[int]]] = {}  # phase -> layer -> count per expert
         self._steps: dict[str, dict[int, dict[int, list[int]]]] = {}  # phase -> tokens -> layer -> [steps, distinct]
 
-    def add(self, captured: Layers) -> None:
+    def add(self, captured: dict[int, Routed]) -> None:
         """Add one batch."""
         for number, layer in captured.items():
             self.experts = len(layer["counts"])
@@ -45,10 +44,8 @@ class Counts:
         """Numbers of the layers with routed experts, ascending."""
         return sorted({n for layers in self._counts.values() for n in layers})
 
-    def as_json(self) -> dict[str, Any]:
-        """``layers``; ``counts``: phase -> per layer -> per expert; ``steps``: phase -> [tokens in the step, steps of
-        that size, per layer the sum of their distinct experts].
-        """
+    def as_json(self) -> LayerCounts:
+        """As a record holds them."""
         layers = self.layers()
         return {
             "layers": layers,
@@ -66,15 +63,15 @@ class Counts:
 
 
 def count(
-    engine: Engine, work: dict[str, Any], batches: Iterable[tuple[int, dict[str, Any]]], draft_tokens: int
-) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, Any]]]:
+    engine: Engine, work: Workload, batches: Iterable[tuple[int, Batch]], draft_tokens: int
+) -> tuple[ActivationCounts, Checks, list[Run]]:
     """Run batches (seed, inputs of the engine) through an engine; return the counts, the checks and a run per batch.
 
-    ``draft_tokens`` of speculation per step: rejected ones pass the layers too and are counted.  Raises
-    NotImplementedError where the engine does not say which experts it chose.
+    The runs have their image tokens by request.  ``draft_tokens`` of speculation per step: rejected ones pass the
+    layers too and are counted.  Raises NotImplementedError where the engine does not say which experts it chose.
     """
-    total, runs = Counts(), []
-    said: dict[str, int] = {"prompts": 0, "prompt_tokens": 0, "image_tokens": 0, "output_tokens": 0}
+    total, runs = Counts(), list[Run]()
+    said = {"prompts": 0, "prompt_tokens": 0, "image_tokens": 0, "output_tokens": 0}
     per_token: set[float] = set()
     step = work["batch"] * (1 + draft_tokens)
     try:
@@ -84,36 +81,35 @@ def count(
                 raise NotImplementedError(
                     "protocol activation is not supported here: the engine reports experts of eager MoE models only"
                 )
-            run: dict[str, Any] = {"seed": seed, "started_at": stamp(), "prompts": len(prompts)}
-            run["prompt_tokens"] = sum(map(len, prompts))
-            run |= engine.trace(output_tokens=work["output_tokens"], **inputs)
+            started_at, text_tokens = stamp(), sum(map(len, prompts))
+            trace = engine.trace(output_tokens=work["output_tokens"], **inputs)
             captured = engine.captured()
             # The last token of a request is not fed back; with drafts the number is not known beforehand.
-            of_images = sum(run.get("image_tokens", ()))
-            passed = run["prompt_tokens"] + of_images + len(prompts) * (work["output_tokens"] - 1)
+            of_images = sum(trace.get("image_tokens", ()))
+            passed = text_tokens + of_images + len(prompts) * (work["output_tokens"] - 1)
             for layer in captured.values():
                 seen = sum(size for size, _ in layer["steps"])
                 per_token.add(sum(layer["counts"]) / (seen if draft_tokens else passed))
             one = Counts()
             one.add(captured)
             total.add(captured)
-            run["metrics"] = _metrics(one, step)
             said["prompts"] += len(prompts)
-            said["prompt_tokens"] += run["prompt_tokens"]
+            said["prompt_tokens"] += text_tokens
             said["image_tokens"] += of_images
             said["output_tokens"] += len(prompts) * work["output_tokens"]
-            runs.append(run)
+            about = {"prompts": len(prompts), "prompt_tokens": text_tokens, "metrics": _metrics(one, step)}
+            runs.append(cast(Run, {"seed": seed, "started_at": started_at, **about, **trace}))
     finally:
         engine.capture(False)
-    checks = {
+    checks: Checks = {
         "experts_per_token": per_token.pop() if len(per_token) == 1 else sorted(per_token),
         "distinct_experts": total.distinct(step),
         "moe_layers": len(total.layers()),
     }
-    return said | {"batches": len(runs)} | total.as_json(), checks, runs
+    return cast(ActivationCounts, {**said, "batches": len(runs), **total.as_json()}), checks, runs
 
 
-def _metrics(counts: Counts, tokens: int) -> dict[str, float]:
+def _metrics(counts: Counts, tokens: int) -> Metrics:
     """Distinct experts of the whole batch's decode steps, mean over steps and layers; nothing without such steps."""
     found = [value for value in counts.distinct(tokens) if value is not None]
     if not found:

@@ -9,13 +9,13 @@ import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.errors import StageError, StorageError
+from moebench.formats.manifest import MachineConstants
+from moebench.formats.plan import Plan
 from moebench.measure import records
 from moebench.storage import atomic, lock
-
-Json = dict[str, Any]
 
 
 def path_of(results: Path, host: str, threads: int) -> Path:
@@ -23,20 +23,20 @@ def path_of(results: Path, host: str, threads: int) -> Path:
     return results / "machines" / f"{host}.threads{threads}.json"
 
 
-def load(path: Path) -> Json | None:
+def load(path: Path) -> MachineConstants | None:
     """Kept constants; None without any.  Raises StorageError for a damaged file."""
     try:
-        made: Json = json.loads(path.read_bytes())
+        made = json.loads(path.read_bytes())
         if records.seal(made)["sha256"] != made["sha256"]:
             raise ValueError
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OSError):
         raise StorageError(f"{path}: not a file of `moebench calibrate`, or changed by hand; delete it") from None
-    return made
+    return cast(MachineConstants, made)
 
 
-def take(python: str, results: Path, threads: int) -> tuple[Path, Json]:
+def take(python: str, results: Path, threads: int) -> tuple[Path, MachineConstants]:
     """Measure in a process of its own and keep the result.
 
     ``python``: the interpreter of an engine's environment.  Raises StageError if the measurement fails, StorageError if
@@ -52,13 +52,13 @@ def take(python: str, results: Path, threads: int) -> tuple[Path, Json]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise StageError(f"the measurement with {python} failed: {last}")
-    made: Json = records.seal(json.loads(done.stdout))
+    made = cast(MachineConstants, records.seal(json.loads(done.stdout)))
     path = path_of(results, made["host"], threads)
     atomic.write_atomic(path, atomic.canonical_bytes(made) + b"\n")
     return path, made
 
 
-def ensure(plan: Json, engine: str, results: Path, python: str, say: Callable[[str], None]) -> None:
+def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[str], None]) -> None:
     """Take the constants of this machine before the cells of a job, where the study asks for it and there are none.
 
     ``engine``: an engine configuration of the job, which gives the threads.  A measurement that fails is said and stops

@@ -15,14 +15,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, vllm_kernels
+from moebench.engines import failures, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
-from moebench.measure import manifest, metrics, provenance, records
+from moebench.formats import Json
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
+from moebench.formats.record import (
+    Answered,
+    CanaryRun,
+    EngineVersion,
+    LoadFacts,
+    Measured,
+    Provenance,
+    Record,
+    RecordHead,
+)
+from moebench.measure import manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
+from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
 from moebench.storage import atomic, disk, lock, staged
@@ -51,14 +65,15 @@ class Driver:
 
     worker_module = "moebench.measure.worker"
 
-    def __init__(self, plan: dict[str, Any], results: Path, log: Path, say: Say, python: str = sys.executable):
+    def __init__(self, plan: Plan, results: Path, log: Path, say: Say, python: str = sys.executable):
         self.plan, self.results, self.log, self.say, self.python = plan, results, log, say, python
         self.settings = plan["jobs_settings"]
         self.worker: Worker | None = None
+        self.sidecar: sidecar.Sidecar | None = None
         self.loaded = False
-        self.canary: list[dict[str, Any]] = []
-        self.facts: dict[str, Any] = {}
-        self.seen: dict[str, Any] = {}
+        self.canary: list[CanaryRun] = []
+        self.facts: LoadFacts = {}
+        self.seen: Provenance = {}
         self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
         self.host = provenance.of_driver()
 
@@ -123,7 +138,7 @@ class Driver:
                 manifest.path_of(self.results, job).unlink()
         return good
 
-    def keys(self, spec: dict[str, Any]) -> list[tuple[str, str]]:
+    def keys(self, spec: Job) -> list[tuple[str, str]]:
         """(engine, cell) of a job."""
         return [(e, c) for e in spec["engines"] for c in self.plan["engines"][e]["cells"]]
 
@@ -134,7 +149,7 @@ class Driver:
             return False
         return self.is_final(record) or (waiting and record["status"] in records.WAITING)
 
-    def is_final(self, record: dict[str, Any]) -> bool:
+    def is_final(self, record: RecordHead) -> bool:
         """Whether a record ends the matter; what was skipped by choice only while that is still the choice."""
         if record["status"] == "infeasible":
             return bool(self.settings["skip_infeasible"])
@@ -164,8 +179,8 @@ class Driver:
         for corpus in {name: c for spec in specs for name, c in spec.get("corpora", {}).items()}.values():
             if problem := corpora.check(corpus):
                 raise StageError(problem)
-        own: dict[str, Any] = {"experts": None, "moe_ffn_size": None}
-        drafts = [(spec["draft"], own) for spec in specs if spec["draft"]]
+        own = cast(EngineKnobsDict, {"experts": None, "moe_ffn_size": None, "quantization": "none"})
+        drafts = [(draft, own) for spec in specs if (draft := spec["draft"])]
         for model, config in [(spec["model"], spec["config"]) for spec in specs] + drafts:
             folder, stage = Path(model["path"]), how_to_make(model, self.plan)
             try:
@@ -195,6 +210,8 @@ class Driver:
         sentinel = self.canary_cell(engine_id, todo) if derive else None
         middle, lost = len(todo) // 2, 0
         for number, cell_id in enumerate(todo):
+            if not self.has_time(engine_id, cell_id):
+                continue
             position = ("middle" if number == middle else "") if self.loaded else "start"
             failed = self.ready(engine_id)
             if failed is None and position:
@@ -214,7 +231,11 @@ class Driver:
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
 
-    def cannot_run(self, engine_id: str, outcome: dict[str, Any]) -> bool:
+    def has_time(self, engine_id: str, cell_id: str) -> bool:
+        """Whether a cell may be begun; a job's time limit is SLURM's affair."""
+        return True
+
+    def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
         """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
         if not failures.of_configuration(outcome) or any(run["engine"] == engine_id for run in self.canary):
             return False
@@ -227,7 +248,7 @@ class Driver:
         if not self.settings["skip_infeasible"] or fits["fits"] is not False:
             return pending
         for cell_id in pending:
-            need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"]
+            need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"] or 0.0
             reason = (
                 f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
                 "not tried, by choice (jobs.skip_infeasible)"
@@ -252,7 +273,8 @@ class Driver:
         rest = []
         for cell_id in cells:
             cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-            parent = records.current(self.results, engine_id, cell["derived_from"])[0]
+            longer = cell["derived_from"]
+            parent = records.current(self.results, engine_id, longer)[0] if longer else None
             outcome = cut(parent, cell["workload"]) if parent and parent["status"] == "ok" else None
             if outcome is not None:
                 self.keep(engine_id, cell_id, outcome)
@@ -276,7 +298,7 @@ class Driver:
         cells: list[str] = self.plan["engines"][engine_id]["cells"]
         return min(filter(timed, cells), key=size)
 
-    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> dict[str, Any] | None:
+    def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Outcome | None:
         """Run the canary; should it end the engine, the next cell has it loaded again.
 
         Returns the outcome that all cells get if it shows that none can run, else None.
@@ -284,7 +306,7 @@ class Driver:
         if cell_id is None:
             return None
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        request = {
+        request: Request = {
             "do": "canary",
             "workload": cell["workload"],
             "protocol": cell["protocol"],
@@ -293,16 +315,15 @@ class Driver:
         started = atomic.stamp()
         reply = self.ask(request, self.settings["cell_timeout_s"], "run")
         if "metrics" in reply:
-            self.canary.append(
-                {"engine": engine_id, "cell": cell_id, "position": position, "session": self.facts["session"], **reply}
-            )
+            where = {"engine": engine_id, "cell": cell_id, "position": position, "session": self.facts["session"]}
+            self.canary.append(cast(CanaryRun, {**where, **reply}))
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
         return reply | {"started_at": started} if self.cannot_run(engine_id, reply) else None
 
     # ---------------------------------------------------------------------------------- asking the worker
 
-    def ready(self, engine_id: str) -> dict[str, Any] | None:
+    def ready(self, engine_id: str) -> Outcome | None:
         """Load an engine configuration unless it is; return None, or the outcome all its cells get."""
         if self.loaded:
             return None
@@ -311,11 +332,13 @@ class Driver:
         if self.worker is None:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
-        request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
+        self.watch(spec)
+        request: Request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
+            self.check_environment(spec)
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -328,9 +351,19 @@ class Driver:
         assert self.worker is not None
         untuned = vllm_kernels.untuned(spec["config"], self.worker.said())
         self.facts = reply["facts"] | {"session": started, "untuned_kernel_warning": untuned}
+        if self.sidecar is not None:
+            self.seen = self.seen | {"telemetry": self.sidecar.begin()}
         self.loaded = True
         self.say(f"loaded {engine_id} in {reply['took_s']:.0f} s")
         return None
+
+    def watch(self, spec: EngineConfig) -> None:
+        """Start to read the devices of an engine configuration, beside its engine."""
+        if self.sidecar is not None:
+            self.sidecar.close()
+        kind, where = self.plan["hardware"]["kind"], self.environment(spec)
+        hosted = spec["runtime"]["hosted"]
+        self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
     def check_device(self) -> None:
         """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
@@ -341,18 +374,30 @@ class Driver:
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
 
-    def measure(self, engine_id: str, cell_id: str) -> dict[str, Any]:
+    def check_environment(self, spec: EngineConfig) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+            raise UserError(problem)
+
+    def measure(self, engine_id: str, cell_id: str) -> Outcome:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
-        started = atomic.stamp()
-        return self.ask(self.request(cell), self.settings["cell_timeout_s"], "run") | {"started_at": started}
+        started, before = atomic.stamp(), neighbours.cpus()
+        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run")
+        reply = sidecar.attach(self.sidecar, reply) | {"started_at": started}
+        seen = [found for found in (before, neighbours.cpus()) if found is not None]
+        return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
-    def request(self, cell: dict[str, Any]) -> dict[str, Any]:
+    def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
-        request = {"do": "run", "workload": cell["workload"], "protocol": cell["protocol"]}
-        return request | {"image_tokens": cell["predicted"].get("image_tokens")}
+        return {
+            "do": "run",
+            "workload": cell["workload"],
+            "protocol": cell["protocol"],
+            "image_tokens": cell["predicted"].get("image_tokens"),
+        }
 
-    def ask(self, request: dict[str, Any], timeout_s: float, phase: str) -> dict[str, Any]:
+    def ask(self, request: Request, timeout_s: float, phase: str) -> Outcome:
         """Ask the worker; whatever goes wrong becomes an outcome and ends the worker.
 
         After a failure an engine may hold memory or unfinished requests, so nothing else is measured in it.
@@ -385,14 +430,17 @@ class Driver:
         """Folders that this job, its engine and what runs in it write to."""
         return disk.written(self.results, self.log)
 
-    def environment(self, spec: dict[str, Any]) -> dict[str, str]:
+    def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = {
+        switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers devices
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": os.pathsep.join(path),
             "PYTHONUNBUFFERED": "1",
+            "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
+            "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
         }
@@ -414,16 +462,18 @@ class Driver:
 
     def stop_worker(self) -> None:
         """End the engine process, if there is one."""
+        if self.sidecar is not None:
+            self.sidecar.close()
         if self.worker is not None:
             self.worker.close()
-        self.worker, self.loaded = None, False
+        self.worker, self.sidecar, self.loaded = None, None, False
 
     # ------------------------------------------------------------------------------------------- records
 
-    def keep(self, engine_id: str, cell_id: str, outcome: dict[str, Any]) -> None:
+    def keep(self, engine_id: str, cell_id: str, outcome: Outcome) -> None:
         """Write the record of a cell and say so.  Raises StorageError."""
         spec, cell = self.plan["engines"][engine_id], self.plan["cells"][f"{engine_id}/{cell_id}"]
-        record = {
+        head: RecordHead = {
             "schema": records.SCHEMA,
             "study": self.plan["study"],
             "engine": engine_id,
@@ -435,17 +485,14 @@ class Driver:
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,
             "engine_config": spec["config"],
-            "engine_version": {k: spec["runtime"][k] for k in ("name", "version", "kind", "hosted")},
+            "engine_version": self.engine_version(spec),
             "hardware": spec["runtime"]["hardware"] or self.plan["hardware"]["name"],
             "model": spec["model"],
-            "predicted": cell["predicted"],
             "load": outcome.get("load", {} if outcome.get("phase") == "load" else self.facts),
             "checks": outcome.get("checks", {}),
-            "provenance": outcome.get(
-                "provenance", self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
-            ),
-            **self.about(cell, outcome),
+            "provenance": outcome.get("provenance", self.origin(spec)),
         }
+        record = cast(Record, {**head, "predicted": cell["predicted"], **self.about(cell, outcome)})
         if "activation" in outcome:
             record["activation"] = outcome["activation"]
         if corpus := spec.get("corpora", {}).get(cell.get("workload", {}).get("corpus")):
@@ -455,17 +502,29 @@ class Driver:
         self.kept += 1
         self.progress(engine_id, cell_id, record)
 
-    def about(self, cell: dict[str, Any], outcome: dict[str, Any]) -> dict[str, Any]:
+    def engine_version(self, spec: EngineConfig) -> EngineVersion:
+        """Which engine ran an engine configuration."""
+        runtime = spec["runtime"]
+        return {k: runtime[k] for k in ("name", "version", "kind", "hosted")}  # type: ignore[return-value]
+
+    def origin(self, spec: EngineConfig) -> Provenance:
+        """Where the numbers of an engine configuration come from."""
+        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+
+    def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
-        return {
+        about: Measured = {
             "workload": cell["workload"],
             "protocol": cell["protocol"],
             "derived_from": outcome.get("derived_from"),
             "warmup": outcome.get("warmup", []),
             "repeats": outcome.get("repeats", []),
         }
+        if thrown_away := outcome.get("thrown_away"):
+            about["thrown_away"] = thrown_away
+        return about
 
-    def how(self, record: dict[str, Any]) -> str:
+    def how(self, record: Record) -> str:
         """A good record in a few words."""
         if "activation" in record:
             counted = record["activation"]
@@ -473,7 +532,7 @@ class Driver:
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 
-    def progress(self, engine_id: str, cell_id: str, record: dict[str, Any]) -> None:
+    def progress(self, engine_id: str, cell_id: str, record: Record) -> None:
         """One line per cell: how far, what, how it went, how long to go."""
         how = self.how(record) if record["status"] == "ok" else f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
@@ -483,7 +542,7 @@ class Driver:
         )
 
 
-def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+def merged(config: Json, overrides: Json) -> Json:
     """The configuration with overrides, nested sections merged (as the engine does)."""
     both = {
         k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)
@@ -491,13 +550,21 @@ def merged(config: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
     return config | overrides | both
 
 
-def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
+def cut(parent: Record, work: Workload) -> Outcome | None:
     """The outcome of a cell with fewer output tokens than its parent, from the parent's traces.
 
     None where the runs would have gone otherwise: had some requests ended before the last began, the others would have
     run in smaller steps.
     """
-    outcome = {
+    cut_at, warm = work["output_tokens"], len(parent["warmup"])
+    runs = [metrics.truncate(run, cut_at) for run in (*parent["warmup"], *parent["repeats"])]
+    if not all(metrics.overlap(run) for run in runs):
+        return None
+    for run in runs:
+        run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], cut_at)
+        if "telemetry" in run:
+            run["telemetry"] = window.of_part(run["telemetry"])
+    return {
         "status": "ok",
         "reason": "",
         "evidence": [],
@@ -506,15 +573,9 @@ def cut(parent: dict[str, Any], work: dict[str, Any]) -> dict[str, Any] | None:
         "started_at": parent["started_at"],
         "load": parent["load"],
         "provenance": parent["provenance"],
+        "warmup": runs[:warm],
+        "repeats": runs[warm:],
     }
-    for part in ("warmup", "repeats"):
-        runs = [metrics.truncate(run, work["output_tokens"]) for run in parent[part]]
-        if not all(metrics.overlap(run) for run in runs):
-            return None
-        outcome[part] = [
-            run | {"metrics": metrics.trace_metrics(run, work["input_tokens"], work["output_tokens"])} for run in runs
-        ]
-    return outcome
 
 
 def end_on_signals() -> None:

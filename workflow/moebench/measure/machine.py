@@ -11,7 +11,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
+
+from moebench.formats.manifest import MachineConstants, Product
 
 SCHEMA = 1
 REPEATS = 7
@@ -49,7 +51,7 @@ def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
     return runs
 
 
-def measure(threads: int) -> dict[str, Any]:
+def measure(threads: int) -> MachineConstants:
     """All micro-measurements, with where and when they were taken; raw times in s."""
     import torch
 
@@ -71,7 +73,7 @@ def measure(threads: int) -> dict[str, Any]:
     products = {}
     for name in ("bfloat16", "float16", "float32", "int8"):
         products[name] = product(torch, getattr(torch, name), device, wait)
-    return {
+    made = {
         "schema": SCHEMA,
         "started_at": started_at,
         "ended_at": stamp(),
@@ -82,14 +84,15 @@ def measure(threads: int) -> dict[str, Any]:
         "triad": triad,
         "products": {name: found for name, found in products.items() if found},
     }
+    return cast(MachineConstants, made)
 
 
-def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> dict[str, Any] | None:
+def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> Product | None:
     """Rate of square matrix products: the fastest of the sides that do not take too long; None if refused.
 
     Products of int8 are summed in int32, by a function of torch without a public name.
     """
-    best: dict[str, Any] | None = None
+    best: Product | None = None
     multiply = torch._int_mm if dtype == torch.int8 else torch.matmul
     for side in (SIDES[0], *SIDES):  # the first time, libraries are loaded
         try:

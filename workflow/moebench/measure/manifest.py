@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.engines import waiting
+from moebench.formats.manifest import Manifest, RecordEntry
+from moebench.formats.plan import Job, Plan
+from moebench.formats.record import CanaryRun
 from moebench.measure import records
 from moebench.storage import atomic, lock
 
@@ -20,13 +23,13 @@ def path_of(results: Path, job: str) -> Path:
     return results / "jobs" / f"{job}.json"
 
 
-def entry(path: Path) -> dict[str, Any]:
+def entry(path: Path) -> RecordEntry:
     """Size, modification time and SHA-256 of a record file."""
     info, data = path.stat(), path.read_bytes()
     return {"bytes": info.st_size, "mtime_ns": info.st_mtime_ns, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], canary: list[dict[str, Any]]) -> None:
+def write(results: Path, job: str, spec: Job, plan: Plan, canary: list[CanaryRun]) -> None:
     """Write the manifest of a job all of whose cells have a final record.
 
     Canary runs of earlier sessions of the same job are kept.  ``waiting``: cells that wait for a service's variables.
@@ -36,7 +39,7 @@ def write(results: Path, job: str, spec: dict[str, Any], plan: dict[str, Any], c
         for engine in spec["engines"]
         for cell in plan["engines"][engine]["cells"]
     }
-    data = {
+    data: Manifest = {
         "schema": SCHEMA,
         "job": job,
         "digest": spec["digest"],
@@ -53,20 +56,20 @@ def _waits(results: Path, key: str) -> bool:
     return record is not None and record["status"] in records.WAITING
 
 
-def _parse(data: bytes) -> dict[str, Any] | None:
+def _parse(data: bytes) -> Manifest | None:
     """A manifest's bytes decoded; None for a newer schema.  Raises ValueError for what is not a whole manifest."""
     try:
-        found: dict[str, Any] = json.loads(data)
+        found = json.loads(data)
         if found["schema"] > SCHEMA:
             return None
         _ = [(known["bytes"], known["mtime_ns"], known["sha256"]) for known in found["records"].values()]
         _ = found["digest"], list(found["canary"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"not a manifest: {error}") from None
-    return found
+    return cast(Manifest, found)
 
 
-def read(results: Path, job: str) -> dict[str, Any] | None:
+def read(results: Path, job: str) -> Manifest | None:
     """A job's manifest, or None when there is none that can be read."""
     try:
         return _parse(path_of(results, job).read_bytes())
@@ -74,7 +77,28 @@ def read(results: Path, job: str) -> dict[str, Any] | None:
         return None
 
 
-def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
+def canary_path(results: Path, engine: str) -> Path:
+    """Where the canary runs of an engine configuration lie whose job is not finished."""
+    return results / "canary" / f"{engine}.json"
+
+
+def add_canary(results: Path, engine: str, runs: list[CanaryRun]) -> None:
+    """Keep canary runs of a job that may never finish, each once: a campaign stops when its time is up."""
+    path = canary_path(results, engine)
+    known = canary(results, engine)
+    if new := [run for run in runs if run not in known]:
+        atomic.write_atomic(path, atomic.canonical_bytes(known + new) + b"\n")
+
+
+def canary(results: Path, engine: str) -> list[CanaryRun]:
+    """The canary runs kept without a manifest; none if there are none that can be read."""
+    try:
+        return list(json.loads(canary_path(results, engine).read_bytes()))
+    except (OSError, ValueError):
+        return []
+
+
+def stale(results: Path, job: str, plan: Plan) -> list[str]:
     """Cells of a finished job whose records changed or went missing since its manifest was written.
 
     Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.  A manifest
@@ -105,7 +129,7 @@ def stale(results: Path, job: str, plan: dict[str, Any]) -> list[str]:
     return changed
 
 
-def drop_stale(results: Path, plan: dict[str, Any]) -> dict[str, list[str]]:
+def drop_stale(results: Path, plan: Plan) -> dict[str, list[str]]:
     """Remove the manifests of jobs with changed records, so that a plain `snakemake` measures those cells again.
 
     A job that runs right now is left alone: its manifest is about to be written.  Raises StorageError for records of a

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 from moebench.engines.trace import Runs
+from moebench.formats.record import Metrics, Run, Trace
 
 
 def token_times(step_end_s: list[float], runs: Runs) -> list[float]:
@@ -14,7 +14,7 @@ def token_times(step_end_s: list[float], runs: Runs) -> list[float]:
     return [step_end_s[first + i] for first, steps, count in runs for i in range(steps) for _ in range(count)]
 
 
-def truncate(run: dict[str, Any], output_tokens: int) -> dict[str, Any]:
+def truncate(run: Run, output_tokens: int) -> Run:
     """The run as it was until each request had ``output_tokens`` tokens."""
     requests = []
     for runs in run["requests"]:
@@ -34,7 +34,7 @@ def truncate(run: dict[str, Any], output_tokens: int) -> dict[str, Any]:
     return run | {"requests": requests, "step_end_s": run["step_end_s"][:last]}
 
 
-def throughputs(batch: int, input_tokens: float, output_tokens: float, e2e_s: float) -> dict[str, float]:
+def throughputs(batch: int, input_tokens: float, output_tokens: float, e2e_s: float) -> Metrics:
     """Rates of a batch: tokens per second with the prompt's text tokens (the paper's eq. 2), and generated ones only;
     samples, texts with their images, per second (its section 3.2 d)."""
     return {
@@ -49,7 +49,7 @@ def percentile(ordered: list[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float) -> dict[str, float]:
+def trace_metrics(run: Trace | Run, input_tokens: float, output_tokens: float) -> Metrics:
     """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one.
 
     Where all tokens of a request reached a service's client at once, it saw neither when the first was made nor any
@@ -83,14 +83,14 @@ def trace_metrics(run: dict[str, Any], input_tokens: float, output_tokens: float
             "tpot_s": sum(tpot) / len(tpot),
             "itl_paper_s": (e2e - max(first)) / (batch * output_tokens - 1),
         }
-        if run.get("seen", {}).get("counted_by") == "usage":
+        if "seen" in run and run["seen"]["counted_by"] == "usage":
             del metrics["itl_p99_s"]
     return metrics
 
 
 def paper_metrics(
     first_token_run_s: float, full_run_s: float, batch: int, input_tokens: int, output_tokens: int
-) -> dict[str, float]:
+) -> Metrics:
     """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT is a run of its own with one output token."""
     metrics = {"ttft_max_s": first_token_run_s, "e2e_s": full_run_s}
     metrics |= throughputs(batch, input_tokens, output_tokens, full_run_s)
@@ -99,9 +99,9 @@ def paper_metrics(
     return metrics
 
 
-def overlap(run: dict[str, Any]) -> bool:
+def overlap(run: Trace | Run) -> bool:
     """Whether all requests were in flight together: the last first token came before the first last token did."""
-    requests: list[Runs] = run["requests"]
+    requests = run["requests"]
     starts = [runs[0][0] for runs in requests]
     ends = [runs[-1][0] + runs[-1][1] - 1 for runs in requests]
     return max(starts) <= min(ends)

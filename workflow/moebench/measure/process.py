@@ -10,9 +10,10 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.errors import StorageError
+from moebench.formats.messages import Outcome, Request
 
 
 class WorkerDied(Exception):
@@ -53,7 +54,7 @@ class Worker:
         """Process id (also of the process group)."""
         return self._process.pid
 
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+    def ask(self, request: Request, timeout_s: float) -> Outcome:
         """Send a request and wait for its reply.
 
         Raises WorkerDied or WorkerTimeout; the process is gone in both cases.
@@ -81,8 +82,7 @@ class Worker:
                 elif self._process.poll() is not None:  # the pipe lives on in a process that it started
                     raise WorkerDied(self._end())
         line, _, self._buffer = self._buffer.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        return cast(Outcome, json.loads(line))
 
     def said(self, limit: int = 1 << 20) -> str:
         """What the engine printed since the last request (the end of it)."""

@@ -11,10 +11,12 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moebench.errors import StorageError
+from moebench.formats.record import Record, RecordHead
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 SCHEMA = 1
@@ -32,13 +34,13 @@ class RecordDamaged(Exception):
     """A record file that is truncated, edited or not a record; ``str()`` says which."""
 
 
-def seal(record: dict[str, Any]) -> dict[str, Any]:
+def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """The record with its ``sha256``."""
     body = {k: v for k, v in record.items() if k != "sha256"}
     return body | {"sha256": hashlib.sha256(canonical_bytes(body)).hexdigest()}
 
 
-def parse(data: bytes) -> dict[str, Any]:
+def parse(data: bytes) -> Record:
     """Check and decode a record's bytes.
 
     Raises RecordDamaged (truncated, edited, not a record) or StorageError (newer schema).
@@ -54,10 +56,10 @@ def parse(data: bytes) -> dict[str, Any]:
     body = {k: v for k, v in record.items() if k != "sha256"}
     if record.get("sha256") != hashlib.sha256(canonical_bytes(body)).hexdigest():
         raise RecordDamaged("its contents do not match its checksum (edited by hand?)")
-    return record
+    return cast(Record, record)
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path) -> Record:
     """Read a record.  Raises FileNotFoundError, RecordDamaged, or StorageError naming the file."""
     try:
         return parse(path.read_bytes())
@@ -82,7 +84,7 @@ def cell_path(results: Path, engine: str, cell: str) -> Path:
     return results / "cells" / engine / f"{cell}.json"
 
 
-def store(results: Path, record: dict[str, Any]) -> bytes:
+def store(results: Path, record: RecordHead) -> bytes:
     """Seal and write a record, and keep a copy in ``history/``; return its bytes.  Raises StorageError."""
     data = canonical_bytes(seal(record)) + b"\n"
     path = cell_path(results, record["engine"], record["cell"])
@@ -111,7 +113,7 @@ def set_aside(results: Path, path: Path, reason: str) -> Path:
     return target
 
 
-def current(results: Path, engine: str, cell: str) -> tuple[dict[str, Any] | None, str | None]:
+def current(results: Path, engine: str, cell: str) -> tuple[Record | None, str | None]:
     """The sound record of a cell, if any, and why a damaged one was set aside, if one was."""
     path = cell_path(results, engine, cell)
     try:
@@ -128,12 +130,12 @@ def current(results: Path, engine: str, cell: str) -> tuple[dict[str, Any] | Non
     return record, None
 
 
-def is_final(record: dict[str, Any]) -> bool:
+def is_final(record: RecordHead) -> bool:
     """Whether a cell with this record is done with (a result, or an infrastructure failure tried often enough)."""
     return record["status"] in FINAL or (record["attempt"] >= MAX_ATTEMPTS and not is_mendable(record))
 
 
-def is_mendable(record: dict[str, Any]) -> bool:
+def is_mendable(record: RecordHead) -> bool:
     """Whether a cell failed for want of disk space or of whole data: somebody mends that, and it is never tried out."""
     return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data"))
 

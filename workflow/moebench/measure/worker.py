@@ -18,13 +18,17 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from moebench.engines import failures
+from moebench.engines import compiling, failures
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
-from moebench.engines.protocol import Engine
+from moebench.engines.protocol import Batch, Engine, Routed
+from moebench.formats.messages import Outcome, Request
+from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
+from moebench.formats.record import Checks, Provenance, Run, ThrownAway
 from moebench.measure import activation, metrics
+from moebench.measure.provenance import built_from
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
@@ -34,10 +38,10 @@ class Session:
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
-        self.spec: dict[str, Any] = {}
+        self.spec = cast(EngineConfig, {})  # until one is loaded
         self.corpora: dict[str, Sequence[int]] = {}  # by tokenizer and text
 
-    def load(self, request: dict[str, Any]) -> dict[str, Any]:
+    def load(self, request: Request) -> Outcome:
         """Load an engine configuration; reply with its facts."""
         self.unload({})
         self.spec = request["engine"]
@@ -46,13 +50,14 @@ class Session:
         self.tokens(corpora.PROSE)
         return {"facts": facts, "provenance": self.provenance()}
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
         """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
-        runs_on = self.spec.get("runtime") or {}
-        elsewhere = {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
-        return provenance() | (elsewhere if runs_on.get("hosted") else {})
+        here, runs_on = provenance(), self.spec.get("runtime")
+        if runs_on and runs_on["hosted"]:
+            here |= {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
+        return here
 
-    def unload(self, request: dict[str, Any]) -> dict[str, Any]:
+    def unload(self, request: Request) -> Outcome:
         """Free the engine."""
         if self.engine is not None:
             self.engine.close()
@@ -67,7 +72,7 @@ class Session:
             self.corpora[key] = token_ids.of_corpus(folder, text)
         return self.corpora[key]
 
-    def prompts(self, work: dict[str, Any], seed: int) -> list[list[int]]:
+    def prompts(self, work: Workload, seed: int) -> list[list[int]]:
         """The texts of a workload for a seed."""
         model = self.spec["model"]
         return text_prompts.make(
@@ -79,43 +84,45 @@ class Session:
             seed,
         )
 
-    def inputs(self, work: dict[str, Any], seed: int) -> dict[str, Any]:
+    def inputs(self, work: Workload, seed: int) -> Batch:
         """What the engine is given in a run: ``prompts``, and ``images`` where the workload has them."""
         return self.with_images(self.prompts(work, seed), work, seed)
 
-    def with_images(
-        self, texts: list[list[int]], work: dict[str, Any], seed: int, pictures: Sequence[Path] = ()
-    ) -> dict[str, Any]:
+    def with_images(self, texts: list[list[int]], work: Workload, seed: int, pictures: Sequence[Path] = ()) -> Batch:
         """Prompts with the images of the workload, if it has any: ``pictures`` of its corpus, or images made for it."""
-        given: dict[str, Any] = {"prompts": texts}
+        given: Batch = {"prompts": texts}
         if work["images"] and pictures:
             given["images"] = [[images.read(path)] for path in pictures]
         elif work["images"]:
+            assert work["image_size"] is not None
             given["images"] = images.make(len(texts), work["images"], work["image_size"], seed)
         return given
 
-    def once(self, work: dict[str, Any], kind: str, seed: int) -> dict[str, Any]:
-        """One run of a workload by a protocol: raw times and metrics."""
+    def once(self, work: Workload, kind: str, seed: int) -> Run:
+        """One run of a workload by a protocol: raw times, metrics, and its ``window`` for the sidecar."""
         assert self.engine is not None
         inputs, output_tokens = self.inputs(work, seed), work["output_tokens"]
-        run: dict[str, Any] = {"seed": seed, "started_at": stamp()}
+        run: Run = {"seed": seed, "started_at": stamp(), "metrics": {}}
         if kind == "paper":
             run["first_token_run_s"] = self.engine.timed(output_tokens=1, **inputs)
             run["full_run_s"] = self.engine.timed(output_tokens=output_tokens, **inputs)
+            run["window"] = window(run["full_run_s"])
             run["metrics"] = metrics.paper_metrics(
                 run["first_token_run_s"], run["full_run_s"], work["batch"], work["input_tokens"], output_tokens
             )
         else:
-            run |= self.engine.trace(output_tokens=output_tokens, **inputs)
-            if (of_images := images.tokens(run)) is not None:
+            trace = self.engine.trace(output_tokens=output_tokens, **inputs)
+            run = cast(Run, {**run, **trace, "window": window(trace["step_end_s"][-1])})
+            if (of_images := images.tokens(trace)) is not None:
                 run["image_tokens"] = of_images
-            seen = run.get("seen", {})
-            run["metrics"] = metrics.trace_metrics(
-                run, seen.get("input_tokens", work["input_tokens"]), seen.get("output_tokens", output_tokens)
-            )
+            given: float = work["input_tokens"]
+            made: float = output_tokens
+            if seen := run.get("seen"):
+                given, made = seen.get("input_tokens", given), seen.get("output_tokens", made)
+            run["metrics"] = metrics.trace_metrics(run, given, made)
         return run
 
-    def run(self, request: dict[str, Any]) -> dict[str, Any]:
+    def run(self, request: Request) -> Outcome:
         """Measure a cell: warm-up with the routing check, then the repeats, then the sanity checks."""
         assert self.engine is not None
         work, protocol = request["workload"], request["protocol"]
@@ -127,38 +134,62 @@ class Session:
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
-        repeats = [self.once(work, protocol["kind"], first + i) for i in range(protocol["repeats"])]
-        checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
+        repeats, thrown_away = self.timed(work, protocol["kind"], first, protocol["repeats"])
+        checks["thrown_away_runs"] = len(thrown_away)
+        checks |= counted_since(before, self.engine.counters())
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         checks |= through_a_service(warmup + repeats)
-        problem = insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
+        problem = still_compiling(thrown_away, protocol["repeats"])
+        problem = problem or insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
         problem = problem or miscounted(request.get("image_tokens"), checks["image_tokens"])
         return {
             "status": "invalid" if problem else "ok",
             "reason": problem or "",
             "warmup": warmup,
             "repeats": repeats,
+            "thrown_away": thrown_away,
             "checks": checks,
         }
 
-    def count(self, work: dict[str, Any], protocol: dict[str, Any], image_tokens: int | None) -> dict[str, Any]:
+    def timed(self, work: Workload, kind: str, first: int, count: int) -> tuple[list[Run], list[ThrownAway]]:
+        """Timed runs, with seeds from ``first``, and those thrown away because the engine compiled a kernel in them.
+
+        No more than twice ``count`` are run: fewer good ones are for the caller to refuse (``still_compiling``).
+        """
+        runs: list[Run] = []
+        thrown_away: list[ThrownAway] = []
+        for seed in range(first, first + 2 * count):
+            start = compiling.mark()
+            run = self.once(work, kind, seed)
+            if compiled := compiling.since(start):
+                thrown_away.append({"seed": seed, "started_at": run["started_at"], "compiled": compiled})
+            else:
+                runs.append(run)
+            if len(runs) == count:
+                break
+        return runs, thrown_away
+
+    def count(self, work: Workload, protocol: ProtocolDict, image_tokens: int | None) -> Outcome:
         """Count the routed experts of a cell over batches of its corpus, then the sanity checks."""
         assert self.engine is not None
         config, before = self.spec["config"], self.engine.counters()
         counted, checks, runs = activation.count(
             self.engine, work, self.batches(work, protocol), config["draft_tokens"] if config["draft_model"] else 0
         )
-        checks |= {k: v - before.get(k, 0.0) for k, v in self.engine.counters().items()}
-        of_images = [tokens for run in runs for tokens in run.get("image_tokens", ())]  # by request
+        checks |= counted_since(before, self.engine.counters())
+        by_run = [cast(list[int], run.get("image_tokens", [])) for run in runs]  # by request
+        of_images = [tokens for of_run in by_run for tokens in of_run]
         checks["image_tokens"] = sum(of_images) / len(of_images) if of_images else None
         most = max(of_images, default=None)
         problem = insane(work, checks | {"image_tokens": most}, runs, config["max_num_batched_tokens"])
         problem = problem or miscounted(image_tokens, most, at_most=work["image_size"] is None)
-        for run in runs:  # capturing takes time of its own: no stamp of these must pass for a latency
+        for run, of_run in zip(runs, by_run, strict=True):
             if "image_tokens" in run:
-                run["image_tokens"] = sum(run["image_tokens"])  # of the batch, as its prompt_tokens
-            for timed in ("step_end_s", "requests", "preprocess_s"):
-                run.pop(timed, None)
+                run["image_tokens"] = sum(of_run)  # of the batch, as its prompt_tokens
+            # Capturing takes time of its own: no stamp of these must pass for a latency.
+            run.pop("step_end_s", None)
+            run.pop("requests", None)
+            run.pop("preprocess_s", None)
         return {
             "status": "invalid" if problem else "ok",
             "reason": problem or "",
@@ -167,7 +198,7 @@ class Session:
             "activation": counted,
         }
 
-    def batches(self, work: dict[str, Any], protocol: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def batches(self, work: Workload, protocol: ProtocolDict) -> Iterator[tuple[int, Batch]]:
         """Seed and inputs of each batch; a corpus's items end it when they are used up."""
         folder, batch = Path(self.spec["model"]["path"]), work["batch"]
         corpus = self.spec.get("corpora", {}).get(work["corpus"])
@@ -182,36 +213,48 @@ class Session:
             elif made := items[done : done + size]:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
 
-    def warm_up(self, work: dict[str, Any], protocol: dict[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def warm_up(self, work: Workload, protocol: ProtocolDict) -> tuple[Checks, list[Run]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""
         assert self.engine is not None
-        runs: list[dict[str, Any]] = []
-        checks: dict[str, Any] = {"experts_per_token": None, "distinct_experts": None, "image_tokens": None}
+        runs: list[Run] = []
+        checks: Checks = {"experts_per_token": None, "distinct_experts": None, "image_tokens": None}
         for i in range(protocol["warmup"]):
             seed = protocol["seed"] * 1000 + i
             capturing = i == 0 and work["top_k"] is not None and self.engine.capture(True)
             runs.append(self.once(work, "trace", seed))
-            checks["image_tokens"] = runs[-1].get("image_tokens")
+            checks["image_tokens"] = of_images = runs[-1].get("image_tokens")
             if capturing:
                 draft = self.spec["config"]["draft_model"] is not None
-                checks |= routing(self.engine.captured(), work, draft, checks["image_tokens"] or 0)
+                checks |= routing(self.engine.captured(), work, draft, of_images or 0)
                 self.engine.capture(False)
         return checks, runs
 
-    def canary(self, request: dict[str, Any]) -> dict[str, Any]:
+    def canary(self, request: Request) -> Outcome:
         """One warm-up and one timed run of a cell, to see whether the machine drifts."""
         assert self.engine is not None
         work, kind = request["workload"], request["protocol"]["kind"]
         if self.spec["config"]["top_k"] is None and work["top_k"] is not None:
             self.engine.set_top_k(work["top_k"])
         self.once(work, kind, request["seed"])
-        run = self.once(work, kind, request["seed"] + 1)
+        runs, thrown_away = self.timed(work, kind, request["seed"] + 1, 1)
+        if problem := still_compiling(thrown_away, 1):
+            raise failures.Verdict("invalid", problem)
+        run = runs[0]
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
 
-def routing(
-    captured: dict[int, dict[str, Any]], work: dict[str, Any], speculative: bool, image_tokens: int = 0
-) -> dict[str, Any]:
+def window(seconds: float) -> tuple[float, float]:
+    """Begin and end, s of the monotonic clock, of what has just ended and took so long."""
+    now = time.monotonic()
+    return now - seconds, now
+
+
+def counted_since(before: dict[str, float], now: dict[str, float]) -> Checks:
+    """An engine's counters since they were read before."""
+    return cast(Checks, {name: value - before.get(name, 0.0) for name, value in now.items()})
+
+
+def routing(captured: dict[int, Routed], work: Workload, speculative: bool, image_tokens: int = 0) -> Checks:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
     A request of i input tokens, those of its images among them, and o output tokens passes i + o - 1 tokens through
@@ -233,22 +276,31 @@ def routing(
     }
 
 
-def through_a_service(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def through_a_service(runs: list[Run]) -> Checks:
     """How tokens were counted and whether requests met; nothing for engines where neither is a question."""
     seen = [run["seen"] for run in runs if "seen" in run]
     if not seen:
         return {}
     means = {k: [s[k] for s in seen if k in s] for k in ("input_tokens", "output_tokens")}
-    return {
+    found = {
         "tokens_counted_by": "ids" if all(s["counted_by"] == "ids" for s in seen) else "usage",
         "ran_together": all(metrics.overlap(run) for run in runs if "requests" in run),
         "rate_limited": sum(s["rate_limited"] for s in seen),
         "tokens_per_arrival": sum(s["tokens"] for s in seen) / sum(s["arrivals"] for s in seen),
-        **{f"{k}_seen": sum(found) / len(found) for k, found in means.items() if found},
+        **{f"{k}_seen": sum(values) / len(values) for k, values in means.items() if values},
     }
+    return cast(Checks, found)
 
 
-def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, Any]], step_tokens: int) -> str | None:
+def still_compiling(thrown_away: list[ThrownAway], count: int) -> str | None:
+    """Why there are fewer than ``count`` timed runs, if so."""
+    if len(thrown_away) <= count:
+        return None
+    names = ", ".join(dict.fromkeys(name for run in thrown_away for name in run["compiled"]))
+    return f"the engine still compiled kernels in {len(thrown_away)} of {2 * count} timed runs: {names}"
+
+
+def insane(work: Workload, checks: Checks, runs: list[Run], step_tokens: int) -> str | None:
     """Why the numbers of a cell must not be kept as ok, if so.  ``step_tokens``: most tokens of an engine step."""
     if checks.get("preemptions"):  # first: what is computed again is routed again
         return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
@@ -267,7 +319,7 @@ def insane(work: dict[str, Any], checks: dict[str, Any], runs: list[dict[str, An
     return None
 
 
-def miscounted(planned: int | None, seen: int | None, at_most: bool = False) -> str | None:
+def miscounted(planned: int | None, seen: float | None, at_most: bool = False) -> str | None:
     """Why a cell's image tokens are wrong, if so; ``planned``: by the registry's sizes, None where it has none.
 
     ``at_most``: images of any size, so ``planned`` is the most that one becomes and ``seen`` the most one became.
@@ -280,7 +332,7 @@ def miscounted(planned: int | None, seen: int | None, at_most: bool = False) -> 
     return f"the images of a request became {seen} tokens, by the registry's sizes they are {planned}"
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Provenance:
     """Versions and devices this process sees.  No environment variables but the named ones; never a secret."""
     import importlib.metadata
 
@@ -292,16 +344,18 @@ def provenance() -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    device: dict[str, Any] = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
+    device: Provenance = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
     if torch.cuda.is_available():
         device = {
             "device_name": torch.cuda.get_device_name(0),
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "nccl": nccl_version(),
         }
     return {
         "versions": versions,
+        "lock_sha256": built_from(Path(sys.prefix)),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "threads": torch.get_num_threads(),
@@ -309,7 +363,18 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def holds_nothing(error: Exception, spec: dict[str, Any]) -> bool:
+def nccl_version() -> str | None:
+    """Version of the NCCL library that torch uses."""
+    import torch.cuda.nccl
+
+    try:
+        found = torch.cuda.nccl.version()
+    except (AttributeError, RuntimeError):  # built without it
+        return None
+    return ".".join(map(str, found[:3]))
+
+
+def holds_nothing(error: Exception, spec: EngineConfig) -> bool:
     """Whether a failed load left nothing that the next one would meet.
 
     Either it was refused before it began, or the engine was in this process alone, on a CPU.  Otherwise a device's

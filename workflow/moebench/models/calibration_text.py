@@ -5,24 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
-from moebench.prompts import prose
 from moebench.errors import StageError
-from moebench.prompts import text_prompts
+from moebench.formats.model import CalibrationDict
+from moebench.prompts import prose, text_prompts
 
 
-def sequences(settings: dict[str, Any], folder: Path, vocab_size: int) -> list[list[int]]:
+def sequences(settings: CalibrationDict, folder: Path, vocab_size: int) -> list[list[int]]:
     """Token ids of the calibration sequences.  Raises StageError for data that is not there or too short."""
     try:
         corpus = text_prompts.text_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
-        return text_prompts.make("text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"])
+        return text_prompts.make(
+            "text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"]
+        )
     except (OSError, ValueError) as error:
         words = str(error).replace("the prose corpus", f"calibration.data {settings['data']}")
         raise StageError(f"{words}; change calibration in the study") from None
 
 
-def _file_tokens(settings: dict[str, Any], folder: Path) -> list[int]:
+def _file_tokens(settings: CalibrationDict, folder: Path) -> list[int]:
     from transformers import AutoTokenizer
 
     data = Path(settings["data"]).read_bytes()
@@ -37,6 +38,6 @@ def _file_tokens(settings: dict[str, Any], folder: Path) -> list[int]:
     return list(AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"])
 
 
-def source(settings: dict[str, Any]) -> dict[str, Any]:
+def source(settings: CalibrationDict) -> CalibrationDict:
     """What the calibration was made on, for the record."""
-    return settings | ({"sha256": prose.sha256()} if settings["data"] == "text" else {})
+    return settings | {"sha256": prose.sha256()} if settings["data"] == "text" else settings

@@ -9,10 +9,11 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from moebench.storage import staged
 from moebench.errors import StageError, StorageError, UserError, disk_is_full, nearest
+from moebench.formats.model import Derivation, ModelDict
+from moebench.formats.plan import Plan
+from moebench.storage import staged
 
 MAKERS = {"prune": "moebench.models.prune.make", "quantize": "moebench.models.quantize.make"}
 """Module of each kind of derivation.  Its ``make(model, parent, out, say)`` writes the checkpoint of ``model`` into the
@@ -21,7 +22,7 @@ empty folder ``out`` and returns facts for the manifest; it raises UserError for
 Say = Callable[[str], None]
 
 
-def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
+def derive(plan: Plan, name: str, say: Say) -> bool:
     """Make one derived checkpoint of a plan; False if it was there, whole, already.
 
     Raises UserError: no such model, its parent is not whole, it cannot be made so, or the disk does not take it.
@@ -29,19 +30,20 @@ def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
     if name not in plan["derived"]:
         raise UserError(f"no derived model {name!r} in the plan" + nearest(name, plan["derived"]))
     model = plan["derived"][name]
-    folder, parent = Path(model["path"]), Path(model["derived"]["parent"]["path"])
+    derived = derivation(model)
+    folder, parent = Path(model["path"]), Path(derived["parent"]["path"])
     if is_made(model):
         return False
     problems = staged.check(parent)
     if problems:
-        raise StageError(f"{problems[0]}; {how_to_make(model['derived']['parent'], plan)}")
+        raise StageError(f"{problems[0]}; {how_to_make(derived['parent'], plan)}")
     os.environ["HF_HUB_OFFLINE"] = "1"  # compute nodes have no internet: nothing may ask for it
     started = time.perf_counter()
     temporary = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        facts = importlib.import_module(MAKERS[model["derived"]["by"]]).make(model, parent, temporary, say)
+        facts = importlib.import_module(MAKERS[derived["by"]]).make(model, parent, temporary, say)
         facts |= {"took_s": round(time.perf_counter() - started, 1)}
         staged.write_manifest(temporary, model["source"], model["revision"], facts)
         staged.publish(temporary, folder)
@@ -58,13 +60,20 @@ def derive(plan: dict[str, Any], name: str, say: Say) -> bool:
     return True
 
 
-def is_made(model: dict[str, Any]) -> bool:
+def derivation(model: ModelDict) -> Derivation:
+    """How a derived model of a plan is made."""
+    derived = model.get("derived")
+    assert derived is not None
+    return derived
+
+
+def is_made(model: ModelDict) -> bool:
     """Whether a derived model's folder is whole and of its revision."""
     folder = Path(model["path"])
-    return not staged.check(folder) and (staged.read_manifest(folder) or {}).get("revision") == model["revision"]
+    return not staged.check(folder) and staged.revision_of(folder) == model["revision"]
 
 
-def how_to_make(model: dict[str, Any], plan: dict[str, Any]) -> str:
+def how_to_make(model: ModelDict, plan: Plan) -> str:
     """What to do about a model that is not whole."""
     if model.get("derived"):
         return f"delete {model['path']} and run snakemake again: a job makes it"

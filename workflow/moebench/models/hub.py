@@ -14,30 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 import httpx2
 from huggingface_hub import snapshot_download
 
-from moebench.storage import staged
 from moebench.config import HubSource
-from moebench.errors import StageError
-from moebench.models.huberrors import Asked
-from moebench.models.huberrors import explain
-from moebench.models.huberrors import passing_reason
-from moebench.models.hublisting import Hub
-from moebench.models.hublisting import Listing
-from moebench.models.hublisting import RemoteFile
-from moebench.models.hublisting import check_access
-from moebench.models.hublisting import connect
-from moebench.models.hublisting import inside
-from moebench.models.hublisting import is_whole
-from moebench.models.hublisting import list_files
-from moebench.models.hubprogress import Progress
-from moebench.models.hubprogress import feeding
-from moebench.models.hubprogress import size_text
 from moebench.config.lockfile import ModelLock
+from moebench.errors import StageError
+from moebench.formats.manifest import StageManifest
+from moebench.models.huberrors import Asked, explain, passing_reason
+from moebench.models.hublisting import Hub, Listing, RemoteFile, check_access, connect, inside, is_whole, list_files
+from moebench.models.hubprogress import Progress, feeding, size_text
+from moebench.storage import staged
 
 RETRY_WAITS_S = (5.0, 30.0, 120.0)
 """Waits before the missing files are asked for again, where the connection or the hub failed."""
@@ -113,20 +102,21 @@ def _kept(
 def _has_manifest(source: HubSource, folder: Path, commit: str) -> bool:
     """Whether the folder has a manifest, and it is of this commit."""
     manifest = _manifest(folder)
-    return (manifest.get("source"), manifest.get("revision")) == (f"hub:{source.hub}", commit)
+    return manifest is not None and (manifest["source"], manifest["revision"]) == (f"hub:{source.hub}", commit)
 
 
 def _manifest_sizes(folder: Path) -> dict[str, int]:
     """Bytes by file name as the manifest has them."""
-    return {name: entry["bytes"] for name, entry in _manifest(folder).get("files", {}).items()}
+    manifest = _manifest(folder)
+    return {name: entry["bytes"] for name, entry in manifest["files"].items()} if manifest else {}
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    """The folder's manifest; empty where there is none or it is damaged."""
+def _manifest(folder: Path) -> StageManifest | None:
+    """The folder's manifest; None where there is none or it is damaged."""
     try:
-        return staged.read_manifest(folder) or {}
+        return staged.read_manifest(folder)
     except ValueError:
-        return {}
+        return None
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils import build_hf_headers, filter_repo_objects
 
-from moebench.storage import staged
 from moebench.config import HubSource
 from moebench.errors import StageError
+from moebench.storage import staged
 
 _BLOCK_BYTES = 1 << 20
 

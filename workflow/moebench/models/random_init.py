@@ -22,15 +22,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from moebench.architectures.hf_config import to_hf_config
+from moebench.errors import disk_is_full
+from moebench.formats import Json
+from moebench.formats.model import ArchitectureDict
 from moebench.models import random_vision
 from moebench.prompts import prose
 from moebench.storage import staged
-from moebench.errors import disk_is_full
-from moebench.architectures.hf_config import to_hf_config
 
 NO_ROOM = 3
 """Exit code where the disk is full, as of the command line; what was being written is gone again."""
@@ -47,7 +48,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def recipe(architecture: Mapping[str, Any], seed: int) -> str:
+def recipe(architecture: ArchitectureDict, seed: int) -> str:
     """Revision of a checkpoint: a hash of everything that determines it."""
     what = {"recipe": RECIPE_VERSION, "architecture": architecture, "seed": seed}
     text = json.dumps(what, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -98,7 +99,7 @@ def tokenizer_file(vocab_size: int, cache: Path, extra: tuple[str, ...] = ()) ->
     return path
 
 
-def _save_tokenizer(file: Path, architecture: Mapping[str, Any], folder: Path) -> dict[str, int]:
+def _save_tokenizer(file: Path, architecture: ArchitectureDict, folder: Path) -> dict[str, int]:
     """Write the tokenizer's files, and the processor's if the model sees images, into ``folder``; return the special
     token ids that config.json names."""
     from transformers import PreTrainedTokenizerFast
@@ -123,7 +124,7 @@ def _save_tokenizer(file: Path, architecture: Mapping[str, Any], folder: Path) -
     return ids
 
 
-def _image_token(architecture: Mapping[str, Any]) -> tuple[str, ...]:
+def _image_token(architecture: ArchitectureDict) -> tuple[str, ...]:
     return (random_vision.IMAGE,) if architecture["vision"] else ()
 
 
@@ -152,7 +153,7 @@ def _fill(name: str, tensor: Any, seed: int, tied: bool) -> None:
     tensor.copy_(torch.from_numpy(drawn) * fan_in**-0.5)
 
 
-def _save_model(config: dict[str, Any], seed: int, folder: Path) -> None:
+def _save_model(config: Json, seed: int, folder: Path) -> None:
     """Write config.json and weights into ``folder``."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
@@ -180,7 +181,7 @@ def _save_model(config: dict[str, Any], seed: int, folder: Path) -> None:
 
 
 def write(
-    architecture: Mapping[str, Any],
+    architecture: ArchitectureDict,
     seed: int,
     out: Path,
     tokenizers: Path | None = None,
@@ -194,9 +195,8 @@ def write(
     Raises ValueError for an architecture that cannot be written.
     """
     revision = revision or recipe(architecture, seed)
-    if not staged.check(out, full=full):
-        manifest = staged.read_manifest(out) or {}
-        if (manifest.get("source"), manifest.get("revision")) == (source, revision):
+    if not staged.check(out, full=full) and (manifest := staged.read_manifest(out)):
+        if (manifest["source"], manifest["revision"]) == (source, revision):
             return False
     config = to_hf_config(architecture)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +215,9 @@ def write(
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m moebench.models.random_init", description="Write random checkpoints.")
+    parser = argparse.ArgumentParser(
+        prog="python -m moebench.models.random_init", description="Write random checkpoints."
+    )
     parser.add_argument("specs", type=Path, help="JSON: one {architecture, seed}, or a list of them with out")
     parser.add_argument("out", type=Path, nargs="?", help="folder of the checkpoint, for a single spec")
     parser.add_argument("--tokenizers", type=Path, help="where trained tokenizers are kept (beside the checkpoints)")

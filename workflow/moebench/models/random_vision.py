@@ -6,11 +6,11 @@ Runs in the engine's environment, like ``checkpoints``, which calls it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from moebench.architectures.hf_config import tile_grids
+from moebench.formats.model import VisionDict
 
 IMAGE = "<image>"
 """The token that stands for an image in a prompt; the engine's processor puts the image's tokens in its place."""
@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 """A turn per message; its content is a text, or a list of texts and images as OpenAI's interface has them."""
 
 
-def save_processor(vision: Mapping[str, Any], tokenizer: Any, folder: Path) -> None:
+def save_processor(vision: VisionDict, tokenizer: Any, folder: Path) -> None:
     """Write the processor of a LLaVA-NeXT: how an image is cut into tiles, scaled to -1 to 1, and counted in tokens."""
     from transformers import LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil

@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from moebench.accuracy import fixtures, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.config.grid import Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError
+from moebench.formats.plan import AccuracyCell, AccuracyPart, AccuracyRow, EngineConfig, Task, TaskData
 from moebench.plan import accuracy_time
 
 ACCURACY_VERSION = 1
@@ -33,7 +34,7 @@ JUDGE = "exact_matching"
 LOCK = "datasets.lock.yaml"
 
 
-def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> dict[str, Any]:
+def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> TaskData:
     """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
     if isinstance(task.data, TableSource):
         return table_of(task, block.data == "fixtures", root)
@@ -53,7 +54,7 @@ def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> 
     return {"id": name, "source": f"hub:{name}", "revision": revision, "path": _folder(root, "hub", name, revision)}
 
 
-def table_of(task: TaskSpec, own: bool, root: str) -> dict[str, Any]:
+def table_of(task: TaskSpec, own: bool, root: str) -> TaskData:
     """A table with images, as ``data_of``: its revision is its MD5.  ``own``: the project's fixtures of its form.
 
     Raises ConfigError for a task without a table, or fixtures that are not written.
@@ -76,7 +77,7 @@ def _folder(root: str, kind: str, name: str, revision: str) -> str:
     return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
 
 
-def task_s(cell: dict[str, Any], engine: dict[str, Any], study: Any, hardware: Any) -> float:
+def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> float:
     """Expected time of an accuracy cell in its loaded engine, s."""
     seconds = accuracy_time.engine_s(cell, engine, hardware)
     return float(study.jobs.task_s if seconds is None else seconds + study.jobs.task_overhead_s)
@@ -94,22 +95,23 @@ class AccuracyPlanner:
     planner: Any
     digest: Callable[[Any], str]
     root: str
-    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    cells: dict[str, AccuracyCell] = field(default_factory=dict)
     order: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Cells by harness and engine configuration."""
 
-    def experiment(self, experiment: Any, scale: str, path: str) -> list[dict[str, Any]]:
-        """Add an experiment's cells; return its rows {harness, engine, cell, top_k, labels, block}."""
+    def experiment(self, experiment: Any, scale: str, path: str) -> list[AccuracyRow]:
+        """Add an experiment's cells; return its rows."""
         rows = {}
         for block, row in expand_accuracy(experiment, scale, path):
             for name in block.tasks:
-                placed = self.add(block, row, self.config.task(name, path), path)
-                placed["block"] = experiment.accuracy[scale].index(block)
+                number = experiment.accuracy[scale].index(block)
+                placed = self.add(block, number, row, self.config.task(name, path), path)
                 rows[placed["block"], placed["engine"], placed["cell"]] = placed
         return list(rows.values())
 
-    def add(self, block: AccuracyBlock, row: Row, task: TaskSpec, path: str) -> dict[str, Any]:
-        """Add a cell, unless it is there.  Raises ConfigError for what the harness cannot do."""
+    def add(self, block: AccuracyBlock, number: int, row: Row, task: TaskSpec, path: str) -> AccuracyRow:
+        """Add a cell of the experiment's block with that number, unless it is there.  Raises ConfigError for what the
+        harness cannot do."""
         settings = row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}
         knobs, work = self.planner.split(Row(settings, row.labels), path)
         engine_id, top_k = self.planner.place(knobs, work, path)
@@ -154,15 +156,21 @@ class AccuracyPlanner:
             self.cells[f"{engine_id}/{cell_id}"] = {
                 "engine": engine_id,
                 "cell": cell_id,
-                "task": shown | asked | {"data": data},
+                "task": cast(Task, shown | asked | {"data": data}),
                 "top_k": top_k,
                 "limit": block.limit,
                 "seeds": SEEDS[task.harness],
                 "derived_from": None,
             }
             self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
-        placed = {"harness": task.harness, "engine": engine_id, "cell": cell_id, "top_k": top_k}
-        return placed | {"labels": row.labels}
+        return {
+            "harness": task.harness,
+            "engine": engine_id,
+            "cell": cell_id,
+            "top_k": top_k,
+            "labels": row.labels,
+            "block": number,
+        }
 
     def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
         """Raise ConfigError for a model that sees nothing."""
@@ -170,19 +178,21 @@ class AccuracyPlanner:
         if not (architecture.vision or architecture.vision_parameters):
             raise ConfigError(f"{path}: task {task.name} shows images, and model {name} has no vision part")
 
-    def parts(self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None) -> dict[str, Any]:
+    def parts(
+        self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None
+    ) -> dict[str, AccuracyPart]:
         """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'.
 
         ``kept``: only these cells, as ``HARNESS:ENGINE/CELL``.
         """
         made = {}
         for harness, order in self.order.items():
-            part: dict[str, Any] = {"engines": {}, "cells": {}}
+            part: AccuracyPart = {"engines": {}, "cells": {}, "jobs": {}}
             for engine_id, asked in order.items():
                 cells = [c for c in asked if kept is None or f"{harness}:{engine_id}/{c}" in kept]
                 if not cells:
                     continue
-                engine = self.planner.engines[engine_id] | {"cells": []}
+                engine: EngineConfig = self.planner.engines[engine_id] | {"cells": []}
                 predict(engine, {}, study, hardware)
                 engine["cells"] = list(cells)
                 random.Random(f"{study.protocol.seed}:{engine_id}").shuffle(engine["cells"])
@@ -192,11 +202,17 @@ class AccuracyPlanner:
                 for cell_id in cells:
                     cell = self.cells[f"{engine_id}/{cell_id}"]
                     seconds = task_s(cell, engine, study, hardware)
-                    foreseen = {"bytes_per_gpu": known["weight_bytes_per_gpu"], "fits": known["fits"], "run_s": seconds}
-                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {"predicted": foreseen}
+                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {
+                        "predicted": {
+                            "bytes_per_gpu": known["weight_bytes_per_gpu"],
+                            "fits": known["fits"],
+                            "run_s": seconds,
+                        }
+                    }
                     known["job_s"] += seconds
                     least += max(seconds, study.jobs.task_s)
                 known["limit_s"] = least
             if part["cells"]:
-                made[harness] = part | {"jobs": jobs(part, study, hardware)}
+                part["jobs"] = jobs(part, study, hardware)
+                made[harness] = part
         return made

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from moebench.accuracy import MOST_PARALLEL
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.cost.predict import cell_times
 from moebench.cost.vision import image_tokens
+from moebench.formats.plan import AccuracyCell, EngineConfig, Workload
+from moebench.prompts import corpora
 
-Json = dict[str, Any]
 
-
-def engine_s(cell: Json, engine: Json, hardware: Hardware) -> float | None:
+def engine_s(cell: AccuracyCell, engine: EngineConfig, hardware: Hardware) -> float | None:
     """Least time the engine needs for a task, s; None if the task's size or a constant of the hardware is unknown.
 
     sequences / n x (time of a batch of n of them): n is what the engine runs at once, by ``max_num_seqs`` and its KV
@@ -36,12 +34,14 @@ def engine_s(cell: Json, engine: Json, hardware: Hardware) -> float | None:
     at_once = min(sequences, most, knobs.max_num_seqs)
     if (capacity := engine["predicted"]["kv_capacity_tokens"]) is not None:
         at_once = max(1, min(at_once, capacity // (prompt + answer)))
-    work = {
+    work: Workload = {
         "batch": at_once,
         "input_tokens": size["prompt_tokens"],
         "output_tokens": answer,
         "top_k": cell["top_k"],
         "prompts": "text",
+        "corpus": corpora.PROSE,
+        "requests": 0,
         "images": 1 if size["image_size"] else 0,
         "image_size": size["image_size"],
     }

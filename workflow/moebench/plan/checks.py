@@ -5,8 +5,8 @@ from __future__ import annotations
 from moebench.config import Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
 from moebench.errors import ConfigError
+from moebench.formats.plan import CorpusDict
 from moebench.plan import engine_choice
-from moebench.prompts import corpora
 
 
 def check(
@@ -14,7 +14,7 @@ def check(
     work: WorkloadKnobs,
     spec: ModelSpec,
     engine: tuple[str, Engine],
-    corpus: corpora.Spec | None,
+    corpus: CorpusDict | None,
     hardware: Hardware,
     path: str,
 ) -> None:

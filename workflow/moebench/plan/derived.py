@@ -9,11 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moebench.config import Architecture, EngineKnobs, Study
 from moebench.config.identity import digest
 from moebench.cost import memory, params
+from moebench.formats.model import ArchitectureDict, Derivation, DerivationSettings, ModelDict
+from moebench.formats.plan import DeriveJob, EngineConfig
+from moebench.models.derive import derivation
 
 if TYPE_CHECKING:
     from moebench.plan.model import Model
@@ -28,7 +31,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, str]] = {"quantize": ("quantize-cpu", "qua
 """Environments of envs/, for a CPU and for a GPU, in which a kind of derivation runs, where it is not the engine's."""
 
 
-def derive(parent: Model, by: str, label: str, settings: dict[str, Any], architecture: dict[str, Any]) -> Model:
+def derive(parent: Model, by: str, label: str, settings: DerivationSettings, architecture: ArchitectureDict) -> Model:
     """The model that ``by`` makes of ``parent``.
 
     Its revision is a hash of the parent's identity and the settings; ``label`` is a readable word of the
@@ -48,71 +51,76 @@ def derive(parent: Model, by: str, label: str, settings: dict[str, Any], archite
     )
 
 
-def parents(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+def parents(model: ModelDict) -> Iterator[ModelDict]:
     """The models that a model of a plan is made from, the nearest first."""
     while derived := model.get("derived"):
         model = derived["parent"]
         yield model
 
 
-def root(model: Mapping[str, Any]) -> Mapping[str, Any]:
+def root(model: ModelDict) -> ModelDict:
     """The staged model at the beginning: the model itself where it is not derived."""
     return [model, *parents(model)][-1]
 
 
-def models_of(engines: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def models_of(engines: Iterable[EngineConfig]) -> Iterator[ModelDict]:
     """Models that engine configurations of a plan load, drafts included."""
     return (model for engine in engines for model in (engine["model"], engine["draft"]) if model)
 
 
-def derived_models(engines: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def derived_models(engines: Mapping[str, EngineConfig]) -> dict[str, ModelDict]:
     """Every derived model of a plan, once, by the name of its folder, parents before what is made from them."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ModelDict] = {}
     for loaded in models_of(engines.values()):
         for model in reversed([loaded, *parents(loaded)]):
             if model.get("derived"):
-                found.setdefault(model["path"].rpartition("/")[2], dict(model))
+                found.setdefault(model["path"].rpartition("/")[2], model)
     return found
 
 
-def jobs(models: Mapping[str, Mapping[str, Any]], study: Study, devices: int) -> dict[str, dict[str, Any]]:
+def jobs(models: Mapping[str, ModelDict], study: Study, devices: int) -> dict[str, DeriveJob]:
     """Derived models to jobs: one each, or pruned ones packed up to ``pack_minutes`` of expected time.
 
-    Each with its ``models`` (in order), ``by``, ``environment``, ``gpus`` (one where there are ``devices``), ``cpus``,
-    ``mem_mb``, ``runtime_min`` and ``expected_s``, simply from the weight bytes of the parents.  Time: the parent read
-    twice (to calibrate, to copy) and written once.  Memory: who streams (prune) needs less than ``host_memory_mb``; who
-    holds the model needs one and a half of it.
+    Each on one GPU where there are ``devices``; time and memory simply from the weight bytes of the parents.  Time: the
+    parent read twice (to calibrate, to copy) and written once.  Memory: who streams (prune) needs less than
+    ``host_memory_mb``; who holds the model needs one and a half of it.
     """
-    settings, packs, own = study.jobs, list[dict[str, Any]](), study.engine.environment
+    settings, own, devices = study.jobs, study.engine.environment, min(devices, 1)
+    packs: list[DeriveJob] = []
     for name, model in models.items():
-        by, weights = model["derived"]["by"], parent_bytes(model)
-        environment = ENVIRONMENTS.get(by, (own, own))[min(devices, 1)]
+        derived, weights = derivation(model), parent_bytes(model)
+        by = derived["by"]
+        environment = ENVIRONMENTS.get(by, (own, own))[devices]
         seconds = 3 * weights / settings.weights_bytes_per_s
         if by == "quantize":
-            seconds += _calibration_s(model["derived"], gpu=devices > 0)
+            seconds += _calibration_s(derived, gpu=devices > 0)
         last = next((pack for pack in reversed(packs) if pack["by"] == by == "prune"), None)
         if last is None or last["expected_s"] + seconds > 60 * settings.pack_minutes:
-            last = {"by": by, "models": [], "environment": environment, "mem_mb": settings.host_memory_mb}
-            packs.append(last | {"expected_s": settings.load_s})
-            last = packs[-1]
+            last = {
+                "by": by,
+                "models": [],
+                "environment": environment,
+                "gpus": devices,
+                "cpus": settings.cpus,
+                "mem_mb": settings.host_memory_mb,
+                "runtime_min": 0,
+                "expected_s": settings.load_s,
+            }
+            packs.append(last)
         last["models"].append(name)
         last["expected_s"] = round(last["expected_s"] + seconds, 1)
         last["mem_mb"] = max(last["mem_mb"], 0 if by == "prune" else math.ceil(1.5 * weights / 1e6))
     made = {}
     for pack in packs:
         names = pack["models"]
-        runtime = math.ceil(pack["expected_s"] * settings.time_factor / 60) + 5
-        made[names[0] if len(names) == 1 else f"derive{len(names)}-{digest(names)}"] = pack | {
-            "gpus": min(devices, 1),
-            "cpus": settings.cpus,
-            "runtime_min": runtime,
-        }
+        pack["runtime_min"] = math.ceil(pack["expected_s"] * settings.time_factor / 60) + 5
+        made[names[0] if len(names) == 1 else f"derive{len(names)}-{digest(names)}"] = pack
     return made
 
 
-def parent_bytes(model: Mapping[str, Any]) -> float:
+def parent_bytes(model: ModelDict) -> float:
     """Weight bytes of what a derived model is made from, at 16 bits."""
-    architecture = Architecture.model_validate(model["derived"]["parent"]["architecture"])
+    architecture = Architecture.model_validate(derivation(model)["parent"]["architecture"])
     return memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
 
 
@@ -122,7 +130,7 @@ _ASSUMED_FLOPS_PER_S = {False: 2e10, True: 1e14}
 """Of a CPU core and of a GPU while calibrating: assumed low, since it only sizes the time a job asks for."""
 
 
-def _calibration_s(derived: Mapping[str, Any], gpu: bool) -> float:
+def _calibration_s(derived: Derivation, gpu: bool) -> float:
     """Expected time to calibrate: 2 operations per weight and token, every expert on every token, times the passes."""
     settings, architecture = derived["settings"], Architecture.model_validate(derived["parent"]["architecture"])
     calibration = settings.get("calibration")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import cast
 
-from moebench.config import Endpoint, Engine, EngineKnobs, ModelSpec, Study, WorkloadKnobs
+from moebench.config import Endpoint, Engine, EngineKnobs, Hardware, ModelSpec, Study, WorkloadKnobs
 from moebench.errors import ConfigError, nearest
+from moebench.formats import Knobs
+from moebench.formats.plan import EndpointDict, Pinned, Runtime
 
 _TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}
 """What stands for vLLM's two kernels there: its default, and its loop over experts."""
@@ -45,15 +47,16 @@ def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
     return engine.live_top_k
 
 
-def plain(knobs: EngineKnobs, study: Study, engine: Engine) -> EngineKnobs:
+def plain(knobs: EngineKnobs, study: Study, engine: Engine, hardware: Hardware) -> EngineKnobs:
     """The knobs as this engine understands them, so that two spellings of one thing are one cell.
 
-    ``own_process`` is a choice only for vLLM's offline engine on one device.
+    ``own_process`` is a choice only for vLLM's offline engine on one device of a CPU study: on GPUs one device is
+    compared with several.
     """
-    own: dict[str, Any] = {"engine_name": None} if engine is study.engine else {}
-    several = knobs.tp * knobs.pp * knobs.dp > 1
+    own: Knobs = {"engine_name": None} if engine is study.engine else {}
+    always = knobs.tp * knobs.pp * knobs.dp > 1 or hardware.kind == "gpu"
     offline = engine.name == "vllm"
-    update: dict[str, Any] = {"own_process": offline and (several or knobs.own_process)}
+    update: Knobs = {"own_process": offline and (always or knobs.own_process)}
     if engine.name == "transformers":
         update |= {"eager": True, "expert_kernel": _TRANSFORMERS_KERNELS.get(knobs.expert_kernel, knobs.expert_kernel)}
     elif engine.hosted:
@@ -78,7 +81,20 @@ def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs,
         yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
 
 
-def as_json(name: str, engine: Engine, model: str) -> dict[str, Any]:
+def pinned(engine: Engine, hardware: Hardware) -> Pinned:
+    """What vLLM would decide by what a GPU node has installed, decided here; nothing on a CPU (docs/decisions/0033).
+
+    ``flashinfer``: whether FlashInfer's kernels take part.  vLLM takes them where it finds `nvcc` and `ninja`.
+    """
+    return {"flashinfer": False} if hardware.kind == "gpu" and local_vllm(engine) else {}
+
+
+def local_vllm(engine: Engine) -> bool:
+    """Whether vLLM itself runs in the job: offline, or behind its own server."""
+    return engine.name == "vllm" or bool(engine.endpoint and engine.endpoint.serve)
+
+
+def as_json(name: str, engine: Engine, model: str) -> Runtime:
     """What the plan tells jobs about an engine; ``model`` is the one of the registry."""
     endpoint = engine.endpoint
     return {
@@ -92,13 +108,14 @@ def as_json(name: str, engine: Engine, model: str) -> dict[str, Any]:
     }
 
 
-def _settings(endpoint: Endpoint, model: str) -> dict[str, Any]:
-    return endpoint.model_dump(mode="json", exclude={"models"}) | {"model": endpoint.models.get(model, model)}
+def _settings(endpoint: Endpoint, model: str) -> EndpointDict:
+    settings = endpoint.model_dump(mode="json", exclude={"models"}) | {"model": endpoint.models.get(model, model)}
+    return cast(EndpointDict, settings)
 
 
-def identity(engine: Engine, model: str) -> dict[str, Any]:
+def identity(engine: Engine, model: str) -> Knobs:
     """What of an engine can change a number."""
-    found: dict[str, Any] = {"name": engine.name, "version": engine.version}
+    found: Knobs = {"name": engine.name, "version": engine.version}
     if engine.endpoint:
         stated = engine.endpoint.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         found["endpoint"] = stated | {"model": engine.endpoint.models.get(model, model)}

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.errors import ConfigError
+from moebench.formats.plan import Plan
 
 SCHEMA = 1
 _NO_PLAN = "not a plan; give the file that `moebench plan --write` or snakemake made"
 
 
-def read_plan(path: Path) -> dict[str, Any]:
+def read_plan(path: Path) -> Plan:
     """Read a plan file.  Raises ConfigError if it is missing, damaged or of a newer schema."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no plan yet; run `moebench plan --write {path}`, or snakemake") from None
     try:
-        plan: dict[str, Any] = json.loads(text)
+        plan = json.loads(text)
     except ValueError as error:
         if text.lstrip()[:1] not in (b"", b"{"):  # another file altogether, which nobody should delete
             raise ConfigError(f"{path}: {_NO_PLAN}") from None
@@ -32,4 +33,4 @@ def read_plan(path: Path) -> dict[str, Any]:
         )
     listed = [name for name in plan.get("order", ()) if name in plan["experiments"]]  # a file is sorted by name
     plan["experiments"] = {name: plan["experiments"][name] for name in listed} | plan["experiments"]
-    return plan
+    return cast(Plan, plan)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import Any, Literal
 
 from moebench import accuracy
 from moebench.architectures.quantization_schemes import WHILE_LOADING
 from moebench.config import Architecture
 from moebench.cost import params
+from moebench.formats.plan import Budget, DeriveJob, Job, Plan
 from moebench.plan.derived import models_of, parents
 
-Plan = dict[str, Any]
 
-
-def jobs_by_kind(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+def jobs_by_kind(plan: Plan) -> dict[str, list[Job | DeriveJob]]:
     """All jobs of a plan: of speed cells, of accuracy cells, and those that derive checkpoints."""
-    tasks = [job for part in plan.get("accuracy", {}).values() for job in part["jobs"].values()]
-    derive = list(plan.get("derive_jobs", {}).values())
-    return {"speed": list(plan["jobs"].values()), "accuracy": tasks, "derived checkpoints": derive}
+    tasks: list[Job | DeriveJob] = [job for part in plan.get("accuracy", {}).values() for job in part["jobs"].values()]
+    derive: list[Job | DeriveJob] = list(plan.get("derive_jobs", {}).values())
+    return {"speed": [*plan["jobs"].values()], "accuracy": tasks, "derived checkpoints": derive}
 
 
 def gpu_hours(plan: Plan) -> dict[str, float]:
@@ -67,16 +66,19 @@ def checkpoint_bytes(plan: Plan) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     engines = accuracy.engines(plan)
-    for loaded in models_of(engines):
-        for model in (loaded, *parents(loaded)):
+    for asked in models_of(engines):
+        for model in (asked, *parents(asked)):
             size = 2.0 * params.total_parameters(Architecture.model_validate(model["architecture"])).total
             found[model["path"]] = max(found.get(model["path"], 0.0), size if model["weights"] != "dummy" else 0.0)
     for engine in engines:
-        size, stored = engine["predicted"]["weight_bytes"], engine["config"]["quantization"] not in WHILE_LOADING
-        if size is not None and stored and engine["config"]["quantization"] != "none":
+        loaded, stored = engine["predicted"]["weight_bytes"], engine["config"]["quantization"] not in WHILE_LOADING
+        if loaded is not None and stored and engine["config"]["quantization"] != "none":
             path = engine["model"]["path"]
-            found[path] = min(found[path], size)
+            found[path] = min(found[path], loaded)
     return found
+
+
+Fit = Literal["fits", "batch_fits"]
 
 
 def unfit(plan: Plan) -> dict[str, list[str]]:
@@ -89,7 +91,7 @@ def split(plan: Plan) -> dict[str, list[str]]:
     return _by_engine(plan, "batch_fits", but="fits")
 
 
-def _by_engine(plan: Plan, wanted: str, but: str | None = None) -> dict[str, list[str]]:
+def _by_engine(plan: Plan, wanted: Fit, but: Fit | None = None) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for cell in plan["cells"].values():
         if cell["predicted"][wanted] is False and (but is None or cell["predicted"][but] is not False):
@@ -106,7 +108,7 @@ def boundaries(plan: Plan) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for name, engine in plan["engines"].items():
         predicted = engine["predicted"]
-        if predicted["kv_capacity_tokens"] is None:
+        if predicted["kv_capacity_tokens"] is None or predicted["weight_bytes_per_gpu"] is None:
             continue
         work = [plan["cells"][f"{name}/{cell}"]["workload"] for cell in engine["cells"]]
         longest = max(w["input_tokens"] + w["output_tokens"] for w in work)
@@ -171,7 +173,7 @@ def _memory(plan: Plan) -> list[str]:
     return text
 
 
-def _left_out(chosen: dict[str, Any]) -> list[str]:
+def _left_out(chosen: Budget) -> list[str]:
     text = [
         f"within {chosen['gpu_hours']:g} GPU-hours: decides {len(chosen['decides'])} claims; "
         f"{chosen['cells_left_out']} cells, {chosen['accuracy_cells_left_out']} accuracy cells and "

@@ -8,12 +8,13 @@ from typing import Any
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
 from moebench.config.identity import canonical, digest
+from moebench.formats.plan import AccuracyPart, Cell, EngineConfig, Job, Plan
 
 CLIENT_MB = 2000
 """Host memory of a job that only sends requests, MB."""
 
 
-def mark_derived(engine: dict[str, Any], cells: dict[str, dict[str, Any]]) -> None:
+def mark_derived(engine: EngineConfig, cells: dict[str, Cell]) -> None:
     """Mark cells that a longer run of the same input gives: same workload but for the output length.
 
     Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
@@ -34,7 +35,7 @@ def mark_derived(engine: dict[str, Any], cells: dict[str, dict[str, Any]]) -> No
                 cells[f"{engine['id']}/{cell_id}"]["derived_from"] = longest
 
 
-def jobs_of(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str, dict[str, Any]]:
+def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict[str, Job]:
     """Engine configurations to jobs: one each, or packed by shape up to ``pack_minutes`` of expected time."""
     settings = study.jobs
     packs: list[tuple[int, float, list[str]]] = []  # GPUs, expected seconds, engines
@@ -53,7 +54,7 @@ def jobs_of(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str,
         else:
             open_pack[shape] = len(packs)
             packs.append((gpus, seconds, [engine_id]))
-    jobs = {}
+    jobs: dict[str, Job] = {}
     for gpus, seconds, engines in packs:
         nodes = max(1, math.ceil(gpus / hardware.devices_per_node))
         gpus_per_node = gpus // nodes
@@ -81,13 +82,13 @@ def jobs_of(plan: dict[str, Any], study: Study, hardware: Hardware) -> dict[str,
     return jobs
 
 
-def _contents(engine: dict[str, Any], skip_infeasible: bool) -> list[Any]:
+def _contents(engine: EngineConfig, skip_infeasible: bool) -> list[Any]:
     """What of an engine configuration makes a job's manifest outdated when it changes."""
     skipped = skip_infeasible and engine["predicted"]["fits"] is False
     return [engine["id"], sorted(engine["cells"])] + ["skipped"] * skipped
 
 
-def environments_needed(plan: dict[str, Any]) -> list[str]:
+def environments_needed(plan: Plan) -> list[str]:
     """Names of the environments that a plan needs: of the workflow, its engines, derived models and harnesses."""
     engines = [engine["runtime"]["environment"] for engine in plan["engines"].values()] or [
         plan["engine"]["environment"]

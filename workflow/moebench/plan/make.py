@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -33,6 +33,8 @@ from moebench.config.identity import canonical, digest, stated
 from moebench.config.lockfile import ModelLock
 from moebench.cost.predict import predict
 from moebench.errors import ConfigError
+from moebench.formats import plan as planned
+from moebench.formats.model import HardwareDict
 from moebench.plan import engine_choice
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
@@ -60,8 +62,8 @@ class _Planner:
     models: str
     data: str
     """Folder of staged data sets."""
-    engines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    cells: dict[str, dict[str, Any]] = field(default_factory=dict)
+    engines: dict[str, planned.EngineConfig] = field(default_factory=dict)
+    cells: dict[str, planned.Cell] = field(default_factory=dict)
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
     _models: dict[str, Model] = field(default_factory=dict)
     _engines: dict[str, str] = field(default_factory=dict)
@@ -87,8 +89,8 @@ class _Planner:
             cls = EngineKnobs if error.title == "EngineKnobs" else WorkloadKnobs
             raise explain(error, cls, path) from None
 
-    def add(self, row: Row, protocol: Protocol, path: str) -> dict[str, Any]:
-        """Add the cell of a row, unless it is there; return {engine, cell, labels}."""
+    def add(self, row: Row, protocol: Protocol, path: str) -> planned.GridRow:
+        """Add the cell of a row, unless it is there; return where it is."""
         knobs, work = self.split(row, path)
         engine_id, top_k = self.place(knobs, work, path)
         check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
@@ -107,14 +109,14 @@ class _Planner:
             self.cells[key] = {
                 "engine": engine_id,
                 "cell": cell_id,
-                "workload": settings,
-                "protocol": protocol.model_dump(),
+                "workload": cast(planned.Workload, settings),
+                "protocol": cast(planned.ProtocolDict, protocol.model_dump()),
                 "derived_from": None,
             }
             self.engines[engine_id]["cells"].append(cell_id)
         return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
 
-    def corpus(self, work: WorkloadKnobs, path: str) -> corpora.Spec | None:
+    def corpus(self, work: WorkloadKnobs, path: str) -> planned.CorpusDict | None:
         """The corpus that a workload reads, unless it is the prose."""
         if work.corpus == corpora.PROSE or work.prompts == "random":
             return None
@@ -123,17 +125,17 @@ class _Planner:
         if corpus.table:
             task = self.config.task(corpus.table, str(self.config.folder / "corpora" / f"{corpus.name}.yaml"))
             table = {"task": task.name} | table_of(task, corpus.data == "fixtures", self.data)
-        return corpus.model_dump(exclude={"data"}) | {"table": table}
+        return cast(planned.CorpusDict, corpus.model_dump(exclude={"data"}) | {"table": table})
 
     def place(self, knobs: EngineKnobs, work: WorkloadKnobs, path: str) -> tuple[str, int | None]:
         """The engine configuration that runs a workload, added unless it is there, and the workload's top-k."""
         spec = self.config.model(knobs.model, path)
         called, runs_on = self.engine_of(knobs, path)
         check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
-        knobs = plain(engine_choice.plain(knobs, self.study, runs_on), spec)
+        knobs = plain(engine_choice.plain(knobs, self.study, runs_on, self.hardware), spec)
         left = self.model(knobs, spec, path).architecture["experts"]  # pruning may leave fewer than top-k
         top_k = (work.top_k or left["top_k"]) if left else None
-        if top_k and top_k > left["count"]:
+        if left and top_k and top_k > left["count"]:
             few = f"top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}"
             raise ConfigError(f"{path}: {few}; lower it, or prune less")
         return self.engine(knobs, spec, None if engine_choice.live_top_k(runs_on, knobs) else top_k, path), top_k
@@ -148,6 +150,7 @@ class _Planner:
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
             name, runs_on = self.engine_of(knobs, path)
+            pinned = engine_choice.pinned(runs_on, self.hardware)
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
@@ -158,15 +161,16 @@ class _Planner:
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
+                **pinned,
             }
-            own_top_k = (model.architecture["experts"] or {}).get("top_k")
-            slug = engine_slug(knobs, top_k if top_k != own_top_k else None)
+            experts = model.architecture["experts"]
+            slug = engine_slug(knobs, None if experts and top_k == experts["top_k"] else top_k)
             engine_id = f"{slug}-{digest(identity)}"
             self._engines[key] = engine_id
-            self.engines[engine_id] = {
+            made: planned.EngineConfig = {
                 "id": engine_id,
                 "runtime": engine_choice.as_json(name, runs_on, spec.name),
-                "config": settings,
+                "config": cast(planned.EngineKnobsDict, settings),
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
@@ -174,6 +178,9 @@ class _Planner:
                 "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
                 "cells": [],
             }
+            if "flashinfer" in pinned:
+                made["flashinfer"] = pinned["flashinfer"]
+            self.engines[engine_id] = made
         return self._engines[key]
 
     def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
@@ -203,7 +210,7 @@ class _Planner:
 class Draft:
     """A plan in the making: the cells of all experiments, then what is predicted of them, and at last their jobs.
 
-    ``plan`` is the mapping of docs/data.md, without claims, reference and digest, which ``commands.planning`` adds.
+    ``plan`` lacks claims, reference and digest, which ``commands.planning`` adds.
     """
 
     def __init__(
@@ -224,35 +231,36 @@ class Draft:
         accuracy = AccuracyPlanner(config, self._other, digest, data)
         _check_defaults(study, where)
         environment_locks.check(config, study, where)
-        experiments: dict[str, Any] = {}
+        experiments: dict[str, planned.ExperimentPlan] = {}
         for name in study.experiments:
             experiment: Experiment = config.experiment(name, where)
             path = str(config.folder / "experiments" / f"{name}.yaml")
             protocol = experiment.protocol or study.protocol
-            rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+            rows: dict[tuple[str, str, str], planned.GridRow] = {}
             for row in expand(experiment, study.scale, path) if experiment.grid else ():
                 placed = planner.add(row, protocol, path)
                 rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
             about = counted.facts(config, experiment) | points.facts(config, experiment)
-            experiments[name] = kept | about | {"rows": list(rows.values())}
+            experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": list(rows.values())})
             if experiment.accuracy:
                 experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
-        self.plan: dict[str, Any] = {
+        self.plan: planned.Plan = {
             "schema": SCHEMA,
             "protocol_version": PROTOCOL_VERSION,
             "study": study.name,
             "title": study.title,
             "description": study.description,
             "scale": study.scale,
-            "hardware": hardware.model_dump(),
-            "engine": study.engine.model_dump(mode="json"),
-            "jobs_settings": study.jobs.model_dump(),
-            "protocol": study.protocol.model_dump(),
+            "hardware": cast(HardwareDict, hardware.model_dump()),
+            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json")),
+            "jobs_settings": cast(planned.JobSettings, study.jobs.model_dump()),
+            "protocol": cast(planned.ProtocolDict, study.protocol.model_dump()),
             "order": list(study.experiments),
             "experiments": experiments,
             "engines": planner.engines,
             "cells": planner.cells,
+            "jobs": {},
         }
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from moebench.config import Architecture, ModelSpec
 from moebench.config.identity import stated
+from moebench.formats import Knobs
+from moebench.formats.model import ArchitectureDict, Derivation, ModelDict
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Model:
     """A model as one engine configuration loads it."""
 
     spec: ModelSpec
-    architecture: dict[str, Any]
+    architecture: ArchitectureDict
     weights: str
     revision: str
     path: str
@@ -23,10 +24,10 @@ class Model:
     """The folder of all models."""
     stem: str
     """The path's readable last part, without the revision."""
-    derived: dict[str, Any] | None = None
-    """How it is made from another: ``by``, ``settings`` and the ``parent`` as JSON; None for a staged model."""
+    derived: Derivation | None = None
+    """How it is made from another; None for a staged model."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ModelDict:
         """The model as a plan and a record hold it."""
         return {
             "name": self.spec.name,
@@ -40,7 +41,7 @@ class Model:
             "derived": self.derived,
         }
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> Knobs:
         """What can change a number: the folder is where the weights lie, not what they are.
 
         How a derived model is made is in its revision.

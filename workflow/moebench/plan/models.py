@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
 from moebench.config.identity import digest, stated
 from moebench.errors import ConfigError
+from moebench.formats.model import ArchitectureDict
 from moebench.plan.model import Model
 from moebench.plan.pruned import pruned
 from moebench.plan.quantized import quantized, ready_made
@@ -17,7 +17,7 @@ RECIPE_VERSION = 1
 """Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
 
 
-def recipe_revision(architecture: dict[str, Any], seed: int) -> str:
+def recipe_revision(architecture: ArchitectureDict, seed: int) -> str:
     """Revision of a checkpoint that the project writes: a hash of what determines it."""
     return digest({"recipe": RECIPE_VERSION, "architecture": stated(Architecture, architecture), "seed": seed}, 12)
 
@@ -52,8 +52,9 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
     """
     changed = {"experts": knobs.experts, "moe_ffn_size": knobs.moe_ffn_size}
     try:
-        family(spec.architecture.model_dump())
-        shape = reshaped(spec.architecture.model_dump(), **changed)
+        architecture = spec.architecture.as_dict()
+        family(architecture)
+        shape = reshaped(architecture, **changed)
     except ValueError as error:
         raise ConfigError(f"model {spec.name}: {error}") from None
     if spec.source.random_init is not None:

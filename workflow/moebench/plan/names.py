@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from moebench.config import EngineKnobs, ModelSpec, Protocol, WorkloadKnobs
+from moebench.formats import Knobs
 from moebench.plan.pruned import normal
 from moebench.prompts import corpora
 
@@ -19,7 +18,7 @@ def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
     """
     experts = spec.architecture.experts
     own = {"experts": experts.count, "moe_ffn_size": experts.ffn_size} if experts else {}
-    update: dict[str, Any] = {k: None for k, v in own.items() if getattr(knobs, k) == v}
+    update: Knobs = {k: None for k, v in own.items() if getattr(knobs, k) == v}
     if knobs.tp * knobs.dp == 1 or experts is None:
         update["ep"] = False
     if spec.architecture.attention.kind != "mla":

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
 
+from moebench.columns import Row
 from moebench.config import Architecture, Config, Experiment
 from moebench.cost import params
-
-Row = dict[str, Any]
+from moebench.formats.plan import Plan
 
 COMPONENTS = tuple(f.name for f in fields(params.Parameters))
 
@@ -34,7 +33,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
     return {"models": models, "printed": paper.model_dump()}
 
 
-def rows(plan: Row) -> Iterator[Row]:
+def rows(plan: Plan) -> Iterator[Row]:
     """A row per experiment, model, kind of layer and component that has parameters."""
     for name, experiment in plan["experiments"].items():
         for model in experiment.get("models") or ():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moebench.architectures.hf_config import family, reshaped, shared_experts
 from moebench.config import Calibration, EngineKnobs
 from moebench.errors import ConfigError
+from moebench.formats import Knobs
+from moebench.formats.model import DerivationSettings
 from moebench.plan import prune_shape
 from moebench.plan.derived import derive
 
@@ -17,10 +19,10 @@ STACKED = ("llama4",)
 """Families whose checkpoints hold all experts of a layer in one tensor (``gate_up_proj`` [E, hidden, 2 x width])."""
 
 
-def normal(knobs: EngineKnobs) -> dict[str, Any]:
+def normal(knobs: EngineKnobs) -> Knobs:
     """Knobs of pruning that are meant otherwise than they are spelt: the method when none is named, defaults for what
     changes nothing."""
-    update: dict[str, Any] = {}
+    update: Knobs = {}
     if knobs.pruning != "none" and knobs.prune_by is None:
         update["prune_by"] = prune_shape.method(knobs.pruning, None)
     if knobs.pruning != "intra":
@@ -46,7 +48,7 @@ def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model
         )
     try:
         by = prune_shape.method(knobs.pruning, knobs.prune_by)
-        settings: dict[str, Any] = {"kind": knobs.pruning, "ratio": ratio, "by": by}
+        settings: DerivationSettings = {"kind": knobs.pruning, "ratio": ratio, "by": by}
         if knobs.pruning == "inter":
             settings["experts"] = prune_shape.kept_experts(experts["count"], ratio)
             architecture = reshaped(parent.architecture, experts=settings["experts"])

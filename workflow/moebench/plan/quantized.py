@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from moebench.architectures import quantization_schemes
 from moebench.config import Calibration, EngineKnobs, HubSource, ModelSpec
 from moebench.errors import ConfigError
+from moebench.formats.model import DerivationSettings
 from moebench.plan.derived import derive
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
             f"weights: checkpoint or random_init, or name a ready-made checkpoint (quantized.{name} of its file)"
         )
     scheme = quantization_schemes.SCHEMES[name]
-    settings: dict[str, Any] = {"scheme": name, "method": scheme.method, "tool": quantization_schemes.TOOL}
+    settings: DerivationSettings = {"scheme": name, "method": scheme.method, "tool": quantization_schemes.TOOL}
     if scheme.scales == "group":
         try:
             settings["group"] = quantization_schemes.group_size(parent.architecture)

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 from moebench import columns
-
-Plan = dict[str, Any]
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
 
 _INSTEAD = {"ttft_s": "ttft_max_s"}
 """The paper's TTFT is that of the whole batch, and it is what the cost model predicts."""
 
 
-def predictions(plan: Plan) -> Plan:
+def predictions(plan: Plan) -> ReferencePlan:
     """What another study shows of a plan: its rows with what is predicted of them."""
-    kept = {k: plan[k] for k in ("study", "title", "scale", "hardware", "engine", "cells")}
-    engines = {
-        name: {
-            "config": e["config"],
-            "gpus": e["gpus"],
-            "model": {k: e["model"][k] for k in ("name", "title", "weights", "revision")}
-            | {"architecture": {"experts": e["model"]["architecture"].get("experts")}},
-        }
-        for name, e in plan["engines"].items()
+    return {
+        "study": plan["study"],
+        "title": plan["title"],
+        "scale": plan["scale"],
+        "hardware": plan["hardware"],
+        "engine": plan["engine"],
+        "cells": plan["cells"],
+        "engines": {
+            name: {"config": engine["config"], "gpus": engine["gpus"], "model": _shown(engine["model"])}
+            for name, engine in plan["engines"].items()
+        },
+        "experiments": {
+            name: {"claims": e["claims"], "rows": e["rows"]} for name, e in plan["experiments"].items() if e["rows"]
+        },
+        "jobs": {},
     }
-    experiments = {
-        name: {"claims": e["claims"], "rows": e["rows"]} for name, e in plan["experiments"].items() if e["rows"]
-    }
-    return kept | {"engines": engines, "experiments": experiments, "jobs": {}}
 
 
-def figures(plan: Plan, experiment: str) -> list[dict[str, Any]]:
+def _shown(model: ModelDict) -> ReferenceModel:
+    return {
+        "name": model["name"],
+        "title": model["title"],
+        "weights": model["weights"],
+        "revision": model["revision"],
+        "architecture": {"experts": model["architecture"]["experts"]},
+    }
+
+
+def as_plan(reference: ReferencePlan) -> Plan:
+    """For what makes the rows of the table ``plan``: they show nothing that a reference lacks."""
+    return cast(Plan, reference)
+
+
+def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     """The figures of an experiment as they are drawn from the reference's predictions.
 
     None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused

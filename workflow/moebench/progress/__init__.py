@@ -13,8 +13,10 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from moebench.formats import Knobs
+from moebench.formats.plan import Plan
 from moebench.models.hubprogress import time_text
 from moebench.progress.failure import INTERRUPTED, Failure, reason
 from moebench.progress.left import about
@@ -28,7 +30,7 @@ LOOK_S = 1.0
 """Seconds between looks at what the jobs wrote."""
 
 
-def planned(plan: dict[str, Any], config: dict[str, Any]) -> None:
+def planned(plan: Plan, config: Knobs) -> None:
     """Tell the run, if there is one, what it is about."""
     if current is not None:
         current.plan, current.config = plan, config
@@ -50,8 +52,8 @@ class Run:
     """One call of Snakemake, as its user sees it.  Methods may be called from any thread."""
 
     def __init__(self) -> None:
-        self.plan: dict[str, Any] = {}
-        self.config: dict[str, Any] = {}
+        self.plan = cast(Plan, {})  # until ``planned``
+        self.config: Knobs = {}
         self.jobs: dict[int, Job] = {}
         self.phases: dict[str, Phase] = {}
         self.interrupted = self.idle = False

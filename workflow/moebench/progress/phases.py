@@ -11,9 +11,11 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench import accuracy
+from moebench.formats.plan import Plan
+from moebench.formats.record import RecordHead
 from moebench.measure.records import cell_path, is_final
 from moebench.progress.left import Work, seconds_left
 from moebench.progress.times import Times
@@ -54,12 +56,12 @@ class Unit:
     done: bool = False
     failed: bool = False
 
-    def look(self) -> dict[str, Any] | None:
+    def look(self) -> RecordHead | None:
         """Its record (of a checkpoint or figure: an empty one) if it is newly done."""
         with contextlib.suppress(OSError, ValueError, KeyError):
             if self.done or self.path.stat().st_mtime < self.since:
                 return None
-            record: dict[str, Any] = json.loads(self.path.read_bytes()) if self.engine else {}
+            record = cast(RecordHead, json.loads(self.path.read_bytes()) if self.engine else {})
             if self.engine and not self.since and not is_final(record):
                 return None
             self.done, self.failed = True, bool(self.engine) and record["status"] != "ok"
@@ -139,7 +141,7 @@ class Job:
     measuring: int = 0
 
 
-def phases_of(plan: dict[str, Any], results: Path, jobs: Iterable[Job], slots: int | None) -> dict[str, Phase]:
+def phases_of(plan: Plan, results: Path, jobs: Iterable[Job], slots: int | None) -> dict[str, Phase]:
     """The phases that some of these jobs belong to, in the order of ``PHASES``, with what is done already.
 
     ``slots``: units of the resource ``measuring`` that there are; None: no limit.
@@ -160,7 +162,7 @@ def phases_of(plan: dict[str, Any], results: Path, jobs: Iterable[Job], slots: i
     return {name: made[name] for name in PHASES if name in made}
 
 
-def _units(plan: dict[str, Any], results: Path, job: Job) -> list[Unit]:
+def _units(plan: Plan, results: Path, job: Job) -> list[Unit]:
     """What a job makes, one by one."""
     now = time.time()
     if phase_of(job.rule) not in ("cells", "accuracy"):
@@ -188,7 +190,7 @@ def _units(plan: dict[str, Any], results: Path, job: Job) -> list[Unit]:
     ]
 
 
-def _expected_s(plan: dict[str, Any], phase: str) -> tuple[float, float, float]:
+def _expected_s(plan: Plan, phase: str) -> tuple[float, float, float]:
     """What a plan expects of a process start, a further load and a unit of a phase, s.
 
     Of its jobs: ``unit = (sum of expected_s - load_s * engine configurations) / units that take time``.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+
+from moebench.formats.record import RecordHead
 
 NOT_TRIED_S = 0.5
 """A cell without a load that took less was refused before anything was started."""
@@ -24,7 +25,7 @@ class Times:
     loaded: set[tuple[str, str]] = field(default_factory=set)  # (process, engine configuration) that runs now
     _ended: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def add(self, process: str, record: dict[str, Any]) -> None:
+    def add(self, process: str, record: RecordHead) -> None:
         """Count a record; those of a process in the order in which they ended."""
         began, ended = _seconds(record["started_at"]), _seconds(record["ended_at"])
         failed_load = not record["load"] and record["status"] != "ok"

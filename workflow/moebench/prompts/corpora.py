@@ -11,29 +11,26 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from moebench.formats import Knobs
+from moebench.formats.plan import CorpusDict, DataSet
 from moebench.prompts import image_table, prose
 from moebench.storage import staged
 
 PROSE = "prose"
 """Name of the corpus that needs no file (:mod:`moebench.prompts.prose`)."""
 
-Spec = dict[str, Any]
-"""A corpus of the plan: ``name``, ``title``, ``file``, ``field``, ``sha256`` (None: not pinned), ``reference``; or
-instead of the file ``table``: ``task``, ``id`` (its name), ``source``, ``revision`` and ``path`` (its folder)."""
 
-
-def items(spec: Spec | None) -> list[str]:
+def items(spec: CorpusDict | None) -> list[str]:
     """The texts of a corpus in order, empty ones left out; ``None``: the paragraphs of the prose.
 
     Raises ValueError naming file and line of a JSON line or a row without the text, OSError if it cannot be read.
     """
     if spec is None:
         return prose.corpus().split("\n\n")
-    if spec.get("table"):
-        return [text for text, _ in _questions(spec)]
-    path = Path(spec["file"])
+    if table := spec.get("table"):
+        return [text for text, _ in _questions(table, spec["field"])]
+    path = _file(spec)
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".txt":
         found = text.replace("\r", "").split("\n\n")
@@ -42,17 +39,22 @@ def items(spec: Spec | None) -> list[str]:
     return [item.strip() for item in found if item.strip()]
 
 
-def pictures(spec: Spec | None) -> list[Path]:
+def pictures(spec: CorpusDict | None) -> list[Path]:
     """The image of each text of a corpus, in their order; none of a corpus of text.  Raises as ``items``."""
-    return [image for _, image in _questions(spec)] if spec and spec.get("table") else []
+    table = spec and spec.get("table")
+    return [image for _, image in _questions(table, spec["field"])] if spec and table else []
 
 
-def _questions(spec: Spec) -> Iterator[tuple[str, Path]]:
-    table = spec["table"]
-    return image_table.questions(Path(table["path"]), table["id"], spec["field"])
+def _file(spec: CorpusDict) -> Path:
+    assert spec["file"] is not None  # a corpus has a file, or else a table
+    return Path(spec["file"])
 
 
-def _field(line: str, spec: Spec, number: int) -> str:
+def _questions(table: DataSet, field: str) -> Iterator[tuple[str, Path]]:
+    return image_table.questions(Path(table["path"]), table["id"], field)
+
+
+def _field(line: str, spec: CorpusDict, number: int) -> str:
     try:
         value = json.loads(line)[spec["field"]]
     except (ValueError, KeyError, TypeError):
@@ -62,27 +64,28 @@ def _field(line: str, spec: Spec, number: int) -> str:
     return value
 
 
-def identity(spec: Spec) -> dict[str, Any]:
+def identity(spec: CorpusDict) -> Knobs:
     """What of a corpus can change a number: its content and which part of it is read, not its name or place."""
-    if spec.get("table"):
-        return {"table": spec["table"]["id"], "revision": spec["table"]["revision"], "field": spec["field"]}
-    return {"sha256": spec["sha256"], "format": Path(spec["file"]).suffix, "field": spec["field"]}
+    if table := spec.get("table"):
+        return {"table": table["id"], "revision": table["revision"], "field": spec["field"]}
+    return {"sha256": spec["sha256"], "format": _file(spec).suffix, "field": spec["field"]}
 
 
-def sha256(spec: Spec) -> str:
+def sha256(spec: CorpusDict) -> str:
     """SHA-256 of the file or table of a corpus that was checked."""
-    if not spec.get("table"):
+    table = spec.get("table")
+    if not table:
         return str(spec["sha256"])
-    manifest = staged.read_manifest(Path(spec["table"]["path"]))
+    manifest = staged.read_manifest(Path(table["path"]))
     assert manifest is not None
-    return str(manifest["files"][f"{spec['table']['id']}.tsv"]["sha256"])
+    return str(manifest["files"][f"{table['id']}.tsv"]["sha256"])
 
 
-def check(spec: Spec) -> str | None:
+def check(spec: CorpusDict) -> str | None:
     """What is wrong with the file or table of a corpus, and what to do, in one line; None if it is what was pinned."""
-    if spec.get("table"):
-        return _check_table(spec)
-    path, where = Path(spec["file"]), f"config/corpora/{spec['name']}.yaml"
+    if table := spec.get("table"):
+        return _check_table(spec, table["path"])
+    path, where = _file(spec), f"config/corpora/{spec['name']}.yaml"
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -98,9 +101,8 @@ def check(spec: Spec) -> str | None:
         return f"{error}; mend it, or set field in {where}"
 
 
-def _check_table(spec: Spec) -> str | None:
+def _check_table(spec: CorpusDict, folder: str) -> str | None:
     """As ``check``: every byte of table and images is compared with what was staged."""
-    folder = spec["table"]["path"]
     if problems := staged.check(Path(folder), full=True):
         return f"{problems[0]}; bring corpus {spec['name']} with `moebench stage`"
     try:

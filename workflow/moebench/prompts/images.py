@@ -6,6 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from moebench.formats.record import Trace
+
 SHAPES = 6
 """Rectangles and ellipses per image."""
 
@@ -30,7 +32,7 @@ def read(path: Path) -> Any:
         raise OSError(f"{path}: not an image; delete its folder and stage it again") from None
 
 
-def tokens(run: dict[str, Any]) -> int | None:
+def tokens(run: Trace) -> int | None:
     """Tokens that the images of a request became in a run of images of one size; None without images.
 
     Raises RuntimeError if requests differ, which cannot be.

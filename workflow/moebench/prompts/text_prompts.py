@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from moebench.formats.plan import CorpusDict
 from moebench.prompts import corpora
 
 
@@ -26,7 +27,7 @@ def tokenizer(model_folder: Path) -> Callable[[str], list[int]]:
     return lambda text: list(slow(text, add_special_tokens=False)["input_ids"])
 
 
-def text_tokens(model_folder: Path, corpus: corpora.Spec | None = None) -> list[int]:
+def text_tokens(model_folder: Path, corpus: CorpusDict | None = None) -> list[int]:
     """A whole corpus (None: the prose) as token ids, its items parted by blank lines."""
     return tokenizer(model_folder)("\n\n".join(corpora.items(corpus)))
 

@@ -13,22 +13,24 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from moebench.formats import Json
+from moebench.formats.plan import CorpusDict
 from moebench.prompts import corpora, text_prompts
 
 
-def of_corpus(model_folder: Path, corpus: corpora.Spec | None) -> array[int]:
+def of_corpus(model_folder: Path, corpus: CorpusDict | None) -> array[int]:
     """A whole corpus (None: the prose) as token ids.  Raises RuntimeError with the tokenizer's own words."""
     return array("q", _apart({"folder": str(model_folder), "corpus": corpus}))
 
 
-def of_items(model_folder: Path, corpus: corpora.Spec | None, most_tokens: int, count: int) -> list[list[int]]:
+def of_items(model_folder: Path, corpus: CorpusDict | None, most_tokens: int, count: int) -> list[list[int]]:
     """The first ``count`` items of a corpus as token ids, each cut after ``most_tokens``.  Raises as ``of_corpus``."""
     asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count}
     made: list[list[int]] = _apart(asked)
     return made
 
 
-def _apart(asked: dict[str, Any]) -> Any:
+def _apart(asked: Json) -> Any:
     command = [sys.executable, "-m", "moebench.prompts.token_ids"]
     done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True)
     if done.returncode:

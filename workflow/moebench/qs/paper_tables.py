@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from moebench.config import Architecture, EngineKnobs, Hardware, Paper, PrintedNumbers, PrintedRow
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.errors import ConfigError, nearest
+from moebench.formats.model import ArchitectureDict, HardwareDict
+from moebench.formats.paper import PaperDict
 from moebench.qs import inequality, printed_formulas
-
-Json = Mapping[str, Any]
 
 QUANTITIES = {
     "quality": "Quality factor q",
@@ -58,7 +57,7 @@ class Line:
     """Ends of what the printed digits may stand for; None where nothing is printed."""
     high: float | None = None
     model: str | None = None
-    given: Json = field(default_factory=dict)
+    given: Mapping[str, float] = field(default_factory=dict)
     lost: bool = False
 
     @property
@@ -110,7 +109,10 @@ def bounds(digits: str | None) -> tuple[float, float] | tuple[None, None]:
 
 
 def reproduce(
-    paper: Json, architectures: Mapping[str, Json], published: Mapping[str, float], hardware: Json
+    paper: PaperDict,
+    architectures: Mapping[str, ArchitectureDict],
+    published: Mapping[str, float],
+    hardware: HardwareDict,
 ) -> list[Reproduced]:
     """All tables of numbers of a paper.
 
@@ -152,7 +154,11 @@ class _Cases:
     """Both models of every row."""
 
     def __init__(
-        self, paper: Paper, architectures: Mapping[str, Json], published: Mapping[str, float], hardware: Hardware
+        self,
+        paper: Paper,
+        architectures: Mapping[str, ArchitectureDict],
+        published: Mapping[str, float],
+        hardware: Hardware,
     ):
         assert paper.assumed is not None
         self.assumed, self.hardware, self.published = paper.assumed, hardware, published

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
+from moebench.columns import Row
 from moebench.config import Architecture, ComputedKnobs, Config, Experiment, Hardware, parse
 from moebench.config.grid import points
 from moebench.config.identity import canonical
 from moebench.errors import ConfigError
+from moebench.formats import Knobs
+from moebench.formats.plan import Computed, ExperimentPlan, Plan, Point
 from moebench.qs import inequality, paper_tables, versus_dense
 
-Row = dict[str, Any]
 
-
-def facts(config: Config, experiment: Experiment) -> Row:
+def facts(config: Config, experiment: Experiment) -> Knobs:
     """What the plan says of computed points and reproduced tables: nothing where an experiment has neither.
 
     Raises ConfigError for an unknown knob, model or machine, a model without experts, a layout of another size.
@@ -31,7 +31,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
         paper_tables.check(paper, str(config.folder / "papers" / f"{paper.name}.yaml"))
     wanted = {r.model for n in (paper.numbers if paper else ()) for r in n.rows if r.model}
     machines = {paper.assumed.hardware} if paper and paper.assumed else set()
-    made: list[Row] = []
+    made: list[Point] = []
     for row in points(experiment.computed, f"{path}: computed", ComputedKnobs.model_fields):
         point = parse(ComputedKnobs, row.settings, f"{path}: computed")
         try:
@@ -57,7 +57,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
     }
 
 
-def rows(plan: Mapping[str, Any]) -> Iterator[Row]:
+def rows(plan: Plan) -> Iterator[Row]:
     """A row per experiment, point and origin (``by``), then those a paper prints."""
     for name, experiment in plan["experiments"].items():
         if asked := experiment.get("computed"):
@@ -69,21 +69,22 @@ def rows(plan: Mapping[str, Any]) -> Iterator[Row]:
                 yield about | row
 
 
-def reproduced(experiment: Mapping[str, Any]) -> list[paper_tables.Reproduced]:
+def reproduced(experiment: ExperimentPlan) -> list[paper_tables.Reproduced]:
     """The tables of numbers of the paper that an experiment of a plan names."""
     paper, asked = experiment.get("printed"), experiment.get("computed")
-    if not paper or not asked or not paper.get("assumed"):
+    if not paper or not asked or not paper["assumed"]:
         return []
     models = asked["models"]
+    published = {name: known["total_parameters"] for name, m in models.items() if (known := m["published"])}
     return paper_tables.reproduce(
         paper,
         {name: m["architecture"] for name, m in models.items()},
-        {name: m["published"]["total_parameters"] for name, m in models.items() if m["published"]},
+        {name: total for name, total in published.items() if total is not None},
         asked["hardware"][paper["assumed"]["hardware"]],
     )
 
 
-def _of_point(asked: Mapping[str, Any], point: Row) -> Iterator[Row]:
+def _of_point(asked: Computed, point: Point) -> Iterator[Row]:
     settings = ComputedKnobs.model_validate(point["settings"])
     model, hardware = asked["models"][settings.model], asked["hardware"][settings.hardware]
     found = _compared(*map(canonical, (model["architecture"], hardware, point["settings"])))
@@ -132,13 +133,15 @@ def _finite(batch: float) -> float | None:
     return batch if math.isfinite(batch) else None
 
 
-def _printed(experiment: Mapping[str, Any]) -> Iterator[Row]:
+def _printed(experiment: ExperimentPlan) -> Iterator[Row]:
     """Throughputs and batches of the paper's tables, and what its formulas make of the printed batches."""
-    models = (experiment.get("computed") or {}).get("models", {})
+    computed = experiment.get("computed")
+    models = computed["models"] if computed else {}
     for table in reproduced(experiment):
-        lines = [line for line in table.lines if line.quantity == "speedup" and line.model]
-        for line in lines:
-            about = {
+        for line in table.lines:
+            if line.quantity != "speedup" or not line.model:
+                continue
+            about: Row = {
                 "model": line.model,
                 "model_title": models[line.model]["title"],
                 "variant": table.source,

@@ -8,10 +8,9 @@ from typing import Any
 
 from moebench.config import ComputedKnobs, Config, Hardware, ModelSpec
 from moebench.errors import UserError
+from moebench.formats import Json
 from moebench.qs import inequality, versus_dense
 from moebench.text import table as aligned
-
-Json = dict[str, Any]
 
 CHANGES: dict[str, Json] = {
     **{f"memory {100 * (f - 1):+.0f}%": {"memory_factor": f} for f in (0.75, 1.25)},
@@ -153,17 +152,24 @@ def text(made: Json) -> str:
     table = [heads, *rows]
     wide = [max(len(row[i]) for row in table) for i in range(3)]
     lines = [
-        f"{made['model']} on {point['gpus']} x {made['hardware']}, {point['context_tokens']:,} tokens of context, "
-        f"{weights} weights, bfloat16 KV cache",
+        f"{made['model']} on {point['gpus']} x {made['hardware']}",
+        f"{point['context_tokens']:,} tokens of context, {weights} weights, bfloat16 KV cache",
         "",
         f"s = k/E          {made['sparsity']:.4g}",
         f"qs               {made['qs']:.4g}",
         f"dense by q s P   {_big(made['dense_parameters_eq_21'])} parameters (eq. 21; the table has eq. 11's)",
         "",
-        "FFN weights, mixture over dense    all experts  without shared ones (the paper's eqs. 17, 18)",
-        f"bytes per token, large batches     {made['ffn_traffic_limit']:<11.2f}  {made['ffn_traffic_eq_17']:.2f}",
-        f"break-even batch                   {_batch(made['break_even_batch']):<11}  "
-        + _batch(made["break_even_batch_without_shared"]),
+        aligned(
+            ["FFN weights, MoE over dense", "all experts", "without shared ones (eqs. 17, 18)"],
+            [
+                [
+                    "bytes per token, large batches",
+                    f"{made['ffn_traffic_limit']:.2f}",
+                    f"{made['ffn_traffic_eq_17']:.2f}",
+                ],
+                ["break-even batch", *map(_batch, (made["break_even_batch"], made["break_even_batch_without_shared"]))],
+            ],
+        ),
         "",
         *(f"{a:<{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}".rstrip() for a, b, c in table),
         "",
@@ -172,7 +178,7 @@ def text(made: Json) -> str:
     ]
     if not point["batch"] and moe["layout"] and moe["layouts"] > 1:
         lines.append(f"Layouts: the fastest of {moe['layouts']} and {dense['layouts']} (TP, PP, DP, EP, KVP).")
-    lines.append("Predicted: the least time that bandwidths and peak rates allow, no communication hidden.")
+    lines.append("Predicted: lower bounds by bandwidths and peak rates; no communication overlaps.")
     if rows_of := made.get("sensitivity"):
         lines += ["", aligned(["change", "qs", "batch, MoE", "batch, dense", "dense over MoE"], [
             [r["change"], f"{r['qs']:.3g}", _count(r["batch_moe"]), _count(r["batch_dense"]),

@@ -19,8 +19,9 @@ from moebench.config import Plot
 from moebench.errors import StorageError
 from moebench.figures import caption, placed, plots
 from moebench.figures.kinds import Source
+from moebench.formats.plan import Plan
 from moebench.plan.file import read_plan
-from moebench.report import architectures, captions, claims, content, reproduced, residuals, svg
+from moebench.report import architectures, captions, claims, content, machines, reproduced, residuals, summary, svg
 from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
 from moebench.tables import join, parquet, stats
@@ -57,7 +58,7 @@ def _relative(path: Path, page: Path) -> str:
 
 
 def render(
-    plan: dict[str, Any], tables_dir: Path, figures_dir: Path, links: dict[str, str]
+    plan: Plan, tables_dir: Path, figures_dir: Path, links: dict[str, str]
 ) -> tuple[str, list[tuple[Plot, str]]]:
     """The page as text, and the caption of every figure."""
     frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
@@ -83,18 +84,25 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    counted_cells, total = content.counts(frame), len(plan["cells"])
+    decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
     text = environment.get_template("page.html.j2").render(
         plan=plan,
         links=links,
         tables=columns.TABLES,
-        engine=caption.engine(plan),
+        engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
-        counts=content.counts(frame),
-        total=len(plan["cells"]),
+        counts=counted_cells,
+        total=total,
+        cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
+        findings=decided,
+        undecided=undecided,
         experiments=experiments,
         residuals=compared,
+        machines=machines.section(plan, tables_dir),
+        refused=residuals.refused(measured),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
@@ -102,6 +110,7 @@ def render(
         not_run=_not_run(frame),
         metrics=columns.METRICS,
         columns=columns.COLUMNS,
+        bars=caption.interval(max(repeats, default=0)),
         repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
         predicted=bool(frame["predicted_e2e_s"].notna().any()),
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
@@ -115,7 +124,7 @@ def render(
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 
-def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
+def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
     asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
     models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
@@ -128,7 +137,7 @@ def _refuse_other_plan(plan: dict[str, Any], frame: pd.DataFrame, counted: pd.Da
 
 
 def _experiment(
-    plan: dict[str, Any],
+    plan: Plan,
     frame: pd.DataFrame,
     counted: pd.DataFrame,
     name: str,
@@ -152,8 +161,10 @@ def _experiment(
         "assumptions": asked.get("assumptions") or [],
         "claims": asked.get("claims") or [],
         "figures": made,
+        "numbers": [plot.number for plot in shown],
         "cells": content.cell_table(rows, shown, links["records"]) if len(rows) else None,
         "counts": content.counts(rows),
+        "state": summary.state(rows),
         "architectures": architectures.table(asked),
         "layers": architectures.by_layer(mine),
         "reproduced": reproduced.tables(asked),

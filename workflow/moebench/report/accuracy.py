@@ -94,7 +94,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         near = (asked["value"] - asked["chance"]).abs() <= _NEAR * spread
         level = "at or below chance level" if (frame["harness"] == "vlmeval").any() else "at chance level"
         notes.append(
-            f"Models with random weights know nothing: they are {level}, and differences between them are noise."
+            f"Models with random weights are {level}, and differences between them are noise."
             + (
                 f" {int(near.sum())} of {len(asked)} values are within {_NEAR:g} standard errors of guessing."
                 if len(asked)

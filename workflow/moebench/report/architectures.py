@@ -12,8 +12,8 @@ import pandas as pd
 from moebench.config import Architecture, PrintedModel
 from moebench.cost import params, vision
 from moebench.figures import style
-
-Json = Mapping[str, Any]
+from moebench.formats import Knobs
+from moebench.formats.plan import CountedModel, ExperimentPlan
 
 TOLERANCE = (
     "A size agrees if the computed number of parameters, or the one its makers publish, is within half a unit of the "
@@ -77,7 +77,7 @@ def agrees(printed: str, value: float | None) -> bool:
     return value is not None and abs(value / 1e9 - float(digits)) <= 0.5 * 10.0**-places * (1 + 1e-9)
 
 
-def true_values(architecture: Architecture) -> dict[str, Any]:
+def true_values(architecture: Architecture) -> Knobs:
     """What a table of architectures should say of a model, by column."""
     block = architecture.experts
     return {
@@ -93,7 +93,7 @@ def true_values(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def table(asked: Json) -> Table | None:
+def table(asked: ExperimentPlan) -> Table | None:
     """The table of an experiment of a plan; None where it asks about no models."""
     if not asked.get("models"):
         return None
@@ -114,10 +114,11 @@ def table(asked: Json) -> Table | None:
     return made
 
 
-def _row(made: Table, model: Json, printed: PrintedModel | None) -> list[Cell]:
+def _row(made: Table, model: CountedModel, printed: PrintedModel | None) -> list[Cell]:
     """A model's cells; the reasons for those marked are added to the table."""
     architecture = Architecture.model_validate(model["architecture"])
-    values, published = true_values(architecture), model["published"] or {}
+    values: Knobs = true_values(architecture)
+    published: Mapping[str, Any] = model["published"] or {}
     cells = {c: Cell("none" if v is None else str(v)) for c, v in values.items()}
     if architecture.dense_layers:
         cells["layers"] = Cell(cells["layers"].text, f"{architecture.dense_layers} dense")
@@ -138,7 +139,7 @@ def _row(made: Table, model: Json, printed: PrintedModel | None) -> list[Cell]:
     return [cells[c] for c in _HEADS]
 
 
-def _wrong(values: Json, published: Json, printed: PrintedModel) -> list[str]:
+def _wrong(values: Knobs, published: Mapping[str, Any], printed: PrintedModel) -> list[str]:
     """Columns in which a printed row is not the model's."""
 
     def right(column: str) -> bool:
@@ -165,12 +166,12 @@ def _size(value: int, published: float | None, printed: str) -> Cell:
     return Cell(billions(value), "" if same or published is None else f"published {billions(published, 2)}")
 
 
-def _other_count(models: Iterable[Json]) -> str:
+def _other_count(models: Iterable[CountedModel]) -> str:
     """Active parameters of the models whose makers seem to leave out the input embedding."""
     found = []
     for model in models:
         architecture = Architecture.model_validate(model["architecture"])
-        published = (model["published"] or {}).get("active_parameters")
+        published = model["published"]["active_parameters"] if model["published"] else None
         value = params.active_parameters(architecture).total
         without = value - params.input_embedding(architecture)
         if published and abs(without / published - 1) < abs(value / published - 1):

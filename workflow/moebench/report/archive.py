@@ -16,15 +16,20 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import cast
+
+import pandas as pd
 
 import moebench
 from moebench import accuracy, figures
-from moebench.claims import collect
+from moebench.claims import collect, imported
 from moebench.errors import StorageError
+from moebench.formats.manifest import ArchiveAbout
+from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
 from moebench.report import build
+from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
 FORMAT = 1
@@ -85,7 +90,14 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
             layout = Layout(Path(folder), made["study"])
             layout.plan.parent.mkdir(parents=True)
             shutil.copyfile(plan, layout.plan)
-            for name in ("cells", "jobs", "accuracy", "machines"):  # links, not copies: there may be very many records
+            for name in (
+                "cells",
+                "jobs",
+                "accuracy",
+                "machines",
+                "canary",
+                "imported",
+            ):  # links, not copies: there may be very many records
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             try:
                 derived = derived_checkpoints.keep(made, layout.root / _RESULTS)
@@ -108,9 +120,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
     return out
 
 
-def _refuse_stale(
-    plan: dict[str, Any], layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path
-) -> None:
+def _refuse_stale(plan: Plan, layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
     """Raise StorageError if the tables or the report at hand are not what the records give."""
     for name in ("measurements", "failures", "accuracy"):
         ours = parquet.read(layout.tables, name).drop(columns="rerun", errors="ignore")
@@ -131,7 +141,7 @@ def _refuse_stale(
         )
 
 
-def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
+def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
     """Path in the archive and file, for everything but the crate and the checksums."""
     for folder in (layout.tables, layout.report):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -146,8 +156,11 @@ def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) ->
         path = results / "jobs" / f"{job}.json"
         if path.is_file():
             yield f"{_RESULTS}/jobs/{job}.json", path
-    for path in sorted((results / "machines").glob("*.json")):
-        yield f"{_RESULTS}/machines/{path.name}", path
+    for path in sorted([*(results / "machines").glob("*.json"), *(results / "canary").glob("*.json")]):
+        yield f"{_RESULTS}/{path.relative_to(results).as_posix()}", path
+    for tables in imported.tables(results):  # what other machines measured is kept as the table that is read
+        path = parquet.path_of(tables, "measurements")
+        yield f"{_RESULTS}/{path.relative_to(results).as_posix()}", path
     for _, part, folder in accuracy.views(plan, results):
         kept = [folder / "cells" / f"{key}.json" for key in part["cells"]]
         kept += [folder / "samples" / f"{key}.jsonl.gz" for key in part["cells"]]
@@ -157,8 +170,8 @@ def _files(plan: dict[str, Any], layout: Layout, results: Path, config: Path) ->
     for path in sorted(p for p in config.rglob("*") if p.is_file() and not p.name.startswith(".")):
         yield f"config/{path.relative_to(config).as_posix()}", path
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
-        for path in sorted(provenance.ROOT.glob(pattern)):
-            yield path.relative_to(provenance.ROOT).as_posix(), path
+        for path in sorted(project.ROOT.glob(pattern)):
+            yield path.relative_to(project.ROOT).as_posix(), path
 
 
 def _write_about(layout: Layout) -> None:
@@ -166,7 +179,7 @@ def _write_about(layout: Layout) -> None:
     (layout.root / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _write_crate(plan: dict[str, Any], layout: Layout, files: dict[str, Path]) -> None:
+def _write_crate(plan: Plan, layout: Layout, files: dict[str, Path]) -> None:
     """Add the RO-Crate metadata and the checksums to ``files``."""
     from moebench.report import crate
 
@@ -204,17 +217,35 @@ class Rebuilt:
     """A report made again from an archive."""
 
     report: Path
+    same_numbers: bool
+    """Whether the archive's tables have the numbers that its records give."""
     identical: bool
-    about: dict[str, Any]
+    """Whether the report is the archived one to the byte."""
+    about: ArchiveAbout
+
+    @property
+    def verdict(self) -> str:
+        """How the report compares with the one in the archive, in words."""
+        if self.identical and self.same_numbers:
+            return "identical to the one in the archive"
+        made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
+        numbers = "but the numbers are the same" if self.same_numbers else "AND SO DO THE NUMBERS"
+        return (
+            f"differs from the one in the archive, {numbers}; that one was made by {made_by}, this one by moebench "
+            f"{moebench.__version__}, perhaps with other libraries (each page lists its own under Provenance)"
+        )
 
     def __str__(self) -> str:
-        if self.identical:
-            return f"{self.report}: identical to the one in the archive"
-        made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
-        return (
-            f"{self.report}: differs from the one in the archive, which {made_by} made; this is moebench "
-            f"{moebench.__version__} with perhaps other libraries (both name theirs under Provenance)"
-        )
+        return f"{self.report}: {self.verdict}"
+
+
+def verify(archive: Path) -> Rebuilt:
+    """Check the files of an archive against its checksums, and its tables and report against its records.
+
+    Works in a temporary folder.  Raises StorageError as ``rebuild`` does.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return rebuild(archive, Path(folder) / "archive")
 
 
 def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
@@ -243,14 +274,32 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
     except OSError as error:
         raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
     layout = Layout(out_dir, about["study"])
-    before = _sha256(layout.report / "report.html")
+    numbers, digest = _numbers(layout.tables), _sha256(layout.report / "report.html")
     page = layout.make()
-    return Rebuilt(page, _sha256(page) == before, about)
+    same = all(_same(frame, parquet.read(layout.tables, name)) for name, frame in numbers.items())
+    return Rebuilt(page, same, _sha256(page) == digest, about)
 
 
-def _checked(archive: Path, folder: Path, names: list[str]) -> dict[str, Any]:
+def _numbers(folder: Path) -> dict[str, pd.DataFrame]:
+    """Tables of an archive that hold measurements, without empty columns; older versions wrote fewer of both."""
+    there = [name for name in ("measurements", "accuracy") if parquet.path_of(folder, name).exists()]
+    frames = {name: parquet.read(folder, name).drop(columns="rerun", errors="ignore") for name in there}
+    return {name: frame.dropna(axis="columns", how="all") for name, frame in frames.items()}
+
+
+def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    """Whether two tables agree where they have the same columns; the last digits may depend on the processor."""
+    shared = one.columns.intersection(other.columns)
+    try:
+        pd.testing.assert_frame_equal(one[shared], other[shared], check_dtype=False, rtol=1e-9, atol=0)
+    except AssertionError:
+        return False
+    return True
+
+
+def _checked(archive: Path, folder: Path, names: list[str]) -> ArchiveAbout:
     """What an unpacked archive says about itself.  Raises StorageError for a newer format or changed files."""
-    about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
+    about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
     if about["format"] > FORMAT:
         raise StorageError(
             f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"

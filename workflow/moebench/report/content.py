@@ -117,7 +117,8 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     rows = []
     for places in entries[:MOST_ROWS]:
         row, mine = frame.iloc[places[0]], [labels[place] for place in places]
-        notes = [w for w, on in (("unstable", row["unstable"]), ("derived", row["derived_from"])) if _true(on)]
+        marks = {"unstable": row["unstable"], "throttled": row["throttled"], "derived": row["derived_from"]}
+        notes = [word for word, on in marks.items() if _true(on)]
         rows.append(
             {
                 "texts": [row["model_title"], *(_shared(_plain(label.get(axis)) for label in mine) for axis in axes)],

@@ -11,6 +11,7 @@ from rocrate.rocrate import ROCrate
 
 import moebench
 from moebench import columns
+from moebench.formats.plan import Plan
 
 _FORMATS = {
     "html": "text/html",
@@ -44,7 +45,7 @@ _NAMES = {
 }
 
 
-def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, commit: str | None) -> str:
+def metadata(plan: Plan, sizes: Mapping[str, int], published: str, commit: str | None) -> str:
     """The text of ``ro-crate-metadata.json``.
 
     Args:
@@ -69,9 +70,9 @@ def metadata(plan: Mapping[str, Any], sizes: Mapping[str, int], published: str, 
     software = [_software(crate, "moebench", "MoE-Inference-Bench", moebench.__version__)]
     if commit:
         software[0]["softwareVersion"] = commit
-    used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values() if "runtime" in e}
-    for name, engine in (used or {plan["engine"]["name"]: plan["engine"]}).items():
-        software.append(_software(crate, f"engine-{name}", name, engine["version"]))
+    used = {e["runtime"]["name"]: e["runtime"]["version"] for e in plan["engines"].values() if "runtime" in e}
+    for name, version in (used or {plan["engine"]["name"]: plan["engine"]["version"]}).items():
+        software.append(_software(crate, f"engine-{name}", name, version))
     title = f"Measurement of study {plan['study']} on {plan['hardware']['title']}"
     crate.root_dataset["mentions"] = crate.add_action(
         software,

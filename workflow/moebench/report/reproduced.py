@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from moebench.formats.plan import ExperimentPlan
 from moebench.qs import points
 from moebench.qs.paper_tables import QUANTITIES, Line, Reproduced, Value
 
@@ -45,19 +46,22 @@ class Table:
     notes: list[str]
 
 
-def tables(asked: Mapping[str, Any]) -> list[Table]:
+def tables(asked: ExperimentPlan) -> list[Table]:
     """The tables of the paper that an experiment of a plan names; none where it names no such paper."""
     return [_table(made) for made in points.reproduced(asked)]
 
 
-def assumed(asked: Mapping[str, Any]) -> list[str]:
+def assumed(asked: ExperimentPlan) -> list[str]:
     """What the formulas need beside the printed inputs, in words."""
-    given = (asked.get("printed") or {}).get("assumed") or {}
-    machine = (asked.get("computed") or {}).get("hardware", {}).get(given.get("hardware"), {})
+    printed, computed = asked.get("printed"), asked.get("computed")
+    if not printed or not (given := printed["assumed"]):
+        return []
+    machine = computed["hardware"].get(given["hardware"]) if computed else None
     words = [f"{machine['title']}: {machine['reference']}"] if machine else []
+    constants: Mapping[str, Any] = given
     return words + [
         f"{name.replace('_', ' ').capitalize()} {constant['value']:g}: {constant['reference']}"
-        for name, constant in given.items()
+        for name, constant in constants.items()
         if isinstance(constant, dict)
     ]
 

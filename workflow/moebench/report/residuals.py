@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moebench.figures import residuals
+from moebench.formats.plan import Plan
 from moebench.report import content
 from moebench.tables import machines, parquet
 
@@ -19,7 +19,7 @@ _HOW = {
 }
 
 
-def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
+def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
     """What the section shows; None for a plan whose cells cannot have predictions.
 
     Raises StorageError for missing tables or a missing figure.
@@ -42,7 +42,7 @@ def section(plan: Mapping[str, Any], tables_dir: Path, folder: Path, href: str) 
     }
 
 
-def _words(plan: Mapping[str, Any], frame: pd.DataFrame, measured: pd.DataFrame) -> str:
+def _words(plan: Plan, frame: pd.DataFrame, measured: pd.DataFrame) -> str:
     """What the ratios mean, or what is missing for them."""
     if frame.empty and (measured["status"] == "ok").any():
         return (
@@ -83,10 +83,18 @@ def _constants(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
+def refused(measured: pd.DataFrame) -> list[tuple[str, int]]:
+    """Reasons why measured constants are refused, each with the number of cells that have no prediction by it."""
+    counts = measured.loc[measured["status"] == "ok", "prediction_refused"].value_counts()
+    return [(str(reason), int(n)) for reason, n in counts.items()]
+
+
 def _without(measured: pd.DataFrame) -> str:
     """Why measured cells have no prediction, with how many."""
     rest = measured[(measured["status"] == "ok") & measured["predicted_with"].isna()]
+    refused = rest["prediction_refused"].notna()
     kinds = {
+        "with constants of the machine that are refused": refused,
         "with speculation": rest["draft_model"].notna(),
         "with images of unknown sizes": rest["images"].fillna(0) > 0,
         "through a hosted service": rest["gpus"].isna(),

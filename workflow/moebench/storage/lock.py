@@ -16,9 +16,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from moebench.errors import StorageError
+from moebench.formats.manifest import LockHolder
 
 HEARTBEAT_S = 5.0
 STALE_S = 60.0
@@ -37,7 +38,7 @@ def _process_start(pid: int) -> str | None:
     return None if fields[0] == "Z" else fields[19]
 
 
-def _place() -> dict[str, str]:
+def _place() -> LockHolder:
     """Where process ids mean the same as here: this host since its last boot, in this process namespace (container)."""
     boot, namespace = "", ""
     with contextlib.suppress(OSError):
@@ -45,7 +46,7 @@ def _place() -> dict[str, str]:
     return {"host": socket.gethostname(), "boot": boot, "namespace": namespace}
 
 
-def _me() -> dict[str, Any]:
+def _me() -> LockHolder:
     pid = os.getpid()
     return {
         **_place(),
@@ -56,10 +57,10 @@ def _me() -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> LockHolder | None:
     try:
         data = json.loads(path.read_text())
-        return data if isinstance(data, dict) and "nonce" in data else {"nonce": "damaged"}
+        return cast(LockHolder, data if isinstance(data, dict) and "nonce" in data else {"nonce": "damaged"})
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -81,9 +82,9 @@ def _age(path: Path) -> float:
         return 0.0
 
 
-def _is_dead(path: Path, holder: dict[str, Any]) -> bool:
+def _is_dead(path: Path, holder: LockHolder) -> bool:
     here = _place()
-    if here["boot"] and here.items() <= holder.items():
+    if here["boot"] and all(holder.get(key) == value for key, value in here.items()):
         start = _process_start(holder["pid"])
         if start is not None:
             return bool(start != holder["process_start"])
@@ -98,14 +99,14 @@ def _is_dead(path: Path, holder: dict[str, Any]) -> bool:
     return _age(path) > STALE_S
 
 
-def holder(results: Path, engine: str) -> dict[str, Any] | None:
+def holder(results: Path, engine: str) -> LockHolder | None:
     """Who measures this engine configuration right now; None if nobody alive does."""
     path = _path(results, engine)
     found = _read(path)
     return None if found is None or _is_dead(path, found) else found
 
 
-def describe(found: dict[str, Any]) -> str:
+def describe(found: LockHolder) -> str:
     """A holder in words."""
     job = f"SLURM job {found['slurm_job_id']}, " if found.get("slurm_job_id") else ""
     return f"{job}process {found.get('pid')} on {found.get('host')}"
@@ -120,7 +121,7 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
-def _try(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
+def _try(path: Path, me: LockHolder) -> LockHolder | None:
     """Take the lock; return None on success, else its holder, or who is taking it over."""
     temporary = path.with_name(f".{path.name}.{me['nonce']}")
     try:
@@ -139,7 +140,7 @@ def _try(path: Path, me: dict[str, Any]) -> dict[str, Any] | None:
             temporary.unlink()
 
 
-def _take_over(path: Path, dead: dict[str, Any], temporary: Path) -> bool:
+def _take_over(path: Path, dead: LockHolder, temporary: Path) -> bool:
     """Replace a dead holder's lock, unless somebody else does.
 
     Whoever makes the claim named after the dead holder is its only heir; should the heir die before it is done, the

@@ -8,7 +8,10 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import cast
+
+from moebench.formats import Json
+from moebench.formats.manifest import StageManifest
 
 MANIFEST = "moebench-stage.json"
 SCHEMA = 1
@@ -25,13 +28,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def write_manifest(folder: Path, source: str, revision: str, facts: dict[str, Any] | None = None) -> dict[str, Any]:
+def write_manifest(folder: Path, source: str, revision: str, facts: Json | None = None) -> StageManifest:
     """Write the manifest of every file now in ``folder``, by atomic rename; return it.
 
     Call it last: a folder without a manifest is not staged whole.  ``facts``: what came out when it was made.
     """
     folder = Path(folder)
-    manifest = {
+    manifest: StageManifest = {
         "schema": SCHEMA,
         "source": source,
         "revision": revision,
@@ -39,21 +42,23 @@ def write_manifest(folder: Path, source: str, revision: str, facts: dict[str, An
             path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             for path in _files(folder)
         },
-    } | ({"facts": facts} if facts else {})
+    }
+    if facts:
+        manifest["facts"] = facts
     temporary = folder / f".{MANIFEST}.{os.getpid()}"
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(folder / MANIFEST)
     return manifest
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> StageManifest | None:
     """The manifest of a folder, or None where there is none.
 
     Raises ValueError, naming the file and the remedy, if it is not a manifest that this version reads.
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is whole
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -61,7 +66,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path}: not a manifest; delete the folder and stage it again") from None
     if manifest.get("schema") != SCHEMA:
         raise ValueError(f"{path}: manifest of schema {manifest.get('schema')!r}, this version reads {SCHEMA}")
-    return manifest
+    return cast(StageManifest, manifest)
+
+
+def revision_of(folder: Path) -> str | None:
+    """The revision of a staged folder, or None where there is no manifest.  Raises as ``read_manifest``."""
+    manifest = read_manifest(folder)
+    return manifest["revision"] if manifest else None
 
 
 def check(folder: Path, full: bool = False) -> list[str]:

@@ -6,26 +6,28 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moebench import accuracy, text
+from moebench.columns import Row
+from moebench.formats.plan import AccuracyCell, AccuracyPart, AccuracyRow, Plan, Task, TaskMetricDict
+from moebench.formats.record import AccuracyRecord, Result
 from moebench.measure import records
 from moebench.tables import cell_rows, parity
-
-Row = dict[str, Any]
 
 MEAN = "mean"
 """Name of the task in rows that are means over tasks."""
 
 
-def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]:
+def rows(plan: Plan, results: Path, results_name: str, profile: str) -> list[Row]:
     """All rows of a plan's accuracy cells; a cell that is not ok is one row without a value.
 
     ``results_name`` is the results folder as the rerun commands name it.  Raises StorageError for a record of a newer
     schema.
     """
     made: list[Row] = []
-    for harness, part, folder in accuracy.views(plan, results):
+    for harness in accuracy.harnesses(plan):
+        part, folder = plan["accuracy"][harness], accuracy.folder(results, harness)
         found = {key: _record(folder, cell) for key, cell in part["cells"].items()}
         compared = parity.compare(part, found, folder)
         rerun = f"{results_name}/accuracy/{harness}"
@@ -33,7 +35,7 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
             asked = [r for r in experiment.get("accuracy") or () if r["harness"] == harness]
             for row in asked:
                 key = f"{row['engine']}/{row['cell']}"
-                shared = _shared(part, part["cells"][key], name, row["block"])
+                shared = _shared(plan, part, part["cells"][key], name, row["block"])
                 again = {"rerun": text.rerun_command(key, rerun, profile, plan["study"])}
                 made += [
                     shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
@@ -42,51 +44,55 @@ def rows(plan: Row, results: Path, results_name: str, profile: str) -> list[Row]
     return made
 
 
-def planned(plan: Row, experiment: str) -> list[Row]:
+def planned(plan: Plan, experiment: str) -> list[Row]:
     """A row for each engine configuration that an experiment asks of, without a value, before anything is measured."""
     asked = plan["experiments"][experiment].get("accuracy") or ()
-    shared = {"experiment": experiment, "main": True, "status": cell_rows.NOT_MEASURED}
+    shared: Row = {"experiment": experiment, "main": True, "status": cell_rows.NOT_MEASURED}
     made = {(r["block"], r["engine"], r["top_k"]): {k: r[k] for k in ("block", "engine", "top_k")} for r in asked}
     return [shared | {"task": "planned"} | row for row in made.values()]
 
 
-def unmeasured(plan: Row) -> list[Row]:
+def unmeasured(plan: Plan) -> list[Row]:
     """The row of every accuracy cell of a plan, by experiment, as if nothing were measured; reads no files."""
-    made = []
+    made: list[Row] = []
     for harness, part in plan["accuracy"].items():
         for name, experiment in plan["experiments"].items():
             for row in (r for r in experiment.get("accuracy") or () if r["harness"] == harness):
                 cell = part["cells"][f"{row['engine']}/{row['cell']}"]
-                open_ = {"status": cell_rows.NOT_MEASURED, "reason": None}
-                shared = _shared(plan | part, cell, name, row["block"])
-                made += [shared | one for one in _of_cell(cell, open_, {})]
+                shared = _shared(plan, part, cell, name, row["block"])
+                made += [shared | one for one in _of_cell(cell, _without(cell_rows.NOT_MEASURED), {})]
     return made
 
 
-def _record(folder: Path, cell: Row) -> Row:
+def _without(status: str, reason: str = "") -> AccuracyRecord:
+    """What stands for a record where there is none."""
+    return cast(AccuracyRecord, {"status": status, "reason": reason})
+
+
+def _record(folder: Path, cell: AccuracyCell) -> AccuracyRecord:
     """A cell's record; what stands for it where there is none or it is damaged."""
     path = records.cell_path(folder, cell["engine"], cell["cell"])
     try:
-        return records.load(path)
+        return cast(AccuracyRecord, records.load(path))
     except FileNotFoundError:
-        return {"status": cell_rows.NOT_MEASURED, "reason": None}
+        return _without(cell_rows.NOT_MEASURED)
     except records.RecordDamaged as error:
-        return {"status": cell_rows.DAMAGED, "reason": f"the record cannot be used: {error}"}
+        return _without(cell_rows.DAMAGED, f"the record cannot be used: {error}")
 
 
-def _shared(part: Row, cell: Row, experiment: str, block: int) -> Row:
+def _shared(plan: Plan, part: AccuracyPart, cell: AccuracyCell, experiment: str, block: int) -> Row:
     """Columns that the plan knows."""
     engine, task = part["engines"][cell["engine"]], cell["task"]
     config = engine["config"]
     return cell_rows.knobs(config, engine["model"], {"top_k": cell["top_k"]}) | {
-        "study": part["study"],
+        "study": plan["study"],
         "experiment": experiment,
         "block": block,
         "engine": cell["engine"],
         "cell": cell["cell"],
         "model_title": engine["model"]["title"],
         "revision": engine["model"]["revision"],
-        "hardware": part["hardware"]["name"],
+        "hardware": plan["hardware"]["name"],
         "engine_name": engine["runtime"]["name"],
         "engine_version": engine["runtime"]["version"],
         "gpus": engine["gpus"],
@@ -100,11 +106,11 @@ def _shared(part: Row, cell: Row, experiment: str, block: int) -> Row:
     }
 
 
-def _of_cell(cell: Row, record: Row, compared: Row) -> Iterator[Row]:
+def _of_cell(cell: AccuracyCell, record: AccuracyRecord, compared: Row) -> Iterator[Row]:
     """What a record adds to the shared columns, a row per result."""
-    origin = record.get("provenance") or {}
-    evidence = record.get("evidence") or ()
-    common = {
+    origin, checks = record.get("provenance", {}), record.get("checks", {})
+    evidence, log = record.get("evidence") or (), record.get("samples")
+    common: Row = {
         "status": record["status"],
         "reason": record["reason"] or None,
         "evidence": "\n".join(evidence) or None,
@@ -116,8 +122,8 @@ def _of_cell(cell: Row, record: Row, compared: Row) -> Iterator[Row]:
         "lock_sha256": origin.get("lock_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
         "started_at": record.get("started_at"),
-        "truncated_prompts": (record.get("checks") or {}).get("truncated_prompts"),
-        "samples_sha256": (record.get("samples") or {}).get("sha256"),
+        "truncated_prompts": checks.get("truncated_prompts"),
+        "samples_sha256": log and log["sha256"],
     }
     task = cell["task"]
     known = {(m["name"], m["filter"]): m for m in task["metrics"]}
@@ -149,7 +155,7 @@ def _of_cell(cell: Row, record: Row, compared: Row) -> Iterator[Row]:
         }
 
 
-def _chance(task: Row, metric: Row, result: Row) -> float | None:
+def _chance(task: Task, metric: TaskMetricDict, result: Result) -> float | None:
     """What guessing gives: as the questions that were asked say, or by the task's number of choices."""
     if metric["unit"] != "share":
         return None
@@ -158,7 +164,9 @@ def _chance(task: Row, metric: Row, result: Row) -> float | None:
     return 1 / task["choices"] if task["choices"] else None
 
 
-def _means(asked: list[Row], made: list[Row], experiment: str, harness: str, cells: dict[str, Row]) -> list[Row]:
+def _means(
+    asked: list[AccuracyRow], made: list[Row], experiment: str, harness: str, cells: dict[str, AccuracyCell]
+) -> list[Row]:
     """The mean over the tasks of a block, per engine configuration and top-k, where all of them have a value.
 
     Every task counts the same; the standard error is that of a mean of independent values, sqrt(sum s^2) / n.

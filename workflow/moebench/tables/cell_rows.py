@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import pyarrow as pa
 
 from moebench import columns
 from moebench.architectures import quantization_schemes
+from moebench.columns import Row
 from moebench.config import KNOBS, EngineKnobs, Hardware
 from moebench.errors import StorageError
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
+from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
 from moebench.measure import metrics, records
-from moebench.tables import evenness, machines, stats
-
-Row = dict[str, Any]
+from moebench.tables import efficiency, evenness, machines, stats
 
 DAMAGED = "damaged"
 NOT_MEASURED = "not measured"
@@ -51,6 +53,8 @@ class Chunk:
     machine: Hardware | None = None
     """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
     kept: machines.Kept = field(default_factory=dict)
+    sheet: Hardware | None = None
+    """The study's machine type, where it has a data sheet with peak rates."""
 
 
 @dataclass(frozen=True)
@@ -67,22 +71,30 @@ class Made:
 _KNOWN_OF_A_SERVICE = {"model", "engine_name"}
 
 
-def knobs(config: Row, model: Row, workload: Row, hosted: bool = False) -> Row:
+def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, object], hosted: bool = False) -> Row:
     """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded.
 
     Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
     """
-    experts = model["architecture"].get("experts") or {}
-    values = {name: workload[name] if name in workload else config.get(name) for name in KNOBS}
-    shape = {"experts": experts.get("count"), "moe_ffn_size": experts.get("ffn_size")}
+    experts, known = model["architecture"].get("experts"), {**config, **workload}
+    values: Row = {name: known.get(name) for name in KNOBS}
+    shape = {"experts": experts and experts["count"], "moe_ffn_size": experts and experts["ffn_size"]}
     values |= shape | {"weights": model["weights"]}
     if hosted:
         values |= dict.fromkeys(set(EngineKnobs.model_fields) - _KNOWN_OF_A_SERVICE - set(shape))
     return values
 
 
-def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row, hosted: bool = False) -> Row:
+def shared(
+    config: EngineKnobsDict,
+    model: ModelDict,
+    workload: Workload,
+    protocol: ProtocolDict,
+    predicted: Prediction,
+    hosted: bool = False,
+) -> Row:
     """Columns that plan and measurements have in common."""
+    experts = model["architecture"].get("experts")
     return (
         knobs(config, model, workload, hosted)
         | {
@@ -100,13 +112,13 @@ def shared(config: Row, model: Row, workload: Row, protocol: Row, predicted: Row
             "predicted_batch_fits": predicted.get("batch_fits"),
         }
         | _predicted(workload, predicted)
-        | evenness.uniform_law((model["architecture"].get("experts") or {}).get("count"), workload, config)
+        | evenness.uniform_law(experts and experts["count"], workload, config)
     )
 
 
-def _predicted(work: Row, predicted: Row) -> Row:
+def _predicted(work: Workload, predicted: Prediction) -> Row:
     """Predicted metrics; throughputs follow from the predicted end-to-end time."""
-    row = {f"predicted_{name}": predicted.get(name) for name in (*columns.PREDICTED, "least_e2e_s")}
+    row: Row = {f"predicted_{name}": predicted.get(name) for name in (*columns.PREDICTED, "least_e2e_s")}
     if e2e_s := predicted.get("e2e_s"):
         rates = metrics.throughputs(work["batch"], work["input_tokens"], work["output_tokens"], e2e_s)
         row |= {f"predicted_{name}": value for name, value in rates.items()}
@@ -116,21 +128,28 @@ def _predicted(work: Row, predicted: Row) -> Row:
 # ------------------------------------------------------------------------------------------- plan
 
 
-def plan_rows(plan: Row) -> Iterator[Row]:
+def plan_rows(plan: Plan) -> Iterator[Row]:
     """A row per experiment and cell."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
             engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
-            predicted, runs_on = cell.get("predicted") or {}, engine.get("runtime") or plan["engine"]
-            hosted = runs_on.get("hosted", False)
+            runs_on = engine.get("runtime")  # plans before there were services have none
+            used, hosted = runs_on or plan["engine"], bool(runs_on and runs_on["hosted"])
             yield (
-                shared(engine["config"], engine["model"], cell["workload"], cell["protocol"], predicted, hosted)
+                shared(
+                    engine["config"],
+                    engine["model"],
+                    cell["workload"],
+                    cell["protocol"],
+                    cell.get("predicted", {}),
+                    hosted,
+                )
                 | {
                     "study": plan["study"],
-                    "hardware": runs_on.get("hardware") or plan["hardware"]["name"],
-                    "engine_name": runs_on["name"],
-                    "engine_version": runs_on["version"],
+                    "hardware": (runs_on and runs_on["hardware"]) or plan["hardware"]["name"],
+                    "engine_name": used["name"],
+                    "engine_version": used["version"],
                     "experiment": name,
                     "engine": row["engine"],
                     "cell": row["cell"],
@@ -144,13 +163,14 @@ def plan_rows(plan: Row) -> Iterator[Row]:
 # ---------------------------------------------------------------------------------------- records
 
 
-def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
+def _speculation(checks: Checks) -> dict[str, float | None]:
     """Acceptance over all runs of a cell, whole and by position in the draft; nulls without speculation."""
     proposed, drafts = checks.get("draft_tokens"), checks.get("drafts")
     if not proposed or not drafts:
         return dict.fromkeys(columns.SPECULATION)
     accepted = checks.get("accepted_tokens", 0.0)
-    by_position = [checks.get(f"accepted_at_{i}") for i in range(len(columns.ACCEPTANCE_AT))]
+    counted: Mapping[str, Any] = checks
+    by_position = [counted.get(f"accepted_at_{i}") for i in range(len(columns.ACCEPTANCE_AT))]
     return {
         "draft_acceptance": accepted / proposed,
         "tokens_per_draft_step": 1 + accepted / drafts,
@@ -158,10 +178,11 @@ def _speculation(checks: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
+_RESOLVED = ("flashinfer", "fuse_allreduce_rms", "custom_all_reduce", "deep_gemm")
 _COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran_together", "tokens_per_arrival")
 
 
-def _measurement(record: Row, chunk: Chunk) -> Row:
+def _measurement(record: Record, chunk: Chunk) -> Row:
     """The row of a record, but for its statistics."""
     origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
     distinct = [d for d in checks.get("distinct_experts") or () if d is not None]
@@ -190,6 +211,9 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "load_s": load.get("load_s"),
         "kv_cache_tokens": load.get("kv_cache_tokens"),
         "untuned_kernel_warning": load.get("untuned_kernel_warning"),
+        **{name: load.get(name) for name in _RESOLVED},
+        "thrown_away_runs": checks.get("thrown_away_runs"),
+        "other_jobs_cpus": checks.get("other_jobs_cpus"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         "image_tokens": checks.get("image_tokens"),
@@ -206,20 +230,19 @@ def _measurement(record: Row, chunk: Chunk) -> Row:
         "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
         "started_at": record.get("started_at"),
+        **efficiency.of_cell(record),
     }
 
 
-def _at_hand(record: Row, chunk: Chunk) -> Row:
+def _at_hand(record: Record, chunk: Chunk) -> Row:
     """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
     found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine else {}
+    if "refused" in found:
+        return {"prediction_refused": found["refused"]}
     return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
 
 
-CEILING_SLACK = 0.95
-"""A run may be this much below the least time: clocks and bandwidths of devices differ a little from data sheets."""
-
-
-def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
+def _above_ceiling(row: Row, record: Record, chunk: Chunk) -> Row:
     """Status and reason of a cell that was measured faster than its hardware can be; the record stays as it is.
 
     Judged with the plan's prediction, not the record's, so that a mended cost model is enough to mend the status.
@@ -228,7 +251,7 @@ def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
     if least is None or row["status"] != "ok":
         return {}
     fastest = min(run["metrics"]["e2e_s"] for run in record["repeats"])
-    if fastest >= CEILING_SLACK * least:
+    if fastest >= machines.CEILING_SLACK * least:
         return {}
     return {
         "status": "invalid",
@@ -237,8 +260,7 @@ def _above_ceiling(row: Row, record: Row, chunk: Chunk) -> Row:
     }
 
 
-def _failure(row: Row, record: Row, chunk: Chunk) -> Row:
-    evidence = record.get("evidence") or ()
+def _failure(row: Row, evidence: Sequence[str], chunk: Chunk) -> Row:
     return row | {
         "evidence": evidence if isinstance(evidence, str) else "\n".join(str(line) for line in evidence),
         "rerun": chunk.rerun.format(engine=row["engine"], cell=row["cell"]),
@@ -247,17 +269,17 @@ def _failure(row: Row, record: Row, chunk: Chunk) -> Row:
 
 def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
     row = {"study": chunk.study, "engine": engine, "cell": cell, "model_title": chunk.titles.get(engine)}
-    return _failure(row | {"status": DAMAGED, "reason": f"the record cannot be used: {reason}"}, {}, chunk)
+    return _failure(row | {"status": DAMAGED, "reason": f"the record cannot be used: {reason}"}, (), chunk)
 
 
-def _intact(data: bytes) -> Row | None:
+def _intact(data: bytes) -> Record | None:
     """The record of bytes that match their own checksum as they stand; None where that must be looked at closely.
 
     ``records.parse`` writes the record anew to hash it, which takes twice as long as reading it.  The driver's files
     are already in the form that is hashed, but for the checksum itself.
     """
     try:
-        record: Row = json.loads(data)
+        record: Record = json.loads(data)
         seal = record["sha256"]
         body = data.rstrip().replace(f'"sha256":"{seal}",'.encode(), b"", 1)
     except (ValueError, KeyError, TypeError):
@@ -266,7 +288,7 @@ def _intact(data: bytes) -> Row | None:
     return record if good else None
 
 
-def _load(engine: str, cell: str, chunk: Chunk) -> Row | None:
+def _load(engine: str, cell: str, chunk: Chunk) -> Record | None:
     """The record of a cell; None without one.  Raises RecordDamaged or StorageError."""
     path = records.cell_path(chunk.results, engine, cell)
     try:
@@ -283,7 +305,7 @@ def _load(engine: str, cell: str, chunk: Chunk) -> Row | None:
 def make(chunk: Chunk) -> Made:
     """Read a chunk's records into measurements, samples and failures.  Raises StorageError for a newer schema."""
     rows: list[Row] = []
-    raw: list[list[Row]] = []  # the repeats' metrics, per row
+    raw: list[list[Metrics]] = []  # the repeats' metrics, per row
     samples: list[Row] = []
     failed: list[Row] = []
     routed: dict[str, list[Row]] = {name: [] for name in ROUTED}
@@ -299,10 +321,12 @@ def make(chunk: Chunk) -> Made:
             # Numbers of a run that failed its checks stay in the record: nobody averages them by accident.
             runs = [r for r in record["repeats"] if r["metrics"]] if row["status"] == "ok" else []
             if row["status"] == "ok" and "activation" in record:
-                row, found = _routed(row, record["activation"])
+                row, counted = _routed(row, record["activation"])
                 for name in ROUTED:
-                    routed[name] += found[name]
-            taken = [_sample(row, number, run) for number, run in enumerate(runs)]
+                    routed[name] += counted[name]
+            ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
+            found = [run["metrics"] | efficiency.metrics(run, record["workload"], ideal) for run in runs]
+            taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]
         except (records.RecordDamaged, KeyError, TypeError) as error:
             # A sealed record without a field it must have was not written by us: as useless as a truncated one.
             text = str(error) if isinstance(error, records.RecordDamaged) else f"it lacks {error}"
@@ -311,26 +335,25 @@ def make(chunk: Chunk) -> Made:
             continue
         counts[row["status"]] = counts.get(row["status"], 0) + 1
         rows.append(row)
-        raw.append([run["metrics"] for run in runs])
+        raw.append(found)
         samples += taken
         if row["status"] != "ok":
-            failed.append(_failure(row, record, chunk))
+            failed.append(_failure(row, record.get("evidence") or (), chunk))
     tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
     tables |= {name: table(name, found) for name, found in routed.items()}
     return Made(tables | {"failures": table("failures", failed)}, counts)
 
 
-def _routed(row: Row, counted: Row) -> tuple[Row, dict[str, list[Row]]]:
+def _routed(row: Row, counted: ActivationCounts) -> tuple[Row, dict[str, list[Row]]]:
     """The row of a cell whose routed experts were counted, and the rows of the tables about them."""
     key = {name: row[name] for name in ("study", "engine", "cell", "model_title")}
     found = evenness.tables(key, counted, row["top_k"])
     return row | evenness.summary(counted, row["top_k"]), found
 
 
-def _sample(row: Row, number: int, run: Row) -> Row:
+def _sample(row: Row, number: int, run: Run, values: Metrics) -> Row:
     known = {"study": row["study"], "engine": row["engine"], "cell": row["cell"], "repeat": number}
-    values: Row = run["metrics"]
-    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | values
+    return known | {"seed": run.get("seed"), "started_at": run.get("started_at")} | values | efficiency.of_run(run)
 
 
 # ----------------------------------------------------------------------------------------- tables
@@ -341,9 +364,10 @@ def table(name: str, rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=columns.schema(name))
 
 
-def _summarised(rows: list[Row], raw: list[list[Row]]) -> pa.Table:
+def _summarised(rows: list[Row], raw: list[list[Metrics]]) -> pa.Table:
     """Measurements: the rows with median, interval and spread of their repeats, all cells at once."""
-    names = columns.METRIC_NAMES
+    seen = {"e2e_s"}.union(*(run for runs in raw for run in runs))
+    names = [name for name in columns.METRIC_NAMES if name in seen]
     out = {name: np.full(len(rows), np.nan) for name in [*_SUMMARISED, "e2e_s_cv"]}
     repeats = np.array([len(runs) for runs in raw], dtype=int)
     for n in sorted(set(repeats.tolist()) - {0}):

@@ -6,27 +6,29 @@ Checkpoints are not in an archive, so that it carries these facts of theirs: ``r
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from moebench.architectures.quantization_schemes import SCHEMES
+from moebench.columns import Row
+from moebench.formats import Json
+from moebench.formats.model import DerivationSettings, ModelDict
+from moebench.formats.plan import Plan
+from moebench.models.derive import derivation
 from moebench.storage import staged
 from moebench.storage.atomic import canonical_bytes, write_atomic
-
-Row = dict[str, Any]
 
 FOLDER = "derived"
 _PROSE = "prose of the Python standard library"
 
 
-def rows(plan: Mapping[str, Any], results: Path) -> Iterator[Row]:
+def rows(plan: Plan, results: Path) -> Iterator[Row]:
     """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was asked for."""
     for name, model in (plan.get("derived") or {}).items():
         yield {"study": plan["study"]} | _row(name, model, _facts(name, model, results))
 
 
-def keep(plan: Mapping[str, Any], results: Path) -> dict[str, Path]:
+def keep(plan: Plan, results: Path) -> dict[str, Path]:
     """Write the facts of all checkpoints that are made below ``results``; return the files.  Raises StorageError."""
     written = {}
     for name, model in (plan.get("derived") or {}).items():
@@ -37,7 +39,7 @@ def keep(plan: Mapping[str, Any], results: Path) -> dict[str, Path]:
     return written
 
 
-def _facts(name: str, model: Mapping[str, Any], results: Path) -> Row | None:
+def _facts(name: str, model: ModelDict, results: Path) -> Json | None:
     """What came out when a checkpoint was made: kept, or of its manifest; None if there is none of its revision."""
     try:
         kept = json.loads((results / FOLDER / f"{name}.json").read_text(encoding="utf-8"))
@@ -49,11 +51,12 @@ def _facts(name: str, model: Mapping[str, Any], results: Path) -> Row | None:
     return kept.get("facts") or {} if kept and kept.get("revision") == model["revision"] else None
 
 
-def _row(name: str, model: Mapping[str, Any], facts: Row | None) -> Row:
-    derived, known = model["derived"], facts or {}
+def _row(name: str, model: ModelDict, facts: Json | None) -> Row:
+    derived, known = derivation(model), facts or {}
     settings = derived["settings"]
-    calibration = settings.get("calibration") or {}
-    data, sha256 = calibration.get("data"), (known.get("calibration") or calibration).get("sha256")
+    calibration = settings.get("calibration")
+    data = calibration["data"] if calibration else None
+    sha256 = (known.get("calibration") or calibration or {}).get("sha256")
     text = _PROSE if data == "text" else data
     return {
         "checkpoint": name,
@@ -74,7 +77,7 @@ def _row(name: str, model: Mapping[str, Any], facts: Row | None) -> Row:
     }
 
 
-def _recipe(by: str, settings: Mapping[str, Any]) -> str:
+def _recipe(by: str, settings: DerivationSettings) -> str:
     """What was removed and chosen by what, or the scheme and the tool."""
     if by == "prune":
         what, left = ("experts", settings["experts"]) if settings["kind"] == "inter" else (
@@ -84,15 +87,15 @@ def _recipe(by: str, settings: Mapping[str, Any]) -> str:
     return f"{settings['scheme']}: {SCHEMES[settings['scheme']].title}{group}; {settings['tool']}"
 
 
-def _counts(facts: Mapping[str, Any]) -> list[int]:
+def _counts(facts: Json) -> list[int]:
     return [n for layer in (facts.get("by_layer") or {}).values() for n in layer.get("counts", ())]
 
 
-def _fewest(facts: Mapping[str, Any]) -> int | None:
+def _fewest(facts: Json) -> int | None:
     fewest: int | None = facts.get("tokens_per_expert_min")
     return fewest if fewest is not None else min(_counts(facts), default=None)
 
 
-def _without(facts: Mapping[str, Any]) -> int | None:
+def _without(facts: Json) -> int | None:
     counts = _counts(facts)
     return counts.count(0) if counts else None

@@ -7,14 +7,15 @@ p_e = n_e / N.  Definitions and sources: docs/metrics.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moebench.columns import Row
 from moebench.cost.roofline import distinct_experts
+from moebench.formats.plan import EngineKnobsDict, Workload
+from moebench.formats.record import ActivationCounts
 
-Row = dict[str, Any]
 Counts = NDArray[np.float64]
 
 WHOLE = "all"
@@ -93,7 +94,7 @@ def evenness(counts: ArrayLike, top_k: int) -> Row:
     }
 
 
-def uniform_law(experts: int | None, work: Row, config: Row) -> Row:
+def uniform_law(experts: int | None, work: Workload, config: EngineKnobsDict) -> Row:
     """Distinct experts that a decode step of the batch would use if tokens chose uniformly, and their share.
 
     E (1 - (1 - k/E)^B) for B = batch x (1 + draft tokens) tokens in the step.  Nulls for a dense model.
@@ -108,7 +109,7 @@ def uniform_law(experts: int | None, work: Row, config: Row) -> Row:
 # ------------------------------------------------------------------------------------------ tables
 
 
-def summary(counted: Row, top_k: int) -> Row:
+def summary(counted: ActivationCounts, top_k: int) -> Row:
     """Columns of the measurement: evenness over all steps, mean over the layers (of the maximum: the largest)."""
     layers = [evenness(counts, top_k) for counts in _whole(counted)]
     mean: Row = {
@@ -117,12 +118,12 @@ def summary(counted: Row, top_k: int) -> Row:
     return mean | {"most_activations": max(row["most_activations"] for row in layers)}
 
 
-def _whole(counted: Row) -> Counts:
+def _whole(counted: ActivationCounts) -> Counts:
     """Counts of all phases together [layers, experts]."""
     return np.asarray(np.sum([np.array(counts) for counts in counted["counts"].values()], axis=0), dtype=float)
 
 
-def tables(key: Row, counted: Row, top_k: int) -> dict[str, list[Row]]:
+def tables(key: Row, counted: ActivationCounts, top_k: int) -> dict[str, list[Row]]:
     """Rows of the tables ``activation``, ``activation_layers`` and ``activation_steps`` of one record.
 
     ``key``: the columns that say which cell; ``counted``: the record's ``activation``.

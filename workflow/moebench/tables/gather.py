@@ -21,11 +21,14 @@ from typing import Any
 import pyarrow as pa
 
 from moebench import text
+from moebench.columns import Row
 from moebench.config import Hardware
 from moebench.errors import StorageError, UserError
+from moebench.formats.plan import Plan
 from moebench.measure import manifest, records
 from moebench.plan import parameters
 from moebench.plan.file import read_plan
+from moebench.plan.reference import as_plan
 from moebench.qs import points
 from moebench.tables import cell_rows, derived_checkpoints, machines, parquet
 from moebench.tables.accuracy import rows as accuracy_rows
@@ -69,13 +72,14 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     chunks = list(chunks_of(plan, results, rerun, kept))
     study = plan["study"]
     reference = plan.get("reference")
-    predictions = cell_rows.table("predictions", cell_rows.plan_rows(reference) if reference else ())
+    predictions = cell_rows.table("predictions", cell_rows.plan_rows(as_plan(reference)) if reference else ())
     del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
     made = list(_work(chunks))
     written = {
         name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made)])
         for name in ("measurements", "samples", "failures", *cell_rows.ROUTED)
     }
+    written["measurements"] = machines.refuse_beaten(written["measurements"])
     more = {
         "plan": planned,
         "parameters": counted,
@@ -92,16 +96,17 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     return written | more, Collected(study, dict(counts))
 
 
-def _plan_parts(plan: dict[str, Any]) -> Iterator[list[dict[str, Any]]]:
+def _plan_parts(plan: Plan) -> Iterator[list[Row]]:
     rows = cell_rows.plan_rows(plan)
     while part := list(itertools.islice(rows, CHUNK)):
         yield part
 
 
-def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
+def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
     """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
+    sheet = Hardware.model_validate(plan["hardware"]) if plan["hardware"].get("peak") else None
     keys = [(cell["engine"], cell["cell"]) for cell in plan["cells"].values()]
     drift, gaps = canaries(plan, results)
     least = least_times(plan)
@@ -119,6 +124,7 @@ def chunks_of(plan: dict[str, Any], results: Path, rerun: str, kept: machines.Ke
             {key: least[key] for key in cells if key in least},
             machine,
             kept if machine else {},
+            sheet,
         )
 
 
@@ -136,7 +142,7 @@ def _work(chunks: list[cell_rows.Chunk]) -> Iterator[cell_rows.Made]:
             raise UserError("a process that made tables was killed (out of memory?); run again") from None
 
 
-def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
+def least_times(plan: Plan) -> dict[tuple[str, str], float]:
     """Per cell the time below which no run on a GPU can be; a CPU's caches hold small models, so it has no such bound.
 
     With speculation a step yields several tokens, so those cells have none either.
@@ -151,7 +157,7 @@ def least_times(plan: dict[str, Any]) -> dict[tuple[str, str], float]:
     }
 
 
-def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
+def canaries(plan: Plan, results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
     """What the canaries tell, of e2e_s: the drift per engine, and the gap per canary cell.
 
     Drift: (max - min) / median of a session's canary runs, the median of the cell's own repeats among them; of several
@@ -159,10 +165,13 @@ def canaries(plan: dict[str, Any], results: Path) -> tuple[dict[str, float], dic
     """
     drift: dict[str, float] = {}
     gaps: dict[tuple[str, str], float] = {}
-    for job in plan["jobs"]:
-        found = manifest.read(results, job) or {}
+    for job, spec in plan["jobs"].items():
+        finished = manifest.read(results, job)
+        found = list(finished["canary"]) if finished else []
+        kept = (run for engine in spec["engines"] for run in manifest.canary(results, engine))
+        found += [run for run in kept if run not in found]
         runs: dict[tuple[str, str, Any], list[float]] = {}
-        for run in found.get("canary", ()):
+        for run in found:
             value = (run.get("metrics") or {}).get("e2e_s")
             if value is not None:
                 runs.setdefault((run["engine"], run["cell"], run.get("session")), []).append(value)

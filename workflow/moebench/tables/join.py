@@ -73,7 +73,8 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
 def with_status(out: Path, **where: str) -> pd.DataFrame:
     """The plan joined with measurements: a row per experiment and cell, ``status`` never empty.
 
-    Cells without a record are "not measured", those with an unusable one "damaged".  With the accuracy that the same
+    Cells without a record are "not measured", those with an unusable one "damaged".  The engine's version is the one
+    that ran, which in a campaign may be another than the planned one.  With the accuracy that the same
     experiment asks for, if any (``accuracy.join``).
     """
     planned, measured, failed = (
@@ -82,8 +83,9 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
         parquet.read(out, "failures"),
     )
     key = ["engine", "cell"]
-    own = [c for c in measured.columns if c in key or c not in planned.columns]
-    joined = planned.merge(measured[own], on=key, how="left")
+    own = [c for c in measured.columns if c in (*key, "engine_version") or c not in planned.columns]
+    joined = planned.merge(measured[own], on=key, how="left", suffixes=("", "_ran"))
+    joined["engine_version"] = joined.pop("engine_version_ran").fillna(joined["engine_version"])
     damaged = failed.loc[failed["status"] == cell_rows.DAMAGED, [*key, "status", "reason"]]
     joined = joined.merge(damaged, on=key, how="left", suffixes=("", "_damaged"))
     for name in ("status", "reason"):

@@ -10,9 +10,14 @@ import gzip
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+
+from moebench.columns import Row
+from moebench.formats import Knobs
+from moebench.formats.plan import AccuracyCell, AccuracyPart
+from moebench.formats.record import AccuracyRecord
 
 ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", "max_num_seqs",
              "max_num_batched_tokens", "cpu_threads", "kv_cache_mb", "own_process")  # fmt: skip
@@ -21,17 +26,17 @@ FALSE_ALARM = 0.01
 """Chance of one false alarm or more in all comparisons of a harness together (Bonferroni)."""
 
 
-def compare(part: dict[str, Any], found: dict[str, dict[str, Any]], folder: Path) -> dict[str, dict[str, Any]]:
+def compare(part: AccuracyPart, found: Mapping[str, AccuracyRecord], folder: Path) -> dict[str, Row]:
     """By cell: ``arm_of``, ``arm_difference`` and ``arm_differs``, for every cell that has another arm to compare with.
 
-    ``part``: a harness's view of the plan; ``found``: records by cell.
+    ``found``: records by cell.
     """
     groups: dict[str, list[str]] = {}
     for key, cell in part["cells"].items():
         if found[key]["status"] == "ok":
             engine = part["engines"][cell["engine"]]
-            config = {k: v for k, v in engine["config"].items() if k not in ARM_KNOBS and k != "top_k"}
-            model = {k: engine["model"][k] for k in ("name", "revision", "weights")}
+            config: Knobs = {k: v for k, v in engine["config"].items() if k not in ARM_KNOBS and k != "top_k"}
+            model = [engine["model"]["name"], engine["model"]["revision"], engine["model"]["weights"]]
             same = [
                 config,
                 model,
@@ -51,7 +56,7 @@ def compare(part: dict[str, Any], found: dict[str, dict[str, Any]], folder: Path
     return made
 
 
-def difference(first: dict[str, float] | None, other: dict[str, float] | None, comparisons: int = 1) -> dict[str, Any]:
+def difference(first: dict[str, float] | None, other: dict[str, float] | None, comparisons: int = 1) -> Row:
     """Mean of the questions' differences, and whether it is beyond noise (paired), as one of so many comparisons."""
     if not first or not other or first.keys() != other.keys():
         return {"arm_difference": None, "arm_differs": None}
@@ -63,9 +68,10 @@ def difference(first: dict[str, float] | None, other: dict[str, float] | None, c
     return {"arm_difference": mean, "arm_differs": abs(mean) > z * spread / math.sqrt(n)}
 
 
-def scores(folder: Path, cell: dict[str, Any], record: dict[str, Any]) -> dict[str, float] | None:
+def scores(folder: Path, cell: AccuracyCell, record: AccuracyRecord) -> dict[str, float] | None:
     """The main metric of every question, from the cell's sample log; None where it is gone, altered or has none."""
     metric, samples = cell["task"]["metrics"][0], record["samples"]
+    assert samples is not None
     path = folder / "samples" / cell["engine"] / samples["file"]
     return logged(path, samples["sha256"], metric["name"], metric["filter"])
 

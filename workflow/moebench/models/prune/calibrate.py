@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moebench.errors import StageError
-from moebench.models.prune.checkpoint import Checkpoint
-from moebench.models.prune.checkpoint import expert_name
+from moebench.models.prune.checkpoint import Checkpoint, expert_name
 
 
 @dataclass

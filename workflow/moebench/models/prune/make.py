@@ -8,17 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench.models import calibration_text
-from moebench.storage import staged
+from moebench.architectures.hf_config import disagreements, respelled
 from moebench.errors import StageError
-from moebench.models.prune import calibrate
-from moebench.models.prune import score
-from moebench.models.prune.checkpoint import Checkpoint
-from moebench.models.prune.checkpoint import copy_rest
-from moebench.models.prune.checkpoint import expert_name
-from moebench.models.prune.checkpoint import router_layer
-from moebench.architectures.hf_config import disagreements
-from moebench.architectures.hf_config import respelled
+from moebench.formats import Json
+from moebench.formats.model import ArchitectureDict, DerivationSettings, ExpertsDict, ModelDict
+from moebench.models import calibration_text
+from moebench.models.derive import derivation
+from moebench.models.prune import calibrate, score
+from moebench.models.prune.checkpoint import Checkpoint, copy_rest, expert_name, router_layer
+from moebench.storage import staged
 
 DETAILS = "prune.json"
 """File beside the weights: scores and what was kept, per layer."""
@@ -28,21 +26,23 @@ Kept = dict[int, Any]
 """By layer: experts that stay, ascending (inter); or channels that stay of each expert, [E, width] (intra)."""
 
 
-def make(model: dict[str, Any], parent: Path, out: Path, say: Say) -> dict[str, Any]:
+def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     """Write the pruned checkpoint ``model`` (JSON of the plan) of the one in ``parent`` into ``out``; return facts.
 
     Raises StageError for a checkpoint that cannot be pruned so.
     """
-    settings, before = model["derived"]["settings"], model["derived"]["parent"]["architecture"]
+    derived = derivation(model)
+    settings, before = derived["settings"], derived["parent"]["architecture"]
     block = before["experts"]
+    assert block is not None
     checkpoint = Checkpoint(parent)
     layers = checkpoint.moe_layers(block["count"], block["ffn_size"], before["hidden_size"])
     if not layers:
         raise StageError(f"{parent}: it has no routed experts to prune")
     groups = _groups(checkpoint.config, block["count"], settings)
-    facts: dict[str, Any] = {"settings": settings, "layers": layers}
+    facts: Json = {"settings": settings, "layers": layers}
     kept: Kept = {}
-    details: dict[str, Any] = {}
+    details: Json = {}
     for layer, chosen, found in _choices(checkpoint, settings, before, layers, groups, facts, say):
         kept[layer], details[str(layer)] = chosen, found
     facts["bytes"] = checkpoint.rewrite(out, _changes(settings["kind"], kept))
@@ -51,13 +51,14 @@ def make(model: dict[str, Any], parent: Path, out: Path, say: Say) -> dict[str, 
     if wrong:
         raise StageError(f"{parent}/config.json cannot say what is left: {'; '.join(wrong)}")
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    copy_rest((staged.read_manifest(parent) or {"files": {}})["files"], parent, out)
+    manifest = staged.read_manifest(parent)
+    copy_rest(manifest["files"] if manifest else {}, parent, out)
     facts |= _rounding(settings, block)
     (out / DETAILS).write_text(json.dumps(facts | {"by_layer": details}, sort_keys=True) + "\n")
     return facts | ({"by_layer": details} if settings["kind"] == "inter" else {})
 
 
-def _rounding(settings: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
+def _rounding(settings: DerivationSettings, block: ExpertsDict) -> Json:
     """What was asked for and what was removed, since experts are whole and widths multiples."""
     inter = settings["kind"] == "inter"
     whole, left = (block["count"], settings["experts"]) if inter else (block["ffn_size"], settings["ffn_size"])
@@ -68,7 +69,7 @@ def _rounding(settings: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]
     return {"rounding": words, "removed_share": 1 - left / whole}
 
 
-def _groups(config: dict[str, Any], count: int, settings: dict[str, Any]) -> list[list[int]]:
+def _groups(config: Json, count: int, settings: DerivationSettings) -> list[list[int]]:
     """Experts of which equally many must stay: the router's groups, where it chooses by groups.
 
     Raises StageError if that cannot be.
@@ -94,15 +95,16 @@ def _groups(config: dict[str, Any], count: int, settings: dict[str, Any]) -> lis
 
 def _choices(
     checkpoint: Checkpoint,
-    settings: dict[str, Any],
-    before: dict[str, Any],
+    settings: DerivationSettings,
+    before: ArchitectureDict,
     layers: list[int],
     groups: list[list[int]],
-    facts: dict[str, Any],
+    facts: Json,
     say: Say,
-) -> Iterator[tuple[int, Any, dict[str, Any]]]:
+) -> Iterator[tuple[int, Any, Json]]:
     """For each layer: what stays, and what that was decided by."""
     by, block = settings["by"], before["experts"]
+    assert block is not None
     if by == "random":
         for layer in layers:
             rng = random.Random(f"{settings['seed']}:{layer}")
@@ -140,7 +142,7 @@ def _others(chosen: Sequence[int], count: int) -> list[int]:
     return [expert for expert in range(count) if expert not in set(chosen)]
 
 
-def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[list[int], dict[str, Any]]:
+def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[list[int], Json]:
     """The ``left`` experts of highest score, equally many of each group; of equals those that come first."""
     per_group = left // len(groups)
     ranked = (sorted(group, key=lambda expert: (-scores[expert], expert))[:per_group] for group in groups)
@@ -148,7 +150,7 @@ def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[li
     return chosen, {"scores": scores, "kept": chosen, "removed": _others(chosen, len(scores))}
 
 
-def channels(scores: Any, left: int) -> tuple[Any, dict[str, Any]]:
+def channels(scores: Any, left: int) -> tuple[Any, Json]:
     """The ``left`` channels of highest score of each expert, in their order; of equals those that come first.
 
     ``scores``: [E, width].

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moebench.errors import StageError
-from moebench.models.prune.checkpoint import Checkpoint
-from moebench.models.prune.checkpoint import expert_name
+from moebench.formats import Json
+from moebench.models.prune.checkpoint import Checkpoint, expert_name
 
 if TYPE_CHECKING:
     from moebench.models.prune.calibrate import MoELayer
@@ -172,7 +172,7 @@ class _restricted:
                 setattr(self.router, key, value)
 
 
-def reconstruct(layer: MoELayer, kept: int, groups: list[list[int]]) -> tuple[list[int], dict[str, Any]]:
+def reconstruct(layer: MoELayer, kept: int, groups: list[list[int]]) -> tuple[list[int], Json]:
     """The experts to keep, and how they were found: the best of all subsets, or removed one by one, least loss first.
 
     ``groups``: experts of which equally many must stay.

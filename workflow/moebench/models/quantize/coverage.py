@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moebench.errors import UserError
+from moebench.formats import Json
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Coverage:
             handle.remove()
 
 
-def checked(layers: dict[str, Layer], tokens: int) -> dict[str, Any]:
+def checked(layers: dict[str, Layer], tokens: int) -> Json:
     """Facts for the manifest.  Raises UserError, naming layer and expert, if an expert saw no token.
 
     ``tokens`` went into the model: sequences x length.

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moebench.models import calibration_text
+from moebench.architectures.quantization_schemes import SCHEMES, TOOL
 from moebench.errors import UserError
+from moebench.formats import Json
+from moebench.formats.model import CalibrationDict, DerivationSettings, ModelDict
+from moebench.models import calibration_text
+from moebench.models.derive import derivation
 from moebench.models.quantize import awq
-from moebench.models.quantize.coverage import Coverage
-from moebench.models.quantize.coverage import checked
-from moebench.architectures.quantization_schemes import SCHEMES
-from moebench.architectures.quantization_schemes import TOOL
+from moebench.models.quantize.coverage import Coverage, checked
 
 NOT_QUANTIZED = ("lm_head", r"re:.*\.gate$", r"re:.*\.router$", r"re:.*\.shared_expert_gate$")
 """Linear layers that are left as they are, beside those of a vision tower."""
@@ -37,21 +38,21 @@ NATIVE_EXPERTS = {
 Say = Callable[[str], None]
 
 
-def make(model: dict[str, Any], parent: Path, out: Path, say: Say) -> dict[str, Any]:
+def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     """Write the quantized ``model`` of a plan into the empty folder ``out`` (``moebench.models.derive``); return facts for its
     manifest.
 
     Raises UserError: another version of llm-compressor than the plan names, an expert without calibration tokens, or
     what llm-compressor cannot do, in its words.
     """
-    settings = model["derived"]["settings"]
+    settings = derivation(model)["settings"]
     found = f"llmcompressor {importlib.metadata.version('llmcompressor')}"
     if found != settings["tool"]:
         raise UserError(f"the plan wants {settings['tool']}, this environment has {found}; build it again")
     return quantize(parent, out, settings, say)
 
 
-def quantize(parent: Path, out: Path, settings: dict[str, Any], say: Say) -> dict[str, Any]:
+def quantize(parent: Path, out: Path, settings: DerivationSettings, say: Say) -> Json:
     """Quantize the checkpoint in ``parent`` into ``out``.
 
     ``settings`` has ``scheme``, for 4-bit schemes ``group``, and for calibrated ones ``calibration`` ({sequences,
@@ -105,7 +106,7 @@ def _experts(model: Any) -> list[tuple[str, Any]]:
     return list(get_linearized_moes(model))
 
 
-def _batches(parent: Path, settings: dict[str, Any], config: Any) -> list[dict[str, Any]]:
+def _batches(parent: Path, settings: CalibrationDict, config: Any) -> list[Json]:
     """Calibration sequences of exact length, one a batch."""
     import torch
 
@@ -113,7 +114,7 @@ def _batches(parent: Path, settings: dict[str, Any], config: Any) -> list[dict[s
     return [{"input_ids": row, "attention_mask": torch.ones_like(row)} for row in rows]
 
 
-def _oneshot(model: Any, scheme: str, settings: dict[str, Any], batches: list[dict[str, Any]] | None) -> None:
+def _oneshot(model: Any, scheme: str, settings: DerivationSettings, batches: list[Json] | None) -> None:
     import torch
     from llmcompressor import oneshot
     from llmcompressor.pipelines.cache import IntermediatesCache

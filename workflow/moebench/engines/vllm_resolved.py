@@ -1,0 +1,65 @@
+"""Which attention, experts and linear kernels vLLM chose, and its CUDA graphs, read from its loaded layers (0.32.0).
+
+Duck typing over private attributes: a version that names them otherwise gives a method's name, or nothing, and never
+an error.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from enum import Enum
+from typing import Any
+
+from moebench.formats.record import Backends
+
+_KERNELS = ("kernel", "fp8_linear", "linear_kernel", "_gemm_impl")
+"""Where linear methods and their quantization schemes keep the kernel."""
+
+
+def backends(runner: Any) -> Backends:
+    """``attention``, ``moe`` and ``linear``: layers of this rank by kernel; ``cudagraph_mode`` settled on."""
+    found: dict[str, Counter[str]] = {"attention": Counter(), "moe": Counter(), "linear": Counter()}
+    for module in runner.get_model().modules():
+        method = getattr(module, "quant_method", None)
+        if hasattr(getattr(module, "attn_backend", None), "get_name"):
+            found["attention"][_attention(module)] += 1
+        elif method is not None and hasattr(method, "moe_kernel"):
+            found["moe"][_experts(method)] += 1
+        elif method is not None and type(method).__name__.endswith("LinearMethod"):
+            found["linear"][_linear(module, method)] += 1
+    mode = getattr(getattr(runner, "compilation_config", None), "cudagraph_mode", None)
+    return {
+        "attention": dict(found["attention"]),
+        "moe": dict(found["moe"]),
+        "linear": dict(found["linear"]),
+        "cudagraph_mode": getattr(mode, "name", None),
+    }
+
+
+def _attention(module: Any) -> str:
+    """Backend, with the version of FlashAttention where it has one."""
+    version = getattr(getattr(module, "impl", None), "vllm_flash_attn_version", None)
+    name = str(module.attn_backend.get_name())
+    return name if version is None else f"{name} {version}"
+
+
+def _experts(method: Any) -> str:
+    """Backend and experts class, else the method."""
+    chosen = [
+        value.value for name, value in vars(method).items() if name.endswith("_backend") and isinstance(value, Enum)
+    ]
+    kernel = getattr(method.moe_kernel, "fused_experts", None)
+    experts = getattr(method, "experts_cls", None) if kernel is None else type(kernel)
+    return " ".join([*map(str, chosen), *([experts.__name__] if experts else [])]) or type(method).__name__
+
+
+def _linear(module: Any, method: Any) -> str:
+    """Kernel of the layer's quantization scheme or of its method, else the name of either."""
+    holder = getattr(module, "scheme", None) or method
+    kernel = next((getattr(holder, name) for name in _KERNELS if getattr(holder, name, None) is not None), None)
+    if kernel is None:
+        return type(holder).__name__
+    if isinstance(kernel, functools.partial):
+        kernel = kernel.func
+    return str(getattr(kernel, "__name__", type(kernel).__name__))

@@ -1,0 +1,41 @@
+"""Cells on default tile sizes among cells on tuned ones: marked with a white dot, named in legend and caption.
+
+vLLM has tile sizes tuned for some shapes of experts and a default for all others; where a figure mixes them, a step
+between two points may be the kernel's.  A figure whose cells all have one kind says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from moebench.figures import style
+
+WORDS = "default tile sizes"
+_UNTUNED = "untuned_kernel_warning"
+
+
+def untuned(rows: pd.DataFrame) -> pd.Series:
+    """Which measured cells ran on default tile sizes; none where all did, or none."""
+    if _UNTUNED not in rows:
+        return pd.Series(False, index=rows.index)
+    known = rows[_UNTUNED].where(rows["status"] == "ok").astype(object)
+    found, tuned = (known.eq(kind).fillna(False).astype(bool) for kind in (True, False))
+    return found & bool(found.any() and tuned.any())
+
+
+def dots(axes: Axes, at: Any, values: Any, **more: Any) -> None:
+    """A white dot on each of some points."""
+    if len(at):
+        axes.plot(at, values, color="white", linestyle="none", marker="o", markersize=1.8, markeredgewidth=0, **more)
+
+
+def handles(rows: pd.DataFrame) -> list[Any]:
+    """What the dot stands for, where there is one."""
+    if not untuned(rows).any():
+        return []
+    shown: Any = {"marker": "o", "markersize": 4.6, "markerfacecolor": "white", "markeredgewidth": 1.4}
+    return [Line2D([], [], color=style.FAINT, linestyle="none", label=WORDS, **shown)]

@@ -1,0 +1,205 @@
+"""Models and machines, as a plan and a record hold them: the JSON of ``moebench.config``'s classes of the same name."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+# ------------------------------------------------------------------------------------------- architecture
+
+
+class AttentionDict(TypedDict):
+    """Attention of every layer.
+
+    kind: mha, gqa or mla.  heads: query heads.  kv_heads: key-value heads (MLA: as many as heads).  head_dim: width of
+    a head (MLA: of the value head).  kv_lora_rank, q_lora_rank: MLA's width of the compressed key-value latent and
+    query, 0 for none.  qk_nope_head_dim, qk_rope_head_dim: MLA's query-key width without and with rotary position.
+    bias: query, key and value projections have biases.  qk_norm: none, head or full.
+    """
+
+    kind: str
+    heads: int
+    kv_heads: int
+    head_dim: int
+    kv_lora_rank: int
+    q_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    bias: bool
+    qk_norm: str
+
+
+class ExpertsDict(TypedDict):
+    """The MoE block.
+
+    count: routed experts per layer (E).  top_k: routed experts per token (k), as trained.  ffn_size: FFN width of one
+    routed expert.  shared_ffn_size: width of all shared experts together.  shared_gate: the shared expert has a sigmoid
+    gate.  gated: SwiGLU, three matrices rather than two.  every: a MoE block in every n-th of the non-dense layers.
+    """
+
+    count: int
+    top_k: int
+    ffn_size: int
+    shared_ffn_size: int
+    shared_gate: bool
+    gated: bool
+    every: int
+
+
+class VisionDict(TypedDict):
+    """The vision tower.  Sizes as of attention and FFN; patch_size and tile_size in pixels of an edge."""
+
+    layout: str
+    hidden_size: int
+    layers: int
+    heads: int
+    ffn_size: int
+    patch_size: int
+    tile_size: int
+    pooling_head: bool
+
+
+class ArchitectureDict(TypedDict):
+    """The sizes of a model.
+
+    family: how its config.json spells them.  dense_layers: leading layers with a dense FFN of width dense_ffn_size.
+    experts: None for a dense model.  max_positions: longest sequence, tokens.  vision: None without one, or where its
+    sizes are not known; vision_parameters: then only how many it has.
+    """
+
+    family: str
+    hidden_size: int
+    layers: int
+    dense_layers: int
+    dense_ffn_size: int
+    attention: AttentionDict
+    experts: ExpertsDict | None
+    vocab_size: int
+    max_positions: int
+    tied_embeddings: bool
+    vision: VisionDict | None
+    vision_parameters: int
+
+
+# ------------------------------------------------------------------------------------------------- models
+
+
+class CalibrationDict(TypedDict):
+    """Calibration text: ``data`` (text, or a file, then with its sha256), sequences of so many tokens each, seed of
+    where they begin."""
+
+    data: str
+    sequences: int
+    tokens: int
+    seed: int
+    sha256: NotRequired[str]
+
+
+class DerivationSettings(TypedDict, total=False):
+    """Settings of a derivation; which are there depends on what it is derived by.
+
+    Prune: kind (inter: experts, intra: their channels), ratio (share removed), by (method), and what stays: experts per
+    layer, or ffn_size, a multiple of ``multiple``.  seed: of random choices.
+    Quantize: scheme, method (rtn, gptq, awq), tool and its version, group (weights per scale).
+    calibration: where the method reads text.
+    """
+
+    kind: str
+    ratio: float
+    by: str
+    experts: int
+    ffn_size: int
+    multiple: int
+    seed: int
+    scheme: str
+    method: str
+    tool: str
+    group: int
+    calibration: CalibrationDict
+
+
+class Derivation(TypedDict):
+    """How a model is made from another: by (prune, quantize), settings, and the parent, which may be derived too."""
+
+    by: str
+    settings: DerivationSettings
+    parent: ModelDict
+
+
+class ModelDict(TypedDict):
+    """A model as one engine configuration loads it.
+
+    name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``random_init`` or
+    ``derived:BY``.  revision: commit, or hash of the recipe.  weights: checkpoint, random_init or dummy.  seed: of
+    random_init, else None.  derived: None for a staged model.
+    """
+
+    name: str
+    title: str
+    path: str
+    source: str
+    revision: str
+    weights: str
+    seed: int | None
+    architecture: ArchitectureDict
+    derived: NotRequired[Derivation | None]
+
+
+class PublishedDict(TypedDict):
+    """Parameters that a model's authors publish, and where."""
+
+    total_parameters: float | None
+    active_parameters: float | None
+    reference: str
+
+
+# ------------------------------------------------------------------------------------------------ machines
+
+
+class ConstantDict(TypedDict):
+    """A measured or assumed value and where it is from."""
+
+    value: float
+    reference: str
+
+
+class PeakDict(TypedDict):
+    """Dense peak rate of a data type, and where it is from."""
+
+    flops_per_s: float
+    reference: str
+
+
+class CalibratedDict(TypedDict):
+    """Sustained over peak memory bandwidth and rate of matrix products; time of a MoE layer beside its bytes and
+    operations, of a step beside its layers, and to start one ring step of a collective, s."""
+
+    bandwidth_share: ConstantDict | None
+    compute_share: ConstantDict | None
+    moe_layer_s: ConstantDict | None
+    step_s: ConstantDict | None
+    collective_step_s: ConstantDict | None
+
+
+class HardwareDict(TypedDict):
+    """A machine type (``config/hardware/NAME.yaml``).
+
+    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself.
+    memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
+    node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
+    usable_memory_fraction: share of a device's memory that an engine may use.
+    """
+
+    name: str
+    title: str
+    kind: str
+    gpu_model: str | None
+    device_name: str | None
+    memory_bytes: float | None
+    bandwidth_bytes_per_s: float | None
+    link_bytes_per_s: float | None
+    inter_node_bytes_per_s: float | None
+    peak: dict[str, PeakDict]
+    calibration: CalibratedDict | None
+    devices_per_node: int
+    usable_memory_fraction: float
+    reference: str

@@ -1,0 +1,396 @@
+"""The record of a cell: ``results/cells/ENGINE/CELL.json``, for accuracy below ``results/accuracy/HARNESS``."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from moebench.formats.model import ModelDict
+from moebench.formats.plan import AccuracyPrediction, EngineKnobsDict, Prediction, ProtocolDict, Task, Workload
+
+Metrics = dict[str, float]
+"""Values of a run by metric (docs/metrics.md), s and tokens/s."""
+
+Tokens = list[list[int]]
+"""Tokens of one request, run-length coded: [first step, number of steps, tokens per step]."""
+
+# ------------------------------------------------------------------------------------------------- runs
+
+
+class Seen(TypedDict):
+    """What a client of a service saw of a run.
+
+    counted_by: ids or usage (the service's own count).  rate_limited: how often the run was begun anew.  tokens: in
+    all; arrivals: of chunks.  input_tokens, output_tokens: per request, means, where a service is not asked for exact
+    ones.  fingerprints: of the service's system.
+    """
+
+    counted_by: str
+    rate_limited: int
+    tokens: int
+    arrivals: int
+    input_tokens: NotRequired[float]
+    output_tokens: NotRequired[float]
+    fingerprints: NotRequired[list[str]]
+
+
+class Trace(TypedDict):
+    """A batch as an engine ran it: the time stamp of every token of every request.
+
+    step_end_s: s since submission, one per engine step (through a service, per arrival).  image_tokens: of each
+    request; preprocess_s: when the last request's images were prepared, s since submission; both with images only.
+    """
+
+    step_end_s: list[float]
+    requests: list[Tokens]
+    image_tokens: NotRequired[list[int]]
+    preprocess_s: NotRequired[float]
+    seen: NotRequired[Seen]
+
+
+class Telemetry(TypedDict, total=False):
+    """What a run's devices said of it; None where none of them says it.
+
+    window_s: how long it took.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
+    why.  sm_clock_mhz, memory_clock_mhz, utilization (0 to 1): means; sm_clock_min_mhz, power_max_w, temperature_c,
+    memory_peak_bytes: extremes of a device.  throttle_reasons: names of all reasons; in a part of a run the only key.
+    """
+
+    window_s: float
+    samples: int
+    devices: int
+    energy_j: float | None
+    no_energy: str
+    power_max_w: float | None
+    sm_clock_mhz: float | None
+    sm_clock_min_mhz: float | None
+    memory_clock_mhz: float | None
+    temperature_c: float | None
+    memory_peak_bytes: int | None
+    utilization: float | None
+    throttle_reasons: list[str] | None
+
+
+class Run(TypedDict):
+    """A run of a workload.  Seed: of its prompts.  metrics: may be empty.  telemetry: where devices were read.
+    window: begin and end, s of the monotonic clock, in the worker's answer only.
+
+    Protocol trace: the keys of ``Trace``, with image_tokens of one request.  Protocol paper: wall times of a run with
+    one output token and of the full one, s.  Protocol activation, a batch: prompts and their text tokens; image_tokens
+    of all of them; no time stamps.
+    """
+
+    seed: int
+    started_at: str
+    metrics: Metrics
+    step_end_s: NotRequired[list[float]]
+    requests: NotRequired[list[Tokens]]
+    image_tokens: NotRequired[int | None]
+    preprocess_s: NotRequired[float]
+    seen: NotRequired[Seen]
+    first_token_run_s: NotRequired[float]
+    full_run_s: NotRequired[float]
+    prompts: NotRequired[int]
+    prompt_tokens: NotRequired[int]
+    telemetry: NotRequired[Telemetry]
+    window: NotRequired[tuple[float, float]]
+
+
+class ThrownAway(TypedDict):
+    """A timed run that was thrown away and run again.  compiled: kernels that the engine compiled in it."""
+
+    seed: int
+    started_at: str
+    compiled: list[str]
+
+
+class CanaryRun(TypedDict):
+    """A run of the smallest cell of an engine configuration at the start, middle or end of a session, to see whether
+    the machine drifts.  session: when the engine was loaded."""
+
+    engine: str
+    cell: str
+    position: str
+    session: str
+    started_at: str
+    metrics: Metrics
+    took_s: NotRequired[float]
+
+
+class LayerCounts(TypedDict):
+    """How often each expert was chosen.
+
+    layers: numbers of those with routed experts.  counts: by phase (prefill, decode, mixed), per layer, per expert.
+    steps: by phase, [tokens in a step, steps of that size, per layer the sum of their distinct experts].
+    """
+
+    layers: list[int]
+    counts: dict[str, list[list[int]]]
+    steps: dict[str, list[list[Any]]]
+
+
+class ActivationCounts(LayerCounts):
+    """The same over all batches, and what was run in them."""
+
+    prompts: int
+    prompt_tokens: int
+    image_tokens: int
+    output_tokens: int
+    batches: int
+
+
+# --------------------------------------------------------------------------------------- session and checks
+
+
+class Backends(TypedDict):
+    """Kernels that vLLM chose: number of layers by kernel's name; cudagraph_mode: that it settled on."""
+
+    attention: dict[str, int]
+    moe: dict[str, int]
+    linear: dict[str, int]
+    cudagraph_mode: str | None
+
+
+class LoadFacts(TypedDict, total=False):
+    """What an engine says of itself once it is loaded; which keys are there depends on its kind.
+
+    load_s: wall time.  kv_cache_tokens: that the KV cache holds; kv_block_size: tokens of a block.  capture_sizes: of
+    CUDA graphs.  resolved_config: the model's config.json as the engine resolved it, scalars only; None through a
+    service.  model_listed: a service lists the model, None where it lists none.  server_version: what it answers.
+    experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
+    session: when it was loaded.  untuned_kernel_warning: it said that it has no tuned configuration of its kernels.
+    flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
+    a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
+    """
+
+    load_s: float
+    kv_cache_tokens: int | None
+    kv_block_size: int
+    eager: bool
+    capture_sizes: list[int]
+    max_num_batched_tokens: int
+    chunked_prefill: bool
+    async_scheduling: bool
+    v2_model_runner: bool
+    resolved_config: dict[str, Any] | None
+    backends: Backends
+    model_listed: bool | None
+    server_version: Any
+    experts_implementation: str | None
+    attention_implementation: str | None
+    harness: dict[str, str | None]
+    session: str
+    untuned_kernel_warning: bool
+    flashinfer: bool
+    fuse_allreduce_rms: bool | None
+    custom_all_reduce: bool
+    deep_gemm: bool
+    cuda_home: str | None
+
+
+class Checks(TypedDict, total=False):
+    """What shows that a cell ran as asked.
+
+    experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
+    layer.  moe_layers: how many.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
+    speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
+    peak_rss_bytes: of the engine's process.
+    Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
+    truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
+    other SLURM jobs held, the more of before and after.
+    storage, data: 0 where a disk was full, or a data set not whole.
+    """
+
+    experts_per_token: float | list[float] | None
+    distinct_experts: list[float | None] | None
+    moe_layers: int
+    image_tokens: float | None
+    preemptions: float
+    prefix_cache_hits: float
+    drafts: float
+    draft_tokens: float
+    accepted_tokens: float
+    peak_rss_bytes: int
+    tokens_counted_by: str
+    ran_together: bool
+    rate_limited: int
+    tokens_per_arrival: float
+    input_tokens_seen: float
+    output_tokens_seen: float
+    truncated_prompts: int
+    thrown_away_runs: int
+    other_jobs_cpus: int
+    storage: int
+    data: int
+
+
+class CampaignOrigin(TypedDict):
+    """Of a record that was measured in a campaign: when it was packed, and whose model files it carried."""
+
+    packed_at: str
+    model_files: str
+
+
+class Device(TypedDict, total=False):
+    """A device that was read: of a GPU all keys, None where the driver does not say it; of a CPU machine its name.
+
+    mig: an instance of a shared GPU.  power_cap_w, power_default_w: enforced limit and the device's own.  nvlinks:
+    active ones.
+    """
+
+    uuid: str | None
+    name: str | None
+    mig: bool
+    ecc: bool | None
+    power_cap_w: float | None
+    power_default_w: float | None
+    sm_clock_max_mhz: int | None
+    nvlinks: int | None
+
+
+class Devices(TypedDict, total=False):
+    """What the sidecar reads.  source: nvml or rapl.  driver: version.  links: "0-1": how two devices are connected.
+    none: why nothing is read, then the only key."""
+
+    source: str
+    driver: str | None
+    devices: list[Device]
+    links: dict[str, str | None]
+    none: str
+
+
+class Provenance(TypedDict, total=False):
+    """Where numbers come from; never a secret.
+
+    moebench, git_commit, git_dirty: of the code.  slurm: named variables of the job.  lock_sha256: of the engine's
+    environment.  prompt_corpus_sha256: of the text that prompts were made of.  Of the process that holds the engine:
+    versions of its packages, python, kernel (the operating system's), threads of torch, and the device it sees
+    (device_name of a CPU: its model; driver, cuda: None without a GPU; nccl: version of the library that torch uses).
+    telemetry: the devices that were read beside the engine.
+    """
+
+    moebench: str
+    git_commit: str | None
+    git_dirty: bool | None
+    host: str
+    cpus: int | None
+    host_memory_bytes: int
+    slurm: dict[str, str]
+    cuda_visible_devices: str | None
+    prompt_corpus_sha256: str
+    lock_sha256: str | None
+    versions: dict[str, str]
+    python: str
+    kernel: str
+    threads: int
+    device_name: str | None
+    driver: str | None
+    cuda: str | None
+    device_count: int
+    campaign: CampaignOrigin
+    nccl: str | None
+    telemetry: Devices
+
+
+class EngineVersion(TypedDict):
+    """Of the runtime: name, version; kind and hosted since there are engines other than vLLM's offline one."""
+
+    name: str
+    version: str
+    kind: NotRequired[str]
+    hosted: NotRequired[bool]
+
+
+# ------------------------------------------------------------------------------------------------ records
+
+
+class RecordHead(TypedDict):
+    """What every record has.
+
+    status: ok, oom_weights, oom_kv, oom_activation, infeasible, unsupported, invalid, timeout, crashed, node_fault,
+    service_fault or no_endpoint.  reason: one sentence, empty when ok.  evidence: the decisive log lines.
+    started_at, ended_at: ISO 8601, UTC.  attempt: how many times this cell was tried.  hardware: name of the hardware
+    file, or what a service runs on.  load: {} where the load failed.  sha256: of the canonical JSON of all the rest.
+    """
+
+    schema: int
+    study: str
+    engine: str
+    cell: str
+    status: str
+    reason: str
+    evidence: list[str]
+    started_at: str
+    ended_at: str
+    attempt: int
+    engine_config: EngineKnobsDict
+    engine_version: EngineVersion
+    hardware: str
+    model: ModelDict
+    load: LoadFacts
+    checks: Checks
+    provenance: Provenance
+    sha256: NotRequired[str]
+
+
+class Measured(TypedDict):
+    """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
+    empty unless ok or invalid.  thrown_away: only where there are any."""
+
+    workload: Workload
+    protocol: ProtocolDict
+    derived_from: str | None
+    warmup: list[Run]
+    repeats: list[Run]
+    thrown_away: NotRequired[list[ThrownAway]]
+
+
+class Record(RecordHead, Measured):
+    """A cell of speed.  activation: protocol activation only."""
+
+    predicted: Prediction
+    activation: NotRequired[ActivationCounts]
+
+
+class Result(TypedDict):
+    """A value that a harness gave: of a task, subtask or group of tasks, by metric and filter.
+
+    group: that a subtask is of.  stderr: standard error.  n: questions.  n_shot: solved examples.  chance: value of
+    guessing (vlmeval only; None where not all questions have choices).
+    """
+
+    task: str
+    group: str | None
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    n: int
+    n_shot: int | None
+    task_version: str | None
+    chance: NotRequired[float | None]
+
+
+class SampleLog(TypedDict):
+    """The file with every question and answer: its name, rows, size and checksum."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Answered(TypedDict):
+    """What a record has of a task.  results, samples: empty and None unless ok."""
+
+    task: Task
+    top_k: int | None
+    limit: int | None
+    seeds: dict[str, int]
+    results: list[Result]
+    samples: SampleLog | None
+
+
+class AccuracyRecord(RecordHead, Answered):
+    """An accuracy cell."""
+
+    predicted: AccuracyPrediction

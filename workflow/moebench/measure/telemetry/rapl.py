@@ -1,0 +1,65 @@
+"""Energy of a CPU machine, from RAPL's counters (Linux kernel: Documentation/power/powercap).
+
+Packages and, where it has a counter of its own, memory; of the whole machine, whoever uses it.  Since Linux 5.10 only
+root may read them, unless an administrator allows it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moebench.formats.record import Devices
+from moebench.measure.telemetry.window import Reading
+
+FOLDER = Path("/sys/class/powercap")
+
+
+class Zone:
+    """A counter in microjoules that starts again from 0 beyond its range."""
+
+    def __init__(self, folder: Path):
+        self.name = (folder / "name").read_text().strip()
+        self._counter = folder / "energy_uj"
+        self._range = int((folder / "max_energy_range_uj").read_text())
+        self._last, self._turns = self.raw(), 0
+
+    def raw(self) -> int:
+        """What the counter says now, in microjoules.  Raises OSError or ValueError."""
+        return int(self._counter.read_text())
+
+    def joules(self) -> float | None:
+        """Energy since some time before the first call, J; read more often than the counter comes round (a minute)."""
+        try:
+            now = self.raw()
+        except (OSError, ValueError):
+            return None
+        self._turns += now < self._last
+        self._last = now
+        return (now + self._turns * self._range) / 1e6
+
+
+class Rapl:
+    """All readable zones; none: nothing can be told (``zones`` is empty)."""
+
+    def __init__(self, folder: Path = FOLDER):
+        self.zones = []
+        for path in sorted(folder.glob("intel-rapl:*")):  # subzones are listed too; psys holds the packages
+            try:
+                zone = Zone(path)
+            except (OSError, ValueError):
+                continue
+            if zone.name.startswith("package") or zone.name == "dram":
+                self.zones.append(zone)
+
+    @property
+    def nothing(self) -> str:
+        """Why there is nothing to read; empty: there is."""
+        return "" if self.zones else "no readable RAPL counter"
+
+    def facts(self) -> Devices:
+        """What is read."""
+        return {"source": "rapl", "devices": [{"name": zone.name} for zone in self.zones]}
+
+    def read(self) -> list[Reading]:
+        """The energy of every zone."""
+        return [{"energy_j": zone.joules()} for zone in self.zones]

@@ -1,0 +1,33 @@
+"""Where the project's own files are: in a checkout beside the package, or in the package that a wheel installs.
+
+Standard library only: engines' environments import it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moebench.errors import ConfigError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_SHIPPED = _PACKAGE / "shipped"  # only in a wheel (pyproject.toml): config, envs and the license of its checkout
+
+INSTALLED = _SHIPPED.is_dir()
+"""Whether this is an installed wheel, without a checkout and so without a commit."""
+
+ROOT = _SHIPPED if INSTALLED else _PACKAGE.parents[1]
+"""The folder of ``config`` and ``envs``."""
+
+
+def config_folder() -> Path:
+    """``config`` in the current folder; where there is none, the one that came with an installed moebench."""
+    here = Path("config")
+    return ROOT / "config" if INSTALLED and not here.is_dir() else here
+
+
+def refuse_shipped(config: Path) -> None:
+    """Raise ConfigError for the configuration of an installed moebench: no environments are beside it, and nothing may
+    be written there.
+    """
+    if INSTALLED and config == ROOT / "config":
+        raise ConfigError("config: no such folder; run this in the project's folder, or give --config FOLDER")
