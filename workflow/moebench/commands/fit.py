@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -99,7 +101,7 @@ def fitted(
     words = {"kernels": kernel or f"kernel tables of {source}", "serving": f"{len(frame)} serving points of {source}"}
     for constant in constants.values():
         constant["source"] = words[str(constant["source"])]
-    names = tables.reduces["machine"].unique() if tables is not None else []
+    names: Iterable[Any] = tables.reduces["machine"].unique() if tables is not None else []
     own = [n for n in names if (m := points.machine(str(n), config)) and m.name == hardware.name]
     table = (
         fit.reduce_table(tables.reduces[tables.reduces["machine"] == own[0]], f"all-reduce table of {source}")

@@ -23,7 +23,7 @@ from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]

@@ -12,9 +12,10 @@ A model is left out with the MoE kernel times of its shape, a machine with all o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,12 +111,12 @@ class Tables:
         return Tables(*kept)
 
 
-def _fit(start: dict[str, float], residual: object) -> dict[str, float]:
+def _fit(start: dict[str, float], residual: Callable[[dict[str, float]], Any]) -> dict[str, float]:
     """Least squares on logarithms of positive constants."""
     first = np.log(list(start.values()))
     found = least_squares(
         lambda x: residual(dict(zip(start, np.exp(x), strict=True))), first, loss="soft_l1", f_scale=0.1
-    )  # type: ignore[operator]
+    )
     return {name: float(value) for name, value in zip(start, np.exp(found.x), strict=True)}
 
 
@@ -195,7 +196,7 @@ def reduce_table(frame: pd.DataFrame, source: str) -> AllReduceTable:
     for (backend, gpus), rows in frame.groupby(["backend", "num_gpus"]):
         by_size = rows.groupby("elements_or_bytes_as_published")["us"].median().reindex(elements)
         filled = by_size.interpolate(limit_direction="both")
-        times[str(backend).removeprefix("vllm_")][int(gpus)] = tuple(round(float(t), 1) for t in filled)
+        times[str(backend).removeprefix("vllm_")][int(str(gpus))] = tuple(round(float(t), 1) for t in filled)
     return AllReduceTable(
         message_bytes=tuple(2.0 * e for e in elements), graph_us=times["graph"], eager_us=times["eager"], source=source
     )

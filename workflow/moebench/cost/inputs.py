@@ -264,4 +264,4 @@ S = TypeVar("S", bound=Arrays)
 def stack(parts: Sequence[S]) -> S:
     """One input whose arrays hold those of all ``parts``, along a new first axis."""
     kind = type(parts[0])
-    return kind(**{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(kind)})
+    return kind(**{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(kind)})  # type: ignore[arg-type]  # every subclass is a dataclass
