@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
@@ -67,4 +69,28 @@ def qs(
     if sensitivity:
         made["sensitivity"] = show.sensitivity(config, made["point"])
     print_json(made) if json else print(show.text(made))
+    return 0
+
+
+@verb(MODELS)
+def predict(
+    points: Annotated[Path, Argument(metavar="POINTS", help="Points, CSV (docs/cost-model.md).", show_default=False)],
+    out: Annotated[
+        Path | None, Option("--out", metavar="FILE", help="Write the rows to FILE. Default: standard output.")
+    ] = None,
+    bound: Annotated[bool, flag("--bound", "Predict the roofline bound instead of calibrated values.")] = False,
+    config_folder: ConfigFolder = CONFIG,
+) -> int:
+    """Predict times of a list of points.
+
+    Where a point was measured (column value), also prints how far off predictions are, by source, model, TP and batch.
+    """
+    from moebench.commands import predict as predicting
+    from moebench.config import Config
+
+    made, _ = predicting.run(Config(config_folder), points, bound)
+    text = made.to_csv(out, index=False)
+    if text is not None:
+        print(text, end="")
+    print(predicting.report(made), file=sys.stdout if out else sys.stderr)
     return 0

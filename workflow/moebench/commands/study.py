@@ -143,14 +143,40 @@ def calibrate(
     residuals: Annotated[
         bool, flag("--residuals", "Compare measured cells with their predicted bounds instead.")
     ] = False,
+    fit: Annotated[
+        Path | None,
+        Option("--fit", metavar="POINTS", help="Fit the cost model on measured points (CSV).", rich_help_panel="Fit"),
+    ] = None,
+    kernels: Annotated[
+        Path | None,
+        Option("--kernels", metavar="FOLDER", help="Kernel tables to fit on, too.", rich_help_panel="Fit"),
+    ] = None,
+    source: Annotated[
+        str | None,
+        Option("--source", metavar="TEXT", help="Source of the points. Default: the file.", rich_help_panel="Fit"),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        Option("--figure", metavar="FILE", help="Draw models that were left out.", rich_help_panel="Fit"),
+    ] = None,
+    write: Annotated[
+        bool,
+        Option("--write", metavar="", help="Write the constants into config/hardware.", rich_help_panel="Fit"),
+    ] = False,
     json: JsonFlag = False,
 ) -> int:
     """Measure this machine's memory bandwidth and compute rate.
 
-    Cells that run on this machine are then predicted from these constants.
+    Cells that run on this machine are then predicted from these constants. With --fit: fit the cost model instead, and
+    print how well it predicts points that it was not fitted on.
     """
     from moebench.commands import calibrate
 
+    if fit:
+        from moebench.commands import fit as fitting
+
+        print(fitting.run(study.config, fit, kernels, write, source, figure))
+        return 0
     if residuals:
         found = calibrate.residuals(study.config, study.name, study.results)
         print_json(found) if json else print(calibrate.residual_text(found))

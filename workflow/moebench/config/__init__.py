@@ -1,14 +1,15 @@
 """The configuration: one schema, from which the JSON schema and the tables of ``config/README.md`` are made.
 
-Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``tasks``, ``hardware``
-and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses unknown keys.
+Files: ``config/config.yaml`` names a study; ``config/studies``, ``experiments``, ``models``, ``shapes``, ``tasks``,
+``hardware`` and ``papers`` hold one YAML file per thing, named after it.  Every model here is frozen and refuses
+unknown keys.
 """
 
 from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
 from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
-from moebench.config.hardware import Calibrated, Hardware, Peak
+from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
 from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
@@ -18,6 +19,7 @@ from moebench.config.models import (
     Experts,
     HubSource,
     ModelSpec,
+    Shape,
     TableSource,
     Vision,
 )
@@ -28,6 +30,7 @@ from moebench.config.tasks import TaskMetric, TaskSpec
 __all__ = [
     "KNOBS",
     "AccuracyBlock",
+    "AllReduceTable",
     "Architecture",
     "Assumed",
     "Attention",
@@ -44,6 +47,8 @@ __all__ = [
     "EngineKnobs",
     "Experiment",
     "Experts",
+    "Figure",
+    "Fitted",
     "Hardware",
     "HubSource",
     "Jobs",
@@ -58,6 +63,7 @@ __all__ = [
     "PrintedTable",
     "Protocol",
     "Root",
+    "Shape",
     "Strict",
     "Study",
     "TableSource",

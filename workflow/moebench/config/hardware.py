@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moebench.config.base import Name, Positive, Strict
 
@@ -39,6 +39,57 @@ class Calibrated(Strict):
         return {name: constant.value for name in type(self).model_fields if (constant := getattr(self, name))}
 
 
+class Figure(Strict):
+    """A number with its unit and where it is from."""
+
+    value: float = Field(gt=0)
+    unit: str
+    source: str
+
+
+class AllReduceTable(Strict):
+    """Measured times of all-reduces of a machine."""
+
+    message_bytes: tuple[float, ...]
+    graph_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: in a CUDA graph")
+    eager_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: started one by one")
+    source: str
+
+    @model_validator(mode="after")
+    def _as_long(self) -> AllReduceTable:
+        for times in (*self.graph_us.values(), *self.eager_us.values()):
+            if len(times) != len(self.message_bytes):
+                raise ValueError(f"{len(times)} times for {len(self.message_bytes)} sizes; give one time per size")
+        if set(self.graph_us) != set(self.eager_us) or not self.graph_us:
+            raise ValueError("graph_us and eager_us need the same numbers of GPUs, at least one")
+        return self
+
+
+class Fitted(Strict):
+    """Constants of the calibrated cost model (docs/cost-model.md).  Plans do not carry them."""
+
+    like: Name | None = Field(
+        None, description="Nothing is measured on this machine: the constants of that one, with this one's peaks"
+    )
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$", description="When they were fitted")
+    constants: dict[str, Figure] = Field({}, description="By name, as in moebench.cost.calibrated.Constants")
+    all_reduce: AllReduceTable | None = None
+    far_link: Figure | None = Field(None, description="Bandwidth between nodes, one way, of one device, bytes/s")
+    far_hop: Figure | None = Field(None, description="Start of a ring step between nodes, s")
+    models: tuple[Name, ...] = Field((), description="Models among the points they were fitted on")
+    factors: dict[str, dict[Literal["seen", "model", "machine"], tuple[float, float]]] = Field(
+        {},
+        description="Measured over predicted, 10th and 90th percentile of left-out points, by metric: of "
+        "models that were seen, of a model, of a machine that was not",
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Fitted:
+        if self.like is None and not (self.constants and self.all_reduce):
+            raise ValueError("give constants and all_reduce, or like: a machine that has them")
+        return self
+
+
 class Hardware(Strict):
     """A machine type: ``config/hardware/NAME.yaml``.  ``null`` stands for unknown, never a guess."""
 
@@ -59,6 +110,7 @@ class Hardware(Strict):
     calibration: Calibrated | None = Field(
         None, description="Measured efficiencies and overheads, for calibrated times"
     )
+    fitted: Fitted | None = Field(None, exclude=True, description="Constants of the calibrated cost model")
     devices_per_node: Positive = 1
     usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")
     reference: str

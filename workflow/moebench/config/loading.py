@@ -16,14 +16,14 @@ from moebench.config.base import Strict
 from moebench.config.experiments import Experiment
 from moebench.config.hardware import Hardware
 from moebench.config.knobs import Corpus
-from moebench.config.models import ModelSpec
+from moebench.config.models import ModelSpec, Shape
 from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -136,6 +136,10 @@ class Config:
     def _names(self, kind: str) -> list[str]:
         return sorted(p.stem for p in (self.folder / kind).glob("*.yaml"))
 
+    def names(self, kind: str) -> list[str]:
+        """Names of the files in a folder of the configuration, e.g. ``hardware``."""
+        return self._names(kind)
+
     def _read(self, model: type[N], kind: str, name: str, wanted_by: str) -> N:
         path = self.folder / kind / f"{name}.yaml"
         if not self.folder.is_dir():
@@ -182,6 +186,12 @@ class Config:
         if family not in FAMILIES:
             raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
         return spec
+
+    @functools.cache  # noqa: B019
+    def shapes(self) -> dict[str, Shape]:
+        """The models that only times are predicted of, by name and by their other names."""
+        named = [self._read(Shape, "shapes", name, "config/shapes") for name in self._names("shapes")]
+        return {name: shape for shape in named for name in (shape.name, *shape.also)}
 
     @functools.cache  # noqa: B019
     def task(self, name: str, wanted_by: str = "--task") -> TaskSpec:

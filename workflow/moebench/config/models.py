@@ -172,3 +172,24 @@ class ModelSpec(Strict):
         if "none" in self.quantized:
             raise ValueError("quantized: 'none' is the source itself; name a scheme")
         return self
+
+
+class Shape(Strict):
+    """A model that this project does not run, but predicts times of: ``config/shapes/NAME.yaml``."""
+
+    name: Name
+    also: tuple[Name, ...] = Field((), description="Other models of the same sizes")
+    same_as: Name | None = Field(None, description="The model of config/models that has the same sizes")
+    architecture: Architecture | None = None
+    window: Count = Field(0, description="Sliding window of the layers that have one, tokens")
+    windowed_layers: Count = Field(0, description="Layers that attend to the window only")
+    published: Published | None = None
+    reference: str = Field(description="Where the sizes are from")
+
+    @model_validator(mode="after")
+    def _one(self) -> Shape:
+        if (self.same_as is None) == (self.architecture is None):
+            raise ValueError("give exactly one of same_as, architecture")
+        if bool(self.window) != bool(self.windowed_layers):
+            raise ValueError("window and windowed_layers go together")
+        return self

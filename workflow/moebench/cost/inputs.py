@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
 
 
-class _Arrays:
+class Arrays:
     """Makes every field an array of float64."""
 
     def __post_init__(self) -> None:
@@ -31,7 +31,7 @@ class _Arrays:
 
 
 @dataclass(frozen=True)
-class Sizes(_Arrays):
+class Sizes(Arrays):
     """Parameters and widths of architectures."""
 
     layers: Any
@@ -67,6 +67,8 @@ class Sizes(_Arrays):
     experts: Any
     """Routed experts per MoE layer; 1 where there are none (and then ``sparse`` and ``expert`` are 0)."""
     top_k: Any
+    heads: Any
+    """Query heads."""
     kv_heads: Any
     kv_width: Any
     """Values a layer caches per token and KV head; 0 with a latent cache."""
@@ -112,6 +114,7 @@ class Sizes(_Arrays):
             shared=shared,
             experts=block.count if block else 1,
             top_k=block.top_k if block else 1,
+            heads=a.heads,
             kv_heads=a.kv_heads,
             kv_width=0 if latent else 2 * key_width,
             kv_latent=a.kv_lora_rank + a.qk_rope_head_dim if latent else 0,
@@ -141,7 +144,7 @@ def attention_ops(architecture: Architecture, absorbed: bool) -> float:
 
 
 @dataclass(frozen=True)
-class Formats(_Arrays):
+class Formats(Arrays):
     """Bytes per value."""
 
     packed: Any
@@ -164,7 +167,7 @@ class Formats(_Arrays):
 
 
 @dataclass(frozen=True)
-class Layout(_Arrays):
+class Layout(Arrays):
     """How a model is spread over GPUs: TP x KVP x DP ranks in each of PP stages.
 
     Tensor parallelism splits attention by heads.  KV parallelism (Helix, arXiv 2507.07120; vLLM's decode context
@@ -196,7 +199,7 @@ class Layout(_Arrays):
 
 
 @dataclass(frozen=True)
-class Machine(_Arrays):
+class Machine(Arrays):
     """Constants of a machine; NaN: unknown.  Overheads are zero and shares one, but where calibrated."""
 
     bandwidth: Any
@@ -255,10 +258,10 @@ def _arithmetic(engine: EngineKnobs) -> str:
     return "fp8" if scheme.numbers == "float" else f"int{scheme.activation_bits}"
 
 
-S = TypeVar("S", Sizes, Formats, Layout, Machine)
+S = TypeVar("S", bound=Arrays)
 
 
 def stack(parts: Sequence[S]) -> S:
     """One input whose arrays hold those of all ``parts``, along a new first axis."""
     kind = type(parts[0])
-    return kind(**{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(kind)})
+    return kind(**{f.name: np.stack([getattr(p, f.name) for p in parts]) for f in fields(kind)})  # type: ignore[arg-type]  # every subclass is a dataclass

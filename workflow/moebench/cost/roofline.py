@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moebench.config import Architecture, EngineKnobs, Hardware, WorkloadKnobs
-from moebench.cost import collectives, memory
+from moebench.cost import collectives, limits, memory
 from moebench.cost.inputs import Floats, Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 
@@ -271,8 +271,10 @@ def step_s(
 
     ``routed_tokens``: tokens that choose experts independently, if fewer than all.  ``calibrated``: with the hardware
     file's calibration constants instead of the ideal ones.  Returns None if a constant of the hardware is unknown.
+    Raises UserError for what no engine runs (:mod:`limits`).
     """
     sizes = Sizes.of(architecture, engine.mla)
+    limits.check(sizes, Layout.of(engine), sequences, context_tokens, top_k)
     tokens = sequences * new_tokens if routed_tokens is None else routed_tokens
     made = step(
         sizes,

@@ -1,0 +1,278 @@
+"""The calibrated cost model: every term against a hand count, its limits, and the shipped constants."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from moebench.config import Config
+from moebench.cost import calibrated as cal
+from moebench.cost import fit, limits, points, roofline
+from moebench.cost.inputs import Layout, Machine, Sizes, stack
+from moebench.errors import UserError
+from studies import ROOT
+
+CONFIG = Config(ROOT / "config")
+H100 = CONFIG.hardware("h100-sxm5-80gb")
+MIXTRAL = CONFIG.model("mixtral-8x7b").architecture
+LLAMA = CONFIG.shapes()["llama-3.1-70b"].architecture
+MACHINE = Machine(bandwidth=1e12, packed_peak=1e14, plain_peak=1e14, link=1e11, node=8, far_link=1e10)
+NOTHING = dict.fromkeys((f.name for f in dataclasses.fields(cal.Constants)), 0.0)
+SHARES = [name for name in NOTHING if "share" in name]
+IDEAL = NOTHING | dict.fromkeys(SHARES, 1e9)
+"""No overhead and endless arithmetic; bytes are free, too, unless a test counts some."""
+TABLE = cal.AllReduce((1e3, 1e6), {2: (5e-6, 9e-6), 8: (6e-6, 20e-6)}, {2: (2e-5, 3e-5), 8: (2e-5, 4e-5)}, 1e11, 1e-5)
+FREE = cal.AllReduce((1.0, 1e12), {8: (1e-15, 1e-15)}, {8: (1e-15, 1e-15)}, 1e11)
+
+
+ALONE, PLAIN = Layout(), cal.Traits()
+
+
+def setup(architecture=MIXTRAL, precision="bf16", table=TABLE, traits=PLAIN, layout=ALONE, **constants):
+    width = points.precision(precision, architecture, H100)
+    return cal.Setup(Sizes.of(architecture), width, layout, MACHINE, cal.Constants(**IDEAL | constants), table, traits)
+
+
+# -------------------------------------------------------------------------------------------- terms
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "times"),
+    [("layer_s", 1e-5, 32), ("moe_layer_s", 1e-5, 32), ("sequence_s", 1e-6, 7), ("step_s", 1e-3, 1)],
+)
+def test_overheads_of_a_step_count_layers_sequences_and_steps(name, value, times):
+    assert cal.step_s(setup(**{name: value}), 7, 100) == pytest.approx(value * times)
+
+
+def test_dense_bytes_are_attention_router_and_output_over_bandwidth():
+    weights = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024) + 32 * 8 * 4096 + 32000 * 4096
+    assert cal.step_s(setup(dense_bytes=1.5), 1, 0) == pytest.approx(1.5 * 2 * weights / 1e12)
+    assert cal.step_s(setup(dense_bytes=1.5), 64, 0) == pytest.approx(1.5 * 2 * weights / 1e12), "read once"
+
+
+def test_experts_are_those_that_are_read():
+    distinct = 8 * (1 - 0.75**4)
+    expected = 1.2 * 32 * distinct * 3 * 4096 * 14336 * 2 / 1e12
+    assert cal.step_s(setup(expert_bytes=1.2), 4, 0) == pytest.approx(expected)
+    assert cal.step_s(setup(expert_bytes=1.2), 4, 0, distinct=distinct / 2) == pytest.approx(expected / 2)
+    assert cal.step_s(setup(expert_bytes=1.2, layout=Layout(tp=4), table=FREE), 4, 0) == pytest.approx(expected / 4)
+
+
+def test_operations_of_experts_fill_half_a_tile_each():
+    distinct = 8 * (1 - 0.75**4)
+    made = cal.step_s(setup(expert_share=0.5, tile_tokens=64.0), 4, 0)
+    assert made == pytest.approx(32 * 3 * 4096 * 14336 * 2 * (4 * 2 + 32 * distinct) / (0.5 * 989e12))
+
+
+def test_bytes_and_operations_of_an_operator_overlap_in_part():
+    bytes_, operations = {"expert_bytes": 1.0}, {"expert_share": 0.5, "tile_tokens": 64.0}
+    both = cal.step_s(setup(**bytes_ | operations), 4, 0)
+    alone = cal.step_s(setup(**bytes_), 4, 0), cal.step_s(setup(**operations), 4, 0)
+    assert both == pytest.approx(np.hypot(*alone))
+
+
+def test_cache_is_read_once_per_sequence_and_windowed_layers_read_the_window():
+    per_token = 2 * 8 * 128 * 2
+    assert cal.step_s(setup(cache_bytes=1.3), 5, 99) == pytest.approx(1.3 * 5 * 32 * 100 * per_token / 1e12)
+    windowed = setup(cache_bytes=1.3, traits=cal.Traits(window=10, windowed=16))
+    assert cal.step_s(windowed, 5, 99) == pytest.approx(1.3 * 5 * 16 * (100 + 10) * per_token / 1e12)
+
+
+def test_attention_of_a_prefill_counts_half_the_prompt_or_the_window():
+    operations = 4 * 32 * 128
+    made = cal.prefill_s(setup(attention_share=0.5), 2, 1000)
+    assert made == pytest.approx(32 * 2000 * 500 * operations / (0.5 * 989e12))
+    windowed = setup(attention_share=0.5, traits=cal.Traits(window=100, windowed=32))
+    seen = np.minimum(np.arange(1000), 100).mean()
+    assert cal.prefill_s(windowed, 2, 1000) == pytest.approx(32 * 2000 * seen * operations / (0.5 * 989e12), rel=0.01)
+
+
+def test_four_bit_experts_stand_beside_plain_attention():
+    oss = CONFIG.shapes()["gpt-oss-120b"].architecture
+    width = points.precision("fp4", oss, H100)
+    assert (width.attention, width.experts) == (2.0, 0.5 + 1 / 32)
+    assert (width.attention_peak, width.experts_peak) == (989e12, 989e12), "an H100 has no 4-bit arithmetic"
+    b200 = points.precision("fp4", oss, CONFIG.hardware("b200-sxm-180gb"))
+    assert (b200.attention_peak, b200.experts_peak) == (2.25e15, 9e15)
+    dense = points.precision("fp4", LLAMA, H100)
+    assert dense.attention == dense.blocks == 0.5 + 1 / 32
+
+
+def test_quantized_matrices_take_longer_to_start():
+    """Four in a dense layer; two in one of experts, whose kernels have their own."""
+    assert cal.step_s(setup(LLAMA, "fp8", low_matrix_s=1e-6), 1, 0) == pytest.approx(4 * 80e-6)
+    assert cal.step_s(setup(MIXTRAL, "fp8", low_matrix_s=1e-6), 1, 0) == pytest.approx(2 * 32e-6)
+    assert cal.step_s(setup(LLAMA, "bf16", low_matrix_s=1e-6), 1, 0) == pytest.approx(0)
+
+
+def test_prefill_is_cut_into_chunks_and_pipelined():
+    overhead = {"prefill_layer_s": 1e-4, "step_s": 1e-3}
+    one = cal.prefill_s(setup(**overhead), 1, 8000)
+    assert one == pytest.approx(32e-4 + 1e-3)
+    assert cal.prefill_s(setup(**overhead), 4, 8000, step_tokens=8000) == pytest.approx(4 * one)
+    stages = setup(**overhead, layout=Layout(pp=2), table=FREE)
+    assert cal.prefill_s(stages, 4, 8000, step_tokens=8000) == pytest.approx(one * (1 + 3 / 2))
+
+
+def test_serving_adds_the_others_prefills_to_steps_and_waits():
+    made = cal.serving(setup(prefill_layer_s=1e-4, layer_s=1e-4, request_s=0.01, prompt_token_s=1e-6), 21, 1000, 100)
+    step, prefill = 32e-4, 32e-4
+    assert made.tpot_s == pytest.approx(step + 20 / 100 * prefill)
+    assert made.ttft_s == pytest.approx(0.01 + 1e-3 + step + prefill * (1 + 20 / 20))
+    assert made.e2e_s == pytest.approx(made.ttft_s + 99 * made.tpot_s)
+    met = cal.serving(setup(prefill_layer_s=1e-4, meeting_prefills=0.5), 17, 1000, 100)
+    assert met.ttft_s == pytest.approx(prefill * (1 + 16 / 20 + 0.5 * 4))
+
+
+def test_a_full_cache_runs_fewer_requests_and_the_others_wait():
+    free = cal.serving(setup(sequence_s=1e-3), 8, 1000, 1000)
+    full = cal.serving(setup(sequence_s=1e-3), 8, 1000, 1000, capacity_tokens=4 * 1500)
+    assert full.tpot_s == pytest.approx(free.tpot_s / 2)
+    alone = cal.serving(setup(sequence_s=1e-3), 4, 1000, 1000)
+    assert full.ttft_s == pytest.approx(alone.ttft_s + alone.e2e_s)
+
+
+# ------------------------------------------------------------------------------------- collectives
+
+
+def test_all_reduce_takes_the_table_between_its_sizes_and_groups():
+    def at(size, ranks, **options):
+        return TABLE.time_s(size, ranks, MACHINE, **options)
+
+    assert at(1e3, 2) == pytest.approx(5e-6) and at(1e6, 8) == pytest.approx(20e-6)
+    assert at(10**4.5, 2) == pytest.approx(np.sqrt(5e-6 * 9e-6)), "log-log"
+    assert at(1e3, 4) == pytest.approx(6e-6), "the next larger group"
+    assert at(1e6, 2, eager=True) == pytest.approx(3e-5)
+    assert at(2e6, 2) == pytest.approx(18e-6), "beyond the table as its bytes"
+    assert at(1e3, 1) == 0
+    np.testing.assert_allclose(at([1e3, 1e6, 1e3], [1, 8, 2]), [0, 20e-6, 5e-6])
+
+
+def test_between_nodes_a_ring_is_added_and_an_unknown_link_is_unknown():
+    assert TABLE.time_s(1e6, 16, MACHINE) == pytest.approx(20e-6 + 2 * (1e-5 + 1e6 / (2 * 8 * 1e10)))
+    unknown = dataclasses.replace(MACHINE, far_link=np.nan)
+    assert np.isnan(TABLE.time_s(1e6, 16, unknown)) and TABLE.time_s(1e6, 8, unknown) == pytest.approx(20e-6)
+
+
+def test_on_another_link_only_what_the_message_adds_scales():
+    faster = dataclasses.replace(MACHINE, link=2e11)
+    assert TABLE.time_s(1e6, 2, faster) == pytest.approx(5e-6 + 4e-6 / 2)
+
+
+def test_norms_over_all_heads_cost_two_more_small_reduces():
+    plain, normed = (setup(layout=Layout(tp=2), traits=cal.Traits(whole_norms=w)) for w in (False, True))
+    more = cal.step_s(normed, 1, 0) - cal.step_s(plain, 1, 0)
+    assert more == pytest.approx(2 * 32 * TABLE.time_s(4, 2, MACHINE))
+
+
+# ----------------------------------------------------------------------------------- fullest rank
+
+
+@pytest.mark.parametrize(("experts", "top_k"), [(256, 8), (128, 4), (64, 6)])
+@pytest.mark.parametrize(
+    ("groups", "tokens", "within"), [(2, 1, 0.1), (4, 4, 0.07), (8, 2, 0.1), (8, 64, 0.04), (32, 64, 0.1)]
+)
+def test_the_fullest_rank_is_what_simulated_routing_gives(experts, top_k, groups, tokens, within):
+    random, distinct, routed = np.random.default_rng(7), [], []
+    for _ in range(400):
+        chosen = np.argpartition(random.random((tokens, experts)), top_k, axis=1)[:, :top_k]
+        count = np.bincount(chosen.ravel(), minlength=experts).reshape(groups, -1)
+        distinct.append((count > 0).sum(1).max())
+        routed.append(count.sum(1).max())
+    made = cal.fullest_rank(experts, top_k, tokens, groups)
+    assert made[0] == pytest.approx(np.mean(distinct), rel=within)
+    assert made[1] == pytest.approx(np.mean(routed), rel=within)
+
+
+def test_one_group_is_the_uniform_law():
+    distinct, routed = cal.fullest_rank(64, 6, 10, 1)
+    assert distinct == pytest.approx(roofline.distinct_experts(64, 6, 10)) and routed == 60
+
+
+# -------------------------------------------------------------------------------- arrays and limits
+
+
+def test_many_cells_at_once_are_the_same_as_one_by_one():
+    sizes = stack([Sizes.of(MIXTRAL), Sizes.of(LLAMA)])
+    width = stack([points.precision("bf16", a, H100) for a in (MIXTRAL, LLAMA)])
+    constants = cal.Constants()
+    both = cal.Setup(sizes, width, Layout(tp=[1, 4]), MACHINE, constants, TABLE)
+    made = cal.serving(both, [4, 64], 1000, 100)
+    for i, (architecture, tp, batch) in enumerate(((MIXTRAL, 1, 4), (LLAMA, 4, 64))):
+        one = cal.Setup(
+            Sizes.of(architecture),
+            points.precision("bf16", architecture, H100),
+            Layout(tp=tp),
+            MACHINE,
+            constants,
+            TABLE,
+        )
+        alone = cal.serving(one, batch, 1000, 100)
+        assert (made.ttft_s[i], made.tpot_s[i]) == pytest.approx((float(alone.ttft_s), float(alone.tpot_s)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"batch": 0}, "batch is 0"), ({"batch": -3}, "batch is -3"), ({"batch": np.nan}, "batch is nan"),
+     ({"context": -1}, "context is -1"), ({"top_k": 9}, "top_k is 9"), ({"top_k": 0}, "top_k is 0"),
+     ({"layout": Layout(tp=3)}, "tp is 3"), ({"layout": Layout(tp=0)}, "tp is 0"),
+     ({"layout": Layout(pp=33)}, "pp is 33"),
+     ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(dp=0)}, "dp is 0")],
+)  # fmt: skip
+def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):
+    asked = {"layout": Layout(), "batch": 1, "context": 10} | wrong
+    with pytest.raises(UserError, match=f"^{said}: [^\n]*$"):
+        limits.check(Sizes.of(MIXTRAL), **asked)
+
+
+def test_one_wrong_value_among_many_is_found():
+    with pytest.raises(UserError, match="batch is -2"):
+        cal.static(setup(), [1, -2, 3], 100, 10)
+
+
+# ------------------------------------------------------------------------------- shipped constants
+
+
+def test_shipped_constants_are_those_of_the_model_with_units_and_sources():
+    for name in ("h100-sxm5-80gb", "h200-sxm-141gb"):
+        fitted = CONFIG.hardware(name).fitted
+        assert set(fitted.constants) == set(NOTHING)
+        assert all(figure.source for figure in fitted.constants.values())
+        assert {n: figure.unit for n, figure in fitted.constants.items()} == {n: fit.UNITS.get(n, "1") for n in NOTHING}
+
+
+@pytest.mark.parametrize("name", ["a100-sxm4-40gb", "a100-sxm4-80gb", "b200-sxm-180gb"])
+def test_machines_without_data_say_whose_constants_they_have(name):
+    fitted = CONFIG.hardware(name).fitted
+    assert fitted.like == "h100-sxm5-80gb" and not fitted.constants and not fitted.all_reduce
+
+
+def test_plans_do_not_carry_the_fit():
+    assert H100.fitted is not None and "fitted" not in H100.model_dump()
+
+
+MOE_US = {  # machine, dtype, tokens, (hidden, width, k, E), TP: us
+    ("H100", "fp8_block", 4, (3072, 1536, 8, 256), 4): 73,
+    ("H100", "fp8_block", 64, (3072, 1536, 8, 256), 4): 289,
+    ("H200", "fp8_block", 64, (3072, 1536, 8, 256), 4): 223,
+    ("H200", "fp8_block", 8192, (3072, 1536, 8, 256), 4): 1491,
+    ("H100", "bfloat16", 16, (2048, 768, 8, 128), 4): 80,
+    ("H100", "bfloat16", 128, (4096, 14336, 2, 8), 4): 296,
+    ("H100", "bfloat16", 4096, (4096, 14336, 2, 8), 4): 1361,
+    ("H100", "w4a16_mxfp4", 16, (2880, 2880, 4, 128), 4): 109,
+    ("H200", "w4a16_mxfp4", 64, (2880, 2880, 4, 128), 4): 157,
+    ("H100", "w4a16_mxfp4", 8192, (2880, 2880, 4, 128), 4): 1221,
+}
+"""Kernel times of vLLM 0.24.0, ai-dynamo/aiconfigurator (Apache-2.0), commit 095f58a, rounded to 1 us."""
+
+
+def test_quoted_kernel_times_are_met_as_well_as_the_table():
+    """The shipped kernel constants; the whole table they were fitted on is met within 7% (median)."""
+    import pandas as pd
+
+    columns = ("machine", "moe_dtype", "num_tokens", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size")
+    rows = pd.DataFrame([(*key[:3], *key[3], key[4]) for key in MOE_US], columns=columns).assign(moe_ep_size=1)
+    machines = {"H100": H100, "H200": CONFIG.hardware("h200-sxm-141gb")}
+    constants = {name: figure.value for name, figure in H100.fitted.constants.items()}
+    off = np.abs(fit.moe_s(rows, constants, machines) * 1e6 / np.array(list(MOE_US.values())) - 1)
+    assert np.median(off) < 0.10 and off.max() < 0.35

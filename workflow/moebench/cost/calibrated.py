@@ -1,0 +1,386 @@
+"""Calibrated time of steps, prefills and served requests: the roofline's operators, each with what it really costs.
+
+The roofline (:mod:`moebench.cost.roofline`) is a bound: one maximum over a step, no overhead.  Here every operator has
+one of its own and a factor on it, and layers, sequences and steps have overheads.  With n tokens in a step, and per
+GPU::
+
+    step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
+         + L t_layer + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
+
+Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
+bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
+Bytes and operations overlap in part: the root of the sum of their squares.  Weights of experts count for the experts
+that are read on the fullest rank (:func:`fullest_rank`), their operations with tiles filled up: kernels work on
+``tile_tokens`` tokens of an expert at a time, and on average half a tile of each is empty.
+
+``c``: time over bytes / data-sheet bandwidth, at least about 1.  ``eta``: share of the data sheet's peak.  All of them,
+and the overheads, are :class:`Constants`; where they are from is in ``config/hardware/*.yaml`` and docs/cost-model.md.
+T_AR is measured: a table by group and message (:class:`AllReduce`).  Everything broadcasts: a cell or a million.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri
+
+from moebench.cost import limits, memory
+from moebench.cost.inputs import Arrays, Floats, Layout, Machine, Sizes
+from moebench.cost.roofline import distinct_experts
+
+GRAPH_TOKENS = 512
+"""Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
+WAVES = 10
+"""Requests that serving benchmarks send per client; the first ones start together and wait for each other."""
+
+
+@dataclass(frozen=True)
+class Constants(Arrays):
+    """What separates a machine with its engine from the data sheet.  Times in s."""
+
+    dense_bytes: Any = 1.2
+    """c of attention's projections, dense and shared blocks and the output matrix."""
+    expert_bytes: Any = 0.9
+    cache_bytes: Any = 1.2
+    dense_share: Any = 0.75
+    """eta of dense matrices in the plain data type; ``_low``: in a faster one (fp8, int8, fp4)."""
+    dense_share_low: Any = 0.5
+    expert_share: Any = 0.48
+    expert_share_low: Any = 0.35
+    attention_share: Any = 0.45
+    """eta of attention's scores and sums, of the plain peak."""
+    tile_tokens: Any = 83.0
+    """Tokens of an expert that a kernel works on at a time."""
+    expert_passes: Any = 2.7
+    """Times that a MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
+    layer_passes: Any = 20.0
+    """Times that the rest of a layer reads or writes the hidden states: n d values."""
+    layer_s: Any = 50e-6
+    moe_layer_s: Any = 45e-6
+    low_matrix_s: Any = 5e-6
+    """More of a dense matrix in a faster data type: its activations are quantized first."""
+    sequence_s: Any = 5e-6
+    step_s: Any = 0.5e-3
+    prefill_layer_s: Any = 100e-6
+    """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
+    prefill_reduces: Any = 1.0
+    """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
+    request_s: Any = 10e-3
+    """Time a served request takes to its first token beside its prefill: the server, the step in flight."""
+    prompt_token_s: Any = 4e-6
+    """Time per token of its prompt on the host: the tokenizer, the server."""
+    meeting_prefills: Any = 0.15
+    """Prefills that a served request waits for, times the root of the other requests in flight: prompts that meet."""
+
+
+@dataclass(frozen=True)
+class Precision(Arrays):
+    """Bytes per value and peak operations/s, by operator."""
+
+    attention: Any
+    blocks: Any
+    """Dense and shared feed-forward blocks."""
+    experts: Any
+    plain: Any
+    """Embeddings, routers, norms, activations."""
+    cache: Any
+    attention_peak: Any
+    blocks_peak: Any
+    experts_peak: Any
+    plain_peak: Any
+
+
+@dataclass(frozen=True)
+class Traits(Arrays):
+    """What sizes do not say of an architecture."""
+
+    window: Any = np.inf
+    """Sliding window, tokens."""
+    windowed: Any = 0
+    """Layers that attend to the window only."""
+    whole_norms: Any = False
+    """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """Measured times of all-reduces of a machine, by number of GPUs and size of the message."""
+
+    message_bytes: tuple[float, ...]
+    graph_s: Mapping[int, tuple[float, ...]]
+    """By GPUs, one time per size: replayed in a CUDA graph."""
+    eager_s: Mapping[int, tuple[float, ...]]
+    link: float
+    """Bytes/s one way of the machine they were measured on; on another, what the message adds scales with its link."""
+    far_hop_s: float = 20e-6
+    """Start of a ring step between nodes (assumed)."""
+
+    def time_s(self, message_bytes: ArrayLike, ranks: ArrayLike, machine: Machine, eager: ArrayLike = False) -> Floats:
+        """Time of one all-reduce, s; 0 for one rank.  NaN between nodes whose link is unknown.
+
+        Log-log interpolation between the sizes; beyond the largest, as its bytes.  A group without a table takes the
+        next larger one's.  More ranks than a node has: the node's own, then a ring over m nodes in which each of the
+        node's GPUs moves its part, 2 (m - 1) (hop + bytes / (m node far link)).
+        """
+        size = np.maximum(np.asarray(message_bytes, float), 1.0)
+        n, eager_too = np.asarray(ranks, float), np.asarray(eager, bool)
+        inside = np.minimum(n, machine.node)
+        size, inside, eager_too = np.broadcast_arrays(size, inside, eager_too)
+        found, groups = np.zeros(size.shape), sorted(self.graph_s)
+        for low, group in zip([1, *groups], groups, strict=False):
+            here = (inside > low) & ((inside <= group) | (group == groups[-1]))
+            for table, kind in ((self.graph_s, ~eager_too), (self.eager_s, eager_too)):
+                chosen = here & kind
+                if chosen.all():
+                    found = self._interpolate(table[group], size, machine)
+                elif chosen.any():
+                    found = np.where(chosen, self._interpolate(table[group], size, machine), found)
+        nodes = np.ceil(n / machine.node)
+        if not np.any(nodes > 1):
+            return np.asarray(found)
+        part = size / (nodes * machine.node * machine.far_link)
+        return np.asarray(found + np.where(nodes > 1, 2 * (nodes - 1) * (self.far_hop_s + part), 0.0))
+
+    def _interpolate(self, times: tuple[float, ...], size: Floats, machine: Machine) -> Floats:
+        x, y = np.log(self.message_bytes), np.log(times)
+        made = np.exp(np.interp(np.log(size), x, y)) * np.maximum(1.0, size / self.message_bytes[-1])
+        first = min(times)
+        return np.asarray(first + (np.maximum(made, first) - first) * self.link / machine.link)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a prediction is for: architecture, formats, layout, machine and its constants.  All broadcast together."""
+
+    sizes: Sizes
+    precision: Precision
+    layout: Layout
+    machine: Machine
+    constants: Constants
+    all_reduce: AllReduce
+    traits: Traits = Traits()
+
+
+# ----------------------------------------------------------------------------------------- experts
+
+
+def fullest_rank(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups: ArrayLike) -> tuple[Floats, Floats]:
+    """Expected distinct experts and routed tokens of the fullest of ``groups`` expert-parallel groups, per layer.
+
+    n tokens choose k of E experts each, independently and uniformly; a group holds m = E / groups of them.  The
+    distinct experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - k/E)^n
+    the chance that none chose an expert and b = ((E-k)(E-k-1) / (E (E-1)))^n that none chose either of two.  Its tokens
+    have mean n k / groups and the variance of n hypergeometric draws.  The fullest group: mean + z sigma, corrected for
+    skew (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
+    Against simulated routing of 64 to 384 experts: within 9% up to 8 groups; with 32, up to 30% too many for one or two
+    tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
+    """
+    e, k, n, g = (np.asarray(v, float) for v in (experts, top_k, tokens, groups))
+    none = np.power(1.0 - k / e, n)
+    mean, routed = e / g * (1.0 - none), n * k / g
+    if np.all(g == 1):
+        return np.asarray(mean), np.asarray(routed)
+    m, others = e / g, np.maximum(e - 1, 1.0)
+    neither = np.power(np.maximum((e - k) * (e - k - 1) / (e * others), 0.0), n)
+    variance = np.maximum(m * none * (1 - none) + m * (m - 1) * (neither - none**2), 0.0)
+    spread = routed * (1 - 1 / g) * (e - k) / others
+    z = np.where(g > 1, ndtri((np.maximum(g, 1) - 0.375) / (g + 0.25)), 0.0)
+    skew = (z * z - 1) / 6 * (g > 1)
+    ratio = np.where(mean > 0, variance / np.maximum(mean, 1e-300), 0.0)
+    most = np.minimum(m, n * np.minimum(k, m))
+    distinct = np.clip(mean + z * np.sqrt(variance) + skew * ratio, np.minimum(1.0, most), most)
+    return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(spread) + skew, n * np.minimum(k, m)))
+
+
+# ------------------------------------------------------------------------------------------- steps
+
+
+def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k: Floats, distinct: Any) -> Floats:
+    """Time of all matrices of a step, s: ``own`` tokens of a replica, ``tokens`` of all, ``outputs`` sampled ones."""
+    s, p, layout, machine, c = setup.sizes, setup.precision, setup.layout, setup.machine, setup.constants
+    group = layout.tp * layout.kvp
+    per_byte = c.dense_bytes / machine.bandwidth
+
+    low = c.low_matrix_s * (p.attention_peak > p.plain_peak)
+
+    def dense(weights: Floats, width: Floats, peak: Floats, count: Floats) -> Floats:
+        share = np.where(peak > p.plain_peak, c.dense_share_low, c.dense_share)
+        return np.asarray(weights * np.hypot(width * per_byte, 2.0 * count / (share * peak)))
+
+    time = s.layers * dense(memory.attention_per_gpu(s, layout), p.attention, p.attention_peak, own)
+    blocks = ((s.layers - s.sparse) * s.dense_ffn + s.sparse * s.shared) / group
+    time = time + dense(blocks, p.blocks, p.blocks_peak, own)
+    time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
+    time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
+    time = time + low * (4 * s.layers - 2 * (s.sparse - s.sparse * (s.shared > 0)))
+    time = time + s.layers * c.layer_passes * own * s.hidden * p.plain / machine.bandwidth
+    if np.any(s.sparse > 0):
+        fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep)
+        if distinct is not None:
+            fullest = fullest * np.asarray(distinct, float) / distinct_experts(s.experts, top_k, tokens)
+        piece = s.expert * layout.ep / layout.ranks
+        share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
+        loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
+        filled = 2.0 * (routed + fullest * c.tile_tokens / 2) / (share * p.experts_peak)
+        moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
+        time = time + s.sparse * (piece * np.hypot(loaded, filled) + moved + c.moe_layer_s)
+    return np.asarray(time)
+
+
+def _collectives(setup: Setup, own: Floats, tokens: Floats) -> Floats:
+    """Time of the two all-reduces per layer, as in :func:`roofline.collective_s`, and of transfers between stages."""
+    s, layout, machine = setup.sizes, setup.layout, setup.machine
+    group, ranks = layout.tp * layout.kvp, layout.ranks
+    if np.all(layout.gpus == 1):
+        return np.zeros(())
+    state, reduce = s.hidden * setup.precision.plain, setup.all_reduce
+    time = s.layers * reduce.time_s(own * state, group, machine, own > GRAPH_TOKENS)
+    if np.all(layout.dp == 1):
+        time = 2.0 * time
+    else:
+        time = time + s.layers * reduce.time_s(tokens * state, ranks, machine, tokens > GRAPH_TOKENS)
+    if np.any(setup.traits.whole_norms):
+        norms = reduce.time_s(4.0 * own, layout.tp, machine, own > GRAPH_TOKENS)  # one float32 of every token
+        time = time + 2.0 * s.layers * norms * setup.traits.whole_norms
+    if np.any(layout.pp > 1):  # a transfer to the next stage counts as an all-reduce of two
+        pair = np.where(layout.gpus > machine.node, machine.node + 1, 2)
+        time = time + (layout.pp - 1) * reduce.time_s(own * state, pair, machine, True)
+    return np.asarray(time)
+
+
+def step_s(
+    setup: Setup,
+    sequences: ArrayLike,
+    context: ArrayLike,
+    top_k: ArrayLike | None = None,
+    distinct: ArrayLike | None = None,
+) -> Floats:
+    """Time between two tokens of a batch that only decodes, s; ``context``: mean tokens before.  NaN: unknown.
+
+    Attention: b L c_kv KV bytes / bandwidth, of windowed layers at most the window; the batch is dealt to replicas.
+    With PP stages that many parts of the batch are in flight, each passing all layers.  ``distinct``: distinct experts
+    of a layer over all ranks, as measured, instead of the uniform law.
+    """
+    s, layout, machine, c = setup.sizes, setup.layout, setup.machine, setup.constants
+    all_ = np.asarray(sequences, float) / layout.pp
+    own = np.maximum(np.ceil(all_ / layout.dp), 1.0)
+    tokens = np.maximum(all_, own)
+    k = s.top_k if top_k is None else np.asarray(top_k, float)
+    x = np.asarray(context, float) + 1
+    spanned = (s.layers - setup.traits.windowed) * x + setup.traits.windowed * np.minimum(x, setup.traits.window)
+    read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
+    scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
+    time = _matrices(setup, own, tokens, own, k, distinct) + own * spanned * np.maximum(read, scores)
+    time = time + _collectives(setup, own, tokens)
+    return np.asarray(time + s.layers * c.layer_s + own * c.sequence_s + c.step_s)
+
+
+def prefill_s(
+    setup: Setup,
+    sequences: ArrayLike,
+    prompt: ArrayLike,
+    step_tokens: ArrayLike = 8192,
+    top_k: ArrayLike | None = None,
+) -> Floats:
+    """Time to read ``sequences`` prompts of ``prompt`` tokens in steps of at most ``step_tokens``, s.
+
+    As a step with more tokens; attention's operations instead of its bytes: a token attends to half the prompt on
+    average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each:
+    T (1 + (m - 1) / PP) for m chunks of time T.
+    """
+    s, layout, c = setup.sizes, setup.layout, setup.constants
+    tokens_each, seen = np.asarray(prompt, float), setup.traits.window
+    own_sequences = np.ceil(np.asarray(sequences, float) / layout.dp)
+    total = own_sequences * tokens_each
+    chunks = np.maximum(np.ceil(total / np.asarray(step_tokens, float)), 1.0)
+    own = total / chunks
+    tokens = np.asarray(sequences, float) * tokens_each / chunks
+    k = s.top_k if top_k is None else np.asarray(top_k, float)
+    half = tokens_each / 2
+    near = np.minimum(seen, tokens_each)  # mean of min(position, window): w - w^2 / 2 S
+    near = near - near * near / (2 * np.maximum(tokens_each, 1))
+    spanned = (s.layers - setup.traits.windowed) * half + setup.traits.windowed * near
+    scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
+    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None)
+    time = time + scores / (c.attention_share * setup.precision.plain_peak)
+    time = time + c.prefill_reduces * _collectives(setup, own, tokens)
+    time = time + s.layers * c.prefill_layer_s + c.step_s
+    return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp))
+
+
+# ------------------------------------------------------------------------------------ cells, serving
+
+
+@dataclass(frozen=True)
+class Times:
+    """Predicted times of cells, s."""
+
+    ttft_s: Floats
+    """Static: until the whole batch has its first token.  Serving: mean over requests."""
+    tpot_s: Floats
+    """Mean time between two tokens of a request."""
+    e2e_s: Floats
+
+
+def kv_capacity_tokens(setup: Setup, memory_bytes: ArrayLike, fraction: ArrayLike = 0.9) -> Floats:
+    """Tokens of full context that the KV caches of all replicas hold beside weights and reserve; NaN: unknown."""
+    s, p, layout = setup.sizes, setup.precision, setup.layout
+    group = layout.tp * layout.kvp
+    weights = s.layers * memory.attention_per_gpu(s, layout) * p.attention
+    weights = weights + ((s.layers - s.sparse) * s.dense_ffn + s.sparse * s.shared) / group * p.blocks
+    weights = weights + s.sparse * s.experts * s.expert / layout.ranks * p.experts
+    weights = weights / layout.pp + (2 - s.tied) * s.vocab * s.hidden / group * p.plain
+    per_token = (s.layers - setup.traits.windowed) * memory.kv_values_per_token(s, layout) * p.cache / layout.pp
+    left = np.asarray(memory_bytes, float) * fraction - weights - memory.RESERVE_BYTES
+    return np.asarray(layout.dp * np.maximum(left, 0.0) / per_token)
+
+
+def static(
+    setup: Setup, batch: ArrayLike, prompt: ArrayLike, output: ArrayLike, step_tokens: ArrayLike = 8192
+) -> Times:
+    """Times of a batch that starts together: prefill, then a step per further token, at the mean context."""
+    limits.check(setup.sizes, setup.layout, batch, prompt)
+    out = np.asarray(output, float)
+    ttft = prefill_s(setup, batch, prompt, step_tokens)
+    tpot = step_s(setup, batch, np.asarray(prompt, float) + out / 2)
+    return Times(ttft, tpot, np.asarray(ttft + np.maximum(out - 1, 0) * tpot))
+
+
+def serving(
+    setup: Setup,
+    concurrency: ArrayLike,
+    prompt: ArrayLike,
+    output: ArrayLike,
+    step_tokens: ArrayLike = 8192,
+    capacity_tokens: ArrayLike = np.inf,
+) -> Times:
+    """Times of requests that C clients send one after another (closed loop), means over requests.
+
+    ::
+
+        TPOT = step + (C - 1) / output x prefill of one request    (the others' prefills stand between the tokens)
+        TTFT = t_request + input x t_token + step + prefill of one x (1 + (C - 1) / 20 + w sqrt(C - 1))
+
+    A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
+    """
+    limits.check(setup.sizes, setup.layout, concurrency, prompt)
+    asked, p, out = (np.asarray(v, float) for v in (concurrency, prompt, output))
+    layout, c = setup.layout, setup.constants
+    most = np.maximum(np.asarray(capacity_tokens, float) / (p + out / 2), 1.0)
+    running = np.minimum(asked, np.where(np.isnan(most), np.inf, most))
+    step = step_s(setup, running, p + out / 2)
+    one = prefill_s(setup, 1.0, p, step_tokens)
+    others = np.maximum(running / layout.dp - 1, 0.0)
+    tpot = step + others / out * one / layout.pp
+    ttft = (
+        c.request_s
+        + p * c.prompt_token_s
+        + step
+        + one * (1.0 + others / (2 * WAVES) + c.meeting_prefills * np.sqrt(others))
+    )
+    ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
+    return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

@@ -1,0 +1,346 @@
+"""Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
+
+Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: nine
+constants and the all-reduces.  Serving points, with those held fixed, give the twelve of everything round the kernels.
+Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
+point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
+its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
+
+Held out (:func:`splits`) are whole configurations: all metrics and repeats of one model, machine, layout and workload.
+A model is left out with the MoE kernel times of its shape, a machine with all of its kernel times and all-reduces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.optimize import least_squares
+
+from moebench.config import AllReduceTable, Config, Hardware
+from moebench.cost import calibrated as cal
+from moebench.cost import points
+from moebench.cost.inputs import Floats
+from moebench.errors import UserError
+
+SEED = 0
+SPREAD = 0.3
+"""Assumed relative spread of a serving point about the model; what priors weigh against."""
+
+PRIOR: dict[str, tuple[float, float]] = {
+    "dense_bytes": (1.2, 0.05),
+    "dense_share_low": (0.57, 0.15),
+    "layer_passes": (10.0, 0.5),
+    "layer_s": (45e-6, 0.15),
+    "low_matrix_s": (4e-6, 0.3),
+    "sequence_s": (3e-6, 1.0),
+    "step_s": (0.2e-3, 0.7),
+    "prefill_layer_s": (60e-6, 0.7),
+    "request_s": (10e-3, 0.7),
+    "prompt_token_s": (4e-6, 0.5),
+    "meeting_prefills": (0.15, 0.5),
+    "prefill_reduces": (0.8, 0.4),
+}
+"""Constants fitted on serving points.  Bytes and shares from the GEMM tables, layers from the sum of their kernels'
+shortest times (attention 12 us, matrices 3 to 8 us each, norms), the others orders of magnitude."""
+
+KERNEL: dict[str, float] = {
+    "expert_bytes": 1.0,
+    "cache_bytes": 1.2,
+    "dense_share": 0.75,
+    "expert_share": 0.5,
+    "expert_share_low": 0.35,
+    "attention_share": 0.5,
+    "tile_tokens": 64.0,
+    "expert_passes": 3.0,
+    "moe_layer_s": 40e-6,
+}
+"""Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
+
+UNITS = {"tile_tokens": "tokens"} | {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
+MOE_FORMATS = {
+    "bfloat16": ("bfloat16", 2.0),
+    "fp8_block": ("fp8", 1 + 4 / 128**2),
+    "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
+}
+"""Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
+UNGATED = {(512, 22, 2048), (512, 22, 1024), (128, 6, 2688)}
+"""(experts, top-k, hidden size) in the MoE tables whose experts seem to have two matrices: their slopes are 2/3 of the
+others', which have three."""
+
+
+# ------------------------------------------------------------------------------------------- kernels
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Kernel tables, as in shared/measured."""
+
+    moe: pd.DataFrame
+    gemm: pd.DataFrame
+    decode: pd.DataFrame
+    prefill: pd.DataFrame
+    reduces: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> Tables:
+        """Read a folder of tables, plain or .xz.  Raises UserError naming the one that is missing."""
+
+        def table(name: str) -> pd.DataFrame:
+            found = next((p for p in (folder / f"{name}.csv", folder / f"{name}.csv.xz") if p.is_file()), None)
+            if found is None:
+                raise UserError(f"--kernels {folder}: {name}.csv is missing; give the folder of all five kernel tables")
+            return pd.read_csv(found)
+
+        names = ("moe_kernels", "gemm_sample", "generation_attention_sample", "context_attention_sample", "all_reduce")
+        return cls(*(table(name) for name in names))
+
+    def without(self, machine: str | None = None, shape: tuple[int, int, int] | None = None) -> Tables:
+        """What is left without a machine, or without the MoE kernels of a shape (hidden, expert width, experts)."""
+        tables = (self.moe, self.gemm, self.decode, self.prefill, self.reduces)
+        kept = [t[t["machine"] != machine] for t in tables]
+        if shape:
+            moe = kept[0]
+            same = (moe["hidden_size"] == shape[0]) & (moe["inter_size"] == shape[1]) & (moe["num_experts"] == shape[2])
+            kept[0] = moe[~same]
+        return Tables(*kept)
+
+
+def _fit(start: dict[str, float], residual: Callable[[dict[str, float]], Any]) -> dict[str, float]:
+    """Least squares on logarithms of positive constants."""
+    first = np.log(list(start.values()))
+    found = least_squares(
+        lambda x: residual(dict(zip(start, np.exp(x), strict=True))), first, loss="soft_l1", f_scale=0.1
+    )
+    return {name: float(value) for name, value in zip(start, np.exp(found.x), strict=True)}
+
+
+def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows that constants are fitted on: Triton kernels with all experts on one rank, gated, split over at most 8."""
+    shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
+    ungated = [shape in UNGATED for shape in shapes]
+    keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] == 1) & (frame["moe_tp_size"] <= 8)
+    return frame[keep & ~np.array(ungated, bool) & frame["moe_dtype"].isin(MOE_FORMATS)]
+
+
+def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, Hardware]) -> Floats:
+    """Time of MoE kernels, s: the expert terms of :mod:`calibrated`, with experts dealt to ``moe_ep_size`` groups."""
+    names = ("num_experts", "topk", "num_tokens", "moe_ep_size", "moe_tp_size", "hidden_size", "inter_size")
+    column = {name: rows[name].to_numpy(float) for name in names}
+    distinct, routed = cal.fullest_rank(
+        column["num_experts"], column["topk"], column["num_tokens"], column["moe_ep_size"]
+    )
+    piece = 3 * column["hidden_size"] * column["inter_size"] / column["moe_tp_size"]
+    bandwidth = np.array([machines[m].bandwidth_bytes_per_s for m in rows["machine"]], float)
+    kinds = [MOE_FORMATS[d] for d in rows["moe_dtype"]]
+    peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
+    share = np.array([constants["expert_share_low" if k[0] == "fp8" else "expert_share"] for k in kinds])
+    loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
+    filled = 2.0 * (routed + distinct * constants["tile_tokens"] / 2) / (share * peak)
+    moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
+    return np.asarray(constants["moe_layer_s"] + piece * np.hypot(loaded, filled) + moved / bandwidth)
+
+
+def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str, float]:
+    """The constants of single kernels; where no row is left, those of :data:`KERNEL`.
+
+    Experts: least squares on the MoE table, every data type with the same weight.  ``dense_share``: median of bfloat16
+    products with all sides from 1024 on.  Attention: least squares on bytes (decoding) and operations (prefill) over
+    12 us of start.
+    """
+    found = dict(KERNEL)
+    moe = moe_rows(tables.moe)
+    if len(moe):
+        names = ("expert_bytes", "moe_layer_s", "tile_tokens", "expert_share", "expert_share_low", "expert_passes")
+        weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / 3)
+        seen = np.log(moe["us"].to_numpy(float) * 1e-6)
+        found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
+    gemm = tables.gemm[(tables.gemm["gemm_dtype"] == "bfloat16") & (tables.gemm[["m", "n", "k"]].min(axis=1) >= 1024)]
+    if len(gemm):
+        peak = np.array([machines[m].peak["bfloat16"].flops_per_s for m in gemm["machine"]])
+        found["dense_share"] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
+    for name, table in (("cache_bytes", tables.decode), ("attention_share", tables.prefill)):
+        rows = table[(table["kv_cache_dtype"] == "bfloat16") & (table["us"] > 200)]
+        if len(rows):
+            ideal = _attention_s(rows, machines, name == "cache_bytes")
+            over = np.log(np.maximum(rows["us"].to_numpy(float) * 1e-6 - 12e-6, 1e-6) / ideal)
+            found[name] = float(np.exp(np.median(over) * (1 if name == "cache_bytes" else -1)))
+    return found
+
+
+def _attention_s(rows: pd.DataFrame, machines: dict[str, Hardware], decode: bool) -> Floats:
+    """Ideal time of attention kernels, s: KV bytes over bandwidth, or causal operations over the plain peak."""
+    column = {n: rows[n].to_numpy(float) for n in
+              ("batch_size", "isl", "step", "num_heads", "num_key_value_heads", "head_dim")}  # fmt: skip
+    machine = [machines[m] for m in rows["machine"]]
+    if decode:
+        values = 2 * column["batch_size"] * (column["step"] + 1) * column["num_key_value_heads"] * column["head_dim"]
+        return np.asarray(2.0 * values / np.array([m.bandwidth_bytes_per_s for m in machine], float))
+    operations = 2 * column["batch_size"] * column["isl"] ** 2 * column["num_heads"] * column["head_dim"]
+    return np.asarray(operations / np.array([m.peak["bfloat16"].flops_per_s for m in machine]))
+
+
+def reduce_table(frame: pd.DataFrame, source: str) -> AllReduceTable:
+    """The all-reduce table of one machine, every second size; published sizes count elements of two bytes.
+
+    That they are elements follows from the largest: 2^29 of them over 8 GPUs in 4.0 ms are 470 GB/s each way as bytes
+    of bfloat16, which is what NVLink gives; as bytes it would be half.
+    """
+    elements = sorted(frame["elements_or_bytes_as_published"].unique())[::2]
+    times: dict[str, dict[int, tuple[float, ...]]] = {"graph": {}, "eager": {}}
+    for (backend, gpus), rows in frame.groupby(["backend", "num_gpus"]):
+        by_size = rows.groupby("elements_or_bytes_as_published")["us"].median().reindex(elements)
+        filled = by_size.interpolate(limit_direction="both")
+        times[str(backend).removeprefix("vllm_")][int(str(gpus))] = tuple(round(float(t), 1) for t in filled)
+    return AllReduceTable(
+        message_bytes=tuple(2.0 * e for e in elements), graph_us=times["graph"], eager_us=times["eager"], source=source
+    )
+
+
+# ------------------------------------------------------------------------------------------- serving
+
+
+@dataclass(frozen=True)
+class Model:
+    """Fitted constants, and the all-reduces of machines by the name of their file."""
+
+    constants: dict[str, float]
+    reduces: dict[str, cal.AllReduce]
+
+    def predict(self, known: points.Points) -> Floats:
+        """Predicted values, in the rows' units; NaN where a row cannot be predicted."""
+        constants, found = cal.Constants(**self.constants), np.full(len(known.frame), np.nan)
+        for batch in known.batches:
+            found[batch.rows] = batch.predict(constants, self.reduce(batch.hardware))
+        return found
+
+    def reduce(self, hardware: Hardware) -> cal.AllReduce:
+        """The machine's all-reduces, or any other's, which then scale with its link."""
+        return self.reduces.get(hardware.name) or next(iter(self.reduces.values()))
+
+
+def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
+    """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point."""
+    values = known.frame["value"].to_numpy(float)
+    good = np.isfinite(values) & (values > 0)
+    good[list(known.reasons)] = False
+    if not good.any():
+        raise UserError("--fit: no row has a value and a model, machine, metric and precision that are known")
+    names, middle = list(PRIOR), np.log([value for value, _ in PRIOR.values()])
+    sigma = np.array([spread for _, spread in PRIOR.values()])
+    seen = np.log(values[good])
+
+    def model(x: Floats) -> Model:
+        return Model(kernel | {n: float(v) for n, v in zip(names, np.exp(x), strict=True)}, reduces)
+
+    def residual(x: Floats) -> Floats:
+        r = (np.log(model(x).predict(known)[good]) - seen) / SPREAD
+        soft = np.sign(r) * np.sqrt(2 * (np.sqrt(1 + r * r) - 1))  # soft L1, of the points and not of the priors
+        return np.concatenate([soft, (x - middle) / sigma])
+
+    return model(least_squares(residual, middle, xtol=1e-6, ftol=1e-6).x)
+
+
+# ------------------------------------------------------------------------------------------ protocol
+
+
+@dataclass(frozen=True)
+class Split:
+    """Points to fit on and points to predict."""
+
+    kind: str
+    """seen (half at random), model or machine (that one left out)."""
+    left_out: str
+    train: np.ndarray
+    test: np.ndarray
+    """Places in the table; no configuration is in both."""
+
+
+CONFIGURATION = ("machine", "engine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output")
+
+
+def splits(frame: pd.DataFrame, seed: int = SEED) -> Iterator[Split]:
+    """Half of the configurations at random, then every model and every machine left out."""
+    columns = [c for c in CONFIGURATION if c in frame]
+    key = frame[columns].astype(str).agg("|".join, axis=1)
+    names = np.array(sorted(key.unique()))
+    chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+    inside = key.isin(chosen).to_numpy()
+    yield Split("seen", "half at random", np.flatnonzero(inside), np.flatnonzero(~inside))
+    for column in ("model", "machine"):
+        for name in sorted(frame[column].unique()):
+            out = (frame[column] == name).to_numpy()
+            if not out.all():
+                yield Split(column, str(name), np.flatnonzero(~out), np.flatnonzero(out))
+
+
+def left_out(frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None) -> pd.DataFrame:
+    """Predictions of every split's left-out points: the rows of ``frame`` with kind, left_out and predicted.
+
+    ``tables``: kernel tables, of which a left-out model or machine loses its own; without, those of ``known``.
+    """
+    parts = []
+    for split in splits(frame):
+        train, test = frame.iloc[split.train].reset_index(drop=True), frame.iloc[split.test].reset_index(drop=True)
+        model = fit_all(train, config, tables, known, split)
+        made = model.predict(points.read(test, config))
+        parts.append(test.assign(kind=split.kind, left_out=split.left_out, predicted=made))
+    return pd.concat(parts, ignore_index=True)
+
+
+def fit_all(
+    frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None, split: Split | None = None
+) -> Model:
+    """Kernel constants, then serving constants.  ``split``: without the kernel times of what it leaves out."""
+    if tables is None:
+        if known is None:
+            raise UserError("--fit: no kernel tables and no machine with constants; give --kernels FOLDER")
+        return fit(points.read(frame, config), {n: known.constants[n] for n in KERNEL}, known.reduces)
+    if split and split.kind == "machine":
+        tables = tables.without(machine=split.left_out)
+    elif split and split.kind == "model" and (found := points.model(split.left_out, config)):
+        block = found[1].experts
+        tables = tables.without(shape=(found[1].hidden_size, block.ffn_size, block.count)) if block else tables
+    names = pd.unique(pd.concat([t["machine"] for t in (tables.moe, tables.gemm, tables.reduces)]))
+    machines = {str(n): points.machine(str(n), config) for n in names}
+    sheets = {n: m for n, m in machines.items() if m is not None}
+    reduces = {}
+    for name, hardware in sheets.items():
+        rows = tables.reduces[tables.reduces["machine"] == name]
+        if len(rows):
+            reduces[hardware.name] = points.all_reduce_of(reduce_table(rows, "kernel tables"), hardware)
+    return fit(points.read(frame, config), kernel_constants(tables, sheets), reduces)
+
+
+def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+    """Median and 90th percentile of |predicted / measured - 1|; bias: the median of predicted / measured, minus 1."""
+    ratio = np.asarray(predicted, float) / np.asarray(measured, float)
+    ratio = ratio[np.isfinite(ratio)]
+    off = np.abs(ratio - 1.0)
+    return {
+        "points": len(ratio),
+        "median": float(np.median(off)),
+        "p90": float(np.quantile(off, 0.9)),
+        "bias": float(np.median(ratio)) - 1.0,
+    }
+
+
+def factors(found: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
+    """10th and 90th percentile of measured over predicted of left-out points, by metric and kind of split."""
+    made: dict[str, dict[str, tuple[float, float]]] = {}
+    for (name, kind), rows in found.groupby([found["metric"].map(base_metric), "kind"]):
+        ratio = (rows["value"] / rows["predicted"]).dropna()
+        low, high = np.quantile(ratio, [0.1, 0.9])
+        made.setdefault(str(name), {})[str(kind)] = (round(float(low), 3), round(float(high), 3))
+    return made
+
+
+def base_metric(name: str) -> str:
+    """ttft, tpot, e2e or throughput; what it is called where it is none of them."""
+    known = points.metric(name, "serving", "ms")
+    return known.name if known else name

@@ -1,0 +1,291 @@
+"""Points that somebody measured, or wants predicted: a table of machines, models and workloads as arrays.
+
+Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metric``; ``engine``, ``source``,
+``protocol``, ``unit`` and ``value`` if there are any.  A row that cannot be predicted keeps its place and says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from moebench.config import AllReduceTable, Architecture, Config, Hardware, Shape
+from moebench.cost import calibrated as cal
+from moebench.cost import limits
+from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
+from moebench.errors import UserError
+
+COLUMNS = ("machine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output", "metric")
+NUMBERS = ("tp", "ep", "pp", "dp", "batch", "input", "output")
+
+PLAIN = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp16": "float16", "float16": "float16"}
+WIDTHS = {"fp8": 1.0, "int8": 1.0, "int4": 0.5 + 2 / 128, "fp4": 0.5 + 1 / 32}
+"""Bytes of a quantized weight with its scales: of 4 bits one of 2 bytes per 128 (int4), of 1 byte per 32 (MXFP4)."""
+SAME = {
+    "fp8_block": "fp8",
+    "w8a8": "int8",
+    "awq": "int4",
+    "gptq": "int4",
+    "w4a16": "int4",
+    "mxfp4": "fp4",
+    "nvfp4": "fp4",
+}
+
+NOMINAL = {"inferencex": 0.9}
+"""Mean of a source's token counts over what it calls them: InferenceX draws lengths from 0.8 to 1 times the nominal."""
+
+SUFFIXES = ("-instruct", "-chat", "-it", "-hf", "-fp8", "-fp4", "-nvfp4", "-bf16", "-awq", "-gptq", "-fp8-kv", "-v0.1")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a row asks for."""
+
+    name: str
+    """ttft, tpot, e2e or throughput."""
+    served: bool
+    """Closed loop of clients, rather than one batch that starts together."""
+    scale: float
+    """Of s, or of tokens/s."""
+
+
+def metric(name: str, protocol: str, unit: str) -> Metric | None:
+    """Read a metric's name, e.g. ``tpot_serving``; None if it is not known.
+
+    ``itl`` is ``tpot``; ``throughput`` counts output tokens/s of all GPUs.  Without the suffix ``protocol`` decides,
+    without that it is served.  Times are in ms unless ``unit`` says s or us.
+    """
+    words = name.strip().lower().replace("-", "_")
+    base, _, mode = words.rpartition("_") if words.endswith(("_serving", "_static")) else (words, "", protocol)
+    known = {"ttft": "ttft", "tpot": "tpot", "itl": "tpot", "e2e": "e2e", "e2el": "e2e", "latency": "e2e",
+             "throughput": "throughput", "output_throughput": "throughput"}  # fmt: skip
+    if base not in known:
+        return None
+    scale = {"s": 1.0, "us": 1e6, "ms": 1e3}.get(str(unit).strip().lower(), 1e3)
+    return Metric(known[base], str(mode).strip().lower() != "static", 1.0 if known[base] == "throughput" else scale)
+
+
+def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] | None:
+    """The model that a row names: its file's name, its sizes, and its shape's file if it is none of config/models.
+
+    Spelling: case, an owner before a slash and endings like ``-instruct`` or ``-fp8`` do not count; the beginning of a
+    name will do where it is the only one.
+    """
+    shapes, registry = config.shapes(), config.names("models")
+    short = name.strip().lower().rpartition("/")[2].replace("_", "-").replace(" ", "-")
+    while cut := next((s for s in SUFFIXES if short.endswith(s) and short not in (*shapes, *registry)), None):
+        short = short.removesuffix(cut)
+    if short not in shapes and short not in registry:
+        found = {n for n in (*shapes, *registry) if n.startswith(f"{short}-")}
+        if len(found) != 1:
+            return None
+        (short,) = found
+    shape = shapes.get(short)
+    if shape is None or shape.architecture is None:
+        file = shape.same_as if shape and shape.same_as else short
+        return file, config.model(file).architecture, None
+    return shape.name, shape.architecture, shape
+
+
+def machine(name: str, config: Config) -> Hardware | None:
+    """The machine type that a row names, as its file or its GPU is called; of several the one with the most memory."""
+    short = name.strip().lower().replace("_", "-").replace(" ", "-").removeprefix("nvidia-")
+    known = [config.hardware(n) for n in config.names("hardware")]
+    found = [h for h in known if h.name == short or h.name.startswith(f"{short}-") or h.gpu_model == short
+             or (h.device_name or "").lower().replace(" ", "-").removeprefix("nvidia-") == short
+             or set(short.split("-")) <= set(h.name.split("-"))]  # fmt: skip
+    return max(found, key=lambda h: h.memory_bytes or 0, default=None)
+
+
+def precision(name: str, architecture: Architecture, hardware: Hardware) -> cal.Precision | None:
+    """Formats of a precision on a machine; None if it is not known.
+
+    ``fp8``, ``int8`` and ``int4`` cover attention, experts and blocks; ``fp4`` of a mixture its experts only (as
+    gpt-oss and NVIDIA's checkpoints have it).  Arithmetic is in the data type of the activations: of ``int4``, and of
+    what a machine has no peak for, the plain one.  The KV cache has two bytes.
+    """
+    word = name.strip().lower()
+    word = SAME.get(word, word)
+    plain_name = PLAIN.get(word, "bfloat16")
+    if word not in PLAIN and word not in WIDTHS:
+        return None
+    plain = hardware.peak[plain_name].flops_per_s if plain_name in hardware.peak else float("nan")
+    width = WIDTHS.get(word, 2.0)
+    fast = hardware.peak[word].flops_per_s if word in hardware.peak and word != "int4" else plain
+    experts_only = word == "fp4" and architecture.experts is not None
+    others = (2.0, plain) if experts_only else (width, fast)
+    return cal.Precision(
+        attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=2.0,
+        attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
+    )  # fmt: skip
+
+
+def ideal(hardware: Hardware) -> Machine:
+    """The data sheet of a machine type, with the assumed link between nodes where its file has none."""
+    far = hardware.inter_node_bytes_per_s
+    if far is None and hardware.fitted and hardware.fitted.far_link:
+        far = hardware.fitted.far_link.value
+    nan = float("nan")
+    return Machine(
+        bandwidth=hardware.bandwidth_bytes_per_s or nan,
+        packed_peak=nan,
+        plain_peak=nan,
+        link=hardware.link_bytes_per_s or nan,
+        node=hardware.devices_per_node,
+        far_link=far or nan,
+    )
+
+
+def fitted(hardware: Hardware, config: Config) -> Hardware | None:
+    """The machine type whose constants hold for this one: itself, the one it is like, or none."""
+    if hardware.fitted is None:
+        return None
+    return config.hardware(hardware.fitted.like) if hardware.fitted.like else hardware
+
+
+def all_reduce_of(table: AllReduceTable, hardware: Hardware) -> cal.AllReduce:
+    """The measured all-reduces of a machine type as the model takes them."""
+    hop = hardware.fitted.far_hop if hardware.fitted else None
+    return cal.AllReduce(
+        table.message_bytes,
+        {n: tuple(t * 1e-6 for t in times) for n, times in table.graph_us.items()},
+        {n: tuple(t * 1e-6 for t in times) for n, times in table.eager_us.items()},
+        hardware.link_bytes_per_s or float("nan"),
+        hop.value if hop else cal.AllReduce.far_hop_s,
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of one machine as arrays."""
+
+    rows: np.ndarray
+    """Their places in the table."""
+    hardware: Hardware
+    setup: cal.Setup
+    capacity_tokens: Floats
+    work: dict[str, Floats]
+    """batch, input and output, of the tokens there really are."""
+    metrics: list[Metric]
+
+    def predict(self, constants: cal.Constants, reduce: cal.AllReduce) -> Floats:
+        """Predicted values of the rows, in their units."""
+        setup = cal.Setup(
+            self.setup.sizes, self.setup.precision, self.setup.layout, self.setup.machine, constants, reduce,
+            self.setup.traits,
+        )  # fmt: skip
+        asked = self.work["batch"], self.work["input"], self.work["output"]
+        found = np.full(len(self.rows), np.nan)
+        for served in {m.served for m in self.metrics}:
+            times = (
+                cal.serving(setup, *asked, capacity_tokens=self.capacity_tokens)
+                if served
+                else cal.static(setup, *asked)
+            )
+            values = {"ttft": times.ttft_s, "tpot": times.tpot_s, "e2e": times.e2e_s}
+            values["throughput"] = self.work["batch"] * self.work["output"] / times.e2e_s
+            for m in {m for m in self.metrics if m.served == served}:
+                here = np.array([other == m for other in self.metrics])
+                found[here] = m.scale * values[m.name][here]
+        return found
+
+
+@dataclass(frozen=True)
+class Points:
+    """A table and what of it can be predicted."""
+
+    frame: pd.DataFrame
+    batches: list[Batch]
+    reasons: dict[int, str]
+    """Why a row cannot, by its place."""
+    files: dict[int, str]
+    """Name of the model's file, by place."""
+
+
+def load(path: Path) -> pd.DataFrame:
+    """Read a table of points, plain or compressed.  Raises UserError for a file that is not there or no CSV."""
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give a CSV file of points") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a CSV file ({error}); give one with the columns {', '.join(COLUMNS)}") from None
+
+
+def check_columns(frame: pd.DataFrame, path: str) -> pd.DataFrame:
+    """The table with numbers as such.  Raises UserError naming a missing column, or the row and value that is wrong."""
+    missing = [name for name in COLUMNS if name not in frame]
+    if missing:
+        raise UserError(f"{path}: column {missing[0]!r} is missing; a row needs {', '.join(COLUMNS)}")
+    frame = frame.reset_index(drop=True).copy()
+    for name in NUMBERS:
+        numbers = pd.to_numeric(frame[name], errors="coerce")
+        low = 0 if name in ("input",) else 1
+        wrong = ~(numbers >= low) | ~np.isfinite(numbers.to_numpy(float))
+        if wrong.any():
+            place = int(np.flatnonzero(wrong)[0])
+            raise UserError(f"{path}: row {place + 2}: {name} is {frame[name][place]}; give {low} or more")
+        frame[name] = numbers.astype(float)
+    return frame
+
+
+def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
+    """Look up machine, model, precision and metric of every row.  Raises UserError for values that no engine takes."""
+    frame = check_columns(frame, path)
+    reasons: dict[int, str] = {}
+    files: dict[int, str] = {}
+    parts: dict[str, list[tuple[int, Any]]] = {}
+    models: dict[str, Any] = {n: model(n, config) for n in map(str, frame["model"].unique())}
+    machines = {n: machine(n, config) for n in map(str, frame["machine"].unique())}
+    sizes: dict[str, Sizes] = {}
+    for i, row in enumerate(frame.to_dict("records")):
+        found, hardware = models[str(row["model"])], machines[str(row["machine"])]
+        asked = metric(str(row["metric"]), str(row.get("protocol", "serving")), str(row.get("unit", "ms")))
+        if found is None:
+            reasons[i] = f"model {row['model']}: no file in config/models or config/shapes describes it"
+        elif hardware is None:
+            reasons[i] = f"machine {row['machine']}: no file in config/hardware describes it"
+        elif asked is None:
+            reasons[i] = f"metric {row['metric']}: not one of ttft, tpot, itl, e2e, throughput"
+        elif (width := precision(str(row["precision"]), found[1], hardware)) is None:
+            reasons[i] = f"precision {row['precision']}: not known"
+        elif hardware.bandwidth_bytes_per_s is None or np.isnan(width.plain_peak):
+            reasons[i] = f"machine {row['machine']}: its constants are unknown"
+        else:
+            name, architecture, shape = found
+            files[i] = name
+            if name not in sizes:
+                sizes[name] = Sizes.of(architecture)
+            layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
+            traits = cal.Traits(
+                window=(shape.window if shape else 0) or np.inf,
+                windowed=shape.windowed_layers if shape else 0,
+                whole_norms=architecture.attention.qk_norm == "full",
+            )
+            try:
+                limits.check(sizes[name], layout, row["batch"], row["input"])
+            except UserError as error:
+                raise UserError(f"{path}: row {i + 2}: {error}") from None
+            parts.setdefault(hardware.name, []).append((i, (sizes[name], width, layout, traits, asked)))
+    batches = [_batch(frame, config.hardware(name), rows) for name, rows in parts.items()]
+    return Points(frame, batches, reasons, files)
+
+
+NO_TABLE = cal.AllReduce((1.0,), {2: (1e-6,)}, {2: (1e-6,)}, 1.0)
+"""Stands where all-reduces do not count."""
+
+
+def _batch(frame: pd.DataFrame, hardware: Hardware, rows: list[tuple[int, Any]]) -> Batch:
+    places = np.array([i for i, _ in rows])
+    sizes, widths, layouts, traits = (stack([part[n] for _, part in rows]) for n in range(4))
+    layout = Layout(tp=layouts.tp, pp=layouts.pp, dp=layouts.dp, ep=layouts.ep)
+    setup = cal.Setup(sizes, widths, layout, ideal(hardware), cal.Constants(), NO_TABLE, traits)
+    share = np.array([NOMINAL.get(str(s), 1.0) for s in frame["source"].iloc[places]]) if "source" in frame else 1.0
+    work = {"batch": frame["batch"].to_numpy(float)[places]}
+    work |= {name: frame[name].to_numpy(float)[places] * share for name in ("input", "output")}
+    capacity = cal.kv_capacity_tokens(setup, hardware.memory_bytes or float("nan"), hardware.usable_memory_fraction)
+    return Batch(places, hardware, setup, capacity, work, [part[4] for _, part in rows])
