@@ -24,6 +24,7 @@ from moebench.commands import cli
 from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import UserError
+from moebench.figures.caption import WEIGHTS
 from moebench.measure import records
 from moebench.tables import parquet
 from project import HANG_S, QUANTIZE
@@ -158,8 +159,8 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     given = ["--config", str(config.folder), "--results", str(results), "--reports", str(tmp_path / "reports")]
     with pytest.raises(SystemExit) as end:
         cli.main(["report", "--partial", *given])
-    page = (tmp_path / "reports/test/report.html").read_text()
-    assert end.value.code == 0 and f"dummy weights (untrained routing), transformers {installed} on" in page
+    page, said = (tmp_path / "reports/test/report.html").read_text(), WEIGHTS["dummy"].removeprefix("d")
+    assert end.value.code == 0 and f"{said}, transformers {installed} on" in page
     (caption,) = (path.read_text() for path in (tmp_path / "reports/test/captions").glob("asked*"))
     assert "dummy weights" in caption and "not measured" not in caption
 
