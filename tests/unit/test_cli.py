@@ -379,3 +379,9 @@ def test_a_shell_installs_completion_for_itself(tmp_path):
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env=env)
     assert "bash completion installed" in done.stdout, done.stderr
     assert "_moebench_completion" in (tmp_path / ".bash_completions/moebench.sh").read_text()
+
+
+@pytest.mark.parametrize("lock", sorted((studies.ROOT / "envs").glob("*.lock")), ids=lambda path: path.stem)
+def test_every_environment_can_run_verbs(lock):
+    """Jobs call verbs in the environment of their engine."""
+    assert re.search(r"^typer==", lock.read_text(), re.M) and re.search(r"^rich==", lock.read_text(), re.M)
