@@ -169,6 +169,20 @@ def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_p
     assert "4 with constants of the machine that are refused" in page
 
 
+def test_what_larger_arrays_reach_smaller_ones_reach_too():
+    triad = [slow(3, 75e9), slow(12, 118e9), slow(48, 62e9), slow(192, 28e9), slow(768, 33e9)]
+    made = MADE | {"triad": triad}
+    assert machines.implausible(made) == {}, "small arrays: a call costs a part of the time"
+    assert [machines.bandwidth(made, mb * 1e6) for mb in (1, 3, 12, 50, 200, 900)] == [
+        118e9,
+        118e9,
+        118e9,
+        62e9,
+        33e9,
+        33e9,
+    ]
+
+
 def test_a_slower_triad_of_larger_arrays_and_a_faster_narrow_product_are_plausible():
     assert (
         machines.implausible(MADE | {"products": {"float32": {"flops_per_s": 40e9}, "int8": {"flops_per_s": 90e9}}})

@@ -126,7 +126,9 @@ def test_tables_hold_every_cell(project: Path) -> None:
     assert (abs(closed["throughput_total_tokens_per_s"] * closed["e2e_s"] / tokens - 1) < 0.2).all()
     assert len(list((project / "results/machines").iterdir())) == 1, "measured by the first job, kept by the others"
     foreseen = frame[frame["draft_model"].isna() & (frame["images"].fillna(0) == 0)]
-    assert set(foreseen["predicted_with"]) == {"measured constants"} and (foreseen["residual_e2e"] > 0).all()
+    refused = foreseen["prediction_refused"].notna()  # e.g. float16, where torch has no fast product of it
+    assert set(foreseen.loc[~refused, "predicted_with"]) == {"measured constants"} and refused.mean() < 0.2
+    assert (foreseen.loc[~refused, "residual_e2e"] > 0).all() and foreseen.loc[refused, "predicted_with"].isna().all()
     drafted = frame[frame["draft_model"].notna()]
     assert len(drafted) == 5 and (drafted["tokens_per_draft_step"] >= 1).all()
 

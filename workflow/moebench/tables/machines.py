@@ -31,8 +31,9 @@ Kept = Mapping[tuple[Any, Any], MachineConstants]
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
 """Where the constants behind a prediction are from."""
-MOST_RISE = 1.25
-"""A triad of larger arrays may be this much faster than one of smaller arrays: runs are short and caches differ."""
+MOST_RISE = 2.0
+"""A triad of larger arrays may be this much faster than one of smaller arrays, whose calls cost more; beyond, something
+else ran."""
 CEILING_SLACK = 0.95
 """A run may be this much below the least time: clocks and bandwidths differ a little from what they are taken to be."""
 _FROM_CONSTANTS = [f"predicted_{name}" for name in (*columns.PREDICTED, "least_e2e_s")] + [
@@ -55,17 +56,20 @@ def read(results: Path) -> dict[tuple[Any, Any], MachineConstants]:
 
 
 def bandwidth(made: MachineConstants, working_set_bytes: float) -> float:
-    """Bytes/s of the triad whose arrays are the largest not above the working set: small models stay in caches."""
+    """Bytes/s of the triad whose arrays are the largest not above the working set: small models stay in caches.
+
+    What larger arrays reach, smaller ones reach too: the fastest of them and all larger ones counts.
+    """
     known = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
-    within = [rate for size, rate in known if size <= working_set_bytes]
-    return float(within[-1] if within else known[0][1])
+    first = max(sum(size <= working_set_bytes for size, _ in known) - 1, 0)
+    return float(max(rate for _, rate in known[first:]))
 
 
 def implausible(made: MachineConstants) -> dict[str, str]:
     """Constants of a machine that cannot be right, and why: ``triad`` or ``product DTYPE``.
 
-    A triad must not become faster with larger arrays.  Products in a narrower type must not be slower than in float32:
-    where they are, torch has no kernel for that type here, and an engine may have one.
+    A triad must not become much faster with larger arrays.  Products in a narrower type must not be slower than in
+    float32: where they are, torch has no kernel for that type here, and an engine may have one.
     """
     found = {}
     triad = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
