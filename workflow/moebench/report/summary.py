@@ -24,7 +24,7 @@ MOST_FINDINGS = 8
 _YES_OR_NO = ("monotone", "rank", "steepest")
 _AS_SHARE = ("mean", "max", "min", "spread", "every", "share")
 """Tests whose value is a share where the claim's sentence speaks in percent."""
-_WIDE, _HIGH = 150, 16
+_WIDE, _HIGH = 120, 16
 """Size of a finding's drawing, in CSS pixels."""
 
 
@@ -125,7 +125,8 @@ def findings(plan: Plan, claimed: pd.DataFrame) -> tuple[list[Finding], int]:
 def _finding(row: Mapping[Any, Any], claim: spec.Claim | None, scale: str) -> Finding:
     here = claim.at_scale(scale) if claim else None
     low, high = ends(here.expect) if here and here.expect else (-math.inf, math.inf)
-    number = _percent if "%" in row["statement"] and row["test"] in _AS_SHARE else _plain
+    share = "%" in row["statement"] and row["test"] in _AS_SHARE and (here is None or here.as_ != "ratio")
+    number = _percent if share else _plain
     drawing = "" if row["test"] in _YES_OR_NO or pd.isna(row["value_low"]) else _draw(row, low, high)
     expected = row["expected_here"] or row["expected"]
     if number is _percent and (low, high) != (-math.inf, math.inf):
