@@ -1,4 +1,4 @@
-/* A libnvidia-ml.so.1 for tests: two H100 with counters that move.  Compiled and loaded by tests/workflow/test_telemetry.py.
+/* A libnvidia-ml.so.1 for tests: two H100 with counters that move.  Compiled and loaded by tests/workflow/test_telemetry_sidecar.py.
 
    Device i draws 300 W and 400 W; its energy counter is written every FAKE_NVML_STEP_MS (20 ms if not set).  Clocks,
    temperature and memory differ from call to call.  FAKE_NVML_REASONS: bits of the clocks event reasons.
