@@ -1,8 +1,11 @@
 # What the rules share: the plan, where their commands find Python, what a job asks for.
+import shutil
+
 from snakemake.settings.types import DeploymentMethod
 
 from moebench import columns, progress
 from moebench.plan.jobs import environments_needed
+from moebench.commands import slurm_commands
 from moebench.commands.snakefile import (
     engine_python,
     engines_of,
@@ -31,6 +34,8 @@ STUDY, RESULTS, REPORT = (
     f"{config['reports']}/{PLAN['study']}",
 )
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
+if workflow.is_main_process and shutil.which("sbatch"):
+    slurm_commands.install(Path(RESULTS))
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
 ACCURACY_MANIFESTS = [
     f"{RESULTS}/accuracy/{harness}/jobs/{job}.json"
