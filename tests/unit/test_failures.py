@@ -53,6 +53,23 @@ IN_PROCESS = [
     ("ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified max_model_len (8192) is greater"
      " than the derived max_model_len (max_position_embeddings=4096)", "load", "unsupported"),
     ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "run", "node_fault"),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build",
+     "load", "node_fault"),
+    ("CalledProcessError: Command '['/usr/bin/gcc', '/tmp/x/main.c', '-O3', '-lcuda']' returned non-zero exit status 1.",
+     "load", "node_fault"),
+    ("OSError: [Errno 30] Read-only file system: '/home/me/.triton/cache'", "load", "node_fault"),
+    ("PermissionError: [Errno 13] Permission denied: '/home/me/.cache/vllm'", "load", "node_fault"),
+    ("OSError: [Errno 116] Stale file handle", "run", "node_fault"),
+    ("OSError: [Errno 5] Input/output error: 'models/x/model-00001.safetensors'", "load", "node_fault"),
+    ("OSError: [Errno 24] Too many open files", "run", "node_fault"),
+    ("RuntimeError: can't start new thread", "load", "node_fault"),
+    ("OSError: AF_UNIX path too long", "load", "node_fault"),
+    ("zmq.error.ZMQError: ipc path \"/scratch/x\" is longer than 107 characters (sizeof(sockaddr_un.sun_path)).", "load",
+     "node_fault"),
+    ("ImportError: /lib64/libm.so.6: version `GLIBC_2.29' not found (required by /x/_C.abi3.so)", "load", "node_fault"),
+    ("ImportError: libcudart.so.13: cannot open shared object file: No such file or directory", "load", "node_fault"),
+    ("RuntimeError: node n2 does not reach this one at 10.0.0.1:4000", "load", "node_fault"),
+    ("zmq.error.Again: Resource temporarily unavailable", "run", "crashed"),
     ("OSError: [Errno 28] No space left on device", "load", "node_fault"),
     ("OSError: Not enough disk space. Needed: 1.1 GiB (download: 0, generated: 1.1 GiB, post-processed: 0)", "run",
      "node_fault"),
@@ -270,3 +287,15 @@ def test_a_death_keeps_signal_and_last_lines():
 def test_a_death_for_lack_of_memory_is_a_result(log, phase, status):
     found, reason, evidence = failures.classify_death(-signal.SIGABRT, log, phase)
     assert found == status and "SIGABRT" in reason and evidence
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [("RuntimeError: Failed to find C compiler.", True), ("uncorrectable ECC error encountered", True),
+     ("CUDA error: unspecified launch failure", False), ("NCCL error: unhandled cuda error", False),
+     ("the executor on node n2 ended with exit code 1", False), ("No space left on device", False),
+     ("RuntimeError: something else", False)],
+)  # fmt: skip
+def test_faults_of_the_host_are_told_from_those_that_an_engine_may_cause(text, host):
+    status, reason, _ = failures.classify(text, "load")
+    assert failures.of_host({"status": status, "reason": f"{reason}; the engine process ended"}) == host

@@ -88,8 +88,8 @@ def test_of_what_sbatch_prints_only_the_id_is_left(slurm, capsys, banner, mute):
 def test_one_exclude_of_all_faulty_nodes(slurm, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("MOEBENCH_RESULTS", str(tmp_path))
     monkeypatch.setenv("MOEBENCH_STARTED", "2026-01-02")
-    for place, node, at in (("faults", "n1", "2026-01-01"), ("faults", "n2", "2026-01-03"),
-                            ("accuracy/lm-eval/faults", "n3", "2026-01-03"), ("faults", "n4;rm", "2026-01-03")):  # fmt: skip
+    faults = [("faults", "n1", "2026-01-01"), ("faults", "n2", "2026-01-03"), ("faults", "n4;rm", "2026-01-03")]
+    for place, node, at in [*faults, ("accuracy/lm-eval/faults", "n3", "2026-01-03")]:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
         (tmp_path / place / f"{node}.json").write_text(json.dumps({"node": node, "at": at}))
     run(capsys, "sbatch", "--exclude=n9", "--exclude", "n[5-6]", *BATCH)

@@ -30,8 +30,8 @@ rule measure:
     resources: runtime=1, mem_mb=10
     shell: "exit 1"
 """
-FAST = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "20",
-        "--max-status-checks-per-second", "10"]  # fmt: skip
+FAST = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
+        "--latency-wait", "20", "--max-status-checks-per-second", "10"]  # fmt: skip
 LIMIT = (
     "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: Job violates accounting"
 )
@@ -65,16 +65,16 @@ def run(slurm: ScriptedSlurm, keys: str) -> str:
         said, _ = head.communicate(timeout=120)
     finally:
         head.kill()
+        head.wait()
     assert head.returncode == 0, said
     return said
 
 
 def test_a_night_with_everything_that_sites_do_ends_with_every_job_once(slurm):
-    """A banner with a number, a limit, no sacct at first, states that the plugin does not know, a node that is none."""
+    """A banner with a number, a limit, states that the plugin does not know, a node that is none."""
     slurm.script(
         banner="You have 4711 core hours left",
         refuse=["", LIMIT],
-        sacct_down=6,
         states={"b": ["CANCELLED by 0"], "c": ["PREEMPTED"], "d": ["NODE_FAIL"], "e": ["LAUNCH_FAILED"]},
         nodes="None assigned",
     )
@@ -82,6 +82,19 @@ def test_a_night_with_everything_that_sites_do_ends_with_every_job_once(slurm):
     tries = [job["key"] for job in slurm.jobs]
     assert sorted(tries) == ["a", *"bb", *"cc", *"dd", *"ee"]
     assert not any("exclude" in argument for job in slurm.jobs for argument in job["arguments"])
+
+
+def test_without_sacct_for_a_moment_no_job_is_forgotten(slurm):
+    """Before, five failed calls made Snakemake forget its jobs, and wait for them for ever."""
+    slurm.script(sacct_down=1, squeue_down=1)
+    run(slurm, "a,b")
+    assert len(slurm.jobs) == 2
+
+
+def test_without_accounting_squeue_tells_how_jobs_end(slurm):
+    slurm.script(sacct_down=99, queue={"a": "COMPLETED", "b": "COMPLETED"})
+    run(slurm, "a,b")
+    assert len(slurm.jobs) == 2
 
 
 def test_a_failed_node_is_left_out_of_later_jobs(slurm):
@@ -94,10 +107,14 @@ def test_an_interrupt_while_submissions_wait_leaves_no_job(slurm):
     slurm.script(refuse=[LIMIT] * 9)
     head = start(slurm, "a,b,c,d")
     deadline = time.monotonic() + 60
-    while len(slurm.calls) < 4 and time.monotonic() < deadline:
+    while not (slurm.folder.parent / "project" / slurm_commands.REFUSED_LOG).exists() and time.monotonic() < deadline:
         time.sleep(0.2)
     head.send_signal(signal.SIGINT)
-    said, _ = head.communicate(timeout=60)
+    try:
+        said, _ = head.communicate(timeout=60)
+    finally:
+        head.kill()
+        head.wait()
     assert head.returncode != 0, said
     assert slurm.jobs == []
 

@@ -110,6 +110,52 @@ def failures(
 
 @verb(RESULTS)
 @of_study
+def rerun(
+    study: Study,
+    status: Annotated[
+        list[str] | None,
+        Option("--status", metavar="STATUS", help="Status of the cells, e.g. crashed. May be repeated."),
+    ] = None,
+    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Only cells whose reason contains TEXT.")] = "",
+    dry_run: Annotated[bool, flag("--dry-run", "Change nothing; show which cells it would be.")] = False,
+    profile: Annotated[
+        str | None, Option("--profile", metavar="FOLDER", help="Snakemake profile in the command that is shown.")
+    ] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Have failed cells measured again, by status and reason.
+
+    Makes them pending, with all their attempts, for the next call of snakemake. Their records stay in results/history.
+    """
+    from moebench.commands import rerun as again
+    from moebench.errors import nearest
+
+    for name in status or []:
+        if name not in again.STATUSES:
+            raise UserError(f"--status {name}: no status of a failed cell" + nearest(name, again.STATUSES))
+    if not status:
+        raise UserError(f"rerun: give --status, one or more of {', '.join(again.STATUSES)}")
+    made = study.plan()
+    kind = "local" if made["hardware"]["kind"] == "cpu" else "slurm"
+    found = again.matching(made, study.results, status, reason)
+    if not dry_run:
+        again.make_pending(found)
+    command = f"snakemake --profile {checked_profile(profile) or f'profiles/{kind}'}"
+    root = study.config.root()
+    given = {"study": (made["study"], root.study), "results": (study.results, Path(root.results))}
+    config = " ".join(f"{name}={value}" for name, (value, usual) in given.items() if value != usual)
+    command += f" --config {config}" if config else ""
+    if json:
+        cells = [{"cell": f"{r['engine']}/{r['cell']}", "status": r["status"], "reason": r["reason"],
+                  "results": str(folder)} for folder, r in found.cells]  # fmt: skip
+        print_json({"study": made["study"], "dry_run": dry_run, "busy": found.busy, "cells": cells, "command": command})
+    else:
+        print(again.text(found, made["study"], command, dry_run))
+    return 0
+
+
+@verb(RESULTS)
+@of_study
 def claims(
     study: Study,
     claim: Annotated[

@@ -36,11 +36,11 @@ LIMIT = re.compile(r"Submit\w*Limit|MaxSubmit\w*|temporarily unable to accept jo
 PERHAPS_LIMIT = re.compile(r"Job violates accounting/QOS policy")
 """The same words for too many jobs and for a job that is too large."""
 SILENT = re.compile(
-    r"Unable to contact slurm controller|Controller is not responding|backup controller in standby|[Cc]onnect(ion)? failure"
-    r"|Connection (refused|reset|timed out)|Socket timed out|Zero Bytes were transmitted|Message (receive|send) failure"
-    r"|Transport endpoint is not connected|Resource temporarily unavailable|Insane message length|rate.?limit"
-    r"|Unexpected message received|Unable to contact slurm database|slurm_persist_conn|Protocol authentication error"
-    r"|[Mm]unge"
+    r"Unable to contact slurm (controller|database)|Controller is not responding|backup controller in standby"
+    r"|[Cc]onnect(ion)? failure|Connection (refused|reset|timed out)|Socket timed out"
+    r"|Zero Bytes were transmitted|(Message|Msg) (receive|send) failure|Transport endpoint is not connected"
+    r"|Resource temporarily unavailable|Insane message length|rate.?limit|Unexpected message received"
+    r"|slurm_persist_conn|Protocol authentication error|[Mm]unge"
 )
 """The controller does not answer, or not yet."""
 NO_SUCH_NODES = re.compile(r"Requested node configuration is not available|Invalid node name")

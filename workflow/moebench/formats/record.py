@@ -197,7 +197,7 @@ class Checks(TypedDict, total=False):
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
     truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
     other SLURM jobs held, the more of before and after.
-    storage, data: 0 where a disk was full, or a data set not whole.
+    storage, data, host: 0 where a disk was full, a data set not whole, or something wrong with the node.
     """
 
     experts_per_token: float | list[float] | None
@@ -221,6 +221,7 @@ class Checks(TypedDict, total=False):
     other_jobs_cpus: int
     storage: int
     data: int
+    host: int
 
 
 class CampaignOrigin(TypedDict):

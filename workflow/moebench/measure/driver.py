@@ -34,7 +34,7 @@ from moebench.formats.record import (
     Record,
     RecordHead,
 )
-from moebench.measure import manifest, metrics, neighbours, provenance, records
+from moebench.measure import faults, manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
@@ -43,6 +43,9 @@ from moebench.storage import atomic, disk, lock, staged
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
+
+MAX_HOST_FAULTS = 3
+"""Loads or cells in a row that one fault of the node or its environment costs, after which a job stops."""
 
 UNLOAD_TIMEOUT_S = 120
 
@@ -76,6 +79,7 @@ class Driver:
         self.seen: Provenance = {}
         self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
         self.host = provenance.of_driver()
+        self.host_faults: list[str] = []
 
     # ------------------------------------------------------------------------------------------ the job
 
@@ -93,6 +97,8 @@ class Driver:
         self.done = sum(self.is_measured(*key) for key in self.keys(spec))
         try:
             for engine_id in spec["engines"]:
+                if self.is_hopeless():
+                    break
                 with lock.held(self.results, engine_id, self.say):
                     records.sweep(self.results, engine_id)
                     self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
@@ -217,6 +223,13 @@ class Driver:
             if failed is None and position:
                 failed = self.run_canary(engine_id, sentinel, position) or self.ready(engine_id)
             outcome = self.measure(engine_id, cell_id) if failed is None else failed
+            if failures.of_host(outcome):
+                self.keep(engine_id, cell_id, outcome | {"checks": {"host": 0}})
+                self.note_host_fault(outcome["reason"])
+                if failed is not None or self.is_hopeless():
+                    return  # of the other cells nothing was learnt
+                continue
+            self.host_faults.clear()
             if failed is not None or self.cannot_run(engine_id, outcome):
                 for other in todo[number:] + later:
                     self.keep(engine_id, other, outcome)
@@ -230,6 +243,23 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def note_host_fault(self, reason: str) -> None:
+        """Remember a fault of the node, for this job and for those that SLURM places later."""
+        if self.host_faults and self.host_faults[-1] != reason:
+            self.host_faults.clear()
+        self.host_faults.append(reason)
+        faults.note(self.results, reason)
+        if self.is_hopeless():
+            where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+            self.say(
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
+                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
+            )
+
+    def is_hopeless(self) -> bool:
+        """Whether this node failed often enough for one reason."""
+        return len(self.host_faults) >= MAX_HOST_FAULTS
 
     def has_time(self, engine_id: str, cell_id: str) -> bool:
         """Whether a cell may be begun; a job's time limit is SLURM's affair."""
@@ -319,7 +349,8 @@ class Driver:
             self.canary.append(cast(CanaryRun, {**where, **reply}))
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
-        return reply | {"started_at": started} if self.cannot_run(engine_id, reply) else None
+        lost = failures.of_host(reply) or self.cannot_run(engine_id, reply)
+        return reply | {"started_at": started} if lost else None
 
     # ---------------------------------------------------------------------------------- asking the worker
 
