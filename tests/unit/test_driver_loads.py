@@ -102,9 +102,7 @@ class OnANode(Scripted):
 
 
 @pytest.mark.parametrize("words", [COMPILER, ECC])
-@pytest.mark.parametrize(
-    ("fails", "loads"), [(loading, 1), (running, 1), (lambda request: request["do"] == "run", 3)]
-)
+@pytest.mark.parametrize(("fails", "loads"), [(loading, 1), (running, 1), (lambda request: request["do"] == "run", 3)])
 def test_a_fault_of_the_host_is_the_result_of_no_cell(tmp_path, monkeypatch, fails, words, loads):
     """However often it comes: one load (or three cells in a row) per call, and all cells stay pending."""
     monkeypatch.setenv("SLURMD_NODENAME", "n7")

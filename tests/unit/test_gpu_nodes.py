@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import operator
 import re
+import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -241,29 +244,57 @@ def test_a_record_has_the_most_that_other_jobs_held(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("vllms", "resolved", "address"),
+    ("given", "slurms", "resolved", "vllms", "address"),
     [
-        ("10.1.2.3", "10.9.9.9", "10.1.2.3"),
-        ("0.0.0.0", "10.9.9.9", "10.9.9.9"),
-        ("0.0.0.0", "127.0.1.1", None),
-        ("0.0.0.0", OSError(), None),
+        ("10.1.1.1", "ib1", {"ib1": "10.2.2.2"}, "10.3.3.3", "10.1.1.1"),
+        ("", "ib1", {"ib1": "10.2.2.2", "n1": "10.4.4.4"}, "10.3.3.3", "10.2.2.2"),
+        ("", "10.2.2.2", {"10.2.2.2": "10.2.2.2"}, "0.0.0.0", "10.2.2.2"),
+        ("", "", {"n1": "10.4.4.4"}, "0.0.0.0", "10.4.4.4"),
+        ("0.0.0.0", "127.0.0.1", {"127.0.0.1": "127.0.0.1", "n1": "127.0.1.1"}, "10.3.3.3", "10.3.3.3"),
+        ("", "", {"n1": "127.0.1.1"}, "0.0.0.0", None),
+        ("", "", {}, "0.0.0.0", None),
     ],
 )
-def test_the_master_address_is_one_that_other_nodes_reach(monkeypatch, vllms, resolved, address):
+def test_a_node_is_called_by_its_own_address(monkeypatch, given, slurms, resolved, vllms, address):
+    """SLURM's, not that of the route to the internet; never 0.0.0.0."""
+
     def by_name(name):
-        assert name == "n1"
-        if isinstance(resolved, OSError):
-            raise resolved
-        return resolved
+        if name not in resolved:
+            raise OSError(name)
+        return resolved[name]
 
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setenv("VLLM_HOST_IP", given)
     monkeypatch.setattr(vllm_nodes.socket, "gethostbyname", by_name)
+    monkeypatch.setattr(vllm_nodes, "_said", lambda *command: f"NodeName=n1 NodeAddr={slurms} x=y" if slurms else "")
+    network = SimpleNamespace(get_ip=lambda: vllms)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "vllm.utils", SimpleNamespace(network_utils=network))
+    monkeypatch.setitem(sys.modules, "vllm.utils.network_utils", network)
     if address:
-        assert vllm_nodes.reachable(vllms) == address
+        assert vllm_nodes.own_address() == address
         return
     with pytest.raises(RuntimeError, match=r"\(n1\); set VLLM_HOST_IP") as caught:
-        vllm_nodes.reachable(vllms)
+        vllm_nodes.own_address()
     assert failures.classify(f"RuntimeError: {caught.value}", "load")[0] == "node_fault"
+
+
+def test_nodes_that_do_not_reach_the_first_are_named_within_a_minute(monkeypatch):
+    monkeypatch.setattr(vllm_nodes, "REACH_S", 2)
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        port = listener.getsockname()[1]
+        heard = pool.submit(vllm_nodes.hear, listener, ["n2", "n3"])
+        vllm_nodes.call("127.0.0.1", port)
+        with pytest.raises(RuntimeError, match=r"^node n3 does not reach this one at 127.0.0.1") as caught:
+            heard.result()
+        heard = pool.submit(vllm_nodes.hear, listener, ["n2"])
+        vllm_nodes.call("127.0.0.1", port)
+        assert heard.result() is None
+    status, reason, _ = failures.classify(str(caught.value), "load")
+    assert failures.of_host({"status": status, "reason": reason})
+    with pytest.raises(RuntimeError, match=r"^node n2 does not reach this one at 127.0.0.1 \("):
+        vllm_nodes.call("127.0.0.1", port)
 
 
 def test_molmoe_is_refused_before_vllm_is_imported(tmp_path):

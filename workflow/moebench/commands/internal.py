@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -129,7 +130,10 @@ def derive(
     from moebench.measure.driver import end_on_signals, speaker
     from moebench.models.derive import derive as make
     from moebench.plan.file import read_plan
+    from moebench.storage import scratch
 
+    if scratch.needed():
+        os.environ |= scratch.environment(scratch.make())
     made, names = read_plan(plan), [*(model or ()), *(more or ())]
     end_on_signals()
     progress_log = context.meta[PROGRESS_LOG] = log or Path("logs") / made["study"] / "derive.log"

@@ -7,6 +7,7 @@ the record of the cell it happened to; the driver starts another worker and goes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
-from moebench.storage import atomic, disk, lock, staged
+from moebench.storage import atomic, disk, lock, scratch, staged
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
@@ -459,7 +460,12 @@ class Driver:
 
     def written(self) -> list[Path]:
         """Folders that this job, its engine and what runs in it write to."""
-        return disk.written(self.results, self.log)
+        return [*filter(None, [self.local]), *disk.written(self.results, self.log)]
+
+    @functools.cached_property
+    def local(self) -> Path | None:
+        """This job's folder on its node's disk, where it needs one.  Raises UserError."""
+        return scratch.make() if scratch.needed() else None
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
@@ -481,7 +487,7 @@ class Driver:
             switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return {**os.environ, **switches}
+        return {**os.environ, **(scratch.environment(self.local) if self.local else {}), **switches}
 
     def unload(self) -> None:
         """Free the engine; the process stays for the next engine configuration where that is safe."""
