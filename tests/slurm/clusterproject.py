@@ -24,10 +24,10 @@ from slurm.cluster import Cluster
 
 PYTHON = ENVS / "workflow" / "bin" / "python"
 
-NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
-"""What a cluster without slurmdbd needs beside the profile."""
+NO_ACCOUNTING = ["--slurm-no-account"]
+"""What a cluster without slurmdbd needs beside the profile, to be quiet about it."""
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
-             "--latency-wait", "120"]  # fmt: skip
+             "--max-status-checks-per-second", "10", "--latency-wait", "120"]  # fmt: skip
 
 END_S = 60
 """Seconds until what a cancelled job leaves is killed; SLURM itself kills it after half of them."""

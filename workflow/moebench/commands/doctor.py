@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from moebench.commands import cluster
+from moebench.commands import cluster, site
 from moebench.commands.data_sets import data_of
+from moebench.commands.findings import Finding
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
@@ -25,30 +26,6 @@ LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
-
-    what: str
-    good: bool | None
-    seen: str
-    todo: str = ""
-
-    @property
-    def mark(self) -> str:
-        """``ok``, ``MISSING`` or ``note``."""
-        return {True: "ok", False: "MISSING", None: "note"}[self.good]
-
-    @property
-    def remedy(self) -> str:
-        """What to do; empty where there is nothing to do."""
-        return "" if self.good else self.todo
-
-    def as_json(self) -> dict[str, str]:
-        """The line for machines."""
-        return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
@@ -166,22 +143,47 @@ def slurm(plan: Plan, profile: Path) -> list[Finding]:
         said = text.splitlines()[0] if text else f"exit code {code}"
         todo = "run this on the login node of the cluster, or use profiles/local"
         return [Finding("SLURM", lacking, f"installed, but does not answer: {said}", todo)]
-    found = []
-    for line in text.splitlines():
-        partition, nodes, gres, limit, memory, cpus = line.split("|")
-        seen = f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
-        found.append(Finding("partition", None, seen))
-    found += _asked(plan, profile, cluster.nodes(text), lacking)
-    code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
-    found.append(
-        Finding(
-            "accounting",
-            code == 0,
-            "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
-            "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish",
-        )
-    )
+    offered = cluster.nodes(text)
+    found = [Finding("partition", None, str(nodes)) for nodes in offered]
+    found += _asked(plan, profile, offered, lacking)
+    return found + _submitting(plan, profile, lacking) + _accounting(lacking)
+
+
+def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding]:
+    """How many jobs this user may queue and how long they may be, against the plan's."""
+    asked = cluster.asked_by(profile)
+    association = _ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={_user()}", f"format={cluster.ASSOCIATION}")
+    qos = _ask("sacctmgr", "-n", "-P", "show", "qos", f"format={cluster.QOS}")
+    if association[0] and qos[0]:
+        return []
+    limit = cluster.limits(association[1] if not association[0] else "", qos[1] if not qos[0] else "",
+                           asked.get("slurm_account", ""), asked.get("qos", ""))  # fmt: skip
+    jobs, found = dict(cluster.jobs(plan)), []
+    at_once = min(len(jobs), cluster.jobs_at_once(profile))
+    if limit.jobs < at_once:
+        seen = f"you may have {limit.jobs:.0f} jobs in the queue, the study has {len(jobs)}: the others wait"
+        found.append(Finding("job limit", None, seen, f"set jobs: {limit.jobs:.0f} in {profile}"))
+    longest = max((job["runtime_min"] for job in jobs.values()), default=0)
+    if limit.minutes < longest:
+        seen = f"your jobs may run {limit.minutes:.0f} min, the longest of the study asks for {longest} min"
+        found.append(Finding("time limit", lacking, seen, f"another qos or account in {profile}, or jobs.time_factor"))
     return found
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+def _accounting(lacking: bool | None) -> list[Finding]:
+    """How Snakemake learns that jobs have ended: from sacct, or from squeue while that still shows them."""
+    if _ask("sacct", "-n", "-X", "--starttime", "now")[0] == 0:
+        return [Finding("accounting", True, "sacct answers")]
+    _, text = _ask("scontrol", "show", "config")
+    shown = re.search(r"^MinJobAge\s*=\s*(\d+)", text, re.M)
+    age_s = int(shown[1]) if shown else 0
+    seen = f"sacct does not answer (no slurmdbd): squeue is asked, which shows jobs for {age_s} s after their end"
+    todo = f"ask for accounting, or for MinJobAge={cluster.LEAST_JOB_AGE_S} in slurm.conf: jobs may never seem to end"
+    return [Finding("accounting", None if age_s >= cluster.LEAST_JOB_AGE_S else lacking, seen, todo)]
 
 
 def _asked(plan: Plan, profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
@@ -317,6 +319,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *gpus(plan),
         *slurm(plan, profile),
         *disk(plan, results),
+        *site.look(results),
     ]
 
 

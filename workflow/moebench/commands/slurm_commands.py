@@ -110,14 +110,9 @@ def call(name: str, arguments: list[str], text: str | None = None) -> subprocess
     program = shutil.which(name, path=path)
     if program is None:
         return subprocess.CompletedProcess([name], 127, "", f"{name}: not installed\n")
-    given = {"input": text} if text is not None else {"stdin": subprocess.DEVNULL}
-    return subprocess.run(
-        [program, *arguments],
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment,
-        **given,  # type: ignore[call-overload,no-any-return]
+    command = [program, *arguments]
+    return subprocess.run(  # without text its standard input is empty
+        command, capture_output=True, encoding="utf-8", errors="replace", env=environment, input=text or ""
     )
 
 

@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 from moebench import accuracy, progress
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
+from moebench.commands import site
 from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config, Root, parse
@@ -34,6 +35,7 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     configuration that is wrong.
     """
     try:
+        site.refuse()
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
         plan = make_plan(
             Config(project / "config"),
