@@ -108,9 +108,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of its commands: the cluster's, and nothing of the tests' own Python."""
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("SLURM")}
-        return kept | self.cluster.environment
+        """Of its commands: the cluster's, and of Python the package in its folder, not the one that was copied."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        return kept | self.cluster.environment | {"PYTHONPATH": str(self.folder / "workflow")}
 
     def engine(self, slug: str) -> str:
         """The engine configuration of this slug (its id without the hash)."""

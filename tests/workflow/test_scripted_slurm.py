@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from moebench.commands import slurm_commands
-from project import ENVS
+from project import ENVS, copy, snakemake
 from scriptedslurm import ScriptedSlurm
 from studies import ROOT
 
@@ -126,3 +126,18 @@ def test_the_profile_asks_for_states_patiently():
     command = [ENVS / "workflow" / "bin" / "snakemake", "--profile", ROOT / "profiles" / "slurm", "--help"]
     known = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}).stdout
     assert all(f"--{name}" in known for name in profile), "options of the locked Snakemake and plugin"
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [({"PYTHONPATH": "{foreign}"}, "PYTHONPATH puts the packages in {foreign} before those of the locked environments"),
+     ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "the project's are UTF-8; export PYTHONUTF8")],
+)  # fmt: skip
+def test_a_shell_that_changes_what_runs_is_refused_in_one_line(tmp_path, variables, words):
+    place, foreign = copy(tmp_path / "project"), tmp_path / "foreign"
+    (foreign / "numpy-1.0.dist-info").mkdir(parents=True)
+    variables = {name: value.format(foreign=foreign) for name, value in variables.items()}
+    search = os.pathsep.join([str(place / "workflow"), *filter(None, [variables.get("PYTHONPATH")])])
+    done = snakemake(place, "-n", code=1, **variables | {"PYTHONPATH": search})
+    said = done.stdout + done.stderr
+    assert words.format(foreign=foreign) in said and "Traceback" not in said

@@ -171,7 +171,10 @@ def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding
 
 
 def _user() -> str:
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
+        return str(os.getuid())
 
 
 def _accounting(lacking: bool | None) -> list[Finding]:
