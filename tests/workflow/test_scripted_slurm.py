@@ -141,3 +141,19 @@ def test_a_shell_that_changes_what_runs_is_refused_in_one_line(tmp_path, variabl
     done = snakemake(place, "-n", code=1, **variables | {"PYTHONPATH": search})
     said = done.stdout + done.stderr
     assert words.format(foreign=foreign) in said and "Traceback" not in said
+
+
+def test_paths_that_a_shell_reads_work_where_they_can_and_are_refused_where_not(tmp_path):
+    place = copy(tmp_path / "a b's (c)")
+    done = run_in(place, "-n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = run_in(place, "stage", "--config", "results=my results")
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "results in config/config.yaml: my results: a shell reads some of" in said
+
+
+def run_in(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Snakemake of the environments below a project, with the local profile."""
+    command = [place / ".envs" / "dev" / "bin" / "python", "-m", "snakemake", "--profile", "profiles/local", *arguments]
+    env = os.environ | {"PYTHONPATH": str(place / "workflow")}
+    return subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)

@@ -11,9 +11,11 @@ from moebench.commands.snakefile import (
     engines_of,
     figure_labels,
     load_plan,
+    near,
     one_of,
     part_of,
     planned_job,
+    refuse_paths,
     refuse_unbuilt,
     refuse_unpinned,
     roots,
@@ -63,7 +65,8 @@ elif DeploymentMethod.CONDA in DEPLOYED:
 else:
     ENVIRONMENTS = config["environments"]
 OWN_BUILD = ENVIRONMENTS == config["environments"]
-PYTHON = sys.executable if OWN_BUILD else f"{ENVIRONMENTS}/workflow/bin/python"
+# below the project by a relative path: that of the project may have characters that a shell reads
+PYTHON = near(sys.executable) if OWN_BUILD else f"{ENVIRONMENTS}/workflow/bin/python"
 
 
 def python_of(wildcards, threads):
@@ -73,6 +76,7 @@ def python_of(wildcards, threads):
 
 def before_start():
     """Refuse what would fail, or would measure what is not pinned."""
+    refuse_paths(config, workflow)
     refuse_unpinned(PLAN, workflow)
     if OWN_BUILD:
         refuse_unbuilt(PLAN, config, workflow.dag.needrun_jobs())
