@@ -28,6 +28,9 @@ REACH_S = 60
 UNREACHED = "does not reach this one at"
 """What ``failures`` knows it by."""
 
+SRUN_SAYS_WITHIN_S = 15
+"""The connections of a lost executor break at once; srun, which knows that it ended, says so a little later."""
+
 
 def share(spec: EngineConfig, rank: int, address: str, port: int) -> Knobs:
     """What a node's engine arguments have beside those of one node."""
