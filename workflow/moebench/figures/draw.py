@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
-from moebench.figures import style, tiles
+from moebench.figures import marks, style, tiles
 from moebench.figures.data import Data
 from moebench.figures.ticks import BAR_GROUP
 
@@ -109,7 +109,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             zorder=3,
         )
         drawn[0].set_markeredgewidth(0)
-        axes.plot(
+        dashed = axes.plot(
             [position[v] for v in rows["x"]],
             predicted(rows, panel.y) * panel.factor,
             color=colour,
@@ -117,18 +117,23 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=2,
         )
+        if not np.isnan(middle).all():  # a marker for each value
+            drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index[~np.isnan(middle)]))
+        marks.parts([*drawn[1], *drawn[2], *dashed], number, panel.y, rows.index)
         dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
         at = np.array([position[v] for v in rows["x"]])[dotted]
         tiles.dots(axes, at, middle[dotted], zorder=5, transform=axes.transData + shift)
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
-        for _, row in lacking(rows, panel.y).iterrows():
+        for index, row in lacking(rows, panel.y).iterrows():
             height = step * (0.5 + stacked.get(row["x"], 0))
             stacked[row["x"]] = stacked.get(row["x"], 0) + 1
-            failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            at_height = min(height, max(band - step / 2, step / 2))
+            failure_mark(axes, position[row["x"]], at_height, colour, row["status"], gid=named)
 
 
-def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) -> None:
+def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str, gid: str | None = None) -> None:
     """The mark of a cell without a value, at a height given as a share of the axis."""
     _, marker, _ = style.status_style(status)
     axes.plot(
@@ -143,6 +148,7 @@ def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) 
         markersize=4.6,
         markeredgewidth=1.0,
         markerfacecolor="none",
+        gid=gid,
     )
 
 
@@ -181,11 +187,14 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         good = rows[has_value(rows, panel.y)]
         middle, ends = value(panel, good)
         at = [position[v] + shift for v in good["x"]]
-        axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2)
+        for patch, index in zip(
+            axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2), good.index, strict=True
+        ):
+            patch.set_gid(marks.name("mark", number, panel.y, [index]))
         dotted = untuned[good.index].to_numpy()
         tiles.dots(axes, np.array(at)[dotted], middle[dotted] / 2, zorder=5)
         drawn = ends.sum(axis=0) > 0
-        axes.errorbar(
+        bounds = axes.errorbar(
             np.array(at)[drawn],
             middle[drawn],
             yerr=ends[:, drawn],
@@ -198,7 +207,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         )
         hoped = predicted(rows, panel.y).to_numpy() * panel.factor
         centre = np.array([position[v] + shift for v in rows["x"]])
-        axes.hlines(
+        dashes = axes.hlines(
             hoped,
             centre - width * 0.46,
             centre + width * 0.46,
@@ -207,14 +216,16 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=4,
         )
-        for _, row in lacking(rows, panel.y).iterrows():
-            stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
+        marks.parts([*bounds[1], *bounds[2], dashes], number, panel.y, rows.index)
+        for index, row in lacking(rows, panel.y).iterrows():
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"], gid=named)
 
 
-def stub(axes: Axes, x: float, width: float, colour: Any, status: str) -> None:
+def stub(axes: Axes, x: float, width: float, colour: Any, status: str, gid: str | None = None) -> None:
     """The hatched stub of a cell without a value; hollow and dotted when it was not measured."""
     _, _, hatch = style.status_style(status)
-    axes.bar(
+    (patch,) = axes.bar(
         [x],
         [STUB],
         width,
@@ -226,3 +237,4 @@ def stub(axes: Axes, x: float, width: float, colour: Any, status: str) -> None:
         linestyle="-" if hatch else ":",
         zorder=2,
     )
+    patch.set_gid(gid)

@@ -12,7 +12,7 @@ from matplotlib.text import Text
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import draw, style, tiles
+from moebench.figures import draw, marks, style, tiles
 from moebench.figures.data import Data
 
 MARGIN_PT = 4.0
@@ -101,6 +101,10 @@ class Header:
             if wide <= width_pt or across == 1:
                 break
             legend.remove()
+        for shown, given, text in zip(legend.legend_handles, handles, legend.get_texts(), strict=True):
+            if shown is not None and given.get_gid():
+                shown.set_gid(given.get_gid())
+                text.set_gid(f"{given.get_gid()}.text")
         return legend, wide, high
 
 
@@ -119,14 +123,16 @@ def hue_handles(data: Data) -> list[Any]:
     axis = data.axes["hue"]
     handles: list[Any] = []
     for i, (level, colour) in enumerate(zip(axis.levels, draw.colours(data), strict=True)):
+        gid = marks.legend_entry(i)
         if data.plot.kind == "bars":
-            handles.append(Patch(facecolor=colour, label=axis.text(level)))
+            handles.append(Patch(facecolor=colour, label=axis.text(level), gid=gid))
         else:
             marker = style.MARKERS[i % len(style.MARKERS)]
             line: Any = "none" if data.plot.kind == "pareto" else "-"
             handles.append(
-                Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=axis.text(level))
-            )
+                Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=axis.text(level),
+                       gid=gid)
+            )  # fmt: skip
     return handles
 
 

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError
-from moebench.figures import accuracy, data, draw, style
+from moebench.figures import accuracy, data, draw, marks, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
@@ -83,6 +83,8 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
             zorder=3,
         )
         drawn[0].set_markeredgewidth(0)
+        drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index))
+        marks.parts([*drawn[1], *drawn[2]], number, panel.y, rows.index)
         for part in (*drawn[1], *drawn[2]):
             part.set_alpha(INTERVAL_OPACITY)
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
