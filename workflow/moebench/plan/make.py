@@ -242,6 +242,7 @@ class Draft:
                 rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
             about = counted.facts(config, experiment) | points.facts(config, experiment)
+            kept["assumptions"] = experiment.assumed(study.scale)
             experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": list(rows.values())})
             if experiment.accuracy:
                 experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
