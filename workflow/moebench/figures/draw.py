@@ -1,5 +1,5 @@
-"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.  The
-mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
+"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.
+The mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     """Draw one panel: points, intervals, frontier (``band`` is for failure marks of lines)."""
     plot, axes = placed.plot, panel.axes
     good = complete(panel.rows, plot.x, panel.y)
-    for level, colour, marker in draw.series(placed):
+    for number, (level, colour, marker) in enumerate(draw.series(placed)):
         rows = good if level is None else good[good["hue"] == level]
         if rows.empty:
             continue
