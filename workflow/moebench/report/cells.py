@@ -122,8 +122,24 @@ def _experiment(plan: Plan, name: Any, rows: pd.DataFrame, place: Mapping[str, i
         "name": name,
         "title": plan["experiments"][name]["title"],
         "axes": [[axis, figure_data.label_of(axis)] for axis in axes],
+        "drawn": _drawn(plan, name, axes),
         "rows": [[place[key], *found] for key, found in zip(keys, values, strict=True)],
     }
+
+
+def _drawn(plan: Plan, name: Any, axes: list[str]) -> Json | None:
+    """Axes of the experiment's first figure of lines or bars, as its grid calls them."""
+    moved = {part.strip(): axis for axis in axes for part in [axis, *axis.split("=")]}
+    for figure in plan["experiments"][name].get("figures", ()):
+        if figure.get("kind", "lines") in ("lines", "bars"):
+            roles = {
+                "x": figure["x"],
+                "c": figure.get("hue") or "",
+                "f": figure.get("panel") or figure.get("row") or "",
+            }
+            made = {role: moved.get(axis, axis) for role, axis in roles.items()}
+            return made | {"y": figure["y"] if isinstance(figure["y"], str) else figure["y"][0]}
+    return None
 
 
 def _repeats(tables_dir: Path, place: Mapping[str, int]) -> dict[str, list[list[Any]]]:

@@ -51,7 +51,7 @@ function workload(i) {
   const parts = [value("model_title", i), `batch ${value("batch", i)}`];
   if (value("input_tokens", i) !== null) parts.push(`${value("input_tokens", i)} input and ${value("output_tokens", i)} output tokens`);
   for (const knob of ["top_k", "quantization", "images"])
-    if (value(knob, i) !== null) parts.push(`${heading(knob).toLowerCase()} ${value(knob, i)}`);
+    if (![null, "none", 0].includes(value(knob, i))) parts.push(`${heading(knob).toLowerCase()} ${value(knob, i)}`);
   return parts.join(", ");
 }
 

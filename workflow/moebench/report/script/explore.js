@@ -26,12 +26,14 @@ const levelsOf = (dimension, rows) => {
   return seen.every(v => typeof v === "number") ? seen.sort((a, b) => a - b) : seen;
 };
 
-/** Axes where the reader chose none: the longest numeric one across, the next as colour, the next as panels. */
+/** Axes where the reader chose none: those of the experiment's first figure, or the longest numeric one across, the next as colour, the next as panels. */
 function usual(experiment, all) {
   const own = [...all.values()].filter(d => !d.knob);
   const size = d => levelsOf(d, experiment.rows).length, numeric = d => levelsOf(d, experiment.rows).every(v => typeof v === "number");
   const x = [...own].sort((a, b) => numeric(b) - numeric(a) || size(b) - size(a))[0] || [...all.values()][0];
   const [c, f] = own.filter(d => d !== x && size(d) > 1).sort((a, b) => size(b) - size(a));
+  const drawn = experiment.drawn;  // as in its own figure, where it has one
+  if (drawn && all.has(drawn.x) && [drawn.c, drawn.f].every(name => !name || all.has(name))) return drawn;
   return { x: x.name, c: c ? c.name : "", f: f && size(f) <= MOST_PANELS ? f.name : "" };
 }
 
@@ -40,7 +42,7 @@ function selection() {
   const experiment = chosenExperiment(), all = dimensions(experiment), first = usual(experiment, all);
   const pick = key => (STATE.get(key) === "-" ? "" : all.has(STATE.get(key)) ? STATE.get(key) : first[key]);
   const names = { x: pick("x") || first.x, c: pick("c"), f: pick("f") };
-  const metric = DATA.metrics.includes(STATE.get("y")) ? STATE.get("y") : DATA.metrics.find(m => m === "throughput_total_tokens_per_s" && experiment.rows.some(r => value(m, r[0]) !== null)) || DATA.metrics.find(m => experiment.rows.some(r => value(m, r[0]) !== null)) || DATA.metrics[0];
+  const metric = DATA.metrics.includes(STATE.get("y")) ? STATE.get("y") : DATA.metrics.find(m => m === (experiment.drawn ? experiment.drawn.y : "throughput_total_tokens_per_s") && experiment.rows.some(r => value(m, r[0]) !== null)) || DATA.metrics.find(m => experiment.rows.some(r => value(m, r[0]) !== null)) || DATA.metrics[0];
   const get = name => (name ? all.get(name).of : () => "");
   const [x, c, f] = [get(names.x), get(names.c), get(names.f)];
   const colours = names.c ? levelsOf(all.get(names.c), experiment.rows).map(String) : [""];
@@ -106,10 +108,10 @@ function drawChart() {
   ].filter(Boolean);
   const wide = Math.max(box.clientWidth, 110 * panels.length + 80, 300);
   const chart = Plot.plot({
-    width: wide, height: 360 + (long && even ? 50 : 0), marginLeft: 64, marginBottom: long && even ? 90 : 40, marginRight: 24,
+    width: wide, height: 360 + (long && even ? 50 : 0), marginLeft: 64, marginTop: panels.length ? 44 : 28, marginBottom: long && even ? 90 : 40, marginRight: 24,
     style: { background: "none", color: ink, fontSize: "12px" },
     x: { type: even ? "point" : "linear", domain: even ? across : undefined, label: dimension.label, tickFormat: even ? plain : undefined, tickRotate: long && even ? -35 : 0, labelAnchor: "right" },
-    ...(panels.length ? { fx: { domain: panels, label: s.all.get(s.names.f).label, tickFormat: plain } } : {}),
+    ...(panels.length ? { fx: { domain: panels, label: null, tickFormat: plain } } : {}),
     y: { label: s.label, type: log ? "log" : "linear", grid: true, zero: !log && !s.relative, ...(s.relative || log ? {} : { nice: true }) },
     symbol: { type: "identity" }, color: { type: "identity" }, marks,
   });

@@ -66,14 +66,13 @@ function openRecord(i, anchor = "cells") {
       reason ? ` ${reason}` : ""),
     membership(i),
     el("div", { class: "record-tables" },
-      results.length ? pairs("Medians, in brackets the ends of their intervals", results) : null,
-      el("div", {}, repeatsTable(i) || "", evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : ""),
-      pairs("Parameters", knobs),
-      from.length ? pairs("Where it was measured", from) : null),
-    el("h3", { text: "Measure it again" }),
-    el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
-    el("p", {}, copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => location.href),
-      status === "not measured" ? "" : el("span", { class: "aside" }, " The whole record: ", el("code", { text: file }))),
+      el("div", {}, results.length ? pairs("Medians, in brackets the ends of their intervals", results) : "", from.length ? pairs("Where it was measured", from) : ""),
+      el("div", {}, repeatsTable(i) || "",
+        evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : "",
+        el("h3", { text: "Measure it again" }), el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
+        el("p", {}, copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => location.href)),
+        status === "not measured" ? "" : el("p", { class: "aside" }, "The whole record: ", el("code", { text: file })),
+        pairs("Parameters", knobs))),
   );
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;

@@ -5,6 +5,7 @@ const tablePlace = document.getElementById("cells-table");
 const SHOWN = ["throughput_total_tokens_per_s", "e2e_s", "ttft_s", "itl_s", "e2e_s_cv"].filter(m => DATA.metrics.includes(m));
 const TEXTS = DATA.ids.map((id, i) => `${id} ${DATA.knobs.map(k => value(k, i)).join(" ")} ${statusWords(i)} ${value("unstable", i) ? "unstable" : ""} ${value("reason", i) || ""}`.toLowerCase());
 let page = 0;
+const VARIED = new Set(differing(DATA.ids.map((_, i) => i)));
 
 const inExperiment = new Map(DATA.experiments.map(e => [e.name, new Set(e.rows.map(row => row[0]))]));
 
@@ -31,7 +32,7 @@ function chosenCells() {
 
 /** Columns of the table: what the experiment varies, or the workload; then metrics. */
 function tableColumns(cells) {
-  const varied = STATE.get("of") ? differing(cells).filter(k => k !== "model_title") : WORKLOAD.filter(k => DATA.knobs.includes(k));
+  const varied = STATE.get("of") ? differing(cells).filter(k => k !== "model_title") : WORKLOAD.filter(k => VARIED.has(k));
   return ["model_title", ...varied.slice(0, 6), "status", ...SHOWN];
 }
 
