@@ -34,7 +34,7 @@ function buildNavigation() {
   });
   box.addEventListener("keydown", event => { if (event.key === "Enter") (found.querySelector("a") || nav.querySelector("li:not([hidden]) a"))?.click(); });
   document.addEventListener("keydown", event => {
-    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select, textarea") || document.getElementById("record").open) return;
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || document.activeElement.matches("input, select, textarea") || document.getElementById("record").open) return;
     event.preventDefault();
     nav.open = true;
     box.focus();
