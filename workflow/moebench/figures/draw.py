@@ -1,5 +1,5 @@
-"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.  The
-mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
+"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.
+The mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ def series(data: Data) -> list[tuple[Any, Any, str]]:
     known = axis.known or axis.levels
     looks = style.palette(len(known), axis.numeric)
     places = [known.index(level) for level in axis.levels]
-    return [(level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)]
+    return [
+        (level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- lines
@@ -147,14 +149,11 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         at = np.array([position[v] for v in rows["x"]])
         hollow = unstable(rows) & has_value(rows, panel.y).to_numpy(dtype=bool)
         hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
-        axes.plot(
-            [position[v] for v in rows["x"]],
-            predicted(rows, panel.y) * panel.factor,
-            color=colour,
-            linewidth=0.9,
-            linestyle=PREDICTED_DASH,
-            zorder=2,
-        )
+        foretold = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
+        axes.plot(at, foretold, color=colour, linewidth=0.9, linestyle=PREDICTED_DASH, zorder=2)
+        alone = _without_neighbours(foretold)  # a line of one point would be invisible
+        if alone.any():
+            axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7, zorder=2)
         dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
         for some, ink in ((dotted & ~hollow, "white"), (dotted & hollow, colour)):
             tiles.dots(axes, at[some], middle[some], ink, zorder=5, transform=axes.transData + shift)
@@ -164,6 +163,12 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             height = step * (0.5 + stacked.get(row["x"], 0))
             stacked[row["x"]] = stacked.get(row["x"], 0) + 1
             failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
+
+
+def _without_neighbours(values: np.ndarray) -> np.ndarray:
+    """Which values have none on either side."""
+    there = np.concatenate([[False], ~np.isnan(values), [False]])
+    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
 
 
 def hollows(axes: Axes, at: Any, values: Any, colour: Any, marker: str, **more: Any) -> None:

@@ -85,7 +85,9 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         drawn[0].set_markeredgewidth(0)
         hollow = draw.unstable(rows)
         values = rows[panel.y].to_numpy(dtype=float) * panel.factor
-        draw.hollows(axes, rows["x"].to_numpy(dtype=float)[hollow], values[hollow], colour, marker, markersize=5, zorder=4)
+        draw.hollows(
+            axes, rows["x"].to_numpy(dtype=float)[hollow], values[hollow], colour, marker, markersize=5, zorder=4
+        )
         for part in (*drawn[1], *drawn[2]):
             part.set_alpha(INTERVAL_OPACITY)
     best = _best(good, plot.x, panel.y)
@@ -111,7 +113,9 @@ def told_apart(rows: pd.DataFrame, metric: str) -> bool:
     if len(rows) < 2:
         return False
     value = rows[metric].astype(float)
-    low, high = (rows[c].astype(float).fillna(value) if c in rows else value for c in (f"{metric}_low", f"{metric}_high"))
+    low, high = (
+        rows[c].astype(float).fillna(value) if c in rows else value for c in (f"{metric}_low", f"{metric}_high")
+    )
     return bool(low.max() > high.min())
 
 
