@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError
-from moebench.figures import accuracy, data, draw, style
+from moebench.figures import accuracy, data, draw, marks, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
@@ -64,7 +64,7 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     """Draw one panel: points, intervals, frontier (``band`` is for failure marks of lines)."""
     plot, axes = placed.plot, panel.axes
     good = complete(panel.rows, plot.x, panel.y)
-    for level, colour, marker in draw.series(placed):
+    for number, (level, colour, marker) in enumerate(draw.series(placed)):
         rows = good if level is None else good[good["hue"] == level]
         if rows.empty:
             continue
@@ -85,9 +85,10 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         drawn[0].set_markeredgewidth(0)
         hollow = draw.unstable(rows)
         values = rows[panel.y].to_numpy(dtype=float) * panel.factor
-        draw.hollows(
-            axes, rows["x"].to_numpy(dtype=float)[hollow], values[hollow], colour, marker, markersize=5, zorder=4
-        )
+        at = rows["x"].to_numpy(dtype=float)[hollow]
+        rings = draw.hollows(axes, at, values[hollow], colour, marker, markersize=5, zorder=4)
+        drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index))
+        marks.parts([*drawn[1], *drawn[2], *rings], number, panel.y, rows.index)
         for part in (*drawn[1], *drawn[2]):
             part.set_alpha(INTERVAL_OPACITY)
     best = _best(good, plot.x, panel.y)
