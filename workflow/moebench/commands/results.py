@@ -82,6 +82,39 @@ def _partial(study: Study) -> Any:
 
 @verb(RESULTS)
 @of_study
+def figures(
+    study: Study,
+    paper: Annotated[
+        bool, flag("--paper", "Write PDFs of one and two columns, captions as LaTeX, and data with units.")
+    ] = False,
+    plan: Annotated[Path | None, Option("--plan", metavar="FILE", help="Plan file.")] = None,
+    tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Folder of tables.")] = None,
+    out: Annotated[Path | None, Option("--out", metavar="FOLDER", help="Folder for the figures.")] = None,
+) -> int:
+    """Draw the figures of a study: for the report, or for a paper.
+
+    Default folders: those of the study; figures for a paper go to reports/STUDY/paper.
+    """
+    from moebench.figures import paper as for_paper
+    from moebench.figures import render_all
+    from moebench.plan.file import read_plan
+    from moebench.progress.steps import steps
+
+    name = "" if plan and tables and out else study.name
+    made = read_plan(plan or study.results / "plan" / f"{name}.json")
+    tables = tables or study.results / "tables" / name
+    if not paper:
+        render_all(made, tables, out or study.reports / name / "figures")
+        return 0
+    folder = out or study.reports / name / "paper"
+    with steps(f"figures of study {made['study']} for a paper") as say:
+        for_paper.write(made, tables, folder, say)
+    print(folder / for_paper.METADATA)
+    return 0
+
+
+@verb(RESULTS)
+@of_study
 def failures(
     study: Study,
     profile: Annotated[

@@ -15,32 +15,15 @@ from typing import Any
 
 import pandas as pd
 
-from moebench.config import Plot, parse
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import data, export, predictions, residuals, style
-from moebench.figures.kinds import KINDS, PlacedFigure, Predictions, Source
+from moebench.figures import data, export, residuals, style
+from moebench.figures.kinds import KINDS, Source
+from moebench.figures.placing import placed as placed
+from moebench.figures.placing import plots as plots
 from moebench.formats.plan import Plan
 from moebench.tables import machines
 from moebench.tables.accuracy import planned as planned_answers
 from moebench.tables.join import beside_speed
-
-
-def plots(plan: Plan, experiment: str) -> list[Plot]:
-    """The figures of an experiment of a plan."""
-    where = f"plan of {plan['study']}: {experiment}"
-    return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
-
-
-def placed(source: Source) -> Iterator[PlacedFigure]:
-    """The figures of an experiment, those of predictions last.
-
-    Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables.
-    """
-    where = f"config/experiments/{source.experiment}.yaml: figure"
-    for plot in plots(source.plan, source.experiment):
-        yield KINDS[plot.kind].place(plot, source, f"{where} {plot.id}")
-    for plot in predictions.plots(source.plan, source.experiment):
-        yield Predictions.place(plot, source, f"{where} {plot.id}")
 
 
 def render_all(plan: Plan, tables_dir: Path, out_dir: Path) -> list[Path]:

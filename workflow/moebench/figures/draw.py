@@ -63,7 +63,7 @@ def drawn_only(placed: Data) -> Data:
     kept = pd.Series(True, index=placed.rows.index)
     for role, axis in axes.items():
         kept &= placed.rows[role].isin(axis.levels)
-    return dataclasses.replace(placed, rows=placed.rows[kept].reset_index(drop=True), axes=axes)
+    return dataclasses.replace(placed, rows=placed.rows[kept], axes=axes)  # the index leads to the CSV
 
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
@@ -149,14 +149,11 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         at = np.array([position[v] for v in rows["x"]])
         hollow = unstable(rows) & has_value(rows, panel.y).to_numpy(dtype=bool)
         rings = hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
-        dashed = axes.plot(
-            [position[v] for v in rows["x"]],
-            predicted(rows, panel.y) * panel.factor,
-            color=colour,
-            linewidth=0.9,
-            linestyle=PREDICTED_DASH,
-            zorder=2,
-        )
+        foretold = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
+        dashed = axes.plot(at, foretold, color=colour, linewidth=0.9, linestyle=PREDICTED_DASH, zorder=2)
+        alone = _without_neighbours(foretold)  # a line of one point would be invisible
+        if alone.any():
+            dashed += axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7)
         if not np.isnan(middle).all():  # a marker for each value
             drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index[~np.isnan(middle)]))
         marks.parts([*drawn[1], *drawn[2], *dashed, *rings], number, panel.y, rows.index)
@@ -171,6 +168,12 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             named = marks.name("lacks", number, panel.y, [int(str(index))])
             at_height = min(height, max(band - step / 2, step / 2))
             failure_mark(axes, position[row["x"]], at_height, colour, row["status"], gid=named)
+
+
+def _without_neighbours(values: np.ndarray) -> np.ndarray:
+    """Which values have none on either side."""
+    there = np.concatenate([[False], ~np.isnan(values), [False]])
+    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
 
 
 def hollows(axes: Axes, at: Any, values: Any, colour: Any, marker: str, **more: Any) -> list[Any]:

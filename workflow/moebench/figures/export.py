@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -10,12 +11,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from moebench.errors import StorageError
+from moebench.storage.atomic import write_atomic
 
 _NO_DATES = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "ModDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
 }
+
+
+def pdf(made: Figure, path: Path, said: dict[str, str]) -> Path:
+    """Write a figure as a PDF that says what it is (``Title``, ``Subject``, ...).  Raises StorageError."""
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="pdf", metadata=_NO_DATES["pdf"] | said)
+    write_atomic(path, buffer.getvalue())
+    return path
 
 
 def save(made: Figure, data: pd.DataFrame, out: Path, name: str) -> list[Path]:
