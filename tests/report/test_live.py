@@ -82,9 +82,14 @@ def test_the_closed_page_is_light(show, browser, page):
     assert height <= SCREENS * SCREEN_PX and nodes <= NODES and page.stat().st_size <= BYTES
 
 
-def test_ten_thousand_cells(show, browser, page, tmp_path):
+def parts(page: Path) -> tuple[str, dict[str, Any], str]:
+    """The page before its data, the data, and the rest."""
     head, data, tail = re.split(r'(?<=id="cells-data">)(.*?)(?=</script>)', page.read_text(), maxsplit=1, flags=re.S)
-    made = json.loads(data)
+    return head, json.loads(data), tail
+
+
+def test_ten_thousand_cells(show, browser, page, tmp_path):
+    head, made, tail = parts(page)
     times = -(-10_000 // len(made["ids"]))
     made["ids"] = [f"{name}.{n}" for n in range(times) for name in made["ids"]]
     for name, column in made["columns"].items():
@@ -335,16 +340,21 @@ def test_relative_to_an_arm(show, cells):
     assert ratios.count(1.0) >= 2 and len(set(ratios)) > 2 and all("relative to" in text for text in told)
 
 
-def test_unstable_cells_can_be_hidden(show, study):
-    frame = join.with_status(study / "results/tables/tiny")
-    (name, *_) = frame.loc[frame["unstable"].fillna(False), "experiment"]
-    measured = frame[(frame["experiment"] == name) & frame[THROUGHPUT].notna()]
-    unstable = int(measured["unstable"].fillna(False).sum())
-    anchor = f"#explore?e={name}&y={THROUGHPUT}"
-    assert unstable and len(show(anchor).execute_script(POINTS)) == len(measured)
-    browser = show(f"{anchor}&stable=1")
-    assert len(browser.execute_script(POINTS)) == len(measured) - unstable
-    assert f"{unstable} unstable hidden" in browser.execute_script("return document.querySelector('.said').textContent")
+def test_unstable_cells_can_be_hidden(show, cells, page, tmp_path):
+    head, made, tail = parts(page)
+    batch = next(e for e in made["experiments"] if e["name"] == "batch")
+    measured = [row[0] for row in batch["rows"] if made["columns"][THROUGHPUT][row[0]] is not None]
+    made["columns"]["unstable"] = [i in measured[:3] for i in range(len(made["ids"]))]
+    file = tmp_path / "unstable.html"
+    file.write_text(head + json.dumps(made) + tail)
+    anchor = f"#explore?e=batch&y={THROUGHPUT}"
+    hollow = "return document.querySelector('.said').textContent"
+    browser = show(anchor, file=file)
+    assert len(browser.execute_script(POINTS)) == len(measured) > 10
+    assert "3 of them unstable (hollow)" in browser.execute_script(hollow)
+    browser = show(f"{anchor}&stable=1", file=file)
+    assert len(browser.execute_script(POINTS)) == len(measured) - 3
+    assert "3 unstable hidden" in browser.execute_script(hollow)
 
 
 def test_another_report_is_run_b(show, page):
