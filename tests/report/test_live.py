@@ -82,6 +82,15 @@ def test_the_closed_page_is_light(show, browser, page):
     assert height <= SCREENS * SCREEN_PX and nodes <= NODES and page.stat().st_size <= BYTES
 
 
+@pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (400, False)])
+def test_the_first_screens_say_what_was_found(show, width, dark):
+    """Caveat and cards, then a finding: on the first screen of a desk, within three of a phone."""
+    tops = show(width=width, dark=dark).execute_script("""
+        const top = selector => document.querySelector(selector).getBoundingClientRect().bottom;
+        return ['h1', '.banner p', '.cards li:nth-child(4)', '.findings tbody tr'].map(top)""")
+    assert tops == sorted(tops) and 0 < tops[0] and tops[-1] < SCREEN_PX * (1 if width == 1400 else 3)
+
+
 def parts(page: Path) -> tuple[str, dict[str, Any], str]:
     """The page before its data, the data, and the rest."""
     head, data, tail = re.split(r'(?<=id="cells-data">)(.*?)(?=</script>)', page.read_text(), maxsplit=1, flags=re.S)
