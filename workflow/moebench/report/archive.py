@@ -217,7 +217,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _zip(files: dict[str, Path], out: Path, say: Say) -> None:
+def _zip(files: dict[str, Path], out: Path, say: Say = _quiet) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
         for number, (name, path) in enumerate(sorted(files.items()), start=1):
             say(f"packing file {number:,} of {len(files):,}")
