@@ -66,7 +66,7 @@ def write(plan: Plan, tables_dir: Path, out: Path, say: Callable[[str], None] = 
         about[name] = {
             "experiment": figure.experiment, "number": figure.plot.number, "title": figure.plot.title,
             "caption": figure.caption, "files": [path.name for path in files],
-            "widths_pt": {path.name: sheet.width_pt for path, sheet in zip(files, style.COLUMNS.values(), strict=False)},
+            "widths_pt": {f"{name}-{across}.pdf": sheet.width_pt for across, sheet in style.COLUMNS.items()},
             "columns": {new: _meaning(old) for old, new in zip(figure.table.columns, shown.columns, strict=True)},
         }  # fmt: skip
         paths += files

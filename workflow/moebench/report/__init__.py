@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ import moebench
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import caption, placed, plots
+from moebench.figures import caption, placed, plots, predictions
 from moebench.figures.kinds import PlacedFigure, Predictions, Source
 from moebench.formats.plan import Plan
 from moebench.plan.file import read_plan
@@ -248,7 +249,10 @@ def _experiment(
 
 
 def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure:
-    return content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells())
+    made = content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells())
+    if isinstance(figure, Predictions) and figure.is_small:
+        made = dataclasses.replace(made, numbers=predictions.as_table(figure.placed))
+    return made
 
 
 def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:

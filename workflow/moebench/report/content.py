@@ -40,18 +40,28 @@ class Figure:
     """Its data as an address that holds them; empty for large ones."""
     path: str
     """Its files, without the ending."""
+    narrow: str
+    """As SVG for small screens; empty where there is none."""
     caption: str
     cells: list[str]
     """``ENGINE/CELL`` of each row of its data."""
+    numbers: tuple[list[str], list[list[str]]] | None = None
+    """Heads and rows of a figure of so few numbers that the page shows a table instead."""
 
 
 def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str]) -> Figure:
     """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
+    narrow = folder / "narrow" / f"{plot.id}.svg"
+    small = (
+        ""
+        if not narrow.exists()
+        else svg.inline(narrow, f"{plot.id}-narrow", f"Figure {plot.number}. {plot.title}", words)
+    )
     data, csv = (folder / f"{plot.id}.csv").read_bytes(), ""
     if len(data) <= MOST_CSV:
         csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
-    return Figure(plot, text, csv, f"{href}/{plot.id}", said, cells)
+    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells)
 
 
 # ----------------------------------------------------------------------------------------- numbers

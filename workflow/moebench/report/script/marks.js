@@ -88,7 +88,7 @@ function answer(svg, marks) {
 
 /** Let a drawn figure answer: its marks, and its legend, whose entries hide their series. */
 function enhance(svg) {
-  const figure = svg.closest("figure").id, cells = DATA.figures[figure];
+  const cells = DATA.figures[svg.closest("figure").id], figure = svg.dataset.name;
   if (svg.dataset.live) return;
   svg.dataset.live = "yes";
   const named = new RegExp(`^${CSS.escape(figure)}-(mark|lacks)\\.hue(\\d+)\\.(\\w+)\\.([\\d-]+)$`);
