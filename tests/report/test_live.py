@@ -88,7 +88,7 @@ def test_the_first_screens_say_what_was_found(show, width, dark):
     tops = show(width=width, dark=dark).execute_script("""
         const top = selector => document.querySelector(selector).getBoundingClientRect().bottom;
         return ['h1', '.banner p', '.cards li:nth-child(4)', '.findings tbody tr'].map(top)""")
-    assert tops == sorted(tops) and 0 < tops[0] and tops[-1] < SCREEN_PX * (1 if width == 1400 else 3)
+    assert tops == sorted(tops) and tops[0] > 0 and tops[-1] < SCREEN_PX * (1 if width == 1400 else 3)
 
 
 def parts(page: Path) -> tuple[str, dict[str, Any], str]:
