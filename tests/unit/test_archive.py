@@ -66,6 +66,7 @@ def test_everything_is_inside_with_relative_paths_and_checksums(project):
         "results/tables/tiny/samples.parquet",
         "config/studies/tiny.yaml",
         "envs/workflow.lock",
+        "licenses/observable-plot.txt",
         "ro-crate-metadata.json",
     }
     assert wanted <= set(names)

@@ -30,7 +30,7 @@ from moebench.formats.manifest import ArchiveAbout
 from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
-from moebench.report import build
+from moebench.report import build, scripts
 from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
@@ -190,6 +190,7 @@ def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
         for path in sorted(project.ROOT.glob(pattern)):
             yield path.relative_to(project.ROOT).as_posix(), path
+    yield "licenses/observable-plot.txt", scripts.LICENSES  # of what the page carries
 
 
 def _write_about(layout: Layout) -> None:
