@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, toolkit, vllm_kernels
+from moebench.engines import failures, loopback, toolkit, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -443,6 +443,7 @@ class Driver:
             "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
+            **loopback.direct(),
         }
         if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
