@@ -7,6 +7,7 @@ import operator
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flash
 from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
-from moebench.measure import neighbours, provenance
+from moebench.measure import neighbours, provenance, worker
 from moebench.measure.driver import Driver
 from moebench.tables import cell_rows
 from studies import ROOT
@@ -148,11 +149,45 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
         ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
+        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not say its version of vllm; build it anew"),
     ],
 )  # fmt: skip
 def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions, problem):
     found = provenance.unlike_the_plan(VLLM | runtime, {"versions": versions})
     assert found is None if problem is None else problem in found and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("served", "problem"),
+    [
+        ('{"version":"0.32.0+cpu"}', None),
+        ('{"version":"0.33.0"}', "has vllm 0.33.0, the plan says 0.32.0"),
+        *((answer, None) for answer in (None, "not JSON", "[]", '{"version":1}')),
+    ],
+)
+def test_a_server_of_another_version_than_the_plans_is_refused(served, problem):
+    found = provenance.unlike_the_plan(VLLM, {"versions": {"vllm": "0.32.0"}}, provenance.said_version(served))
+    assert found is None if problem is None else problem in found
+
+
+def test_a_package_installed_over_the_locked_one_is_refused():
+    lock = provenance.lock_hashes()["vllm-cuda"]
+    seen = {"lock_sha256": lock, "versions": {"vllm": "0.32.0", "torch": "2.13.0+cu130", "transformers": "5.19.0"}}
+    assert provenance.unlike_the_plan(VLLM, seen) is None
+    other = seen | {"versions": seen["versions"] | {"torch": "2.14.0+cu130"}}
+    found = provenance.unlike_the_plan(VLLM, other)
+    assert found is not None and "has torch 2.14.0+cu130, envs/vllm-cuda.lock says 2.13.0; build it anew" in found
+    own = other | {"lock_sha256": None}  # an environment of the user's own has no lock
+    assert provenance.unlike_the_plan(VLLM, own) is None
+
+
+def test_the_version_is_that_of_the_module_that_was_imported(monkeypatch):
+    """A source tree on PYTHONPATH has no metadata: the installed package's would be recorded."""
+    monkeypatch.setitem(sys.modules, "elsewhere", SimpleNamespace(__version__="0.33.0.dev7+gabc"))
+    assert worker.imported("elsewhere", "0.32.0") == "0.33.0.dev7+gabc"
+    monkeypatch.setitem(sys.modules, "elsewhere", SimpleNamespace(__version__="0.32.0+cpu"))
+    assert worker.imported("elsewhere", "0.32.0") == "0.32.0"
+    assert worker.imported("not_there", "0.32.0") == "0.32.0"
 
 
 def test_an_environment_built_from_another_lock_is_refused(tmp_path):

@@ -25,7 +25,7 @@ from moebench.errors import StageError, StorageError, UserError
 from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout, Session
 from moebench.formats.messages import Outcome
 from moebench.formats.plan import EngineConfig, Plan
-from moebench.formats.record import EngineVersion, Provenance
+from moebench.formats.record import EngineVersion, LoadFacts, Provenance
 from moebench.measure import constants, manifest, provenance, records
 from moebench.measure.driver import Driver, end_on_signals, speaker
 from moebench.plan.file import read_plan
@@ -118,7 +118,7 @@ class CampaignDriver(Driver):
             self.estimates.note("cell", key, self.expected.get(key, 0.0), time.monotonic() - started)
         return outcome
 
-    def check_environment(self, spec: EngineConfig) -> None:
+    def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
         """Another engine than the plan's is recorded here, not refused."""
 
     def engine_version(self, spec: EngineConfig) -> EngineVersion:

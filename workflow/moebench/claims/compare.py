@@ -15,6 +15,7 @@ ratios is tested as well (:func:`together`).
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import zipfile
@@ -48,8 +49,13 @@ KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
 _DEFAULTS = {k: field.default for k, field in KNOBS.items() if not field.is_required()}
 """What a knob was before there was a column for it."""
-DIFFERS = ("hardware", "device_name", "engine_name", "engine_version", "git_commit", "lock_sha256", *_MACHINE)
+DIFFERS = (
+    *("hardware", "device_name", "driver", "engine_name", "engine_version", "nccl", "git_commit", "lock_sha256"),
+    *_MACHINE,
+)
 """Columns in which two sets may differ; those that do are named."""
+JSON_DIFFERS = {"versions": "version of "}
+"""The same, of JSON: each key by its own name, after these words."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +298,16 @@ def _direction(ratio: float, metric: str) -> str:
 
 def _differs(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[str, str]]:
     def said(frame: pd.DataFrame, name: str) -> str:
-        return ", ".join(sorted(map(str, frame[name].dropna().unique()))) or "not recorded"
+        values = frame[name].dropna().unique() if name in frame else ()
+        return ", ".join(sorted(map(str, values))) or "not recorded"
 
     both = {name: (said(a, name), said(b, name)) for name in DIFFERS}
+    for column, words in JSON_DIFFERS.items():
+        left, right = _apart(a[column]), _apart(b[column])
+        both |= {words + key: (said(left, key), said(right, key)) for key in sorted({*left, *right})}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+
+
+def _apart(column: pd.Series) -> pd.DataFrame:
+    """A column of JSON objects as a column per key; a cell without a key has None there."""
+    return pd.DataFrame([json.loads(text) for text in column.dropna().unique()], dtype=object)

@@ -338,7 +338,7 @@ class Driver:
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
             self.check_device()
-            self.check_environment(spec)
+            self.check_environment(spec, reply.get("facts"))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -374,9 +374,13 @@ class Driver:
                 "profile's partition and gpu_model), or choose another hardware in the study"
             )
 
-    def check_environment(self, spec: EngineConfig) -> None:
-        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
-        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+    def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
+
+        ``facts``: what the engine said once it was loaded.
+        """
+        served = provenance.said_version((facts or {}).get("server_version"))
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen, served):
             raise UserError(problem)
 
     def measure(self, engine_id: str, cell_id: str) -> Outcome:

