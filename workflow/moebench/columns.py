@@ -473,6 +473,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("lock_sha256", text, "", "SHA-256 of the lock of the engine's environment", (*_MEASURED, *_TASKS), "Environment lock"),
         Column("prompt_corpus_sha256", text, "", "SHA-256 of the text that prompts are cut from", _MEASURED, "Prompt corpus"),
         Column("versions", text, "", "JSON: versions of the packages that the engine process saw", (*_MEASURED, *_TASKS)),
+        Column("variables", text, "", "JSON: environment variables that the engine reads, as its job had them; null: not recorded", (*_MEASURED, *_TASKS), "Variables"),
         Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS, *_MACHINE)),
         Column("rerun", text, "", "Command that measures this cell again", (*_BAD, *_TASKS)),
         Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; outside: embeddings, last norm, vision", _COUNTED),

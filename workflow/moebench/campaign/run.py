@@ -121,6 +121,9 @@ class CampaignDriver(Driver):
     def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
         """Another engine than the plan's is recorded here, not refused."""
 
+    def check_shell(self, engines: list[str]) -> None:
+        """What this machine's shell changes is recorded here, not refused."""
+
     def engine_version(self, spec: EngineConfig) -> EngineVersion:
         """The engine that is installed here: the plan's may be another."""
         return {**super().engine_version(spec), "version": installed(spec["runtime"]["kind"])}
@@ -134,6 +137,7 @@ class CampaignDriver(Driver):
             "git_dirty": self.campaign["git_dirty"],
             "lock_sha256": None,
             "campaign": {"packed_at": self.campaign["packed_at"], "model_files": files},
+            "variables": self.variables(spec),
         }
         return self.host | about | self.seen
 

@@ -54,8 +54,8 @@ DIFFERS = (
     *_MACHINE,
 )
 """Columns in which two sets may differ; those that do are named."""
-JSON_DIFFERS = {"versions": "version of "}
-"""The same, of JSON: each key by its own name, after these words."""
+JSON_DIFFERS = {"versions": ("version of ", None), "variables": ("", "not set")}
+"""The same, of JSON: each key by its own name, after these words; and what a cell without it has, if that is a fact."""
 
 
 @dataclass(frozen=True)
@@ -302,12 +302,9 @@ def _differs(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[str, str]]:
         return ", ".join(sorted(map(str, values))) or "not recorded"
 
     both = {name: (said(a, name), said(b, name)) for name in DIFFERS}
-    for column, words in JSON_DIFFERS.items():
-        left, right = _apart(a[column]), _apart(b[column])
-        both |= {words + key: (said(left, key), said(right, key)) for key in sorted({*left, *right})}
+    for column, (words, lacking) in JSON_DIFFERS.items():
+        found = [[json.loads(text) for text in frame[column].dropna().unique()] for frame in (a, b)]
+        keys = {key for row in (*found[0], *found[1]) for key in row}
+        left, right = (pd.DataFrame([{k: row.get(k, lacking) for k in keys} for row in rows]) for rows in found)
+        both |= {words + key: (said(left, key), said(right, key)) for key in sorted(keys)}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}
-
-
-def _apart(column: pd.Series) -> pd.DataFrame:
-    """A column of JSON objects as a column per key; a cell without a key has None there."""
-    return pd.DataFrame([json.loads(text) for text in column.dropna().unique()], dtype=object)

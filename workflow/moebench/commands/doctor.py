@@ -14,7 +14,7 @@ from moebench.commands.data_sets import data_of
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
-from moebench.engines import waiting
+from moebench.engines import variables, waiting
 from moebench.formats.plan import Plan, Runtime
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
@@ -130,6 +130,18 @@ def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Fin
             )
         )
     return found
+
+
+def shell(plan: Plan) -> list[Finding]:
+    """Variables of this shell that change what is measured: SLURM hands them to the jobs, which refuse them."""
+    seen = variables.of()
+    for spec in plan["engines"].values():
+        declared = spec["runtime"].get("variables", {})
+        changing = [f"{k}={v}" for k, v in seen.items() if k not in declared and variables.changes(k, spec["nodes"])]
+        if changing and not spec["runtime"]["hosted"]:
+            said = f"{', '.join(changing)}: changes what {spec['id']} measures"
+            return [Finding("shell", False, said, "unset it, or declare it: engine.variables in the study")]
+    return []
 
 
 def gpus(plan: Plan) -> list[Finding]:
@@ -314,6 +326,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *environments(config, plan),
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
+        *shell(plan),
         *gpus(plan),
         *slurm(plan, profile),
         *disk(plan, results),

@@ -79,7 +79,8 @@ class Runtime(TypedDict):
     """What runs an engine configuration.
 
     name: in the study.  kind: vllm, transformers or endpoint.  environment: of envs/.  hosted: a service elsewhere,
-    nothing is loaded here.  hardware: what that one runs on, else None.
+    nothing is loaded here.  hardware: what that one runs on, else None.  variables: environment variables that it is
+    started with, where the study declares any.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Runtime(TypedDict):
     hosted: bool
     hardware: str | None
     endpoint: EndpointDict | None
+    variables: NotRequired[dict[str, str]]
 
 
 class TaskData(TypedDict):

@@ -265,7 +265,8 @@ class Provenance(TypedDict, total=False):
     environment.  prompt_corpus_sha256: of the text that prompts were made of.  Of the process that holds the engine:
     versions of its packages, python, kernel (the operating system's), threads of torch, and the device it sees
     (device_name of a CPU: its model; driver, cuda: None without a GPU; nccl: version of the library that torch uses).
-    telemetry: the devices that were read beside the engine.
+    telemetry: the devices that were read beside the engine.  variables: of the job's environment and of NCCL's files,
+    those that an engine reads (``engines.variables``), without what the driver sets by the plan.
     """
 
     moebench: str
@@ -289,6 +290,7 @@ class Provenance(TypedDict, total=False):
     campaign: CampaignOrigin
     nccl: str | None
     telemetry: Devices
+    variables: dict[str, str]
 
 
 class EngineVersion(TypedDict):

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, loopback, toolkit, vllm_kernels
+from moebench.engines import failures, loopback, toolkit, variables, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -89,6 +89,7 @@ class Driver:
         earlier = manifest.read(self.results, job)
         self.canary = list(earlier["canary"]) if earlier else []
         self.check_staged(spec["engines"])
+        self.check_shell(spec["engines"])
         self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
         self.done = sum(self.is_measured(*key) for key in self.keys(spec))
         try:
@@ -119,6 +120,7 @@ class Driver:
                 "`moebench plan --cells` lists them"
             )
         self.check_staged([engine_id])
+        self.check_shell([engine_id])
         self.total = 1
         try:
             with lock.held(self.results, engine_id, self.say):
@@ -199,6 +201,17 @@ class Driver:
                 raise StageError(
                     f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
                     f"{'; '.join(found)}; mend the one that is wrong"
+                )
+
+    def check_shell(self, engines: list[str]) -> None:
+        """Refuse a shell that changes what is measured, unless the study declares it.  Raises UserError."""
+        for spec in (self.plan["engines"][engine_id] for engine_id in engines):
+            declared = spec["runtime"].get("variables", {})
+            found = {k: v for k, v in self.variables(spec).items() if k not in declared}
+            if changing := [f"{k}={v}" for k, v in found.items() if variables.changes(k, spec["nodes"])]:
+                raise UserError(
+                    f"{', '.join(changing)}: set in this job's shell or in NCCL's files, and changes what is measured; "
+                    f"unset it, or declare it in study {self.plan['study']} (engine.variables: its cells get other ids)"
                 )
 
     # --------------------------------------------------------------------------------- an engine's cells
@@ -436,6 +449,15 @@ class Driver:
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
+        return {**os.environ, **spec["runtime"].get("variables", {}), **self.switches(spec)}
+
+    def variables(self, spec: EngineConfig) -> dict[str, str]:
+        """What the engine reads of this job's environment and of the study's variables; nothing of a service."""
+        shell = {**os.environ, **spec["runtime"].get("variables", {})}
+        return {} if spec["runtime"]["hosted"] else variables.of(shell, but=self.switches(spec))
+
+    def switches(self, spec: EngineConfig) -> dict[str, str]:
+        """What the plan and this driver set in the engine's environment, whatever the shell has."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
@@ -455,7 +477,7 @@ class Driver:
             switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return {**os.environ, **switches}
+        return switches
 
     def unload(self) -> None:
         """Free the engine; the process stays for the next engine configuration where that is safe."""
@@ -514,7 +536,8 @@ class Driver:
 
     def origin(self, spec: EngineConfig) -> Provenance:
         """Where the numbers of an engine configuration come from."""
-        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+        built = provenance.of_environment(spec["runtime"]["environment"])
+        return self.host | built | {"variables": self.variables(spec)} | self.seen
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""

@@ -151,13 +151,15 @@ class _Planner:
                 raise ConfigError(f"{path}: {error}") from None
             name, runs_on = self.engine_of(knobs, path)
             pinned = engine_choice.pinned(runs_on, self.hardware)
+            gpus = 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp
+            nodes = max(1, math.ceil(gpus / self.hardware.devices_per_node))
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "engine": engine_choice.identity(runs_on, spec.name),
+                "engine": engine_choice.identity(runs_on, spec.name, nodes),
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
@@ -174,8 +176,8 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
-                "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
+                "gpus": gpus,
+                "nodes": nodes,
                 "cells": [],
             }
             if "flashinfer" in pinned:
@@ -231,6 +233,7 @@ class Draft:
         accuracy = AccuracyPlanner(config, self._other, digest, data)
         _check_defaults(study, where)
         environment_locks.check(config, study, where)
+        engine_choice.check_variables(study, where)
         experiments: dict[str, planned.ExperimentPlan] = {}
         for name in study.experiments:
             experiment: Experiment = config.experiment(name, where)
@@ -253,7 +256,7 @@ class Draft:
             "description": study.description,
             "scale": study.scale,
             "hardware": cast(HardwareDict, hardware.model_dump()),
-            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json")),
+            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json", exclude={"variables"})),
             "jobs_settings": cast(planned.JobSettings, study.jobs.model_dump()),
             "protocol": cast(planned.ProtocolDict, study.protocol.model_dump()),
             "order": list(study.experiments),

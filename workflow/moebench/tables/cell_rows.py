@@ -229,6 +229,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "lock_sha256": origin.get("lock_sha256"),
         "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "variables": json.dumps(origin["variables"], sort_keys=True) if "variables" in origin else None,
         "started_at": record.get("started_at"),
         **efficiency.of_cell(record),
     }
