@@ -108,6 +108,20 @@ def test_versions_that_differ_are_named_package_by_package(base, tmp_path, capsy
     assert "version of torch: 2.13.0+cpu | not recorded" in capsys.readouterr().out
 
 
+def test_variables_that_differ_are_named_one_by_one(base, tmp_path, capsys):
+    sets = {"a": {"NCCL_ALGO": "Ring", "OMP_PROC_BIND": "close"}, "b": {"OMP_PROC_BIND": "close"}, "c": {}}
+    made = {
+        name: result_set(tmp_path / f"of-{name}", spread=0.005, provenance={"variables": v}) for name, v in sets.items()
+    }
+    run(made["a"], made["b"], "--json")
+    differs = json.loads(capsys.readouterr().out)["differs"]
+    assert differs["NCCL_ALGO"] == ["Ring", "not set"] and "OMP_PROC_BIND" not in differs
+    run(made["c"], made["b"], "--json")
+    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not set", "close"]
+    run(base, made["b"], "--json")
+    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not recorded", "close"]
+
+
 def test_more_tokens_per_second_are_faster(base, tmp_path, capsys):
     slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
     assert run(base, slow, "--metric", "throughput_output_tokens_per_s") == 1

@@ -201,6 +201,43 @@ def test_an_environment_built_from_another_lock_is_refused(tmp_path):
     assert provenance.built_from(tmp_path) == lock
 
 
+H100 = ("NVIDIA H100 80GB HBM3", 85_028_503_552, 132)
+H200 = ("NVIDIA H200", 150_109_880_320, 132)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gpus", "refused"),
+    [
+        ("h100-sxm5-80gb", [H100] * 2, None),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10_468_982_784, 16)], "80GB HBM3 MIG 1g.10gb"),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3", 10_468_982_784, 16)], "with 10.5 GB of memory instead of 80 GB"),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3", H100[1], 114)], "with 114 multiprocessors instead of 132"),
+        ("h100-sxm5-80gb", [H100, H200], "this machine has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
+        ("h100-sxm5-80gb", [H100, H100, H200], None),  # a third one, which the engine does not use
+        ("h200-sxm-141gb", [H200] * 2, None),
+        ("h200-sxm-141gb", [("NVIDIA H200 NVL", 150_109_880_320, 132)], "has NVIDIA H200 NVL"),
+        ("a100-sxm4-40gb", [("NVIDIA A100-SXM4-40GB", 42_298_834_944, 108)], None),
+        ("b200-sxm-180gb", [("NVIDIA B200", 191_514_148_864, 148)], None),
+    ],
+)  # fmt: skip
+def test_a_device_is_the_studys_by_name_memory_and_multiprocessors(tmp_path, hardware, gpus, refused):
+    block = {"fix": BLOCK["fix"] | {"tp": 2}}
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [block]}, hardware=hardware)), "test")
+    driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None)
+    driver.seen = {"device_name": gpus[0][0], "gpus": [
+        {"name": name, "memory_bytes": memory, "multiprocessors": sms} for name, memory, sms in gpus]}  # fmt: skip
+    if refused is None:
+        driver.check_device(2)
+    else:
+        with pytest.raises(UserError, match=re.escape(refused)):
+            driver.check_device(2)
+
+
+def test_what_torch_says_of_a_gpu_is_recorded():
+    seen = SimpleNamespace(name=H100[0], total_memory=H100[1], multi_processor_count=132, warp_size=32)
+    assert worker.gpu(seen) == {"name": H100[0], "memory_bytes": H100[1], "multiprocessors": 132}
+
+
 OLDER = """
 from moebench.measure import worker
 

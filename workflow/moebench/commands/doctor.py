@@ -16,6 +16,7 @@ from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
 from moebench.engines import variables, waiting
 from moebench.formats.plan import Plan, Runtime
+from moebench.measure import device
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
 from moebench.storage import project, staged
@@ -144,22 +145,31 @@ def shell(plan: Plan) -> list[Finding]:
     return []
 
 
+def _other(plan: Plan, line: str) -> str | None:
+    """What a GPU that nvidia-smi lists is that the study's is not, if so."""
+    name, memory, _, *mig = line.split(", ")
+    if mig == ["Enabled"] and "MIG" not in (plan["hardware"]["device_name"] or "MIG"):
+        return f"{name} in parts (MIG)"
+    mib = re.match(r"(\d+) MiB", memory)
+    return device.unlike(plan["hardware"], name, int(mib[1]) * 2**20 if mib else None)
+
+
 def gpus(plan: Plan) -> list[Finding]:
     """GPUs of this machine, against what the study's hardware says."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
-    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    asked = "--query-gpu=name,memory.total,driver_version,mig.mode.current"
+    code, text = _ask("nvidia-smi", asked, "--format=csv,noheader")
     if code:
         return [Finding("GPUs", None, "none on this machine (a login node has none); SLURM's are below")]
     wanted = plan["hardware"]["device_name"]
-    names = text.splitlines()
-    good = wanted is None or all(wanted in name for name in names)
-    found = [
-        Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
-    ]
+    names = [line.removesuffix(", [N/A]").removesuffix(", Disabled") for line in text.splitlines()]
+    others = [other for name in names if (other := _other(plan, name))]
+    seen = f"{len(names)}: {others[0] if others else names[0]}"
+    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; choose another hardware in it")]
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
-    driver = re.search(r"(\d+)(\.\d+)+$", names[0])
+    driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
     if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
         enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
         said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"

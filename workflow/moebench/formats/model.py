@@ -183,7 +183,8 @@ class CalibratedDict(TypedDict):
 class HardwareDict(TypedDict):
     """A machine type (``config/hardware/NAME.yaml``).
 
-    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself.
+    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself;
+    multiprocessors: that it must have, where they are known.
     memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
     node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
     usable_memory_fraction: share of a device's memory that an engine may use.
@@ -203,3 +204,4 @@ class HardwareDict(TypedDict):
     devices_per_node: int
     usable_memory_fraction: float
     reference: str
+    multiprocessors: NotRequired[int]

@@ -28,13 +28,14 @@ from moebench.formats.record import (
     Answered,
     CanaryRun,
     EngineVersion,
+    Gpu,
     LoadFacts,
     Measured,
     Provenance,
     Record,
     RecordHead,
 )
-from moebench.measure import manifest, metrics, neighbours, provenance, records
+from moebench.measure import device, manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
@@ -350,7 +351,7 @@ class Driver:
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
-            self.check_device()
+            self.check_device(spec["gpus"] // spec["nodes"])
             self.check_environment(spec, reply.get("facts"))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
@@ -378,13 +379,18 @@ class Driver:
         hosted = spec["runtime"]["hosted"]
         self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
-    def check_device(self) -> None:
-        """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
-        wanted, found = self.plan["hardware"]["device_name"], self.seen.get("device_name")
-        if wanted and found and wanted not in found:
+    def check_device(self, count: int = 1) -> None:
+        """Refuse other devices than the study's, ``count`` of this node: their records would carry the wrong name.
+
+        Raises UserError.
+        """
+        hardware, name = self.plan["hardware"], self.seen.get("device_name")
+        gpus: list[Gpu] = self.seen.get("gpus", [])[: max(count, 1)]
+        known = [device.unlike(hardware, **gpu) for gpu in gpus] or [name and device.unlike(hardware, name)]
+        for found in filter(None, known):
             raise UserError(
-                f"this machine has {found}, study {self.plan['study']} is for {wanted}: run it where those are (the "
-                "profile's partition and gpu_model), or choose another hardware in the study"
+                f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
+                "those are (the profile's partition and gpu_model), or choose another hardware in the study"
             )
 
     def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:

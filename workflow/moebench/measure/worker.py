@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from moebench.engines import compiling, failures
 from moebench.engines.factory import make
@@ -26,7 +26,7 @@ from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
-from moebench.formats.record import Checks, Provenance, Run, ThrownAway
+from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
 from moebench.measure import activation, metrics
 from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
@@ -54,6 +54,7 @@ class Session:
         """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
         here, runs_on = provenance(), self.spec.get("runtime")
         if runs_on and runs_on["hosted"]:
+            here.pop("gpus", None)
             here |= {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
         return here
 
@@ -352,6 +353,7 @@ def provenance() -> Provenance:
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "gpus": [gpu(torch.cuda.get_device_properties(n)) for n in range(torch.cuda.device_count())],
             "nccl": nccl_version(),
         }
     return {
@@ -361,6 +363,15 @@ def provenance() -> Provenance:
         "kernel": platform.release(),
         "threads": torch.get_num_threads(),
         **device,
+    }
+
+
+def gpu(properties: Any) -> Gpu:
+    """A device by what torch says of it."""
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
     }
 
 

@@ -255,7 +255,7 @@ class Draft:
             "title": study.title,
             "description": study.description,
             "scale": study.scale,
-            "hardware": cast(HardwareDict, hardware.model_dump()),
+            "hardware": _as_dict(hardware),
             "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json", exclude={"variables"})),
             "jobs_settings": cast(planned.JobSettings, study.jobs.model_dump()),
             "protocol": cast(planned.ProtocolDict, study.protocol.model_dump()),
@@ -288,6 +288,12 @@ class Draft:
     def add_jobs(self) -> None:
         """Add the jobs."""
         self.plan["jobs"] = jobs_of(self.plan, self.study, self.hardware)
+
+
+def _as_dict(hardware: Hardware) -> HardwareDict:
+    """A machine as a plan holds it: without multiprocessors where there are none, as plans were before."""
+    own = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    return cast(HardwareDict, hardware.model_dump() | own)
 
 
 def _check_defaults(study: Study, where: str) -> None:
