@@ -130,7 +130,8 @@ class ModelDict(TypedDict):
 
     name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``random_init`` or
     ``derived:BY``.  revision: commit, or hash of the recipe.  weights: checkpoint, random_init or dummy.  seed: of
-    random_init, else None.  derived: None for a staged model.
+    random_init, else None.  derived: None for a staged model.  trust_remote_code: only where the Python files of its
+    repository may run.
     """
 
     name: str
@@ -142,6 +143,7 @@ class ModelDict(TypedDict):
     seed: int | None
     architecture: ArchitectureDict
     derived: NotRequired[Derivation | None]
+    trust_remote_code: NotRequired[bool]
 
 
 class PublishedDict(TypedDict):

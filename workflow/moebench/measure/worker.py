@@ -70,7 +70,7 @@ class Session:
         folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
         key = f"{text_prompts.tokenizer_key(folder)} {text}"
         if key not in self.corpora:
-            self.corpora[key] = token_ids.of_corpus(folder, text)
+            self.corpora[key] = token_ids.of_corpus(folder, text, self.spec["model"].get("trust_remote_code", False))
         return self.corpora[key]
 
     def prompts(self, work: Workload, seed: int) -> list[list[int]]:
@@ -206,7 +206,9 @@ class Session:
         pictures = corpora.pictures(corpus) if work["images"] else []
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         total = work["requests"] or batch * protocol["repeats"]
-        items = token_ids.of_items(folder, corpus, work["input_tokens"], total) if work["prompts"] == "items" else []
+        trust = self.spec["model"].get("trust_remote_code", False)
+        given = work["prompts"] == "items"
+        items = token_ids.of_items(folder, corpus, work["input_tokens"], total, trust) if given else []
         for number, done in enumerate(range(0, total, batch)):
             size = min(batch, total - done)
             if work["prompts"] != "items":
