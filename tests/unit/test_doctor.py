@@ -120,7 +120,7 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
 
 
-H100 = {"kind": "gpu", "device_name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80e9, "multiprocessors": 132}
+WHOLE = {"kind": "gpu", "device_name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80e9, "multiprocessors": 132}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_a_gpu_is_the_studys_whole_or_not_at_all(tmp_path, monkeypatch, plan, li
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
-    found = doctor.gpus(plan | {"hardware": plan["hardware"] | H100})[0]
+    found = doctor.gpus(plan | {"hardware": plan["hardware"] | WHOLE})[0]
     assert found.good is good and found.seen.startswith(seen), found
 
 
