@@ -286,7 +286,7 @@ CANNOT = [
      " supported for now. Supported architectures: dict_keys([", NO_ARCHITECTURE),
     ("ValueError: Unrecognized model in /models/x. Should have a `model_type` key in its config.json.", NO_ARCHITECTURE),
     ("ValueError: Unrecognized configuration class <class 'FooConfig'> for this kind of AutoModel:"
-     " AutoModelForCausalLM.", NO_ARCHITECTURE),
+     " AutoModelForCausalLM.", NO_ARCHITECTURE),  # from its source
     ("ValueError: FooForCausalLM has no vLLM implementation and the Transformers implementation is not compatible with"
      " vLLM.", NO_ARCHITECTURE),  # from its source
     ("ValueError: The repository /models/x contains custom code which must be executed to correctly load the model. You"
@@ -313,7 +313,9 @@ def test_a_model_that_an_engine_cannot_have_is_unsupported_at_once(said, why):
     status, reason, _ = failures.classify(said, "load")
     assert (status, why in reason) == ("unsupported", True), (status, reason)
     assert status in records.FINAL, "not tried three times"
-    served = "\n".join(f"(APIServer pid=12) {line}" for line in ["Traceback (most recent call last):", *said.split("\n")])
+    served = "\n".join(
+        f"(APIServer pid=12) {line}" for line in ["Traceback (most recent call last):", *said.split("\n")]
+    )
     assert failures.classify_log(served, "load")[:2] == (status, reason), "nor behind vLLM's server"
 
 
