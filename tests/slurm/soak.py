@@ -199,7 +199,7 @@ class Round:
 
     def deleted_manifest(self) -> bool:
         """The manifest of a job that is gone."""
-        paths = sorted(self.results.glob("manifests/*/*.json")) + sorted(self.results.glob("manifests/*.json"))
+        paths = sorted(self.results.glob("jobs/*.json"))
         if not paths:
             return False
         self.dice.choice(paths).unlink(missing_ok=True)
@@ -270,8 +270,9 @@ class Round:
     # ------------------------------------------------------------------------------------------------ a round
 
     def start(self) -> None:
-        """Call Snakemake."""
-        self.heads.append(self.run.start("collect"))
+        """Call Snakemake, for all but the report."""
+        manifests = [f"results/jobs/{job}.json" for job in self.run.plan["jobs"]]  # made again only if asked for by name
+        self.heads.append(self.run.start("collect", *manifests))
 
     def play(self, faults: int) -> None:
         """Start a run and do ``faults`` things to it; a thing that finds nothing to happen to is not counted."""
@@ -352,7 +353,7 @@ def play(run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUN
     try:
         part.play(faults)
         part.mend()
-        last = run.start("collect")
+        last = run.start()
         code = last.wait()
         wrong = [] if code == 0 else [f"the next plain call ended with exit code {code}:\n{last.output[-3000:]}"]
         if not wrong:
@@ -370,9 +371,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=1000, help="how many in all (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the first round (default: 1)")
+    parser.add_argument("--keep", type=Path, help="a new folder for everything, which then stays")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends
     done, bad, seed = Counter[str](), 0, arguments.seed
-    with tempfile.TemporaryDirectory(prefix="moebench-soak-") as where, prepared(Path(where)) as (run, checker):
+    with tempfile.TemporaryDirectory(prefix="moebench-soak-") as own, prepared(arguments.keep or Path(own)) as (
+        run,
+        checker,
+    ):
         while done.total() < arguments.faults:
             started = time.monotonic()
             faults, wrong = play(run, checker, seed, min(FAULTS_IN_ROUND, arguments.faults - done.total()))
@@ -382,6 +388,8 @@ def main() -> None:
             for violation in wrong:
                 print(f"  {violation}", flush=True)
             seed += 1
+        if arguments.keep:
+            shutil.copytree(run.folder / "results", arguments.keep / "results")  # the file system goes with the run
     print(f"{done.total()} faults, {bad} violations; records seen: {len(checker.known)}")
     sys.exit(bad > 0)
 
