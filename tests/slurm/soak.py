@@ -29,7 +29,7 @@ from slurm.checker import Checker
 from slurm.cluster import Cluster, alive, wait_for
 from slurm.clusterproject import Head, Project, until
 
-FAULTS_IN_ROUND = 12
+FAULTS_IN_ROUND = 25
 SMALL = {"batch": 2, "input_tokens": 16, "output_tokens": 16}
 STUDY = {
     "soak": [
@@ -280,7 +280,7 @@ class Round:
         for _ in range(10 * faults):
             if self.done.total() == faults:
                 break
-            time.sleep(self.dice.uniform(0.2, 4))
+            time.sleep(self.dice.uniform(0.1, 2))
             name = self.dice.choice(KINDS)
             if getattr(self, name)():
                 self.done[name] += 1
