@@ -42,6 +42,8 @@ def _options(axis: str, values: Any, where: str, known: Collection[str]) -> list
         if isinstance(value, dict):
             settings = {known_knob(k, where, known): v for k, v in value.items() if k != "label"}
             label = value.get("label", next(iter(settings.values()), None))
+            if not isinstance(value.get("label", ""), str | int | float):
+                raise ConfigError(f"{where}: axis {axis!r}: label is {label!r}: give a word or a number")
         else:
             settings = {known_knob(knob.strip(), where, known): value for knob in axis.split("=")}
             label = value
