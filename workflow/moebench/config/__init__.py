@@ -13,6 +13,7 @@ from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted,
 from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
+    COST_ONLY,
     Architecture,
     Attention,
     DataSource,
@@ -28,6 +29,7 @@ from moebench.config.studies import Endpoint, Engine, Jobs, Root, Study
 from moebench.config.tasks import TaskMetric, TaskSpec
 
 __all__ = [
+    "COST_ONLY",
     "KNOBS",
     "AccuracyBlock",
     "AllReduceTable",

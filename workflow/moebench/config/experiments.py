@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from moebench.config.base import Name, Positive, Quantization, Strict
 from moebench.config.knobs import Protocol
@@ -13,16 +13,23 @@ from moebench.errors import nearest
 Axis = list[Any]
 
 
+_AXIS = {"anyOf": [{"items": {}, "type": "array"}, {"type": "string"}]}
+
+
+def _listed(values: Any) -> Any:
+    return [values] if isinstance(values, str) else values
+
+
 class Block(Strict):
     """A part of a grid: ``fix`` sets knobs, ``cross`` sweeps them (every combination).
 
     An axis of ``cross`` is named after its knob, or after several knobs that vary together
     (``input_tokens = output_tokens``).  A value that is a mapping is an *arm*: it sets all the knobs in it,
-    and the axis name is free; its ``label`` names it in figures.
+    and the axis name is free; its ``label`` names it in figures.  A single word is a list of one.
     """
 
     fix: dict[str, Any] = Field({})
-    cross: dict[str, Axis] = Field({})
+    cross: dict[str, Annotated[Axis, BeforeValidator(_listed), WithJsonSchema(_AXIS)]] = Field({})
 
 
 class AccuracyBlock(Block):
