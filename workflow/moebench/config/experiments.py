@@ -118,6 +118,13 @@ class ComputedKnobs(Strict):
     link_factor: float = Field(1.0, gt=0, description="Factor on the link bandwidth of the machine type")
 
 
+class Assumption(Strict):
+    """An assumption about the grids of some scales only."""
+
+    scales: tuple[str, ...] = Field(min_length=1, description="Scales of the grids that it is about")
+    text: str
+
+
 class Experiment(Strict):
     """One question and its figures: ``config/experiments/NAME.yaml``."""
 
@@ -125,7 +132,9 @@ class Experiment(Strict):
     title: str
     question: str = Field(description="The question in a sentence or two")
     paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
-    assumptions: tuple[str, ...] = Field((), description="Choices made here where the paper is silent")
+    assumptions: tuple[str | Assumption, ...] = Field(
+        (), description="Choices made here where the paper is silent; with scales and text: those of some grids only"
+    )
     claims: tuple[str, ...] = Field((), description="Ids of the claims that this experiment decides")
     protocol: Protocol | None = Field(None, description="Overrides the study's")
     models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
@@ -142,6 +151,10 @@ class Experiment(Strict):
         {}, description="Blocks by scale whose tasks are evaluated; if empty, accuracy is not evaluated"
     )
     figures: tuple[Plot, ...] = ()
+
+    def assumed(self, scale: str) -> list[str]:
+        """The assumptions that the grid of a scale makes."""
+        return [a if isinstance(a, str) else a.text for a in self.assumptions if isinstance(a, str) or scale in a.scales]
 
     @model_validator(mode="after")
     def _asks_something(self) -> Experiment:

@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 
 from moebench.config import Plot, parse
@@ -101,7 +100,7 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -
     if experiment is not None:
         return render(plan, tables_dir, out_dir, experiment)
     frame = residuals.of_plan(plan, tables_dir)
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
@@ -114,7 +113,7 @@ def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) ->
     source = Source(plan, experiment_name, data.of_experiment(plan, tables_dir, experiment_name), tables_dir)
     paths = []
     for figure in placed(source):
-        with mpl.rc_context(style.RC):
+        with style.drawing():
             paths += export.save(figure.figure(), figure.table(), out_dir, figure.plot.id)
     return paths
 

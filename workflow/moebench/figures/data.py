@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Axis:
     label: str
     levels: tuple[Any, ...]
     numeric: bool
+    known: tuple[Any, ...] = ()
+    """Of a hue: all its values in the experiment, in order, so that a label has one colour in all its figures."""
 
     def text(self, value: Any) -> str:
         """A value as it is written at ticks, in legends and over panels."""
@@ -127,6 +130,24 @@ def _axis(name: str, values: pd.Series, labels: list[Json]) -> Axis:
     return Axis(name, label_of(_coupled(name, labels)), tuple(seen), numeric)
 
 
+def with_known(placed: Data, frames: list[pd.DataFrame]) -> Data:
+    """The same with the hue's values in all cells of the experiment and in the predictions beside them (``frames``)."""
+    if "hue" not in placed.axes:
+        return placed
+    axis, found = placed.axes["hue"], []
+    for frame in frames:
+        labels: list[Json] = [json.loads(text) for text in frame["labels"]]
+        try:
+            found += _values(axis.name, frame, labels, "").dropna().tolist()
+        except ConfigError:  # the other grid has no such axis
+            continue
+    known = list(dict.fromkeys([*found, *axis.levels]))
+    numeric = all(_is_number(v) for v in known)
+    if numeric == axis.numeric:
+        axis = dataclasses.replace(axis, known=tuple(sorted(known) if numeric else known))
+    return dataclasses.replace(placed, axes=placed.axes | {"hue": axis})
+
+
 def _apart(rows: pd.DataFrame) -> list[str]:
     """Knobs in which the first cells sharing a place differ."""
     return [c for c in rows.columns if c in KNOBS and rows[c].nunique(dropna=False) > 1]
@@ -203,15 +224,30 @@ def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: s
     return Data(plot, rows.reset_index(drop=True), axes)
 
 
+IDENTITY = ("experiment", "engine", "cell", "model_title", "weights")
+"""Columns that every figure's CSV begins with: whose values these are."""
+WORKLOAD = ("batch", "input_tokens", "output_tokens", "top_k", "prompts", "images", "image_size", "gpus", "hardware",
+            "device_name", "engine_name", "engine_version", "protocol_kind", "n_repeats")  # fmt: skip
+"""Columns that say what was run, on what and how often: in every figure's CSV of cells."""
+QUALITY = ("e2e_s_cv", "unstable", "canary_drift", "throttled", "derived_from")
+
+
 def table(data: Data) -> pd.DataFrame:
-    """The figure's data as it goes into its CSV: identity, axes, status, metrics with intervals; base units."""
+    """The figure's data as it goes into its CSV: identity, axes, workload, metrics with intervals, status; base
+    units.
+    """
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
-    keys = ["experiment", "engine", "cell", "model_title", "weights"]
-    end = ["status", "reason", "n_repeats", "unstable", "throttled", "derived_from"]
     values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
-    parts = {c: data.rows[c] for c in [*keys, *end, *values]}
-    ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}
-    return pd.DataFrame(ordered)
+    return described(data.rows, named, values)
+
+
+def described(rows: pd.DataFrame, named: Mapping[str, pd.Series], values: list[str]) -> pd.DataFrame:
+    """Rows with everything that a reader of their CSV needs; ``named``: the figure's axes by column."""
+    made = {c: rows[c] for c in IDENTITY if c in rows} | dict(named)
+    for name in (*WORKLOAD, *values, "status", "reason", *QUALITY):
+        if name in rows:
+            made.setdefault(name, rows[name])
+    return pd.DataFrame(made)
 
 
 def of_experiment(plan: Plan, out: Path, experiment: str) -> pd.DataFrame:

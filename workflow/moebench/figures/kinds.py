@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from moebench import columns
 from moebench.config import Plot
 from moebench.figures import caption as captions
-from moebench.figures import curves, data, heatmap, layout, parameters, pareto, predictions, unsupported
+from moebench.figures import curves, data, draw, heatmap, layout, parameters, pareto, predictions, unsupported
 from moebench.formats.plan import Plan
 
 
@@ -31,6 +31,12 @@ class Source:
     """Rows of ``data.of_experiment``, or of the plan with the measurements empty."""
     tables: Path | None = None
     """Folder of tables; None before anything is measured, when placing checks the plan only."""
+
+    def sisters(self) -> list[pd.DataFrame]:
+        """All cells of the experiment, and the predictions that are drawn beside them."""
+        if self.tables is None or not self.plan["experiments"][self.experiment].get("predicted_figures"):
+            return [self.cells]
+        return [self.cells, predictions.of_experiment(self.tables, self.experiment)]
 
 
 class PlacedFigure(ABC):
@@ -51,7 +57,7 @@ class PlacedFigure(ABC):
 
     @abstractmethod
     def figure(self) -> Figure:
-        """Draw it.  Call inside ``matplotlib.rc_context(style.RC)``."""
+        """Draw it.  Call inside ``style.drawing()``."""
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
@@ -77,19 +83,24 @@ class Cells(PlacedFigure):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        return cls(plot, source.plan, data.place(plot, source.cells, where))
+        return cls(plot, source.plan, data.with_known(data.place(plot, source.cells, where), source.sisters()))
+
+    @property
+    def shown(self) -> data.Data:
+        """What is drawn of it."""
+        return draw.drawn_only(unsupported.without(self.placed))
 
     def caption(self) -> str:
         return captions.of(self.plan, self.placed)
 
     def figure(self) -> Figure:
-        return layout.figure(unsupported.without(self.placed), self.caption())
+        return layout.figure(self.shown, self.caption())
 
     def table(self) -> pd.DataFrame:
         return data.table(self.placed)
 
     def alt_text(self) -> str:
-        return _in_words(self.plot.kind.capitalize(), unsupported.without(self.placed), self.caption())
+        return _in_words(self.plot.kind.capitalize(), self.shown, self.caption())
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Pareto(Cells):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        return cls(plot, source.plan, pareto.place(plot, source.cells, where))
+        return cls(plot, source.plan, data.with_known(pareto.place(plot, source.cells, where), source.sisters()))
 
     def figure(self) -> Figure:
         return layout.figure(self.placed, self.caption())
@@ -216,16 +227,19 @@ class Predictions(Cells):
             rows = predictions.of_plan(source.plan, source.experiment)
         else:
             rows = predictions.of_experiment(source.tables, source.experiment)
-        return cls(plot, source.plan, data.place(plot, rows, where))
+        return cls(plot, source.plan, data.with_known(data.place(plot, rows, where), source.sisters()))
+
+    @property
+    def shown(self) -> data.Data:
+        return draw.drawn_only(self.placed)
 
     def caption(self) -> str:
-        return predictions.caption(self.plan, self.placed.rows)
+        return predictions.caption(self.plan, self.placed)
 
-    def figure(self) -> Figure:
-        return layout.figure(self.placed, self.caption())
-
-    def alt_text(self) -> str:
-        return _in_words(self.plot.kind.capitalize(), self.placed, self.caption())
+    @property
+    def is_small(self) -> bool:
+        """Whether the numbers are so few that a table says them better."""
+        return self.plot.kind == "bars" and len(self.placed.rows) <= predictions.FEW
 
 
 KINDS: dict[str, type[PlacedFigure]] = {

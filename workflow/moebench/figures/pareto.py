@@ -64,7 +64,7 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     """Draw one panel: points, intervals, frontier (``band`` is for failure marks of lines)."""
     plot, axes = placed.plot, panel.axes
     good = complete(panel.rows, plot.x, panel.y)
-    for number, (level, colour) in enumerate(zip(placed.levels("hue"), draw.colours(placed), strict=True)):
+    for level, colour, marker in draw.series(placed):
         rows = good if level is None else good[good["hue"] == level]
         if rows.empty:
             continue
@@ -78,15 +78,20 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
             capsize=2,
             capthick=0.8,
             elinewidth=0.8,
-            marker=style.MARKERS[number % len(style.MARKERS)],
+            marker=marker,
             markersize=5,
             zorder=3,
         )
         drawn[0].set_markeredgewidth(0)
+        hollow = draw.unstable(rows)
+        values = rows[panel.y].to_numpy(dtype=float) * panel.factor
+        draw.hollows(axes, rows["x"].to_numpy(dtype=float)[hollow], values[hollow], colour, marker, markersize=5, zorder=4)
         for part in (*drawn[1], *drawn[2]):
             part.set_alpha(INTERVAL_OPACITY)
+    best = _best(good, plot.x, panel.y)
+    if not best:
+        return
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
-    best = frontier(x, y, _rising(plot.x), _rising(panel.y))
     axes.plot(
         x[best],
         y[best] * panel.factor,
@@ -99,6 +104,29 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         markeredgewidth=0.8,
         zorder=2,
     )
+
+
+def told_apart(rows: pd.DataFrame, metric: str) -> bool:
+    """Whether two of some values have intervals that do not meet; values without an interval are exact."""
+    if len(rows) < 2:
+        return False
+    value = rows[metric].astype(float)
+    low, high = (rows[c].astype(float).fillna(value) if c in rows else value for c in (f"{metric}_low", f"{metric}_high"))
+    return bool(low.max() > high.min())
+
+
+def _best(good: pd.DataFrame, x: str, y: str) -> list[int]:
+    """Places in ``good`` of the points on the frontier; none where the values of an axis cannot be told apart."""
+    if not (told_apart(good, x) and told_apart(good, y)):
+        return []
+    return frontier(good[x].to_numpy(dtype=float), good[y].to_numpy(dtype=float), _rising(x), _rising(y))
+
+
+def has_frontier(placed: Data) -> bool:
+    """Whether any panel has a Pareto frontier."""
+    plot = placed.plot
+    panels = [placed.at(panel=panel) for panel in placed.levels("panel")]
+    return any(_best(complete(rows, plot.x, y), plot.x, y) for rows in panels for y in plot.y)
 
 
 def complete(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -123,28 +151,12 @@ def set_x(axes: Any, placed: Data) -> None:
 def table(placed: Data) -> pd.DataFrame:
     """The figure's data as it goes into its CSV, with whether a point is on the frontier of each panel."""
     plot, rows = placed.plot, placed.rows
-    keys = [
-        "experiment",
-        "engine",
-        "cell",
-        "model_title",
-        "weights",
-        "top_k",
-        "status",
-        "accuracy_status",
-        "accuracy_of",
-    ]
     values = [c for y in (plot.x, *plot.y) for c in (y, f"{y}_low", f"{y}_high") if c in rows]
-    made = rows[[*keys, *values]].copy()
-    for role in (role for role in ("hue", "panel") if role in placed.axes):
-        name = getattr(plot, role)
-        if name not in made:
-            made.insert(len(keys), name, rows[role])
+    named = {getattr(plot, role): rows[role] for role in ("hue", "panel") if role in placed.axes}
+    made = data.described(rows, named, ["accuracy_status", "accuracy_of", *values])
     for y in plot.y:
         made[f"frontier_{y}"] = False
         for panel in placed.levels("panel"):
             good = complete(placed.at(panel=panel), plot.x, y)
-            best = frontier(good["x"].to_numpy(dtype=float), good[y].to_numpy(dtype=float),
-                            _rising(plot.x), _rising(y))  # fmt: skip
-            made.loc[good.index[best], f"frontier_{y}"] = True
+            made.loc[good.index[_best(good, plot.x, y)], f"frontier_{y}"] = True
     return made

@@ -296,6 +296,7 @@ class Draft:
             rows, lacking = planner.rows(grid, protocol, path)
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
             about = counted.facts(config, experiment) | points.facts(config, experiment)
+            kept["assumptions"] = experiment.assumed(study.scale)
             experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": rows})
             if lacking:
                 experiments[name]["unsupported"] = lacking
