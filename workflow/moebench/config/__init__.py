@@ -8,7 +8,7 @@ unknown keys.
 from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
-from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
 from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
@@ -30,6 +30,7 @@ from moebench.config.tasks import TaskMetric, TaskSpec
 
 __all__ = [
     "COST_ONLY",
+    "JOIN",
     "KNOBS",
     "AccuracyBlock",
     "AllReduceTable",

@@ -141,7 +141,9 @@ def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
     if plan["hardware"]["kind"] != "cpu":
         return False
     engines = [plan["engines"].get(name) for name in rows["engine"].unique()]
-    engines += [part["engines"].get(name) for part in plan.get("accuracy", {}).values() for name in rows["engine"].unique()]
+    engines += [
+        part["engines"].get(name) for part in plan.get("accuracy", {}).values() for name in rows["engine"].unique()
+    ]
     kinds = {e["model"]["architecture"].get("attention", {}).get("kind") for e in engines if e}
     return "mla" in kinds and not set(rows["engine_name"].dropna()) <= {"transformers"}
 
@@ -170,7 +172,10 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         (unsupported, "unsupported"),
         (len(rows) - len(good) - missing - unsupported, "failed"),
         (missing, "not measured"),
-        (int(good["unstable"].fillna(False).sum()), f"unstable (hollow; CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
+        (
+            int(good["unstable"].fillna(False).sum()),
+            f"unstable (hollow; CV or canary gap above {stats.UNSTABLE_CV:.0%})",
+        ),
         (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
         (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
