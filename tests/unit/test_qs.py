@@ -289,6 +289,10 @@ def test_any_model_on_any_machine(name, hardware, capsys):
         (["mixtral-8x7b", "--hardware", "h100-sxm5"], "unknown hardware 'h100-sxm5'; did you mean 'h100-sxm5-80gb'?"),
         (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "2", "--gpus", "8"], "dp x kvp is 2, but gpus is 8"),
         (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "4", "--ep", "3"], "ep 3 does not divide the 4"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "3"], "tp 3 does not divide the 32 attention heads"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--pp", "33"], "pp 33 is more than the 32 layers"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "16", "--ep", "16"], "ep 16 is more than the 8 experts"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--context", "1.5"], "'1.5' is not a whole number above zero"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments, words, capsys):
@@ -300,6 +304,21 @@ def test_too_little_memory_and_too_long_a_context_are_said(capsys):
     _, out, _ = qs_verb(capsys, "grok-1", "--hardware", "h100-sxm5-80gb", "--gpus", "4")
     assert "does not fit" in out and "cannot hold one sequence of this context on 4 devices" in out
     assert "note: the model takes 8,192 tokens at most" in out
+
+
+def test_a_batch_that_does_not_fit_is_told_from_a_context_that_does_not(capsys):
+    place = ("mixtral-8x7b", "--hardware", "h100-sxm5-80gb")
+    most = {k: json.loads(qs_verb(capsys, *place, "--json")[1])[k]["batch"] for k in ("moe", "dense")}
+    _, out, _ = qs_verb(capsys, *place, "--batch", "100000")
+    assert f"Mixtral-8x7B holds at most {most['moe']} sequences of this context on 8 devices." in out
+    assert f"The dense model holds at most {most['dense']} sequences" in out and "cannot hold one" not in out
+    _, out, _ = qs_verb(capsys, *place, "--tp", "8", "--batch", "100000", "--json")
+    assert json.loads(out)["moe"]["most"] > 0 == json.loads(out)["moe"]["batch"]
+
+
+def test_a_context_may_be_written_as_a_power_of_ten(capsys):
+    place = ("mixtral-8x7b", "--hardware", "h100-sxm5-80gb", "--json", "--context")
+    assert qs_verb(capsys, *place, "1e5")[1] == qs_verb(capsys, *place, "100000")[1]
 
 
 def test_sensitivity_changes_one_thing_at_a_time(capsys):
