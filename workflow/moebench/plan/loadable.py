@@ -13,7 +13,7 @@ from moebench.plan.model import Model
 
 
 def problem(knobs: EngineKnobs, model: Model, draft: Model | None, engine: Engine) -> str | None:
-    """Why ``engine`` does not load ``model`` (and ``draft``) with these knobs, in one line; None: no reason is known."""
+    """Why ``engine`` does not load ``model`` (and ``draft``) with these knobs, in one line; None: nothing known."""
     if not local_vllm(engine):
         return None
     loaded = [m for m in (model, draft) if m is not None]
