@@ -11,7 +11,7 @@ from moebench.formats.plan import DeriveJob, Job, Plan
 from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.models.derive import derivation, is_made
-from moebench.plan import forecast
+from moebench.plan import forecast, unsupported
 from moebench.text import count, rerun_command, table
 
 
@@ -142,6 +142,7 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs"
         + (f"; {beside.rstrip('; ')}" if beside else ""),
         *forecast.lines(made, gpus),
+        *_unsupported(made),
         "",
         table(*found["jobs"]),
     ]
@@ -173,6 +174,20 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         ]
         text += ["", table(["cell", "predicted GB per GPU", "status"], listed)]
     return "\n".join(text)
+
+
+def _unsupported(made: Plan) -> list[str]:
+    """How many points of each experiment's grids cannot be, and why."""
+    found = {name: unsupported.reasons(experiment) for name, experiment in made["experiments"].items()}
+    return [
+        line
+        for name, reasons in found.items()
+        if reasons
+        for line in (
+            f"{name}: {count(sum(reasons.values()), 'point')} cannot be, rows with status unsupported:",
+            *(f"    {number} x {reason}" for reason, number in reasons.items()),
+        )
+    ]
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:

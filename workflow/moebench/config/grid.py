@@ -24,6 +24,8 @@ class Row:
 
     settings: dict[str, Any]
     labels: dict[str, Any]
+    block: int = 0
+    """Number of its block in the grid."""
 
 
 def known_knob(knob: str, where: str, known: Collection[str] = KNOBS) -> str:
@@ -49,7 +51,7 @@ def _options(axis: str, values: Any, where: str, known: Collection[str]) -> list
     return options
 
 
-def _expand_block(block: Block, where: str, known: Collection[str]) -> Iterator[Row]:
+def _expand_block(block: Block, number: int, where: str, known: Collection[str]) -> Iterator[Row]:
     for knob, value in block.fix.items():
         known_knob(knob, f"{where}: fix", known)
         if isinstance(value, list):
@@ -64,7 +66,7 @@ def _expand_block(block: Block, where: str, known: Collection[str]) -> Iterator[
                     raise ConfigError(f"{where}: knob {knob!r} is set twice (axis {axis!r}); keep one")
                 settings[knob] = value
             labels[axis] = label
-        yield Row(settings, labels)
+        yield Row(settings, labels, number)
 
 
 def expand(experiment: Experiment, scale: str, path: str) -> list[Row]:
@@ -82,7 +84,9 @@ def expand(experiment: Experiment, scale: str, path: str) -> list[Row]:
 
 def points(blocks: Iterable[Block], where: str, known: Collection[str] = KNOBS) -> list[Row]:
     """All points of some blocks, over the knobs ``known``.  Raises ConfigError as :func:`expand`."""
-    return [row for number, block in enumerate(blocks) for row in _expand_block(block, f"{where}[{number}]", known)]
+    return [
+        row for number, block in enumerate(blocks) for row in _expand_block(block, number, f"{where}[{number}]", known)
+    ]
 
 
 def expand_accuracy(experiment: Experiment, scale: str, path: str) -> list[tuple[AccuracyBlock, Row]]:
@@ -95,7 +99,7 @@ def expand_accuracy(experiment: Experiment, scale: str, path: str) -> list[tuple
     rows = []
     for number, block in enumerate(experiment.accuracy[scale]):
         where = f"{path}: accuracy.{scale}[{number}]"
-        for row in _expand_block(block, where, KNOBS):
+        for row in _expand_block(block, number, where, KNOBS):
             for knob in row.settings:
                 if knob not in EngineKnobs.model_fields and knob != "top_k":
                     raise ConfigError(f"{where}: knob {knob!r} is of speed cells only; a task brings its own questions")

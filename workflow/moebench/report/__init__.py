@@ -20,6 +20,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, placed, plots
 from moebench.figures.kinds import Source
 from moebench.formats.plan import Plan
+from moebench.plan import unsupported
 from moebench.plan.file import read_plan
 from moebench.report import architectures, captions, claims, content, machines, reproduced, residuals, summary, svg
 from moebench.report.accuracy import tables as answered
@@ -84,7 +85,7 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    counted_cells, total = content.counts(frame), len(plan["cells"])
+    counted_cells, total = content.counts(frame), len(plan["cells"]) + unsupported.count(plan)
     decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
@@ -126,7 +127,11 @@ def render(
 
 def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
-    asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
+    asked = {
+        (name, row["engine"], row["cell"])
+        for name, e in plan["experiments"].items()
+        for row in (*e["rows"], *e.get("unsupported", ()))
+    }
     models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
     there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
     if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):

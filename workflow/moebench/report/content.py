@@ -18,7 +18,7 @@ from moebench.figures import data as figure_data
 from moebench.figures import style
 from moebench.figures.kinds import KINDS
 from moebench.report import svg
-from moebench.tables.cell_rows import NOT_MEASURED
+from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400
@@ -142,7 +142,7 @@ def _entries(frame: pd.DataFrame) -> list[list[int]]:
     for place, (engine, status, reason) in enumerate(
         zip(frame["engine"], frame["status"], frame["reason"], strict=True)
     ):
-        found.setdefault((engine, reason) if status == "unsupported" else place, []).append(place)
+        found.setdefault((engine, reason) if status == UNSUPPORTED else place, []).append(place)
     return list(found.values())
 
 
@@ -167,8 +167,9 @@ def _plain(value: Any) -> str:
 
 
 def record_link(row: Any, records: str) -> str | None:
-    """Link from the page to a cell's record; None where there is none."""
-    return None if row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
+    """Link from the page to a cell's record; None where there is none: not yet, or the plan says that it cannot be."""
+    planned = row["status"] == UNSUPPORTED and pd.isna(row["started_at"])
+    return None if planned or row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
 
 
 def status_words(status: str) -> str:
@@ -198,7 +199,7 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
                 "name": f"{row['engine']}/{row['cell']}" if len(group) == 1 else row["engine"],
                 "cells": len(group),
                 "first": f"{row['engine']}/{row['cell']}",
-                "model": titles.get(row["engine"], row["engine"]),
+                "model": titles.get(row["engine"], row["model_title"] or row["engine"]),
                 "href": record_link(row, records),
                 "status": row["status"],
                 "words": status_words(row["status"]),
