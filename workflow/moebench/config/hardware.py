@@ -100,7 +100,7 @@ class Hardware(Strict):
     device_name: str | None = Field(
         None, description="Device name as reported by the driver; a run on another device is refused"
     )
-    memory_bytes: float | None = Field(None, description="Memory of one device")
+    memory_bytes: float | None = Field(None, description="Memory of one device as its driver reports it")
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="One-way bandwidth between devices of a node")
     inter_node_bytes_per_s: float | None = Field(
