@@ -53,6 +53,8 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 def rows_of(plan: Plan) -> Iterable[Row]:
     """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for."""
     for row in cell_rows.plan_rows(plan):
+        if f"{row['engine']}/{row['cell']}" not in plan["cells"]:  # a point that cannot be
+            continue
         yield json.loads(row["labels"]) | row | _small(plan, row)
 
 
