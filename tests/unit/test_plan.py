@@ -415,7 +415,7 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     assert len({plan["engines"][engine]["model"]["path"] for engine, _ in asked}) == pruned, "checkpoints of their own"
 
 
-CONTROLS = {"vlm-images", "control-mla", "control-kernels", "parallelism-extended", "transformers-experts",
+CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended", "transformers-experts",
             "accuracy-vlm-reading"}  # fmt: skip
 """Experiments that only the long study of the small models has: no paper has a figure of them."""
 
