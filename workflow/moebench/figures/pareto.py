@@ -21,7 +21,7 @@ INTERVAL_OPACITY = 0.45
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     """Place cells as points.  Raises ConfigError for unknown columns, two cells on one place, or no cells."""
-    measured = (*columns.METRIC_NAMES, accuracy.ACCURACY)
+    measured = (*columns.METRIC_NAMES, *accuracy.ANSWERS)
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:
