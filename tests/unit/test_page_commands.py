@@ -43,7 +43,7 @@ def fresh(tmp_path, monkeypatch):
     """In the project, with no results, and plans of its studies that are made once, but for those within a budget."""
     whole = {study: studies.planned(study) for study in STUDIES}
 
-    def plan(config, study, budget_gpu_hours=None, **_):
+    def plan(config, study, *_, budget_gpu_hours=None, **__):
         return within(study, budget_gpu_hours) if budget_gpu_hours else whole[study]
 
     monkeypatch.chdir(ROOT)
