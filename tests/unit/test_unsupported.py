@@ -75,6 +75,55 @@ def test_a_value_that_no_point_of_its_block_has_room_for_is_a_mistake(tmp_path) 
         plan(tmp_path / "two", block({"batch": [1]}), accuracy=alone)
 
 
+@pytest.fixture(scope="module")
+def every(tmp_path_factory):
+    """``model: all`` on a CPU, and a tag of models on a GPU, pruned and at 4 bits."""
+    cross = {"model": "all", "prune_ratio": [0, 0.25, 0.5]}
+    small = plan(tmp_path_factory.mktemp("small"), block(cross, pruning="inter"))
+    folder = studies.folder(
+        tmp_path_factory.mktemp("large"),
+        {"llms": [block({"model": "llms", "precision": ["bf16", "int4"]})], "all": [block({"model": "all"})]},
+        hardware="h100-sxm5-80gb",
+    )
+    return small, make_plan(Config(folder), "test")
+
+
+def test_all_models_and_models_by_tag(every) -> None:
+    small, large = every
+    tiny = {"tiny-mixtral", "tiny-olmoe", "tiny-qwen1.5-moe", "tiny-qwen3-moe", "tiny-phi-3.5-moe", "tiny-deepseek-v2",
+            "tiny-llava-moe-s", "tiny-llava-moe-m", "tiny-llava-moe-l"}  # fmt: skip
+    assert {e["model"]["name"] for e in small["engines"].values()} == tiny, "those the project writes, with experts"
+    llms = {"mixtral-8x7b", "olmoe-1b-7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "phi-3.5-moe", "deepseek-v2-lite"}
+    rows = large["experiments"]["llms"]["rows"]
+    assert {large["engines"][r["engine"]]["model"]["name"] for r in rows} == llms
+    assert {r["labels"]["precision"] for r in rows} == {"BF16", "INT4"}
+    asked = {r["labels"]["model"] for r in large["experiments"]["all"]["rows"]}
+    assert asked >= llms | {"deepseek-v3", "llama-4-scout-17b-16e"} and not asked & tiny and "qwen3-0.6b" not in asked
+
+
+def test_models_that_no_engine_runs_are_rows_of_all(every) -> None:
+    _, large = every
+    found = {r["labels"]["model"]: r["reason"] for r in large["experiments"]["all"]["unsupported"]}
+    assert found.keys() >= {"grok-1", "switch-c-2048"}
+    assert found["grok-1"] == "grok-1 is for the cost model only (its tag cost-only); no engine runs it"
+
+
+def test_a_ratio_of_nothing_is_the_model_itself(every, tmp_path) -> None:
+    small, _ = every
+    plain = plan(tmp_path, block({"batch": [2]}, model="tiny-olmoe"))
+    mine = [r for r in small["experiments"]["x"]["rows"] if r["labels"] == {"model": "tiny-olmoe", "prune_ratio": 0}]
+    assert [f"{r['engine']}/{r['cell']}" for r in mine] == list(plain["cells"])
+    ratios = {e["config"]["prune_ratio"] for e in small["engines"].values() if e["model"]["name"] == "tiny-olmoe"}
+    assert ratios == {0, 0.25, 0.5}
+    by = plan(tmp_path / "by", block({"prune_ratio": [0]}, model="tiny-olmoe", pruning="inter", prune_by="reap"))
+    assert by["cells"].keys() == plain["cells"].keys(), "how nothing is chosen changes nothing"
+
+
+def test_a_ratio_without_a_kind_of_pruning_is_a_mistake(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"prune_ratio 0.25 without pruning: say inter .* or intra"):
+        plan(tmp_path, block({"prune_ratio": [0, 0.25]}))
+
+
 def test_a_width_that_no_group_divides(tmp_path) -> None:
     folder = studies.folder(tmp_path, {"x": [block({"model": ["odd", "tiny-mixtral"]}, quantization="awq")]})
     studies.random_model(folder, "odd", experts={"ffn_size": 80})

@@ -74,7 +74,7 @@ def _partial(study: Study) -> Any:
 
     made = study.plan()
     results, folder = study.results, study.reports / made["study"]
-    plan_file, tables = keep(made, results), results / "tables" / made["study"]
+    plan_file, tables = keep(made, results, study.config.folder), results / "tables" / made["study"]
     collect(plan_file, results, tables)
     render_all(made, tables, folder / "figures")
     return build(plan_file, tables, folder / "figures", folder / "report.html")

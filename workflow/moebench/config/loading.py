@@ -16,7 +16,7 @@ from moebench.config.base import Strict
 from moebench.config.experiments import Experiment
 from moebench.config.hardware import Hardware
 from moebench.config.knobs import Corpus
-from moebench.config.models import ModelSpec, Shape
+from moebench.config.models import ALL, ModelSpec, Shape
 from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
@@ -186,6 +186,27 @@ class Config:
         if family not in FAMILIES:
             raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
         return spec
+
+    def group(self, word: str, small: bool) -> tuple[str, ...] | None:
+        """The models that a word of a grid stands for, by name; None for the name of a model, and where there is no
+        such group.
+
+        ``all`` are those with experts; any other word is a tag.  ``small``: those that the project writes, else the
+        published ones.
+        """
+        return None if word in self._names("models") else self._groups(small).get(word)
+
+    @functools.cache  # noqa: B019
+    def _groups(self, small: bool) -> dict[str, tuple[str, ...]]:
+        """Every group of models, by its word."""
+        found: dict[str, list[str]] = {}
+        for spec in map(self.model, self._names("models")):
+            full = self.model(spec.variant_of).tags if spec.variant_of else ()
+            tags = {*spec.tags, *full, *([ALL] if spec.architecture.experts else ())}
+            for tag in tags:
+                members = found.setdefault(tag, [])
+                members += [spec.name] * ((spec.source.random_init is not None) == small)
+        return {tag: tuple(names) for tag, names in found.items()}
 
     @functools.cache  # noqa: B019
     def shapes(self) -> dict[str, Shape]:

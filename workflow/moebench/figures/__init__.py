@@ -13,7 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 
 from moebench.config import Plot, parse
@@ -37,7 +36,7 @@ def placed(source: Source) -> Iterator[PlacedFigure]:
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables.
     """
-    where = f"config/experiments/{source.experiment}.yaml: figure"
+    where = f"{source.where}: figure"
     for plot in plots(source.plan, source.experiment):
         yield KINDS[plot.kind].place(plot, source, f"{where} {plot.id}")
     for plot in predictions.plots(source.plan, source.experiment):
@@ -101,7 +100,7 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -
     if experiment is not None:
         return render(plan, tables_dir, out_dir, experiment)
     frame = residuals.of_plan(plan, tables_dir)
-    with mpl.rc_context(style.RC):
+    with style.drawing():
         return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
@@ -114,25 +113,23 @@ def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) ->
     source = Source(plan, experiment_name, data.of_experiment(plan, tables_dir, experiment_name), tables_dir)
     paths = []
     for figure in placed(source):
-        with mpl.rc_context(style.RC):
+        with style.drawing():
             paths += export.save(figure.figure(), figure.table(), out_dir, figure.plot.id)
     return paths
 
 
-def check(plan: Plan) -> None:
-    """Place the figures of every experiment without any measurement.
+def check(plan: Plan, folder: Path | None = None) -> None:
+    """Place the figures of every experiment without any measurement.  ``folder``: the configuration, for errors.
 
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
     drawn: dict[str, str] = {}
-    for source in _planned(plan):
+    for source in _planned(plan, folder):
         name = source.experiment
         for plot in plots(plan, name):
             if plot.id in drawn:
-                raise ConfigError(
-                    f"config/experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
-                )
+                raise ConfigError(f"{source.where}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
         for _ in placed(source):
             pass
@@ -150,7 +147,7 @@ def cannot_draw(plan: Plan) -> list[str]:
     return found
 
 
-def _planned(plan: Plan) -> Iterator[Source]:
+def _planned(plan: Plan, folder: Path | None = None) -> Iterator[Source]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
@@ -164,4 +161,4 @@ def _planned(plan: Plan) -> Iterator[Source]:
         empty = {c: None for c in measured if c not in frame.columns}
         frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
-        yield Source(plan, name, beside_speed(frame, answers))
+        yield Source(plan, name, beside_speed(frame, answers), folder=folder)

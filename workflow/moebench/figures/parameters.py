@@ -110,18 +110,18 @@ def described(frame: pd.DataFrame) -> str:
 
 
 def figure(plot: Plot, frame: pd.DataFrame) -> Figure:
-    """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw the figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     parts = by_component(frame)
     titles = list(dict.fromkeys(frame["model_title"]))
     header = Header(made, plot, caption(frame), _legends(parts))
     panel_pt = len(titles) * _MODEL_PT
     total_in = (header.height_pt + 4 + panel_pt + _AXIS_PT) / 72
-    made.set_size_inches(style.WIDTH_IN, total_in)
+    made.set_size_inches(style.sheet().width_in, total_in)
     header.place(total_in)
     names_pt = max(_width(made, title, style.NORMAL) for title in titles) + 8
-    left_pt, all_pt = names_pt + _SIDE_PT, style.WIDTH_IN * 72
+    left_pt, all_pt = names_pt + _SIDE_PT, style.sheet().width_pt
     share_pt = all_pt - left_pt - _GAP_PT - _RIGHT_PT - 6
     panels = [
         _panel(made, left_pt, share_pt, panel_pt, total_in),
@@ -135,7 +135,7 @@ def figure(plot: Plot, frame: pd.DataFrame) -> Figure:
 
 def _panel(made: Figure, x_pt: float, width_pt: float, height_pt: float, total_in: float) -> Axes:
     """Axes in points: y from 0 at the top to ``height_pt``."""
-    wide, high = style.WIDTH_IN * 72, total_in * 72
+    wide, high = style.sheet().width_pt, total_in * 72
     axes = made.add_axes((x_pt / wide, _AXIS_PT / high, width_pt / wide, height_pt / high))
     axes.set_ylim(height_pt, 0)
     axes.grid(False, axis="y")

@@ -87,8 +87,8 @@ def summary(frame: pd.DataFrame) -> list[columns.Row]:
 
 
 def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
-    """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw the figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     names = list(dict.fromkeys(frame["experiment"]))
     dot: Any = Line2D([], [], color=style.CATEGORIES[0], linestyle="none", marker="o", markersize=3, label="cell")
@@ -96,11 +96,11 @@ def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
     header = Header(made, PLOT, caption(plan, frame), [("", [dot, bar])] if names else [])
     panel_pt = max(2, len(names)) * _LINE_PT
     total_in = (header.height_pt + 16 + panel_pt + _AXIS_PT) / 72
-    made.set_size_inches(style.WIDTH_IN, total_in)
+    made.set_size_inches(style.sheet().width_in, total_in)
     header.place(total_in)
     boxes = [Text(0, 0, n, fontsize=style.SMALL, figure=made).get_window_extent() for n in names]
     left_pt = max((box.width * 72 / made.dpi for box in boxes), default=0) + 12
-    wide_pt, high_pt = style.WIDTH_IN * 72, total_in * 72
+    wide_pt, high_pt = style.sheet().width_pt, total_in * 72
     panel_wide = (wide_pt - left_pt - 6 - _GAP_PT * (len(METRICS) - 1)) / len(METRICS)
     low, high = _limits(frame)
     for number, (metric, title) in enumerate(METRICS.items()):

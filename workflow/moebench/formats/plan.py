@@ -410,7 +410,8 @@ class FigureSpec(TypedDict):
     """A figure of an experiment (``config.Plot``): columns on its axes, as colour, as panels.
 
     number: in the paper.  kind: lines, bars, pareto, heatmap, parameters or computed.  value: column of the colour of
-    a heatmap; beside: columns over its panels.  only: values by column that select rows.  level: a value to mark.
+    a heatmap; beside: columns over its panels.  marker: column of the marker.  only: values by column that select rows.
+    level: a value to mark.
     """
 
     id: str
@@ -423,6 +424,7 @@ class FigureSpec(TypedDict):
     beside: list[str]
     only: Knobs
     hue: str | None
+    marker: NotRequired[str | None]
     panel: str | None
     row: str | None
     log_x: bool

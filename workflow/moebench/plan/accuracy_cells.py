@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from moebench.accuracy import fixtures, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
-from moebench.config.grid import Row, expand_accuracy
+from moebench.config.grid import Groups, Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats.plan import (
@@ -112,10 +112,12 @@ class AccuracyPlanner:
     order: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Cells by harness and engine configuration."""
 
-    def experiment(self, experiment: Any, scale: str, path: str) -> tuple[list[AccuracyRow], list[UnsupportedAnswer]]:
+    def experiment(
+        self, experiment: Any, scale: str, path: str, groups: Groups
+    ) -> tuple[list[AccuracyRow], list[UnsupportedAnswer]]:
         """Add an experiment's cells; return its rows, and those of points that cannot be."""
         rows, refused, possible = {}, [], set()
-        for block, row in expand_accuracy(experiment, scale, path):
+        for block, row in expand_accuracy(experiment, scale, path, groups):
             for name in block.tasks:
                 number, task = experiment.accuracy[scale].index(block), self.config.task(name, path)
                 try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moebench.config import Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
+from moebench.config import COST_ONLY, Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
 from moebench.errors import ConfigError, Misfit
 from moebench.formats.plan import CorpusDict
@@ -37,6 +37,7 @@ def check(
         + (", or raise it" if whose == "max_model_len" else ""),
     )
     misfits = [
+        (COST_ONLY in spec.tags, f"{name} is for the cost model only (its tag {COST_ONLY}); no engine runs it"),
         (
             count == 0 and work.top_k is not None,
             f"top_k {work.top_k}: {name} is dense, it has no experts; leave it out",

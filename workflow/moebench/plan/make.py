@@ -286,6 +286,7 @@ class Draft:
         models, data = models or config.root().models, data or config.root().data
         planner, self._other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
         accuracy = AccuracyPlanner(config, self._other, digest, data)
+        groups = functools.partial(config.group, small=hardware.kind == "cpu")
         _check_defaults(study, where)
         environment_locks.check(config, study, where)
         experiments: dict[str, planned.ExperimentPlan] = {}
@@ -293,15 +294,16 @@ class Draft:
             experiment: Experiment = config.experiment(name, where)
             path = str(config.folder / "experiments" / f"{name}.yaml")
             protocol = experiment.protocol or study.protocol
-            grid = expand(experiment, study.scale, path) if experiment.grid else []
+            grid = expand(experiment, study.scale, path, groups) if experiment.grid else []
             rows, lacking = planner.rows(grid, protocol, path)
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
             about = counted.facts(config, experiment) | points.facts(config, experiment)
+            kept["assumptions"] = experiment.assumed(study.scale)
             experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": rows})
             if lacking:
                 experiments[name]["unsupported"] = lacking
             if experiment.accuracy:
-                experiments[name]["accuracy"], unasked = accuracy.experiment(experiment, study.scale, path)
+                experiments[name]["accuracy"], unasked = accuracy.experiment(experiment, study.scale, path, groups)
                 if unasked:
                     experiments[name]["unsupported_accuracy"] = unasked
         self.plan: planned.Plan = {

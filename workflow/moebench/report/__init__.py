@@ -71,7 +71,7 @@ def render(
     ]
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
-        experiment["accuracy"] = answered(answers, experiment["name"])
+        experiment["accuracy"] = answered(plan, answers, experiment["name"])
     compared = residuals.section(plan, tables_dir, figures_dir, links["figures"])
     figures = [figure for experiment in experiments for figure in experiment["figures"]]
     figures += [compared["figure"]] if compared and compared["figure"] else []
@@ -95,6 +95,7 @@ def render(
         tables=columns.TABLES,
         engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
+        wrong=caption.WRONG_TOKENS if caption.tokens_are_wrong(plan, pd.concat([frame, answers])) else "",
         counts=counted_cells,
         total=total,
         cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
@@ -111,7 +112,7 @@ def render(
         not_run=_not_run(frame),
         metrics=columns.METRICS,
         columns=columns.COLUMNS,
-        bars=caption.interval(max(repeats, default=0)),
+        bars=caption.interval(measured["n_repeats"].dropna()),
         repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
         predicted=bool(frame["predicted_e2e_s"].notna().any()),
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
