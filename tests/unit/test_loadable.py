@@ -1,11 +1,15 @@
-"""Shapes and layouts that vLLM does not load are known from the plan, with the reason; those it loads are left alone."""
+"""Shapes and layouts that vLLM does not load are known from the plan, with the reason; others are left alone."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+import studies
+from moebench.claims import budget
+from moebench.commands.planning import make_plan
 from moebench.config import Config, EngineKnobs
 from moebench.plan import loadable
 from moebench.plan.models import resolve_model
@@ -28,7 +32,7 @@ def problem(model: str, **knobs) -> str | None:
         ("mixtral-8x7b", {"tp": 16, "ep": True}, "expert parallelism over 16 GPUs: Mixtral-8x7B has only 8 experts"),
         ("mixtral-8x7b", {"tp": 2, "dp": 8, "ep": True}, "expert parallelism over 16 GPUs"),
         ("mixtral-8x7b", {"pp": 33}, "pp 33 is more than the 32 layers"),
-        ("qwen3-30b-a3b", {"tp": 8, "dp": 128}, "experts.ffn_size 768 of Qwen3-30B-A3B cannot be split evenly over 1024"),
+        ("qwen3-30b-a3b", {"tp": 8, "dp": 128}, "experts.ffn_size 768 of Qwen3-30B-A3B cannot be split evenly"),
         ("molmoe-1b", {}, "vLLM 0.32.0 does not run MolmoE-1B: its MolmoForCausalLM reads no experts"),
         ("deepseek-v2-lite", {"tp": 4, "quantization": "gptq"},
          "quantization gptq: 32 columns share a scale, and dense_ffn_size 10944 of DeepSeek-V2-Lite over 4 GPUs leaves"
@@ -60,3 +64,36 @@ def test_what_has_one_scale_per_row_is_split_like_bfloat16():
 def test_expert_parallelism_splits_no_expert():
     assert problem("qwen3-30b-a3b", tp=8, ep=True, quantization="fp8_block") is None
     assert problem("qwen3-30b-a3b", tp=4, quantization="fp8_block") is not None
+
+
+def planned(tmp_path, accuracy=False) -> dict:
+    """A plan of Mixtral-8x7B on 2 and 3 GPUs."""
+    fix = {"model": "mixtral-8x7b", "weights": "dummy", "batch": 1, "input_tokens": 8, "output_tokens": 8}
+    experiment = {"blocks": [{"fix": fix, "cross": {"tp": [2, 3]}}], "claims": ["MIB-F13-01"]}
+    if accuracy:
+        fix = {"model": "mixtral-8x7b", "weights": "dummy"}
+        block = {"tasks": ["boolq"], "data": "fixtures", "fix": fix, "cross": {"tp": [2, 3]}}
+        experiment["accuracy"] = {"test": [block]}
+    config = studies.folder(tmp_path, {"x": experiment}, hardware="h100-sxm5-80gb")
+    shutil.copytree(CONFIG.folder / "claims", config / "claims")
+    return make_plan(Config(config), "test")
+
+
+def test_a_layout_that_does_not_load_is_a_row_with_the_reason_and_no_cell(tmp_path):
+    plan = planned(tmp_path, accuracy=True)
+    assert [cell["engine"] for cell in plan["cells"].values()] == [next(iter(plan["engines"]))]
+    rows = [*plan["experiments"]["x"]["unsupported"], *plan["experiments"]["x"]["unsupported_accuracy"]]
+    assert [row["config"]["tp"] for row in rows] == [3, 3]
+    assert all(row["reason"].startswith("tp 3 does not divide the 32 attention heads") for row in rows)
+
+
+def test_what_claims_need_is_found_beside_points_that_cannot_be(tmp_path):
+    plan = planned(tmp_path, accuracy=True)
+    assert {row["tp"] for row in budget.rows_of(plan)} == {2} == {row["tp"] for row in budget.answers_of(plan)}
+
+
+@pytest.mark.parametrize("study", ["tiny", "tiny-full", "h100-dummy", "paper"])
+def test_every_layout_of_the_shipped_figures_loads_but_molmoe(study):
+    figures = {n: e for n, e in studies.planned(study)["experiments"].items() if n != "matrix"}
+    rows = [row for e in figures.values() for row in (*e.get("unsupported", ()), *e.get("unsupported_accuracy", ()))]
+    assert [row["model"]["name"] for row in rows] == ["molmoe-1b"] * (study == "paper")

@@ -20,7 +20,7 @@ GROUPS = (128, 64, 32)
 """Columns that share a scale, for 4-bit weights (vLLM's kernels take these)."""
 
 SPLITS = (4, 2, 1)
-"""Tensor parallel sizes that a group shall serve: the first for which there is one, so that one checkpoint serves all."""
+"""Tensor parallel sizes that one checkpoint shall serve: the first for which there is a group."""
 
 BLOCK = 128
 """Edge of the square blocks that share a scale, for ``fp8_block``."""

@@ -25,7 +25,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     """Place cells as points.  Raises ConfigError for unknown columns, two cells on one place, or no cells."""
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
-    measured = (*columns.METRIC_NAMES, accuracy.ACCURACY)
+    measured = (*columns.METRIC_NAMES, *accuracy.ANSWERS)
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:

@@ -36,7 +36,7 @@ from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats import Knobs
 from moebench.formats import plan as planned
 from moebench.formats.model import HardwareDict
-from moebench.plan import engine_choice, unsupported
+from moebench.plan import engine_choice, loadable, unsupported
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
 from moebench.plan.checks import check, check_counting
@@ -200,6 +200,8 @@ class _Planner:
             model = self.model(knobs, spec, path)
             draft = self.draft(knobs, path)
             name, runs_on = self.engine_of(knobs, path)
+            if problem := loadable.problem(knobs, model, draft, runs_on):
+                raise Unsupported(problem)
             pinned = engine_choice.pinned(runs_on, self.hardware)
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
