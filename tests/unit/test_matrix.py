@@ -157,7 +157,17 @@ def test_the_marker_is_the_third_knob_and_each_panel_has_its_front(answered) -> 
     table = figure.table()
     best = table[table[f"frontier_{THROUGHPUT}"]]
     assert set(best["model_title"]) == set(table["model_title"]) and set(best["tp"]) == {4}, "more GPUs are faster"
-    assert set(best["precision + prune_ratio"]) == {"BF16 · 0", "FP8 · 0", "INT4 · 0", "INT4 · 0.25", "INT4 · 0.5"}
+    fronts = best.groupby("model_title")["precision + prune_ratio"].agg(set)
+    assert fronts["OLMoE-1B-7B"] == {"BF16 · 0", "FP8 · 0", "INT4 · 0", "INT4 · 0.25", "INT4 · 0.5"}
+    assert not any("INT4" in point for point in fronts["DeepSeek-V2-Lite"]), "no kernel takes its width on 4 GPUs"
+
+
+def test_a_width_that_no_kernel_takes_is_a_row_in_the_papers_cross(paper) -> None:
+    refused = {(row["labels"]["precision"], row["labels"]["tp"], row["labels"]["model"], row["reason"])
+               for row in paper["experiments"]["matrix"]["unsupported"]}  # fmt: skip
+    ((precision, tp, model, reason),) = refused
+    assert (precision, tp, model) == ("INT4", 4, "deepseek-v2-lite") and "dense_ffn_size 10944" in reason
+    assert len(paper["experiments"]["matrix"]["unsupported"]) == 3, "at every share pruned"
 
 
 def test_points_have_rows_of_panels_each_with_a_front_of_its_own(answered) -> None:
