@@ -194,6 +194,16 @@ def test_figure_page_and_terminal_say_it(measured) -> None:
     assert "    1 x pruning 'inter': qwen3-0.6b is dense, it has no experts to prune" in text
 
 
+def test_a_plan_lists_the_commonest_reasons(measured, monkeypatch) -> None:
+    made, root, *_ = measured
+    (row,) = made["experiments"]["x"]["unsupported"]
+    rows = [row | {"labels": {"n": n}, "reason": f"reason {n // 2}"} for n in range(5)]
+    many = made | {"experiments": {"x": made["experiments"]["x"] | {"unsupported": rows, "unsupported_accuracy": []}}}
+    monkeypatch.setattr(show, "MOST_REASONS", 2)
+    text = show.plan(many, root / "results")
+    assert "x: 5 points cannot be" in text and "    2 x reason 0\n    2 x reason 1\n    1 more reason, in the" in text
+
+
 def test_claims_and_budgets_count_only_what_can_be_measured(measured) -> None:
     made, *_ = measured
     assert len(list(budget.rows_of(made))) == len(made["cells"]) == 3
