@@ -421,14 +421,14 @@ CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended"
 
 
 def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
-    """About 100 cells, at most 25 loads: two of the 27 engine configurations (EP, PP) are refused before they load."""
+    """About 100 cells, at most 30 loads: two of the 32 engine configurations (EP, PP) are refused before they load."""
     few, full = (studies.planned(study) for study in ("tiny", "tiny-full"))
     assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
     for name, experiment in few["experiments"].items():
         known = {figure["id"] for figure in full["experiments"][name]["figures"]}
         assert {figure["id"] for figure in experiment["figures"]} == known
     refused = [e for e in few["engines"].values() if e["config"]["ep"] or e["config"]["pp"] > 1]
-    assert len(few["cells"]) <= 100 and len(few["engines"]) - len(refused) <= 25
+    assert len(few["cells"]) <= 110 and len(few["engines"]) - len(refused) <= 30
 
 
 def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(tmp_path, capsys, monkeypatch):
