@@ -91,6 +91,29 @@ def _partial(study: Study, say: Callable[[str], None]) -> Any:
 
 @verb(RESULTS)
 @of_study
+def watch(
+    study: Study,
+    once: Annotated[bool, flag("--once", "Show it once and end, as without a terminal.")] = False,
+    every: Annotated[
+        float, Option("--every", metavar="SECONDS", parser=positive(float), help="Seconds between looks.")
+    ] = 2.0,
+    report: Annotated[
+        float | None,
+        Option("--report", metavar="MINUTES", parser=positive(float),
+               help="Also build the partial report, every so many minutes if there is something new."),
+    ] = None,
+) -> int:  # fmt: skip
+    """Watch a study while it runs: done, failing and why, time left.
+
+    Reads the files that jobs write, here or on other nodes. Ends when all cells are done.
+    """
+    from moebench.commands.watching import follow
+
+    return follow(study, once, every, report)
+
+
+@verb(RESULTS)
+@of_study
 def figures(
     study: Study,
     paper: Annotated[

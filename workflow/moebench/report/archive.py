@@ -30,7 +30,7 @@ from moebench.formats.manifest import ArchiveAbout
 from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
-from moebench.report import build
+from moebench.report import build, scripts
 from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
@@ -190,6 +190,7 @@ def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
         for path in sorted(project.ROOT.glob(pattern)):
             yield path.relative_to(project.ROOT).as_posix(), path
+    yield "licenses/observable-plot.txt", scripts.LICENSES  # of what the page carries
 
 
 def _write_about(layout: Layout) -> None:
@@ -217,7 +218,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _zip(files: dict[str, Path], out: Path, say: Say) -> None:
+def _zip(files: dict[str, Path], out: Path, say: Say = _quiet) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
         for number, (name, path) in enumerate(sorted(files.items()), start=1):
             say(f"packing file {number:,} of {len(files):,}")

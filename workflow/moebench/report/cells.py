@@ -130,6 +130,7 @@ def _experiment(plan: Plan, name: Any, rows: pd.DataFrame, place: Mapping[str, i
 def _drawn(plan: Plan, name: Any, axes: list[str]) -> Json | None:
     """Axes of the experiment's first figure of lines or bars, as its grid calls them."""
     moved = {part.strip(): axis for axis in axes for part in [axis, *axis.split("=")]}
+    moved["model_title"] = "model"
     for figure in plan["experiments"][name].get("figures", ()):
         if figure.get("kind", "lines") in ("lines", "bars"):
             roles = {

@@ -34,7 +34,7 @@ function buildNavigation() {
   });
   box.addEventListener("keydown", event => { if (event.key === "Enter") (found.querySelector("a") || nav.querySelector("li:not([hidden]) a"))?.click(); });
   document.addEventListener("keydown", event => {
-    if (event.key !== "/" || event.ctrlKey || event.metaKey || event.target.matches("input, select, textarea") || document.getElementById("record").open) return;
+    if (event.key !== "/" || event.ctrlKey || event.metaKey || document.activeElement.matches("input, select, textarea") || document.getElementById("record").open) return;
     event.preventDefault();
     nav.open = true;
     box.focus();
@@ -48,6 +48,7 @@ function buildNavigation() {
   const narrow = matchMedia("(max-width: 64rem)"), fit = () => { nav.open = !narrow.matches; };
   narrow.addEventListener("change", fit);
   fit();
+  nav.addEventListener("click", event => { if (narrow.matches && event.target.closest("a")) nav.open = false; });
   // Where the reader is: the entry of the section nearest to the top of the window.
   const links = new Map([...nav.querySelectorAll('a[href^="#"]')].map(a => [a.getAttribute("href").slice(1), a]));
   const watcher = new IntersectionObserver(seen => {

@@ -47,7 +47,7 @@ function membership(i) {
   return el("p", {}, "In ", ...mine.flatMap((e, n) => [n ? ", " : "", el("a", { href: `#${e.name}`, text: e.title, onclick: () => dialog.close() })]));
 }
 
-function openRecord(i, anchor = "cells") {
+function openRecord(i, anchor = readAnchor()) {
   const id = DATA.ids[i], status = value("status", i);
   choose({ cell: id }, anchor);
   const command = DATA.rerun.replace("CELL", id), file = `${DATA.records}/${id}.json`;
@@ -71,7 +71,7 @@ function openRecord(i, anchor = "cells") {
       el("div", {}, repeatsTable(i) || "",
         evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : "",
         planned ? "" : el("h3", { text: "Measure it again" }), planned ? "" : el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
-        el("p", {}, planned ? "" : copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => location.href)),
+        el("p", {}, planned ? "" : copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => new URL(address("cells", { cell: id }), location.href).href)),
         planned || status === "not measured" ? "" : el("p", { class: "aside" }, "The whole record: ", el("code", { text: file })),
         pairs("Parameters", knobs))),
   );
@@ -81,6 +81,6 @@ function openRecord(i, anchor = "cells") {
 
 onAddress(() => {
   const i = PLACE.get(STATE.get("cell"));
-  if (i !== undefined) openRecord(i, readAnchor());
+  if (i !== undefined) openRecord(i);
   else if (dialog.open) dialog.close();
 });

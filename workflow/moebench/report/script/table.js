@@ -89,7 +89,7 @@ function buildTable() {
   tablePlace.replaceChildren(
     el("div", { class: "controls" }, el("label", {}, "Filter", find), el("label", {}, "Experiment", of), el("label", {}, "State", state),
       copyButton("Copy as CSV", asCsv)),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All cells" }, el("table", { class: "all-cells" })),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Rows of the table" }, el("table", { class: "all-cells" })),
     el("p", { class: "pages" }, el("button", { type: "button", class: "before", text: "Previous", onclick: turn(-1) }), " ",
       el("button", { type: "button", class: "after", text: "Next", onclick: turn(1) }), " ", el("span", { class: "count", role: "status" })));
   onAddress(() => {
