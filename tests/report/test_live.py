@@ -176,14 +176,12 @@ def test_without_a_script_nothing_is_lost(show, browser, cells, study):
 MARKS = """
 const found = [];
 for (const mark of document.querySelectorAll('figure svg [tabindex]')) {
-  if (mark.getAttribute('aria-pressed')) continue;
+  if (mark.getAttribute('aria-pressed') || !mark.checkVisibility()) continue;
   mark.focus();
   const told = [...document.querySelectorAll('#tip > *')].map(line => line.textContent);
   const box = mark.getBoundingClientRect();
-  mark.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}));
-  const id = document.querySelector('dialog .cell').textContent;
+  const id = mark.dataset.cell;
   const owner = mark.closest('[id*="mark."],[id*="lacks."]').id;
-  document.querySelector('dialog').close();
   const over = mark.closest('svg').getBoundingClientRect().top;
   const y = (mark.matches('use') ? box.top + box.height / 2 : box.top) - over;
   found.push({figure: mark.closest('figure').id, id, told, owner, y});
@@ -230,13 +228,28 @@ def test_the_mouse_finds_the_nearest_mark(show, cells):
     assert hidden
 
 
+def test_a_click_on_a_mark_opens_the_record_of_its_cell(show):
+    found = show("#fig-5").execute_script("""
+        const marks = [...document.querySelectorAll('#fig-5 svg [data-cell]')].slice(0, 24), wanted = [], opened = [];
+        for (const mark of marks.filter(mark => mark.checkVisibility())) {
+          const key = new KeyboardEvent('keydown', {key: 'Enter', bubbles: true}), odd = wanted.length % 2;
+          mark.dispatchEvent(odd ? key : new MouseEvent('click', {bubbles: true}));
+          wanted.push(mark.dataset.cell);
+          opened.push(document.querySelector('dialog[open] .cell').textContent);
+          document.querySelector('dialog').close();
+        }
+        return [wanted, opened]""")
+    assert found[0] == found[1] and len(found[0]) > 10
+
+
 def test_an_entry_of_the_legend_hides_its_series(show):
     browser = show("#fig-5")
     states = browser.execute_script("""
-        const entry = document.querySelector('#fig-5 [aria-pressed]'), hue = /hue\\d+/.exec(entry.id)[0];
-        const shown = name => [...document.querySelectorAll(`#fig-5 [id*="mark.${name}."]`)].map(m =>
+        const drawn = '#fig-5 svg[data-name="fig-5"]';
+        const entry = document.querySelector(`${drawn} [aria-pressed]`), hue = /hue\\d+/.exec(entry.id)[0];
+        const shown = name => [...document.querySelectorAll(`${drawn} [id*="mark.${name}."]`)].map(m =>
             getComputedStyle(m).display !== 'none');
-        const all = () => [shown(hue), [...document.querySelectorAll('#fig-5 [id*="mark."]')].filter(m =>
+        const all = () => [shown(hue), [...document.querySelectorAll(`${drawn} [id*="mark."]`)].filter(m =>
             !m.id.includes(`.${hue}.`)).map(m => getComputedStyle(m).display !== 'none')], before = all();
         entry.dispatchEvent(new MouseEvent('click', {bubbles: true}));
         const off = all(), pressed = entry.getAttribute('aria-pressed');

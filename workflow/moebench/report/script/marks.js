@@ -45,6 +45,7 @@ function answer(svg, marks) {
   };
   const at = new Map(marks.map((mark, i) => [mark.element, i]));
   marks.forEach((mark, i) => {
+    mark.element.setAttribute("data-cell", DATA.ids[mark.cell]);
     mark.element.setAttribute("tabindex", i ? "-1" : "0");
     mark.element.setAttribute("role", "button");
     mark.element.setAttribute("aria-label", told(mark).join("; "));
