@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import studies
+from moebench.claims import budget
 from moebench.claims.collect import collect
 from moebench.commands import show
 from moebench.commands.planning import keep, make_plan
@@ -119,6 +120,11 @@ def test_a_ratio_of_nothing_is_the_model_itself(every, tmp_path) -> None:
     assert by["cells"].keys() == plain["cells"].keys(), "how nothing is chosen changes nothing"
 
 
+def test_a_misspelt_group_names_the_nearest(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"x\.yaml: unknown model 'llmz'; did you mean 'llms'"):
+        plan(tmp_path, block({"model": "llmz"}))
+
+
 def test_a_ratio_without_a_kind_of_pruning_is_a_mistake(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"prune_ratio 0.25 without pruning: say inter .* or intra"):
         plan(tmp_path, block({"prune_ratio": [0, 0.25]}))
@@ -186,6 +192,12 @@ def test_figure_page_and_terminal_say_it(measured) -> None:
     text = show.plan(made, root / "results")
     assert "x: 3 points cannot be, rows with status unsupported:" in text
     assert "    3 x pruning 'inter': qwen3-0.6b is dense, it has no experts to prune" in text
+
+
+def test_claims_and_budgets_count_only_what_can_be_measured(measured) -> None:
+    made, *_ = measured
+    assert len(list(budget.rows_of(made))) == len(made["cells"]) == 3
+    assert {row["model"] for row in budget.answers_of(made)} == {"mixtral-8x7b"}, "by the name it stands for"
 
 
 def test_nothing_is_staged_made_or_measured_for_it(measured) -> None:

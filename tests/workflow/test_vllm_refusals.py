@@ -28,7 +28,7 @@ def said(tmp_path_factory):
 @pytest.mark.parametrize(
     ("check", "loads", "refused"),
     [
-        ("heads", ["2"], {"3": "attention heads (32) must be divisible", "6": "attention heads (32) must be divisible"}),
+        ("heads", ["2"], {"3": "heads (32) must be divisible", "6": "heads (32) must be divisible"}),
         ("experts", ["8"], {"1024": "AssertionError"}),
         ("grouped", ["(4, 32)", "(2, 64)"], {"(4, 64)": "(352) to be divisible by group_size (64)",
                                              "(2, 128)": "(704) to be divisible by group_size (128)"}),

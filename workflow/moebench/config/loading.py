@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Hashable, Iterator
@@ -147,7 +148,7 @@ class Config:
         if not path.exists():
             raise ConfigError(
                 f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
-                + nearest(name, self._names(kind))
+                + nearest(name, self._known(kind))
             )
         parsed = parse(model, read_yaml(path), path)
         if parsed.name != name:
@@ -195,6 +196,13 @@ class Config:
         published ones.
         """
         return None if word in self._names("models") else self._groups(small).get(word)
+
+    def _known(self, kind: str) -> list[str]:
+        """What may stand where a name of a kind is wanted: models have groups, too."""
+        names = self._names(kind)
+        with contextlib.suppress(ConfigError):  # another file that is wrong is not the mistake
+            names += [word for small in (False, True) for word in self._groups(small)] if kind == "models" else []
+        return names
 
     @functools.cache  # noqa: B019
     def _groups(self, small: bool) -> dict[str, tuple[str, ...]]:

@@ -89,7 +89,7 @@ def unmeasured(plan: Plan) -> list[Row]:
                 cell = part["cells"][f"{row['engine']}/{row['cell']}"]
                 shared = _shared(plan, part, cell, name, row["block"])
                 made += [shared | one for one in _of_cell(cell, _without(cell_rows.NOT_MEASURED), {})]
-    return made + [row for name in plan["experiments"] for row in _unsupported(plan, name)]
+    return made
 
 
 def _without(status: str, reason: str = "") -> AccuracyRecord:
