@@ -42,7 +42,7 @@ def experts(width: int, parts: int) -> str | None:
     """The width of an expert over so many GPUs."""
     config = MagicMock(
         moe_parallel_config=MagicMock(tp_size=parts), intermediate_size=width, dp_size=1, max_num_tokens=1,
-        use_mori_kernels=False, is_act_and_mul=False, rocm_aiter_fmoe_enabled=False,
+        use_mori_kernels=False, is_act_and_mul=True, rocm_aiter_fmoe_enabled=False,
     )  # fmt: skip
     return said(FusedMoEConfig.__post_init__, config)
 
