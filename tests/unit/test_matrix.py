@@ -76,12 +76,13 @@ def test_the_small_study_shares_engine_configurations_and_shows_points_that_cann
     asked = plan["experiments"]["matrix"]
     mine = {row["engine"] for row in asked["rows"]}
     others = {r["engine"] for name, e in plan["experiments"].items() if name != "matrix" for r in e["rows"]}
-    assert len(mine) == 10 and len(mine - others) <= 5, "few more loads"
+    assert len(mine) == 12 and len(mine - others) <= 7, "few more loads"
     crossed = {(p[0], p[1], p[3]) for p in points(alone("tiny")) if p[2] == 1}
     assert crossed == set(itertools.product({"tiny-mixtral", "tiny-olmoe"}, {"BF16", "FP16"}, {0, 0.5}))
     refused = [(row["config"]["tp"], row["reason"]) for row in asked["unsupported"]]
-    assert [tp for tp, _ in refused] == [3, 3]
-    assert all("tp 3 does not divide the 8 attention heads" in reason for _, reason in refused)
+    assert [tp for tp, _ in refused] == [3, 3, 3, 3]
+    words = [f"tp 3 does not divide the {heads} attention heads of Tiny" for heads in (8, 8, 4, 4)]
+    assert [reason[: len(said)] for said, (_, reason) in zip(words, refused, strict=True)] == words
 
 
 # --------------------------------------------------------------------------------------------- figures
@@ -157,7 +158,17 @@ def test_the_marker_is_the_third_knob_and_each_panel_has_its_front(answered) -> 
     table = figure.table()
     best = table[table[f"frontier_{THROUGHPUT}"]]
     assert set(best["model_title"]) == set(table["model_title"]) and set(best["tp"]) == {4}, "more GPUs are faster"
-    assert set(best["precision + prune_ratio"]) == {"BF16 · 0", "FP8 · 0", "INT4 · 0", "INT4 · 0.25", "INT4 · 0.5"}
+    fronts = best.groupby("model_title")["precision + prune_ratio"].agg(set)
+    assert fronts["OLMoE-1B-7B"] == {"BF16 · 0", "FP8 · 0", "INT4 · 0", "INT4 · 0.25", "INT4 · 0.5"}
+    assert not any("INT4" in point for point in fronts["DeepSeek-V2-Lite"]), "no kernel takes its width on 4 GPUs"
+
+
+def test_a_width_that_no_kernel_takes_is_a_row_in_the_papers_cross(paper) -> None:
+    refused = {(row["labels"]["precision"], row["labels"]["tp"], row["labels"]["model"], row["reason"])
+               for row in paper["experiments"]["matrix"]["unsupported"]}  # fmt: skip
+    ((precision, tp, model, reason),) = refused
+    assert (precision, tp, model) == ("INT4", 4, "deepseek-v2-lite") and "dense_ffn_size 10944" in reason
+    assert len(paper["experiments"]["matrix"]["unsupported"]) == 3, "at every share pruned"
 
 
 def test_points_have_rows_of_panels_each_with_a_front_of_its_own(answered) -> None:

@@ -190,8 +190,18 @@ def test_figure_page_and_terminal_say_it(measured) -> None:
     (name,) = (row["engine"] for row in made["experiments"]["x"]["unsupported"])
     assert f"cells/{name}" not in page, "there is no record to link to"
     text = show.plan(made, root / "results")
-    assert "x: 3 points cannot be, rows with status unsupported:" in text
-    assert "    3 x pruning 'inter': qwen3-0.6b is dense, it has no experts to prune" in text
+    assert "x: 1 point cannot be, rows with status unsupported:" in text
+    assert "    1 x pruning 'inter': qwen3-0.6b is dense, it has no experts to prune" in text
+
+
+def test_a_plan_lists_the_commonest_reasons(measured, monkeypatch) -> None:
+    made, root, *_ = measured
+    (row,) = made["experiments"]["x"]["unsupported"]
+    rows = [row | {"labels": {"n": n}, "reason": f"reason {n // 2}"} for n in range(5)]
+    many = made | {"experiments": {"x": made["experiments"]["x"] | {"unsupported": rows, "unsupported_accuracy": []}}}
+    monkeypatch.setattr(show, "MOST_REASONS", 2)
+    text = show.plan(many, root / "results")
+    assert "x: 5 points cannot be" in text and "    2 x reason 0\n    2 x reason 1\n    1 more reason, in the" in text
 
 
 def test_claims_and_budgets_count_only_what_can_be_measured(measured) -> None:

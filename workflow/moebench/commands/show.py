@@ -30,6 +30,9 @@ def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
 
+MOST_REASONS = 20
+"""Reasons that a plan lists for each experiment."""
+
 Table = tuple[list[str], list[list[Any]]]
 """Headings, and rows of values."""
 
@@ -177,17 +180,16 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
 
 
 def _unsupported(made: Plan) -> list[str]:
-    """How many points of each experiment's grids cannot be, and why."""
-    found = {name: unsupported.reasons(experiment) for name, experiment in made["experiments"].items()}
-    return [
-        line
-        for name, reasons in found.items()
-        if reasons
-        for line in (
-            f"{name}: {count(sum(reasons.values()), 'point')} cannot be, rows with status unsupported:",
-            *(f"    {number} x {reason}" for reason, number in reasons.items()),
-        )
-    ]
+    """How many points of each experiment's grids cannot be, and why, the commonest reasons first."""
+    lines = []
+    for name, experiment in made["experiments"].items():
+        if reasons := unsupported.reasons(experiment):
+            lines.append(f"{name}: {count(sum(reasons.values()), 'point')} cannot be, rows with status unsupported:")
+            ordered = sorted(reasons.items(), key=lambda found: -found[1])
+            lines += [f"    {number} x {reason}" for reason, number in ordered[:MOST_REASONS]]
+            if (more := len(ordered) - MOST_REASONS) > 0:
+                lines.append(f"    {count(more, 'more reason')}, in the table failures")
+    return lines
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:

@@ -175,9 +175,8 @@ class Experiment(Strict):
 
     def assumed(self, scale: str) -> list[str]:
         """The assumptions that the grid of a scale makes."""
-        return [
-            a if isinstance(a, str) else a.text for a in self.assumptions if isinstance(a, str) or scale in a.scales
-        ]
+        everywhere = [a if isinstance(a, Assumption) else Assumption(scales=(scale,), text=a) for a in self.assumptions]
+        return [a.text for a in everywhere if scale in a.scales]
 
     @model_validator(mode="after")
     def _asks_something(self) -> Experiment:

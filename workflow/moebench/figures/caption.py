@@ -140,12 +140,10 @@ def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
     """Whether rows hold cells whose tokens are wrong: multi-head latent attention in vLLM's CPU build."""
     if plan["hardware"]["kind"] != "cpu":
         return False
-    engines = [plan["engines"].get(name) for name in rows["engine"].unique()]
-    engines += [
-        part["engines"].get(name) for part in plan.get("accuracy", {}).values() for name in rows["engine"].unique()
-    ]
-    kinds = {e["model"]["architecture"].get("attention", {}).get("kind") for e in engines if e}
-    return "mla" in kinds and not set(rows["engine_name"].dropna()) <= {"transformers"}
+    known = [plan["engines"], *(part["engines"] for part in plan.get("accuracy", {}).values())]
+    names = set(rows.loc[rows["engine_name"] != "transformers", "engine"])
+    found = [engines[name]["model"]["architecture"] for engines in known for name in names & set(engines)]
+    return any(architecture.get("attention", {}).get("kind") == "mla" for architecture in found)
 
 
 def how(rows: pd.DataFrame, medians: bool = True) -> str:

@@ -1,5 +1,5 @@
-"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.  The
-mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
+"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.
+The mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
 from moebench.config import JOIN
-from moebench.figures import style, tiles
+from moebench.figures import marks, style, tiles
 from moebench.figures.data import AND, Data
 from moebench.figures.ticks import BAR_GROUP
 
@@ -64,7 +64,7 @@ def drawn_only(placed: Data) -> Data:
     kept = pd.Series(True, index=placed.rows.index)
     for role, axis in axes.items():
         kept &= placed.rows[role].isin(axis.levels)
-    return dataclasses.replace(placed, rows=placed.rows[kept].reset_index(drop=True), axes=axes)
+    return dataclasses.replace(placed, rows=placed.rows[kept], axes=axes)  # the index leads to the CSV
 
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
@@ -117,7 +117,9 @@ def series(data: Data) -> list[tuple[Any, Any, str]]:
         return [(level, shades[known.index(level)], style.MARKERS[0]) for level in axis.levels]
     looks = style.palette(len(known), axis.numeric)
     places = [known.index(level) for level in axis.levels]
-    return [(level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)]
+    return [
+        (level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- lines
@@ -150,34 +152,43 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         drawn[0].set_markeredgewidth(0)
         at = np.array([position[v] for v in rows["x"]])
         hollow = unstable(rows) & has_value(rows, panel.y).to_numpy(dtype=bool)
-        hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
-        axes.plot(
-            [position[v] for v in rows["x"]],
-            predicted(rows, panel.y) * panel.factor,
-            color=colour,
-            linewidth=0.9,
-            linestyle=PREDICTED_DASH,
-            zorder=2,
-        )
+        rings = hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
+        foretold = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
+        dashed = axes.plot(at, foretold, color=colour, linewidth=0.9, linestyle=PREDICTED_DASH, zorder=2)
+        alone = _without_neighbours(foretold)  # a line of one point would be invisible
+        if alone.any():
+            dashed += axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7)
+        if not np.isnan(middle).all():  # a marker for each value
+            drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index[~np.isnan(middle)]))
+        marks.parts([*drawn[1], *drawn[2], *dashed, *rings], number, panel.y, rows.index)
         dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
         for some, ink in ((dotted & ~hollow, "white"), (dotted & hollow, colour)):
             tiles.dots(axes, at[some], middle[some], ink, zorder=5, transform=axes.transData + shift)
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
-        for _, row in lacking(rows, panel.y).iterrows():
+        for index, row in lacking(rows, panel.y).iterrows():
             height = step * (0.5 + stacked.get(row["x"], 0))
             stacked[row["x"]] = stacked.get(row["x"], 0) + 1
-            failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            at_height = min(height, max(band - step / 2, step / 2))
+            failure_mark(axes, position[row["x"]], at_height, colour, row["status"], gid=named)
 
 
-def hollows(axes: Axes, at: Any, values: Any, colour: Any, marker: str, **more: Any) -> None:
+def _without_neighbours(values: np.ndarray) -> np.ndarray:
+    """Which values have none on either side."""
+    there = np.concatenate([[False], ~np.isnan(values), [False]])
+    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
+
+
+def hollows(axes: Axes, at: Any, values: Any, colour: Any, marker: str, **more: Any) -> list[Any]:
     """Hollow markers over those of some points."""
-    if len(at):
-        axes.plot(at, values, color=colour, linestyle="none", marker=marker, markerfacecolor="white",
-                  markeredgewidth=0.9, **more)  # fmt: skip
+    if not len(at):
+        return []
+    return axes.plot(at, values, color=colour, linestyle="none", marker=marker, markerfacecolor="white",
+                     markeredgewidth=0.9, **more)  # fmt: skip
 
 
-def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) -> None:
+def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str, gid: str | None = None) -> None:
     """The mark of a cell without a value, at a height given as a share of the axis."""
     _, marker, _ = style.status_style(status)
     axes.plot(
@@ -192,6 +203,7 @@ def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) 
         markersize=4.6,
         markeredgewidth=1.0,
         markerfacecolor="none",
+        gid=gid,
     )
 
 
@@ -235,12 +247,13 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         hollow, dotted = unstable(good), untuned[good.index].to_numpy()
         faces = ["white" if h else colour for h in hollow]
         drawn_bars = axes.bar(at, middle, width * 0.92, color=faces, edgecolor=colour, linewidth=0, zorder=2)
-        for bar, h in zip(drawn_bars, hollow, strict=True):
+        for bar, h, index in zip(drawn_bars, hollow, good.index, strict=True):
             bar.set_linewidth(1.0 if h else 0)
+            bar.set_gid(marks.name("mark", number, panel.y, [index]))
         for some, ink in ((dotted & ~hollow, "white"), (dotted & hollow, colour)):
             tiles.dots(axes, np.array(at)[some], middle[some] / 2, ink, zorder=5)
         drawn = ends.sum(axis=0) > 0
-        axes.errorbar(
+        bounds = axes.errorbar(
             np.array(at)[drawn],
             middle[drawn],
             yerr=ends[:, drawn],
@@ -253,7 +266,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         )
         hoped = predicted(rows, panel.y).to_numpy() * panel.factor
         centre = np.array([position[v] + shift for v in rows["x"]])
-        axes.hlines(
+        dashes = axes.hlines(
             hoped,
             centre - width * 0.46,
             centre + width * 0.46,
@@ -262,5 +275,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=4,
         )
-        for _, row in lacking(rows, panel.y).iterrows():
-            failure_mark(axes, position[row["x"]] + shift, band / 2, colour, row["status"])
+        marks.parts([*bounds[1], *bounds[2], dashes], number, panel.y, rows.index)
+        for index, row in lacking(rows, panel.y).iterrows():
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            failure_mark(axes, position[row["x"]] + shift, band / 2, colour, row["status"], gid=named)

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import draw, pareto, style, tiles
+from moebench.figures import draw, marks, pareto, style, tiles
 from moebench.figures.data import Data
 
 MARGIN_PT = 4.0
@@ -104,6 +104,10 @@ class Header:
             if wide <= width_pt or across == 1:
                 break
             legend.remove()
+        for shown, given, text in zip(legend.legend_handles, handles, legend.get_texts(), strict=True):
+            if shown is not None and given.get_gid():
+                shown.set_gid(given.get_gid())
+                text.set_gid(f"{given.get_gid()}.text")
         return legend, wide, high
 
 
@@ -130,19 +134,23 @@ def hue_handles(data: Data) -> list[Any]:
         return []
     axis = data.axes["hue"]
     handles: list[Any] = []
-    for level, colour, marker in draw.series(data):
+    for number, (level, colour, marker) in enumerate(draw.series(data)):
         rows, words = data.at(hue=level), axis.text(level)
         valued = any(draw.has_value(rows, y).any() for y in data.plot.y)
         foretold = any(draw.predicted(rows, y).notna().any() for y in data.plot.y)
         if (data.plot.kind == "bars" or "marker" in data.axes) and valued:
-            handles.append(Patch(facecolor=colour, label=words))
+            handle: Any = Patch(facecolor=colour, label=words)
         elif valued:
             line: Any = "none" if data.plot.kind == "pareto" else "-"
-            handles.append(Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=words))
+            handle = Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=words)
         elif foretold:
-            handles.append(Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, label=words))
+            handle = Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, label=words)
         elif data.plot.kind != "pareto" and any(draw.shows(rows, y) for y in data.plot.y):  # marks are all there is
-            handles.append(Patch(facecolor="none", edgecolor=colour, label=words))
+            handle = Patch(facecolor="none", edgecolor=colour, label=words)
+        else:
+            continue
+        handle.set_gid(marks.legend_entry(number))
+        handles.append(handle)
     return handles
 
 

@@ -76,6 +76,10 @@ class PlacedFigure(ABC):
     def alt_text(self) -> str:
         """The figure in words, for those who cannot see it."""
 
+    def cells(self) -> list[str]:
+        """``ENGINE/CELL`` of each row of its data, in order: what its marks stand for; none if not cells."""
+        return []
+
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
         """Columns that the page's table of cells shows for such a figure."""
@@ -110,6 +114,10 @@ class Cells(PlacedFigure):
 
     def alt_text(self) -> str:
         return _in_words(self.plot.kind.capitalize(), self.shown, self.caption())
+
+    def cells(self) -> list[str]:
+        rows = self.placed.rows
+        return [f"{engine}/{cell}" for engine, cell in zip(rows["engine"], rows["cell"], strict=True)]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError
-from moebench.figures import accuracy, data, draw, style
+from moebench.figures import accuracy, data, draw, marks, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
@@ -68,12 +68,12 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     """Draw one panel: points, intervals, frontier (``band`` is for failure marks of lines)."""
     plot, axes = placed.plot, panel.axes
     good = complete(panel.rows, plot.x, panel.y)
-    for level, colour, own in draw.series(placed):
+    for number, (level, colour, own) in enumerate(draw.series(placed)):
         for mark, marker in markers(placed):
             rows = good if level is None else good[good["hue"] == level]
             rows = rows if mark is None else rows[rows["marker"] == mark]
             if len(rows):
-                _points(panel, rows, plot.x, colour, marker or own)
+                _points(panel, rows, plot.x, number, (colour, marker or own))
     best = _best(good, plot.x, panel.y)
     if not best:
         return
@@ -92,8 +92,9 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     )
 
 
-def _points(panel: draw.Panel, rows: pd.DataFrame, x: str, colour: Any, marker: str) -> None:
-    """Draw points of one colour and marker, with their intervals; hollow where unstable."""
+def _points(panel: draw.Panel, rows: pd.DataFrame, x: str, number: int, look: tuple[Any, str]) -> None:
+    """Draw points of one hue (its number) and look, colour and marker, with their intervals; hollow where unstable."""
+    colour, marker = look
     across, values = rows["x"].to_numpy(dtype=float), rows[panel.y].to_numpy(dtype=float) * panel.factor
     drawn = panel.axes.errorbar(
         across,
@@ -111,7 +112,9 @@ def _points(panel: draw.Panel, rows: pd.DataFrame, x: str, colour: Any, marker: 
     )
     drawn[0].set_markeredgewidth(0)
     hollow = draw.unstable(rows)
-    draw.hollows(panel.axes, across[hollow], values[hollow], colour, marker, markersize=5, zorder=4)
+    rings = draw.hollows(panel.axes, across[hollow], values[hollow], colour, marker, markersize=5, zorder=4)
+    drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index))
+    marks.parts([*drawn[1], *drawn[2], *rings], number, panel.y, rows.index)
     for part in (*drawn[1], *drawn[2]):
         part.set_alpha(INTERVAL_OPACITY)
 

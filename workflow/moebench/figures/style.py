@@ -35,6 +35,8 @@ class Sheet:
 
 PAGE = Sheet(504 / 72, headed=True, across=4)
 """The report."""
+PHONE = Sheet(240 / 72, headed=True, across=2)
+"""The report on a small screen."""
 COLUMNS = {1: Sheet(240 / 72, headed=False, across=2), 2: Sheet(504 / 72, headed=False, across=4)}
 """A paper's column, and both: captions are the paper's."""
 _sheet: ContextVar[Sheet] = ContextVar("sheet", default=PAGE)

@@ -6,11 +6,12 @@ jobs know nothing of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from moebench.config import Engine, EngineKnobs, Hardware
-from moebench.config.identity import digest
+from moebench.config.identity import canonical, digest
 from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats.plan import EngineKnobsDict, ExperimentPlan, Plan, Runtime
 from moebench.plan import engine_choice
@@ -49,11 +50,12 @@ def settle(refused: Iterable[tuple[int, Unsupported, T]], possible: set[int], pa
 
 
 def reasons(experiment: ExperimentPlan) -> dict[str, int]:
-    """Why points of an experiment's grids cannot be, and how many for each reason."""
-    found: dict[str, int] = {}
-    for row in (*experiment.get("unsupported", ()), *experiment.get("unsupported_accuracy", ())):
-        found[row["reason"]] = found.get(row["reason"], 0) + 1
-    return found
+    """Why points of an experiment's grids cannot be, and how many for each reason; speed and all tasks are one."""
+    points = {
+        (row["engine"], canonical(row["labels"])): row["reason"]
+        for row in (*experiment.get("unsupported_accuracy", ()), *experiment.get("unsupported", ()))
+    }
+    return dict(Counter(points.values()))
 
 
 def count(plan: Plan) -> int:

@@ -41,7 +41,8 @@ def inline(path: Path, name: str, title: str, description: str) -> str:
         raise StorageError(f"{path}: not an SVG figure; run `moebench figures` again")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box.group(1)}" '
-        f'role="img" aria-labelledby="{name}-title {name}-desc">\n<title id="{name}-title">{escape(title)}</title>\n'
+        f'role="img" data-name="{name}" '
+        f'aria-labelledby="{name}-title {name}-desc">\n<title id="{name}-title">{escape(title)}</title>\n'
         f'<desc id="{name}-desc">{escape(description)}</desc>'
     )
     return text[: opening.start()] + head + text[opening.end() :].rstrip()

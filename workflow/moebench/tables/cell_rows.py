@@ -184,7 +184,7 @@ def unsupported_rows(plan: Plan, experiment: str) -> Iterator[Row]:
 def unsupported(plan: Plan) -> Made:
     """Measurements and failures of all points that cannot be, each once: nothing will ever measure them."""
     rows = {(r["engine"], r["cell"]): r for name in plan["experiments"] for r in unsupported_rows(plan, name)}
-    failed = [row | {"evidence": "", "rerun": ""} for row in rows.values()]
+    failed = [row | {"evidence": None, "rerun": ""} for row in rows.values()]
     tables = {"measurements": _summarised(list(rows.values()), [[] for _ in rows])}
     return Made(tables | {"failures": table("failures", failed)}, {UNSUPPORTED: len(rows)} if rows else {})
 
