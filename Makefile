@@ -15,7 +15,7 @@ PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-re
 # Environments may be shared by checkouts: the package is this one's.
 export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test test-all soak check lint bench clean
+.PHONY: report envs test test-all soak check lint plot bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
@@ -52,6 +52,9 @@ lint:          ## style, types, who imports whom, generated files, the documenta
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict
+
+plot:          ## bundle Observable Plot for the report again (needs npm; users do not)
+	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js
 
 bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
 	@$(BIN)/python tests/bench.py $(BENCH)

@@ -270,3 +270,13 @@ def test_wrong_use_is_one_line(base, tmp_path, capsys):
     a = compare.load(base)
     with pytest.raises(UserError, match="no cell of one is in the other"):
         compare.compare(a, compare.Results("b", a.measurements.head(0), {}), "e2e_s", 0.05)
+
+
+def test_counts_of_routers_are_measured_though_they_have_no_times(base, tmp_path):
+    """Cells of protocol ``activation`` have counts, and no end-to-end latency."""
+    left, right = (compare.load(path) for path in (base, result_set(tmp_path / "b")))
+    for side in (left, right):
+        side.measurements.loc[0, ["protocol_kind", "e2e_s"]] = ["activation", None]
+    made = compare.compare(left, right, "e2e_s", 0.05)
+    assert made.pairs["verdict"].iloc[0] == "measured, without this metric"
+    assert "neither measured" not in set(made.pairs["verdict"]) and made.changed.empty

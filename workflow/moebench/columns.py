@@ -533,6 +533,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("accuracy", real, "", "Mean accuracy over the tasks that the experiment asks of the cell's engine configuration and top-k (figures join it)", ("figures",), "Mean accuracy", "high"),
         Column("accuracy_low", real, "", "Accuracy minus 1.96 standard errors, tasks being independent", ("figures",)),
         Column("accuracy_high", real, "", "Accuracy plus 1.96 standard errors, tasks being independent", ("figures",)),
+        Column("perplexity", real, "", "Word perplexity of the only task that has one, as accuracy is joined (figures join it)", ("figures",), "Word perplexity", "low"),
         Column("arm_differs", truth, "", "The questions' mean difference is beyond noise (paired; 99% over all comparisons of the harness together)", _TASKS),
         Column("checkpoint", text, "", "Folder of a derived checkpoint", _DERIVED),
         Column("derived_by", text, "", "prune or quantize", _DERIVED),

@@ -43,7 +43,8 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05
 SAME = "same"
 ONLY_B = "measured in B only"
-_NO_COMPARISON = ("no interval", "neither measured", ONLY_B)
+WITHOUT = "measured, without this metric"
+_NO_COMPARISON = ("no interval", "neither measured", WITHOUT, ONLY_B)
 _MACHINE = ("cpu_threads", "kv_cache_mb")  # how a machine runs the engine, not what is measured
 KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
@@ -278,8 +279,10 @@ def _verdict(row: Mapping[Hashable, Any], metric: str) -> str:
             return ONLY_B
         changed = "ok" in (a, b) or (a in FINAL and b in FINAL)
         return f"{a} -> {b}" if changed else "neither measured"
-    if row["status_a"] != "ok" or math.isnan(row["ratio"]):
+    if row["status_a"] != "ok":
         return "neither measured"
+    if math.isnan(row["ratio"]):  # counts of routers have no times
+        return WITHOUT
     if math.isnan(row["low"]):
         return "no interval"
     beyond = abs(math.log(row["ratio"])) > math.log1p(row["noise"])

@@ -326,7 +326,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
 
     project.refuse_shipped(config.folder)
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
-    check(plan)
+    check(plan, config.folder)
     heading = (
         f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
         f"{count(len(plan['jobs']), 'job')}, "

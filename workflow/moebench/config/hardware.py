@@ -104,7 +104,7 @@ class Hardware(Strict):
         None, exclude=True, description="Multiprocessors (SMs) of one device; a run on a part of one is refused"
     )
     memory_bytes: float | None = Field(
-        None, description="Memory of one device, as its maker states it; a run on one with another is refused"
+        None, description="Memory of one device, as its driver reports it; a run on one with another is refused"
     )
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="One-way bandwidth between devices of a node")

@@ -150,6 +150,12 @@ class Published(Strict):
     reference: str
 
 
+ALL = "all"
+"""In a grid: every model with experts."""
+COST_ONLY = "cost-only"
+"""Tag of models that no engine runs."""
+
+
 class ModelSpec(Strict):
     """A model of the registry: ``config/models/NAME.yaml``."""
 
@@ -163,10 +169,21 @@ class ModelSpec(Strict):
         False, description="Run the Python files of the repository: its code, pinned with its weights, runs as you"
     )
     variant_of: str | None = Field(None, description="The full-size model that a small variant represents")
+    tags: tuple[Name, ...] = Field(
+        (),
+        description="Groups that the model belongs to, for grids (`model: llms`); a small variant is in its model's."
+        " `cost-only`: no engine runs it",
+    )
     quantized: dict[Quantization, HubSource] = Field(
         {}, description="Ready-made quantized checkpoints by scheme; the others are created from the source"
     )
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _no_tag_means_all(self) -> ModelSpec:
+        if ALL in self.tags:
+            raise ValueError(f"tags: {ALL!r} stands for every model with experts already; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _quantized_of_a_hub_model(self) -> ModelSpec:

@@ -8,9 +8,6 @@ from moebench import columns
 from moebench.formats.model import HardwareDict, ModelDict
 from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
 
-_INSTEAD = {"ttft_s": "ttft_max_s"}
-"""The paper's TTFT is that of the whole batch, and it is what the cost model predicts."""
-
 
 def predictions(plan: Plan) -> ReferencePlan:
     """What another study shows of a plan: its rows with what is predicted of them."""
@@ -67,8 +64,8 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
         return []
     made = []
     for figure in plan["experiments"][experiment]["figures"]:
-        y = dict.fromkeys(n for m in figure["y"] if (n := _INSTEAD.get(m, m)) in columns.PREDICTED)
+        y = [m for m in figure["y"] if m in columns.PREDICTED]
         if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # no model predicts that
             number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
-            made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": list(y)})
+            made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": y})
     return made
