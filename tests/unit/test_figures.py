@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
@@ -115,11 +116,13 @@ def test_check_finds_bad_figures_before_anything_is_measured(rich):
     figures.check(rich[0])
     broken = json.loads(json.dumps(rich[0]))
     broken["experiments"]["latency"]["figures"][0]["x"] = "modle"
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-3: 'modle'.*'model'"):
-        figures.check(broken)
+    with pytest.raises(ConfigError, match=r"^mine/conf/experiments/latency\.yaml: figure fig-3: 'modle'.*'model'"):
+        figures.check(broken, Path("mine/conf"))
     broken["experiments"]["latency"]["figures"][0] |= {"x": "model", "id": "fig-5"}
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-5 .*batch"):
-        figures.check(broken)
+    with pytest.raises(ConfigError, match=r"^mine/conf/experiments/latency\.yaml: figure fig-5 .*batch"):
+        figures.check(broken, Path("mine/conf"))
+    with pytest.raises(ConfigError, match=r"^plan of tiny: latency: figure fig-5 .*batch"):
+        figures.check(broken)  # where the plan is all that is known
 
 
 # ----------------------------------------------------------------------------------------- drawing

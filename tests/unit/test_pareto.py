@@ -38,7 +38,7 @@ def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:
 
 
 def joined(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    own = [c for c in frame.columns if c.startswith("accuracy")]
+    own = [c for c in frame.columns if c.startswith("accuracy") or c == "perplexity"]
     return beside_speed(frame.drop(columns=own), table)
 
 
@@ -90,6 +90,17 @@ def test_a_single_task_stands_for_itself(speed: Any) -> None:
     table = answers(frame)
     found = joined(frame, table[table["task"] == "arc"])
     assert set(found["accuracy_of"]) == {"arc acc"} and found["accuracy"].notna().all()
+
+
+def test_perplexity_is_a_number_of_its_own_beside_a_mean_and_beside_a_single_task(speed: Any) -> None:
+    _, frame = speed
+    table = answers(frame)
+    text = table[table["task"] == "arc"].assign(task="wikitext", metric="word_perplexity", unit="perplexity", value=9.5)
+    for tasks in (table, table[table["task"] == "arc"]):
+        found = joined(frame, pd.concat([tasks, text]))
+        assert set(found["perplexity"]) == {9.5} and set(found["accuracy_status"]) == {"ok"}
+        assert np.allclose(found["accuracy"], 0.5 + found["top_k"].astype(float) / 100)
+    assert joined(frame, table)["perplexity"].isna().all()
 
 
 # -------------------------------------------------------------------------------------------- frontier

@@ -81,7 +81,7 @@ def _partial(study: Study, say: Callable[[str], None]) -> Any:
 
     made = study.plan()
     results, folder = study.results, study.reports / made["study"]
-    plan_file, tables = keep(made, results), results / "tables" / made["study"]
+    plan_file, tables = keep(made, results, study.config.folder), results / "tables" / made["study"]
     say("tables from the records")
     collect(plan_file, results, tables)
     render_all(made, tables, folder / "figures", say)

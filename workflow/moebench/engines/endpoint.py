@@ -22,10 +22,14 @@ from moebench.engines.trace import encode
 from moebench.formats import Json
 from moebench.formats.plan import EngineConfig
 from moebench.formats.record import LoadFacts, Seen, Trace
+from moebench.text import count
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
 DEFAULT_WAIT_S = 5.0
+UNSEEN_SHARE, UNSEEN_TOKENS, UNSEEN_OF_REASONING = 0.1, 2, 12
+"""Tokens that a text may have beyond what its tokenizer makes of it: a share, the one that ends it, and the marks
+around reasoning, which services cut out."""
 
 _HARMLESS = {
     "ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none",
@@ -136,7 +140,7 @@ class EndpointEngine:
 
     @property
     def tokenizer(self) -> Any:
-        """The staged model's tokenizer, for services that take text only."""
+        """The staged model's tokenizer, for services that take text only or send no token ids."""
         if self._tokenizer is None:
             from tokenizers import Tokenizer
 
@@ -215,6 +219,8 @@ class EndpointEngine:
         tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
         if not tokens or not answer.times:
             raise Verdict("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+        if not ids:
+            self.refuse_unseen(answer, tokens)
         if self.settings["tokens"] == "exact":
             if tokens != output_tokens:
                 asked = f"{tokens} tokens instead of {output_tokens} (finish_reason {answer.finish})"
@@ -223,6 +229,22 @@ class EndpointEngine:
                 asked = f"{prompt} prompt tokens instead of {prompt_tokens}"
                 raise Verdict("invalid", f"the service counted {asked}; tokens: measured would allow it")
         return prompt, tokens
+
+    def refuse_unseen(self, answer: Answer, counted: int) -> None:
+        """Raise Verdict if a service counted tokens that no chunk showed: nobody knows when they came.
+
+        Without token ids what was shown is counted by the model's own tokenizer, as near as a text tells.
+        """
+        hidden = (answer.usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+        if hidden and not answer.reasoned:
+            raise Verdict("invalid", f"the service counted {count(hidden, 'token')} of reasoning and showed none")
+        if (Path(self.model["path"]) / "tokenizer.json").exists():
+            shown = len(self.tokenizer.encode(answer.text, add_special_tokens=False).ids)
+        else:
+            shown = len(answer.text.encode())  # no token is less than a byte
+        unseen = UNSEEN_TOKENS + UNSEEN_OF_REASONING * answer.reasoned
+        if counted > shown * (1 + UNSEEN_SHARE) + unseen:
+            raise Verdict("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Wall time of a batch, s: there is no plainer interface than streaming."""

@@ -116,20 +116,18 @@ def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) ->
     return paths
 
 
-def check(plan: Plan) -> None:
-    """Place the figures of every experiment without any measurement.
+def check(plan: Plan, folder: Path | None = None) -> None:
+    """Place the figures of every experiment without any measurement.  ``folder``: the configuration, for errors.
 
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
     drawn: dict[str, str] = {}
-    for source in _planned(plan):
+    for source in _planned(plan, folder):
         name = source.experiment
         for plot in plots(plan, name):
             if plot.id in drawn:
-                raise ConfigError(
-                    f"config/experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
-                )
+                raise ConfigError(f"{source.where}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
         for _ in placed(source):
             pass
@@ -147,7 +145,7 @@ def cannot_draw(plan: Plan) -> list[str]:
     return found
 
 
-def _planned(plan: Plan) -> Iterator[Source]:
+def _planned(plan: Plan, folder: Path | None = None) -> Iterator[Source]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
@@ -161,4 +159,4 @@ def _planned(plan: Plan) -> Iterator[Source]:
         empty = {c: None for c in measured if c not in frame.columns}
         frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
-        yield Source(plan, name, beside_speed(frame, answers))
+        yield Source(plan, name, beside_speed(frame, answers), folder=folder)

@@ -206,6 +206,9 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
         return "No accuracy is measured yet."
     tasks = _tasks(plan, rows["experiment"].iloc[0], set(good["engine"]))
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
+    if accuracy.PERPLEXITY in placed.plot.y:
+        texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
+        parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
     parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
     if placed.plot.kind == "pareto":
         if pareto.has_frontier(placed):

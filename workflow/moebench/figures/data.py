@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Hashable, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from moebench import columns
-from moebench.config import KNOBS, Plot
+from moebench.config import JOIN, KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import accuracy
 from moebench.formats.plan import Plan
@@ -88,7 +89,12 @@ def swept(labels: Json) -> set[str]:
 
 
 def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
-    """The value of a column or grid axis in every row; missing where a row's block has no such axis."""
+    """The value of a column or grid axis in every row; missing where a row's block has no such axis.
+
+    Of two columns, both values as one text (:data:`AND`).
+    """
+    if JOIN in name:
+        return _joint(name, frame, labels, where)
     if name in columns.COLUMNS and name in frame.columns:
         named = frame["model_title"] if name == "model" else frame[name]
         return named.astype(object).where(named.notna(), NONE)
@@ -98,6 +104,29 @@ def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> p
             f"{where}: {name!r} is neither a column nor an axis of the grid" + nearest(name, known | set(frame.columns))
         )
     return pd.Series([row.get(name) for row in labels], index=frame.index, dtype=object)
+
+
+AND = " · "
+"""Between the values of two columns."""
+
+
+def _joint(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
+    """The values of two columns as one text."""
+    parts = [_values(part, frame, labels, where) for part in name.split(JOIN)]
+    axes = [_axis(part, values.dropna(), labels) for part, values in zip(name.split(JOIN), parts, strict=True)]
+    said = [
+        None if any(pd.isna(v) for v in pair) else AND.join(axis.text(v) for axis, v in zip(axes, pair, strict=True))
+        for pair in zip(*parts, strict=True)
+    ]
+    return pd.Series(said, index=frame.index, dtype=object)
+
+
+def _in_order(texts: list[str]) -> list[str]:
+    """Texts of two values by the first as they come, then by the second: as they come, or numbers in their order."""
+    firsts, seconds = (list(dict.fromkeys(text.split(AND)[i] for text in texts)) for i in (0, 1))
+    with contextlib.suppress(ValueError):
+        seconds.sort(key=float)
+    return sorted(texts, key=lambda text: (firsts.index(text.split(AND)[0]), seconds.index(text.split(AND)[1])))
 
 
 def _is_number(value: Any) -> bool:
@@ -114,6 +143,8 @@ def label_of(name: str) -> str:
     """The axis label of a column, of knobs that move together, or of an axis of arms."""
     if name in columns.COLUMNS:
         return columns.COLUMNS[name].axis
+    if JOIN in name:
+        return ", ".join(label_of(part) for part in name.split(JOIN))
     known = [columns.COLUMNS[k.strip()] for k in name.split("=") if k.strip() in columns.COLUMNS]
     if len(known) < 2:
         return name.replace("_", " ").capitalize()
@@ -124,6 +155,8 @@ def label_of(name: str) -> str:
 
 def _axis(name: str, values: pd.Series, labels: list[Json]) -> Axis:
     seen = list(dict.fromkeys(values))
+    if JOIN in name:
+        seen = _in_order(seen)
     numeric = all(_is_number(v) for v in seen)
     if numeric:
         seen.sort()
@@ -142,6 +175,8 @@ def with_known(placed: Data, frames: list[pd.DataFrame]) -> Data:
         except ConfigError:  # the other grid has no such axis
             continue
     known = list(dict.fromkeys([*found, *axis.levels]))
+    if JOIN in axis.name:
+        known = _in_order(known)
     numeric = all(_is_number(v) for v in known)
     if numeric == axis.numeric:
         axis = dataclasses.replace(axis, known=tuple(sorted(known) if numeric else known))
@@ -195,7 +230,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
-    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, accuracy.ACCURACY)
+    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, *accuracy.ANSWERS)
     for name in plot.y:
         columns.column(name, where)
         if name not in measured:

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
+from moebench.config import JOIN
 from moebench.figures import marks, style, tiles
-from moebench.figures.data import Data
+from moebench.figures.data import AND, Data
 from moebench.figures.ticks import BAR_GROUP
 
 DODGE_PT = 1.2
@@ -111,6 +112,9 @@ def series(data: Data) -> list[tuple[Any, Any, str]]:
         return [(None, style.CATEGORIES[0], style.MARKERS[0])]
     axis = data.axes["hue"]
     known = axis.known or axis.levels
+    if JOIN in axis.name:
+        shades = style.shades([level.split(AND)[0] for level in known])
+        return [(level, shades[known.index(level)], style.MARKERS[0]) for level in axis.levels]
     looks = style.palette(len(known), axis.numeric)
     places = [known.index(level) for level in axis.levels]
     return [

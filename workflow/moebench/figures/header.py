@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import draw, marks, style, tiles
+from moebench.figures import draw, marks, pareto, style, tiles
 from moebench.figures.data import Data
 
 MARGIN_PT = 4.0
@@ -116,7 +116,16 @@ def legends(data: Data) -> list[tuple[str, list[Any]]]:
     hue = data.axes["hue"].label if "hue" in data.axes else ""
     tiled = tiles.handles(data.rows) if data.plot.kind in ("lines", "bars") else []
     named = [(f"{hue}:", hue_handles(data)), ("", [*unstable_handles(data), *predicted_handles(data)]), ("", tiled)]
+    if "marker" in data.axes:
+        named.insert(1, (f"{data.axes['marker'].label}:", marker_handles(data)))
     return [*named, ("No value:", status_handles(data))]
+
+
+def marker_handles(data: Data) -> list[Any]:
+    """What each marker stands for."""
+    axis = data.axes["marker"]
+    look: Any = {"color": style.FAINT, "linestyle": "none", "markeredgewidth": 0}
+    return [Line2D([], [], marker=marker, label=axis.text(level), **look) for level, marker in pareto.markers(data)]
 
 
 def hue_handles(data: Data) -> list[Any]:
@@ -129,7 +138,7 @@ def hue_handles(data: Data) -> list[Any]:
         rows, words = data.at(hue=level), axis.text(level)
         valued = any(draw.has_value(rows, y).any() for y in data.plot.y)
         foretold = any(draw.predicted(rows, y).notna().any() for y in data.plot.y)
-        if data.plot.kind == "bars" and valued:
+        if (data.plot.kind == "bars" or "marker" in data.axes) and valued:
             handle: Any = Patch(facecolor=colour, label=words)
         elif valued:
             line: Any = "none" if data.plot.kind == "pareto" else "-"

@@ -31,6 +31,15 @@ class Source:
     """Rows of ``data.of_experiment``, or of the plan with the measurements empty."""
     tables: Path | None = None
     """Folder of tables; None before anything is measured, when placing checks the plan only."""
+    folder: Path | None = None
+    """The configuration that the plan was made from, for errors; None where only the plan is known."""
+
+    @property
+    def where(self) -> str:
+        """The experiment's file, as errors name it."""
+        if self.folder is None:
+            return f"plan of {self.plan['study']}: {self.experiment}"
+        return f"{self.folder}/experiments/{self.experiment}.yaml"
 
     def sisters(self) -> list[pd.DataFrame]:
         """All cells of the experiment, and the predictions that are drawn beside them."""
@@ -265,6 +274,7 @@ def _in_words(marks: str, placed: data.Data, caption: str) -> str:
     text = f"{marks} of {metrics} over {placed.axes['x'].label}"
     for role, words in (
         ("hue", "one colour for each"),
+        ("marker", "one marker for each"),
         ("panel", "one panel for each"),
         ("row", "one row of panels for each"),
     ):

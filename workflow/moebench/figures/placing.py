@@ -21,7 +21,7 @@ def placed(source: Source) -> Iterator[PlacedFigure]:
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables.
     """
-    where = f"config/experiments/{source.experiment}.yaml: figure"
+    where = f"{source.where}: figure"
     for plot in plots(source.plan, source.experiment):
         yield KINDS[plot.kind].place(plot, source, f"{where} {plot.id}")
     for plot in predictions.plots(source.plan, source.experiment):

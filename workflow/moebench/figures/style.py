@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
+from matplotlib.colors import to_rgb
 
 
 @dataclass(frozen=True)
@@ -157,3 +159,19 @@ def palette(count: int, ordered: bool) -> list[Any]:
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     return list(sns.husl_palette(count, s=0.8, l=0.5))
+
+
+def shades(groups: Sequence[str]) -> list[Any]:
+    """A colour per series: one for each group, paler from one series of a group to the next."""
+    order = list(dict.fromkeys(groups))
+    base = palette(len(order), ordered=False)
+    made, seen = [], Counter[str]()
+    for group in groups:
+        pale = PALEST * seen[group] / max(1, groups.count(group) - 1)
+        made.append(tuple(c + (1 - c) * pale for c in to_rgb(base[order.index(group)])))
+        seen[group] += 1
+    return made
+
+
+PALEST = 0.62
+"""Share of white in the palest shade of a colour: paler vanishes on paper."""

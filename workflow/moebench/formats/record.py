@@ -258,6 +258,14 @@ class Devices(TypedDict, total=False):
     none: str
 
 
+class Gpu(TypedDict):
+    """A GPU as CUDA describes it: an instance of one (MIG) has less of both than its name says."""
+
+    name: str
+    memory_bytes: int
+    multiprocessors: int
+
+
 class Provenance(TypedDict, total=False):
     """Where numbers come from; never a secret.
 
@@ -265,7 +273,9 @@ class Provenance(TypedDict, total=False):
     environment.  prompt_corpus_sha256: of the text that prompts were made of.  Of the process that holds the engine:
     versions of its packages, python, kernel (the operating system's), threads of torch, and the device it sees
     (device_name of a CPU: its model; driver, cuda: None without a GPU; nccl: version of the library that torch uses).
-    telemetry: the devices that were read beside the engine.
+    gpus: those that the process sees.  telemetry: the devices that were read beside the engine.
+    variables: of the job's environment and of NCCL's files, those that an engine reads (``engines.variables``), without
+    what the driver sets by the plan.
     """
 
     moebench: str
@@ -288,7 +298,9 @@ class Provenance(TypedDict, total=False):
     device_count: int
     campaign: CampaignOrigin
     nccl: str | None
+    gpus: list[Gpu]
     telemetry: Devices
+    variables: dict[str, str]
 
 
 class EngineVersion(TypedDict):

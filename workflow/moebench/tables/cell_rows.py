@@ -24,6 +24,7 @@ from moebench.measure import metrics, records
 from moebench.tables import efficiency, evenness, machines, stats
 
 DAMAGED = "damaged"
+UNSUPPORTED = "unsupported"
 NOT_MEASURED = "not measured"
 """Status of a planned cell without a record; in no table, given where the plan is joined with measurements."""
 
@@ -129,7 +130,7 @@ def _predicted(work: Workload, predicted: Prediction) -> Row:
 
 
 def plan_rows(plan: Plan) -> Iterator[Row]:
-    """A row per experiment and cell."""
+    """A row per experiment and cell, then one per point of its grid that cannot be."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
@@ -158,6 +159,34 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
                     "derived_from": cell.get("derived_from"),
                 }
             )
+        yield from (
+            row | {"experiment": name, "labels": json.dumps(asked["labels"], ensure_ascii=False)}
+            for asked, row in zip(experiment.get("unsupported", ()), unsupported_rows(plan, name), strict=True)
+        )
+
+
+def unsupported_rows(plan: Plan, experiment: str) -> Iterator[Row]:
+    """The points of an experiment's grid that cannot be, as cells with status and reason."""
+    for row in plan["experiments"][experiment].get("unsupported", ()):
+        runs_on = row["runtime"]
+        yield shared(row["config"], row["model"], row["workload"], row["protocol"], {}, runs_on["hosted"]) | {
+            "study": plan["study"],
+            "hardware": runs_on["hardware"] or plan["hardware"]["name"],
+            "engine_name": runs_on["name"],
+            "engine_version": runs_on["version"],
+            "engine": row["engine"],
+            "cell": row["cell"],
+            "status": UNSUPPORTED,
+            "reason": row["reason"],
+        }
+
+
+def unsupported(plan: Plan) -> Made:
+    """Measurements and failures of all points that cannot be, each once: nothing will ever measure them."""
+    rows = {(r["engine"], r["cell"]): r for name in plan["experiments"] for r in unsupported_rows(plan, name)}
+    failed = [row | {"evidence": None, "rerun": ""} for row in rows.values()]
+    tables = {"measurements": _summarised(list(rows.values()), [[] for _ in rows])}
+    return Made(tables | {"failures": table("failures", failed)}, {UNSUPPORTED: len(rows)} if rows else {})
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -229,6 +258,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "lock_sha256": origin.get("lock_sha256"),
         "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "variables": json.dumps(origin["variables"], sort_keys=True) if "variables" in origin else None,
         "started_at": record.get("started_at"),
         **efficiency.of_cell(record),
     }

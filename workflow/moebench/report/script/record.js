@@ -57,6 +57,7 @@ function openRecord(i, anchor = readAnchor()) {
   const from = more.filter(k => value(k, i) !== null).map(k => [heading(k), plain(value(k, i))]);
   const evidence = DATA.evidence[i], reason = value("reason", i);
   const flags = ["unstable", "throttled"].filter(flag => value(flag, i));
+  const planned = status === "unsupported" && value("started_at", i) === null;  // the plan knows that it cannot be
   const badge = status === "ok" ? "ok" : status === "not measured" ? "missing" : "failed";
   dialog.replaceChildren(
     el("form", { method: "dialog" }, el("button", { text: "Close", autofocus: true })),
@@ -69,9 +70,9 @@ function openRecord(i, anchor = readAnchor()) {
       el("div", {}, results.length ? pairs("Medians, in brackets the ends of their intervals", results) : "", from.length ? pairs("Where it was measured", from) : ""),
       el("div", {}, repeatsTable(i) || "",
         evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : "",
-        el("h3", { text: "Measure it again" }), el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
-        el("p", {}, copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => new URL(address("cells", { cell: id }), location.href).href)),
-        status === "not measured" ? "" : el("p", { class: "aside" }, "The whole record: ", el("code", { text: file })),
+        planned ? "" : el("h3", { text: "Measure it again" }), planned ? "" : el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
+        el("p", {}, planned ? "" : copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => new URL(address("cells", { cell: id }), location.href).href)),
+        planned || status === "not measured" ? "" : el("p", { class: "aside" }, "The whole record: ", el("code", { text: file })),
         pairs("Parameters", knobs))),
   );
   if (!dialog.open) dialog.showModal();
