@@ -107,9 +107,7 @@ class WorkloadKnobs(Strict):
         description="Protocol load: shape of the gamma distribution of the gaps between requests: 1 is Poisson arrivals,"
         " less is burstier, more is steadier",
     )
-    concurrency: Positive | None = Field(
-        None, description="Protocol load: most requests in flight; default: no limit"
-    )
+    concurrency: Positive | None = Field(None, description="Protocol load: most requests in flight; default: no limit")
     length_spread: float = Field(
         0.0,
         ge=0,

@@ -117,7 +117,9 @@ def series(data: Data) -> list[tuple[Any, Any, str]]:
         return [(level, shades[known.index(level)], style.MARKERS[0]) for level in axis.levels]
     looks = style.palette(len(known), axis.numeric)
     places = [known.index(level) for level in axis.levels]
-    return [(level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)]
+    return [
+        (level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- lines

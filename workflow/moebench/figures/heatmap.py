@@ -136,7 +136,12 @@ class _Page:
 
     def box(self, left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
         """A box in parts of the figure, rounded so that bytes are the same from run to run."""
-        parts = left / style.sheet().width_pt, 1 - (top + high) / self.total, wide / style.sheet().width_pt, high / self.total
+        parts = (
+            left / style.sheet().width_pt,
+            1 - (top + high) / self.total,
+            wide / style.sheet().width_pt,
+            high / self.total,
+        )
         return tuple(round(v, 5) for v in parts)  # type: ignore[return-value]
 
     @property
