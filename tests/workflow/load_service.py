@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from ask_service import SETTINGS
+
 from moebench.engines import failures, load_client
 from moebench.engines.endpoint import EndpointEngine
 

@@ -104,15 +104,15 @@ class WorkloadKnobs(Strict):
     burstiness: float = Field(
         1.0,
         gt=0,
-        description="Protocol load: shape of the gamma distribution of the gaps between requests: 1 is Poisson arrivals,"
-        " less is burstier, more is steadier",
+        description="Protocol load: shape of the gamma distribution of the gaps between requests: 1 is Poisson"
+        " arrivals, less is burstier, more is steadier",
     )
     concurrency: Positive | None = Field(None, description="Protocol load: most requests in flight; default: no limit")
     length_spread: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens, up and down",
+        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens",
     )
     prefix_tokens: Count = Field(
         0, description="Protocol load: tokens that all prompts begin with, added to input_tokens"

@@ -19,7 +19,7 @@ KEY = "OPENAI_API_KEY"
 
 
 def arguments(work: Workload, url: str, model: str, tokenizer: Path, seed: int, warmup: int) -> list[str]:
-    """Of ``vllm bench serve`` for a workload.  ``url``: the service's base, with ``/v1``; ``warmup``: untimed requests."""
+    """Of ``vllm bench serve`` for a workload.  ``url``: base, with ``/v1``; ``warmup``: untimed requests before."""
     made = {
         "backend": "openai",
         "base-url": url.removesuffix("/v1"),

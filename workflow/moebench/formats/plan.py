@@ -175,8 +175,8 @@ class Workload(TypedDict):
 
     batch: requests submitted together.  input_tokens: text tokens of a prompt; output_tokens: generated ones, both
     per request.  top_k: active experts per token, None for a dense model.  prompts: text, random, identical or items.
-    requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per request; image_size: edge
-    in pixels, None without images or for those of a corpus.  The rest: protocol load only.
+    requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per
+    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only.
     """
 
     batch: int
@@ -598,7 +598,8 @@ class Plan(TypedDict):
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
     first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
-    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all the rest.
+    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all the
+    rest.
     """
 
     schema: int
