@@ -79,7 +79,9 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk({"choices": [choice | ({"token_ids": list(range(first, first + n))} if ids else {})]})
             time.sleep(0.01)
         if usage:
-            sizes = {"completion_tokens": tokens, "prompt_tokens": prompt or len(asked.get("prompt") or [0] * 99)}
+            given = asked.get("prompt") or [0] * 99
+            given = given.split() if isinstance(given, str) else given
+            sizes = {"completion_tokens": tokens, "prompt_tokens": prompt or len(given)}
             details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
             self.chunk({"choices": [], "usage": sizes | details, "system_fingerprint": "fp-1"})
         if done:

@@ -131,6 +131,9 @@ class Study(Strict):
     )
     defaults: dict[str, Any] = Field({}, description="Knob values that experiments leave unset")
     protocol: Protocol = Protocol()
+    goals: dict[Literal["ttft_s", "tpot_s", "e2e_s"], float] = Field(
+        {}, description="Latency that a request over time must not exceed, s: goodput counts those that keep all goals"
+    )
     jobs: Jobs = Jobs()
     calibration: Calibration = Calibration()
 

@@ -13,15 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import compiling, vllm, vllm_arguments, waiting
+from moebench.engines import compiling, load_client, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
 from moebench.formats import Json
-from moebench.formats.plan import EngineConfig
-from moebench.formats.record import LoadFacts, Seen, Trace
+from moebench.formats.plan import EngineConfig, Workload
+from moebench.formats.record import LoadFacts, LoadTrace, Seen, Trace
 from moebench.text import count
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
@@ -40,6 +40,10 @@ _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
 _CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
 _FUSE = re.compile(rb"'fuse_allreduce_rms': (True|False)")
+_QUEUE = {
+    "vllm:request_queue_time_seconds_sum": "queue_time_s",
+    "vllm:request_queue_time_seconds_count": "queued_requests",
+}
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
@@ -246,6 +250,20 @@ class EndpointEngine:
         if counted > shown * (1 + UNSEEN_SHARE) + unseen:
             raise Verdict("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
 
+    def over_time(self, work: Workload, seed: int, warmup: int) -> LoadTrace:
+        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Verdict."""
+        assert self.client is not None
+        options = load_client.arguments(
+            work, self.client.url, self.settings["model"], Path(self.model["path"]), seed, warmup
+        )
+        load = load_client.trace(load_client.run(options, self.client.key))
+        self.watch()
+        limited = sum("Too Many Requests" in error for error in load["errors"])
+        if limited:
+            asked = count(len(load["errors"]), "request")
+            raise Verdict("service_fault", f"rate limited (HTTP 429): {limited} of {asked}; lower the load")
+        return load
+
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Wall time of a batch, s: there is no plainer interface than streaming."""
         return float(self.trace(prompts, output_tokens, images)["step_end_s"][-1])
@@ -266,7 +284,7 @@ class EndpointEngine:
             return {} if self.cached_tokens is None else {"prefix_cache_hits": self.cached_tokens}
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         for metric, labels, value in _SAMPLE.findall(self.server.get("/metrics")):
-            name = vllm.COUNTERS.get(metric)
+            name = vllm.COUNTERS.get(metric) or _QUEUE.get(metric)
             if name:
                 position = re.search(r'position="(\d+)"', labels)
                 key = f"{name}_{position.group(1)}" if position else name

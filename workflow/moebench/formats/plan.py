@@ -177,8 +177,8 @@ class Workload(TypedDict):
 
     batch: requests submitted together.  input_tokens: text tokens of a prompt; output_tokens: generated ones, both
     per request.  top_k: active experts per token, None for a dense model.  prompts: text, random, identical or items.
-    requests: prompts to count in all (protocol activation; 0: batch x repeats).  images: per request; image_size: edge
-    in pixels, None without images or for those of a corpus.
+    requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per
+    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only.
     """
 
     batch: int
@@ -190,6 +190,11 @@ class Workload(TypedDict):
     requests: int
     images: int
     image_size: int | None
+    request_rate: NotRequired[float | None]
+    burstiness: NotRequired[float]
+    concurrency: NotRequired[int | None]
+    length_spread: NotRequired[float]
+    prefix_tokens: NotRequired[int]
 
 
 class ProtocolDict(TypedDict):
@@ -595,7 +600,8 @@ class Plan(TypedDict):
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
     first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
-    that this one refers to.  digest: of all the rest.
+    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all
+    the rest.
     """
 
     schema: int
@@ -619,4 +625,5 @@ class Plan(TypedDict):
     derive_jobs: NotRequired[dict[str, DeriveJob]]
     budget: NotRequired[Budget]
     reference: NotRequired[ReferencePlan]
+    goals: NotRequired[dict[str, float]]
     digest: NotRequired[str]

@@ -305,7 +305,7 @@ class Driver:
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
         def timed(cell_id: str) -> bool:
-            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] != "activation")
+            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] in ("trace", "paper"))
 
         if sum(map(timed, todo)) < CANARY_MINIMUM:
             return None
@@ -563,6 +563,10 @@ class Driver:
         if "activation" in record:
             counted = record["activation"]
             return f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
+        if "load" in record["repeats"][-1]:
+            seen = record["repeats"][-1]["metrics"]
+            rate = f"{seen['samples_per_s']:.3g} requests/s"
+            return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 

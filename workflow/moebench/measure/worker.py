@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from moebench.engines import compiling, failures
+from moebench.engines.endpoint import EndpointEngine
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
@@ -28,7 +29,7 @@ from moebench.engines.vllm_nodes import SRUN_SAYS_WITHIN_S
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
 from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
-from moebench.measure import activation, metrics
+from moebench.measure import activation, load_metrics, metrics
 from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
@@ -132,6 +133,8 @@ class Session:
             self.engine.set_top_k(work["top_k"])
         if protocol["kind"] == "activation":
             return self.count(work, protocol, request.get("image_tokens"))
+        if protocol["kind"] == "load":
+            return self.serve(work, protocol)
         before = self.engine.counters()
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
@@ -216,6 +219,31 @@ class Session:
                 yield first + number, self.inputs(work | {"batch": size}, first + number)
             elif made := items[done : done + size]:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
+
+    def serve(self, work: Workload, protocol: ProtocolDict) -> Outcome:
+        """Measure a service under load: each repeat sends all requests of the workload, with a seed of its own."""
+        service, runs, steady = cast(EndpointEngine, self.engine), [], 0
+        before, rates, problem = service.counters(), [], None
+        warmup = protocol["warmup"] * min(work["requests"], work.get("concurrency") or 8)
+        for number in range(protocol["repeats"]):
+            seed, started = protocol["seed"] * 1000 + number + 1, stamp()
+            load = service.over_time(work, seed, warmup if number == 0 else 0)
+            part = load_metrics.steady(load, work.get("concurrency"))
+            problem = problem or load_metrics.problem(load, part)
+            run: Run = {"seed": seed, "started_at": started, "metrics": {}, "load": load}
+            if problem is None:
+                run["metrics"] = load_metrics.metrics(load, part, self.spec["gpus"])
+                run["window"] = window(max(load_metrics.ends(load)))
+                steady += len(part.requests)
+            runs.append(run)
+            rates.append((len(load["start_s"]) - 1) / (load["start_s"][-1] or math.inf))
+        checks: Checks = {
+            "requests": sum(len(run["load"]["start_s"]) for run in runs),
+            "steady_requests": steady,
+            "arrival_rate": sum(rates) / len(rates),
+        }
+        checks |= counted_since(before, service.counters())
+        return {"status": "invalid" if problem else "ok", "reason": problem or "", "repeats": runs, "checks": checks}
 
     def warm_up(self, work: Workload, protocol: ProtocolDict) -> tuple[Checks, list[Run]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""

@@ -16,6 +16,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from moebench.config import (
+    LOAD,
     Config,
     Engine,
     EngineKnobs,
@@ -39,7 +40,7 @@ from moebench.formats.model import HardwareDict
 from moebench.plan import engine_choice, loadable, unsupported
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
-from moebench.plan.checks import check, check_counting
+from moebench.plan.checks import check, check_protocol
 from moebench.plan.derived import derived_models
 from moebench.plan.derived import jobs as derive_jobs
 from moebench.plan.file import SCHEMA
@@ -94,7 +95,8 @@ class _Planner:
         """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
         knobs, work = self.split(row, path)
         engine_id, top_k = self.place(knobs, work, path)
-        check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
+        engine = self.engine_of(knobs, path)[1]
+        check_protocol(knobs, work, self.config.model(knobs.model, path), engine, protocol, path)
         settings, identity = self.identified(engine_id, work, top_k, protocol)
         if corpus := self.corpus(work, path):
             self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
@@ -116,7 +118,9 @@ class _Planner:
         self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
     ) -> tuple[Knobs, Knobs]:
         """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
-        settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
+        others = () if protocol.kind == "load" else LOAD
+        settings = work.model_dump(exclude=set(others)) | {"top_k": top_k}
+        settings |= {} if work.images else {"image_size": None}
         return settings, {
             "engine": engine_id,
             "workload": stated(WorkloadKnobs, settings),
@@ -326,6 +330,8 @@ class Draft:
             "cells": planner.cells,
             "jobs": {},
         }
+        if study.goals:
+            self.plan["goals"] = dict(study.goals)
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():
