@@ -1,6 +1,7 @@
-"""How each architecture family spells its sizes in Hugging Face's ``config.json``: data for ``registry``.
+"""How each architecture family spells its sizes in Hugging Face's ``config.json``: data for ``hf_config``.
 
-Standard library only.  To add a family, add a table; nothing else changes.
+Standard library only.  A family needs no code: a file of config/families has the same keys as :class:`Family`, and
+travels with the architectures of a plan.  Those here ship with the project.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moebench.formats.model import ArchitectureDict
+from moebench.formats.model import ArchitectureDict, SpellingDict
 
 UNSAID: Any = object()
 """A value that nothing states."""
@@ -27,7 +28,7 @@ class Size:
         """The size of an architecture."""
         found: Any = architecture
         for step in self.path:
-            found = found[step]
+            found = (found or {}).get(step, 0)  # a key that says nothing is left out
         return found if self.divisor == 1 else found // self.divisor
 
 
@@ -43,6 +44,20 @@ class Family:
     shared: Literal["width", "count", "routed"] = "width"
     """Shared experts are given by their total width, by their count (each as wide as a routed one), or are one as wide
     as a routed one."""
+    shared_key: str = "n_shared_experts"
+    """Key of that count."""
+    also: tuple[str, ...] = ()
+    """Other model types that mean the same: of other tools, or of a text model alone."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What every model of the family is though no key says so: {place: value}, e.g. {"attention.sinks": True}."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Words of ``layer_types`` for the kinds full, windowed and recurrent, where it is written."""
+    full_every: int = 0
+    """Where no key says which layers attend to everything: the last of so many; 0: nothing is known then."""
+    full_every_other: Literal["windowed", "recurrent"] = "windowed"
+    """What the layers between are."""
+    ignored: tuple[str, ...] = ()
+    """Keys that look as if they changed sizes but do not, or follow from others."""
     section: str = ""
     """Key of ``config.json`` that holds the text model of a vision-language model."""
     override_section: str = ""
@@ -51,6 +66,23 @@ class Family:
     """Family of the language model inside a vision-language model that this project writes."""
     constants: Mapping[str, Any] | None = None
     """Keys that are no sizes but that a written ``config.json`` needs; None: this project writes none."""
+
+
+def spelled(name: str, spelling: SpellingDict) -> Family:
+    """The family of a file of config/families."""
+    given: Any = dict(spelling)
+    sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
+    for key in ("also", "ignored"):
+        given[key] = tuple(given.get(key, ()))
+    return Family(**cast(dict[str, Any], {"model_type": name, **given, "sizes": sizes}))
+
+
+def spelled(name: str, spelling: SpellingDict) -> Family:
+    """The family of a file of config/families, as an architecture carries it."""
+    given: Any = {"model_type": name, **spelling}
+    sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
+    lists = {key: tuple(given.pop(key)) for key in ("also", "ignored") if key in given}
+    return Family(**given, **lists, sizes=sizes)
 
 
 def _size(keys: str, *path: str, divisor: int = 1) -> Size:
@@ -145,6 +177,7 @@ FAMILIES: dict[str, Family] = {
         section="text_config",
         override_section="text_config",
         language="qwen2_moe",
+        also=("qwen2_moe",),
         constants={
             "projector_hidden_act": "gelu",
             "vision_feature_layer": -1,
@@ -191,6 +224,7 @@ FAMILIES: dict[str, Family] = {
         _DEEPSEEK,
         _DEEPSEEK_DEFAULTS,
         shared="count",
+        also=("deepseek_v2",),
         section="language_config",
         override_section="text_config",
     ),
@@ -214,9 +248,12 @@ FAMILIES: dict[str, Family] = {
     "llama4": Family(
         "llama4",
         "Llama4ForConditionalGeneration",
-        (*_COMMON, *_HEADS, *_LOCAL, _WIDE, _size("interleave_moe_layer_step", "experts", "every")),
+        (*_COMMON, *_HEADS, *_LOCAL, _WIDE, _size("interleave_moe_layer_step", "experts", "every"),
+         _size("intermediate_size_mlp", "dense_ffn_size")),
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
+        also=("llama4_text",),
+        full_every=4,
         section="text_config",
         override_section="text_config",
     ),

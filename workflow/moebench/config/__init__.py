@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
 from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
 from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
@@ -19,6 +20,7 @@ from moebench.config.models import (
     Experts,
     HubSource,
     ModelSpec,
+    Recurrent,
     Shape,
     TableSource,
     Vision,
@@ -47,6 +49,7 @@ __all__ = [
     "EngineKnobs",
     "Experiment",
     "Experts",
+    "FamilySpec",
     "Figure",
     "Fitted",
     "Hardware",
@@ -62,6 +65,7 @@ __all__ = [
     "PrintedRow",
     "PrintedTable",
     "Protocol",
+    "Recurrent",
     "Root",
     "Shape",
     "Strict",
