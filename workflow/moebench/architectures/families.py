@@ -81,8 +81,9 @@ def spelled(name: str, spelling: SpellingDict) -> Family:
     """The family of a file of config/families, as an architecture carries it."""
     given: Any = {"model_type": name, **spelling}
     sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
+    defaults = given.pop("omitted", {})
     lists = {key: tuple(given.pop(key)) for key in ("also", "ignored") if key in given}
-    return Family(**given, **lists, sizes=sizes)
+    return Family(**given, **lists, sizes=sizes, defaults=defaults)
 
 
 def _size(keys: str, *path: str, divisor: int = 1) -> Size:

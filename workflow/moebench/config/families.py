@@ -23,7 +23,7 @@ class FamilySpec(Strict):
         description="Keys of config.json (several, separated by spaces: the first is written, any is read), and the "
         "place of each in architecture, e.g. {num_attention_heads: attention.heads}"
     )
-    defaults: dict[str, Any] = Field({}, description="What a key that config.json leaves out means")
+    omitted: dict[str, Any] = Field({}, description="What a key that config.json leaves out means")
     facts: dict[str, Any] = Field(
         {}, description="What all models of the family are though no key says so, by place: {attention.sinks: true}"
     )

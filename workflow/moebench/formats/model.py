@@ -74,20 +74,27 @@ class RecurrentDict(TypedDict):
     state_dtype: str
 
 
-class SpellingDict(TypedDict):
-    """A family of config/families: as ``architectures.families.Family``, its sizes as {key: place}."""
+class SpellingDict(TypedDict, total=False):
+    """A family of config/families, key by key as its file (``moebench.config.FamilySpec``): those that say something.
+
+    sizes: {keys of config.json: place in the architecture}.  omitted: what a key that is left out means.
+    """
 
     model_type: str
     engine_class: str
     sizes: dict[str, str]
     also: list[str]
-    defaults: dict[str, Any]
+    omitted: dict[str, Any]
     facts: dict[str, Any]
     shared: str
     shared_key: str
+    kinds: dict[str, str]
+    full_every: int
+    full_every_other: str
     section: str
     override_section: str
     ignored: list[str]
+    constants: dict[str, Any]
 
 
 class VisionDict(TypedDict):
