@@ -167,6 +167,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen2MoeForCausalLM",
         _QWEN2_MOE,
         _QWEN2_MOE_DEFAULTS,
+        facts={"experts.shared_gate": True},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": False, "use_sliding_window": False},
     ),
     # LLaVA-NeXT over Qwen2-MoE exists as no published model, but transformers and vLLM put the two together.
@@ -175,6 +176,7 @@ FAMILIES: dict[str, Family] = {
         "LlavaNextForConditionalGeneration",
         _QWEN2_MOE,
         _QWEN2_MOE_DEFAULTS,
+        facts={"experts.shared_gate": True},
         section="text_config",
         override_section="text_config",
         language="qwen2_moe",
@@ -190,6 +192,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3MoeForCausalLM",
         (*_COMMON, *_HEADS, *_EXPERTS, _NARROW, _STEP, _BIAS),
         {"decoder_sparse_step": 1, "attention_bias": False, **_UNTIED},
+        facts={"attention.qk_norm": "head"},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": True, "use_sliding_window": False},
     ),
     "qwen3": Family(
@@ -197,6 +200,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3ForCausalLM",
         (*_COMMON, *_HEADS, _BIAS, _size("intermediate_size", "dense_ffn_size")),
         {"head_dim": 128, "attention_bias": False, **_UNTIED},
+        facts={"attention.qk_norm": "head"},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "use_sliding_window": False},
     ),
     "deepseek_v2": Family(
@@ -242,6 +246,7 @@ FAMILIES: dict[str, Family] = {
         "OlmoeForCausalLM",
         (*_COMMON, *_HEADS, *_EXPERTS, _WIDE),
         _UNTIED,
+        facts={"attention.qk_norm": "full"},
         constants={"rope_theta": 1e4, "rms_norm_eps": 1e-5, "norm_topk_prob": False},
     ),
     # Its expert width is mlp_ratio x hidden_size with SwiGLU's two halves in one matrix: not compared.
@@ -254,6 +259,7 @@ FAMILIES: dict[str, Family] = {
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
         also=("llama4_text",),
+        facts={"attention.qk_norm": "none"},  # without weights, whatever use_qk_norm says
         full_every=4,
         section="text_config",
         override_section="text_config",

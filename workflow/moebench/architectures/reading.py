@@ -57,6 +57,7 @@ def from_hf_config(config_json: Json, name: str, table: Family) -> ArchitectureD
     made["max_positions"] = positions
     made.setdefault("tied_embeddings", False)
     attention = made["attention"]
+    attention["head_dim"] = attention["head_dim"] or made["hidden_size"] // attention["heads"]
     if attention["kv_lora_rank"]:
         attention["kind"] = "mla"
         attention["kv_heads"] = attention["heads"]

@@ -27,7 +27,8 @@ def unexpressed(config: Json, table: Family, vision: bool) -> list[str]:
 
     ``vision``: the architecture has a vision part.
     """
-    read = {key for size in table.sizes for key in size.keys} | set(table.ignored) | set(table.constants or ())
+    read = {key for size in table.sizes for key in size.keys} | set(table.ignored)
+    read |= {key for key, value in (table.constants or {}).items() if config.get(key) == value}
     read.add(table.shared_key if table.shared == "count" else "")
     if config.get("use_mla") is False:
         read |= {key for key in config if key.endswith("_lora_rank")}

@@ -145,7 +145,7 @@ class Sizes(Arrays):
             decode_ops=attention_ops(architecture, absorbed=latent),
             prefill_ops=attention_ops(architecture, absorbed=False),
             router=params.router(architecture),
-            attends=1 - state.layers / architecture.layers if state else 1.0,
+            attends=(architecture.layers - state.layers) / architecture.layers if state else 1.0,
             recurrent=params.recurrent_layer(state, hidden),
             state=state.layers * _state(state, wide=False) if state else 0,
             state_float32=state.layers * _state(state, wide=True) if state else 0,
