@@ -56,7 +56,7 @@ def reshaped(
     return copy
 
 
-def shared_experts(architecture: ArchitectureDict) -> int:
+def shared_experts(architecture: ArchitectureDict, table: Family | None = None) -> int:
     """Number of shared experts, for a family that makes each as wide as a routed one.
 
     Raises ValueError if their total width is no multiple of that.
@@ -64,7 +64,7 @@ def shared_experts(architecture: ArchitectureDict) -> int:
     experts = architecture["experts"]
     assert experts is not None
     count, rest = divmod(experts["shared_ffn_size"], experts["ffn_size"])
-    if rest or (family(architecture).shared == "routed" and count > 1):
+    if rest or ((table or family(architecture)).shared == "routed" and count > 1):
         raise ValueError(
             f"{architecture['family']} makes a shared expert as wide as a routed one: it cannot spell a shared width "
             f"of {experts['shared_ffn_size']} beside experts of {experts['ffn_size']}"
@@ -202,20 +202,22 @@ def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDi
     return config | dict(zip(parts, sections, strict=True)) if parts else config
 
 
-def disagreements(architecture: ArchitectureDict, config_json: Json) -> list[str]:
+def disagreements(
+    architecture: ArchitectureDict, config_json: Json, table: Family | None = None
+) -> list[str]:
     """What a model's ``config.json``, or what an engine resolved it to, says otherwise than the registry.
 
     Compared are the sizes that decide weights, memory and time (``max_position_embeddings`` is not one), the model
     type, and which layers have a window or a state.  A key that is left out counts as the family's default where that
     is documented, otherwise it is not compared.  A key that changes the sizes and that the registry cannot hold is
-    named; others are ignored.
+    named; others are ignored.  ``table``: of a family that the architecture does not carry.
     """
-    table = family(architecture)
+    table = table or family(architecture)
     config = text_config(config_json, table)
     expected = {size.keys[0]: size.value(architecture) for size in table.sizes}
     given = given_sizes(config, table)
     if table.shared == "count":
-        expected[table.shared_key] = shared_experts(architecture)
+        expected[table.shared_key] = shared_experts(architecture, table)
     if architecture["attention"]["kind"] != "mla":  # DeepSeek's files carry these, unused, for plain attention too
         expected = {key: value for key, value in expected.items() if key not in _MLA_ONLY}
     if not architecture["dense_ffn_size"]:

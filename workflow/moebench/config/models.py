@@ -204,15 +204,18 @@ class RandomInit(Strict):
 
 
 class Source(Strict):
-    """Where weights come from: exactly one of the two."""
+    """Where weights come from: exactly one of the three."""
 
     hub: HubSource | None = None
     random_init: RandomInit | None = None
+    path: str | None = Field(
+        None, pattern=r"^/.", description="Folder of a checkpoint on a shared disk: linked and checked, never copied"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Source:
-        if (self.hub is None) == (self.random_init is None):
-            raise ValueError("give exactly one of hub, random_init")
+        if sum(given is not None for given in (self.hub, self.random_init, self.path)) != 1:
+            raise ValueError("give exactly one of hub, random_init, path")
         return self
 
 
