@@ -205,7 +205,7 @@ CHANGED = [
     ("mixtral-8x7b", {"mlp_only_layers": [3]}, "mlp_only_layers: [3] cannot be expressed for family mixtral"),
     ("mixtral-8x7b", {"kv_lora_rank": 512}, "kv_lora_rank: 512 cannot be expressed for family mixtral"),
     ("mixtral-8x7b", {"vision_config": {"depth": 1}},
-     "vision_config: {'depth': 1} cannot be expressed for family mixtral"),
+     "vision_config: give vision or vision_parameters; the registry has neither"),
     ("mixtral-8x7b", {"sliding_window_pattern": 4, "sliding_window": 512},
      "layers with a window (sliding_window_pattern): registry 0, config.json 24"),
     ("gpt-oss-20b", {"sliding_window": 256}, "sliding_window: registry 128, config.json 256"),

@@ -229,10 +229,9 @@ def disagreements(
         for key, value in expected.items()
         if given[key] is not UNSAID and given[key] != value
     ]
+    kinds = _kinds(architecture, config, table)
     vision = bool(architecture["vision"] or architecture["vision_parameters"])
-    return _model_type(table, config_json) + sizes + _kinds(architecture, config, table) + unexpressed(
-        config, table, vision
-    )
+    return _model_type(table, config_json) + sizes + kinds + unexpressed(config_json, config, table, vision)
 
 
 def text_config(config_json: Json, table: Family) -> Json:

@@ -17,15 +17,15 @@ STRUCTURE = (
     "shared_intermediate_size", "first_k_dense_replace", "moe_layer_start_index", "kv_lora_rank", "q_lora_rank",
     "hybrid_override_pattern", "attn_layer_period", "attn_layer_indices", "full_attn_idxs", "block_types",
     "mixer_types", "layer_group_size", "moe_layers_enum", "moe_latent_size", "n_latent_experts", "use_moe_latent",
-    "hc_mult", "compress_ratios", "audio_config",
+    "hc_mult", "compress_ratios",
 )  # fmt: skip
 """Keys that change parameters or memory wherever they say more than nothing."""
 
 
-def unexpressed(config: Json, table: Family, vision: bool) -> list[str]:
+def unexpressed(config_json: Json, config: Json, table: Family, vision: bool) -> list[str]:
     """Keys of the text model's ``config`` with their values that the family does not read, a sentence each.
 
-    ``vision``: the architecture has a vision part.
+    ``config_json``: all of the file.  ``vision``: the architecture has a vision part.
     """
     read = {key for size in table.sizes for key in size.keys} | set(table.ignored)
     read |= {key for key, value in (table.constants or {}).items() if config.get(key) == value}
@@ -35,11 +35,16 @@ def unexpressed(config: Json, table: Family, vision: bool) -> list[str]:
     found = [
         key
         for key, value in config.items()
-        if (key.startswith(PREFIXES) or key in STRUCTURE or (key == "vision_config" and not vision))
+        if (key.startswith(PREFIXES) or key in STRUCTURE)
         and key not in read
         and value not in (None, False, 0, [], {}, "")
     ]
-    return [f"{key}: {_short(config[key])} cannot be expressed for family {table.model_type}" for key in found]
+    said = [f"{key}: {_short(config[key])} cannot be expressed for family {table.model_type}" for key in found]
+    if config_json.get("vision_config") and not vision:
+        said.append("vision_config: give vision or vision_parameters; the registry has neither")
+    if config_json.get("audio_config"):
+        said.append("audio_config: a part for audio cannot be expressed")
+    return said
 
 
 def _short(value: object) -> str:

@@ -24,7 +24,7 @@ from moebench.models import random_init
 from moebench.models.hubprogress import Progress, size_text
 from moebench.plan.derived import models_of as loaded_models
 from moebench.plan.derived import parent_bytes, root
-from moebench.plan.models import hub_folder
+from moebench.plan.models import hub_folder, shared_source
 from moebench.storage import project, staged
 
 
@@ -131,6 +131,7 @@ def free_bytes(folder: Path) -> tuple[int, Path]:
 def _say_size(plan: Plan, fetch: list[StagedModel], folder: Path) -> None:
     """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
     known = sizes(plan)
+    fetch = [model for model in fetch if model["source"].startswith("hub:")]
     need = sum(known.get(model["path"], 0) for model in fetch)
     free, place = free_bytes(folder)
     if need:
@@ -183,17 +184,22 @@ def _hub_source(config: Config, model: StagedModel, lock: ModelLock) -> HubSourc
 
 
 def _fetch(config: Config, model: StagedModel, lock_file: Path, update: bool, full: bool) -> None:
-    """Fetch one hub model; dummy weights need its small files only."""
+    """Fetch one hub model, of which dummy weights need the small files only; or link one on a shared disk."""
     from moebench.models.hub import stage_hub
+    from moebench.models.shared import stage_shared
 
-    source = _hub_source(config, model, ModelLock(lock_file))
+    lock = ModelLock(lock_file)
+    if model["source"].startswith(shared_source("")):
+        stage_shared(config.model(model["name"]), config.root().models, lock, Progress(sys.stderr), update, full)
+        return
+    source = _hub_source(config, model, lock)
     if not model["whole"]:
         source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
     models = config.root().models
     done = stage_hub(
         source,
         lambda commit: Path(hub_folder(models, source.hub, commit)),
-        ModelLock(lock_file),
+        lock,
         Progress(sys.stderr),
         update=update,
         full=full,

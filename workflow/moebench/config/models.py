@@ -211,9 +211,12 @@ class Source(Strict):
     path: str | None = Field(
         None, pattern=r"^/.", description="Folder of a checkpoint on a shared disk: linked and checked, never copied"
     )
+    quantization: Quantization = Field("none", description="path: the scheme that the checkpoint is quantized in")
 
     @model_validator(mode="after")
     def _one(self) -> Source:
+        if self.quantization != "none" and self.path is None:
+            raise ValueError("quantization goes with path; a hub's quantized checkpoints are under quantized")
         if sum(given is not None for given in (self.hub, self.random_init, self.path)) != 1:
             raise ValueError("give exactly one of hub, random_init, path")
         return self

@@ -23,6 +23,8 @@ from moebench.models.hub_config import Described
 
 MODELINE = "# yaml-language-server: $schema=../schemas/models.json\n"
 TOLERANCE = 0.01
+ROUNDED = 0.05
+"""The same beside a number that a name rounds."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def described(
     except ValueError as error:  # pydantic's too
         raise StageError(f"{found.name}: {_line(error)}; {_REMEDY}") from None
     if wrong := disagreements(made.as_dict(), found.config, families[family]):
-        raise StageError(f"{found.name}: cannot be expressed: {'; '.join(wrong)}; {_REMEDY}")
+        remedy = "give --vision-parameters N" if all(w.startswith("vision_config") for w in wrong) else _REMEDY
+        raise StageError(f"{found.name}: cannot be expressed: {'; '.join(wrong)}; {remedy}")
     file = name or _name(found.name)
     where = f"{found.name} at {found.revision[:12]}" if found.revision != "files" else found.name
     data: Json = {
@@ -81,20 +84,24 @@ def report(added: Added) -> str:
     """Parameters computed and published, and the notes."""
     architecture, published = added.spec.architecture, added.spec.published
     total, active = params.total_parameters(architecture).total, params.active_parameters(architecture)
-    rows = [("total", float(total), published.total_parameters if published else None),
-            ("active", float(active.total), published.active_parameters if published else None)]  # fmt: skip
-    lines = []
-    for name, computed, theirs in rows:
-        beside = "published: not known"
-        if theirs:
-            beside = f"published {theirs / 1e9:.4g} B ({computed / theirs - 1:+.1%})"
-        lines.append(f"{name:7}{computed / 1e9:10.2f} B   {beside}")
+    bare = active.total - active.embeddings - active.vision
+    lines = [
+        f"total {total / 1e9:10.2f} B   {_beside(total, published.total_parameters if published else None)}",
+        f"active{active.total / 1e9:10.2f} B   {_beside(active.total, published.active_parameters if published else None)}"
+        f"; without embeddings and vision {bare / 1e9:.2f} B",
+    ]
     if published:
         lines.append(f"published: {published.reference}")
     knobs = EngineKnobs(model=added.spec.name)
     per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
     lines.append(f"KV cache {per_token / 1e3:.1f} kB per token" + _kinds(architecture))
     return "\n".join([*lines, *added.notes])
+
+
+def _beside(computed: int, published: float | None) -> str:
+    if not published:
+        return "published: not known"
+    return f"published {published / 1e9:.4g} B ({computed / published - 1:+.1%})"
 
 
 def _kinds(architecture: Architecture) -> str:
@@ -128,16 +135,32 @@ def _name(source: str) -> str:
 
 def _source(found: Described) -> Json:
     if found.revision == "files":
-        return {"path": str(Path(found.name).absolute())}
+        scheme = _scheme(found)
+        return {"path": str(Path(found.name).absolute())} | ({"quantization": scheme} if scheme else {})
     return {"hub": {"hub": found.name, "revision": found.revision}}
 
 
+def _scheme(found: Described) -> str | None:
+    """The scheme of a checkpoint that is quantized.  Raises StageError for one of none that the project knows."""
+    given = found.config.get("quantization_config")
+    if not given:
+        return None
+    for name in quantization_schemes.SCHEMES:
+        if quantization_schemes.claim_problem(name, found.config) is None:
+            return name
+    schemes = ", ".join(quantization_schemes.SCHEMES)
+    raise StageError(
+        f"{found.name}: quantization_config: quant_method {given.get('quant_method')!r} is none of {schemes}; add the "
+        "checkpoint that is not quantized"
+    )
+
+
 def _quantized(found: Described) -> Json:
-    """The scheme of a checkpoint that is published quantized: under ``quantized`` it is taken as it is."""
-    names = [n for n in quantization_schemes.SCHEMES if quantization_schemes.claim_problem(n, found.config) is None]
-    if "quantization_config" not in found.config or found.revision == "files":
+    """A hub's quantized checkpoint under ``quantized``, where it is taken as it is."""
+    scheme = _scheme(found)
+    if scheme is None or found.revision == "files":
         return {}
-    return {"quantized": {name: {"hub": found.name, "revision": found.revision} for name in names[:1]}}
+    return {"quantized": {scheme: {"hub": found.name, "revision": found.revision}}}
 
 
 def _architecture(made: Architecture) -> Json:
@@ -151,7 +174,7 @@ def _published(found: Described, made: Architecture) -> Published:
     """Numbers of the safetensors index, else those in the repository's name (80B-A3B)."""
     name = Path(found.name).name
     total = re.search(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?)([BbTt])(?![A-Za-z])", name)
-    active = re.search(r"[-_]A(\d+(?:\.\d+)?)[Bb](?![A-Za-z])", name)
+    active = re.search(r"[-_][Aa](\d+(?:\.\d+)?)[Bb](?![A-Za-z])", name)
     unit = {"b": 1e9, "t": 1e12}
     said = float(total[1]) * unit[total[2].lower()] if total else None
     where, counted = f"the name {name}", found.parameters
@@ -172,17 +195,18 @@ def _notes(found: Described, made: Architecture) -> Iterator[str]:
         yield "expressed as a number alone: the vision part, so no image is predicted"
     if made.attention.index_top_k:
         yield "not predicted: operations of the indexer of sparse attention"
-    scheme = next(iter(_quantized(found).get("quantized", {})), None)
+    scheme = _scheme(found)
     if found.weight_bytes and scheme:
         computed = memory.weight_bytes(made, EngineKnobs(model="x", quantization=scheme))
         yield f"weights {found.weight_bytes / 1e9:.4g} GB in safetensors, {computed / 1e9:.4g} GB computed in {scheme}"
     total = params.total_parameters(made).total
     counted = _published(found, made).total_parameters
-    if counted and abs(total / counted - 1) > TOLERANCE:
-        yield (
-            f"differs by {total / counted - 1:+.1%} from {_published(found, made).reference}: look for what is not "
-            "counted before you use it"
-        )
+    if counted and abs(total / counted - 1) > (TOLERANCE if found.weight_bytes else ROUNDED):
+        where = _published(found, made).reference
+        yield f"differs by {total / counted - 1:+.1%} from {where}: look for what is not counted before you use it"
+
+
+_FLOAT = "tag:yaml.org,2002:float"
 
 
 def _yaml(data: Json) -> str:
@@ -194,6 +218,8 @@ def _yaml(data: Json) -> str:
     class Inline(dict[str, Any]):
         pass
 
+    Dumper.add_implicit_resolver(_FLOAT, re.compile(r"^[0-9.]+e9$"), list("0123456789"))
+    Dumper.add_representer(float, lambda dumper, n: dumper.represent_scalar(_FLOAT, f"{n / 1e9:.15g}e9"))
     Dumper.add_representer(
         Inline, lambda dumper, value: dumper.represent_mapping("tag:yaml.org,2002:map", value.items(), flow_style=True)
     )

@@ -27,6 +27,20 @@ def hub_folder(models: str, hub: str, revision: str) -> str:
     return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
 
 
+SHARED_REVISION = "files"
+"""Revision of a folder on a shared disk until its files are pinned by their checksums."""
+
+
+def shared_source(folder: str) -> str:
+    """How a plan and the lock file call a folder on a shared disk."""
+    return f"path:{folder}"
+
+
+def shared_folder(models: str, name: str, revision: str) -> str:
+    """Where the links to a shared model's files lie."""
+    return f"{models}/{name}--{revision[:12]}"
+
+
 def resolve_model(
     spec: ModelSpec,
     knobs: EngineKnobs,
@@ -66,9 +80,6 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
             raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
         stem = f"{spec.name}{suffix}"
         return Model(spec, shape, weights, revision, f"{models}/{stem}-{revision[:8]}", "random_init", models, stem)
-    assert spec.source.hub is not None
-    hub = ready_made(spec, knobs) or spec.source.hub
-    revision = commit(hub.hub, hub.revision) or hub.revision
     weights = knobs.weights or "checkpoint"
     if weights == "random_init":
         raise ConfigError(f"model {spec.name} is a trained checkpoint; use weights: checkpoint or dummy")
@@ -76,5 +87,15 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
         raise ConfigError(
             f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
         )
+    if spec.source.path is not None:
+        own = spec.source.quantization
+        if own not in ("none", knobs.quantization):
+            raise ConfigError(f"model {spec.name}: {spec.source.path} is quantized; set quantization: {own}")
+        source = shared_source(spec.source.path)
+        revision = commit(source, SHARED_REVISION) or SHARED_REVISION
+        return Model(spec, shape, weights, revision, shared_folder(models, spec.name, revision), source, models, spec.name)
+    hub = ready_made(spec, knobs) or spec.source.hub
+    assert hub is not None
+    revision = commit(hub.hub, hub.revision) or hub.revision
     path = hub_folder(models, hub.hub, revision)
     return Model(spec, shape, weights, revision, path, f"hub:{hub.hub}", models, spec.name)
