@@ -23,7 +23,7 @@ from moebench.cost import memory, params
 from moebench.errors import ConfigError, StageError
 from moebench.models.hubprogress import Progress
 from moebench.models.shared import stage_shared
-from moebench.plan.models import staged_model
+from moebench.plan.models import shared_folder, staged_model
 from moebench.storage import staged
 from published import CONFIGS
 from studies import ROOT
@@ -283,11 +283,15 @@ def test_changed_files_are_found_and_refused(shared, tmp_path):
     (disk / "model.safetensors").write_bytes(b"x" * 1000)
     assert staged.check(links) == [] and "SHA-256" in staged.check(links, full=True)[0]
     spec, lock = Config(made).model("here"), ModelLock(made / "models.lock.yaml")
+
+    def place(revision: str) -> Path:
+        return Path(shared_folder(str(tmp_path / "models"), "here", revision))
+
     with pytest.raises(StageError, match=r"its files are not the ones that were pinned .* `moebench stage --update`"):
-        stage_shared(spec, str(tmp_path / "models"), lock, Progress(io.StringIO()), full=True)
+        stage_shared(spec.source, place, lock, Progress(io.StringIO()), full=True)
     (disk / "model.safetensors").write_bytes(b"x" * 999)
     assert "999 bytes instead of 1000" in staged.check(links)[0]
-    stage_shared(spec, str(tmp_path / "models"), lock, Progress(io.StringIO()), update=True)
+    stage_shared(spec.source, place, lock, Progress(io.StringIO()), update=True)
     (engine,) = make_plan(Config(made), "test")["engines"].values()
     assert engine["model"]["revision"] != links.name and staged.check(Path(engine["model"]["path"]), full=True) == []
 
@@ -299,7 +303,7 @@ def test_a_folder_that_is_not_there_is_one_line(shared):
         stage_study(Config(made), "test")
     spec, lock = Config(made).model("here"), ModelLock(made / "models.lock.yaml")
     with pytest.raises(StageError, match=f"{disk}: no such folder; correct source.path"):
-        stage_shared(spec, "models", lock, Progress(io.StringIO()))
+        stage_shared(spec.source, Path, lock, Progress(io.StringIO()))
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ class Verbs(TyperGroup):
         usage = f"Usage: {ctx.command_path} VERB [OPTIONS] [ARGS]...   Help: {ctx.command_path} VERB --help"
         out.print(f"{usage}\n{self.help}\n", markup=False, highlight=False)
         out.print(lines)
-        out.print(f"\nOptions: {options}", markup=False, highlight=False)
+        out.print(f"Options: {options}", markup=False, highlight=False)
 
 
 def complain(line: str) -> None:

@@ -23,6 +23,7 @@ from moebench.config.models import (
     Published,
     Recurrent,
     Shape,
+    Source,
     TableSource,
     Vision,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "Recurrent",
     "Root",
     "Shape",
+    "Source",
     "Strict",
     "Study",
     "TableSource",

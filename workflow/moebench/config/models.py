@@ -221,6 +221,11 @@ class Source(Strict):
             raise ValueError("give exactly one of hub, random_init, path")
         return self
 
+    @property
+    def shared(self) -> str:
+        """How plans, manifests and the lock file call a folder on a shared disk."""
+        return f"path:{self.path}"
+
 
 class Published(Strict):
     """Published sizes; a test compares the computed ones with these."""

@@ -6,30 +6,35 @@ import hashlib
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from moebench.config import ModelSpec
-from moebench.config.lockfile import ModelLock
+from moebench.config import Source
+from moebench.config.lockfile import SHARED_REVISION, ModelLock
 from moebench.errors import StageError
 from moebench.formats.manifest import StagedFile
 from moebench.models.hubprogress import Progress, size_text
-from moebench.plan.models import SHARED_REVISION, shared_folder, shared_source
 from moebench.storage import staged
 
 
 def stage_shared(
-    spec: ModelSpec, models: str, lock: ModelLock, progress: Progress, update: bool = False, full: bool = False
+    source: Source,
+    folder_for: Callable[[str], Path],
+    lock: ModelLock,
+    progress: Progress,
+    update: bool = False,
+    full: bool = False,
 ) -> Path:
-    """Bring a folder of links to a shared model's files into ``models``, with a manifest; return it.
+    """Bring links to a shared model's files to ``folder_for(revision)``, with a manifest; return the folder.
 
     All files are hashed once, and the hash of all is pinned in the lock file; files that differ from the pinned ones
     are refused.  ``update`` pins what is there now.  ``full`` hashes again what is whole by size.
     Raises StageError, one line that names the folder.
     """
-    assert spec.source.path is not None
-    shared, source = Path(spec.source.path), shared_source(spec.source.path)
-    pinned = None if update else lock.commit(source, SHARED_REVISION)
-    if pinned and not full and not staged.check(folder := Path(shared_folder(models, spec.name, pinned))):
+    assert source.path is not None
+    shared, name = Path(source.path), source.shared
+    pinned = None if update else lock.commit(name, SHARED_REVISION)
+    if pinned and not full and not staged.check(folder := folder_for(pinned)):
         return folder
     files = _hashed(shared, progress)
     revision = _revision(files)
@@ -38,14 +43,10 @@ def stage_shared(
             f"{shared}: its files are not the ones that were pinned ({pinned[:12]}); put those back, or pin these: "
             "`moebench stage --update`"
         )
-    lock.pin(source, SHARED_REVISION, revision, files=len(files), bytes_=sum(f["bytes"] for f in files.values()))
-    folder = Path(shared_folder(models, spec.name, revision))
-    _link(shared, folder, files, source, revision)
-    lock.staged(source, SHARED_REVISION)
-    named = Path(shared_folder(models, spec.name, SHARED_REVISION))  # the plan made before it was pinned names this
-    if named.is_symlink():
-        named.unlink()
-    named.symlink_to(folder.name)
+    lock.pin(name, SHARED_REVISION, revision, files=len(files), bytes_=sum(f["bytes"] for f in files.values()))
+    folder = folder_for(revision)
+    _link(shared, folder, files, name, revision)
+    lock.staged(name, SHARED_REVISION)
     return folder
 
 

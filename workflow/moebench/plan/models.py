@@ -7,6 +7,7 @@ from collections.abc import Callable
 from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
 from moebench.config.identity import digest, stated
+from moebench.config.lockfile import SHARED_REVISION
 from moebench.errors import ConfigError
 from moebench.formats.model import ArchitectureDict
 from moebench.plan.model import Model
@@ -25,15 +26,6 @@ def recipe_revision(architecture: ArchitectureDict, seed: int) -> str:
 def hub_folder(models: str, hub: str, revision: str) -> str:
     """Where a hub model of a revision lies; a commit is shortened, a branch not yet pinned stays as it is."""
     return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
-
-
-SHARED_REVISION = "files"
-"""Revision of a folder on a shared disk until its files are pinned by their checksums."""
-
-
-def shared_source(folder: str) -> str:
-    """How a plan and the lock file call a folder on a shared disk."""
-    return f"path:{folder}"
 
 
 def shared_folder(models: str, name: str, revision: str) -> str:
@@ -91,9 +83,9 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
         own = spec.source.quantization
         if own not in ("none", knobs.quantization):
             raise ConfigError(f"model {spec.name}: {spec.source.path} is quantized; set quantization: {own}")
-        source = shared_source(spec.source.path)
-        revision = commit(source, SHARED_REVISION) or SHARED_REVISION
-        return Model(spec, shape, weights, revision, shared_folder(models, spec.name, revision), source, models, spec.name)
+        revision = commit(spec.source.shared, SHARED_REVISION) or SHARED_REVISION
+        path = shared_folder(models, spec.name, revision)
+        return Model(spec, shape, weights, revision, path, spec.source.shared, models, spec.name)
     hub = ready_made(spec, knobs) or spec.source.hub
     assert hub is not None
     revision = commit(hub.hub, hub.revision) or hub.revision
