@@ -1,5 +1,5 @@
-"""The ``config.json`` of models of today, as far as sizes go: keys and values as published, entered from memory and from
-transformers' configuration classes; that they add up to the published parameters is what the tests check."""
+"""The ``config.json`` of models of today, as far as sizes go, entered from memory and from transformers' configuration
+classes; that they add up to the published parameters is what the tests check."""
 
 from __future__ import annotations
 

@@ -174,7 +174,11 @@ CROSSED = [
     ("mixtral-8x7b", "gpt-oss-20b", "sliding_window: registry none, config.json 128"),
     ("qwen3-30b-a3b", "qwen3-next-80b-a3b", "model_type: registry qwen3_moe, config.json qwen3_next"),
     ("qwen3-30b-a3b", "qwen3-next-80b-a3b", "linear_num_value_heads: 32 cannot be expressed for family qwen3_moe"),
-    ("qwen3-30b-a3b", "qwen3-next-80b-a3b", "layers with a state (full_attention_interval): registry 0, config.json 36"),
+    (
+        "qwen3-30b-a3b",
+        "qwen3-next-80b-a3b",
+        "layers with a state (full_attention_interval): registry 0, config.json 36",
+    ),
     ("mixtral-8x7b", "granite-4.0-h-small", "mamba_d_state: 128 cannot be expressed for family mixtral"),
     ("mixtral-8x7b", "granite-4.0-h-small", "layers with a state (layer_types): registry 0, config.json 36"),
     ("deepseek-v3", "deepseek-v3.2", "model_type: registry deepseek_v3, config.json deepseek_v32"),

@@ -145,7 +145,7 @@ def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
 
 @pytest.mark.parametrize(
     ("source", "more", "words"),
-    [("mixtral", (), "'mixtral' is no model; give ORG/NAME"), ("/nowhere/at/all", (), "/nowhere/at/all: no such folder"),
+    [("mixtral", (), "'mixtral' is no model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
      ("a/b@@c", (), "'a/b@@c' is no model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(capsys, config, source, more, words):

@@ -69,21 +69,12 @@ class Family:
 
 
 def spelled(name: str, spelling: SpellingDict) -> Family:
-    """The family of a file of config/families."""
-    given: Any = dict(spelling)
-    sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
-    for key in ("also", "ignored"):
-        given[key] = tuple(given.get(key, ()))
-    return Family(**cast(dict[str, Any], {"model_type": name, **given, "sizes": sizes}))
-
-
-def spelled(name: str, spelling: SpellingDict) -> Family:
     """The family of a file of config/families, as an architecture carries it."""
-    given: Any = {"model_type": name, **spelling}
+    given: dict[str, Any] = {"model_type": name, **spelling}
     sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
-    defaults = given.pop("omitted", {})
-    lists = {key: tuple(given.pop(key)) for key in ("also", "ignored") if key in given}
-    return Family(**given, **lists, sizes=sizes, defaults=defaults)
+    given["defaults"] = given.pop("omitted", {})
+    given |= {key: tuple(given[key]) for key in ("also", "ignored") if key in given}
+    return Family(sizes=sizes, **given)
 
 
 def _size(keys: str, *path: str, divisor: int = 1) -> Size:
@@ -254,8 +245,14 @@ FAMILIES: dict[str, Family] = {
     "llama4": Family(
         "llama4",
         "Llama4ForConditionalGeneration",
-        (*_COMMON, *_HEADS, *_LOCAL, _WIDE, _size("interleave_moe_layer_step", "experts", "every"),
-         _size("intermediate_size_mlp", "dense_ffn_size")),
+        (
+            *_COMMON,
+            *_HEADS,
+            *_LOCAL,
+            _WIDE,
+            _size("interleave_moe_layer_step", "experts", "every"),
+            _size("intermediate_size_mlp", "dense_ffn_size"),
+        ),
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
         also=("llama4_text",),

@@ -202,9 +202,7 @@ def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDi
     return config | dict(zip(parts, sections, strict=True)) if parts else config
 
 
-def disagreements(
-    architecture: ArchitectureDict, config_json: Json, table: Family | None = None
-) -> list[str]:
+def disagreements(architecture: ArchitectureDict, config_json: Json, table: Family | None = None) -> list[str]:
     """What a model's ``config.json``, or what an engine resolved it to, says otherwise than the registry.
 
     Compared are the sizes that decide weights, memory and time (``max_position_embeddings`` is not one), the model

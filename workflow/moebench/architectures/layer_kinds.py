@@ -39,7 +39,7 @@ class LayerKinds:
 
 
 def layer_kinds(config: Json, table: Family, layers: Any, max_positions: Any) -> LayerKinds:
-    """Read them.  ``layers``, ``max_positions``: the model's, where known; a window that no sequence exceeds is none."""
+    """Read them.  ``layers``, ``max_positions``: the model's, if known; a window that no sequence exceeds is none."""
     key, words = _words(config, table, layers)
     unknown = [f"{key}: {word!r}" for word in dict.fromkeys(words or ()) if word not in WORDS]
     if words is not None and isinstance(layers, int) and len(words) != layers:
@@ -48,6 +48,7 @@ def layer_kinds(config: Json, table: Family, layers: Any, max_positions: Any) ->
     window_key, window = _window(config)
     if window and isinstance(max_positions, int) and window >= max_positions:
         window = 0
+    windowed: int | None
     if count is not None:
         windowed = count["windowed"] if window != 0 else 0
     elif window and isinstance(layers, int):
@@ -73,7 +74,7 @@ def _words(config: Json, table: Family, layers: Any) -> tuple[str, list[str] | N
     if isinstance(listed := config.get("no_rope_layers"), list) and listed:  # Llama 4
         chunked = "chunked_attention" if config.get("attention_chunk_size") else "full_attention"
         return "no_rope_layers", [chunked if rope else "full_attention" for rope in listed]
-    every, other = table.full_every, table.full_every_other
+    every, other = table.full_every, str(table.full_every_other)
     key = f"every {every}th layer"
     for name, meaning in INTERVALS.items():
         if isinstance(config.get(name), int) and config[name] > 0:

@@ -15,7 +15,15 @@ from moebench.formats.model import ArchitectureDict
 
 _ATTENTION = {"kind": "mha", "heads": 0, "kv_heads": 0, "head_dim": 0, "kv_lora_rank": 0, "q_lora_rank": 0,
               "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "bias": False, "qk_norm": "none"}  # fmt: skip
-_EXPERTS = {"count": 0, "top_k": 0, "ffn_size": 0, "shared_ffn_size": 0, "shared_gate": False, "gated": True, "every": 1}
+_EXPERTS = {
+    "count": 0,
+    "top_k": 0,
+    "ffn_size": 0,
+    "shared_ffn_size": 0,
+    "shared_gate": False,
+    "gated": True,
+    "every": 1,
+}
 
 
 def family_of(config_json: Json, families: Mapping[str, Family]) -> str:

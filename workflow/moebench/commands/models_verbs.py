@@ -32,7 +32,7 @@ def add(
             help="ORG/NAME or ORG/NAME@REVISION of the hub, or a folder with a config.json.",
         ),
     ],
-    name: Annotated[str | None, Option("--name", metavar="NAME", help="Name of the file. Default: the model's.")] = None,
+    name: Annotated[str | None, Option("--name", metavar="NAME", help="File name. Default: the model's.")] = None,
     total: Annotated[float | None, _number("--total", "Published total parameters, e.g. 116.8e9.")] = None,
     active: Annotated[float | None, _number("--active", "Published active parameters.")] = None,
     reference: Annotated[str, Option("--reference", metavar="TEXT", help="Where these are published.")] = "",

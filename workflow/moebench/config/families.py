@@ -1,4 +1,4 @@
-"""Families of architectures: how the ``config.json`` of a model type spells its sizes, ``config/families/NAME.yaml``."""
+"""Families: how the ``config.json`` of a model type spells its sizes, ``config/families/NAME.yaml``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The lock file of hub models: which commit a branch was resolved to, once.
 
 ``config/models.lock.yaml`` maps ``ORG/NAME@revision`` to the commit, and ``path:FOLDER@files`` to the hash of a shared
-folder's files; when it was first staged whole, and how many files and bytes that is.  It belongs under version control: with it a colleague stages the same weights.
+folder's files; when it was first staged whole, and how many files and bytes that is.  It belongs under version control:
+with it a colleague stages the same weights.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ Counting convention: every matrix, every norm weight, the biases that the regist
 those one token's forward pass reads, with both embedding matrices and the vision tower counted in full, as Mistral,
 Qwen, Microsoft and OLMoE publish them; DeepSeek, Meta and Molmo leave the input embedding out, of which a token reads
 one row.  Neglected: other biases (Phi-3.5-MoE: 1 in 100,000), relative position tables, the router's correction biases
-(DeepSeek-V3, GLM-4.5, MiniMax-M2, ERNIE: one per expert), modules for multi-token prediction.  The totals of seven families equal transformers' own models up to these (tests/workflow/test_checkpoints.py).
+(DeepSeek-V3, GLM-4.5, MiniMax-M2, ERNIE: one per expert), modules for multi-token prediction.  The totals of sixteen
+families equal those of transformers (tests/workflow/test_checkpoints.py, tests/unit/test_families_today.py).
 """
 
 from __future__ import annotations
@@ -112,8 +113,10 @@ def indexer(attention: Attention, hidden_size: int) -> int:
     """Parameters of one layer's indexer (DeepSeek-V3.2, arXiv 2512.02556), with m heads of width w: queries q_lora m w,
     one key d w with a norm 2 w, weights of heads d m."""
     width = attention.index_heads * attention.index_head_dim
-    return attention.q_lora_rank * width + hidden_size * (attention.index_head_dim + attention.index_heads) + (
-        2 * attention.index_head_dim
+    return (
+        attention.q_lora_rank * width
+        + hidden_size * (attention.index_head_dim + attention.index_heads)
+        + (2 * attention.index_head_dim)
     )
 
 
@@ -132,8 +135,10 @@ def recurrent_layer(recurrent: Recurrent | None, hidden_size: int) -> int:
     channels = 2 * keys + values
     mamba = recurrent.kind == "mamba2"
     gates = recurrent.value_heads * (1 if mamba else 2)
-    small = 3 * recurrent.value_heads + channels + values if mamba else 2 * recurrent.value_heads + (
-        recurrent.value_head_dim
+    small = (
+        3 * recurrent.value_heads + channels + values
+        if mamba
+        else 2 * recurrent.value_heads + (recurrent.value_head_dim)
     )
     matrices = hidden_size * (2 * keys + 2 * values + gates) + values * hidden_size
     return matrices + channels * recurrent.conv_width + small

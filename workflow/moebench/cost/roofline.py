@@ -160,9 +160,10 @@ def step(
     Bytes: all weights that are always used and the output matrix; ``distinct`` experts per layer (default: the uniform
     law), shared by the ranks; the cache of the rank's sequences.  Operations: 2 per weight and token, and those of
     attention, of windowed layers to the window only.  States of recurrent layers are read and written in each step; the
-    operations on them, and those of an indexer, are neglected.  A token is sampled per sequence, so the output matrix counts once per sequence.  Collectives per layer:
-    all-reduce of the hidden states after attention and after the feed-forward block; with data parallelism the latter
-    gathers and scatters those of all replicas; with KV parallelism attention's partial results are exchanged first.
+    operations on them, and those of an indexer, are neglected.  A token is sampled per sequence, so the output matrix
+    counts once per sequence.  Collectives per layer: all-reduce of the hidden states after attention and after the
+    feed-forward block; with data parallelism the latter gathers and scatters those of all replicas; with KV parallelism
+    attention's partial results are exchanged first.
     Pipeline stages work one after another (one batch in flight), so they do not shorten a step; their transfers are
     neglected.
     """
@@ -193,7 +194,9 @@ def step(
         memory_s=np.asarray((read + states) / machine.bandwidth),
         memory_s_per_token=np.asarray(cache / machine.bandwidth),
         compute_s=np.asarray(compute),
-        compute_s_per_token=np.asarray(own_tokens * ((attending - sizes.windowed) * scores / group) / machine.plain_peak),
+        compute_s_per_token=np.asarray(
+            own_tokens * ((attending - sizes.windowed) * scores / group) / machine.plain_peak
+        ),
         collective_s=collective_s(sizes, formats, layout, machine, own_tokens, tokens),
         overhead_s=np.asarray(machine.step_s + sizes.sparse * machine.moe_layer_s),
         window=sizes.window,
@@ -260,7 +263,10 @@ def times(
     if distinct is None:
         distinct = distinct_experts(sizes.experts, top_k, np.where(alike, 1.0, batch))
     decode = step(sizes, formats, layout, machine, batch, 1, top_k, distinct)
-    ttft = chunks * (first.at(prompt / 2, near_tokens(sizes, prompt)) + tower_s(sizes, formats, layout, machine, batch, work.tiles / chunks))
+    ttft = chunks * (
+        first.at(prompt / 2, near_tokens(sizes, prompt))
+        + tower_s(sizes, formats, layout, machine, batch, work.tiles / chunks)
+    )
     itl = decode.mean(prompt + 1, np.maximum(out - 1, 1))
     return ttft, itl, ttft + (out - 1) * itl
 

@@ -184,8 +184,8 @@ class ModelDict(TypedDict):
     """A model as one engine configuration loads it.
 
     name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``path:FOLDER``,
-    ``random_init`` or ``derived:BY``.  revision: commit, or hash of the recipe or of a folder's files.  weights: checkpoint, random_init or dummy.  seed: of
-    random_init, else None.  derived: None for a staged model.
+    ``random_init`` or ``derived:BY``.  revision: commit, or hash of the recipe or of a folder's files.  weights:
+    checkpoint, random_init or dummy.  seed: of random_init, else None.  derived: None for a staged model.
     """
 
     name: str
