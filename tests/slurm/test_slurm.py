@@ -198,8 +198,9 @@ def test_a_job_sees_the_gpus_that_slurm_gave_it(night: Night) -> None:
         assert job in [j["JobId"] for j in night.run.jobs(record["engine"])]
         assert len(devices.split(",")) == night.run.plan["engines"][record["engine"]]["gpus"]
         if job in night.devices:  # a job of less than a second may have slipped through
-            first, _, last = night.devices[job].partition("-")
-            assert devices == ",".join(str(n) for n in range(int(first), int(last or first) + 1))
+            ranges = [part.partition("-") for part in night.devices[job].split(",")]  # 0-1,3
+            given = [n for first, _, last in ranges for n in range(int(first), int(last or first) + 1)]
+            assert devices == ",".join(map(str, given))
             seen.add(record["engine"])
     assert len(seen) == len(night.run.plan["engines"])
 

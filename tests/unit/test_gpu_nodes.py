@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import operator
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -208,6 +210,36 @@ def test_the_executor_of_another_node_gets_the_jobs_cpus_there_and_is_bound_to_n
     assert {"--cpus-per-task=64", "--cpu-bind=none", "--gpus=8", "--nodelist=n2", "--ntasks=1"} <= set(arguments)
     with pytest.raises(RuntimeError, match="needs 3 nodes, this job has 2"):
         vllm_nodes.others(3)
+
+
+BREAKS_FIRST = """
+import subprocess, threading
+from moebench.engines.vllm_nodes import OtherNodes
+from moebench.measure import worker
+
+class Session(worker.Session):
+    def load(self, request):
+        self.spec = {"nodes": 2}
+        lost = subprocess.Popen(["sh", "-c", "sleep 2; exit 9"])
+        threading.Thread(target=OtherNodes(self.spec)._watch, args=("n2", lost), daemon=True).start()
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:525] Read error: Connection reset by peer")
+
+worker.main(Session)
+"""
+
+
+def test_a_connection_that_breaks_before_srun_speaks_is_a_lost_node():
+    """Gloo and NCCL say it first, and would have it called a crash of the engine."""
+    ended = subprocess.run(
+        [sys.executable, "-c", BREAKS_FIRST, str(os.getpid())],
+        input='{"do": "load"}\n',
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # it ends its whole process group
+    )
+    status, reason, _ = failures.classify_death(ended.returncode, ended.stderr, "load")
+    assert (ended.stdout, status) == ("", "node_fault"), ended.stderr
+    assert "another node failed" in reason
 
 
 NODE = (

@@ -19,6 +19,9 @@ import threading
 from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig
 
+SRUN_SAYS_WITHIN_S = 15
+"""The connections of a lost executor break at once; srun, which knows that it ended, says so a little later."""
+
 
 def share(spec: EngineConfig, rank: int, address: str, port: int) -> Knobs:
     """What a node's engine arguments have beside those of one node."""

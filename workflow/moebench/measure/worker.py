@@ -24,6 +24,7 @@ from moebench.engines import compiling, failures
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
+from moebench.engines.vllm_nodes import SRUN_SAYS_WITHIN_S
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
 from moebench.formats.record import Checks, Provenance, Run, ThrownAway
@@ -427,6 +428,8 @@ def main(make_session: Callable[[], Session] = Session) -> None:
         except Exception as error:  # every failure of an engine is a result
             with contextlib.suppress(OSError):  # a full disk
                 traceback.print_exc()
+            if session.spec.get("nodes", 1) > 1:  # was an executor elsewhere lost?  Then its watcher ends this process
+                time.sleep(SRUN_SAYS_WITHIN_S)
             phase = "load" if request["do"] == "load" else "run"
             text = f"{type(error).__name__}: {error}"
             if isinstance(error, failures.Verdict):
