@@ -11,7 +11,8 @@ import pytest
 from moebench.architectures.hf_config import disagreements
 from moebench.architectures.reading import family_of, from_hf_config
 from moebench.config import Architecture, Config, EngineKnobs
-from moebench.cost import memory, params
+from moebench.cost import memory, params, roofline
+from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from published import CONFIGS
 
 CONFIG = Config(Path(__file__).parents[2] / "config")
@@ -145,6 +146,52 @@ def test_what_fits_counts_windows_and_states():
         fit = memory.fits(architecture(name), h100, engine)
         assert fit.sequence_bytes == memory.sequence_bytes(architecture(name), engine, 65536)
         assert fit.kv_capacity_tokens == int(fit.left_bytes // (fit.sequence_bytes / 65536))
+
+
+# ------------------------------------------------------------------------------------------------- times
+
+
+def step(name: str, sequences: int = 1, prefill: bool = False, **knobs) -> roofline.Step:
+    engine, h100 = EngineKnobs(model=name, **knobs), CONFIG.hardware("h100-sxm5-80gb")
+    return roofline.step(
+        Sizes.of(architecture(name)), Formats.of(architecture(name), engine), Layout.of(engine),
+        Machine.of(h100, engine), sequences, prefill=prefill,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-20b", "deepseek-v3.2", "llama-4-scout-17b-16e", "granite-4.0-h-tiny"])
+@pytest.mark.parametrize(("first", "count"), [(1, 50), (100, 100), (1900, 300), (8000, 1000), (9000, 5)])
+def test_the_mean_of_a_windowed_step_is_that_of_its_steps(name, first, count):
+    made = step(name, 8)
+    steps = [float(made.at(first + n)) for n in range(count)]
+    assert made.mean(first, count) == pytest.approx(sum(steps) / count, rel=1e-9)
+
+
+def test_bytes_of_a_step_are_those_of_window_cache_and_states():
+    bandwidth = CONFIG.hardware("h100-sxm5-80gb").bandwidth_bytes_per_s
+
+    def read(name: str, context: int) -> float:
+        made = step(name)
+        return float(made.memory_at(context) - made.memory_at(0)) * bandwidth
+
+    assert read("gpt-oss-20b", 1000) == pytest.approx(12 * (1000 + 128) * 2048)
+    # Sparse attention reads the chosen tokens and the keys of all.
+    assert read("deepseek-v3.2", 10_000) == pytest.approx(61 * (2048 * 576 * 2 + 10_000 * 132))
+    assert read("granite-4.0-h-tiny", 1000) == pytest.approx(1000 * 8192)
+    granite = "granite-4.0-h-tiny"
+    more = float(step(granite, 9).memory_s - step(granite, 8).memory_s) * bandwidth
+    states = memory.sequence_bytes(architecture(granite), EngineKnobs(model=granite), 1) - 8192
+    sizes = Sizes.of(architecture(granite))
+    touched = roofline.distinct_experts(sizes.experts, sizes.top_k, [8, 9])
+    experts = float((touched[1] - touched[0]) * sizes.sparse * sizes.expert) * 2
+    assert more == pytest.approx(2 * states + experts, rel=1e-6), "a state is read and written"
+
+
+def test_a_prompts_tokens_attend_to_the_window():
+    sizes = Sizes.of(architecture("gpt-oss-20b"))
+    for length in (50, 128, 1000):
+        exact = sum(min(n + 0.5, 128) for n in range(length)) / length
+        assert roofline.near_tokens(sizes, length) == pytest.approx(exact, rel=0.01)
 
 
 # --------------------------------------------------------------------------------- config.json, both ways

@@ -86,6 +86,7 @@ while loading shares one scale per matrix instead of per row.  ``mxfp4`` is as g
 def widths(architecture: ArchitectureDict) -> dict[str, int]:
     """Input widths of the matrices that are quantized, by what they belong to."""
     attention, experts = architecture["attention"], architecture["experts"]
+    recurrent = architecture.get("recurrent")
     found = {
         "hidden_size": architecture["hidden_size"],
         "attention heads x head_dim": attention["heads"] * attention["head_dim"],
@@ -94,6 +95,9 @@ def widths(architecture: ArchitectureDict) -> dict[str, int]:
         "experts.ffn_size": experts["ffn_size"] if experts else 0,
         "experts.shared_ffn_size": experts["shared_ffn_size"] if experts else 0,
         "dense_ffn_size": architecture["dense_ffn_size"],
+        "recurrent value_heads x value_head_dim": recurrent["value_heads"] * recurrent["value_head_dim"]
+        if recurrent
+        else 0,
     }
     return {name: width for name, width in found.items() if width}
 
