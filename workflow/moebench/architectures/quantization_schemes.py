@@ -17,7 +17,10 @@ TOOL = "llmcompressor 0.14.0.1"
 """What makes the checkpoints, as envs/quantize-*.in pin it: part of their identity."""
 
 GROUPS = (128, 64, 32)
-"""Columns that share a scale, for 4-bit weights: the first that divides every width (vLLM's kernels take these)."""
+"""Columns that share a scale, for 4-bit weights (vLLM's kernels take these)."""
+
+SPLITS = (4, 2, 1)
+"""Tensor parallel sizes that one checkpoint shall serve: the first for which there is a group."""
 
 BLOCK = 128
 """Edge of the square blocks that share a scale, for ``fp8_block``."""
@@ -102,14 +105,20 @@ def widths(architecture: ArchitectureDict) -> dict[str, int]:
     return {name: width for name, width in found.items() if width}
 
 
+SPLIT = ("attention heads x head_dim", "experts.ffn_size", "experts.shared_ffn_size", "dense_ffn_size")
+"""The widths that tensor parallelism splits."""
+
+
 def group_size(architecture: ArchitectureDict) -> int:
-    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths.
+    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths, on each of 4 GPUs; if
+    there is none, on each of 2; otherwise, whole.
 
     Raises ValueError, naming the width, where none does.
     """
-    for group in GROUPS:
-        if all(width % group == 0 for width in widths(architecture).values()):
-            return group
+    for tp in SPLITS:
+        for group in GROUPS:
+            if all(w % (group * (tp if name in SPLIT else 1)) == 0 for name, w in widths(architecture).items()):
+                return group
     name, width = next((n, w) for n, w in widths(architecture).items() if w % GROUPS[-1])
     raise ValueError(f"{name} {width} is no multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
 

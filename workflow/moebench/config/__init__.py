@@ -8,12 +8,13 @@ unknown keys.
 from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
-from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
 from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
-from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
+from moebench.config.knobs import KNOBS, LOAD, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
+    COST_ONLY,
     Architecture,
     Attention,
     DataSource,
@@ -32,7 +33,10 @@ from moebench.config.studies import Endpoint, Engine, Jobs, Root, Study
 from moebench.config.tasks import TaskMetric, TaskSpec
 
 __all__ = [
+    "COST_ONLY",
+    "JOIN",
     "KNOBS",
+    "LOAD",
     "AccuracyBlock",
     "AllReduceTable",
     "Architecture",

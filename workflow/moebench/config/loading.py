@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Hashable, Iterator
@@ -17,7 +18,7 @@ from moebench.config.experiments import Experiment
 from moebench.config.families import FamilySpec
 from moebench.config.hardware import Hardware
 from moebench.config.knobs import Corpus
-from moebench.config.models import ModelSpec, Shape
+from moebench.config.models import ALL, ModelSpec, Shape
 from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
@@ -148,7 +149,7 @@ class Config:
         if not path.exists():
             raise ConfigError(
                 f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
-                + nearest(name, self._names(kind))
+                + nearest(name, self._known(kind))
             )
         parsed = parse(model, read_yaml(path), path)
         if parsed.name != name:
@@ -202,6 +203,34 @@ class Config:
         """All families by name."""
         own = {name: spelled(name, self.family(name).spelling()) for name in self._names("families")}
         return {**FAMILIES, **own}
+
+    def group(self, word: str, small: bool) -> tuple[str, ...] | None:
+        """The models that a word of a grid stands for, by name; None for the name of a model, and where there is no
+        such group.
+
+        ``all`` are those with experts; any other word is a tag.  ``small``: those that the project writes, else the
+        published ones.
+        """
+        return None if word in self._names("models") else self._groups(small).get(word)
+
+    def _known(self, kind: str) -> list[str]:
+        """What may stand where a name of a kind is wanted: models have groups, too."""
+        names = self._names(kind)
+        with contextlib.suppress(ConfigError):  # another file that is wrong is not the mistake
+            names += [word for small in (False, True) for word in self._groups(small)] if kind == "models" else []
+        return names
+
+    @functools.cache  # noqa: B019
+    def _groups(self, small: bool) -> dict[str, tuple[str, ...]]:
+        """Every group of models, by its word."""
+        found: dict[str, list[str]] = {}
+        for spec in map(self.model, self._names("models")):
+            full = self.model(spec.variant_of).tags if spec.variant_of else ()
+            tags = {*spec.tags, *full, *([ALL] if spec.architecture.experts else ())}
+            for tag in tags:
+                members = found.setdefault(tag, [])
+                members += [spec.name] * ((spec.source.random_init is not None) == small)
+        return {tag: tuple(names) for tag, names in found.items()}
 
     @functools.cache  # noqa: B019
     def shapes(self) -> dict[str, Shape]:

@@ -235,6 +235,12 @@ class Published(Strict):
     reference: str
 
 
+ALL = "all"
+"""In a grid: every model with experts."""
+COST_ONLY = "cost-only"
+"""Tag of models that no engine runs."""
+
+
 class ModelSpec(Strict):
     """A model of the registry: ``config/models/NAME.yaml``."""
 
@@ -244,11 +250,25 @@ class ModelSpec(Strict):
     architecture: Architecture
     published: Published | None = None
     reference: str = Field(description="Source of the architecture facts")
+    trust_remote_code: bool = Field(
+        False, description="Run the Python files of the repository: its code, pinned with its weights, runs as you"
+    )
     variant_of: str | None = Field(None, description="The full-size model that a small variant represents")
+    tags: tuple[Name, ...] = Field(
+        (),
+        description="Groups that the model belongs to, for grids (`model: llms`); a small variant is in its model's."
+        " `cost-only`: no engine runs it",
+    )
     quantized: dict[Quantization, HubSource] = Field(
         {}, description="Ready-made quantized checkpoints by scheme; the others are created from the source"
     )
     note: str | None = None
+
+    @model_validator(mode="after")
+    def _no_tag_means_all(self) -> ModelSpec:
+        if ALL in self.tags:
+            raise ValueError(f"tags: {ALL!r} stands for every model with experts already; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _quantized_of_a_hub_model(self) -> ModelSpec:
@@ -256,6 +276,12 @@ class ModelSpec(Strict):
             raise ValueError("quantized: only for a model whose source is a hub; the project quantizes its own")
         if "none" in self.quantized:
             raise ValueError("quantized: 'none' is the source itself; name a scheme")
+        return self
+
+    @model_validator(mode="after")
+    def _code_of_a_hub_model(self) -> ModelSpec:
+        if self.trust_remote_code and self.source.hub is None:
+            raise ValueError("trust_remote_code: only for a model whose source is a hub; the project's own has no code")
         return self
 
 

@@ -86,7 +86,9 @@ class Served:
     """Decoding at the largest batch that fits (eq. 20: weights + B x KV cache of L tokens <= memory)."""
 
     batch: Floats
-    """Sequences on all GPUs together; 0: weights and one sequence do not fit."""
+    """Sequences on all GPUs together; 0: they do not fit."""
+    most: Floats
+    """The most that fit; 0: weights and one sequence do not."""
     weight_bytes: Floats
     """Of the fullest GPU."""
     cache_bytes: Floats
@@ -125,6 +127,7 @@ def serve(
     seconds = step.at(length)
     return Served(
         batch=np.where(np.isnan(left), np.nan, served),
+        most=np.where(np.isnan(left), np.nan, feasible),
         weight_bytes=weights,
         cache_bytes=np.asarray(sequence),
         step_s=seconds,
