@@ -19,7 +19,6 @@ from moebench.commands.app import (
     ConfigFolder,
     PlanFile,
     ResultsFolder,
-    TablesFolder,
     flag,
     verb,
 )
@@ -154,20 +153,6 @@ def collect(
     from moebench.claims.collect import collect
 
     print(collect(plan, results, out))
-    return 0
-
-
-@verb(INTERNAL)
-def figures(
-    plan: PlanFile,
-    tables: TablesFolder,
-    out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the figures.")],
-) -> int:
-    """Draw the figures of all experiments of a plan."""
-    from moebench.figures import render_all
-    from moebench.plan.file import read_plan
-
-    render_all(read_plan(plan), tables, out)
     return 0
 
 

@@ -11,7 +11,7 @@ from moebench.formats.plan import DeriveJob, Job, Plan
 from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.models.derive import derivation, is_made
-from moebench.plan import forecast
+from moebench.plan import forecast, unsupported
 from moebench.text import count, rerun_command, table
 
 
@@ -29,6 +29,9 @@ def statuses(plan: Plan, results: Path) -> dict[str, Record | None]:
 def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
+
+MOST_REASONS = 20
+"""Reasons that a plan lists for each experiment."""
 
 Table = tuple[list[str], list[list[Any]]]
 """Headings, and rows of values."""
@@ -142,6 +145,7 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs"
         + (f"; {beside.rstrip('; ')}" if beside else ""),
         *forecast.lines(made, gpus),
+        *_unsupported(made),
         "",
         table(*found["jobs"]),
     ]
@@ -173,6 +177,19 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         ]
         text += ["", table(["cell", "predicted GB per GPU", "status"], listed)]
     return "\n".join(text)
+
+
+def _unsupported(made: Plan) -> list[str]:
+    """How many points of each experiment's grids cannot be, and why, the commonest reasons first."""
+    lines = []
+    for name, experiment in made["experiments"].items():
+        if reasons := unsupported.reasons(experiment):
+            lines.append(f"{name}: {count(sum(reasons.values()), 'point')} cannot be, rows with status unsupported:")
+            ordered = sorted(reasons.items(), key=lambda found: -found[1])
+            lines += [f"    {number} x {reason}" for reason, number in ordered[:MOST_REASONS]]
+            if (more := len(ordered) - MOST_REASONS) > 0:
+                lines.append(f"    {count(more, 'more reason')}, in the table failures")
+    return lines
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
             budget_gpu_hours=config["budget_gpu_hours"],
         )
         if workflow.is_main_process:
-            keep(plan, Path(config["results"]))
+            keep(plan, Path(config["results"]), project / "config")
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{project}/", "")) from None
     if workflow.is_main_process:
