@@ -15,7 +15,7 @@ PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-re
 # Environments may be shared by checkouts: the package is this one's.
 export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test test-all check lint plot bench clean
+.PHONY: report envs test test-all soak check lint plot bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
@@ -32,6 +32,13 @@ test test-all:
 	@tests/system-packages
 	@$(BUILD) dev workflow vllm-cpu quantize-cpu vlmeval
 	@$(PYTEST) --durations 25 -m "$(SELECT)"
+
+soak: FAULTS = 1000
+soak: SEED = 1
+soak:          ## random faults into a real SLURM run, for nightly runs (FAULTS=1000 SEED=1)
+	@tests/system-packages
+	@$(BUILD) dev workflow vllm-cpu
+	@cd tests && PYTHONPATH=.:../workflow $(abspath $(ENVS))/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
 
 check: lint    ## lint and unit tests: what a developer runs all day
 	@$(PYTEST) tests/unit -q

@@ -19,6 +19,8 @@ from moebench.plan.file import read_plan
 from moebench.report import build
 
 BROWSER = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None)
+SCRIPT_S = 200
+"""Patience with a script in the page, on a busy machine."""
 DRIVER = shutil.which("chromedriver")
 
 
@@ -82,5 +84,6 @@ def browser(tmp_path_factory) -> Iterator:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(SCRIPT_S)
     yield driver
     driver.quit()

@@ -149,7 +149,7 @@ def test_the_first_help_is_one_screen_in_groups():
         assert len(lines) <= 23 and max(map(len, lines)) <= 80 and "\x1b" not in done.stdout  # and the prompt
         assert [line.strip() for line in lines if line.strip() in GROUPS] == [g for g in GROUPS if g != INTERNAL]
     listed = {line.split()[0] for line in lines if line.startswith("  ")}
-    internal = {"measure", "evaluate", "derive", "collect", "figures", "schema"}
+    internal = {"measure", "evaluate", "derive", "collect", "schema"}
     assert listed == set(COMMAND.commands) - internal and set(OLD) <= set(COMMAND.commands)
 
 

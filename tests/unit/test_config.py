@@ -285,7 +285,7 @@ def test_an_unknown_study_on_the_command_line(config, tmp_path):
         read_plan(tmp_path / "note.md")
 
 
-# ------------------------------------------------------------------------------- what the experiments of the project say
+# ------------------------------------------------------------------------------ what the experiments of the project say
 
 STUDIES = ("tiny", "tiny-full", "paper")
 

@@ -120,6 +120,29 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
 
 
+WHOLE = {"kind": "gpu", "device_name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80e9, "multiprocessors": 132}
+
+
+@pytest.mark.parametrize(
+    ("line", "good", "seen"),
+    [
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, Disabled", True, "1: NVIDIA H100 80GB HBM3, 81559 MiB, 580."),
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, [N/A]", True, "1: NVIDIA H100 80GB HBM3"),
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, Enabled", False, "1: NVIDIA H100 80GB HBM3 in parts (MIG)"),
+        ("NVIDIA H100 80GB HBM3e, 81559 MiB, 580.65.06, Disabled", False, "1: NVIDIA H100 80GB HBM3e"),
+        ("NVIDIA H100 80GB HBM3, 65000 MiB, 580.65.06, Disabled", False,
+         "1: NVIDIA H100 80GB HBM3 with 68.2 GB of memory instead of 80 GB"),
+    ],
+)  # fmt: skip
+def test_a_gpu_is_the_studys_whole_or_not_at_all(tmp_path, monkeypatch, plan, line, good, seen):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{line}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    found = doctor.gpus(plan | {"hardware": plan["hardware"] | WHOLE})[0]
+    assert found.good is good and found.seen.startswith(seen), found
+
+
 @pytest.fixture
 def engines_seen(tmp_path, monkeypatch):
     """Findings about the engines of a study whose environment has 0.32.0, by the version asked for and the lock's."""

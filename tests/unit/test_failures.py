@@ -270,3 +270,54 @@ def test_a_death_keeps_signal_and_last_lines():
 def test_a_death_for_lack_of_memory_is_a_result(log, phase, status):
     found, reason, evidence = failures.classify_death(-signal.SIGABRT, log, phase)
     assert found == status and "SIGABRT" in reason and evidence
+
+
+# --------------------------------------------------------------------------- models that an engine cannot have
+
+NO_ARCHITECTURE = "the engine does not have this architecture"
+OWN_CODE = "trust_remote_code: true in its file of config/models lets it run"
+NO_TOKENIZER = "the model has no tokenizer that can be loaded"
+CANNOT = [
+    # vLLM 0.32 and transformers 5.19, seen on a CPU unless said otherwise
+    ("ValidationError: 1 validation error for ModelConfig\n  Value error, The checkpoint you are trying to load has model"
+     " type `foomoe` but Transformers does not recognize this architecture. This could be because of an issue with the"
+     " checkpoint, or because your version of Transformers is out of date.", NO_ARCHITECTURE),
+    ("ValidationError: 1 validation error for ModelConfig\n  Value error, Model architectures ['FooForCausalLM'] are not"
+     " supported for now. Supported architectures: dict_keys([", NO_ARCHITECTURE),
+    ("ValueError: Unrecognized model in /models/x. Should have a `model_type` key in its config.json.", NO_ARCHITECTURE),
+    ("ValueError: Unrecognized configuration class <class 'FooConfig'> for this kind of AutoModel:"
+     " AutoModelForCausalLM.", NO_ARCHITECTURE),  # from its source
+    ("ValueError: FooForCausalLM has no vLLM implementation and the Transformers implementation is not compatible with"
+     " vLLM.", NO_ARCHITECTURE),  # from its source
+    ("ValueError: The repository /models/x contains custom code which must be executed to correctly load the model. You"
+     " can inspect the repository content at /models/x .\n You can inspect the repository content at https://hf.co/x.\n"
+     "Please pass the argument `trust_remote_code=True` to allow custom code to be run.", OWN_CODE),
+    ("RuntimeError: Failed to load the model config. If the model is a custom model not yet available in the HuggingFace"
+     " transformers library, consider setting `trust_remote_code=True` in LLM or using the `--trust-remote-code` flag in"
+     " the CLI.", OWN_CODE),  # from its source
+    ("ImportError: This modeling file requires the following packages that were not found in your environment:"
+     " not_there_pkg. Run `pip install not_there_pkg`", "the model's own code needs packages"),
+    ("RuntimeError: /models/x: no token ids: ValueError: Couldn't instantiate the backend tokenizer from one of: (1) a"
+     " `tokenizers` library serialization file, (2) a slow tokenizer instance", NO_TOKENIZER),
+    ("RuntimeError: /models/x: no token ids: OSError: Can't load tokenizer for '/models/x'. If you were trying to load"
+     " it from 'https://huggingface.co/models'", NO_TOKENIZER),  # from its source
+    ("RuntimeError: /models/x: no token ids: ValueError: Tokenizer class FooTokenizer does not exist or is not currently"
+     " imported.", NO_TOKENIZER),  # from its source
+    ("RuntimeError: /models/x: no token ids: ValueError: The repository /models/x contains custom code which must be"
+     " executed to correctly load the model.", OWN_CODE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "why"), CANNOT)
+def test_a_model_that_an_engine_cannot_have_is_unsupported_at_once(said, why):
+    status, reason, _ = failures.classify(said, "load")
+    assert (status, why in reason) == ("unsupported", True), (status, reason)
+    assert status in records.FINAL, "not tried three times"
+    served = "\n".join(
+        f"(APIServer pid=12) {line}" for line in ["Traceback (most recent call last):", *said.split("\n")]
+    )
+    assert failures.classify_log(served, "load")[:2] == (status, reason), "nor behind vLLM's server"
+
+
+def test_a_tokenizer_that_was_killed_is_not_a_missing_one():
+    assert failures.classify("RuntimeError: /models/x: no token ids: killed", "load")[0] == "crashed"

@@ -130,6 +130,7 @@ def test_a_group_in_arms_and_beside_models():
         ([{"fix": FIX}, {"fix": FIX, "cross": {"batch": [1]}}], ["grid.test[1]", "'batch' is set twice", "keep one"]),
         ([{"cross": {"batch": [1], "load": [{"label": "a", "batch": 2}]}}], ["'batch' is set twice", "axis 'load'"]),
         ([{"cross": {"batch": [1], "batch ": [2]}}], ["'batch' is set twice"]),
+        ([{"cross": {"load": [{"label": [None], "batch": 2}]}}], ["grid.test[0]", "axis 'load'", "label", "a word"]),
         ([{"fix": {"bach": 4}}], ["grid.test[0]: fix", "'bach'", "did you mean 'batch'?"]),
         ([{"cross": {"topk": [1]}}], ["'topk'", "did you mean 'top_k'?"]),
         ([{"cross": {"arm": [{"label": "a", "expert_parallel": True}]}}], ["'expert_parallel'"]),

@@ -14,8 +14,9 @@ from moebench.commands.data_sets import data_of
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
-from moebench.engines import waiting
+from moebench.engines import variables, waiting
 from moebench.formats.plan import Plan, Runtime
+from moebench.measure import device
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
 from moebench.storage import project, staged
@@ -132,22 +133,43 @@ def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Fin
     return found
 
 
+def shell(plan: Plan) -> list[Finding]:
+    """Variables of this shell that change what is measured: SLURM hands them to the jobs, which refuse them."""
+    seen = variables.of()
+    for spec in plan["engines"].values():
+        declared = spec["runtime"].get("variables", {})
+        changing = [f"{k}={v}" for k, v in seen.items() if k not in declared and variables.changes(k, spec["nodes"])]
+        if changing and not spec["runtime"]["hosted"]:
+            said = f"{', '.join(changing)}: changes what {spec['id']} measures"
+            return [Finding("shell", False, said, "unset it, or declare it: engine.variables in the study")]
+    return []
+
+
+def _other(plan: Plan, line: str) -> str | None:
+    """What a GPU that nvidia-smi lists is that the study's is not, if so."""
+    name, memory, _, *mig = line.split(", ")
+    if mig == ["Enabled"] and "MIG" not in (plan["hardware"]["device_name"] or "MIG"):
+        return f"{name} in parts (MIG)"
+    mib = re.match(r"(\d+) MiB", memory)
+    return device.unlike(plan["hardware"], name, int(mib[1]) * 2**20 if mib else None)
+
+
 def gpus(plan: Plan) -> list[Finding]:
     """GPUs of this machine, against what the study's hardware says."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
-    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    asked = "--query-gpu=name,memory.total,driver_version,mig.mode.current"
+    code, text = _ask("nvidia-smi", asked, "--format=csv,noheader")
     if code:
         return [Finding("GPUs", None, "none on this machine (a login node has none); SLURM's are below")]
     wanted = plan["hardware"]["device_name"]
-    names = text.splitlines()
-    good = wanted is None or all(wanted in name for name in names)
-    found = [
-        Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
-    ]
+    names = [line.removesuffix(", [N/A]").removesuffix(", Disabled") for line in text.splitlines()]
+    others = [other for name in names if (other := _other(plan, name))]
+    seen = f"{len(names)}: {others[0] if others else names[0]}"
+    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; choose another hardware in it")]
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
-    driver = re.search(r"(\d+)(\.\d+)+$", names[0])
+    driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
     if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
         enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
         said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"
@@ -314,6 +336,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *environments(config, plan),
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
+        *shell(plan),
         *gpus(plan),
         *slurm(plan, profile),
         *disk(plan, results),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from moebench.config.base import Count, Name, Strict
 from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
-from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
+from moebench.config.knobs import KNOBS, LOAD, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
     COST_ONLY,
@@ -32,6 +32,7 @@ __all__ = [
     "COST_ONLY",
     "JOIN",
     "KNOBS",
+    "LOAD",
     "AccuracyBlock",
     "AllReduceTable",
     "Architecture",

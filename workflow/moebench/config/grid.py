@@ -95,6 +95,8 @@ def _options(
         if isinstance(value, dict):
             settings = _settings({k: v for k, v in value.items() if k != "label"}, where, known)
             label = value.get("label", next(iter(settings.values()), None))
+            if not isinstance(value.get("label", ""), str | int | float):
+                raise ConfigError(f"{where}: axis {axis!r}: label is {label!r}: give a word or a number")
         else:
             settings = _settings({knob.strip(): value for knob in axis.split("=")}, where, known)
             label = _precision(value, where)[0] if axis == PRECISION else value

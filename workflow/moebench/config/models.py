@@ -165,6 +165,9 @@ class ModelSpec(Strict):
     architecture: Architecture
     published: Published | None = None
     reference: str = Field(description="Source of the architecture facts")
+    trust_remote_code: bool = Field(
+        False, description="Run the Python files of the repository: its code, pinned with its weights, runs as you"
+    )
     variant_of: str | None = Field(None, description="The full-size model that a small variant represents")
     tags: tuple[Name, ...] = Field(
         (),
@@ -188,6 +191,12 @@ class ModelSpec(Strict):
             raise ValueError("quantized: only for a model whose source is a hub; the project quantizes its own")
         if "none" in self.quantized:
             raise ValueError("quantized: 'none' is the source itself; name a scheme")
+        return self
+
+    @model_validator(mode="after")
+    def _code_of_a_hub_model(self) -> ModelSpec:
+        if self.trust_remote_code and self.source.hub is None:
+            raise ValueError("trust_remote_code: only for a model whose source is a hub; the project's own has no code")
         return self
 
 

@@ -20,7 +20,25 @@ def cell_seconds(cell: Cell, overhead_s: float) -> float:
     runs = protocol["warmup"] + protocol["repeats"]
     if protocol["kind"] == "activation" and work.get("requests"):
         runs = math.ceil(work["requests"] / work["batch"])
+    if protocol["kind"] == "load":
+        runs = protocol["repeats"]
     return float(overhead_s + runs * (cell["predicted"].get("run_s") or 0.0))
+
+
+def over_time(cell: Cell) -> bool:
+    """Whether a cell's requests come over time: how they queue is not modelled."""
+    return cell["protocol"]["kind"] == "load"
+
+
+def in_flight(work: Workload, knobs: EngineKnobs) -> Workload:
+    """The closed batch that a service under load holds at most."""
+    return work | {"batch": min(work["requests"], work.get("concurrency") or knobs.max_num_seqs, knobs.max_num_seqs)}
+
+
+def sending_s(work: Workload, batch: int, batch_s: float | None) -> float | None:
+    """Time to send the requests of a workload, or to run them in batches, whichever is longer, s."""
+    sent = work["requests"] / rate if (rate := work.get("request_rate")) else 0.0
+    return None if batch_s is None else max(sent, batch_s * work["requests"] / batch)
 
 
 def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware: Hardware) -> None:
@@ -37,7 +55,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     fit = memory.fits(architecture, hardware, knobs)
     per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
     mine = [cells[f"{engine['id']}/{cell_id}"] for cell_id in engine["cells"]]
-    works = [cell["workload"] for cell in mine]
+    works = [in_flight(cell["workload"], knobs) if over_time(cell) else cell["workload"] for cell in mine]
     images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
     same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
@@ -48,7 +66,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
         capacity = fit.kv_capacity_tokens
         # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
         seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
-        unknown = knobs.draft_model is not None or seen is None
+        unknown = knobs.draft_model is not None or seen is None or over_time(cell)
         cell["predicted"] = {
             "bytes_per_gpu": None if tokens is None else fit.weight_bytes + fit.reserve_bytes + tokens * per_token,
             "weight_bytes_per_gpu": fit.weight_bytes,
@@ -60,7 +78,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
             "e2e_s": None if unknown else time[2],
             "least_e2e_s": None if unknown or knobs.pp > 1 else least[2],
             # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
-            "run_s": time[2],
+            "run_s": sending_s(cell["workload"], work["batch"], time[2]) if over_time(cell) else time[2],
         }
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images

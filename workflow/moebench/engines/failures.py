@@ -55,6 +55,17 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("node_fault", r"the executor on node \S+ ended", "another node failed"),
     ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
                     r"|Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available", NO_KERNEL),
+    ("unsupported", r"does not recognize this architecture|Unrecognized model in |Unrecognized configuration class"
+                    r"|Model architectures .* are not supported for now|Cannot find model module"
+                    r"|has no vLLM implementation",
+     "the engine does not have this architecture"),
+    ("unsupported", r"trust_remote_code=True|custom code (which must be executed|contained in)",
+     "the model comes with code of its own; trust_remote_code: true in its file of config/models lets it run"),
+    ("unsupported", r"packages that were not found in your environment",
+     "the model's own code needs packages that the environment does not have"),
+    ("unsupported", r"no token ids: .*(Can't load tokenizer|Couldn't instantiate the backend tokenizer"
+                    r"|Tokenizer class \S+ does not exist|Unrecognized (model|processing class)"
+                    r"|not a string|NoneType)", "the model has no tokenizer that can be loaded"),
     ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
                     r"|\bRefused:|are not supported for now|Cannot find the config file for",
      "the engine does not support this"),
@@ -150,7 +161,7 @@ def decisive(log: str) -> list[str]:
             found.append(line if ":" in line else f"{line} at: {before}")
         elif died:
             found.append(f"{died.group(1)}: {describe_exit(None if died.group(2) == 'None' else int(died.group(2)))}")
-        elif _NATIVE.search(line):
+        elif _NATIVE.search(line) or line.startswith("Value error, "):  # the second: what a ValidationError is of
             found.append(line)
         if line.strip("^~ "):
             before = line

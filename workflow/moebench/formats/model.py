@@ -130,7 +130,8 @@ class ModelDict(TypedDict):
 
     name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``random_init`` or
     ``derived:BY``.  revision: commit, or hash of the recipe.  weights: checkpoint, random_init or dummy.  seed: of
-    random_init, else None.  derived: None for a staged model.
+    random_init, else None.  derived: None for a staged model.  trust_remote_code: only where the Python files of its
+    repository may run.
     """
 
     name: str
@@ -142,6 +143,7 @@ class ModelDict(TypedDict):
     seed: int | None
     architecture: ArchitectureDict
     derived: NotRequired[Derivation | None]
+    trust_remote_code: NotRequired[bool]
 
 
 class PublishedDict(TypedDict):
@@ -183,7 +185,8 @@ class CalibratedDict(TypedDict):
 class HardwareDict(TypedDict):
     """A machine type (``config/hardware/NAME.yaml``).
 
-    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself.
+    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself;
+    multiprocessors: that it must have, where they are known.
     memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
     node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
     usable_memory_fraction: share of a device's memory that an engine may use.
@@ -203,3 +206,4 @@ class HardwareDict(TypedDict):
     devices_per_node: int
     usable_memory_fraction: float
     reference: str
+    multiprocessors: NotRequired[int]

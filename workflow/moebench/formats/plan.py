@@ -79,7 +79,8 @@ class Runtime(TypedDict):
     """What runs an engine configuration.
 
     name: in the study.  kind: vllm, transformers or endpoint.  environment: of envs/.  hosted: a service elsewhere,
-    nothing is loaded here.  hardware: what that one runs on, else None.
+    nothing is loaded here.  hardware: what that one runs on, else None.  variables: environment variables that it is
+    started with, where the study declares any.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Runtime(TypedDict):
     hosted: bool
     hardware: str | None
     endpoint: EndpointDict | None
+    variables: NotRequired[dict[str, str]]
 
 
 class TaskData(TypedDict):
@@ -175,8 +177,8 @@ class Workload(TypedDict):
 
     batch: requests submitted together.  input_tokens: text tokens of a prompt; output_tokens: generated ones, both
     per request.  top_k: active experts per token, None for a dense model.  prompts: text, random, identical or items.
-    requests: prompts to count in all (protocol activation; 0: batch x repeats).  images: per request; image_size: edge
-    in pixels, None without images or for those of a corpus.
+    requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per
+    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only.
     """
 
     batch: int
@@ -188,6 +190,11 @@ class Workload(TypedDict):
     requests: int
     images: int
     image_size: int | None
+    request_rate: NotRequired[float | None]
+    burstiness: NotRequired[float]
+    concurrency: NotRequired[int | None]
+    length_spread: NotRequired[float]
+    prefix_tokens: NotRequired[int]
 
 
 class ProtocolDict(TypedDict):
@@ -593,7 +600,8 @@ class Plan(TypedDict):
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
     first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
-    that this one refers to.  digest: of all the rest.
+    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all the
+    rest.
     """
 
     schema: int
@@ -617,4 +625,5 @@ class Plan(TypedDict):
     derive_jobs: NotRequired[dict[str, DeriveJob]]
     budget: NotRequired[Budget]
     reference: NotRequired[ReferencePlan]
+    goals: NotRequired[dict[str, float]]
     digest: NotRequired[str]

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, toolkit, vllm_kernels
+from moebench.engines import failures, loopback, toolkit, variables, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -28,13 +28,14 @@ from moebench.formats.record import (
     Answered,
     CanaryRun,
     EngineVersion,
+    Gpu,
     LoadFacts,
     Measured,
     Provenance,
     Record,
     RecordHead,
 )
-from moebench.measure import manifest, metrics, neighbours, provenance, records
+from moebench.measure import device, manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
@@ -89,6 +90,7 @@ class Driver:
         earlier = manifest.read(self.results, job)
         self.canary = list(earlier["canary"]) if earlier else []
         self.check_staged(spec["engines"])
+        self.check_shell(spec["engines"])
         self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
         self.done = sum(self.is_measured(*key) for key in self.keys(spec))
         try:
@@ -119,6 +121,7 @@ class Driver:
                 "`moebench plan --cells` lists them"
             )
         self.check_staged([engine_id])
+        self.check_shell([engine_id])
         self.total = 1
         try:
             with lock.held(self.results, engine_id, self.say):
@@ -199,6 +202,17 @@ class Driver:
                 raise StageError(
                     f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
                     f"{'; '.join(found)}; mend the one that is wrong"
+                )
+
+    def check_shell(self, engines: list[str]) -> None:
+        """Refuse a shell that changes what is measured, unless the study declares it.  Raises UserError."""
+        for spec in (self.plan["engines"][engine_id] for engine_id in engines):
+            declared = spec["runtime"].get("variables", {})
+            found = {k: v for k, v in self.variables(spec).items() if k not in declared}
+            if changing := [f"{k}={v}" for k, v in found.items() if variables.changes(k, spec["nodes"])]:
+                raise UserError(
+                    f"{', '.join(changing)}: set in this job's shell or in NCCL's files, and changes what is measured; "
+                    f"unset it, or declare it in study {self.plan['study']} (engine.variables: its cells get other ids)"
                 )
 
     # --------------------------------------------------------------------------------- an engine's cells
@@ -291,7 +305,7 @@ class Driver:
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
         def timed(cell_id: str) -> bool:
-            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] != "activation")
+            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] in ("trace", "paper"))
 
         if sum(map(timed, todo)) < CANARY_MINIMUM:
             return None
@@ -337,8 +351,8 @@ class Driver:
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
-            self.check_device()
-            self.check_environment(spec)
+            self.check_device(spec["gpus"] // spec["nodes"])
+            self.check_environment(spec, reply.get("facts"))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -365,18 +379,27 @@ class Driver:
         hosted = spec["runtime"]["hosted"]
         self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
-    def check_device(self) -> None:
-        """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
-        wanted, found = self.plan["hardware"]["device_name"], self.seen.get("device_name")
-        if wanted and found and wanted not in found:
+    def check_device(self, count: int = 1) -> None:
+        """Refuse other devices than the study's, ``count`` of this node: their records would carry the wrong name.
+
+        Raises UserError.
+        """
+        hardware, name = self.plan["hardware"], self.seen.get("device_name")
+        gpus: list[Gpu] = self.seen.get("gpus", [])[: max(count, 1)]
+        known = [device.unlike(hardware, **gpu) for gpu in gpus] or [name and device.unlike(hardware, name)]
+        for found in filter(None, known):
             raise UserError(
-                f"this machine has {found}, study {self.plan['study']} is for {wanted}: run it where those are (the "
-                "profile's partition and gpu_model), or choose another hardware in the study"
+                f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
+                "those are (the profile's partition and gpu_model), or choose another hardware in the study"
             )
 
-    def check_environment(self, spec: EngineConfig) -> None:
-        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
-        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+    def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
+
+        ``facts``: what the engine said once it was loaded.
+        """
+        served = provenance.said_version((facts or {}).get("server_version"))
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen, served):
             raise UserError(problem)
 
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
@@ -432,6 +455,15 @@ class Driver:
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
+        return {**os.environ, **spec["runtime"].get("variables", {}), **self.switches(spec)}
+
+    def variables(self, spec: EngineConfig) -> dict[str, str]:
+        """What the engine reads of this job's environment and of the study's variables; nothing of a service."""
+        shell = {**os.environ, **spec["runtime"].get("variables", {})}
+        return {} if spec["runtime"]["hosted"] else variables.of(shell, but=self.switches(spec))
+
+    def switches(self, spec: EngineConfig) -> dict[str, str]:
+        """What the plan and this driver set in the engine's environment, whatever the shell has."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
@@ -443,6 +475,7 @@ class Driver:
             "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
+            **loopback.direct(),
         }
         if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -450,7 +483,7 @@ class Driver:
             switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return {**os.environ, **switches}
+        return switches
 
     def unload(self) -> None:
         """Free the engine; the process stays for the next engine configuration where that is safe."""
@@ -509,7 +542,8 @@ class Driver:
 
     def origin(self, spec: EngineConfig) -> Provenance:
         """Where the numbers of an engine configuration come from."""
-        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+        built = provenance.of_environment(spec["runtime"]["environment"])
+        return self.host | built | {"variables": self.variables(spec)} | self.seen
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
@@ -529,6 +563,10 @@ class Driver:
         if "activation" in record:
             counted = record["activation"]
             return f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
+        if "load" in record["repeats"][-1]:
+            seen = record["repeats"][-1]["metrics"]
+            rate = f"{seen['samples_per_s']:.3g} requests/s"
+            return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 

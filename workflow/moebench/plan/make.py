@@ -16,6 +16,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from moebench.config import (
+    LOAD,
     Config,
     Engine,
     EngineKnobs,
@@ -39,7 +40,7 @@ from moebench.formats.model import HardwareDict
 from moebench.plan import engine_choice, loadable, unsupported
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
-from moebench.plan.checks import check, check_counting
+from moebench.plan.checks import check, check_protocol
 from moebench.plan.derived import derived_models
 from moebench.plan.derived import jobs as derive_jobs
 from moebench.plan.file import SCHEMA
@@ -94,7 +95,8 @@ class _Planner:
         """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
         knobs, work = self.split(row, path)
         engine_id, top_k = self.place(knobs, work, path)
-        check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
+        engine = self.engine_of(knobs, path)[1]
+        check_protocol(knobs, work, self.config.model(knobs.model, path), engine, protocol, path)
         settings, identity = self.identified(engine_id, work, top_k, protocol)
         if corpus := self.corpus(work, path):
             self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
@@ -116,7 +118,9 @@ class _Planner:
         self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
     ) -> tuple[Knobs, Knobs]:
         """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
-        settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
+        others = () if protocol.kind == "load" else LOAD
+        settings = work.model_dump(exclude=set(others)) | {"top_k": top_k}
+        settings |= {} if work.images else {"image_size": None}
         return settings, {
             "engine": engine_id,
             "workload": stated(WorkloadKnobs, settings),
@@ -203,13 +207,15 @@ class _Planner:
             if problem := loadable.problem(knobs, model, draft, runs_on):
                 raise Unsupported(problem)
             pinned = engine_choice.pinned(runs_on, self.hardware)
+            gpus = 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp
+            nodes = max(1, math.ceil(gpus / self.hardware.devices_per_node))
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "engine": engine_choice.identity(runs_on, spec.name),
+                "engine": engine_choice.identity(runs_on, spec.name, nodes),
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
@@ -226,8 +232,8 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
-                "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
+                "gpus": gpus,
+                "nodes": nodes,
                 "cells": [],
             }
             if "flashinfer" in pinned:
@@ -289,6 +295,7 @@ class Draft:
         groups = functools.partial(config.group, small=hardware.kind == "cpu")
         _check_defaults(study, where)
         environment_locks.check(config, study, where)
+        engine_choice.check_variables(study, where)
         experiments: dict[str, planned.ExperimentPlan] = {}
         for name in study.experiments:
             experiment: Experiment = config.experiment(name, where)
@@ -313,8 +320,8 @@ class Draft:
             "title": study.title,
             "description": study.description,
             "scale": study.scale,
-            "hardware": cast(HardwareDict, hardware.model_dump()),
-            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json")),
+            "hardware": _as_dict(hardware),
+            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json", exclude={"variables"})),
             "jobs_settings": cast(planned.JobSettings, study.jobs.model_dump()),
             "protocol": cast(planned.ProtocolDict, study.protocol.model_dump()),
             "order": list(study.experiments),
@@ -323,6 +330,8 @@ class Draft:
             "cells": planner.cells,
             "jobs": {},
         }
+        if study.goals:
+            self.plan["goals"] = dict(study.goals)
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():
@@ -346,6 +355,12 @@ class Draft:
     def add_jobs(self) -> None:
         """Add the jobs."""
         self.plan["jobs"] = jobs_of(self.plan, self.study, self.hardware)
+
+
+def _as_dict(hardware: Hardware) -> HardwareDict:
+    """A machine as a plan holds it: without multiprocessors where there are none, as plans were before."""
+    own = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    return cast(HardwareDict, hardware.model_dump() | own)
 
 
 def _check_defaults(study: Study, where: str) -> None:

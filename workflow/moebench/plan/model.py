@@ -29,7 +29,7 @@ class Model:
 
     def as_json(self) -> ModelDict:
         """The model as a plan and a record hold it."""
-        return {
+        made: ModelDict = {
             "name": self.spec.name,
             "title": self.spec.title,
             "path": self.path,
@@ -40,6 +40,7 @@ class Model:
             "architecture": self.architecture,
             "derived": self.derived,
         }
+        return made | {"trust_remote_code": True} if self.spec.trust_remote_code else made
 
     def identity(self) -> Knobs:
         """What can change a number: the folder is where the weights lie, not what they are.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from moebench import columns
-from moebench.formats.model import ModelDict
+from moebench.formats.model import HardwareDict, ModelDict
 from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
 
 
@@ -15,7 +15,7 @@ def predictions(plan: Plan) -> ReferencePlan:
         "study": plan["study"],
         "title": plan["title"],
         "scale": plan["scale"],
-        "hardware": plan["hardware"],
+        "hardware": _stated(plan["hardware"]),
         "engine": plan["engine"],
         "cells": plan["cells"],
         "engines": {
@@ -27,6 +27,11 @@ def predictions(plan: Plan) -> ReferencePlan:
         },
         "jobs": {},
     }
+
+
+def _stated(hardware: HardwareDict) -> HardwareDict:
+    """A machine without what only a job on it is checked by."""
+    return cast(HardwareDict, {k: v for k, v in hardware.items() if k != "multiprocessors"})
 
 
 def _shown(model: ModelDict) -> ReferenceModel:

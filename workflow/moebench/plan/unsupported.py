@@ -26,7 +26,7 @@ def engine_id(knobs: EngineKnobs, model: Model, engine: Engine, hardware: Hardwa
     identity = {
         "unsupported": knobs.model_dump(exclude_defaults=True, exclude={"engine_name"}),
         "hardware": hardware.name,
-        "engine": engine_choice.identity(engine, model.spec.name),
+        "engine": engine_choice.identity(engine, model.spec.name, 1),
         "model": model.identity(),
     }
     return f"{engine_slug(knobs, None)}-{digest(identity)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,6 +273,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         "lock_sha256",
         "prompt_corpus_sha256",
         "versions",
+        "variables",
         "slurm_job_id",
     ]
     found = []
@@ -284,7 +285,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         tally = values.value_counts(sort=False)
         many = len(tally) > 1
         texts = [
-            f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
+            f"{_WORDS[name](v) if name in _WORDS else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
         ]
         found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
     drift = measured[["engine", "canary_drift"]].dropna().drop_duplicates().sort_values("canary_drift")
@@ -303,6 +304,14 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def _versions(text: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in json.loads(text).items())
+
+
+def _variables(text: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "none that the engine reads"
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {"versions": _versions, "variables": _variables}
+"""Columns of JSON, in words."""
 
 
 def _short_list(texts: list[str], most: int = 12) -> list[str]:

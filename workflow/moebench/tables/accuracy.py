@@ -156,6 +156,7 @@ def _of_cell(cell: AccuracyCell, record: AccuracyRecord, compared: Row) -> Itera
         "git_dirty": origin.get("git_dirty"),
         "lock_sha256": origin.get("lock_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "variables": json.dumps(origin["variables"], sort_keys=True) if "variables" in origin else None,
         "started_at": record.get("started_at"),
         "truncated_prompts": checks.get("truncated_prompts"),
         "samples_sha256": log and log["sha256"],

@@ -125,6 +125,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
             machine,
             kept if machine else {},
             sheet,
+            plan.get("goals", {}),
         )
 
 
