@@ -271,7 +271,9 @@ class Round:
 
     def start(self) -> None:
         """Call Snakemake, for all but the report."""
-        manifests = [f"results/jobs/{job}.json" for job in self.run.plan["jobs"]]  # made again only if asked for by name
+        manifests = [
+            f"results/jobs/{job}.json" for job in self.run.plan["jobs"]
+        ]  # made again only if asked for by name
         self.heads.append(self.run.start("collect", *manifests))
 
     def play(self, faults: int) -> None:
@@ -375,9 +377,12 @@ def main() -> None:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends
     done, bad, seed = Counter[str](), 0, arguments.seed
-    with tempfile.TemporaryDirectory(prefix="moebench-soak-") as own, prepared(arguments.keep or Path(own)) as (
-        run,
-        checker,
+    with (
+        tempfile.TemporaryDirectory(prefix="moebench-soak-") as own,
+        prepared(arguments.keep or Path(own)) as (
+            run,
+            checker,
+        ),
     ):
         while done.total() < arguments.faults:
             started = time.monotonic()

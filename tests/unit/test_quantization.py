@@ -50,7 +50,7 @@ def test_every_value_of_the_knob_is_a_scheme():
     titles = {name: scheme.title for name, scheme in quantization_schemes.SCHEMES.items()}
     assert titles == {
         "fp8": "W8A8 float", "fp8_block": "W8A8 float", "int8": "W8A8 int",
-        "awq": "W4A16 int, zero points", "gptq": "W4A16 int",
+        "awq": "W4A16 int, zero points", "gptq": "W4A16 int", "mxfp4": "W4A16 float",
     }  # fmt: skip
 
 
@@ -247,6 +247,7 @@ CLAIMS = {
     "GPTQModel with 8 bits": ({"quant_method": "gptq", "bits": 8}, set()),
     "DeepSeek-V3": ({"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]}, {"fp8_block"}),
     "fp8 per tensor": ({"quant_method": "fp8", "activation_scheme": "static"}, {"fp8"}),
+    "gpt-oss": ({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}, {"mxfp4"}),
     "another tool's": ({"quant_method": "bitsandbytes", "load_in_4bit": True}, set()),
     "not quantized": (None, {"none", "fp8"}),
 }

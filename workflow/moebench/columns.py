@@ -499,7 +499,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("variables", text, "", "JSON: environment variables that the engine reads, as its job had them; null: not recorded", (*_MEASURED, *_TASKS), "Variables"),
         Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS, *_MACHINE)),
         Column("rerun", text, "", "Command that measures this cell again", (*_BAD, *_TASKS)),
-        Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; outside: embeddings, last norm, vision", _COUNTED),
+        Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; recurrent: layers with a state instead of attention; outside: embeddings, last norm, vision", _COUNTED),
         Column("component", text, "", "Part of the layer, or of what is outside the layers", _COUNTED),
         Column("layers", whole, "", "Layers of this kind; null: outside the layers", _COUNTED),
         Column("layer_total_parameters", whole, "parameters", "Parameters of the component in one layer; null: outside the layers", _COUNTED, "Parameters per layer"),

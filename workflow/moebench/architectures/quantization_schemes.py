@@ -30,6 +30,9 @@ DTYPE_BITS = {"bfloat16": 16, "float16": 16, "float32": 32}
 WHILE_LOADING = ("fp8",)
 """Schemes that the engine makes of any checkpoint while it loads."""
 
+EXPERTS_ONLY = ("mxfp4",)
+"""Schemes of published checkpoints that quantize routed experts alone; the project makes none of them."""
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -42,8 +45,9 @@ class Scheme:
     weight_bits: int
     activation_bits: int | None
     """None: activations stay in ``dtype``."""
-    scales: Literal["row", "group", "block"]
-    """What shares a scale: a row of the matrix, ``GROUPS`` columns of a row, or a square of ``BLOCK``."""
+    scales: Literal["row", "group", "block", "mx"]
+    """What shares a scale: a row of the matrix, ``GROUPS`` columns of a row, a square of ``BLOCK``, or (OCP
+    Microscaling) 32 columns of a row with a scale of one byte."""
     preset: str
     """Its name in compressed-tensors."""
     zero_points: bool = False
@@ -58,7 +62,12 @@ class Scheme:
 
         A scale has 2 bytes (float32 in blocks, 4 bytes), a zero point the bits of a weight.
         """
-        shared = {"row": 0.0, "group": (2 + self.zero_points * self.weight_bits / 8) / group, "block": 4 / BLOCK**2}
+        shared = {
+            "row": 0.0,
+            "group": (2 + self.zero_points * self.weight_bits / 8) / group,
+            "block": 4 / BLOCK**2,
+            "mx": 1 / 32,
+        }
         return self.weight_bits / 8 + shared[self.scales]
 
 
@@ -70,15 +79,17 @@ SCHEMES = {
         Scheme("int8", "gptq", "int", 8, 8, "row", "W8A8"),
         Scheme("awq", "awq", "int", 4, None, "group", "W4A16_ASYM", zero_points=True),
         Scheme("gptq", "gptq", "int", 4, None, "group", "W4A16"),
+        Scheme("mxfp4", "rtn", "float", 4, None, "mx", "MXFP4A16"),
     )
 }
 """Activations are quantized per token while the engine runs (``fp8_block``: per 128 channels of a token).  ``fp8`` made
-while loading shares one scale per matrix instead of per row."""
+while loading shares one scale per matrix instead of per row.  ``mxfp4`` is as gpt-oss is published."""
 
 
 def widths(architecture: ArchitectureDict) -> dict[str, int]:
     """Input widths of the matrices that are quantized, by what they belong to."""
     attention, experts = architecture["attention"], architecture["experts"]
+    recurrent = architecture.get("recurrent")
     found = {
         "hidden_size": architecture["hidden_size"],
         "attention heads x head_dim": attention["heads"] * attention["head_dim"],
@@ -87,6 +98,9 @@ def widths(architecture: ArchitectureDict) -> dict[str, int]:
         "experts.ffn_size": experts["ffn_size"] if experts else 0,
         "experts.shared_ffn_size": experts["shared_ffn_size"] if experts else 0,
         "dense_ffn_size": architecture["dense_ffn_size"],
+        "recurrent value_heads x value_head_dim": recurrent["value_heads"] * recurrent["value_head_dim"]
+        if recurrent
+        else 0,
     }
     return {name: width for name, width in found.items() if width}
 
@@ -158,6 +172,8 @@ def _schemes_of(given: Json) -> set[str]:
     method = given.get("quant_method")
     if method == "fp8":
         return {"fp8_block" if given.get("weight_block_size") else "fp8"}
+    if method == "mxfp4":
+        return {method}
     if method in ("awq", "gptq"):
         return {method} if given.get("bits") == SCHEMES[method].weight_bits else set()
     groups = list((given.get("config_groups") or {}).values())
@@ -170,7 +186,8 @@ def _schemes_of_group(group: Json) -> set[str]:
     return {
         name
         for name, scheme in SCHEMES.items()
-        if (weights.get("type"), weights.get("num_bits")) == (scheme.numbers, scheme.weight_bits)
+        if name not in EXPERTS_ONLY
+        and (weights.get("type"), weights.get("num_bits")) == (scheme.numbers, scheme.weight_bits)
         and inputs.get("num_bits") == scheme.activation_bits
         and (not inputs or inputs.get("type") == scheme.numbers)
         and (weights.get("strategy") == "block") == (scheme.scales == "block")

@@ -11,7 +11,14 @@ import sys
 
 import typer
 
-from moebench.commands import campaign_verbs, internal, models, results, study  # noqa: F401 - they register verbs
+from moebench.commands import (  # noqa: F401 - they register verbs
+    campaign_verbs,
+    internal,
+    models,
+    models_verbs,
+    results,
+    study,
+)
 from moebench.commands.app import app, complain
 from moebench.engines import loopback
 

@@ -266,7 +266,7 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     undone = [path for path in derived if staged.check(Path(path))]
     need = sum(size for path, size in sizes(plan).items() if problems.get(path) or path in undone)
     free, place = free_bytes(folder)
-    hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
+    hub = "   (needs internet)" if any(m["source"].startswith("hub:") for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
         found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))

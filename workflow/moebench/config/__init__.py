@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
 from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
 from moebench.config.knobs import KNOBS, LOAD, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
@@ -20,7 +21,10 @@ from moebench.config.models import (
     Experts,
     HubSource,
     ModelSpec,
+    Published,
+    Recurrent,
     Shape,
+    Source,
     TableSource,
     Vision,
 )
@@ -51,6 +55,7 @@ __all__ = [
     "EngineKnobs",
     "Experiment",
     "Experts",
+    "FamilySpec",
     "Figure",
     "Fitted",
     "Hardware",
@@ -66,8 +71,11 @@ __all__ = [
     "PrintedRow",
     "PrintedTable",
     "Protocol",
+    "Published",
+    "Recurrent",
     "Root",
     "Shape",
+    "Source",
     "Strict",
     "Study",
     "TableSource",

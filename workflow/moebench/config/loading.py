@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from moebench.architectures.families import FAMILIES
+from moebench.architectures.families import FAMILIES, Family, spelled
 from moebench.config.base import Strict
 from moebench.config.experiments import Experiment
+from moebench.config.families import FamilySpec
 from moebench.config.hardware import Hardware
 from moebench.config.knobs import Corpus
 from moebench.config.models import ALL, ModelSpec, Shape
@@ -24,7 +25,7 @@ from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape", "FamilySpec")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -118,7 +119,7 @@ def parse(model: type[T], data: Any, path: Path | str) -> T:
 
 
 _ELSEWHERE = "run this in the project's folder, or give --config FOLDER"
-_SINGULAR = {"studies": "study", "corpora": "corpus"}
+_SINGULAR = {"studies": "study", "corpora": "corpus", "families": "family"}
 
 
 class Config:
@@ -184,9 +185,24 @@ class Config:
         path, models = self.folder / "models" / f"{name}.yaml", self._names("models")
         if full is not None and full not in models:
             raise ConfigError(f"{path}: variant_of: unknown model {full!r}{nearest(full, models)}")
-        if family not in FAMILIES:
-            raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
-        return spec
+        if family in FAMILIES:
+            return spec
+        if family not in self._names("families"):
+            known = (*FAMILIES, *self._names("families"))
+            raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, known)}")
+        spelling = self.family(family).spelling()
+        architecture = spec.architecture.model_copy(update={"spelling": dict(spelling)})
+        return spec.model_copy(update={"architecture": architecture})
+
+    @functools.cache  # noqa: B019
+    def family(self, name: str, wanted_by: str = "architecture.family") -> FamilySpec:
+        """A family of config/families by name; :data:`FAMILIES` ships with the project."""
+        return self._read(FamilySpec, "families", name, wanted_by)
+
+    def families(self) -> dict[str, Family]:
+        """All families by name."""
+        own = {name: spelled(name, self.family(name).spelling()) for name in self._names("families")}
+        return {**FAMILIES, **own}
 
     def group(self, word: str, small: bool) -> tuple[str, ...] | None:
         """The models that a word of a grid stands for, by name; None for the name of a model, and where there is no

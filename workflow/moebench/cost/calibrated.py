@@ -98,10 +98,6 @@ class Precision(Arrays):
 class Traits(Arrays):
     """What sizes do not say of an architecture."""
 
-    window: Any = np.inf
-    """Sliding window, tokens."""
-    windowed: Any = 0
-    """Layers that attend to the window only."""
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
 
@@ -271,7 +267,7 @@ def step_s(
     tokens = np.maximum(all_, own)
     k = s.top_k if top_k is None else np.asarray(top_k, float)
     x = np.asarray(context, float) + 1
-    spanned = (s.layers - setup.traits.windowed) * x + setup.traits.windowed * np.minimum(x, setup.traits.window)
+    spanned = (s.layers * s.attends - s.windowed) * x + s.windowed * np.minimum(x, s.window)
     read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
     scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
     time = _matrices(setup, own, tokens, own, k, distinct) + own * spanned * np.maximum(read, scores)
@@ -293,7 +289,7 @@ def prefill_s(
     T (1 + (m - 1) / PP) for m chunks of time T.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
-    tokens_each, seen = np.asarray(prompt, float), setup.traits.window
+    tokens_each, seen = np.asarray(prompt, float), s.window
     own_sequences = np.ceil(np.asarray(sequences, float) / layout.dp)
     total = own_sequences * tokens_each
     chunks = np.maximum(np.ceil(total / np.asarray(step_tokens, float)), 1.0)
@@ -303,7 +299,7 @@ def prefill_s(
     half = tokens_each / 2
     near = np.minimum(seen, tokens_each)  # mean of min(position, window): w - w^2 / 2 S
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
-    spanned = (s.layers - setup.traits.windowed) * half + setup.traits.windowed * near
+    spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
     scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
     time = _matrices(setup, own, tokens, own_sequences / chunks, k, None)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
@@ -334,7 +330,8 @@ def kv_capacity_tokens(setup: Setup, memory_bytes: ArrayLike, fraction: ArrayLik
     weights = weights + ((s.layers - s.sparse) * s.dense_ffn + s.sparse * s.shared) / group * p.blocks
     weights = weights + s.sparse * s.experts * s.expert / layout.ranks * p.experts
     weights = weights / layout.pp + (2 - s.tied) * s.vocab * s.hidden / group * p.plain
-    per_token = (s.layers - setup.traits.windowed) * memory.kv_values_per_token(s, layout) * p.cache / layout.pp
+    growing = s.layers * s.attends - s.windowed + s.kept
+    per_token = growing * memory.cache_bytes_per_token(s, layout, p.cache) / layout.pp
     left = np.asarray(memory_bytes, float) * fraction - weights - memory.RESERVE_BYTES
     return np.asarray(layout.dp * np.maximum(left, 0.0) / per_token)
 

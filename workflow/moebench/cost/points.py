@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench.config import AllReduceTable, Architecture, Config, Hardware, Shape
+from moebench.config import AllReduceTable, Architecture, Config, Hardware
 from moebench.cost import calibrated as cal
 from moebench.cost import limits
 from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
@@ -69,8 +69,8 @@ def metric(name: str, protocol: str, unit: str) -> Metric | None:
     return Metric(known[base], str(mode).strip().lower() != "static", 1.0 if known[base] == "throughput" else scale)
 
 
-def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] | None:
-    """The model that a row names: its file's name, its sizes, and its shape's file if it is none of config/models.
+def model(name: str, config: Config) -> tuple[str, Architecture] | None:
+    """The model that a row names: its file's name and its sizes.
 
     Spelling: case, an owner before a slash and endings like ``-instruct`` or ``-fp8`` do not count; the beginning of a
     name will do where it is the only one.
@@ -87,8 +87,8 @@ def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] |
     shape = shapes.get(short)
     if shape is None or shape.architecture is None:
         file = shape.same_as if shape and shape.same_as else short
-        return file, config.model(file).architecture, None
-    return shape.name, shape.architecture, shape
+        return file, config.model(file).architecture
+    return shape.name, shape.architecture
 
 
 def machine(name: str, config: Config) -> Hardware | None:
@@ -256,16 +256,12 @@ def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
         elif hardware.bandwidth_bytes_per_s is None or np.isnan(width.plain_peak):
             reasons[i] = f"machine {row['machine']}: its constants are unknown"
         else:
-            name, architecture, shape = found
+            name, architecture = found
             files[i] = name
             if name not in sizes:
                 sizes[name] = Sizes.of(architecture)
             layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
-            traits = cal.Traits(
-                window=(shape.window if shape else 0) or np.inf,
-                windowed=shape.windowed_layers if shape else 0,
-                whole_norms=architecture.attention.qk_norm == "full",
-            )
+            traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
             try:
                 limits.check(sizes[name], layout, row["batch"], row["input"])
             except UserError as error:

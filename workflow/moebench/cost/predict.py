@@ -53,7 +53,6 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     architecture = Architecture.model_validate(engine["model"]["architecture"])
     knobs = EngineKnobs.model_validate({k: v for k, v in engine["config"].items() if k != "top_k"})
     fit = memory.fits(architecture, hardware, knobs)
-    per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
     mine = [cells[f"{engine['id']}/{cell_id}"] for cell_id in engine["cells"]]
     works = [in_flight(cell["workload"], knobs) if over_time(cell) else cell["workload"] for cell in mine]
     images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
@@ -62,17 +61,19 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     times = cell_times(architecture, knobs, hardware, [*works, *same])
     seconds = 0.0
     for cell, work, images, time, least in zip(mine, works, images_of, times, times[len(mine) :], strict=False):
-        tokens = None if images is None else work["batch"] * (images + work["input_tokens"] + work["output_tokens"])
-        capacity = fit.kv_capacity_tokens
+        kv = None
+        if images is not None:
+            tokens = images + work["input_tokens"] + work["output_tokens"]
+            kv = work["batch"] * memory.sequence_bytes(architecture, knobs, tokens)
         # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
         seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
         unknown = knobs.draft_model is not None or seen is None or over_time(cell)
         cell["predicted"] = {
-            "bytes_per_gpu": None if tokens is None else fit.weight_bytes + fit.reserve_bytes + tokens * per_token,
+            "bytes_per_gpu": None if kv is None else fit.weight_bytes + fit.reserve_bytes + kv,
             "weight_bytes_per_gpu": fit.weight_bytes,
-            "kv_bytes_per_gpu": None if tokens is None else tokens * per_token,
+            "kv_bytes_per_gpu": kv,
             "fits": fit.fits,
-            "batch_fits": None if capacity is None or tokens is None else tokens <= capacity,
+            "batch_fits": None if fit.left_bytes is None or kv is None else kv <= fit.left_bytes,
             "ttft_max_s": None if unknown else time[0],
             "itl_s": None if unknown else time[1],
             "e2e_s": None if unknown else time[2],

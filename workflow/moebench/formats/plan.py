@@ -600,8 +600,8 @@ class Plan(TypedDict):
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
     first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
-    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all the
-    rest.
+    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all
+    the rest.
     """
 
     schema: int

@@ -134,7 +134,7 @@ class Session:
         if protocol["kind"] == "activation":
             return self.count(work, protocol, request.get("image_tokens"))
         if protocol["kind"] == "load":
-            return self.serve(work, protocol)
+            return self.under_load(work, protocol)
         before = self.engine.counters()
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
@@ -220,7 +220,7 @@ class Session:
             elif made := items[done : done + size]:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
 
-    def serve(self, work: Workload, protocol: ProtocolDict) -> Outcome:
+    def under_load(self, work: Workload, protocol: ProtocolDict) -> Outcome:
         """Measure a service under load: each repeat sends all requests of the workload, with a seed of its own."""
         service, runs, steady = cast(EndpointEngine, self.engine), [], 0
         before, rates, problem = service.counters(), [], None

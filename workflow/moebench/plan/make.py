@@ -331,7 +331,7 @@ class Draft:
             "jobs": {},
         }
         if study.goals:
-            self.plan["goals"] = dict(study.goals)
+            self.plan["goals"] = {str(metric): limit for metric, limit in study.goals.items()}
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():

@@ -29,6 +29,13 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
     name, model = knobs.quantization, parent.spec.name
     if name == "none" or name in quantization_schemes.WHILE_LOADING or ready_made(parent.spec, knobs) is not None:
         return parent
+    if parent.spec.source.quantization == name and knobs.pruning == "none":
+        return parent
+    if name in quantization_schemes.EXPERTS_ONLY:
+        raise ConfigError(
+            f"quantization {name!r} of {model}: the project makes no such checkpoints; name a published one "
+            f"(quantized.{name} of its file), or another scheme"
+        )
     if parent.weights == "dummy":
         raise Unsupported(
             f"quantization {name!r} of {model} with weights: dummy: there are no weights to make a checkpoint of; use "

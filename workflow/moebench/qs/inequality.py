@@ -118,7 +118,8 @@ def serve(
     length = np.asarray(context, float)
     weights, per_token = memory.gpu_bytes(sizes, formats, layout)
     left = np.asarray(usable_bytes, float) - weights
-    feasible = np.maximum(0.0, np.floor(left / (per_token * length) * (1 + 1e-12))) * layout.dp
+    sequence = per_token * length - memory.spared_bytes(sizes, formats, layout, length)
+    feasible = np.maximum(0.0, np.floor(left / sequence * (1 + 1e-12))) * layout.dp
     served = np.broadcast_to(feasible if batch is None else np.asarray(batch, float), np.shape(feasible))
     served = np.where(served <= feasible, served, 0.0)
     part = np.ceil(np.maximum(served, 1.0) / layout.pp)
@@ -128,10 +129,10 @@ def serve(
         batch=np.where(np.isnan(left), np.nan, served),
         most=np.where(np.isnan(left), np.nan, feasible),
         weight_bytes=weights,
-        cache_bytes=np.asarray(per_token * length),
+        cache_bytes=np.asarray(sequence),
         step_s=seconds,
-        memory_s=np.asarray(step.memory_s + step.memory_s_per_token * length),
-        compute_s=np.asarray(step.compute_s + step.compute_s_per_token * length),
+        memory_s=step.memory_at(length),
+        compute_s=step.compute_at(length),
         collective_s=np.broadcast_to(step.collective_s, np.shape(seconds)),
         tokens_per_s=np.asarray(np.where(np.isnan(left), np.nan, served) / seconds),
     )

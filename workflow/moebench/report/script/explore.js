@@ -1,7 +1,7 @@
 // Any metric of any experiment over any axis, drawn with Observable Plot.
 
 const explorePlace = document.getElementById("explore-place");
-const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255"];
+const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255", "#999933", "#117733"];
 const SYMBOLS = ["circle", "square", "triangle", "diamond", "star", "cross", "wye", "times"];
 const MOST_SERIES = 24, MOST_PANELS = 8, MOST_POINTS = 12;
 const FIRST = DATA.experiments.reduce((best, e) => (e.rows.filter(row => isOk(row[0])).length > (best ? best.rows.filter(row => isOk(row[0])).length : -1) ? e : best), null);
@@ -21,9 +21,10 @@ function dimensions(experiment) {
   return found;
 }
 
+/** Values of a dimension in order.  Where others have a number, a cell without one is of a block that does not vary it. */
 const levelsOf = (dimension, rows) => {
-  const seen = [...new Set(rows.map(row => dimension.of(row) ?? null))];
-  return seen.every(v => typeof v === "number") ? seen.sort((a, b) => a - b) : seen;
+  const seen = [...new Set(rows.map(row => dimension.of(row) ?? null))], there = seen.filter(v => v !== null);
+  return there.length && there.every(v => typeof v === "number") ? there.sort((a, b) => a - b) : seen;
 };
 
 /** Axes where the reader chose none: those of the experiment's first figure, or the longest numeric one across, the next as colour, the next as panels. */
@@ -47,7 +48,9 @@ function selection() {
   const [x, c, f] = [get(names.x), get(names.c), get(names.f)];
   const colours = names.c ? levelsOf(all.get(names.c), experiment.rows).map(String) : [""];
   const stable = STATE.get("stable") === "1";
-  let points = experiment.rows.map(row => ({ row, cell: row[0], x: x(row), c: String(c(row)), f: f(row), y: value(metric, row[0]), low: value(`${metric}_low`, row[0]), high: value(`${metric}_high`, row[0]) }));
+  let points = experiment.rows.map(row => ({ row, cell: row[0], x: x(row), c: String(c(row) ?? null), f: f(row) ?? null, y: value(metric, row[0]), low: value(`${metric}_low`, row[0]), high: value(`${metric}_high`, row[0]) }));
+  const shown = [[names.x, "x"], [names.f, "f"]].filter(([name]) => name).map(([name, key]) => [key, new Set(levelsOf(all.get(name), experiment.rows))]);
+  points = points.filter(p => colours.includes(p.c) && shown.every(([key, levels]) => levels.has(p[key] ?? null)));
   const asked = points.length, notes = [];
   points = points.filter(p => !(stable && value("unstable", p.cell)));
   if (points.length < asked) notes.push(`${asked - points.length} unstable hidden`);
