@@ -4,8 +4,9 @@
     python load_checkpoints.py count CONFIG.json [CONFIG.json ...]
 
 Run by test_checkpoints.py in the engine's environment.  ``PROMPTS.json`` is a list of lists of token ids.  Weights are
-loaded in float32, so that the same weights must give the same greedy tokens; only MLA and Gated DeltaNet run in bfloat16
-in vLLM, whose kernels for CPUs know no float32.  ``count`` counts the parameters of the models that config files describe.
+loaded in float32, so that the same weights must give the same greedy tokens; only MLA and Gated DeltaNet run in
+bfloat16 in vLLM, whose kernels for CPUs know no float32.  ``count`` counts the parameters of the models that config
+files describe.
 """
 
 from __future__ import annotations

@@ -120,8 +120,9 @@ class Verbs(TyperGroup):
                 group = command.rich_help_panel
                 lines.add_row(Text(group, style="bold"))
             lines.add_row(Text(f"  {name}", style="cyan"), command.short_help)
+        options = ", ".join(option.opts[0] for option in self.get_params(ctx) if "completion" not in option.opts[0])
         out = console()
-        usage = f"Usage: {ctx.command_path} [--version] VERB [OPTIONS] [ARGS]...  Help: {ctx.command_path} VERB --help"
+        usage = f"Usage: {ctx.command_path} VERB [ARGS]...   Help: VERB --help   {options}"
         out.print(f"{usage}\n{self.help}", markup=False, highlight=False)
         out.print(lines)
 

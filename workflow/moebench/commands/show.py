@@ -145,9 +145,9 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs"
         + (f"; {beside.rstrip('; ')}" if beside else ""),
         *forecast.lines(made, gpus),
-        *_unsupported(made),
         "",
         table(*found["jobs"]),
+        *_unsupported(made),
     ]
     if made["derived"]:
         text += ["", table(*found["derived"]), "", table(*found["derive_jobs"])]
@@ -181,15 +181,16 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
 
 def _unsupported(made: Plan) -> list[str]:
     """How many points of each experiment's grids cannot be, and why, the commonest reasons first."""
-    lines = []
+    rows: list[list[Any]] = []
     for name, experiment in made["experiments"].items():
-        if reasons := unsupported.reasons(experiment):
-            lines.append(f"{name}: {count(sum(reasons.values()), 'point')} cannot be, rows with status unsupported:")
-            ordered = sorted(reasons.items(), key=lambda found: -found[1])
-            lines += [f"    {number} x {reason}" for reason, number in ordered[:MOST_REASONS]]
-            if (more := len(ordered) - MOST_REASONS) > 0:
-                lines.append(f"    {count(more, 'more reason')}, in the table failures")
-    return lines
+        ordered = sorted(unsupported.reasons(experiment).items(), key=lambda found: -found[1])
+        rows += [[name, number, reason] for reason, number in ordered[:MOST_REASONS]]
+        rest = ordered[MOST_REASONS:]
+        more = f"{count(len(rest), 'more reason')}, in the table failures"
+        rows += [[name, sum(number for _, number in rest), more]] * bool(rest)
+    return ["", "points that cannot be, status unsupported:", table(["experiment", "points", "reason"], rows)] * bool(
+        rows
+    )
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:

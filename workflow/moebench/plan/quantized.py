@@ -32,7 +32,7 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
     if parent.spec.source.quantization == name and knobs.pruning == "none":
         return parent
     if name in quantization_schemes.EXPERTS_ONLY:
-        raise ConfigError(
+        raise Unsupported(
             f"quantization {name!r} of {model}: the project makes no such checkpoints; name a published one "
             f"(quantized.{name} of its file), or another scheme"
         )
