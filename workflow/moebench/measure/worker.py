@@ -18,10 +18,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from moebench.engines import compiling, failures
-from moebench.engines.endpoint import EndpointEngine
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
@@ -33,6 +32,9 @@ from moebench.measure import activation, load_metrics, metrics
 from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
+
+if TYPE_CHECKING:  # its client is there only where vLLM is
+    from moebench.engines.endpoint import EndpointEngine
 
 
 class Session:
@@ -222,7 +224,7 @@ class Session:
 
     def under_load(self, work: Workload, protocol: ProtocolDict) -> Outcome:
         """Measure a service under load: each repeat sends all requests of the workload, with a seed of its own."""
-        service, runs, steady = cast(EndpointEngine, self.engine), [], 0
+        service, runs, steady = cast("EndpointEngine", self.engine), [], 0
         before, rates, problem = service.counters(), [], None
         warmup = protocol["warmup"] * min(work["requests"], work.get("concurrency") or 8)
         for number in range(protocol["repeats"]):
