@@ -128,9 +128,9 @@ class Night:
 def night(project: Make, tight: tuple[Project, Head]) -> Night:
     """The run of all tests that need no run of their own."""
     topk = [block(model, [1, 2, 4]) for model in ("tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe")]
-    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], pp=3)]})
+    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], dp=3)]})
     seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
-                 run.engine("tiny-mixtral.pp3"))  # fmt: skip
+                 run.engine("tiny-mixtral.dp3"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
     with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
         doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel, seen.watch)]
@@ -259,7 +259,7 @@ def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
         record = night.run.record(key)
         assert record is not None
         assert record["status"] == "unsupported"
-        assert "pipeline parallelism" in record["reason"]
+        assert "data parallelism" in record["reason"]
 
 
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
