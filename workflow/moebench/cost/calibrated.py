@@ -53,12 +53,16 @@ class Constants(Arrays):
     expert_share_low: Any = 0.35
     attention_share: Any = 0.45
     """eta of attention's scores and sums, of the plain peak."""
-    tile_tokens: Any = 83.0
-    """Tokens of an expert that a kernel works on at a time."""
+    tile_tokens: Any = 170.0
+    """Tokens of an expert that a kernel works on at a time, where each has many."""
+    tile_growth_tokens: Any = 5.0
+    """Tokens of an expert at which tiles are half as large: kernels take smaller ones for few tokens."""
     expert_passes: Any = 2.7
     """Times that a MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
     layer_passes: Any = 20.0
     """Times that the rest of a layer reads or writes the hidden states: n d values."""
+    token_layer_s: Any = 0.05e-6
+    """Time per token and layer beside bytes and operations: small kernels that touch every token, on every rank."""
     layer_s: Any = 50e-6
     moe_layer_s: Any = 45e-6
     low_matrix_s: Any = 5e-6
@@ -67,14 +71,16 @@ class Constants(Arrays):
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
     """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
+    prefill_experts: Any = 1.3
+    """Time of experts in a prefill over their kernel's alone."""
     prefill_reduces: Any = 1.0
     """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
     request_s: Any = 10e-3
     """Time a served request takes to its first token beside its prefill: the server, the step in flight."""
     prompt_token_s: Any = 4e-6
     """Time per token of its prompt on the host: the tokenizer, the server."""
-    meeting_prefills: Any = 0.15
-    """Prefills that a served request waits for, times the root of the other requests in flight: prompts that meet."""
+    opening_share: Any = 0.1
+    """Share of a served run's requests that start together at its beginning and wait for each other's prefills."""
 
 
 @dataclass(frozen=True)
@@ -196,10 +202,27 @@ def fullest_rank(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups
     return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(spread) + skew, n * np.minimum(k, m)))
 
 
+def tile_waste(distinct: Floats, routed: Floats, constants: Constants) -> Floats:
+    """Tokens' worth of empty places in the tiles of ``distinct`` experts that have ``routed`` tokens: half a tile each.
+
+    With t tokens per expert a tile holds tile_tokens t / (t + tile_growth_tokens).
+    """
+    each = routed / np.maximum(distinct, 1e-9)
+    return np.asarray(distinct * constants.tile_tokens / 2 * each / (each + constants.tile_growth_tokens + 1e-9))
+
+
 # ------------------------------------------------------------------------------------------- steps
 
 
-def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k: Floats, distinct: Any) -> Floats:
+def _matrices(
+    setup: Setup,
+    own: Floats,
+    tokens: Floats,
+    outputs: Floats,
+    top_k: Floats,
+    distinct: Any = None,
+    expert_time: Any = 1.0,
+) -> Floats:
     """Time of all matrices of a step, s: ``own`` tokens of a replica, ``tokens`` of all, ``outputs`` sampled ones."""
     s, p, layout, machine, c = setup.sizes, setup.precision, setup.layout, setup.machine, setup.constants
     group = layout.tp * layout.kvp
@@ -217,7 +240,7 @@ def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k:
     time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
     time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
     time = time + low * (4 * s.layers - 2 * (s.sparse - s.sparse * (s.shared > 0)))
-    time = time + s.layers * c.layer_passes * own * s.hidden * p.plain / machine.bandwidth
+    time = time + s.layers * own * (c.layer_passes * s.hidden * p.plain / machine.bandwidth + c.token_layer_s)
     if np.any(s.sparse > 0):
         fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep)
         if distinct is not None:
@@ -225,9 +248,9 @@ def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k:
         piece = s.expert * layout.ep / layout.ranks
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
-        filled = 2.0 * (routed + fullest * c.tile_tokens / 2) / (share * p.experts_peak)
+        filled = 2.0 * (routed + tile_waste(fullest, routed, c)) / (share * p.experts_peak)
         moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
-        time = time + s.sparse * (piece * np.hypot(loaded, filled) + moved + c.moe_layer_s)
+        time = time + s.sparse * (expert_time * (piece * np.hypot(loaded, filled) + moved) + c.moe_layer_s)
     return np.asarray(time)
 
 
@@ -305,7 +328,7 @@ def prefill_s(
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
     spanned = (s.layers - setup.traits.windowed) * half + setup.traits.windowed * near
     scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
-    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None)
+    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None, c.prefill_experts)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + s.layers * c.prefill_layer_s + c.step_s
@@ -376,11 +399,7 @@ def serving(
     one = prefill_s(setup, 1.0, p, step_tokens)
     others = np.maximum(running / layout.dp - 1, 0.0)
     tpot = step + others / out * one / layout.pp
-    ttft = (
-        c.request_s
-        + p * c.prompt_token_s
-        + step
-        + one * (1.0 + others / (2 * WAVES) + c.meeting_prefills * np.sqrt(others))
-    )
+    opening = prefill_s(setup, running, p, step_tokens)
+    ttft = c.request_s + p * c.prompt_token_s + step + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))
