@@ -398,7 +398,7 @@ def serving(
     step = step_s(setup, running, p + out / 2)
     one = prefill_s(setup, 1.0, p, step_tokens)
     others = np.maximum(running / layout.dp - 1, 0.0)
-    tpot = step + others / out * one / layout.pp
+    tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = prefill_s(setup, running, p, step_tokens)
     ttft = c.request_s + p * c.prompt_token_s + step + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)

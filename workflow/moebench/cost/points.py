@@ -101,12 +101,12 @@ def machine(name: str, config: Config) -> Hardware | None:
     return max(found, key=lambda h: h.memory_bytes or 0, default=None)
 
 
-def precision(name: str, architecture: Architecture, hardware: Hardware) -> cal.Precision | None:
+def precision(name: str, architecture: Architecture, hardware: Hardware, cache: str = "") -> cal.Precision | None:
     """Formats of a precision on a machine; None if it is not known.
 
     ``fp8``, ``int8`` and ``int4`` cover attention, experts and blocks; ``fp4`` of a mixture its experts only (as
     gpt-oss and NVIDIA's checkpoints have it).  Arithmetic is in the data type of the activations: of ``int4``, and of
-    what a machine has no peak for, the plain one.  The KV cache has two bytes.
+    what a machine has no peak for, the plain one.  ``cache``: precision of the KV cache, of two bytes by default.
     """
     word = name.strip().lower()
     word = SAME.get(word, word)
@@ -116,10 +116,13 @@ def precision(name: str, architecture: Architecture, hardware: Hardware) -> cal.
     plain = hardware.peak[plain_name].flops_per_s if plain_name in hardware.peak else float("nan")
     width = WIDTHS.get(word, 2.0)
     fast = hardware.peak[word].flops_per_s if word in hardware.peak and word != "int4" else plain
+    cached = cache.strip().lower()
+    if cached not in ("", "auto", "nan", "fp8", *PLAIN):
+        return None
     experts_only = word == "fp4" and architecture.experts is not None
     others = (2.0, plain) if experts_only else (width, fast)
     return cal.Precision(
-        attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=2.0,
+        attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=1.0 if cached == "fp8" else 2.0,
         attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
     )  # fmt: skip
 
@@ -251,8 +254,10 @@ def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
             reasons[i] = f"machine {row['machine']}: no file in config/hardware describes it"
         elif asked is None:
             reasons[i] = f"metric {row['metric']}: not one of ttft, tpot, itl, e2e, throughput"
-        elif (width := precision(str(row["precision"]), found[1], hardware)) is None:
-            reasons[i] = f"precision {row['precision']}: not known"
+        elif (
+            width := precision(str(row["precision"]), found[1], hardware, str(row.get("kv_precision", "")))
+        ) is None:
+            reasons[i] = f"precision {row['precision']}, KV cache {row.get('kv_precision', 'auto')}: not known"
         elif hardware.bandwidth_bytes_per_s is None or np.isnan(width.plain_peak):
             reasons[i] = f"machine {row['machine']}: its constants are unknown"
         else:
