@@ -53,7 +53,7 @@ def run(
 
 def known(config: Config) -> fit.Model:
     """The constants of the first machine that has some, and all all-reduces.  Raises UserError without any."""
-    having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and h.fitted.all_reduce]
+    having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and not h.fitted.like]
     if not having:
         raise UserError("--fit: no file of config/hardware has constants yet; give --kernels FOLDER")
     first = having[0].fitted

@@ -143,21 +143,14 @@ def ideal(hardware: Hardware) -> Machine:
     )
 
 
-def fitted(hardware: Hardware, config: Config) -> Hardware | None:
-    """The machine type whose constants hold for this one: itself, the one it is like, or none."""
-    if hardware.fitted is None:
-        return None
-    return config.hardware(hardware.fitted.like) if hardware.fitted.like else hardware
-
-
 def all_reduce_of(table: AllReduceTable, hardware: Hardware) -> cal.AllReduce:
-    """The measured all-reduces of a machine type as the model takes them."""
+    """Measured all-reduces as the model of a machine type takes them."""
     hop = hardware.fitted.far_hop if hardware.fitted else None
     return cal.AllReduce(
         table.message_bytes,
         {n: tuple(t * 1e-6 for t in times) for n, times in table.graph_us.items()},
         {n: tuple(t * 1e-6 for t in times) for n, times in table.eager_us.items()},
-        hardware.link_bytes_per_s or float("nan"),
+        table.link_bytes_per_s or hardware.link_bytes_per_s or float("nan"),
         hop.value if hop else cal.AllReduce.far_hop_s,
     )
 

@@ -16,6 +16,7 @@ from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.config.grid import Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError
+from moebench.cost.predict import ENDS
 from moebench.formats.plan import AccuracyCell, AccuracyPart, AccuracyRow, EngineConfig, Task, TaskData
 from moebench.plan import accuracy_time
 
@@ -77,10 +78,12 @@ def _folder(root: str, kind: str, name: str, revision: str) -> str:
     return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
 
 
-def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> float:
-    """Expected time of an accuracy cell in its loaded engine, s."""
+def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> dict[str, float]:
+    """Expected time of an accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
     seconds = accuracy_time.engine_s(cell, engine, hardware)
-    return float(study.jobs.task_s if seconds is None else seconds + study.jobs.task_overhead_s)
+    if seconds is None:
+        return {"": float(study.jobs.task_s)}
+    return {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
 
 
 @dataclass
@@ -206,11 +209,13 @@ class AccuracyPlanner:
                         "predicted": {
                             "bytes_per_gpu": known["weight_bytes_per_gpu"],
                             "fits": known["fits"],
-                            "run_s": seconds,
+                            **{f"run_s{end}": value for end, value in seconds.items()},
                         }
                     }
-                    known["job_s"] += seconds
-                    least += max(seconds, study.jobs.task_s)
+                    for end in ENDS:
+                        if f"job_s{end}" in known:
+                            known[f"job_s{end}"] += seconds.get(end, seconds[""])
+                    least += max(seconds[""], study.jobs.task_s)
                 known["limit_s"] = least
             if part["cells"]:
                 part["jobs"] = jobs(part, study, hardware)

@@ -8,6 +8,7 @@ from typing import Any
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
 from moebench.config.identity import canonical, digest
+from moebench.cost.predict import ENDS, at_end
 from moebench.formats.plan import AccuracyPart, Cell, EngineConfig, Job, Plan
 
 CLIENT_MB = 2000
@@ -77,9 +78,20 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             "runtime_min": math.ceil(limit_s * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
+            **_interval(specs),
             "digest": digest([_contents(plan["engines"][e], settings.skip_infeasible) for e in engines], 16),
         }
     return jobs
+
+
+def _interval(specs: list[EngineConfig]) -> dict[str, float]:
+    """``expected_s_low`` and ``expected_s_high`` of a job, where any of its engine configurations has them."""
+    if not any("job_s_low" in spec["predicted"] for spec in specs):
+        return {}
+    return {
+        f"expected_s{end}": round(sum(at_end(spec["predicted"], "job_s", end) or 0.0 for spec in specs), 1)
+        for end in ENDS[1:]
+    }
 
 
 def _contents(engine: EngineConfig, skip_infeasible: bool) -> list[Any]:
