@@ -38,6 +38,13 @@ def at_end(predicted: Mapping[str, Any], name: str, end: str) -> float | None:
     return value
 
 
+def kind_of(predicted: Mapping[str, Any]) -> str:
+    """What a cell's predicted times are: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
+    if "calibrated" in predicted:
+        return str(predicted["calibrated"]["kind"])
+    return "none" if predicted.get("e2e_s") is None else "bound"
+
+
 def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware: Hardware) -> None:
     """Add ``predicted`` to an engine configuration of a plan and to each of its cells.
 

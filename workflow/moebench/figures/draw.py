@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
-from moebench.figures import style, tiles
+from moebench.figures import foreseen, style, tiles
 from moebench.figures.data import Data
 from moebench.figures.ticks import BAR_GROUP
 
@@ -61,9 +61,7 @@ def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
     """The computed value of each cell, base units; missing without one, or where it is predicted not to fit."""
-    if f"predicted_{y}" not in rows:
-        return pd.Series(np.nan, index=rows.index)
-    return rows[f"predicted_{y}"].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
+    return foreseen.expected(rows, y)
 
 
 def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -117,6 +115,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=2,
         )
+        foreseen.line(axes, [position[v] for v in rows["x"]], rows, panel.y, panel.factor, colour)
         dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
         at = np.array([position[v] for v in rows["x"]])[dotted]
         tiles.dots(axes, at, middle[dotted], zorder=5, transform=axes.transData + shift)
@@ -207,6 +206,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=4,
         )
+        foreseen.marks(axes, centre, width * 0.92, rows, panel.y, panel.factor, style.INK)
         for _, row in lacking(rows, panel.y).iterrows():
             stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
 

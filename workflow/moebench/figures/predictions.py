@@ -23,7 +23,7 @@ def plots(plan: Plan, experiment: str) -> list[Plot]:
 def frame(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the table ``predictions`` as figures want them: no measurement, a status for each.
 
-    Layouts that the model predicts alike have no prediction, nor have batches that the KV cache does not hold.
+    Layouts that the roofline predicts alike have no bound; batches that the KV cache does not hold have no prediction.
     """
     empty = [c.name for c in columns.of_table("measurements") if c.name not in table.columns]
     fits = [table[name].fillna(True).astype(bool) for name in ("predicted_fits", "predicted_batch_fits")]
@@ -35,7 +35,7 @@ def frame(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def alike(rows: pd.DataFrame) -> pd.Series:
-    """Rows whose layout the cost model tells from others by less than what it neglects of it."""
+    """Rows whose layout the roofline tells from others by less than what it neglects of it."""
     return rows["ep"].fillna(False).astype(bool) | (rows["pp"].fillna(1) > 1)
 
 
@@ -54,8 +54,11 @@ def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
 def caption(plan: Plan, rows: pd.DataFrame) -> str:
     """The line under the title."""
     reference = plan["reference"]
-    more = " Not predicted: expert and pipeline parallelism." if alike(rows).any() else ""
+    kinds = [k for k in rows.get("predicted_kind", pd.Series(dtype=object)).dropna().unique() if "calibrated" in k]
+    what = f"{', '.join(kinds)}, with the interval that held 80% of left-out points" if kinds else "the roofline, no overheads"
+    lacking = alike(rows) & ~rows.get("predicted_kind", pd.Series("", index=rows.index)).isin(kinds)
+    more = " Not predicted: expert and pipeline parallelism." if lacking.any() else ""
     return (
         f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
-        f"the roofline, no overheads. Nothing in this figure is measured.{more}"
+        f"{what}. Nothing in this figure is measured.{more}"
     )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any, Literal
 
 from moebench import accuracy
 from moebench.architectures.quantization_schemes import WHILE_LOADING
 from moebench.config import Architecture
 from moebench.cost import params
-from moebench.cost.predict import ENDS, at_end
+from moebench.cost.predict import ENDS, at_end, kind_of
 from moebench.formats.plan import Budget, DeriveJob, Job, Plan
 from moebench.plan.derived import models_of, parents
 
@@ -165,13 +164,6 @@ def _span(plan: Plan) -> str:
     low, high = (sum(gpu_hours(plan, end).values()) for end in ENDS[1:])
     told = ", ".join(f"{count} cells {kind}" for kind, count in kinds.most_common())
     return f"{low:.1f} to {high:.1f}; {told}"
-
-
-def kind_of(predicted: Mapping[str, Any]) -> str:
-    """What a cell's predicted times are: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
-    if "calibrated" in predicted:
-        return str(predicted["calibrated"]["kind"])
-    return "none" if predicted.get("e2e_s") is None else "bound"
 
 
 def _memory(plan: Plan) -> list[str]:

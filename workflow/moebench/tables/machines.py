@@ -166,9 +166,10 @@ def refuse_beaten(measured: pa.Table) -> pa.Table:
         for key, out in zip(frame[keys].itertuples(index=False, name=None), refused, strict=True)
     ]
     keep = pa.array(~refused)
-    for name in [*_FROM_CONSTANTS, "predicted_with"]:
+    for name in [*_FROM_CONSTANTS, "predicted_with", "predicted_kind"]:
         at, kind = measured.schema.get_field_index(name), measured.schema.field(name)
-        measured = measured.set_column(at, kind, pc.if_else(keep, measured[name], pa.scalar(None, kind.type)))
+        instead = pa.scalar("none" if name == "predicted_kind" else None, kind.type)
+        measured = measured.set_column(at, kind, pc.if_else(keep, measured[name], instead))
     at, kind = measured.schema.get_field_index("prediction_refused"), measured.schema.field("prediction_refused")
     said = pc.coalesce(measured["prediction_refused"], pa.array(reasons, pa.string()))
     return measured.set_column(at, kind, said)
