@@ -159,7 +159,9 @@ def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_p
         measured(results, *key.split("/"), plan)
     keep(results, **other)
     frame = collected(plan, results)
-    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c != "predicted_with"]
+    words_only = ("predicted_with", "predicted_kind")
+    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c not in words_only]
+    assert set(frame["predicted_kind"]) == {"none"}
     assert frame[[*predicted, "predicted_with", "residual_e2e"]].isna().all().all()
     assert all(word in reason for reason in frame["prediction_refused"] for word in words)
     figures.render_all(plan, results / "tables", tmp_path / "figures")

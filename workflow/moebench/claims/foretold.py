@@ -1,4 +1,4 @@
-"""What the cost model predicts of a claim's cells, as draws: the value itself first, then values within its interval."""
+"""What the cost model predicts of a claim's cells, as draws: the value itself, then values within its interval."""
 
 from __future__ import annotations
 

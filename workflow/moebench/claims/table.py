@@ -29,7 +29,7 @@ VERDICTS = {
     ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE, ev.NOT_DECIDED: ev.NOT_DECIDED,
 }  # fmt: skip
 NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens")
-"""Knobs that the cost model does not know: cells that differ in them are predicted alike, so that nothing is foretold."""
+"""Knobs that the cost model does not know: cells that differ in them are predicted alike, so nothing is foretold."""
 BOUND_NEGLECTS = ("ep", "pp")
 """Knobs whose effect the roofline neglects and the calibrated model does not: imbalance of experts over ranks, pipeline
 stages that overlap."""

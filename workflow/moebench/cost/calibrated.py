@@ -21,21 +21,19 @@ T_AR is measured: a table by group and message (:class:`AllReduce`).  Everything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from moebench.cost import limits, memory
-from moebench.cost.inputs import Arrays, Floats, Layout, Machine, Sizes
+from moebench.cost import limits, memory, roofline
+from moebench.cost.inputs import Arrays, Floats, Formats, Layout, Machine, Sizes
 from moebench.cost.roofline import distinct_experts
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
-WAVES = 10
-"""Requests that serving benchmarks send per client; the first ones start together and wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -281,24 +279,27 @@ def step_s(
     context: ArrayLike,
     top_k: ArrayLike | None = None,
     distinct: ArrayLike | None = None,
+    new_tokens: ArrayLike = 1,
 ) -> Floats:
-    """Time between two tokens of a batch that only decodes, s; ``context``: mean tokens before.  NaN: unknown.
+    """Time of a step of a batch that only decodes, s; ``context``: mean tokens before.  NaN: unknown.
 
     Attention: b L c_kv KV bytes / bandwidth, of windowed layers at most the window; the batch is dealt to replicas.
     With PP stages that many parts of the batch are in flight, each passing all layers.  ``distinct``: distinct experts
-    of a layer over all ranks, as measured, instead of the uniform law.
+    of a layer over all ranks, as measured, instead of the uniform law.  ``new_tokens`` of each sequence, one but where
+    drafted tokens are verified; they read its cache once.
     """
     s, layout, machine, c = setup.sizes, setup.layout, setup.machine, setup.constants
+    each = np.asarray(new_tokens, float)
     all_ = np.asarray(sequences, float) / layout.pp
     own = np.maximum(np.ceil(all_ / layout.dp), 1.0)
-    tokens = np.maximum(all_, own)
+    tokens = np.maximum(all_, own) * each
     k = s.top_k if top_k is None else np.asarray(top_k, float)
     x = np.asarray(context, float) + 1
     spanned = (s.layers - setup.traits.windowed) * x + setup.traits.windowed * np.minimum(x, setup.traits.window)
     read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
     scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
-    time = _matrices(setup, own, tokens, own, k, distinct) + own * spanned * np.maximum(read, scores)
-    time = time + _collectives(setup, own, tokens)
+    time = _matrices(setup, own * each, tokens, own * each, k, distinct)
+    time = time + own * spanned * np.maximum(read, scores * each) + _collectives(setup, own * each, tokens)
     return np.asarray(time + s.layers * c.layer_s + own * c.sequence_s + c.step_s)
 
 
@@ -308,12 +309,14 @@ def prefill_s(
     prompt: ArrayLike,
     step_tokens: ArrayLike = 8192,
     top_k: ArrayLike | None = None,
+    tiles: ArrayLike = 0.0,
 ) -> Floats:
     """Time to read ``sequences`` prompts of ``prompt`` tokens in steps of at most ``step_tokens``, s.
 
     As a step with more tokens; attention's operations instead of its bytes: a token attends to half the prompt on
     average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each:
-    T (1 + (m - 1) / PP) for m chunks of time T.
+    T (1 + (m - 1) / PP) for m chunks of time T.  ``tiles`` of images of each prompt pass the vision part before, at
+    what dense matrices reach.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
     tokens_each, seen = np.asarray(prompt, float), setup.traits.window
@@ -332,7 +335,16 @@ def prefill_s(
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + s.layers * c.prefill_layer_s + c.step_s
-    return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp))
+    return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp) + _tower_s(setup, sequences, tiles))
+
+
+def _tower_s(setup: Setup, sequences: ArrayLike, tiles: ArrayLike) -> Floats:
+    if not np.any(np.asarray(tiles, float) > 0):
+        return np.zeros(())
+    p, c, machine = setup.precision, setup.constants, setup.machine
+    slower = replace(machine, plain_peak=p.plain_peak * c.dense_share, bandwidth=machine.bandwidth / c.dense_bytes)
+    formats = Formats(packed=p.blocks, plain=p.plain, cache=p.cache)
+    return roofline.tower_s(setup.sizes, formats, setup.layout, slower, sequences, tiles)
 
 
 # ------------------------------------------------------------------------------------ cells, serving
@@ -362,14 +374,51 @@ def kv_capacity_tokens(setup: Setup, memory_bytes: ArrayLike, fraction: ArrayLik
     return np.asarray(layout.dp * np.maximum(left, 0.0) / per_token)
 
 
+@dataclass(frozen=True)
+class Speculation:
+    """Speculative decoding with a draft model on the same GPUs."""
+
+    draft: Setup
+    tokens: Any
+    """Drafted per step; 0: none."""
+    acceptance: Any
+    """Share of the drafted tokens that are accepted, as measured: nothing here predicts it."""
+
+
+def token_s(setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None) -> Floats:
+    """Time between two tokens of a batch that only decodes, s.
+
+    With n drafted tokens of which a share a is accepted: (step that verifies n + 1 tokens + n steps of the draft) /
+    (1 + a n).
+    """
+    if speculation is None:
+        return step_s(setup, sequences, context)
+    n = np.asarray(speculation.tokens, float)
+    step = step_s(setup, sequences, context, new_tokens=1 + n) + n * step_s(speculation.draft, sequences, context)
+    return np.asarray(step / (1 + np.asarray(speculation.acceptance, float) * n))
+
+
+def _first_s(
+    setup: Setup, sequences: ArrayLike, prompt: ArrayLike, step_tokens: ArrayLike, tiles: ArrayLike,
+    speculation: Speculation | None,
+) -> Floats:  # fmt: skip
+    """Time to read prompts, by the draft model, too."""
+    time = prefill_s(setup, sequences, prompt, step_tokens, tiles=tiles)
+    if speculation is None:
+        return time
+    drafts = prefill_s(speculation.draft, sequences, prompt, step_tokens)
+    return np.asarray(time + np.where(np.asarray(speculation.tokens, float) > 0, drafts, 0.0))
+
+
 def static(
-    setup: Setup, batch: ArrayLike, prompt: ArrayLike, output: ArrayLike, step_tokens: ArrayLike = 8192
-) -> Times:
+    setup: Setup, batch: ArrayLike, prompt: ArrayLike, output: ArrayLike, step_tokens: ArrayLike = 8192,
+    tiles: ArrayLike = 0.0, speculation: Speculation | None = None,
+) -> Times:  # fmt: skip
     """Times of a batch that starts together: prefill, then a step per further token, at the mean context."""
     limits.check(setup.sizes, setup.layout, batch, prompt)
     out = np.asarray(output, float)
-    ttft = prefill_s(setup, batch, prompt, step_tokens)
-    tpot = step_s(setup, batch, np.asarray(prompt, float) + out / 2)
+    ttft = _first_s(setup, batch, prompt, step_tokens, tiles, speculation)
+    tpot = token_s(setup, batch, np.asarray(prompt, float) + out / 2, speculation)
     return Times(ttft, tpot, np.asarray(ttft + np.maximum(out - 1, 0) * tpot))
 
 
@@ -380,14 +429,18 @@ def serving(
     output: ArrayLike,
     step_tokens: ArrayLike = 8192,
     capacity_tokens: ArrayLike = np.inf,
+    tiles: ArrayLike = 0.0,
+    speculation: Speculation | None = None,
 ) -> Times:
     """Times of requests that C clients send one after another (closed loop), means over requests.
 
     ::
 
-        TPOT = step + (C - 1) / output x prefill of one request    (the others' prefills stand between the tokens)
-        TTFT = t_request + input x t_token + step + prefill of one x (1 + (C - 1) / 20 + w sqrt(C - 1))
+        TPOT = step + (C - 1) / output x (prefill of one request - step)
+        TTFT = t_request + input x t_token + step + prefill of one + w / 2 x (prefill of C at once - prefill of one)
 
+    The others' prefills stand between the tokens; a step with a prefill gives the others their token.  A share w of a
+    run's requests start together at its beginning and wait for half of each other's prefills on average.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -395,11 +448,11 @@ def serving(
     layout, c = setup.layout, setup.constants
     most = np.maximum(np.asarray(capacity_tokens, float) / (p + out / 2), 1.0)
     running = np.minimum(asked, np.where(np.isnan(most), np.inf, most))
-    step = step_s(setup, running, p + out / 2)
-    one = prefill_s(setup, 1.0, p, step_tokens)
+    step = token_s(setup, running, p + out / 2, speculation)
+    one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation)
     others = np.maximum(running / layout.dp - 1, 0.0)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
-    opening = prefill_s(setup, running, p, step_tokens)
+    opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
     ttft = c.request_s + p * c.prompt_token_s + step + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

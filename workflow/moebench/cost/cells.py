@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.config.hardware import Fitted
 from moebench.cost import calibrated as cal
 from moebench.cost import points, roofline
-from moebench.cost.inputs import Floats, Formats, Layout, Machine, Sizes
+from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
 from moebench.formats.plan import CalibratedTimes, Workload
@@ -101,8 +101,8 @@ def times(
     prompt = np.array([w["input_tokens"] + n for w, n in zip(works, seen, strict=True)], float)
     top_k = np.array([w.get("top_k") or float(model_of.sizes.top_k) for w in works])
     alike = np.array([w["prompts"] == "identical" for w in works])
-    first = cal.prefill_s(model_of, batch, prompt, knobs.max_num_batched_tokens, top_k)
-    first = first + _tower_s(model_of, knobs, batch, np.array([t or 0 for t in shown], float))
+    pictures = np.array([tile or 0 for tile in shown], float)
+    first = cal.prefill_s(model_of, batch, prompt, knobs.max_num_batched_tokens, top_k, pictures)
     uniform = roofline.distinct_experts(model_of.sizes.experts, top_k, batch)
     between = cal.step_s(model_of, batch, prompt + out / 2, top_k, np.where(alike, top_k, uniform))
     factors = [interval(hardware, metric, model) or (np.nan, np.nan) for metric in ("ttft", "tpot")]
@@ -112,7 +112,9 @@ def times(
         if tile is None or np.isnan(ttft + itl):
             made.append(None)
             continue
-        (ttft_low, ttft_high), (itl_low, itl_high) = ((v * f[0], v * f[1]) for v, f in zip((ttft, itl), factors, strict=True))
+        (ttft_low, ttft_high), (itl_low, itl_high) = (
+            (v * f[0], v * f[1]) for v, f in zip((ttft, itl), factors, strict=True)
+        )
         more = float(out[i]) - 1
         made.append({
             "kind": name(hardware),
@@ -123,13 +125,3 @@ def times(
             "e2e_s_high": ttft_high + more * itl_high,
         })  # fmt: skip
     return made
-
-
-def _tower_s(setup: cal.Setup, knobs: EngineKnobs, batch: Floats, shown: Floats) -> Floats:
-    """Time of the vision part, s: its ideal operations and bytes, at what dense matrices reach."""
-    c, p = setup.constants, setup.precision
-    machine = replace(
-        setup.machine, plain_peak=p.plain_peak * c.dense_share, bandwidth=setup.machine.bandwidth / c.dense_bytes
-    )
-    formats = Formats(packed=p.blocks, plain=p.plain, cache=p.cache)
-    return roofline.tower_s(setup.sizes, formats, setup.layout, machine, batch, shown)

@@ -18,7 +18,6 @@ from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Workload
 
-
 ENDS = ("", "_low", "_high")
 """Of the name of a time: expected, and the ends of its interval."""
 

@@ -15,8 +15,8 @@ from moebench.accuracy import fixtures, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.config.grid import Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
-from moebench.errors import ConfigError
 from moebench.cost.predict import ENDS
+from moebench.errors import ConfigError
 from moebench.formats.plan import AccuracyCell, AccuracyPart, AccuracyRow, EngineConfig, Task, TaskData
 from moebench.plan import accuracy_time
 
