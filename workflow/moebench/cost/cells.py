@@ -112,9 +112,8 @@ def times(
         if tile is None or np.isnan(ttft + itl):
             made.append(None)
             continue
-        (ttft_low, ttft_high), (itl_low, itl_high) = (
-            (v * f[0], v * f[1]) for v, f in zip((ttft, itl), factors, strict=True)
-        )
+        ttft_low, ttft_high = (ttft * factor for factor in factors[0])
+        itl_low, itl_high = (itl * factor for factor in factors[1])
         more = float(out[i]) - 1
         made.append({
             "kind": name(hardware),

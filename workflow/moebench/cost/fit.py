@@ -65,7 +65,8 @@ KERNEL: dict[str, float] = {
 }
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
-UNITS = {"tile_tokens": "tokens", "tile_growth_tokens": "tokens"} | {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
+UNITS = {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
+UNITS |= {name: "tokens" for name in KERNEL if name.endswith("_tokens")}
 MOE_FORMATS = {
     "bfloat16": ("bfloat16", 2.0),
     "fp8_block": ("fp8", 1 + 4 / 128**2),

@@ -329,9 +329,8 @@ class _Lookup:
             assert plain is not None
             draft = (self.sizes(named[1]), plain, _traits(named[1], named[2]))
             limits.check(draft[0], layout, row["batch"], row["input"])
-        return _Row(
-            found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, draft, drafted, acceptance or 0.0
-        )
+        speculation = draft, drafted, acceptance or 0.0
+        return _Row(found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, *speculation)
 
 
 def _optional(row: Mapping[Any, Any], name: str) -> float | None:
@@ -353,9 +352,8 @@ def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture
     if not wanted:
         return architecture
     if architecture.experts is None:
-        raise UserError(
-            f"{named[next(iter(wanted))]} is given for {row['model']}, which has no experts; leave it empty"
-        )
+        name = named[next(iter(wanted))]
+        raise UserError(f"{name} is given for {row['model']}, which has no experts; leave it empty")
     block = architecture.experts.model_copy(update=wanted)
     if min(wanted.values()) < 1 or block.top_k > block.count:
         raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose 1 to all of the experts")

@@ -111,7 +111,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
 def expected_times(
     architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, engine: EngineConfig, works: Sequence[Workload]
 ) -> tuple[str | None, Sequence[CalibratedTimes | None]]:
-    """Calibrated times of an engine's workloads, None each where there are none; why, where the machine has constants."""
+    """Why an engine has no calibrated times on a machine with constants; those of its workloads (None: unknown)."""
     nothing = [None] * len(works)
     if hardware.fitted is None:
         return None, nothing

@@ -55,11 +55,8 @@ def caption(plan: Plan, rows: pd.DataFrame) -> str:
     """The line under the title."""
     reference = plan["reference"]
     kinds = [k for k in rows.get("predicted_kind", pd.Series(dtype=object)).dropna().unique() if "calibrated" in k]
-    what = (
-        f"{', '.join(kinds)}, with the interval that held 80% of left-out points"
-        if kinds
-        else "the roofline, no overheads"
-    )
+    interval = ", with the interval that held 80% of left-out points; thin lines: the roofline"
+    what = f"{', '.join(kinds)}{interval}" if kinds else "the roofline, no overheads"
     lacking = alike(rows) & ~rows.get("predicted_kind", pd.Series("", index=rows.index)).isin(kinds)
     more = " Not predicted: expert and pipeline parallelism." if lacking.any() else ""
     return (

@@ -125,8 +125,8 @@ class EnginePrediction(TypedDict):
     """What the cost model says of an engine configuration; None where the hardware's constants are unknown.
 
     weight_bytes: on all GPUs.  kv_capacity_tokens: tokens that the KV cache holds.  fits: in memory.  job_s: expected
-    wall time to load it and run its cells; job_s_low, job_s_high: where cells are calibrated.  limit_s: the same for the
-    job's time limit (accuracy only, where a task of unknown size may take longer than expected).
+    wall time to load it and run its cells; job_s_low, job_s_high: where cells are calibrated.  limit_s: the same for
+    the job's time limit (accuracy only, where a task of unknown size may take longer than expected).
     """
 
     weight_bytes: float | None

@@ -11,8 +11,8 @@ from moebench.prompts import corpora
 
 
 def engine_s(cell: AccuracyCell, engine: EngineConfig, hardware: Hardware) -> dict[str, float] | None:
-    """Time the engine needs for a task, s, by end of its interval (``predict.ENDS``): calibrated, or the least, and then
-    without ends; None if the task's size or a constant of the hardware is unknown.
+    """Time the engine needs for a task, s, by end of its interval (``predict.ENDS``): calibrated, or the least, and
+    then without ends; None if the task's size or a constant of the hardware is unknown.
 
     sequences / n x (time of a batch of n of them): n is what the engine runs at once, by ``max_num_seqs`` and its KV
     cache.  A sequence is the prompt with one answer to score, or the prompt and the generated answer.  Neglected, as in
