@@ -210,7 +210,7 @@ def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(mo
     assert [t["bytes_per_s"] for t in made["triad"]] == [18e9, 17e9]
     assert made["products"]["bfloat16"]["flops_per_s"] == 90e9 and made["ended_at"] == "later"
     left[:] = [noisy] * 4
-    assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 1, "three at most"
+    assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 2, "twice at most"
     assert "refused: memory bandwidth 17 GB/s" in calibrate.text("x.json", noisy | {"device_name": "A CPU"})
 
 

@@ -23,7 +23,7 @@ LEAST_S = 0.02
 """A timed run is repeated until it takes that long."""
 SETS_MB = (3, 12, 48, 192, 768)
 """Bytes of the three arrays of a triad together, MB: from caches to memory."""
-MOST_PASSES = 3
+MOST_PASSES = 2
 """Measurements at most: again while what was found cannot be right, and the best of each counts."""
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 """Matrices tried, while one product takes no longer than ``LONGEST_S``."""
