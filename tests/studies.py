@@ -55,7 +55,7 @@ def folder(
     ``study`` replaces keys of the study, e.g. ``hardware``, ``defaults``, ``protocol``, ``jobs``.
     """
     config = where / "config"
-    for kind in ("models", "tasks", "hardware"):
+    for kind in ("models", "families", "tasks", "hardware"):
         shutil.copytree(ROOT / "config" / kind, config / kind, copy_function=shutil.copyfile, dirs_exist_ok=True)
     for name, given in experiments.items():
         more = given if isinstance(given, dict) else {"blocks": given}

@@ -24,10 +24,10 @@ from slurm.cluster import Cluster
 
 PYTHON = ENVS / "workflow" / "bin" / "python"
 
-NO_ACCOUNTING = ["--slurm-status-command", "squeue", "--slurm-no-account"]
-"""What a cluster without slurmdbd needs beside the profile."""
+NO_ACCOUNTING = ["--slurm-no-account"]
+"""What a cluster without slurmdbd needs beside the profile, to be quiet about it."""
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
-             "--latency-wait", "120"]  # fmt: skip
+             "--max-status-checks-per-second", "10", "--latency-wait", "120"]  # fmt: skip
 
 END_S = 60
 """Seconds until what a cancelled job leaves is killed; SLURM itself kills it after half of them."""
@@ -108,9 +108,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of its commands: the cluster's, and nothing of the tests' own Python."""
-        kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH" and not k.startswith("SLURM")}
-        return kept | self.cluster.environment
+        """Of its commands: the cluster's, and of Python the package in its folder, not the one that was copied."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
+        return kept | self.cluster.environment | {"PYTHONPATH": str(self.folder / "workflow")}
 
     def engine(self, slug: str) -> str:
         """The engine configuration of this slug (its id without the hash)."""

@@ -66,6 +66,7 @@ def test_everything_is_inside_with_relative_paths_and_checksums(project):
         "results/tables/tiny/samples.parquet",
         "config/studies/tiny.yaml",
         "envs/workflow.lock",
+        "licenses/observable-plot.txt",
         "ro-crate-metadata.json",
     }
     assert wanted <= set(names)
@@ -180,8 +181,8 @@ def _rewrite(source: Path, target: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "does not match SHA256SUMS"),
-        (lambda n, d: [] if n.endswith("samples.parquet") else [(n, d)], "samples.parquet is missing"),
+        (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "measurements|cells/.*: changed; its checksum is another"),
+        (lambda n, d: [] if n.endswith("samples.parquet") else [(n, d)], "samples.parquet: missing"),
         (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside itself"),
         (lambda n, d: [] if n == "SHA256SUMS" else [(n, d)], "not an archive of moebench"),
         (
@@ -213,3 +214,46 @@ def test_an_archive_that_is_not_there_is_a_wrong_argument(tmp_path, capsys):
     said = f"--from {tmp_path}/none.zip: no such file; `snakemake archive` packs one"
     assert (end.value.code, capsys.readouterr().err) == (2, f"moebench report: {said}\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_verify_says_of_every_file_what_was_done_to_it(project, tmp_path, capsys):
+    def change(name: str, content: bytes) -> list[tuple[str, bytes]]:
+        if name == "archive.json":
+            return [(name, content), ("results/cells/new.json", b"{}")]
+        if name.endswith(("samples.parquet", "claims.parquet")):
+            return []
+        return [(name, content + b" ")] if name in ("LICENSE", "config/studies/tiny.yaml") else [(name, content)]
+
+    spoilt = _rewrite(project / "archive.zip", tmp_path / "spoilt.zip", change)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", str(spoilt)])
+    said = capsys.readouterr().out.splitlines()
+    assert end.value.code == 1 and said[0] == f"{spoilt}: 5 files not as packed:"
+    assert sorted(line.strip() for line in said[1:]) == [
+        "LICENSE: changed; its checksum is another",
+        "config/studies/tiny.yaml: changed; its checksum is another",
+        "results/cells/new.json: added; SHA256SUMS does not list it",
+        "results/tables/tiny/claims.parquet: missing",
+        "results/tables/tiny/samples.parquet: missing",
+    ]
+
+
+def test_a_flipped_bit_names_its_file(project, tmp_path, capsys):
+    with zipfile.ZipFile(project / "archive.zip") as packed:
+        entry = packed.getinfo("results/tables/tiny/measurements.parquet")
+    content = bytearray((project / "archive.zip").read_bytes())
+    content[entry.header_offset + 200] ^= 1
+    (tmp_path / "flipped.zip").write_bytes(content)
+    with pytest.raises(SystemExit):
+        cli.main(["verify", str(tmp_path / "flipped.zip")])
+    said = capsys.readouterr().out
+    assert "1 file not as packed:" in said and "measurements.parquet: damaged; it cannot be unpacked" in said
+
+
+def test_who_waits_is_told_each_step(project, tmp_path):
+    steps: list[str] = []
+    rebuild(project / "archive.zip", tmp_path / "out", steps.append)
+    beginnings = ("checking file 1 of ", "unpacking ", "tables from the records", "figures of ", "the report")
+    firsts = [next(step for step in steps if step.startswith(words)) for words in beginnings]
+    assert [steps.index(step) for step in firsts] == sorted(steps.index(step) for step in firsts)
+    assert any(step.startswith("figures of 1 of ") for step in steps)

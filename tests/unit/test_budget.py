@@ -42,7 +42,9 @@ def test_exactly_the_12_shapes_of_figures_7_to_9_cannot_fit(whole):
         shape: [1, 2, 4, 8] for shape in [(7168, 64), (14336, 32), (14336, 64)]
     }
     (line,) = [text for text in forecast.lines(whole, None) if "cannot fit" in text]
-    assert line.endswith("(12 of fig07-09-hyperparameters, 1 of fig13-parallelism):"), "Mixtral does not fit one GPU"
+    assert line.endswith("(12 of fig07-09-hyperparameters, 1 of fig13-parallelism, 2 of matrix):"), (
+        "neither Mixtral nor Phi-3.5-MoE fits one GPU in 16 bits"
+    )
 
 
 def test_where_memory_ends(whole):

@@ -28,6 +28,12 @@ FREE = cal.AllReduce((1.0, 1e12), {8: (1e-15, 1e-15)}, {8: (1e-15, 1e-15)}, 1e11
 ALONE, PLAIN = Layout(), cal.Traits()
 
 
+def with_window(tokens, layers):
+    """Mixtral with a sliding window in so many layers."""
+    attention = MIXTRAL.attention.model_copy(update={"window": tokens, "windowed_layers": layers})
+    return MIXTRAL.model_copy(update={"attention": attention})
+
+
 def setup(architecture=MIXTRAL, precision="bf16", table=TABLE, traits=PLAIN, layout=ALONE, **constants):
     width = points.precision(precision, architecture, H100)
     return cal.Setup(Sizes.of(architecture), width, layout, MACHINE, cal.Constants(**IDEAL | constants), table, traits)
@@ -74,7 +80,7 @@ def test_bytes_and_operations_of_an_operator_overlap_in_part():
 def test_cache_is_read_once_per_sequence_and_windowed_layers_read_the_window():
     per_token = 2 * 8 * 128 * 2
     assert cal.step_s(setup(cache_bytes=1.3), 5, 99) == pytest.approx(1.3 * 5 * 32 * 100 * per_token / 1e12)
-    windowed = setup(cache_bytes=1.3, traits=cal.Traits(window=10, windowed=16))
+    windowed = setup(with_window(10, 16), cache_bytes=1.3)
     assert cal.step_s(windowed, 5, 99) == pytest.approx(1.3 * 5 * 16 * (100 + 10) * per_token / 1e12)
 
 
@@ -82,13 +88,13 @@ def test_attention_of_a_prefill_counts_half_the_prompt_or_the_window():
     operations = 4 * 32 * 128
     made = cal.prefill_s(setup(attention_share=0.5), 2, 1000)
     assert made == pytest.approx(32 * 2000 * 500 * operations / (0.5 * 989e12))
-    windowed = setup(attention_share=0.5, traits=cal.Traits(window=100, windowed=32))
+    windowed = setup(with_window(100, 32), attention_share=0.5)
     seen = np.minimum(np.arange(1000), 100).mean()
     assert cal.prefill_s(windowed, 2, 1000) == pytest.approx(32 * 2000 * seen * operations / (0.5 * 989e12), rel=0.01)
 
 
 def test_four_bit_experts_stand_beside_plain_attention():
-    oss = CONFIG.shapes()["gpt-oss-120b"].architecture
+    oss = CONFIG.model("gpt-oss-120b").architecture
     width = points.precision("fp4", oss, H100)
     assert (width.attention, width.experts) == (2.0, 0.5 + 1 / 32)
     assert (width.attention_peak, width.experts_peak) == (989e12, 989e12), "an H100 has no 4-bit arithmetic"

@@ -609,7 +609,7 @@ def test_a_verdict_on_the_papers_models_and_machine(tmp_path):
     [
         ({"hardware": "cpu"}, "CPU of this machine, not h100-sxm"),
         ({"stands_for": {"mixtral-tiny": "mixtral-8x7b"}}, "paper stand-ins, not the paper's models"),
-        ({"scale": "half"}, "another grid than the paper's"),
+        ({"scale": "half"}, "half models, not the paper's models"),  # with random weights, that stand for none
     ],
 )
 def test_anything_else_gives_no_verdict_but_the_comparison(tmp_path, other, reason):

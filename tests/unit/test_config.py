@@ -1,6 +1,7 @@
 """What users get wrong in the configuration: one line that names file, value and remedy, and nothing is written."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import yaml
 import studies
 from moebench.commands import cli
 from moebench.commands.planning import make_plan
-from moebench.config import Config
+from moebench.config import Config, Experiment
 from moebench.errors import ConfigError
 from moebench.plan.file import read_plan
 from studies import ROOT
@@ -282,3 +283,37 @@ def test_an_unknown_study_on_the_command_line(config, tmp_path):
     (tmp_path / "note.md").write_text("# no plan\n")
     with pytest.raises(ConfigError, match=r"note\.md: .*moebench plan --write"):
         read_plan(tmp_path / "note.md")
+
+
+# ------------------------------------------------------------------------------ what the experiments of the project say
+
+STUDIES = ("tiny", "tiny-full", "paper")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_assumptions_are_about_the_study_that_shows_them(study):
+    """A study on a CPU assumes nothing about the paper's GPUs, and the paper's nothing about small models."""
+    root = Config(ROOT / "config")
+    chosen = root.study(study)
+    told = [(name, text) for name in chosen.experiments for text in root.experiment(name).assumed(chosen.scale)]
+    assert len(told) > 20
+    foreign = r"\btiny\b" if study == "paper" else r"GPUs?\b are used|H100s|four 80 GB|two each|80 GB GPU|CS-3|\bH100\b"
+    assert [(name, text) for name, text in told if re.search(foreign, text)] == []
+
+
+def test_an_assumption_of_some_scales_is_left_out_of_others():
+    made = Experiment.model_validate(
+        {"name": "x", "title": "T", "question": "Q", "grid": {"a": [{"fix": {"batch": 1}}]},
+         "assumptions": ["always", {"scales": ["a", "b"], "text": "sometimes"}]}
+    )  # fmt: skip
+    assert made.assumed("a") == ["always", "sometimes"] and made.assumed("c") == ["always"]
+
+
+def test_a_figure_and_its_prediction_show_the_same_metrics():
+    """What the cost model predicts is the slowest request's first token, so figures show that one, not the mean."""
+    root = Config(ROOT / "config")
+    for study in ("tiny", "tiny-full"):
+        for name in root.study(study).experiments:
+            experiment = root.experiment(name)
+            for figure in experiment.figures:
+                assert "ttft_s" not in figure.y, f"{name}: {figure.id}"

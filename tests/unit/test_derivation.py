@@ -150,16 +150,24 @@ def test_top_k_is_kept_unless_fewer_experts_remain(tmp_path):
     ({"model": "tiny-qwen3-draft-4b"} | INTER, "tiny-qwen3-draft-4b is dense, it has no experts to prune"),
     (INTER | {"prune_ratio": 0.999}, "prune_ratio 0.999 of 64 experts removes 64, all of them"),
     (INTER | {"prune_ratio": 0.001}, "prune_ratio 0.001 of 64 experts removes none"),
-    (INTER | {"prune_by": "magnitude"}, "prune_by 'magnitude' does not choose experts; pruning 'inter' takes frequency,"
-                                        " random, reap, reconstruction"),
-    ({"pruning": "intra", "prune_ratio": 0.5, "prune_by": "reap"}, "does not choose channels; pruning 'intra' takes"),
     ({"pruning": "intra", "prune_ratio": 0.25}, "leaves all of them in multiples of 64; set prune_multiple"),
     ({"model": "llama-4-scout-17b-16e"} | INTER, "has all experts of a layer in one tensor, and those are not pruned"),
     (INTER | {"weights": "dummy"}, "weights: dummy: there is nothing to choose between"),
     ({"model": "tiny-deepseek-v2", "pruning": "intra", "prune_ratio": 0.25, "prune_multiple": 8},
      "makes a shared expert as wide as a routed one: it cannot spell a shared width of 192 beside experts of 72"),
 ])  # fmt: skip
-def test_what_cannot_be_pruned_is_one_line(tmp_path, cell, words):
+def test_what_cannot_be_pruned_is_a_row_with_the_reason_in_one_line(tmp_path, cell, words):
+    plan = planned(tmp_path, cell)
+    (row,) = plan["experiments"]["x"]["unsupported"]
+    assert words in row["reason"] and "\n" not in row["reason"] and plan["cells"] == {}
+
+
+@pytest.mark.parametrize(("cell", "words"), [
+    (INTER | {"prune_by": "magnitude"}, "prune_by 'magnitude' does not choose experts; pruning 'inter' takes frequency,"
+                                        " random, reap, reconstruction"),
+    ({"pruning": "intra", "prune_ratio": 0.5, "prune_by": "reap"}, "does not choose channels; pruning 'intra' takes"),
+])  # fmt: skip
+def test_a_method_of_the_other_kind_is_one_line(tmp_path, cell, words):
     with pytest.raises(ConfigError) as error:
         planned(tmp_path, cell)
     assert words in str(error.value) and "x.yaml: " in str(error.value) and "\n" not in str(error.value)

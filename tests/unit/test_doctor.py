@@ -59,6 +59,66 @@ def test_nodes_as_sinfo_prints_them():
     assert cluster.nodes(UNTYPED)[0].gpus == {"": 8}
 
 
+ODD = """\
+*** maintenance on Monday | 12:00 ***
+CLUSTER: alpha
+PARTITION|NODES|GRES|TIMELIMIT|MEMORY|CPUS
+debug|1|(null)|30:00|n/a|8
+mig|2|gpu:a100_3g.20gb:4(S:0-1),gpu:a100_7g.40gb:1|1-12|515000+|64+
+h100*|4|gpu:h100:8(S:0-1),shard:h100:800,nvme:2|2-00:00:00|1.5T|192 | extra
+h100*|4|gpu:h100:8(S:0-1),shard:h100:800,nvme:2(S:0)|UNLIMITED|1.5T| 192
+"""
+
+
+def test_what_other_sites_print_is_read_or_passed_over():
+    mig, h100 = cluster.nodes(ODD)
+    assert mig == cluster.Nodes("mig", False, 2, {"a100_3g.20gb": 4, "a100_7g.40gb": 1}, 515000, 64, 36 * 60)
+    assert h100 == cluster.Nodes("h100", True, 4, {"h100": 8}, 1536 * 1024, 192, math.inf)
+    assert str(h100) == "h100* 4 nodes, gpu:h100:8, 192 CPUs, 1572864 MB, limit none"
+    assert [cluster.minutes(t) for t in ("90", "90:30", "1:30:00", "2-00:00:00", "1-12:30")] == [
+        90, 90.5, 90, 2880, 36 * 60 + 30]  # fmt: skip
+
+
+ASSOCIATIONS = "physics||40|10-00:00:00|normal\nchem|5|||long\n"
+QUALITIES = "normal|30||2-00:00:00\nlong|||14-00:00:00\nshort|2||01:00:00\n"
+
+
+@pytest.mark.parametrize(
+    ("account", "qos", "jobs", "minutes"),
+    [("physics", "", 30, 2880), ("Physics", "short", 2, 60), ("chem", "", 5, 14 * 1440), ("", "", 5, 2880),
+     ("none", "", math.inf, math.inf)],
+)  # fmt: skip
+def test_the_limits_of_an_account_and_a_quality_of_service(account, qos, jobs, minutes):
+    assert cluster.limits(ASSOCIATIONS, "Welcome!\n" + QUALITIES, account, qos) == cluster.Limits(jobs, minutes)
+
+
+def test_limits_below_what_the_study_asks_for_are_said(said, tmp_path, monkeypatch, plan):
+    (tmp_path / "sacctmgr").write_text('#!/bin/sh\ncase "$*" in *assoc*) echo "p|1||00:05:00|" ;; esac\n')
+    (tmp_path / "sacctmgr").chmod(0o755)
+    two = plan | {"jobs": {name: job for job in plan["jobs"].values() for name in ("a", "b")}}
+    lacking, whole = said(H100, {"slurm_partition": "h100", "gpu_model": "h100"}, two)
+    assert len(lacking) == 1 and "your jobs may run 5 min, the longest of the study asks for" in lacking[0]
+    assert "you may have 1 jobs in the queue, the study has 2: the others wait" in whole and "set jobs: 1 in" in whole
+
+
+@pytest.mark.parametrize(("age", "good"), [("300 sec", None), ("2 sec", False)])
+def test_without_accounting_squeue_must_show_jobs_long_enough(said, tmp_path, monkeypatch, plan, age, good):
+    said(H100, {})
+    (tmp_path / "sacct").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'MinJobAge               = {age}'\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    (found,) = [f for f in doctor.slurm(plan, tmp_path / "config.yaml") if f.what == "accounting"]
+    assert found.good is good and "squeue is asked" in found.seen
+
+
+def test_environments_are_those_of_the_variable(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOEBENCH_ENVS", str(tmp_path / "built"))
+    monkeypatch.chdir(studies.ROOT)
+    config = Config(studies.folder(tmp_path, {"x": [{"fix": BIG}]}, hardware="h100-sxm5-80gb"))
+    found = doctor.environments(config, make_plan(config, "test"))
+    assert found and all(str(tmp_path / "built") in f.seen for f in found if f.what == "environment")
+
+
 @pytest.mark.parametrize(
     ("text", "profile"),
     [
@@ -118,6 +178,29 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}})
     assert (gpus.good, found.good) == (True, good)
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
+
+
+WHOLE = {"kind": "gpu", "device_name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80e9, "multiprocessors": 132}
+
+
+@pytest.mark.parametrize(
+    ("line", "good", "seen"),
+    [
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, Disabled", True, "1: NVIDIA H100 80GB HBM3, 81559 MiB, 580."),
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, [N/A]", True, "1: NVIDIA H100 80GB HBM3"),
+        ("NVIDIA H100 80GB HBM3, 81559 MiB, 580.65.06, Enabled", False, "1: NVIDIA H100 80GB HBM3 in parts (MIG)"),
+        ("NVIDIA H100 80GB HBM3e, 81559 MiB, 580.65.06, Disabled", False, "1: NVIDIA H100 80GB HBM3e"),
+        ("NVIDIA H100 80GB HBM3, 65000 MiB, 580.65.06, Disabled", False,
+         "1: NVIDIA H100 80GB HBM3 with 68.2 GB of memory instead of 80 GB"),
+    ],
+)  # fmt: skip
+def test_a_gpu_is_the_studys_whole_or_not_at_all(tmp_path, monkeypatch, plan, line, good, seen):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{line}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.chdir(tmp_path)
+    found = doctor.gpus(plan | {"hardware": plan["hardware"] | WHOLE})[0]
+    assert found.good is good and found.seen.startswith(seen), found
 
 
 @pytest.fixture

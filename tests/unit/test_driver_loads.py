@@ -88,6 +88,51 @@ def test_what_one_workload_cannot_do_the_others_are_still_measured(plan, tmp_pat
     assert sorted(found) == ["ok"] * 3 + ["unsupported"]
 
 
+COMPILER = "RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs"
+ECC = "RuntimeError: CUDA error: uncorrectable ECC error encountered"
+
+
+class OnANode(Scripted):
+    """A scripted driver that keeps what it says."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.said = []
+        self.say = self.said.append
+
+
+@pytest.mark.parametrize("words", [COMPILER, ECC])
+@pytest.mark.parametrize(("fails", "loads"), [(loading, 1), (running, 1), (lambda request: request["do"] == "run", 3)])
+def test_a_fault_of_the_host_is_the_result_of_no_cell(tmp_path, monkeypatch, fails, words, loads):
+    """However often it comes: one load (or three cells in a row) per call, and all cells stay pending."""
+    monkeypatch.setenv("SLURMD_NODENAME", "n7")
+    plan, results = made(tmp_path, [1, 2, 3, 4, 6, 8]), tmp_path / "results"
+    (job,) = plan["jobs"]
+    for _ in range(4):
+        driver = OnANode(plan, results, fails, words)
+        assert driver.run_job(job) is False
+        assert driver.asked.count("load") == loads
+        found = [records.load(path) for path in results.glob("cells/*/*.json")]
+        assert len(found) == loads
+        assert {(r["status"], r["checks"]["host"], records.is_final(r)) for r in found} == {("node_fault", 0, False)}
+        assert sum("stopped: 3 times in a row on n7: " in line for line in driver.said) == (loads == 3)
+    fault = json.loads((results / "faults" / "n7.json").read_text())
+    assert fault["node"] == "n7" and fault["reason"] == classify(words, "run")[1]
+    _, statuses = measured(plan, results, lambda request: False, "")
+    assert set(statuses) == {"ok"}
+
+
+def test_a_job_of_many_loads_stops_after_three_with_one_reason(tmp_path):
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 4, "output_tokens": 4, "batch": 1},
+             "cross": {"arm": [{"label": str(n), "max_num_seqs": n} for n in (8, 16, 32, 64, 128)]}}  # fmt: skip
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [block]})), "test")
+    (job,) = plan["jobs"]
+    driver = OnANode(plan, tmp_path / "results", loading, COMPILER)
+    driver.run_job(job)
+    assert len(plan["jobs"][job]["engines"]) == 5 and driver.asked == ["load"] * 3
+    assert sum("stopped" in line for line in driver.said) == 1
+
+
 PICKY = """
 import os
 from moebench.engines import failures

@@ -53,6 +53,23 @@ IN_PROCESS = [
     ("ValidationError: 1 validation error for ModelConfig\n  Value error, User-specified max_model_len (8192) is greater"
      " than the derived max_model_len (max_position_embeddings=4096)", "load", "unsupported"),
     ("RuntimeError: CUDA error: uncorrectable ECC error encountered", "run", "node_fault"),
+    ("RuntimeError: Failed to find C compiler. Please specify via CC environment variable or set triton.knobs.build",
+     "load", "node_fault"),
+    ("CalledProcessError: Command '['/usr/bin/gcc', '/tmp/x/main.c', '-O3', '-lcuda']' returned non-zero exit status 1.",
+     "load", "node_fault"),
+    ("OSError: [Errno 30] Read-only file system: '/home/me/.triton/cache'", "load", "node_fault"),
+    ("PermissionError: [Errno 13] Permission denied: '/home/me/.cache/vllm'", "load", "node_fault"),
+    ("OSError: [Errno 116] Stale file handle", "run", "node_fault"),
+    ("OSError: [Errno 5] Input/output error: 'models/x/model-00001.safetensors'", "load", "node_fault"),
+    ("OSError: [Errno 24] Too many open files", "run", "node_fault"),
+    ("RuntimeError: can't start new thread", "load", "node_fault"),
+    ("OSError: AF_UNIX path too long", "load", "node_fault"),
+    ("zmq.error.ZMQError: ipc path \"/scratch/x\" is longer than 107 characters (sizeof(sockaddr_un.sun_path)).", "load",
+     "node_fault"),
+    ("ImportError: /lib64/libm.so.6: version `GLIBC_2.29' not found (required by /x/_C.abi3.so)", "load", "node_fault"),
+    ("ImportError: libcudart.so.13: cannot open shared object file: No such file or directory", "load", "node_fault"),
+    ("RuntimeError: node n2 does not reach this one at 10.0.0.1:4000", "load", "node_fault"),
+    ("zmq.error.Again: Resource temporarily unavailable", "run", "crashed"),
     ("OSError: [Errno 28] No space left on device", "load", "node_fault"),
     ("OSError: Not enough disk space. Needed: 1.1 GiB (download: 0, generated: 1.1 GiB, post-processed: 0)", "run",
      "node_fault"),
@@ -270,3 +287,66 @@ def test_a_death_keeps_signal_and_last_lines():
 def test_a_death_for_lack_of_memory_is_a_result(log, phase, status):
     found, reason, evidence = failures.classify_death(-signal.SIGABRT, log, phase)
     assert found == status and "SIGABRT" in reason and evidence
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [("RuntimeError: Failed to find C compiler.", True), ("uncorrectable ECC error encountered", True),
+     ("CUDA error: unspecified launch failure", False), ("NCCL error: unhandled cuda error", False),
+     ("the executor on node n2 ended with exit code 1", False), ("No space left on device", False),
+     ("RuntimeError: something else", False)],
+)  # fmt: skip
+def test_faults_of_the_host_are_told_from_those_that_an_engine_may_cause(text, host):
+    status, reason, _ = failures.classify(text, "load")
+    assert failures.of_host({"status": status, "reason": f"{reason}; the engine process ended"}) == host
+
+
+# --------------------------------------------------------------------------- models that an engine cannot have
+
+NO_ARCHITECTURE = "the engine does not have this architecture"
+OWN_CODE = "trust_remote_code: true in its file of config/models lets it run"
+NO_TOKENIZER = "the model has no tokenizer that can be loaded"
+CANNOT = [
+    # vLLM 0.32 and transformers 5.19, seen on a CPU unless said otherwise
+    ("ValidationError: 1 validation error for ModelConfig\n  Value error, The checkpoint you are trying to load has model"
+     " type `foomoe` but Transformers does not recognize this architecture. This could be because of an issue with the"
+     " checkpoint, or because your version of Transformers is out of date.", NO_ARCHITECTURE),
+    ("ValidationError: 1 validation error for ModelConfig\n  Value error, Model architectures ['FooForCausalLM'] are not"
+     " supported for now. Supported architectures: dict_keys([", NO_ARCHITECTURE),
+    ("ValueError: Unrecognized model in /models/x. Should have a `model_type` key in its config.json.", NO_ARCHITECTURE),
+    ("ValueError: Unrecognized configuration class <class 'FooConfig'> for this kind of AutoModel:"
+     " AutoModelForCausalLM.", NO_ARCHITECTURE),  # from its source
+    ("ValueError: FooForCausalLM has no vLLM implementation and the Transformers implementation is not compatible with"
+     " vLLM.", NO_ARCHITECTURE),  # from its source
+    ("ValueError: The repository /models/x contains custom code which must be executed to correctly load the model. You"
+     " can inspect the repository content at /models/x .\n You can inspect the repository content at https://hf.co/x.\n"
+     "Please pass the argument `trust_remote_code=True` to allow custom code to be run.", OWN_CODE),
+    ("RuntimeError: Failed to load the model config. If the model is a custom model not yet available in the HuggingFace"
+     " transformers library, consider setting `trust_remote_code=True` in LLM or using the `--trust-remote-code` flag in"
+     " the CLI.", OWN_CODE),  # from its source
+    ("ImportError: This modeling file requires the following packages that were not found in your environment:"
+     " not_there_pkg. Run `pip install not_there_pkg`", "the model's own code needs packages"),
+    ("RuntimeError: /models/x: no token ids: ValueError: Couldn't instantiate the backend tokenizer from one of: (1) a"
+     " `tokenizers` library serialization file, (2) a slow tokenizer instance", NO_TOKENIZER),
+    ("RuntimeError: /models/x: no token ids: OSError: Can't load tokenizer for '/models/x'. If you were trying to load"
+     " it from 'https://huggingface.co/models'", NO_TOKENIZER),  # from its source
+    ("RuntimeError: /models/x: no token ids: ValueError: Tokenizer class FooTokenizer does not exist or is not currently"
+     " imported.", NO_TOKENIZER),  # from its source
+    ("RuntimeError: /models/x: no token ids: ValueError: The repository /models/x contains custom code which must be"
+     " executed to correctly load the model.", OWN_CODE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "why"), CANNOT)
+def test_a_model_that_an_engine_cannot_have_is_unsupported_at_once(said, why):
+    status, reason, _ = failures.classify(said, "load")
+    assert (status, why in reason) == ("unsupported", True), (status, reason)
+    assert status in records.FINAL, "not tried three times"
+    served = "\n".join(
+        f"(APIServer pid=12) {line}" for line in ["Traceback (most recent call last):", *said.split("\n")]
+    )
+    assert failures.classify_log(served, "load")[:2] == (status, reason), "nor behind vLLM's server"
+
+
+def test_a_tokenizer_that_was_killed_is_not_a_missing_one():
+    assert failures.classify("RuntimeError: /models/x: no token ids: killed", "load")[0] == "crashed"

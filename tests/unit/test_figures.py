@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
@@ -19,7 +20,7 @@ from moebench import figures
 from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import caption, data, draw, layout, style, ticks, tiles, unsupported
+from moebench.figures import caption, data, draw, header, layout, style, ticks, tiles, unsupported
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -30,8 +31,8 @@ def placed(rich, experiment: str, **plot) -> data.Data:
     return data.place(made, data.of_experiment(plan, out, experiment), f"experiment {experiment}, figure f")
 
 
-def drawn(rich, where: data.Data):
-    with mpl.rc_context(style.RC):
+def drawn(rich, where: data.Data, on: style.Sheet = style.PAGE):
+    with style.drawing(on):
         return layout.figure(where, caption.caption(rich[0], where.rows))
 
 
@@ -115,11 +116,13 @@ def test_check_finds_bad_figures_before_anything_is_measured(rich):
     figures.check(rich[0])
     broken = json.loads(json.dumps(rich[0]))
     broken["experiments"]["latency"]["figures"][0]["x"] = "modle"
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-3: 'modle'.*'model'"):
-        figures.check(broken)
+    with pytest.raises(ConfigError, match=r"^mine/conf/experiments/latency\.yaml: figure fig-3: 'modle'.*'model'"):
+        figures.check(broken, Path("mine/conf"))
     broken["experiments"]["latency"]["figures"][0] |= {"x": "model", "id": "fig-5"}
-    with pytest.raises(ConfigError, match=r"experiments/latency\.yaml: figure fig-5 .*batch"):
-        figures.check(broken)
+    with pytest.raises(ConfigError, match=r"^mine/conf/experiments/latency\.yaml: figure fig-5 .*batch"):
+        figures.check(broken, Path("mine/conf"))
+    with pytest.raises(ConfigError, match=r"^plan of tiny: latency: figure fig-5 .*batch"):
+        figures.check(broken)  # where the plan is all that is known
 
 
 # ----------------------------------------------------------------------------------------- drawing
@@ -152,13 +155,14 @@ def test_a_line_breaks_where_a_cell_failed(tmp_path):
     assert pd.isna(ys[1]) and ys[0] > 0 and ys[2] > 0
 
 
-def test_bars_show_failures_hatched_and_gaps_hollow(rich):
+def test_a_bar_without_a_value_has_no_height(rich):
+    """An unsupported or missing cell is a mark below the axis, not a bar that could be read."""
     made = drawn(rich, placed(rich, "latency", kind="bars", x="model", y=["ttft_s", "e2e_s"]))
     for axes in made.axes:
-        hatches = [p.get_hatch() for p in axes.patches]
-        assert len(hatches) == 5 and hatches.count("|||||") == 1
-        hollow = [p for p in axes.patches if p.get_linestyle() in (":", "dotted")]
-        assert len(hollow) == 1 and not hollow[0].get_hatch()
+        bars = [p for p in axes.patches if p.get_width() < 1]
+        assert len(bars) == 3 and all(p.get_height() > 0 and not p.get_hatch() for p in bars)
+        marks = [line.get_marker() for line in axes.lines if line.get_transform() == axes.get_xaxis_transform()]
+        assert sorted(m for m in marks if m in ("d", "o")) == ["d", "o"]
 
 
 @pytest.mark.parametrize("kind", ["lines", "bars"])
@@ -241,8 +245,13 @@ def awkward(tmp_path_factory):
     return plan.data, root, root / "tables"
 
 
-@pytest.mark.parametrize("name", AWKWARD)
-def test_labels_stay_apart_and_inside(awkward, name):
+NARROW = ("long names, two metrics", "many series", "three metrics")
+
+
+@pytest.mark.parametrize(
+    ("name", "sheet"), [*((n, style.PAGE) for n in AWKWARD), *((n, style.COLUMNS[1]) for n in NARROW)]
+)
+def test_labels_stay_apart_and_inside(awkward, name, sheet):
     plot = {k: v for k, v in AWKWARD[name]().items() if v}
     if name.startswith("long names"):
         awkward = (awkward[0], awkward[1], awkward[2])
@@ -250,7 +259,7 @@ def test_labels_stay_apart_and_inside(awkward, name):
         where = data.place(Plot.model_validate(plot), frame[frame["batch"] == 8].reset_index(drop=True), "x")
     else:
         where = placed(awkward, "e", **plot)
-    made = drawn(awkward, where)
+    made = drawn(awkward, where, sheet)
     assert touching(made) == []
     if name.startswith("long names"):
         assert {*where.axes["x"].levels} <= {" ".join(text.get_text().split()) for text in texts(made)}, (
@@ -261,7 +270,7 @@ def test_labels_stay_apart_and_inside(awkward, name):
         box = text.get_window_extent()
         assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, text.get_text()
         assert text.get_fontsize() >= 7
-    assert made.get_size_inches()[0] == style.WIDTH_IN
+    assert made.get_size_inches()[0] == sheet.width_in
 
 
 # ------------------------------------------------------------------------------------------- files
@@ -270,10 +279,13 @@ def test_labels_stay_apart_and_inside(awkward, name):
 def test_files_hold_the_data_with_failures(rich, tmp_path):
     paths = figures.render(rich[0], rich[2], tmp_path, "latency")
     assert [p.name for p in paths] == ["fig-3.svg", "fig-3.pdf", "fig-3.png", "fig-3.csv"]
+    assert (tmp_path / "narrow/fig-3.svg").stat().st_size > 1000
     table = pd.read_csv(paths[3])
     assert table["status"].tolist() == ["ok", "ok", "not measured", "ok", "unsupported"]
     assert {"model", "ttft_s", "ttft_s_low", "ttft_s_high", "engine", "cell", "weights"} <= set(table.columns)
     assert table["ttft_s"].iloc[0] < 1, "base units, not those of the axis"
+    workload = table.loc[table["status"] == "ok", [*data.WORKLOAD]].drop(columns=["images", "image_size"])
+    assert workload.notna().all().all() and set(workload["batch"]) == {64} and set(workload["n_repeats"]) == {3}
     text = paths[0].read_text()
     assert "not representative of an H100" in text and "Verdana" in text and "<dc:date>" not in text
 
@@ -432,3 +444,128 @@ def test_a_figure_of_one_kind_of_tile_sizes_says_nothing_of_them(rich, untuned):
     made = drawn(rich, where)
     assert white_dots(made) == 0 and tiles.WORDS not in {t.get_text() for t in texts(made)}
     assert tiles.WORDS not in caption.of(rich[0], where)
+
+
+# ------------------------------------------------------------------------------------------------------ stability
+
+
+def unsteady(where: data.Data) -> data.Data:
+    """The same with every second measured cell unstable."""
+    odd = (where.rows["status"] == "ok") & (where.rows.index % 2 == 1)
+    return dataclasses.replace(where, rows=where.rows.assign(unstable=odd))
+
+
+def test_the_marks_of_unstable_cells_are_hollow(rich):
+    where = unsteady(placed(rich, "shape", x="moe_ffn_size", hue="top_k", panel="experts"))
+    made = drawn(rich, where)
+    hollow = [line for a in made.axes for line in a.lines
+              if line.get_markerfacecolor() == "white" and line.get_color() != "white"]  # fmt: skip
+    assert sum(len(line.get_xdata()) for line in hollow) == where.rows["unstable"].sum() > 3
+    assert "unstable" in {t.get_text() for t in texts(made)}
+    assert "unstable (hollow;" in caption.of(rich[0], where).replace(caption.NBSP, " ")
+
+
+def test_the_bars_of_unstable_cells_are_hollow(rich):
+    where = unsteady(placed(rich, "latency", kind="bars", x="model", y=["e2e_s"]))
+    faces = [p.get_facecolor() for p in drawn(rich, where).axes[0].patches if p.get_width() < 1]
+    assert sum(face == (1, 1, 1, 1) for face in faces) == where.rows["unstable"].sum() == 2 and len(faces) == 3
+
+
+def test_stable_cells_need_no_legend_of_hollow_marks(rich):
+    made = drawn(rich, placed(rich, "batch", x="top_k", hue="batch", panel="model"))
+    assert "unstable" not in {t.get_text() for t in texts(made)}
+
+
+def test_the_caption_says_how_far_canaries_drifted(rich):
+    rows = placed(rich, "batch", x="top_k", hue="batch", panel="model").rows
+    told = caption.how(rows.assign(canary_drift=[0.1, 0.3] * (len(rows) // 2)))
+    assert "Canary drift within a load: " in told and "Canary" not in caption.how(rows.assign(canary_drift=None))
+
+
+# ------------------------------------------------------------------------------------------ what an interval is
+
+
+@pytest.mark.parametrize(("repeats", "words"), [
+    ([3, 3], "their range (holds the true median with 75%)"),
+    ([1, 5], "their range (holds the true median with 94%)"),
+    ([8, 9], "bootstrap 95% interval"),
+    ([1, 3, 8], "bootstrap 95% interval of more than 5, else their range (holds the true median with 75%)"),
+])  # fmt: skip
+def test_an_interval_is_called_what_it_is(repeats, words):
+    assert caption.interval(pd.Series(repeats)) == words
+
+
+# ----------------------------------------------------------------------------------------- sisters of a figure
+
+
+def arms(*names: str) -> pd.DataFrame:
+    labels = [json.dumps({"arm": name}) for name in names]
+    return pd.DataFrame({"labels": labels})
+
+
+def of_arms(*names: str) -> data.Data:
+    plot = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "x": "batch", "hue": "arm",
+                                "y": [THROUGHPUT]})  # fmt: skip
+    axes = {"x": data.Axis("batch", "Batch", (1,), True), "hue": data.Axis("arm", "Arm", names, False)}
+    rows = pd.DataFrame({"x": 1, "hue": list(names), "status": "ok", THROUGHPUT: 1.0})
+    return data.Data(plot, rows, axes)
+
+
+def test_a_label_has_one_colour_and_marker_in_all_figures_of_an_experiment():
+    frames = [arms("BF16", "FP16"), arms("FP16", "FP8")]
+    looks = {}
+    for names in (("BF16", "FP16"), ("FP16", "FP8"), ("FP8",)):
+        for level, *look in draw.series(data.with_known(of_arms(*names), frames)):
+            assert looks.setdefault(level, look) == look
+    assert len({str(look) for look in looks.values()}) == 3
+
+
+def test_a_hue_of_numbers_keeps_its_order_and_another_grid_without_it_is_left_out(rich):
+    where = placed(rich, "batch", x="top_k", hue="batch", panel="model")
+    known = data.with_known(where, [where.rows, pd.DataFrame({"labels": ["{}"]})]).axes["hue"].known
+    assert known == (1, 16, 64, 128)
+
+
+def test_a_legend_holds_only_what_is_drawn_and_as_it_is_drawn():
+    where = of_arms("measured", "foretold", "failed", "neither")
+    where.rows["status"] = ["ok", draw.PREDICTED, "unsupported", draw.PREDICTED]
+    where.rows[THROUGHPUT] = [1.0, None, None, None]
+    where.rows[f"predicted_{THROUGHPUT}"] = [None, 2.0, None, None]
+    where.rows["predicted_fits"] = True
+    with mpl.rc_context(style.RC):
+        found = {h.get_label(): h for h in header.hue_handles(where)}
+    assert list(found) == ["measured", "foretold", "failed"]
+    assert found["measured"].get_marker() == "o" and found["foretold"].get_marker() in (None, "None", "")
+    assert found["foretold"].get_linestyle() == "--" and found["failed"].get_facecolor()[3] == 0
+
+
+def test_no_panel_and_no_place_is_empty(rich):
+    where = placed(rich, "shape", x="moe_ffn_size", hue="top_k", panel="experts")
+    gone = (where.rows["experts"] == 64) | (where.rows["x"] == 512)
+    rows = where.rows.assign(status=where.rows["status"].mask(gone, draw.PREDICTED))
+    rows[THROUGHPUT] = rows[THROUGHPUT].mask(gone)
+    left = draw.drawn_only(dataclasses.replace(where, rows=rows))
+    assert left.levels("panel") == (8, 16, 32) and left.levels("x") == (64, 128, 256)
+    assert len(drawn(rich, left).axes) == 3
+    assert left.rows.index.isin(where.rows.index).all(), "marks lead to rows of the CSV"
+
+
+def test_a_prediction_without_neighbours_shows(rich):
+    where = placed(rich, "nothing", x="batch")
+    where.rows[f"predicted_{THROUGHPUT}"] = [100.0, None, None, 800.0]
+    where.rows["predicted_fits"] = True
+    lone = [line for line in drawn(rich, where).axes[0].lines if line.get_markersize() == 7]
+    assert sum(len(line.get_xdata()) for line in lone) == 2
+
+
+# ------------------------------------------------------------------------------------------ answers that mean nothing
+
+
+def test_deepseek_on_a_cpu_is_warned_of_where_accuracy_is_shown(rich):
+    plan = json.loads(json.dumps(rich[0]))
+    rows = placed(rich, "latency", kind="bars", x="model").rows
+    assert not caption.tokens_are_wrong(plan, rows)
+    plan["engines"][rows["engine"].iloc[0]]["model"]["architecture"]["attention"] = {"kind": "mla"}
+    assert caption.tokens_are_wrong(plan, rows)
+    assert not caption.tokens_are_wrong(plan, rows.assign(engine_name="transformers"))
+    assert not caption.tokens_are_wrong(plan | {"hardware": {"kind": "gpu"}}, rows)

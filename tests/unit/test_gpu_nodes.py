@@ -6,9 +6,12 @@ import json
 import operator
 import os
 import re
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +22,7 @@ from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flash
 from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
-from moebench.measure import neighbours, provenance
+from moebench.measure import neighbours, provenance, worker
 from moebench.measure.driver import Driver
 from moebench.tables import cell_rows
 from studies import ROOT
@@ -150,11 +153,45 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
         ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
+        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not say its version of vllm; build it anew"),
     ],
 )  # fmt: skip
 def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions, problem):
     found = provenance.unlike_the_plan(VLLM | runtime, {"versions": versions})
     assert found is None if problem is None else problem in found and "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("served", "problem"),
+    [
+        ('{"version":"0.32.0+cpu"}', None),
+        ('{"version":"0.33.0"}', "has vllm 0.33.0, the plan says 0.32.0"),
+        *((answer, None) for answer in (None, "not JSON", "[]", '{"version":1}')),
+    ],
+)
+def test_a_server_of_another_version_than_the_plans_is_refused(served, problem):
+    found = provenance.unlike_the_plan(VLLM, {"versions": {"vllm": "0.32.0"}}, provenance.said_version(served))
+    assert found is None if problem is None else problem in found
+
+
+def test_a_package_installed_over_the_locked_one_is_refused():
+    lock = provenance.lock_hashes()["vllm-cuda"]
+    seen = {"lock_sha256": lock, "versions": {"vllm": "0.32.0", "torch": "2.13.0+cu130", "transformers": "5.19.0"}}
+    assert provenance.unlike_the_plan(VLLM, seen) is None
+    other = seen | {"versions": seen["versions"] | {"torch": "2.14.0+cu130"}}
+    found = provenance.unlike_the_plan(VLLM, other)
+    assert found is not None and "has torch 2.14.0+cu130, envs/vllm-cuda.lock says 2.13.0; build it anew" in found
+    own = other | {"lock_sha256": None}  # an environment of the user's own has no lock
+    assert provenance.unlike_the_plan(VLLM, own) is None
+
+
+def test_the_version_is_that_of_the_module_that_was_imported(monkeypatch):
+    """A source tree on PYTHONPATH has no metadata: the installed package's would be recorded."""
+    monkeypatch.setitem(sys.modules, "elsewhere", SimpleNamespace(__version__="0.33.0.dev7+gabc"))
+    assert worker.imported("elsewhere", "0.32.0") == "0.33.0.dev7+gabc"
+    monkeypatch.setitem(sys.modules, "elsewhere", SimpleNamespace(__version__="0.32.0+cpu"))
+    assert worker.imported("elsewhere", "0.32.0") == "0.32.0"
+    assert worker.imported("not_there", "0.32.0") == "0.32.0"
 
 
 def test_an_environment_built_from_another_lock_is_refused(tmp_path):
@@ -166,6 +203,43 @@ def test_an_environment_built_from_another_lock_is_refused(tmp_path):
     assert provenance.built_from(tmp_path) is None
     (tmp_path / ".lock-sha256").write_text(lock + "\n")
     assert provenance.built_from(tmp_path) == lock
+
+
+H100 = ("NVIDIA H100 80GB HBM3", 85_028_503_552, 132)
+H200 = ("NVIDIA H200", 150_109_880_320, 132)
+
+
+@pytest.mark.parametrize(
+    ("hardware", "gpus", "refused"),
+    [
+        ("h100-sxm5-80gb", [H100] * 2, None),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 10_468_982_784, 16)], "80GB HBM3 MIG 1g.10gb"),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3", 10_468_982_784, 16)], "with 10.5 GB of memory instead of 80 GB"),
+        ("h100-sxm5-80gb", [("NVIDIA H100 80GB HBM3", H100[1], 114)], "with 114 multiprocessors instead of 132"),
+        ("h100-sxm5-80gb", [H100, H200], "this machine has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
+        ("h100-sxm5-80gb", [H100, H100, H200], None),  # a third one, which the engine does not use
+        ("h200-sxm-141gb", [H200] * 2, None),
+        ("h200-sxm-141gb", [("NVIDIA H200 NVL", 150_109_880_320, 132)], "has NVIDIA H200 NVL"),
+        ("a100-sxm4-40gb", [("NVIDIA A100-SXM4-40GB", 42_298_834_944, 108)], None),
+        ("b200-sxm-180gb", [("NVIDIA B200", 191_514_148_864, 148)], None),
+    ],
+)  # fmt: skip
+def test_a_device_is_the_studys_by_name_memory_and_multiprocessors(tmp_path, hardware, gpus, refused):
+    block = {"fix": BLOCK["fix"] | {"tp": 2}}
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [block]}, hardware=hardware)), "test")
+    driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None)
+    driver.seen = {"device_name": gpus[0][0], "gpus": [
+        {"name": name, "memory_bytes": memory, "multiprocessors": sms} for name, memory, sms in gpus]}  # fmt: skip
+    if refused is None:
+        driver.check_device(2)
+    else:
+        with pytest.raises(UserError, match=re.escape(refused)):
+            driver.check_device(2)
+
+
+def test_what_torch_says_of_a_gpu_is_recorded():
+    seen = SimpleNamespace(name=H100[0], total_memory=H100[1], multi_processor_count=132, warp_size=32)
+    assert worker.gpu(seen) == {"name": H100[0], "memory_bytes": H100[1], "multiprocessors": 132}
 
 
 OLDER = """
@@ -273,29 +347,57 @@ def test_a_record_has_the_most_that_other_jobs_held(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("vllms", "resolved", "address"),
+    ("given", "slurms", "resolved", "vllms", "address"),
     [
-        ("10.1.2.3", "10.9.9.9", "10.1.2.3"),
-        ("0.0.0.0", "10.9.9.9", "10.9.9.9"),
-        ("0.0.0.0", "127.0.1.1", None),
-        ("0.0.0.0", OSError(), None),
+        ("10.1.1.1", "ib1", {"ib1": "10.2.2.2"}, "10.3.3.3", "10.1.1.1"),
+        ("", "ib1", {"ib1": "10.2.2.2", "n1": "10.4.4.4"}, "10.3.3.3", "10.2.2.2"),
+        ("", "10.2.2.2", {"10.2.2.2": "10.2.2.2"}, "0.0.0.0", "10.2.2.2"),
+        ("", "", {"n1": "10.4.4.4"}, "0.0.0.0", "10.4.4.4"),
+        ("0.0.0.0", "127.0.0.1", {"127.0.0.1": "127.0.0.1", "n1": "127.0.1.1"}, "10.3.3.3", "10.3.3.3"),
+        ("", "", {"n1": "127.0.1.1"}, "0.0.0.0", None),
+        ("", "", {}, "0.0.0.0", None),
     ],
 )
-def test_the_master_address_is_one_that_other_nodes_reach(monkeypatch, vllms, resolved, address):
+def test_a_node_is_called_by_its_own_address(monkeypatch, given, slurms, resolved, vllms, address):
+    """SLURM's, not that of the route to the internet; never 0.0.0.0."""
+
     def by_name(name):
-        assert name == "n1"
-        if isinstance(resolved, OSError):
-            raise resolved
-        return resolved
+        if name not in resolved:
+            raise OSError(name)
+        return resolved[name]
 
     monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    monkeypatch.setenv("VLLM_HOST_IP", given)
     monkeypatch.setattr(vllm_nodes.socket, "gethostbyname", by_name)
+    monkeypatch.setattr(vllm_nodes, "_said", lambda *command: f"NodeName=n1 NodeAddr={slurms} x=y" if slurms else "")
+    network = SimpleNamespace(get_ip=lambda: vllms)
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "vllm.utils", SimpleNamespace(network_utils=network))
+    monkeypatch.setitem(sys.modules, "vllm.utils.network_utils", network)
     if address:
-        assert vllm_nodes.reachable(vllms) == address
+        assert vllm_nodes.own_address() == address
         return
     with pytest.raises(RuntimeError, match=r"\(n1\); set VLLM_HOST_IP") as caught:
-        vllm_nodes.reachable(vllms)
+        vllm_nodes.own_address()
     assert failures.classify(f"RuntimeError: {caught.value}", "load")[0] == "node_fault"
+
+
+def test_nodes_that_do_not_reach_the_first_are_named_within_a_minute(monkeypatch):
+    monkeypatch.setattr(vllm_nodes, "REACH_S", 2)
+    monkeypatch.setenv("SLURMD_NODENAME", "n2")
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
+        port = listener.getsockname()[1]
+        heard = pool.submit(vllm_nodes.hear, listener, ["n2", "n3"])
+        vllm_nodes.call("127.0.0.1", port)
+        with pytest.raises(RuntimeError, match=r"^node n3 does not reach this one at 127.0.0.1") as caught:
+            heard.result()
+        heard = pool.submit(vllm_nodes.hear, listener, ["n2"])
+        vllm_nodes.call("127.0.0.1", port)
+        assert heard.result() is None
+    status, reason, _ = failures.classify(str(caught.value), "load")
+    assert failures.of_host({"status": status, "reason": reason})
+    with pytest.raises(RuntimeError, match=r"^node n2 does not reach this one at 127.0.0.1 \("):
+        vllm_nodes.call("127.0.0.1", port)
 
 
 def test_molmoe_is_refused_before_vllm_is_imported(tmp_path):

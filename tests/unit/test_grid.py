@@ -1,17 +1,23 @@
 """The grid language: axes, arms, knobs that move together, unions, and what is refused."""
 
+from typing import get_args
+
 import pytest
 
 from moebench.config import Experiment, parse
-from moebench.config.grid import expand
+from moebench.config.base import Quantization
+from moebench.config.grid import PRECISIONS, expand
 from moebench.errors import ConfigError
 from studies import experiment
 
 FIX = {"model": "tiny-mixtral", "batch": 4}
 
 
+GROUPS = {"pair": ("tiny-mixtral", "tiny-olmoe"), "none": ()}
+
+
 def rows(*blocks, scale="test"):
-    return expand(parse(Experiment, experiment("x", list(blocks)), "x.yaml"), scale, "x.yaml")
+    return expand(parse(Experiment, experiment("x", list(blocks)), "x.yaml"), scale, "x.yaml", GROUPS.get)
 
 
 def settings(*blocks):
@@ -55,14 +61,76 @@ def test_a_block_may_fix_everything():
     assert settings({"fix": FIX}) == [FIX]
 
 
+BF16 = {"dtype": "bfloat16", "quantization": "none"}
+
+
+@pytest.mark.parametrize(
+    ("word", "label", "knobs"),
+    [
+        ("bf16", "BF16", BF16),
+        ("FP16", "FP16", {"dtype": "float16", "quantization": "none"}),
+        ("fp32", "FP32", {"dtype": "float32", "quantization": "none"}),
+        ("fp8", "FP8", {"quantization": "fp8"}),
+        ("fp8_block", "FP8 blocks", {"quantization": "fp8_block"}),
+        ("int8", "INT8", {"quantization": "int8"}),
+        ("int4", "INT4", {"quantization": "gptq"}),
+        ("awq", "AWQ", {"quantization": "awq"}),
+    ],
+)
+def test_a_precision_is_a_data_type_or_a_scheme(word, label, knobs):
+    ((found),) = rows({"fix": FIX, "cross": {"precision": [word]}})
+    assert found.settings == FIX | knobs and found.labels == {"precision": label}
+    assert settings({"fix": FIX | {"precision": word}}) == [FIX | knobs]
+    assert settings({"fix": FIX, "cross": {"arm": [{"label": "a", "precision": word, "tp": 2}]}}) == [
+        FIX | knobs | {"tp": 2}
+    ]
+
+
+def test_every_scheme_is_a_precision():
+    schemes = {s for _, knobs in PRECISIONS.values() for s in [knobs["quantization"]]}
+    assert schemes == set(get_args(Quantization))
+
+
+def test_arms_under_the_name_precision_stay_arms():
+    arms = [{"label": "KV FP8", "kv_cache_dtype": "fp8"}, {"label": "INT4", "precision": "int4"}]
+    found = rows({"fix": FIX, "cross": {"precision": arms}})
+    assert [(r.labels["precision"], r.settings) for r in found] == [
+        ("KV FP8", FIX | {"kv_cache_dtype": "fp8"}), ("INT4", FIX | {"quantization": "gptq"})
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", ["pair", ["pair"]])
+def test_a_group_is_each_of_its_models(given):
+    found = rows({"fix": {"batch": 1}, "cross": {"model": given, "top_k": [1, 2]}})
+    assert [(r.labels["model"], r.settings["model"], r.settings["top_k"]) for r in found] == [
+        (m, m, k) for m in ("tiny-mixtral", "tiny-olmoe") for k in (1, 2)
+    ]
+
+
+def test_a_group_in_arms_and_beside_models():
+    arms = [{"model": "pair", "tp": 2}, {"label": "one", "model": "pair"}, "tiny-phi-3.5-moe"]
+    found = rows({"cross": {"model": arms}})
+    assert [(r.labels["model"], r.settings["model"], r.settings.get("tp")) for r in found] == [
+        ("tiny-mixtral", "tiny-mixtral", 2), ("tiny-olmoe", "tiny-olmoe", 2),
+        ("one", "tiny-mixtral", None), ("one", "tiny-olmoe", None), ("tiny-phi-3.5-moe", "tiny-phi-3.5-moe", None),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("blocks", "words"),
     [
+        ([{"fix": {"model": "pair"}}], ["grid.test[0]: fix: model is pair", "one value", "put it under cross"]),
+        ([{"cross": {"model": ["none"]}}], ["model none: no model of this group", "name models"]),
+        ([{"fix": {"precision": "int5"}}], ["fix: unknown precision 'int5'", "did you mean 'int"]),
+        ([{"fix": FIX, "cross": {"precision": [4]}}], ["grid.test[0]: unknown precision 4", "known: awq, bf16"]),
+        ([{"fix": {"precision": "bf16", "dtype": "float16"}}], ["fix: knob 'dtype' is set twice"]),
+        ([{"fix": {"quantization": "fp8"}, "cross": {"precision": ["int4"]}}], ["'quantization' is set twice"]),
         ([], ["grid.test", "is empty", "at least one block"]),
         ([{"fix": FIX, "cross": {"top_k": []}}], ["grid.test[0]", "'top_k'", "no values"]),
         ([{"fix": FIX}, {"fix": FIX, "cross": {"batch": [1]}}], ["grid.test[1]", "'batch' is set twice", "keep one"]),
         ([{"cross": {"batch": [1], "load": [{"label": "a", "batch": 2}]}}], ["'batch' is set twice", "axis 'load'"]),
         ([{"cross": {"batch": [1], "batch ": [2]}}], ["'batch' is set twice"]),
+        ([{"cross": {"load": [{"label": [None], "batch": 2}]}}], ["grid.test[0]", "axis 'load'", "label", "a word"]),
         ([{"fix": {"bach": 4}}], ["grid.test[0]: fix", "'bach'", "did you mean 'batch'?"]),
         ([{"cross": {"topk": [1]}}], ["'topk'", "did you mean 'top_k'?"]),
         ([{"cross": {"arm": [{"label": "a", "expert_parallel": True}]}}], ["'expert_parallel'"]),

@@ -38,7 +38,7 @@ def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:
 
 
 def joined(frame: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    own = [c for c in frame.columns if c.startswith("accuracy")]
+    own = [c for c in frame.columns if c.startswith("accuracy") or c == "perplexity"]
     return beside_speed(frame.drop(columns=own), table)
 
 
@@ -92,6 +92,17 @@ def test_a_single_task_stands_for_itself(speed: Any) -> None:
     assert set(found["accuracy_of"]) == {"arc acc"} and found["accuracy"].notna().all()
 
 
+def test_perplexity_is_a_number_of_its_own_beside_a_mean_and_beside_a_single_task(speed: Any) -> None:
+    _, frame = speed
+    table = answers(frame)
+    text = table[table["task"] == "arc"].assign(task="wikitext", metric="word_perplexity", unit="perplexity", value=9.5)
+    for tasks in (table, table[table["task"] == "arc"]):
+        found = joined(frame, pd.concat([tasks, text]))
+        assert set(found["perplexity"]) == {9.5} and set(found["accuracy_status"]) == {"ok"}
+        assert np.allclose(found["accuracy"], 0.5 + found["top_k"].astype(float) / 100)
+    assert joined(frame, table)["perplexity"].isna().all()
+
+
 # -------------------------------------------------------------------------------------------- frontier
 
 
@@ -121,9 +132,9 @@ def test_a_figure_of_what_is_neither_good_nor_bad_is_refused(speed: Any) -> None
 
 def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_of(speed: Any) -> None:
     plan, frame = speed
-    placed = pareto.place(plot(), joined(frame, answers(frame)), "figure f")
+    placed = pareto.place(plot(), joined(frame, answers(frame, stderr=0.001)), "figure f")
     said = caption.of(plan, placed)
-    assert "mean of 2 tasks (arc, rte)" in said and "Pareto frontier" in said
+    assert "mean of 2 tasks (arc, rte)" in said and "Ringed: the points that no other one beats" in said
     assert "chance level (0.25)" in said
     with mpl.rc_context(style.RC):
         made = layout.figure(placed, said)
@@ -142,6 +153,24 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
         mine = table[(placed.rows["panel"] == panel) & (table["status"] == "ok")]
         best = mine[mine[f"frontier_{THROUGHPUT}"]]
         assert mine[THROUGHPUT].max() == best[THROUGHPUT].max() and mine["accuracy"].max() == best["accuracy"].max()
+
+
+def test_nothing_is_ringed_where_accuracies_cannot_be_told_from_noise(speed: Any) -> None:
+    plan, frame = speed
+    placed = pareto.place(plot(), joined(frame, answers(frame)), "figure f")  # 0.51 to 0.58, each within 0.08
+    said = caption.of(plan, placed)
+    assert "No Pareto frontier: the values cannot be told from noise." in said and "Ringed" not in said
+    with style.drawing():
+        made = layout.figure(placed, said)
+    assert not [line for a in made.axes for line in a.lines if line.get_markersize() > 8]
+    table = pareto.table(placed)
+    assert not table[f"frontier_{THROUGHPUT}"].any() and not table["frontier_e2e_s"].any()
+
+
+def test_values_are_told_apart_by_their_intervals() -> None:
+    rows = pd.DataFrame({"a": [1.0, 2.0], "a_low": [0.9, 1.4], "a_high": [1.5, 2.1]})
+    assert not pareto.told_apart(rows, "a") and pareto.told_apart(rows.assign(a_low=[0.9, 1.6]), "a")
+    assert pareto.told_apart(rows[["a"]], "a") and not pareto.told_apart(rows[["a"]].iloc[:1], "a")
 
 
 def test_what_lacks_a_value_is_named(speed: Any) -> None:

@@ -415,20 +415,20 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     assert len({plan["engines"][engine]["model"]["path"] for engine, _ in asked}) == pruned, "checkpoints of their own"
 
 
-CONTROLS = {"vlm-images", "control-mla", "control-kernels", "parallelism-extended", "transformers-experts",
-            "accuracy-vlm-reading"}  # fmt: skip
+CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended", "transformers-experts",
+            "accuracy-vlm-reading", "fig17-precision"}  # fmt: skip
 """Experiments that only the long study of the small models has: no paper has a figure of them."""
 
 
 def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
-    """About 100 cells, at most 25 loads: two of the 27 engine configurations (EP, PP) are refused before they load."""
+    """About 100 cells, at most 30 loads: two of the 32 engine configurations (EP, PP) are refused before they load."""
     few, full = (studies.planned(study) for study in ("tiny", "tiny-full"))
     assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
     for name, experiment in few["experiments"].items():
         known = {figure["id"] for figure in full["experiments"][name]["figures"]}
         assert {figure["id"] for figure in experiment["figures"]} == known
     refused = [e for e in few["engines"].values() if e["config"]["ep"] or e["config"]["pp"] > 1]
-    assert len(few["cells"]) <= 100 and len(few["engines"]) - len(refused) <= 25
+    assert len(few["cells"]) <= 110 and len(few["engines"]) - len(refused) <= 30
 
 
 def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(tmp_path, capsys, monkeypatch):
@@ -520,3 +520,55 @@ def test_pipeline_stages_have_no_ceiling(planned):
         for pp in (1, 2)
     ]
     assert [cell["predicted"]["least_e2e_s"] is None for cell in least] == [False, True]
+
+
+PRECISIONS = {"FP8", "INT8", "AWQ", "GPTQ", "KV FP8"}
+
+
+@pytest.mark.parametrize(("experiment", "models"), [("fig10-precision", 1), ("fig17-precision", 6)])
+def test_every_precision_is_asked_for_accuracy_on_the_engines_whose_speed_is_measured(experiment, models):
+    made = studies.planned("paper")["experiments"][experiment]
+    asked = {(r["engine"], r["labels"]["precision"]) for r in made["accuracy"]}
+    measured = {(r["engine"], r["labels"]["precision"]) for r in made["rows"]}
+    assert asked <= measured
+    counts = Counter(label for _, label in asked)
+    assert set(counts) > PRECISIONS and set(counts.values()) == {models}
+    cells = studies.planned("paper")["accuracy"]["lm-eval"]["cells"]
+    tasks = {cells[f"{r['engine']}/{r['cell']}"]["task"]["name"] for r in made["accuracy"]}
+    assert len(tasks - {"gsm8k", "wikitext"}) == 8 and (models > 1 or {"gsm8k", "wikitext"} < tasks)
+
+
+@pytest.mark.parametrize(
+    ("study", "caps"),
+    [
+        ("paper", {"deepseek-v2-lite": 6, "qwen3-30b-a3b": 5}),
+        ("tiny", {"tiny-qwen3-moe": 2}),
+        ("tiny-full", {"tiny-qwen3-moe": 2}),
+    ],
+)
+def test_caps_are_asked_for_tasks_that_generate_text(study, caps):
+    plan = studies.planned(study)
+    made, cells = plan["experiments"]["faster-moe-generation"], plan["accuracy"]["lm-eval"]["cells"]
+    asked = Counter()
+    for row in made["accuracy"]:
+        key = f"{row['engine']}/{row['cell']}"
+        asked[plan["accuracy"]["lm-eval"]["engines"][row["engine"]]["model"]["name"], cells[key]["task"]["name"]] += 1
+    assert asked == {(model, task): n for model, n in caps.items() for task in ("gsm8k", "wikitext")}
+    measured = {(r["engine"], plan["cells"][f"{r['engine']}/{r['cell']}"]["workload"]["top_k"]) for r in made["rows"]}
+    assert {(row["engine"], row["top_k"]) for row in made["accuracy"]} == measured
+
+
+def test_what_no_paper_states_is_said():
+    """Cells that cannot be one batch, and instruction-tuned checkpoints behind the papers' names."""
+    plan = studies.planned("paper")
+    cells = {"fig05-topk-batch": ("six", 6), "fig06-batch-length": ("three", 3), "fig16-hardware": ("this cell", 1)}
+    for name, (words, split) in cells.items():
+        rows = {(r["engine"], r["cell"]) for r in plan["experiments"][name]["rows"]}
+        assert sum(plan["cells"]["/".join(key)]["predicted"]["batch_fits"] is False for key in rows) == split
+        assert any(words in text.lower() and "invalid" in text for text in plan["experiments"][name]["assumptions"])
+    for name in ("fig03-latency-llms", "accuracy-lm", "fig17-accuracy-llms"):
+        experiment = plan["experiments"][name]
+        rows = plan["experiments"]["fig03-latency-llms"]["rows"]
+        hubs = {plan["engines"][row["engine"]]["model"]["source"] for row in rows}
+        said = " ".join(experiment["assumptions"])
+        assert all(hub.rpartition("/")[2] in said for hub in hubs), name

@@ -286,7 +286,7 @@ def test_published_reduces_count_elements_and_thin_to_every_second_size():
 
 def test_fit_prints_the_protocol_and_writes_constants_that_predict(tmp_path):
     config = tmp_path / "config"
-    for kind in ("hardware", "models", "shapes"):
+    for kind in ("hardware", "families", "models", "shapes"):
         shutil.copytree(CONFIG.folder / kind, config / kind)
     measured().to_csv(tmp_path / "mine.csv", index=False)
     before = (config / "hardware/h100-sxm5-80gb.yaml").read_text()

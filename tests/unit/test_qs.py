@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import studies
 from moebench.commands.cli import main
 from moebench.config import ComputedKnobs, Config, EngineKnobs
 from moebench.cost import memory, roofline
@@ -149,7 +150,7 @@ def test_every_table_is_reproduced_and_every_printed_number_is_shown(tables):
 
 def test_what_agrees_and_what_does_not(tables):
     agreeing = {key: table.agreeing(lambda line: line.formulas) for key, table in tables.items()}
-    assert agreeing["table1"] == (5, 7), "every s; no printed qs, which stand for q of about 3"
+    assert agreeing["table1"] == (6, 7), "every s, one printed qs; the other is 3 times the rounded s"
     three = tables["table3"]
     assert value(three, "DeepSeek-V3, 32", "capacity_factor").agrees(1.3)
     wrong = value(three, "DeepSeek-V3, 64", "capacity_factor")
@@ -289,6 +290,10 @@ def test_any_model_on_any_machine(name, hardware, capsys):
         (["mixtral-8x7b", "--hardware", "h100-sxm5"], "unknown hardware 'h100-sxm5'; did you mean 'h100-sxm5-80gb'?"),
         (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "2", "--gpus", "8"], "dp x kvp is 2, but gpus is 8"),
         (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "4", "--ep", "3"], "ep 3 does not divide the 4"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "3"], "tp 3 does not divide the 32 attention heads"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--pp", "33"], "pp 33 is more than the 32 layers"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--tp", "16", "--ep", "16"], "ep 16 is more than the 8 exp"),
+        (["mixtral-8x7b", "--hardware", "qs-reference", "--context", "1.5"], "'1.5' is not a whole number above zero"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments, words, capsys):
@@ -300,6 +305,21 @@ def test_too_little_memory_and_too_long_a_context_are_said(capsys):
     _, out, _ = qs_verb(capsys, "grok-1", "--hardware", "h100-sxm5-80gb", "--gpus", "4")
     assert "does not fit" in out and "cannot hold one sequence of this context on 4 devices" in out
     assert "note: the model takes 8,192 tokens at most" in out
+
+
+def test_a_batch_that_does_not_fit_is_told_from_a_context_that_does_not(capsys):
+    place = ("mixtral-8x7b", "--hardware", "h100-sxm5-80gb")
+    most = {k: json.loads(qs_verb(capsys, *place, "--json")[1])[k]["batch"] for k in ("moe", "dense")}
+    _, out, _ = qs_verb(capsys, *place, "--batch", "100000")
+    assert f"Mixtral-8x7B holds at most {most['moe']} sequences of this context on 8 devices." in out
+    assert f"The dense model holds at most {most['dense']} sequences" in out and "cannot hold one" not in out
+    _, out, _ = qs_verb(capsys, *place, "--tp", "8", "--batch", "100000", "--json")
+    assert json.loads(out)["moe"]["most"] > 0 == json.loads(out)["moe"]["batch"]
+
+
+def test_a_context_may_be_written_as_a_power_of_ten(capsys):
+    place = ("mixtral-8x7b", "--hardware", "h100-sxm5-80gb", "--json", "--context")
+    assert qs_verb(capsys, *place, "1e5")[1] == qs_verb(capsys, *place, "100000")[1]
 
 
 def test_sensitivity_changes_one_thing_at_a_time(capsys):
@@ -321,3 +341,18 @@ def test_a_given_layout_is_not_searched(capsys):
     assert made["point"]["gpus"] == 8 and made["moe"]["layouts"] == 1
     assert made["moe"]["layout"] == made["dense"]["layout"] == {"tp": 4, "pp": 1, "dp": 1, "ep": 1, "kvp": 2}
     assert "TP4 x KVP2" in show.text(made)
+
+
+def test_the_grid_reaches_the_contexts_of_the_papers_tables():
+    """Table 4 goes to 16,384k, and section 4.5 says so: points are computed as far."""
+    printed = {row.given["context_tokens"] for n in PAPER.numbers for row in n.rows if "context_tokens" in row.given}
+    points = studies.planned("paper")["experiments"]["qs-inequality"]["computed"]["points"]
+    computed = {point["settings"]["context_tokens"] for point in points}
+    assert printed <= computed and max(printed) == 16 * 1024**2
+
+
+def test_three_times_the_printed_sparsity_gives_the_printed_qs_of_table_1():
+    rows = next(numbers.rows for numbers in PAPER.numbers if numbers.id == "table1")
+    printed = {row.label: (row.given["quality"] * float(row.printed["sparsity"]), row.printed["qs"]) for row in rows}
+    left = {label: (f"{qs:.{len(digits) - 2}f}", digits) for label, (qs, digits) in printed.items() if digits}
+    assert left == {"Switch-C": ("0.0015", "0.0015"), "ST-MoE": ("0.093", "0.093")}

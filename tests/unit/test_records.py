@@ -173,12 +173,24 @@ def test_results_are_final_and_failures_of_the_machinery_after_three_attempts(st
     if status not in records.FINAL:  # what somebody mends is tried as often as it is asked for
         assert not records.is_final(record(status, 9, checks={"storage": 0}))
         assert not records.is_final(record(status, 9, checks={"data": 0}))
+        assert not records.is_final(record(status, 9, checks={"host": 0}))
         assert records.is_final(record(status, 9, checks={"preemptions": 0}))
 
 
 def test_attempts_on_a_full_disk_do_not_count(tmp_path):
     for i, checks in enumerate([{}, {"storage": 0}, {"storage": 0}, {"data": 0}]):
         records.store(tmp_path, record("crashed", ended_at=f"2026-01-02T03:04:0{i}.000000Z", checks=checks))
+    assert records.attempts_in_a_row(tmp_path, "e-1", "c-1") == 1
+
+
+def test_a_cell_that_is_asked_for_again_begins_anew(tmp_path):
+    for i in range(3):
+        records.store(tmp_path, record("crashed", ended_at=f"2026-01-02T03:04:0{i}.000000Z"))
+    records.measure_again(tmp_path, "e-1", "c-1")
+    assert records.current(tmp_path, "e-1", "c-1") == (None, None)
+    assert records.attempts_in_a_row(tmp_path, "e-1", "c-1") == 0
+    assert len(list((tmp_path / "history" / "e-1").glob("*.json"))) == 3, "all that was recorded stays"
+    records.store(tmp_path, record("crashed", ended_at="2099-01-02T03:04:05.000000Z"))
     assert records.attempts_in_a_row(tmp_path, "e-1", "c-1") == 1
 
 

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from moebench.architectures.families import FAMILIES
-from moebench.architectures.hf_config import disagreements, hf_overrides, reshaped, to_hf_config
+from moebench.architectures.hf_config import disagreements, family, hf_overrides, reshaped, to_hf_config
 from moebench.config import Architecture, Config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(ROOT / "config")
 MODELS = sorted(p.stem for p in (ROOT / "config" / "models").glob("*.yaml"))
 ARCHITECTURES = {name: CONFIG.model(name).architecture.model_dump() for name in MODELS}
-WRITTEN = [n for n in MODELS if FAMILIES[ARCHITECTURES[n]["family"]].constants is not None]
+WRITTEN = [n for n in MODELS if family(ARCHITECTURES[n]).constants is not None]
 WRITTEN_MOE = [n for n in WRITTEN if ARCHITECTURES[n]["experts"]]
 
 MIXTRAL = {
@@ -64,7 +63,7 @@ def test_written_files_agree(name):
 def test_every_changed_size_is_named(name):
     """Whatever size differs, that size is reported, with both values."""
     architecture = ARCHITECTURES[name]
-    table = FAMILIES[architecture["family"]]
+    table = family(architecture)
     config = to_hf_config(architecture)
     config = config[table.section] if table.section else config
     for size in table.sizes:

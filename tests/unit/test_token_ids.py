@@ -60,3 +60,26 @@ def test_items_are_cut_and_counted(folder):
 def test_what_goes_wrong_is_said_in_the_tokenizers_words(folder):
     with pytest.raises(RuntimeError, match=rf"{folder}: no token ids: ValueError: no such word"):
         token_ids.of_corpus(folder, corpus(folder, "no such word"))
+
+
+TRANSFORMERS = """
+class AutoTokenizer:
+    @classmethod
+    def from_pretrained(cls, folder, trust_remote_code):
+        if not trust_remote_code:
+            raise ValueError(f"The repository {folder} contains custom code which must be executed.\\nPlease pass the "
+                             "argument `trust_remote_code=True` to allow custom code to be run.")
+        return lambda text, add_special_tokens: {"input_ids": [len(word) for word in text.split()]}
+"""
+
+
+def test_a_tokenizer_with_code_of_its_own_runs_only_where_the_model_file_says_so(folder):
+    (folder / "tokenizer.json").unlink()
+    (folder / "transformers.py").write_text(TRANSFORMERS)
+    words = corpus(folder, "one three")
+    assert list(token_ids.of_corpus(folder, words, trust=True)) == [3, 5]
+    with pytest.raises(
+        RuntimeError, match=r"no token ids: ValueError: The repository .* contains custom code"
+    ) as refused:
+        token_ids.of_corpus(folder, words)
+    assert "\n" not in str(refused.value)

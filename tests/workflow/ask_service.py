@@ -31,4 +31,5 @@ def ask(case: dict[str, Any]) -> dict[str, Any]:
         engine.close()
 
 
-print(json.dumps({name: ask(case) for name, case in json.load(sys.stdin).items()}))
+if __name__ == "__main__":
+    print(json.dumps({name: ask(case) for name, case in json.load(sys.stdin).items()}))

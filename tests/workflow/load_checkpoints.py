@@ -4,8 +4,9 @@
     python load_checkpoints.py count CONFIG.json [CONFIG.json ...]
 
 Run by test_checkpoints.py in the engine's environment.  ``PROMPTS.json`` is a list of lists of token ids.  Weights are
-loaded in float32, so that the same weights must give the same greedy tokens; only MLA runs in bfloat16 in vLLM, whose
-kernel for CPUs with AMX knows no float32.  ``count`` counts the parameters of the models that config files describe.
+loaded in float32, so that the same weights must give the same greedy tokens; only MLA and Gated DeltaNet run in
+bfloat16 in vLLM, whose kernels for CPUs know no float32.  ``count`` counts the parameters of the models that config
+files describe.
 """
 
 from __future__ import annotations
@@ -72,10 +73,10 @@ def with_vllm(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.inputs import TokensPrompt
 
-    mla = "kv_lora_rank" in json.loads((Path(folder) / "config.json").read_text())
+    narrow = {"kv_lora_rank", "linear_num_key_heads"} & json.loads((Path(folder) / "config.json").read_text()).keys()
     llm = LLM(
         model=folder,
-        dtype="bfloat16" if mla else "float32",
+        dtype="bfloat16" if narrow else "float32",
         load_format="auto",
         enforce_eager=True,
         max_model_len=512,

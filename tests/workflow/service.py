@@ -79,12 +79,48 @@ class Handler(BaseHTTPRequestHandler):
             self.chunk({"choices": [choice | ({"token_ids": list(range(first, first + n))} if ids else {})]})
             time.sleep(0.01)
         if usage:
-            sizes = {"completion_tokens": tokens, "prompt_tokens": prompt or len(asked.get("prompt") or [0] * 99)}
+            given = asked.get("prompt") or [0] * 99
+            given = given.split() if isinstance(given, str) else given
+            sizes = {"completion_tokens": tokens, "prompt_tokens": prompt or len(given)}
             details = {} if cached is None else {"prompt_tokens_details": {"cached_tokens": cached}}
             self.chunk({"choices": [], "usage": sizes | details, "system_fingerprint": "fp-1"})
         if done:
             self.chunk(b"data: [DONE]\n\n")
             self.wfile.write(b"0\r\n\r\n")
+
+    def deltas(self, kinds, seen=8, details=None):
+        """A chat answer of a delta per word, the second half 0.5 s after the first; ``seen``: tokens it counts."""
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.chunk({"choices": [{"delta": {"role": "assistant", "content": ""}}]})  # vLLM's first, before any token
+        for number, delta in enumerate(kinds):
+            time.sleep(0.5 if number == len(kinds) // 2 else 0.01)
+            self.chunk({"choices": [{"delta": delta, "finish_reason": None}]})
+        self.chunk({"choices": [{"delta": {}, "finish_reason": "stop"}]})
+        sizes = {"completion_tokens": seen, "prompt_tokens": 99, "completion_tokens_details": details}
+        self.chunk({"choices": [], "usage": sizes})
+        self.chunk(b"data: [DONE]\n\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def reasoning(self, asked):
+        self.deltas([{"reasoning": "word "}] * 4 + [{"content": "word "}] * 4, details={"reasoning_tokens": 4})
+
+    def reasoning_content(self, asked):
+        self.deltas([{"reasoning_content": "word "}] * 4 + [{"content": "word "}] * 4)
+
+    def reasoning_twice(self, asked):
+        self.deltas([{"reasoning": "word ", "reasoning_content": "word "}] * 4 + [{"content": "word "}] * 4)
+
+    def tools(self, asked):
+        calls = [{"tool_calls": [{"index": 0, "function": {part: "word "}}]} for part in ("name", *["arguments"] * 3)]
+        self.deltas([*calls, *[{"refusal": "word "}] * 4])
+
+    def hidden(self, asked):
+        self.deltas([{"content": "word "}] * 4, seen=104)
+
+    def hidden_and_told(self, asked):
+        self.deltas([{"content": "word "}] * 8, details={"reasoning_tokens": 1})
 
     def in_pairs(self, asked):
         self.good(asked, per_chunk=2)

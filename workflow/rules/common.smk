@@ -1,16 +1,21 @@
 # What the rules share: the plan, where their commands find Python, what a job asks for.
+import shutil
+
 from snakemake.settings.types import DeploymentMethod
 
 from moebench import columns, progress
 from moebench.plan.jobs import environments_needed
+from moebench.commands import slurm_commands
 from moebench.commands.snakefile import (
     engine_python,
     engines_of,
     figure_labels,
     load_plan,
+    near,
     one_of,
     part_of,
     planned_job,
+    refuse_paths,
     refuse_unbuilt,
     refuse_unpinned,
     roots,
@@ -31,6 +36,8 @@ STUDY, RESULTS, REPORT = (
     f"{config['reports']}/{PLAN['study']}",
 )
 PLAN_FILE = f"{RESULTS}/plan/{STUDY}-{PLAN['digest']}.json"
+if workflow.is_main_process and shutil.which("sbatch"):
+    slurm_commands.install(Path(RESULTS))
 MANIFESTS = [f"{RESULTS}/jobs/{job}.json" for job in PLAN["jobs"]]
 ACCURACY_MANIFESTS = [
     f"{RESULTS}/accuracy/{harness}/jobs/{job}.json"
@@ -58,7 +65,8 @@ elif DeploymentMethod.CONDA in DEPLOYED:
 else:
     ENVIRONMENTS = config["environments"]
 OWN_BUILD = ENVIRONMENTS == config["environments"]
-PYTHON = sys.executable if OWN_BUILD else f"{ENVIRONMENTS}/workflow/bin/python"
+# below the project by a relative path: that of the project may have characters that a shell reads
+PYTHON = near(sys.executable) if OWN_BUILD else f"{ENVIRONMENTS}/workflow/bin/python"
 
 
 def python_of(wildcards, threads):
@@ -68,6 +76,7 @@ def python_of(wildcards, threads):
 
 def before_start():
     """Refuse what would fail, or would measure what is not pinned."""
+    refuse_paths(config, workflow)
     refuse_unpinned(PLAN, workflow)
     if OWN_BUILD:
         refuse_unbuilt(PLAN, config, workflow.dag.needrun_jobs())

@@ -41,7 +41,7 @@ class Evaluator(Driver):
         self.harness, self.part = harness, plan["accuracy"][harness]
         self.worker_module = WORKERS[harness]
         self.settings = self.settings | {"cell_timeout_s": self.settings["task_timeout_s"]}
-        self.scratch = Path(tempfile.mkdtemp(prefix="moebench-accuracy-"))
+        self.scratch = Path(tempfile.mkdtemp(prefix="moebench-accuracy-", dir=self.local))
         self._data: dict[str, str | None] = {}
 
     def close(self) -> None:

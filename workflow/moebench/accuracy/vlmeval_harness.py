@@ -12,6 +12,7 @@ from pathlib import Path
 
 from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_process import harness_python
+from moebench.engines.loopback import direct
 from moebench.formats import Json
 from moebench.formats.plan import Task
 
@@ -31,7 +32,7 @@ class Harness:
         home.mkdir(exist_ok=True)
         self.log = scratch / "vlmeval.log"
         self.log_file = open(self.log, "ab")  # noqa: SIM115 - lives as long as the process
-        own = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1"}
+        own = {"HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **direct()}
         dropped = ("LMUData", "MMEVAL_ROOT", "FWD_API", "OPENAI_API_KEY", "EVAL_PROXY", "OMP_NUM_THREADS")
         environment = {k: v for k, v in os.environ.items() if k not in dropped} | own | {"OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(

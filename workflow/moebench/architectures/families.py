@@ -1,6 +1,7 @@
-"""How each architecture family spells its sizes in Hugging Face's ``config.json``: data for ``registry``.
+"""How each architecture family spells its sizes in Hugging Face's ``config.json``: data for ``hf_config``.
 
-Standard library only.  To add a family, add a table; nothing else changes.
+Standard library only.  A family needs no code: a file of config/families has the same keys as :class:`Family`, and
+travels with the architectures of a plan.  Those here ship with the project.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from moebench.formats.model import ArchitectureDict
+from moebench.formats.model import ArchitectureDict, SpellingDict
 
 UNSAID: Any = object()
 """A value that nothing states."""
@@ -27,7 +28,7 @@ class Size:
         """The size of an architecture."""
         found: Any = architecture
         for step in self.path:
-            found = found[step]
+            found = (found or {}).get(step, 0)  # a key that says nothing is left out
         return found if self.divisor == 1 else found // self.divisor
 
 
@@ -43,6 +44,20 @@ class Family:
     shared: Literal["width", "count", "routed"] = "width"
     """Shared experts are given by their total width, by their count (each as wide as a routed one), or are one as wide
     as a routed one."""
+    shared_key: str = "n_shared_experts"
+    """Key of that count."""
+    also: tuple[str, ...] = ()
+    """Other model types that mean the same: of other tools, or of a text model alone."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What every model of the family is though no key says so: {place: value}, e.g. {"attention.sinks": True}."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """Words of ``layer_types`` for the kinds full, windowed and recurrent, where it is written."""
+    full_every: int = 0
+    """Where no key says which layers attend to everything: the last of so many; 0: nothing is known then."""
+    full_every_other: Literal["windowed", "recurrent"] = "windowed"
+    """What the layers between are."""
+    ignored: tuple[str, ...] = ()
+    """Keys that look as if they changed sizes but do not, or follow from others."""
     section: str = ""
     """Key of ``config.json`` that holds the text model of a vision-language model."""
     override_section: str = ""
@@ -51,6 +66,15 @@ class Family:
     """Family of the language model inside a vision-language model that this project writes."""
     constants: Mapping[str, Any] | None = None
     """Keys that are no sizes but that a written ``config.json`` needs; None: this project writes none."""
+
+
+def spelled(name: str, spelling: SpellingDict) -> Family:
+    """The family of a file of config/families, as an architecture carries it."""
+    given: dict[str, Any] = {"model_type": name, **spelling}
+    sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
+    given["defaults"] = given.pop("omitted", {})
+    given |= {key: tuple(given[key]) for key in ("also", "ignored") if key in given}
+    return Family(sizes=sizes, **given)
 
 
 def _size(keys: str, *path: str, divisor: int = 1) -> Size:
@@ -134,6 +158,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen2MoeForCausalLM",
         _QWEN2_MOE,
         _QWEN2_MOE_DEFAULTS,
+        facts={"experts.shared_gate": True},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": False, "use_sliding_window": False},
     ),
     # LLaVA-NeXT over Qwen2-MoE exists as no published model, but transformers and vLLM put the two together.
@@ -142,9 +167,11 @@ FAMILIES: dict[str, Family] = {
         "LlavaNextForConditionalGeneration",
         _QWEN2_MOE,
         _QWEN2_MOE_DEFAULTS,
+        facts={"experts.shared_gate": True},
         section="text_config",
         override_section="text_config",
         language="qwen2_moe",
+        also=("qwen2_moe",),
         constants={
             "projector_hidden_act": "gelu",
             "vision_feature_layer": -1,
@@ -156,6 +183,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3MoeForCausalLM",
         (*_COMMON, *_HEADS, *_EXPERTS, _NARROW, _STEP, _BIAS),
         {"decoder_sparse_step": 1, "attention_bias": False, **_UNTIED},
+        facts={"attention.qk_norm": "head"},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": True, "use_sliding_window": False},
     ),
     "qwen3": Family(
@@ -163,6 +191,7 @@ FAMILIES: dict[str, Family] = {
         "Qwen3ForCausalLM",
         (*_COMMON, *_HEADS, _BIAS, _size("intermediate_size", "dense_ffn_size")),
         {"head_dim": 128, "attention_bias": False, **_UNTIED},
+        facts={"attention.qk_norm": "head"},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "use_sliding_window": False},
     ),
     "deepseek_v2": Family(
@@ -191,6 +220,7 @@ FAMILIES: dict[str, Family] = {
         _DEEPSEEK,
         _DEEPSEEK_DEFAULTS,
         shared="count",
+        also=("deepseek_v2",),
         section="language_config",
         override_section="text_config",
     ),
@@ -207,6 +237,7 @@ FAMILIES: dict[str, Family] = {
         "OlmoeForCausalLM",
         (*_COMMON, *_HEADS, *_EXPERTS, _WIDE),
         _UNTIED,
+        facts={"attention.qk_norm": "full"},
         constants={"rope_theta": 1e4, "rms_norm_eps": 1e-5, "norm_topk_prob": False},
     ),
     # Its expert width is mlp_ratio x hidden_size with SwiGLU's two halves in one matrix: not compared.
@@ -214,9 +245,19 @@ FAMILIES: dict[str, Family] = {
     "llama4": Family(
         "llama4",
         "Llama4ForConditionalGeneration",
-        (*_COMMON, *_HEADS, *_LOCAL, _WIDE, _size("interleave_moe_layer_step", "experts", "every")),
+        (
+            *_COMMON,
+            *_HEADS,
+            *_LOCAL,
+            _WIDE,
+            _size("interleave_moe_layer_step", "experts", "every"),
+            _size("intermediate_size_mlp", "dense_ffn_size"),
+        ),
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
+        also=("llama4_text",),
+        facts={"attention.qk_norm": "none"},  # without weights, whatever use_qk_norm says
+        full_every=4,
         section="text_config",
         override_section="text_config",
     ),

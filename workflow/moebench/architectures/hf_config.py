@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from moebench.architectures.families import FAMILIES, UNSAID, Family
+from moebench.architectures.families import FAMILIES, UNSAID, Family, spelled
+from moebench.architectures.layer_kinds import LayerKinds, layer_kinds
+from moebench.architectures.unexpressed import unexpressed
 from moebench.formats import Json
 from moebench.formats.model import ArchitectureDict, ExpertsDict, ModelDict, VisionDict
 from moebench.formats.plan import EngineKnobsDict
@@ -21,6 +23,8 @@ _MLA_ONLY = {"q_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"
 def family(architecture: ArchitectureDict) -> Family:
     """The table of an architecture's family.  Raises ValueError if there is none."""
     name = architecture["family"]
+    if spelling := architecture.get("spelling"):
+        return spelled(name, spelling)
     if name not in FAMILIES:
         raise ValueError(f"unknown architecture family {name!r}; known: {', '.join(sorted(FAMILIES))}")
     return FAMILIES[name]
@@ -52,7 +56,7 @@ def reshaped(
     return copy
 
 
-def shared_experts(architecture: ArchitectureDict) -> int:
+def shared_experts(architecture: ArchitectureDict, table: Family | None = None) -> int:
     """Number of shared experts, for a family that makes each as wide as a routed one.
 
     Raises ValueError if their total width is no multiple of that.
@@ -60,7 +64,7 @@ def shared_experts(architecture: ArchitectureDict) -> int:
     experts = architecture["experts"]
     assert experts is not None
     count, rest = divmod(experts["shared_ffn_size"], experts["ffn_size"])
-    if rest or (family(architecture).shared == "routed" and count > 1):
+    if rest or ((table or family(architecture)).shared == "routed" and count > 1):
         raise ValueError(
             f"{architecture['family']} makes a shared expert as wide as a routed one: it cannot spell a shared width "
             f"of {experts['shared_ffn_size']} beside experts of {experts['ffn_size']}"
@@ -94,19 +98,36 @@ def to_hf_config(architecture: ArchitectureDict) -> Json:
         }
     config |= {size.keys[0]: size.value(architecture) for size in table.sizes}
     if table.shared == "count":
-        config["n_shared_experts"] = shared_experts(architecture)
+        config[table.shared_key] = shared_experts(architecture)
+    if "q_lora_rank" in config:
         config["num_key_value_heads"] = architecture["attention"]["kv_heads"]
         config["q_lora_rank"] = config["q_lora_rank"] or None
     # Families with a width of its own for experts also want a dense one, whether a layer uses it or not.
     config["intermediate_size"] = (
         config.get("intermediate_size") or architecture["dense_ffn_size"] or (experts["ffn_size"] if experts else 0)
     )
+    if listed := layer_words(architecture, table):
+        config["layer_types"] = listed
+    if window := architecture["attention"].get("window"):
+        config["sliding_window"] = window
     return config | {
         **table.constants,
         "hidden_act": "silu",
         "max_position_embeddings": architecture["max_positions"],
         "dtype": "bfloat16",
     }
+
+
+def layer_words(architecture: ArchitectureDict, table: Family) -> list[str]:
+    """``layer_types`` in the family's words, empty where all layers are alike: those that attend to everything are
+    spread evenly, each the last of its group."""
+    recurrent, layers = architecture.get("recurrent"), architecture["layers"]
+    windowed = architecture["attention"].get("windowed_layers", 0)
+    other = recurrent["layers"] if recurrent else windowed
+    if not other:
+        return []
+    word, full = table.kinds["recurrent" if recurrent else "windowed"], layers - other
+    return [table.kinds["full"] if (n + 1) * full // layers > n * full // layers else word for n in range(layers)]
 
 
 def tile_grids(vision: VisionDict) -> list[list[int]]:
@@ -150,7 +171,7 @@ def hf_overrides(
     if moe_ffn_size is not None and table.shared != "width":
         count = shared_experts(reshaped(architecture, experts, moe_ffn_size, top_k))
         if table.shared == "count":
-            overrides["n_shared_experts"] = count
+            overrides[table.shared_key] = count
     return {table.override_section: overrides} if table.override_section else overrides
 
 
@@ -177,50 +198,104 @@ def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDi
         for size, value in changed.items():
             section |= dict.fromkeys([key for key in size.keys if key in section] or size.keys[:1], value)
         if table.shared == "count":
-            section["n_shared_experts"] = shared_experts(after)
+            section[table.shared_key] = shared_experts(after)
     return config | dict(zip(parts, sections, strict=True)) if parts else config
 
 
-def disagreements(architecture: ArchitectureDict, config_json: Json) -> list[str]:
-    """Sizes in which a model's ``config.json``, or what an engine resolved it to, differs from the registry.
+def disagreements(architecture: ArchitectureDict, config_json: Json, table: Family | None = None) -> list[str]:
+    """What a model's ``config.json``, or what an engine resolved it to, says otherwise than the registry.
 
-    Compared are the sizes that decide weights, memory and time; ``max_position_embeddings`` is not one.  A key that is
-    left out counts as the family's default where that is documented, otherwise it is not compared.  Unknown keys are
-    ignored.
+    Compared are the sizes that decide weights, memory and time (``max_position_embeddings`` is not one), the model
+    type, and which layers have a window or a state.  A key that is left out counts as the family's default where that
+    is documented, otherwise it is not compared.  A key that changes the sizes and that the registry cannot hold is
+    named; others are ignored.  ``table``: of a family that the architecture does not carry.
     """
-    table = family(architecture)
-    sections = {name: config_json[name] for name in (table.section, table.override_section) if config_json.get(name)}
-    config = {key: value for part in sections.values() for key, value in part.items()} or config_json
+    table = table or family(architecture)
+    config = text_config(config_json, table)
     expected = {size.keys[0]: size.value(architecture) for size in table.sizes}
-    given: Json = {}
-    for size in table.sizes:
-        key = next((k for k in size.keys if config.get(k) is not None), size.keys[0])
-        given[size.keys[0]] = _given(config, key, table, given)
+    given = given_sizes(config, table)
     if table.shared == "count":
-        expected["n_shared_experts"] = shared_experts(architecture)
-        given["n_shared_experts"] = config.get("n_shared_experts", UNSAID) or 0
+        expected[table.shared_key] = shared_experts(architecture, table)
     if architecture["attention"]["kind"] != "mla":  # DeepSeek's files carry these, unused, for plain attention too
         expected = {key: value for key, value in expected.items() if key not in _MLA_ONLY}
-    if not architecture["dense_ffn_size"] and "dense_layers" in {size.path[-1] for size in table.sizes}:
-        expected.pop("intermediate_size", None)
-    return [
+    if not architecture["dense_ffn_size"]:
+        for size in table.sizes:
+            if size.path == ("dense_ffn_size",):
+                expected.pop(size.keys[0], None)
+    sizes = [
         f"{key}: registry {value}, config.json {given[key]}"
         for key, value in expected.items()
         if given[key] is not UNSAID and given[key] != value
     ]
+    kinds = _kinds(architecture, config, table)
+    vision = bool(architecture["vision"] or architecture["vision_parameters"])
+    return _model_type(table, config_json) + sizes + kinds + unexpressed(config_json, config, table, vision)
 
 
-def _given(config: Json, key: str, table: Family, before: Json) -> Any:
+def text_config(config_json: Json, table: Family) -> Json:
+    """The part of a ``config.json`` that speaks of the text model."""
+    parts = [config_json[name] for name in (table.section, table.override_section) if config_json.get(name)]
+    return {key: value for part in parts for key, value in part.items()} or config_json
+
+
+def given_sizes(config: Json, table: Family) -> Json:
+    """The sizes a text model's ``config`` gives, by the first key of each; UNSAID where neither it nor a default of the
+    family does.  A list with a value per layer counts as that value where all are one."""
+    given: Json = {}
+    for size in table.sizes:
+        key = next((k for k in size.keys if config.get(k) is not None), size.keys[0])
+        given[size.keys[0]] = _given(config, key, size.keys[0], table, given)
+    if table.shared == "count":
+        given[table.shared_key] = _one(config.get(table.shared_key, UNSAID) or 0)
+    return given
+
+
+def kinds_of(config: Json, table: Family, architecture: ArchitectureDict) -> LayerKinds:
+    """Which layers of a text model's ``config`` have a window or a state."""
+    return layer_kinds(config, table, architecture["layers"], architecture["max_positions"])
+
+
+def _model_type(table: Family, config_json: Json) -> list[str]:
+    given = config_json.get("model_type")
+    if given in (None, table.model_type, *table.also):
+        return []
+    return [f"model_type: registry {table.model_type}, config.json {given}"]
+
+
+def _kinds(architecture: ArchitectureDict, config: Json, table: Family) -> list[str]:
+    """Layers with a window or a state, compared."""
+    kinds, attention = kinds_of(config, table, architecture), architecture["attention"]
+    recurrent = architecture.get("recurrent")
+    with_state = recurrent["layers"] if recurrent else 0
+    window, windowed = attention.get("window", 0), attention.get("windowed_layers", 0)
+    found = [f"{words} means nothing to the registry" for words in kinds.unknown]
+    if kinds.windowed is not None and kinds.windowed != windowed:
+        found.append(f"layers with a window ({kinds.key}): registry {windowed}, config.json {kinds.windowed}")
+    if kinds.window is not None and kinds.window != window:
+        found.append(f"{kinds.window_key}: registry {window or 'none'}, config.json {kinds.window}")
+    if kinds.recurrent is not None and kinds.recurrent != with_state:
+        found.append(f"layers with a state ({kinds.key}): registry {with_state}, config.json {kinds.recurrent}")
+    return found
+
+
+def _one(value: Any) -> Any:
+    """The value of a list whose values are all one; anything else as it is."""
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        return value[0]
+    return value
+
+
+def _given(config: Json, key: str, first: str, table: Family, before: Json) -> Any:
     """What ``config.json`` says for ``key``, the family's default, or UNSAID; ``before``: the sizes read so far."""
     if key == "kv_lora_rank" and config.get("use_mla") is False:
         return 0
-    value = config.get(key, UNSAID)
+    value = _one(config.get(key, UNSAID))
     if value is None and key.endswith("_rank"):
         return 0  # DeepSeek: not compressed
     if value is not UNSAID and value is not None:
         return value
-    if key in table.defaults:
-        return table.defaults[key]
+    if first in table.defaults:
+        return table.defaults[first]
     heads, hidden = before.get("num_attention_heads", UNSAID), before.get("hidden_size", UNSAID)
     if key == "num_key_value_heads":
         return heads

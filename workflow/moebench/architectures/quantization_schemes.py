@@ -17,7 +17,10 @@ TOOL = "llmcompressor 0.14.0.1"
 """What makes the checkpoints, as envs/quantize-*.in pin it: part of their identity."""
 
 GROUPS = (128, 64, 32)
-"""Columns that share a scale, for 4-bit weights: the first that divides every width (vLLM's kernels take these)."""
+"""Columns that share a scale, for 4-bit weights (vLLM's kernels take these)."""
+
+SPLITS = (4, 2, 1)
+"""Tensor parallel sizes that one checkpoint shall serve: the first for which there is a group."""
 
 BLOCK = 128
 """Edge of the square blocks that share a scale, for ``fp8_block``."""
@@ -26,6 +29,9 @@ DTYPE_BITS = {"bfloat16": 16, "float16": 16, "float32": 32}
 
 WHILE_LOADING = ("fp8",)
 """Schemes that the engine makes of any checkpoint while it loads."""
+
+EXPERTS_ONLY = ("mxfp4",)
+"""Schemes of published checkpoints that quantize routed experts alone; the project makes none of them."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ class Scheme:
     weight_bits: int
     activation_bits: int | None
     """None: activations stay in ``dtype``."""
-    scales: Literal["row", "group", "block"]
-    """What shares a scale: a row of the matrix, ``GROUPS`` columns of a row, or a square of ``BLOCK``."""
+    scales: Literal["row", "group", "block", "mx"]
+    """What shares a scale: a row of the matrix, ``GROUPS`` columns of a row, a square of ``BLOCK``, or (OCP
+    Microscaling) 32 columns of a row with a scale of one byte."""
     preset: str
     """Its name in compressed-tensors."""
     zero_points: bool = False
@@ -55,7 +62,12 @@ class Scheme:
 
         A scale has 2 bytes (float32 in blocks, 4 bytes), a zero point the bits of a weight.
         """
-        shared = {"row": 0.0, "group": (2 + self.zero_points * self.weight_bits / 8) / group, "block": 4 / BLOCK**2}
+        shared = {
+            "row": 0.0,
+            "group": (2 + self.zero_points * self.weight_bits / 8) / group,
+            "block": 4 / BLOCK**2,
+            "mx": 1 / 32,
+        }
         return self.weight_bits / 8 + shared[self.scales]
 
 
@@ -67,15 +79,17 @@ SCHEMES = {
         Scheme("int8", "gptq", "int", 8, 8, "row", "W8A8"),
         Scheme("awq", "awq", "int", 4, None, "group", "W4A16_ASYM", zero_points=True),
         Scheme("gptq", "gptq", "int", 4, None, "group", "W4A16"),
+        Scheme("mxfp4", "rtn", "float", 4, None, "mx", "MXFP4A16"),
     )
 }
 """Activations are quantized per token while the engine runs (``fp8_block``: per 128 channels of a token).  ``fp8`` made
-while loading shares one scale per matrix instead of per row."""
+while loading shares one scale per matrix instead of per row.  ``mxfp4`` is as gpt-oss is published."""
 
 
 def widths(architecture: ArchitectureDict) -> dict[str, int]:
     """Input widths of the matrices that are quantized, by what they belong to."""
     attention, experts = architecture["attention"], architecture["experts"]
+    recurrent = architecture.get("recurrent")
     found = {
         "hidden_size": architecture["hidden_size"],
         "attention heads x head_dim": attention["heads"] * attention["head_dim"],
@@ -84,18 +98,27 @@ def widths(architecture: ArchitectureDict) -> dict[str, int]:
         "experts.ffn_size": experts["ffn_size"] if experts else 0,
         "experts.shared_ffn_size": experts["shared_ffn_size"] if experts else 0,
         "dense_ffn_size": architecture["dense_ffn_size"],
+        "recurrent value_heads x value_head_dim": recurrent["value_heads"] * recurrent["value_head_dim"]
+        if recurrent
+        else 0,
     }
     return {name: width for name, width in found.items() if width}
 
 
+SPLIT = ("attention heads x head_dim", "experts.ffn_size", "experts.shared_ffn_size", "dense_ffn_size")
+"""The widths that tensor parallelism splits."""
+
+
 def group_size(architecture: ArchitectureDict) -> int:
-    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths.
+    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths, on each of 4 GPUs; if
+    there is none, on each of 2; otherwise, whole.
 
     Raises ValueError, naming the width, where none does.
     """
-    for group in GROUPS:
-        if all(width % group == 0 for width in widths(architecture).values()):
-            return group
+    for tp in SPLITS:
+        for group in GROUPS:
+            if all(w % (group * (tp if name in SPLIT else 1)) == 0 for name, w in widths(architecture).items()):
+                return group
     name, width = next((n, w) for n, w in widths(architecture).items() if w % GROUPS[-1])
     raise ValueError(f"{name} {width} is no multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
 
@@ -149,6 +172,8 @@ def _schemes_of(given: Json) -> set[str]:
     method = given.get("quant_method")
     if method == "fp8":
         return {"fp8_block" if given.get("weight_block_size") else "fp8"}
+    if method == "mxfp4":
+        return {method}
     if method in ("awq", "gptq"):
         return {method} if given.get("bits") == SCHEMES[method].weight_bits else set()
     groups = list((given.get("config_groups") or {}).values())
@@ -161,7 +186,8 @@ def _schemes_of_group(group: Json) -> set[str]:
     return {
         name
         for name, scheme in SCHEMES.items()
-        if (weights.get("type"), weights.get("num_bits")) == (scheme.numbers, scheme.weight_bits)
+        if name not in EXPERTS_ONLY
+        and (weights.get("type"), weights.get("num_bits")) == (scheme.numbers, scheme.weight_bits)
         and inputs.get("num_bits") == scheme.activation_bits
         and (not inputs or inputs.get("type") == scheme.numbers)
         and (weights.get("strategy") == "block") == (scheme.scales == "block")

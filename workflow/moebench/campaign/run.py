@@ -25,7 +25,7 @@ from moebench.errors import StageError, StorageError, UserError
 from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout, Session
 from moebench.formats.messages import Outcome
 from moebench.formats.plan import EngineConfig, Plan
-from moebench.formats.record import EngineVersion, Provenance
+from moebench.formats.record import EngineVersion, LoadFacts, Provenance
 from moebench.measure import constants, manifest, provenance, records
 from moebench.measure.driver import Driver, end_on_signals, speaker
 from moebench.plan.file import read_plan
@@ -118,8 +118,11 @@ class CampaignDriver(Driver):
             self.estimates.note("cell", key, self.expected.get(key, 0.0), time.monotonic() - started)
         return outcome
 
-    def check_environment(self, spec: EngineConfig) -> None:
+    def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
         """Another engine than the plan's is recorded here, not refused."""
+
+    def check_shell(self, engines: list[str]) -> None:
+        """What this machine's shell changes is recorded here, not refused."""
 
     def engine_version(self, spec: EngineConfig) -> EngineVersion:
         """The engine that is installed here: the plan's may be another."""
@@ -134,6 +137,7 @@ class CampaignDriver(Driver):
             "git_dirty": self.campaign["git_dirty"],
             "lock_sha256": None,
             "campaign": {"packed_at": self.campaign["packed_at"], "model_files": files},
+            "variables": self.variables(spec),
         }
         return self.host | about | self.seen
 

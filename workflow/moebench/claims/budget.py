@@ -51,14 +51,19 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 
 
 def rows_of(plan: Plan) -> Iterable[Row]:
-    """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for."""
+    """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for.
+
+    Points that cannot be are left out: nothing measures them.
+    """
     for row in cell_rows.plan_rows(plan):
+        if f"{row['engine']}/{row['cell']}" not in plan["cells"]:
+            continue
         yield json.loads(row["labels"]) | row | _small(plan, row)
 
 
 def answers_of(plan: Plan) -> Iterator[Row]:
     """Accuracy as claims select it: a row per task and mean; ``members``: the cells that it is made of."""
-    asked = unmeasured(plan)
+    asked = [row for row in unmeasured(plan) if row["status"] != cell_rows.UNSUPPORTED]
     counted: dict[tuple[Any, ...], set[str]] = {}
     for row in asked:
         key = f"{row['engine']}/{row['cell']}"
@@ -66,7 +71,9 @@ def answers_of(plan: Plan) -> Iterator[Row]:
             counted.setdefault(_of_block(row), set()).add(f"{row['harness']}:{key}")
     for row in accuracy_rows.rows(asked):
         own = {f"{row['harness']}:{row['engine']}/{row['cell']}"}
-        yield row | _small(plan, row) | {"members": counted[_of_block(row)] if row["task"] == MEAN else own}
+        members = counted.get(_of_block(row), set()) if row["task"] == MEAN else own
+        if members:  # a block whose tasks do not count in means has none
+            yield row | _small(plan, row) | {"members": members}
 
 
 def _of_block(row: Row) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ ratios is tested as well (:func:`together`).
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 import zipfile
@@ -42,14 +43,20 @@ Floats = NDArray[np.float64]
 LEVEL = 0.05
 SAME = "same"
 ONLY_B = "measured in B only"
-_NO_COMPARISON = ("no interval", "neither measured", ONLY_B)
+WITHOUT = "measured, without this metric"
+_NO_COMPARISON = ("no interval", "neither measured", WITHOUT, ONLY_B)
 _MACHINE = ("cpu_threads", "kv_cache_mb")  # how a machine runs the engine, not what is measured
 KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
 _DEFAULTS = {k: field.default for k, field in KNOBS.items() if not field.is_required()}
 """What a knob was before there was a column for it."""
-DIFFERS = ("hardware", "device_name", "engine_name", "engine_version", "git_commit", "lock_sha256", *_MACHINE)
+DIFFERS = (
+    *("hardware", "device_name", "driver", "engine_name", "engine_version", "nccl", "git_commit", "lock_sha256"),
+    *_MACHINE,
+)
 """Columns in which two sets may differ; those that do are named."""
+JSON_DIFFERS = {"versions": ("version of ", None), "variables": ("", "not set")}
+"""The same, of JSON: each key by its own name, after these words; and what a cell without it has, if that is a fact."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +279,10 @@ def _verdict(row: Mapping[Hashable, Any], metric: str) -> str:
             return ONLY_B
         changed = "ok" in (a, b) or (a in FINAL and b in FINAL)
         return f"{a} -> {b}" if changed else "neither measured"
-    if row["status_a"] != "ok" or math.isnan(row["ratio"]):
+    if row["status_a"] != "ok":
         return "neither measured"
+    if math.isnan(row["ratio"]):  # counts of routers have no times
+        return WITHOUT
     if math.isnan(row["low"]):
         return "no interval"
     beyond = abs(math.log(row["ratio"])) > math.log1p(row["noise"])
@@ -292,7 +301,13 @@ def _direction(ratio: float, metric: str) -> str:
 
 def _differs(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, tuple[str, str]]:
     def said(frame: pd.DataFrame, name: str) -> str:
-        return ", ".join(sorted(map(str, frame[name].dropna().unique()))) or "not recorded"
+        values = frame[name].dropna().unique() if name in frame else ()
+        return ", ".join(sorted(map(str, values))) or "not recorded"
 
     both = {name: (said(a, name), said(b, name)) for name in DIFFERS}
+    for column, (words, lacking) in JSON_DIFFERS.items():
+        found = [[json.loads(text) for text in frame[column].dropna().unique()] for frame in (a, b)]
+        keys = {key for row in (*found[0], *found[1]) for key in row}
+        left, right = (pd.DataFrame([{k: row.get(k, lacking) for k in keys} for row in rows]) for rows in found)
+        both |= {words + key: (said(left, key), said(right, key)) for key in sorted(keys)}
     return {name: pair for name, pair in both.items() if pair[0] != pair[1]}

@@ -317,7 +317,9 @@ def _verdict(plan: Plan, paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mi
         return ev.NOT_MEASURED, outcome.reason
     if claim.test in ("printed", "share"):
         return VERDICTS[outcome.outcome], outcome.reason
-    why = [f"{plan['scale']} stand-ins, not the paper's models"] * any(r["stand_in"] for r in mine)
+    stand_in, made_up = any(r["stand_in"] for r in mine), any(r["weights"] == "random_init" for r in mine)
+    small = stand_in or (plan["scale"] != "paper" and made_up)
+    why = [f"{plan['scale']} {'stand-ins' if stand_in else 'models'}, not the paper's models"] * small
     why += [f"{plan['hardware']['title']}, not {', '.join(paper.hardware)}"] * (
         plan["hardware"]["name"] not in paper.hardware
     )

@@ -120,12 +120,11 @@ class Verbs(TyperGroup):
                 group = command.rich_help_panel
                 lines.add_row(Text(group, style="bold"))
             lines.add_row(Text(f"  {name}", style="cyan"), command.short_help)
-        options = ", ".join(max(option.opts, key=len) for option in self.get_params(ctx))
+        options = ", ".join(option.opts[0] for option in self.get_params(ctx) if "completion" not in option.opts[0])
         out = console()
-        usage = f"Usage: {ctx.command_path} VERB [OPTIONS] [ARGS]...   Help: {ctx.command_path} VERB --help"
-        out.print(f"{usage}\n{self.help}\n", markup=False, highlight=False)
+        usage = f"Usage: {ctx.command_path} VERB [ARGS]...   Help: VERB --help   {options}"
+        out.print(f"{usage}\n{self.help}", markup=False, highlight=False)
         out.print(lines)
-        out.print(f"\nOptions: {options}", markup=False, highlight=False)
 
 
 def complain(line: str) -> None:
@@ -173,16 +172,18 @@ def verb(group: str) -> Callable[[F], F]:
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[Any], int | float]:
-    """A parser of numbers above zero."""
+    """A parser of numbers above zero; a whole one may be written as 131072 or 1e5."""
 
     def read(text: Any) -> int | float:
         try:
-            value = kind(text)
+            value = float(text)
         except ValueError:
-            value = kind(0)
+            value = 0.0
         if not 0 < value < float("inf"):
             raise typer.BadParameter(f"{text!r} is not a number above zero")
-        return value
+        if kind is int and value % 1:
+            raise typer.BadParameter(f"{text!r} is not a whole number above zero")
+        return kind(value)
 
     return read
 

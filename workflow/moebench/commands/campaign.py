@@ -64,7 +64,7 @@ def import_files(config: Config, paths: Sequence[Path], results: Path, name: str
     made = bring_home.take(paths, plans, results, name)
     lines = [str(made)]
     for study in made.studies:
-        plan = keep(plans[study], made.folder)
+        plan = keep(plans[study], made.folder, config.folder)
         lines.append(str(collect(plan, made.folder, made.folder / "tables" / study)))
         reports = f"reports/{IMPORTED}/{made.folder.name}"
         lines.append(f"report: moebench report --partial --study {study} --results {made.folder} --reports {reports}")

@@ -6,16 +6,26 @@ Exit codes: 0 done; 1 some cells have no result yet, or a check found something;
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
 
-from moebench.commands import campaign_verbs, internal, models, results, study  # noqa: F401 - they register verbs
+from moebench.commands import (  # noqa: F401 - they register verbs
+    campaign_verbs,
+    internal,
+    models,
+    models_verbs,
+    results,
+    study,
+)
 from moebench.commands.app import app, complain
+from moebench.engines import loopback
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a verb and exit with its code; a wrong verb or option is one line on standard error, and code 2."""
+    os.environ.update(loopback.direct())  # for whatever a verb starts
     try:
         code = typer.main.get_command(app).main(argv, prog_name="moebench", standalone_mode=False)
     except typer.TyperException as error:

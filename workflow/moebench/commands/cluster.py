@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,12 @@ class Nodes:
     cpus: int
     limit_min: float
 
+    def __str__(self) -> str:
+        kinds = ",".join(f"gpu:{kind}:{n}" if kind else f"gpu:{n}" for kind, n in self.gpus.items()) or "no GPUs"
+        limit = "none" if math.isinf(self.limit_min) else f"{self.limit_min:.0f} min"
+        name = self.partition + "*" * self.default
+        return f"{name} {self.count} nodes, {kinds}, {self.cpus} CPUs, {self.memory_mb} MB, limit {limit}"
+
     def hold(self, job: Job | DeriveJob, gpu_model: str, attempt: int = 1) -> bool:
         """Whether they can run a job of a plan; each attempt asks for more memory and time (rules/measure.smk)."""
         across = nodes_of(job)
@@ -49,27 +56,77 @@ def nodes_of(job: Job | DeriveJob) -> int:
 
 
 def nodes(text: str) -> list[Nodes]:
-    """What ``sinfo -h -o SINFO`` printed."""
+    """What ``sinfo -h -o SINFO`` printed; lines of other forms (banners, names of clusters) are passed over."""
     found = []
     for line in text.splitlines():
-        partition, count, gres, limit, memory, cpus = line.split("|")
+        fields = [field.strip() for field in line.split("|")]
+        if len(fields) != 6 or None in (sizes := [_number(fields[n]) for n in (1, 4, 5)]):
+            continue
+        partition, _, gres, limit, _, _ = fields
+        count, memory, cpus = (size or 0 for size in sizes)
         gpus: dict[str, int] = {}
         for kind, number in re.findall(r"\bgpu:(?:([^:,(]+):)?(\d+)", gres):
             gpus[kind] = gpus.get(kind, 0) + int(number)
         name = partition.removesuffix("*")
-        sizes = (int(memory.rstrip("+")), int(cpus.rstrip("+")))  # 64+: the least of several
-        found.append(Nodes(name, partition.endswith("*"), int(count), gpus, *sizes, _minutes(limit)))
+        found.append(Nodes(name, partition.endswith("*"), count, gpus, memory, cpus, minutes(limit)))
     return found
 
 
-def _minutes(limit: str) -> float:
-    """SLURM's ``[days-]hours:minutes:seconds``, or ``minutes:seconds``; anything else is no limit."""
-    days, _, clock = limit.rpartition("-")
+def _number(text: str) -> int | None:
+    """A size as SLURM prints it: ``64``, ``64+`` (the least of several), ``1.5T`` (of MB); None for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)\+?", text)
+    scale = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
+    return int(float(found[1]) * scale[found[2]]) if found else None
+
+
+def minutes(limit: str) -> float:
+    """SLURM's ``[days-]hours:minutes:seconds``, ``days-hours[:minutes]`` or ``minutes[:seconds]``; anything else is no
+    limit."""
+    days, dash, clock = limit.strip().rpartition("-")
     parts = clock.split(":")
-    if not all(part.isdigit() for part in parts) or len(parts) not in (2, 3):
+    if not all(part.isdigit() for part in (*parts, days or "0")) or len(parts) > 3:
         return math.inf
-    *hours, minutes, seconds = map(int, parts)
-    return int(days or 0) * 1440 + sum(hours) * 60 + minutes + seconds / 60
+    if dash or len(parts) == 3:
+        hours, mins, seconds = (*map(int, parts), 0, 0)[:3]
+        return int(days or 0) * 1440 + hours * 60 + mins + seconds / 60
+    mins, seconds = (*map(int, parts), 0)[:2]
+    return mins + seconds / 60
+
+
+ASSOCIATION = "Account,MaxSubmit,GrpSubmit,MaxWall,DefaultQOS"
+QOS = "Name,MaxSubmitPU,GrpSubmit,MaxWall"
+"""Formats of ``sacctmgr -n -P show`` that ``limits`` reads."""
+LEAST_JOB_AGE_S = 300
+"""Snakemake asks for states every three minutes."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How many jobs a user may have in the queue, and how many minutes one may ask for."""
+
+    jobs: float
+    minutes: float
+
+
+def limits(associations: str, qualities: str, account: str, qos: str) -> Limits:
+    """The limits of a user's account (empty: of any) and quality of service (empty: the default one).
+
+    ``associations``, ``qualities``: what sacctmgr printed with the formats above.
+    """
+    rows = [line.split("|") for line in associations.splitlines() if line.count("|") == 4]
+    mine = [row for row in rows if not account or row[0].lower() == account.lower()]
+    named = {qos} if qos else {row[4] for row in mine if row[4]}
+    qualified = [line.split("|") for line in qualities.splitlines() if line.count("|") == 3]
+    found = [row[1:4] for row in mine] + [row[1:4] for row in qualified if row[0] in named]
+    counts = [int(text) for row in found for text in row[:2] if text.isdigit()]
+    walls = [minutes(row[2]) for row in found if row[2].strip()]
+    return Limits(min(counts, default=math.inf), min(walls, default=math.inf))
+
+
+def jobs_at_once(profile: Path) -> int:
+    """How many jobs Snakemake submits at once; as many as there are where the profile does not say."""
+    given = str((read_yaml(profile) or {}).get("jobs", ""))
+    return int(given) if given.isdigit() else sys.maxsize
 
 
 def asked_by(profile: Path) -> dict[str, str]:

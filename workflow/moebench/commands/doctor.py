@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from moebench.commands import cluster
+from moebench.commands import cluster, site
 from moebench.commands.data_sets import data_of
+from moebench.commands.findings import Finding
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
-from moebench.engines import waiting
+from moebench.engines import variables, waiting
 from moebench.formats.plan import Plan, Runtime
+from moebench.measure import device
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
 from moebench.storage import project, staged
@@ -25,30 +27,6 @@ LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
-
-    what: str
-    good: bool | None
-    seen: str
-    todo: str = ""
-
-    @property
-    def mark(self) -> str:
-        """``ok``, ``MISSING`` or ``note``."""
-        return {True: "ok", False: "MISSING", None: "note"}[self.good]
-
-    @property
-    def remedy(self) -> str:
-        """What to do; empty where there is nothing to do."""
-        return "" if self.good else self.todo
-
-    def as_json(self) -> dict[str, str]:
-        """The line for machines."""
-        return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
@@ -132,22 +110,43 @@ def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Fin
     return found
 
 
+def shell(plan: Plan) -> list[Finding]:
+    """Variables of this shell that change what is measured: SLURM hands them to the jobs, which refuse them."""
+    seen = variables.of()
+    for spec in plan["engines"].values():
+        declared = spec["runtime"].get("variables", {})
+        changing = [f"{k}={v}" for k, v in seen.items() if k not in declared and variables.changes(k, spec["nodes"])]
+        if changing and not spec["runtime"]["hosted"]:
+            said = f"{', '.join(changing)}: changes what {spec['id']} measures"
+            return [Finding("shell", False, said, "unset it, or declare it: engine.variables in the study")]
+    return []
+
+
+def _other(plan: Plan, line: str) -> str | None:
+    """What a GPU that nvidia-smi lists is that the study's is not, if so."""
+    name, memory, _, *mig = line.split(", ")
+    if mig == ["Enabled"] and "MIG" not in (plan["hardware"]["device_name"] or "MIG"):
+        return f"{name} in parts (MIG)"
+    mib = re.match(r"(\d+) MiB", memory)
+    return device.unlike(plan["hardware"], name, int(mib[1]) * 2**20 if mib else None)
+
+
 def gpus(plan: Plan) -> list[Finding]:
     """GPUs of this machine, against what the study's hardware says."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
-    code, text = _ask("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    asked = "--query-gpu=name,memory.total,driver_version,mig.mode.current"
+    code, text = _ask("nvidia-smi", asked, "--format=csv,noheader")
     if code:
         return [Finding("GPUs", None, "none on this machine (a login node has none); SLURM's are below")]
     wanted = plan["hardware"]["device_name"]
-    names = text.splitlines()
-    good = wanted is None or all(wanted in name for name in names)
-    found = [
-        Finding("GPUs", good, f"{len(names)}: {names[0]}", f"the study is for {wanted}; choose another hardware in it")
-    ]
+    names = [line.removesuffix(", [N/A]").removesuffix(", Disabled") for line in text.splitlines()]
+    others = [other for name in names if (other := _other(plan, name))]
+    seen = f"{len(names)}: {others[0] if others else names[0]}"
+    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; choose another hardware in it")]
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
-    driver = re.search(r"(\d+)(\.\d+)+$", names[0])
+    driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
     if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
         enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
         said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"
@@ -166,22 +165,50 @@ def slurm(plan: Plan, profile: Path) -> list[Finding]:
         said = text.splitlines()[0] if text else f"exit code {code}"
         todo = "run this on the login node of the cluster, or use profiles/local"
         return [Finding("SLURM", lacking, f"installed, but does not answer: {said}", todo)]
-    found = []
-    for line in text.splitlines():
-        partition, nodes, gres, limit, memory, cpus = line.split("|")
-        seen = f"{partition} {nodes} nodes, GRES {gres}, {cpus} CPUs, {memory} MB, limit {limit}"
-        found.append(Finding("partition", None, seen))
-    found += _asked(plan, profile, cluster.nodes(text), lacking)
-    code, _ = _ask("sacct", "-n", "-X", "--starttime", "now")
-    found.append(
-        Finding(
-            "accounting",
-            code == 0,
-            "sacct answers" if code == 0 else "sacct does not answer (no slurmdbd)",
-            "add --slurm-status-command squeue to snakemake, or jobs are never seen to finish",
-        )
-    )
+    offered = cluster.nodes(text)
+    found = [Finding("partition", None, str(nodes)) for nodes in offered]
+    found += _asked(plan, profile, offered, lacking)
+    return found + _submitting(plan, profile, lacking) + _accounting(lacking)
+
+
+def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding]:
+    """How many jobs this user may queue and how long they may be, against the plan's."""
+    asked = cluster.asked_by(profile)
+    association = _ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={_user()}", f"format={cluster.ASSOCIATION}")
+    qos = _ask("sacctmgr", "-n", "-P", "show", "qos", f"format={cluster.QOS}")
+    if association[0] and qos[0]:
+        return []
+    limit = cluster.limits(association[1] if not association[0] else "", qos[1] if not qos[0] else "",
+                           asked.get("slurm_account", ""), asked.get("qos", ""))  # fmt: skip
+    jobs, found = dict(cluster.jobs(plan)), []
+    at_once = min(len(jobs), cluster.jobs_at_once(profile))
+    if limit.jobs < at_once:
+        seen = f"you may have {limit.jobs:.0f} jobs in the queue, the study has {len(jobs)}: the others wait"
+        found.append(Finding("job limit", None, seen, f"set jobs: {limit.jobs:.0f} in {profile}"))
+    longest = max((job["runtime_min"] for job in jobs.values()), default=0)
+    if limit.minutes < longest:
+        seen = f"your jobs may run {limit.minutes:.0f} min, the longest of the study asks for {longest} min"
+        found.append(Finding("time limit", lacking, seen, f"another qos or account in {profile}, or jobs.time_factor"))
     return found
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container
+        return str(os.getuid())
+
+
+def _accounting(lacking: bool | None) -> list[Finding]:
+    """How Snakemake learns that jobs have ended: from sacct, or from squeue while that still shows them."""
+    if _ask("sacct", "-n", "-X", "--starttime", "now")[0] == 0:
+        return [Finding("accounting", True, "sacct answers")]
+    _, text = _ask("scontrol", "show", "config")
+    shown = re.search(r"^MinJobAge\s*=\s*(\d+)", text, re.M)
+    age_s = int(shown[1]) if shown else 0
+    seen = f"sacct does not answer (no slurmdbd): squeue is asked, which shows jobs for {age_s} s after their end"
+    todo = f"ask for accounting, or for MinJobAge={cluster.LEAST_JOB_AGE_S} in slurm.conf: jobs may never seem to end"
+    return [Finding("accounting", None if age_s >= cluster.LEAST_JOB_AGE_S else lacking, seen, todo)]
 
 
 def _asked(plan: Plan, profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
@@ -244,7 +271,7 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     undone = [path for path in derived if staged.check(Path(path))]
     need = sum(size for path, size in sizes(plan).items() if problems.get(path) or path in undone)
     free, place = free_bytes(folder)
-    hub = "   (needs internet)" if any(m["source"] != "random_init" for m in wanted.values()) else ""
+    hub = "   (needs internet)" if any(m["source"].startswith("hub:") for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
         found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
@@ -304,7 +331,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
 
     project.refuse_shipped(config.folder)
     plan = make_plan(config, study, budget_gpu_hours=config.root().budget_gpu_hours)
-    check(plan)
+    check(plan, config.folder)
     heading = (
         f"study {study}: {count(len(plan['cells']), 'cell')}, {count(len(plan['engines']), 'engine load')}, "
         f"{count(len(plan['jobs']), 'job')}, "
@@ -314,9 +341,11 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *environments(config, plan),
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
+        *shell(plan),
         *gpus(plan),
         *slurm(plan, profile),
         *disk(plan, results),
+        *site.look(results),
     ]
 
 

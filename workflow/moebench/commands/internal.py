@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -18,7 +19,6 @@ from moebench.commands.app import (
     ConfigFolder,
     PlanFile,
     ResultsFolder,
-    TablesFolder,
     flag,
     verb,
 )
@@ -129,7 +129,10 @@ def derive(
     from moebench.measure.driver import end_on_signals, speaker
     from moebench.models.derive import derive as make
     from moebench.plan.file import read_plan
+    from moebench.storage import scratch
 
+    if scratch.needed():
+        os.environ |= scratch.environment(scratch.make())
     made, names = read_plan(plan), [*(model or ()), *(more or ())]
     end_on_signals()
     progress_log = context.meta[PROGRESS_LOG] = log or Path("logs") / made["study"] / "derive.log"
@@ -150,20 +153,6 @@ def collect(
     from moebench.claims.collect import collect
 
     print(collect(plan, results, out))
-    return 0
-
-
-@verb(INTERNAL)
-def figures(
-    plan: PlanFile,
-    tables: TablesFolder,
-    out: Annotated[Path, Option("--out", metavar="FOLDER", help="Folder for the figures.")],
-) -> int:
-    """Draw the figures of all experiments of a plan."""
-    from moebench.figures import render_all
-    from moebench.plan.file import read_plan
-
-    render_all(read_plan(plan), tables, out)
     return 0
 
 

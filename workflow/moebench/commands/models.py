@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from moebench.commands.app import CONFIG, MODELS, ConfigFolder, JsonFlag, flag, named, positive, print_json, verb
 
-Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"]
+Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq", "mxfp4"]
 
 
 def _count(name: str, metavar: str, words: str, **more: Any) -> Any:

@@ -72,17 +72,18 @@ def _drop_figures(plan: Plan) -> list[str]:
     return dropped
 
 
-def keep(plan: Plan, results: Path) -> Path:
+def keep(plan: Plan, results: Path, folder: Path | None = None) -> Path:
     """Write the plan under its digest, unless it is there, and let ``STUDY.json`` point to it; return the former.
 
-    Jobs read the plan they were submitted with, whatever happens to the configuration meanwhile.  Raises ConfigError
-    for a figure that cannot be drawn: better now than after hours of measuring.  StorageError if it cannot be written.
+    Jobs read the plan they were submitted with, whatever happens to the configuration (``folder``) meanwhile.  Raises
+    ConfigError for a figure that cannot be drawn: better now than after hours of measuring.  StorageError if it cannot
+    be written.
     """
     path = results / "plan" / f"{plan['study']}-{plan['digest']}.json"
     if not path.exists():
         from moebench.figures import check  # imports matplotlib: only when there is something to check
 
-        check(plan)
+        check(plan, folder)
         write_atomic(path, canonical_bytes(plan) + b"\n")
     current = path.with_name(f"{plan['study']}.json")
     if not current.is_symlink() or current.readlink() != Path(path.name):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as json_text
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from typer import Argument, Option
 
 from moebench.commands.app import (
+    INTERNAL,
     RESULTS,
     ConfigFolder,
     JsonFlag,
@@ -24,6 +26,7 @@ from moebench.commands.app import (
     verb,
 )
 from moebench.errors import UserError
+from moebench.text import count
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "not decided", "not measured"]
 
@@ -49,15 +52,20 @@ def report(
 
     Give --partial, or --from ARCHIVE, or (as the workflow does) --plan, --tables, --figures and --out.
     """
+    from moebench.progress.steps import steps
     from moebench.report import build
     from moebench.report.archive import rebuild
 
     if archive:
         if not archive.is_file():
             raise UserError(f"--from {archive}: no such file; `snakemake archive` packs one")
-        print(rebuild(archive, out or Path("report-from-archive")))
+        with steps(f"report from {archive}") as say:
+            made = rebuild(archive, out or Path("report-from-archive"), say)
+        print(made)
     elif partial:
-        print(_partial(study))
+        with steps(f"report of study {study.name}") as say:
+            page = _partial(study, say)
+        print(page)
     elif plan and tables and figures and out:
         print(build(plan, tables, figures, out))
     else:
@@ -65,7 +73,7 @@ def report(
     return 0
 
 
-def _partial(study: Study) -> Any:
+def _partial(study: Study, say: Callable[[str], None]) -> Any:
     """Tables, figures and report of what is measured so far, without Snakemake."""
     from moebench.claims.collect import collect
     from moebench.commands.planning import keep
@@ -74,10 +82,68 @@ def _partial(study: Study) -> Any:
 
     made = study.plan()
     results, folder = study.results, study.reports / made["study"]
-    plan_file, tables = keep(made, results), results / "tables" / made["study"]
+    plan_file, tables = keep(made, results, study.config.folder), results / "tables" / made["study"]
+    say("tables from the records")
     collect(plan_file, results, tables)
-    render_all(made, tables, folder / "figures")
+    render_all(made, tables, folder / "figures", say)
+    say("the report")
     return build(plan_file, tables, folder / "figures", folder / "report.html")
+
+
+@verb(RESULTS)
+@of_study
+def watch(
+    study: Study,
+    once: Annotated[bool, flag("--once", "Show it once and end, as without a terminal.")] = False,
+    every: Annotated[
+        float, Option("--every", metavar="SECONDS", parser=positive(float), help="Seconds between looks.")
+    ] = 2.0,
+    report: Annotated[
+        float | None,
+        Option("--report", metavar="MINUTES", parser=positive(float),
+               help="Also build the partial report, every so many minutes if there is something new."),
+    ] = None,
+) -> int:  # fmt: skip
+    """Watch a study while it runs: done, failing and why, time left.
+
+    Reads the files that jobs write, here or on other nodes. Ends when all cells are done.
+    """
+    from moebench.commands.watching import follow
+
+    return follow(study, once, every, report)
+
+
+@verb(RESULTS)
+@of_study
+def figures(
+    study: Study,
+    paper: Annotated[
+        bool, flag("--paper", "Write PDFs of one and two columns, captions as LaTeX, and data with units.")
+    ] = False,
+    plan: Annotated[Path | None, Option("--plan", metavar="FILE", help="Plan file.")] = None,
+    tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Folder of tables.")] = None,
+    out: Annotated[Path | None, Option("--out", metavar="FOLDER", help="Folder for the figures.")] = None,
+) -> int:
+    """Draw the figures of a study: for the report, or for a paper.
+
+    Default folders: those of the study; figures for a paper go to reports/STUDY/paper.
+    """
+    from moebench.figures import paper as for_paper
+    from moebench.figures import render_all
+    from moebench.plan.file import read_plan
+    from moebench.progress.steps import steps
+
+    name = "" if plan and tables and out else study.name
+    made = read_plan(plan or study.results / "plan" / f"{name}.json")
+    tables = tables or study.results / "tables" / name
+    if not paper:
+        render_all(made, tables, out or study.reports / name / "figures")
+        return 0
+    folder = out or study.reports / name / "paper"
+    with steps(f"figures of study {made['study']} for a paper") as say:
+        for_paper.write(made, tables, folder, say)
+    print(folder / for_paper.METADATA)
+    return 0
 
 
 @verb(RESULTS)
@@ -106,6 +172,52 @@ def failures(
     found = show.failures(made, study.results, chosen, root.study, Path(root.results))
     print_json(found) if json else print(show.failures_text(found))
     return 1 if found["failures"] or found["not_measured"] else 0
+
+
+@verb(RESULTS)
+@of_study
+def rerun(
+    study: Study,
+    status: Annotated[
+        list[str] | None,
+        Option("--status", metavar="STATUS", help="Status of the cells, e.g. crashed. May be repeated."),
+    ] = None,
+    reason: Annotated[str, Option("--reason", metavar="TEXT", help="Only cells whose reason contains TEXT.")] = "",
+    dry_run: Annotated[bool, flag("--dry-run", "Change nothing; show which cells it would be.")] = False,
+    profile: Annotated[
+        str | None, Option("--profile", metavar="FOLDER", help="Snakemake profile in the command that is shown.")
+    ] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Have failed cells measured again, by status and reason.
+
+    Makes them pending, with all their attempts, for the next call of snakemake. Their records stay in results/history.
+    """
+    from moebench.commands import rerun as again
+    from moebench.errors import nearest
+
+    for name in status or []:
+        if name not in again.STATUSES:
+            raise UserError(f"--status {name}: no status of a failed cell" + nearest(name, again.STATUSES))
+    if not status:
+        raise UserError(f"rerun: give --status, one or more of {', '.join(again.STATUSES)}")
+    made = study.plan()
+    kind = "local" if made["hardware"]["kind"] == "cpu" else "slurm"
+    found = again.matching(made, study.results, status, reason)
+    if not dry_run:
+        again.make_pending(found)
+    command = f"snakemake --profile {checked_profile(profile) or f'profiles/{kind}'}"
+    root = study.config.root()
+    given = {"study": (made["study"], root.study), "results": (study.results, Path(root.results))}
+    config = " ".join(f"{name}={value}" for name, (value, usual) in given.items() if value != usual)
+    command += f" --config {config}" if config else ""
+    if json:
+        cells = [{"cell": f"{r['engine']}/{r['cell']}", "status": r["status"], "reason": r["reason"],
+                  "results": str(folder)} for folder, r in found.cells]  # fmt: skip
+        print_json({"study": made["study"], "dry_run": dry_run, "busy": found.busy, "cells": cells, "command": command})
+    else:
+        print(again.text(found, made["study"], command, dry_run))
+    return 0
 
 
 @verb(RESULTS)
@@ -204,7 +316,7 @@ def compare(
     return 1 if any(len(made.changed) or made.together.changed for _, made in compared) else 0
 
 
-@verb(RESULTS)
+@verb(INTERNAL)
 def archive(
     plan: PlanFile,
     results: ResultsFolder,
@@ -217,9 +329,12 @@ def archive(
 
     Lock files and checksums are packed too. `snakemake archive` calls this verb.
     """
+    from moebench.progress.steps import steps
     from moebench.report.archive import archive as pack
 
-    print(pack(plan, results, tables, report, config, out))
+    with steps(f"archive {out}") as say:
+        made = pack(plan, results, tables, report, config, out, say)
+    print(made)
     return 0
 
 
@@ -229,11 +344,18 @@ def verify(
 ) -> int:
     """Check an archive against its checksums and its records.
 
-    Exit code 1: the records give other numbers than the report.
+    Lists every file that was changed, damaged, removed or added. Exit code 1: there is one, or the records give other
+    numbers than the report.
     """
+    from moebench.progress.steps import steps
     from moebench.report import archive as archives
 
-    made = archives.verify(archive)
+    try:
+        with steps(f"verify {archive}") as say:
+            made = archives.verify(archive, say)
+    except archives.AlteredError as error:
+        print(f"{archive}: {count(len(error.files), 'file')} not as packed:", *error.files, sep="\n    ")
+        return 1
     print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
     return 0 if made.same_numbers else 1
 

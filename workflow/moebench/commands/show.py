@@ -11,7 +11,7 @@ from moebench.formats.plan import DeriveJob, Job, Plan
 from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.models.derive import derivation, is_made
-from moebench.plan import forecast
+from moebench.plan import forecast, unsupported
 from moebench.text import count, rerun_command, table
 
 
@@ -29,6 +29,9 @@ def statuses(plan: Plan, results: Path) -> dict[str, Record | None]:
 def _final(record: Record | None) -> bool:
     return record is not None and records.is_final(record)
 
+
+MOST_REASONS = 20
+"""Reasons that a plan lists for each experiment."""
 
 Table = tuple[list[str], list[list[Any]]]
 """Headings, and rows of values."""
@@ -144,6 +147,7 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         *forecast.lines(made, gpus),
         "",
         table(*found["jobs"]),
+        *_unsupported(made),
     ]
     if made["derived"]:
         text += ["", table(*found["derived"]), "", table(*found["derive_jobs"])]
@@ -173,6 +177,20 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         ]
         text += ["", table(["cell", "predicted GB per GPU", "status"], listed)]
     return "\n".join(text)
+
+
+def _unsupported(made: Plan) -> list[str]:
+    """How many points of each experiment's grids cannot be, and why, the commonest reasons first."""
+    rows: list[list[Any]] = []
+    for name, experiment in made["experiments"].items():
+        ordered = sorted(unsupported.reasons(experiment).items(), key=lambda found: -found[1])
+        rows += [[name, number, reason] for reason, number in ordered[:MOST_REASONS]]
+        rest = ordered[MOST_REASONS:]
+        more = f"{count(len(rest), 'more reason')}, in the table failures"
+        rows += [[name, sum(number for _, number in rest), more]] * bool(rest)
+    return ["", "points that cannot be, status unsupported:", table(["experiment", "points", "reason"], rows)] * bool(
+        rows
+    )
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from snakemake.exceptions import WorkflowError
 
 from moebench import accuracy, progress
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
+from moebench.commands import site
 from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config, Root, parse
@@ -34,6 +37,7 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     configuration that is wrong.
     """
     try:
+        site.refuse()
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
         plan = make_plan(
             Config(project / "config"),
@@ -43,7 +47,7 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
             budget_gpu_hours=config["budget_gpu_hours"],
         )
         if workflow.is_main_process:
-            keep(plan, Path(config["results"]))
+            keep(plan, Path(config["results"]), project / "config")
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{project}/", "")) from None
     if workflow.is_main_process:
@@ -66,6 +70,31 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
 def engine_python(job: Job, config: Knobs) -> str:
     """Interpreter of a job's environment, ``.envs/NAME/bin/python`` below the project."""
     return f"{config['environments']}/{job['environment']}/bin/python"
+
+
+def near(path: str) -> str:
+    """A path below the current folder as a relative one; any other as it is."""
+    given = Path(os.path.abspath(path))
+    return str(given.relative_to(Path.cwd())) if given.is_relative_to(Path.cwd()) else path
+
+
+def refuse_paths(config: Knobs, workflow: Any) -> None:
+    """Before a real run: folders that stand in the commands of the rules, and in those that SLURM gets.
+
+    Raises WorkflowError for one with characters that a shell reads.
+    """
+    named = {
+        f"{key} in config/config.yaml": config[key] for key in ("environments", "models", "data", "results", "reports")
+    }
+    named["Snakemake's Python"] = near(sys.executable)
+    if workflow.non_local_exec:
+        named["Snakemake's Python, as SLURM gets it"] = sys.executable
+    for what, path in named.items():
+        if shlex.quote(str(path)) != str(path):
+            raise WorkflowError(
+                f"{what}: {path}: a shell reads some of its characters; use a folder, or a link to it, whose path has "
+                "only letters, digits and @%+=:,./-_"
+            )
 
 
 def part_of(plan: Plan, wildcards: Any) -> Plan | AccuracyPart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from moebench.commands.data_sets import data_of, stage_data
 from moebench.commands.data_tables import python_of
 from moebench.commands.planning import make_plan
 from moebench.config import Config, HubSource, TableSource
-from moebench.config.lockfile import ModelLock
+from moebench.config.lockfile import SHARED_REVISION, ModelLock
 from moebench.errors import StageError, StorageError
 from moebench.formats.model import ModelDict
 from moebench.formats.plan import Plan
@@ -24,7 +25,7 @@ from moebench.models import random_init
 from moebench.models.hubprogress import Progress, size_text
 from moebench.plan.derived import models_of as loaded_models
 from moebench.plan.derived import parent_bytes, root
-from moebench.plan.models import hub_folder
+from moebench.plan.models import hub_folder, shared_folder
 from moebench.storage import project, staged
 
 
@@ -131,6 +132,7 @@ def free_bytes(folder: Path) -> tuple[int, Path]:
 def _say_size(plan: Plan, fetch: list[StagedModel], folder: Path) -> None:
     """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
     known = sizes(plan)
+    fetch = [model for model in fetch if model["source"].startswith("hub:")]
     need = sum(known.get(model["path"], 0) for model in fetch)
     free, place = free_bytes(folder)
     if need:
@@ -183,24 +185,38 @@ def _hub_source(config: Config, model: StagedModel, lock: ModelLock) -> HubSourc
 
 
 def _fetch(config: Config, model: StagedModel, lock_file: Path, update: bool, full: bool) -> None:
-    """Fetch one hub model; dummy weights need its small files only."""
+    """Fetch one hub model, of which dummy weights need the small files only; or link one on a shared disk."""
     from moebench.models.hub import stage_hub
+    from moebench.models.shared import stage_shared
 
-    source = _hub_source(config, model, ModelLock(lock_file))
+    lock = ModelLock(lock_file)
+    models, own = config.root().models, config.model(model["name"]).source
+    if own.path is not None:
+        folder_for = functools.partial(_shared_folder, models, model["name"])
+        folder = stage_shared(own, folder_for, lock, Progress(sys.stderr), update, full)
+        _name_as_planned(folder_for(SHARED_REVISION), folder)
+        return
+    source = _hub_source(config, model, lock)
     if not model["whole"]:
         source = source.model_copy(update={"include": tuple(p for p in source.include if "safetensors" not in p)})
-    models = config.root().models
     done = stage_hub(
         source,
         lambda commit: Path(hub_folder(models, source.hub, commit)),
-        ModelLock(lock_file),
+        lock,
         Progress(sys.stderr),
         update=update,
         full=full,
     )
-    # The plan made before pinning names the branch; a link there lets the rule that asked for it find it.
-    named = Path(hub_folder(models, source.hub, source.revision))
-    if named != done.folder:
+    _name_as_planned(Path(hub_folder(models, source.hub, source.revision)), done.folder)
+
+
+def _shared_folder(models: str, name: str, revision: str) -> Path:
+    return Path(shared_folder(models, name, revision))
+
+
+def _name_as_planned(named: Path, folder: Path) -> None:
+    """The plan made before pinning names the branch; a link there lets the rule that asked for it find it."""
+    if named != folder:
         if named.is_symlink():
             named.unlink()
-        named.symlink_to(done.folder.name)
+        named.symlink_to(folder.name)

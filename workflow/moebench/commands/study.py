@@ -55,7 +55,9 @@ def plan(
         return 0
     from moebench.figures import check
 
-    check(made)  # a figure that cannot be drawn is said before hours of measuring (by Snakemake, too)
+    check(
+        made, study.config.folder
+    )  # a figure that cannot be drawn is said before hours of measuring (by Snakemake, too)
     if write:
         write_atomic(write, canonical_bytes(made) + b"\n")
     elif json:

@@ -8,18 +8,23 @@ unknown keys.
 from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
-from moebench.config.experiments import AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
-from moebench.config.knobs import KNOBS, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
+from moebench.config.knobs import KNOBS, LOAD, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
+    COST_ONLY,
     Architecture,
     Attention,
     DataSource,
     Experts,
     HubSource,
     ModelSpec,
+    Published,
+    Recurrent,
     Shape,
+    Source,
     TableSource,
     Vision,
 )
@@ -28,7 +33,10 @@ from moebench.config.studies import Endpoint, Engine, Jobs, Root, Study
 from moebench.config.tasks import TaskMetric, TaskSpec
 
 __all__ = [
+    "COST_ONLY",
+    "JOIN",
     "KNOBS",
+    "LOAD",
     "AccuracyBlock",
     "AllReduceTable",
     "Architecture",
@@ -47,6 +55,7 @@ __all__ = [
     "EngineKnobs",
     "Experiment",
     "Experts",
+    "FamilySpec",
     "Figure",
     "Fitted",
     "Hardware",
@@ -62,8 +71,11 @@ __all__ = [
     "PrintedRow",
     "PrintedTable",
     "Protocol",
+    "Published",
+    "Recurrent",
     "Root",
     "Shape",
+    "Source",
     "Strict",
     "Study",
     "TableSource",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Count = Annotated[int, Field(ge=0, strict=True)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
-Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq"]
+Quantization = Literal["none", "fp8", "fp8_block", "int8", "awq", "gptq", "mxfp4"]
 
 
 class Strict(BaseModel):

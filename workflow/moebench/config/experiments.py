@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from moebench.config.base import Name, Positive, Quantization, Strict
 from moebench.config.knobs import Protocol
@@ -13,16 +13,39 @@ from moebench.errors import nearest
 Axis = list[Any]
 
 
+_AXIS = {"anyOf": [{"items": {}, "type": "array"}, {"type": "string"}]}
+
+
+def _listed(values: Any) -> Any:
+    return [values] if isinstance(values, str) else values
+
+
+_AXIS_OR_TWO = {
+    "anyOf": [{"items": {"type": "string"}, "maxItems": 2, "minItems": 2, "type": "array"}, {"type": "string"}]
+}
+JOIN = " + "
+"""Between the two columns of a hue."""
+
+
+def _joint(given: Any) -> Any:
+    """Two columns as one name; what else there may be is for the type to refuse."""
+    if not isinstance(given, list):
+        return given
+    if len(given) != 2 or not all(isinstance(name, str) for name in given):
+        raise ValueError("a hue is made of one column or of two")
+    return JOIN.join(given)
+
+
 class Block(Strict):
     """A part of a grid: ``fix`` sets knobs, ``cross`` sweeps them (every combination).
 
     An axis of ``cross`` is named after its knob, or after several knobs that vary together
     (``input_tokens = output_tokens``).  A value that is a mapping is an *arm*: it sets all the knobs in it,
-    and the axis name is free; its ``label`` names it in figures.
+    and the axis name is free; its ``label`` names it in figures.  A single word is a list of one.
     """
 
     fix: dict[str, Any] = Field({})
-    cross: dict[str, Axis] = Field({})
+    cross: dict[str, Annotated[Axis, BeforeValidator(_listed), WithJsonSchema(_AXIS)]] = Field({})
 
 
 class AccuracyBlock(Block):
@@ -56,7 +79,10 @@ class Plot(Strict):
     only: dict[str, Any] = Field(
         {}, description="Column: value or list of values; only matching rows are shown (all but parameters)"
     )
-    hue: str | None = Field(None, description="Column that determines the colour")
+    hue: Annotated[str, BeforeValidator(_joint), WithJsonSchema(_AXIS_OR_TWO)] | None = Field(
+        None, description="Column that determines the colour; of two, the second determines the shade"
+    )
+    marker: str | None = Field(None, description="Column that determines the marker (pareto)")
     panel: str | None = Field(None, description="Column with one column of panels per value")
     row: str | None = Field(None, description="Column with one row of panels per value (with one y only)")
     log_x: bool = False
@@ -67,7 +93,7 @@ class Plot(Strict):
     @model_validator(mode="after")
     def _of_its_kind(self) -> Plot:
         if self.kind == "parameters":
-            names = ("x", "y", "value", "beside", "only", "hue", "panel", "row")
+            names = ("x", "y", "value", "beside", "only", "hue", "marker", "panel", "row")
             given = {name: getattr(self, name) for name in names}
             if wrong := [key for key, value in given.items() if value]:
                 raise ValueError(f"{', '.join(wrong)}: not for a figure of kind parameters; it takes models")
@@ -79,8 +105,10 @@ class Plot(Strict):
             raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
         elif self.kind != "heatmap" and (self.value or self.beside):
             raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
-        if self.kind == "pareto" and (self.row or self.log_x):
-            raise ValueError("row, log_x: not for a figure of kind pareto; it has a row of panels for each y")
+        if self.kind == "pareto" and self.log_x:
+            raise ValueError("log_x: not for a figure of kind pareto")
+        if self.kind != "pareto" and self.marker:
+            raise ValueError("marker: only for a figure of kind pareto")
         if self.kind != "computed" and self.level is not None:
             raise ValueError("level: only for a figure of kind computed")
         return self
@@ -111,6 +139,13 @@ class ComputedKnobs(Strict):
     link_factor: float = Field(1.0, gt=0, description="Factor on the link bandwidth of the machine type")
 
 
+class Assumption(Strict):
+    """An assumption about the grids of some scales only."""
+
+    scales: tuple[str, ...] = Field(min_length=1, description="Scales of the grids that it is about")
+    text: str
+
+
 class Experiment(Strict):
     """One question and its figures: ``config/experiments/NAME.yaml``."""
 
@@ -118,7 +153,9 @@ class Experiment(Strict):
     title: str
     question: str = Field(description="The question in a sentence or two")
     paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
-    assumptions: tuple[str, ...] = Field((), description="Choices made here where the paper is silent")
+    assumptions: tuple[str | Assumption, ...] = Field(
+        (), description="Choices made here where the paper is silent; with scales and text: those of some grids only"
+    )
     claims: tuple[str, ...] = Field((), description="Ids of the claims that this experiment decides")
     protocol: Protocol | None = Field(None, description="Overrides the study's")
     models: tuple[Name, ...] = Field((), description="Models whose parameters are counted; needs no grid")
@@ -135,6 +172,11 @@ class Experiment(Strict):
         {}, description="Blocks by scale whose tasks are evaluated; if empty, accuracy is not evaluated"
     )
     figures: tuple[Plot, ...] = ()
+
+    def assumed(self, scale: str) -> list[str]:
+        """The assumptions that the grid of a scale makes."""
+        everywhere = [a if isinstance(a, Assumption) else Assumption(scales=(scale,), text=a) for a in self.assumptions]
+        return [a.text for a in everywhere if scale in a.scales]
 
     @model_validator(mode="after")
     def _asks_something(self) -> Experiment:

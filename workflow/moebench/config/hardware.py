@@ -108,9 +108,14 @@ class Hardware(Strict):
     kind: Literal["gpu", "cpu"]
     gpu_model: str | None = Field(None, description="SLURM GRES type, e.g. h100")
     device_name: str | None = Field(
-        None, description="Device name as reported by the driver; a run on another device is refused"
+        None, description="Whole device name as reported by the driver; a run on another device is refused"
     )
-    memory_bytes: float | None = Field(None, description="Memory of one device")
+    multiprocessors: Positive | None = Field(
+        None, exclude=True, description="Multiprocessors (SMs) of one device; a run on a part of one is refused"
+    )
+    memory_bytes: float | None = Field(
+        None, description="Memory of one device, as its driver reports it; a run on one with another is refused"
+    )
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="One-way bandwidth between devices of a node")
     inter_node_bytes_per_s: float | None = Field(

@@ -95,7 +95,27 @@ class WorkloadKnobs(Strict):
     )
     requests: Count = Field(
         0,
-        description="Number of prompts, run batch by batch (protocol activation only); 0: as many batches as repeats",
+        description="Number of prompts: protocol activation runs them batch by batch (0: as many batches as repeats),"
+        " protocol load sends them over time",
+    )
+    request_rate: float | None = Field(
+        None, gt=0, description="Protocol load: requests sent per second; default: as fast as concurrency admits them"
+    )
+    burstiness: float = Field(
+        1.0,
+        gt=0,
+        description="Protocol load: shape of the gamma distribution of the gaps between requests: 1 is Poisson"
+        " arrivals, less is burstier, more is steadier",
+    )
+    concurrency: Positive | None = Field(None, description="Protocol load: most requests in flight; default: no limit")
+    length_spread: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens",
+    )
+    prefix_tokens: Count = Field(
+        0, description="Protocol load: tokens that all prompts begin with, added to input_tokens"
     )
     images: Count = Field(0, description="Images per request; their tokens are added to input_tokens")
     image_size: Positive | None = Field(
@@ -103,15 +123,19 @@ class WorkloadKnobs(Strict):
     )
 
 
+LOAD = ("request_rate", "burstiness", "concurrency", "length_spread", "prefix_tokens")
+"""Knobs of protocol load: no other cell has them."""
+
 KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}
 
 
 class Protocol(Strict):
     """How a cell is measured."""
 
-    kind: Literal["trace", "paper", "activation"] = Field(
+    kind: Literal["trace", "paper", "activation", "load"] = Field(
         "trace",
-        description="Per-token time stamps of one run, the paper's two runs, or counts of routed experts (not timed)",
+        description="Per-token time stamps of one run, the paper's two runs, counts of routed experts (not timed), or"
+        " requests over time to a service",
     )
     warmup: Positive = Field(
         1, description="Untimed runs of the same shape before the timed ones; the first checks routing"

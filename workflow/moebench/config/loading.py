@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Hashable, Iterator
@@ -11,19 +12,20 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from moebench.architectures.families import FAMILIES
+from moebench.architectures.families import FAMILIES, Family, spelled
 from moebench.config.base import Strict
 from moebench.config.experiments import Experiment
+from moebench.config.families import FamilySpec
 from moebench.config.hardware import Hardware
 from moebench.config.knobs import Corpus
-from moebench.config.models import ModelSpec, Shape
+from moebench.config.models import ALL, ModelSpec, Shape
 from moebench.config.papers import Paper
 from moebench.config.studies import Root, Study
 from moebench.config.tasks import TaskSpec
 from moebench.errors import ConfigError, nearest
 
 T = TypeVar("T", bound=Strict)
-N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape")
+N = TypeVar("N", "Study", "Experiment", "ModelSpec", "TaskSpec", "Hardware", "Paper", "Corpus", "Shape", "FamilySpec")
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
@@ -117,7 +119,7 @@ def parse(model: type[T], data: Any, path: Path | str) -> T:
 
 
 _ELSEWHERE = "run this in the project's folder, or give --config FOLDER"
-_SINGULAR = {"studies": "study", "corpora": "corpus"}
+_SINGULAR = {"studies": "study", "corpora": "corpus", "families": "family"}
 
 
 class Config:
@@ -147,7 +149,7 @@ class Config:
         if not path.exists():
             raise ConfigError(
                 f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
-                + nearest(name, self._names(kind))
+                + nearest(name, self._known(kind))
             )
         parsed = parse(model, read_yaml(path), path)
         if parsed.name != name:
@@ -183,9 +185,52 @@ class Config:
         path, models = self.folder / "models" / f"{name}.yaml", self._names("models")
         if full is not None and full not in models:
             raise ConfigError(f"{path}: variant_of: unknown model {full!r}{nearest(full, models)}")
-        if family not in FAMILIES:
-            raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, FAMILIES)}")
-        return spec
+        if family in FAMILIES:
+            return spec
+        if family not in self._names("families"):
+            known = (*FAMILIES, *self._names("families"))
+            raise ConfigError(f"{path}: architecture.family: unknown family {family!r}{nearest(family, known)}")
+        spelling = self.family(family).spelling()
+        architecture = spec.architecture.model_copy(update={"spelling": dict(spelling)})
+        return spec.model_copy(update={"architecture": architecture})
+
+    @functools.cache  # noqa: B019
+    def family(self, name: str, wanted_by: str = "architecture.family") -> FamilySpec:
+        """A family of config/families by name; :data:`FAMILIES` ships with the project."""
+        return self._read(FamilySpec, "families", name, wanted_by)
+
+    def families(self) -> dict[str, Family]:
+        """All families by name."""
+        own = {name: spelled(name, self.family(name).spelling()) for name in self._names("families")}
+        return {**FAMILIES, **own}
+
+    def group(self, word: str, small: bool) -> tuple[str, ...] | None:
+        """The models that a word of a grid stands for, by name; None for the name of a model, and where there is no
+        such group.
+
+        ``all`` are those with experts; any other word is a tag.  ``small``: those that the project writes, else the
+        published ones.
+        """
+        return None if word in self._names("models") else self._groups(small).get(word)
+
+    def _known(self, kind: str) -> list[str]:
+        """What may stand where a name of a kind is wanted: models have groups, too."""
+        names = self._names(kind)
+        with contextlib.suppress(ConfigError):  # another file that is wrong is not the mistake
+            names += [word for small in (False, True) for word in self._groups(small)] if kind == "models" else []
+        return names
+
+    @functools.cache  # noqa: B019
+    def _groups(self, small: bool) -> dict[str, tuple[str, ...]]:
+        """Every group of models, by its word."""
+        found: dict[str, list[str]] = {}
+        for spec in map(self.model, self._names("models")):
+            full = self.model(spec.variant_of).tags if spec.variant_of else ()
+            tags = {*spec.tags, *full, *([ALL] if spec.architecture.experts else ())}
+            for tag in tags:
+                members = found.setdefault(tag, [])
+                members += [spec.name] * ((spec.source.random_init is not None) == small)
+        return {tag: tuple(names) for tag, names in found.items()}
 
     @functools.cache  # noqa: B019
     def shapes(self) -> dict[str, Shape]:

@@ -1,7 +1,8 @@
 """The lock file of hub models: which commit a branch was resolved to, once.
 
-``config/models.lock.yaml`` maps ``ORG/NAME@revision`` to the commit, when it was first staged whole, and how many
-files and bytes that is.  It belongs under version control: with it a colleague stages the same weights.
+``config/models.lock.yaml`` maps ``ORG/NAME@revision`` to the commit, and ``path:FOLDER@files`` to the hash of a shared
+folder's files; when it was first staged whole, and how many files and bytes that is.  It belongs under version control:
+with it a colleague stages the same weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from moebench.config import Count, Strict, parse, read_yaml
 from moebench.errors import StorageError
 
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
+SHARED_REVISION = "files"
+"""Revision of a folder on a shared disk, which is pinned to the hash of its files."""
 
 HEADER = """\
 # Written by `moebench stage`: the commit each hub model was resolved to. Keep it under version control.

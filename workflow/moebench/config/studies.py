@@ -63,11 +63,16 @@ class Engine(Strict):
         "auto", description="Set top-k in the loaded engine; auto: if it is eager (a compiled router ignores it)"
     )
     endpoint: Endpoint | None = Field(None, description="The service (name: endpoint)")
+    variables: dict[Variable, str] = Field(
+        {}, description="Environment variables to start it with; those that change kernels or their speed are identity"
+    )
 
     @model_validator(mode="after")
     def _endpoint_given(self) -> Engine:
         if (self.name == "endpoint") != (self.endpoint is not None):
             raise ValueError("name: endpoint and the key endpoint belong together: give both or neither")
+        if self.hosted and self.variables:
+            raise ValueError("variables: only for an engine that is started here, not for a hosted service")
         return self
 
     @property
@@ -126,6 +131,9 @@ class Study(Strict):
     )
     defaults: dict[str, Any] = Field({}, description="Knob values that experiments leave unset")
     protocol: Protocol = Protocol()
+    goals: dict[Literal["ttft_s", "tpot_s", "e2e_s"], float] = Field(
+        {}, description="Latency that a request over time must not exceed, s: goodput counts those that keep all goals"
+    )
     jobs: Jobs = Jobs()
     calibration: Calibration = Calibration()
 

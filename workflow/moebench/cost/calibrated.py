@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
 from moebench.cost import limits, memory, roofline
-from moebench.cost.inputs import Arrays, Floats, Formats, Layout, Machine, Sizes
+from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
 from moebench.cost.roofline import distinct_experts
 
 GRAPH_TOKENS = 512
@@ -102,10 +102,6 @@ class Precision(Arrays):
 class Traits(Arrays):
     """What sizes do not say of an architecture."""
 
-    window: Any = np.inf
-    """Sliding window, tokens."""
-    windowed: Any = 0
-    """Layers that attend to the window only."""
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
 
@@ -295,10 +291,12 @@ def step_s(
     tokens = np.maximum(all_, own) * each
     k = s.top_k if top_k is None else np.asarray(top_k, float)
     x = np.asarray(context, float) + 1
-    spanned = (s.layers - setup.traits.windowed) * x + setup.traits.windowed * np.minimum(x, setup.traits.window)
+    spanned = (s.layers * s.attends - s.windowed) * x + s.windowed * np.minimum(x, s.window)
     read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
     scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
     time = _matrices(setup, own * each, tokens, own * each, k, distinct)
+    states = s.state * setup.precision.plain + s.state_float32 * DTYPE_BYTES["float32"]
+    time = time + 2 * own * states / layout.tp * c.cache_bytes / machine.bandwidth  # read and written
     time = time + own * spanned * np.maximum(read, scores * each) + _collectives(setup, own * each, tokens)
     return np.asarray(time + s.layers * c.layer_s + own * c.sequence_s + c.step_s)
 
@@ -319,7 +317,7 @@ def prefill_s(
     what dense matrices reach.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
-    tokens_each, seen = np.asarray(prompt, float), setup.traits.window
+    tokens_each, seen = np.asarray(prompt, float), s.window
     own_sequences = np.ceil(np.asarray(sequences, float) / layout.dp)
     total = own_sequences * tokens_each
     chunks = np.maximum(np.ceil(total / np.asarray(step_tokens, float)), 1.0)
@@ -329,7 +327,7 @@ def prefill_s(
     half = tokens_each / 2
     near = np.minimum(seen, tokens_each)  # mean of min(position, window): w - w^2 / 2 S
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
-    spanned = (s.layers - setup.traits.windowed) * half + setup.traits.windowed * near
+    spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
     scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
     time = _matrices(setup, own, tokens, own_sequences / chunks, k, None, c.prefill_experts)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
@@ -369,7 +367,8 @@ def kv_capacity_tokens(setup: Setup, memory_bytes: ArrayLike, fraction: ArrayLik
     weights = weights + ((s.layers - s.sparse) * s.dense_ffn + s.sparse * s.shared) / group * p.blocks
     weights = weights + s.sparse * s.experts * s.expert / layout.ranks * p.experts
     weights = weights / layout.pp + (2 - s.tied) * s.vocab * s.hidden / group * p.plain
-    per_token = (s.layers - setup.traits.windowed) * memory.kv_values_per_token(s, layout) * p.cache / layout.pp
+    growing = s.layers * s.attends - s.windowed + s.kept
+    per_token = growing * memory.cache_bytes_per_token(s, layout, p.cache) / layout.pp
     left = np.asarray(memory_bytes, float) * fraction - weights - memory.RESERVE_BYTES
     return np.asarray(layout.dp * np.maximum(left, 0.0) / per_token)
 

@@ -77,9 +77,10 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
     assert fitted is not None and fitted.all_reduce is not None
     formats, machine = Formats.of(architecture, knobs), Machine.of(hardware, knobs)
     packed = np.where(np.isnan(machine.packed_peak), machine.plain_peak, machine.packed_peak)
+    others = np.where(formats.expert_ratio == 1, packed, machine.plain_peak)
     precision = cal.Precision(
-        attention=formats.packed, blocks=formats.packed, experts=formats.packed, plain=formats.plain,
-        cache=formats.cache, attention_peak=packed, blocks_peak=packed, experts_peak=packed,
+        attention=formats.packed, blocks=formats.packed, experts=formats.packed * formats.expert_ratio,
+        plain=formats.plain, cache=formats.cache, attention_peak=others, blocks_peak=others, experts_peak=packed,
         plain_peak=machine.plain_peak,
     )  # fmt: skip
     traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")

@@ -14,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moebench.architectures import quantization_schemes
-from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.config import Architecture, EngineKnobs, Hardware, Recurrent
 from moebench.cost import params, vision
 
 Floats = NDArray[np.float64]
+
+INDEX_SCALE_BYTES = 4
+"""Of a key of the indexer, which vLLM keeps in FP8 with one scale."""
 
 DTYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0, "fp8": 1.0}
 
@@ -79,6 +82,23 @@ class Sizes(Arrays):
     decode_ops: Any
     """Operations of a layer's attention per token and token of context, in decoding."""
     prefill_ops: Any
+    router: Any
+    """Parameters of the router of a MoE layer; 0 where there are none."""
+    attends: Any = 1.0
+    """Share of the layers that have attention, and so a cache; the others keep a state."""
+    recurrent: Any = 0.0
+    """Parameters of what a layer with a state has instead of attention."""
+    state: Any = 0.0
+    """Values of the states of one sequence, in all layers: those that have the cache's data type."""
+    state_float32: Any = 0.0
+    """Those that have float32."""
+    windowed: Any = 0.0
+    """Layers in which a token attends to ``window`` tokens at most."""
+    window: Any = np.inf
+    kept: Any = 0.0
+    """Of those layers, how many cache all tokens all the same (sparse attention)."""
+    index_bytes: Any = 0.0
+    """Bytes a layer caches per token for the indexer of sparse attention, whatever the cache's data type."""
 
     @classmethod
     def of(cls, architecture: Architecture, latent_cache: bool = True) -> Sizes:
@@ -87,6 +107,7 @@ class Sizes(Arrays):
         mla = a.kind == "mla"
         latent = latent_cache and mla
         down = hidden * (a.kv_lora_rank + a.qk_rope_head_dim + a.q_lora_rank) if mla else 0
+        down += params.indexer(a, hidden)  # vLLM has the indexer on every rank
         kv = 0 if mla else (2 * hidden + 2 * a.bias) * a.kv_heads * a.head_dim
         shared = (
             params.ffn(hidden, block.shared_ffn_size) + hidden * block.shared_gate
@@ -94,6 +115,8 @@ class Sizes(Arrays):
             else 0
         )
         key_width = a.qk_nope_head_dim + a.qk_rope_head_dim if mla else a.head_dim
+        sparse = a.index_top_k > 0
+        state = architecture.recurrent
         return cls(
             layers=architecture.layers,
             leading_dense=architecture.dense_layers,
@@ -121,12 +144,27 @@ class Sizes(Arrays):
             head_values=a.heads * a.head_dim,
             decode_ops=attention_ops(architecture, absorbed=latent),
             prefill_ops=attention_ops(architecture, absorbed=False),
+            router=params.router(architecture),
+            attends=(architecture.layers - state.layers) / architecture.layers if state else 1.0,
+            recurrent=params.recurrent_layer(state, hidden),
+            state=state.layers * _state(state, wide=False) if state else 0,
+            state_float32=state.layers * _state(state, wide=True) if state else 0,
+            windowed=architecture.layers if sparse else a.windowed_layers,
+            window=a.index_top_k if sparse else a.window or np.inf,
+            kept=architecture.layers if sparse else 0,
+            index_bytes=a.index_head_dim + INDEX_SCALE_BYTES if sparse else 0,
         )
 
-    @property
-    def router(self) -> Floats:
-        """Parameters of the router of a MoE layer."""
-        return np.asarray(np.where(self.sparse > 0, self.hidden * self.experts, 0.0))
+
+def _state(recurrent: Recurrent, wide: bool) -> int:
+    """Values of a layer's state for one sequence, of the model's data type or (``wide``) of float32: the last tokens of
+    the convolution, and a matrix of key x value widths per value head."""
+    keys = recurrent.key_heads * recurrent.key_head_dim
+    values = recurrent.value_heads * recurrent.value_head_dim
+    matrix = values * recurrent.key_head_dim
+    if wide:
+        return matrix if recurrent.state_dtype == "float32" else 0
+    return (recurrent.conv_width - 1) * (2 * keys + values) + (matrix if recurrent.state_dtype == "auto" else 0)
 
 
 def attention_ops(architecture: Architecture, absorbed: bool) -> float:
@@ -152,17 +190,23 @@ class Formats(Arrays):
     plain: Any
     """Embeddings, routers, norms, vision; activations."""
     cache: Any
+    expert_ratio: Any = 1.0
+    """Bytes of an expert's weight over ``packed``: not 1 where only experts are quantized."""
 
     @classmethod
     def of(cls, architecture: Architecture, engine: EngineKnobs) -> Formats:
         """Formats of an engine configuration; scales and zero points included (``quantization_schemes``)."""
         plain = packed = DTYPE_BYTES[engine.dtype]
+        ratio = 1.0
         if engine.quantization != "none":
             packed = quantization_schemes.bytes_per_weight(engine.quantization, architecture.as_dict())
+        if engine.quantization in quantization_schemes.EXPERTS_ONLY:
+            packed, ratio = plain, packed / plain
         return cls(
             packed=packed,
             plain=plain,
             cache=plain if engine.kv_cache_dtype == "auto" else DTYPE_BYTES[engine.kv_cache_dtype],
+            expert_ratio=ratio,
         )
 
 

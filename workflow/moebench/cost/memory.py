@@ -15,10 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.cost import params
-from moebench.cost.inputs import Floats, Formats, Layout, Sizes
+from moebench.cost.inputs import DTYPE_BYTES, Floats, Formats, Layout, Sizes
 
 RESERVE_BYTES = 3e9
 """Assumed per GPU for everything else: CUDA context, NCCL buffers, activations of a step, CUDA graphs."""
@@ -30,7 +31,7 @@ class GpuMemory:
 
     weight_bytes: float
     kv_bytes_per_token: float
-    """Per token of every sequence of the GPU's data-parallel replica."""
+    """Per token of every sequence of the GPU's data-parallel replica, within the window of windowed layers."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ class Fit:
     reserve_bytes: float
     usable_bytes: float | None
     kv_capacity_tokens: int | None
-    """Tokens the KV cache of a replica holds in what weights and reserve leave."""
+    """Tokens the KV cache of a replica holds in what weights and reserve leave, in sequences of ``max_model_len``."""
+
+    @property
+    def left_bytes(self) -> float | None:
+        """What weights and reserve leave for KV caches and states; None: unknown."""
+        return None if self.usable_bytes is None else self.usable_bytes - self.weight_bytes - self.reserve_bytes
 
 
 def weight_bytes(architecture: Architecture, engine: EngineKnobs) -> float:
@@ -55,7 +61,8 @@ def weight_bytes(architecture: Architecture, engine: EngineKnobs) -> float:
     """
     count, formats = params.total_parameters(architecture), Formats.of(architecture, engine)
     plain = count.embeddings + count.router + count.norms + count.vision
-    return float(plain * formats.plain + (count.total - plain) * formats.packed)
+    packed = count.total - plain + count.routed_experts * (formats.expert_ratio - 1)
+    return float(plain * formats.plain + packed * formats.packed)
 
 
 def kv_values_per_token(sizes: Sizes, layout: Layout) -> Floats:
@@ -69,10 +76,17 @@ def kv_values_per_token(sizes: Sizes, layout: Layout) -> Floats:
     return np.asarray((heads * sizes.kv_width + sizes.kv_latent) / layout.kvp)
 
 
+def cache_bytes_per_token(sizes: Sizes, layout: Layout, value_bytes: ArrayLike) -> Floats:
+    """Bytes that a layer with attention caches per token on one GPU, those of an indexer among them."""
+    indexed = sizes.index_bytes / layout.kvp
+    return np.asarray(kv_values_per_token(sizes, layout) * np.asarray(value_bytes, float) + indexed)
+
+
 def attention_per_gpu(sizes: Sizes, layout: Layout) -> Floats:
-    """Parameters of one layer's attention on one GPU."""
+    """Parameters of one layer's attention on one GPU; of models with recurrent layers, the mean of all layers."""
     heads = np.maximum(1.0, np.ceil(sizes.kv_heads / layout.tp)) / sizes.kv_heads
-    return np.asarray(sizes.attention / layout.tp + sizes.attention_kv * heads + sizes.attention_latent)
+    attention = sizes.attention / layout.tp + sizes.attention_kv * heads + sizes.attention_latent
+    return np.asarray(attention * sizes.attends + sizes.recurrent / layout.tp * (1 - sizes.attends))
 
 
 def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, layers: Floats) -> Floats:
@@ -82,7 +96,7 @@ def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, 
     sparse = np.where(sizes.sparse > 0, (layers - dense) // sizes.every, 0.0)
     own = np.ceil(sizes.experts / layout.ep) * layout.ep / layout.ranks  # experts, of which each may be a part
     packed = layers * attention_per_gpu(sizes, layout) + (layers - sparse) * sizes.dense_ffn / shared_by
-    packed = packed + sparse * (own * sizes.expert + sizes.shared / shared_by)
+    packed = packed + sparse * (own * sizes.expert * formats.expert_ratio + sizes.shared / shared_by)
     plain = sparse * sizes.router + layers * sizes.norms + sizes.vision * (first == 0)
     last = first + layers == sizes.layers
     embeddings = (first == 0) + last * (1 - sizes.tied * (first == 0))
@@ -110,13 +124,32 @@ def gpu_bytes(sizes: Sizes, formats: Formats, layout: Layout) -> tuple[Floats, F
         first, layers = stage_layers(sizes, layout, stage)
         weights = np.maximum(weights, np.where(layers > 0, _stage_bytes(sizes, formats, layout, first, layers), 0.0))
         most = np.maximum(most, layers)
-    return weights, np.asarray(most * kv_values_per_token(sizes, layout) * formats.cache)
+    return weights, np.asarray(most * sizes.attends * cache_bytes_per_token(sizes, layout, formats.cache))
+
+
+def spared_bytes(sizes: Sizes, formats: Formats, layout: Layout, tokens: ArrayLike) -> Floats:
+    """Bytes of the fullest GPU by which a sequence of ``tokens`` tokens needs less than ``tokens`` times
+    :func:`gpu_bytes`' cache per token: windowed layers drop what lies before the window.  Negative for states, which
+    a sequence needs whatever its length; tensor parallelism splits them by heads.
+    """
+    dropped = (sizes.windowed - sizes.kept) * np.maximum(np.asarray(tokens, float) - sizes.window, 0.0)
+    dropped = dropped * cache_bytes_per_token(sizes, layout, formats.cache)
+    # The data type of states is the model's, also where the cache has another.
+    states = (sizes.state * formats.plain + sizes.state_float32 * DTYPE_BYTES["float32"]) / layout.tp
+    return np.asarray((dropped - states) / layout.pp)
 
 
 def memory_per_gpu(architecture: Architecture, engine: EngineKnobs) -> GpuMemory:
     """Weights and KV cache of the fullest GPU: the maximum over pipeline stages."""
     weights, cache = gpu_bytes(Sizes.of(architecture, engine.mla), Formats.of(architecture, engine), Layout.of(engine))
     return GpuMemory(weight_bytes=float(weights), kv_bytes_per_token=float(cache))
+
+
+def sequence_bytes(architecture: Architecture, engine: EngineKnobs, tokens: int) -> float:
+    """KV cache and states of one sequence of ``tokens`` tokens on the fullest GPU."""
+    sizes, formats, layout = Sizes.of(architecture, engine.mla), Formats.of(architecture, engine), Layout.of(engine)
+    per_token = gpu_bytes(sizes, formats, layout)[1]
+    return float(tokens * per_token - spared_bytes(sizes, formats, layout, tokens))
 
 
 def fits(
@@ -132,7 +165,8 @@ def fits(
     weights is no failure: the scheduler runs it in parts.  Usable is memory x ``usable_memory_fraction``.
     """
     need = memory_per_gpu(architecture, engine)
-    sequence = (sequence_tokens or engine.max_model_len) * need.kv_bytes_per_token
+    tokens = sequence_tokens or engine.max_model_len
+    sequence = sequence_bytes(architecture, engine, tokens)
     if hardware.memory_bytes is None:
         return Fit(None, need.weight_bytes, sequence, reserve_bytes, None, None)
     usable = hardware.memory_bytes * hardware.usable_memory_fraction
@@ -143,5 +177,5 @@ def fits(
         sequence_bytes=sequence,
         reserve_bytes=reserve_bytes,
         usable_bytes=usable,
-        kv_capacity_tokens=max(0, int(left // need.kv_bytes_per_token)),
+        kv_capacity_tokens=max(0, int(left // (sequence / tokens))),
     )

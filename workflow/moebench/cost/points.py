@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench.config import AllReduceTable, Architecture, Config, Hardware, Shape
+from moebench.config import AllReduceTable, Architecture, Config, Hardware
 from moebench.cost import calibrated as cal
 from moebench.cost import limits
 from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
@@ -75,8 +75,8 @@ def metric(name: str, protocol: str, unit: str) -> Metric | None:
     return Metric(known[base], str(mode).strip().lower() != "static", 1.0 if known[base] == "throughput" else scale)
 
 
-def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] | None:
-    """The model that a row names: its file's name, its sizes, and its shape's file if it is none of config/models.
+def model(name: str, config: Config) -> tuple[str, Architecture] | None:
+    """The model that a row names: its file's name and its sizes.
 
     Spelling: case, an owner before a slash and endings like ``-instruct`` or ``-fp8`` do not count; the beginning of a
     name will do where it is the only one.
@@ -93,8 +93,8 @@ def model(name: str, config: Config) -> tuple[str, Architecture, Shape | None] |
     shape = shapes.get(short)
     if shape is None or shape.architecture is None:
         file = shape.same_as if shape and shape.same_as else short
-        return file, config.model(file).architecture, None
-    return shape.name, shape.architecture, shape
+        return file, config.model(file).architecture
+    return shape.name, shape.architecture
 
 
 def machine(name: str, config: Config) -> Hardware | None:
@@ -288,7 +288,6 @@ class _Lookup:
     def __init__(self, config: Config) -> None:
         self.model = functools.cache(lambda name: model(name, config))
         self.machine = functools.cache(lambda name: machine(name, config))
-        self.sizes = functools.cache(Sizes.of)
 
     def row(self, row: Mapping[Any, Any]) -> _Row | str:
         """What a row names, or why it cannot be predicted.  Raises UserError for a value that no engine takes."""
@@ -312,7 +311,7 @@ class _Lookup:
         shown, seen = tiles(architecture, images, size), image_tokens(architecture, images, size)
         if shown is None or seen is None:
             return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
-        sizes, traits = self.sizes(architecture), _traits(architecture, found[2])
+        sizes, traits = Sizes.of(architecture), _traits(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
         limits.check(sizes, layout, row["batch"], row["input"])
         draft = (sizes, width, traits)
@@ -327,7 +326,7 @@ class _Lookup:
                 raise UserError(f"acceptance is {acceptance:g}: give the share of drafted tokens that are accepted")
             plain = precision("bf16", named[1], hardware, cached)
             assert plain is not None
-            draft = (self.sizes(named[1]), plain, _traits(named[1], named[2]))
+            draft = (Sizes.of(named[1]), plain, _traits(named[1]))
             limits.check(draft[0], layout, row["batch"], row["input"])
         speculation = draft, drafted, acceptance or 0.0
         return _Row(found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, *speculation)
@@ -360,12 +359,8 @@ def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture
     return architecture.model_copy(update={"experts": block})
 
 
-def _traits(architecture: Architecture, shape: Shape | None) -> cal.Traits:
-    return cal.Traits(
-        window=(shape.window if shape else 0) or np.inf,
-        windowed=shape.windowed_layers if shape else 0,
-        whole_norms=architecture.attention.qk_norm == "full",
-    )
+def _traits(architecture: Architecture) -> cal.Traits:
+    return cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
 
 
 NO_TABLE = cal.AllReduce((1.0,), {2: (1e-6,)}, {2: (1e-6,)}, 1.0)

@@ -16,7 +16,7 @@ from moebench.cost import cells as calibrated_cells
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
-from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Workload
+from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Prediction, Workload
 
 ENDS = ("", "_low", "_high")
 """Of the name of a time: expected, and the ends of its interval."""
@@ -28,6 +28,8 @@ def cell_seconds(cell: Cell, overhead_s: float, end: str = "") -> float:
     runs = protocol["warmup"] + protocol["repeats"]
     if protocol["kind"] == "activation" and work.get("requests"):
         runs = math.ceil(work["requests"] / work["batch"])
+    if protocol["kind"] == "load":
+        runs = protocol["repeats"]
     return float(overhead_s + runs * (at_end(cell["predicted"], "run_s", end) or 0.0))
 
 
@@ -44,6 +46,22 @@ def kind_of(predicted: Mapping[str, Any]) -> str:
     return "none" if predicted.get("e2e_s") is None else "bound"
 
 
+def over_time(cell: Cell) -> bool:
+    """Whether a cell's requests come over time: how they queue is not modelled."""
+    return cell["protocol"]["kind"] == "load"
+
+
+def in_flight(work: Workload, knobs: EngineKnobs) -> Workload:
+    """The closed batch that a service under load holds at most."""
+    return work | {"batch": min(work["requests"], work.get("concurrency") or knobs.max_num_seqs, knobs.max_num_seqs)}
+
+
+def sending_s(work: Workload, batch: int, batch_s: float | None) -> float | None:
+    """Time to send the requests of a workload, or to run them in batches, whichever is longer, s."""
+    sent = work["requests"] / rate if (rate := work.get("request_rate")) else 0.0
+    return None if batch_s is None else max(sent, batch_s * work["requests"] / batch)
+
+
 def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware: Hardware) -> None:
     """Add ``predicted`` to an engine configuration of a plan and to each of its cells.
 
@@ -56,9 +74,8 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     architecture = Architecture.model_validate(engine["model"]["architecture"])
     knobs = EngineKnobs.model_validate({k: v for k, v in engine["config"].items() if k != "top_k"})
     fit = memory.fits(architecture, hardware, knobs)
-    per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
     mine = [cells[f"{engine['id']}/{cell_id}"] for cell_id in engine["cells"]]
-    works = [cell["workload"] for cell in mine]
+    works = [in_flight(cell["workload"], knobs) if over_time(cell) else cell["workload"] for cell in mine]
     images_of = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
     same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
@@ -67,29 +84,32 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     for cell, work, images, time, least, likely in zip(
         mine, works, images_of, times, times[len(mine) :], known, strict=False
     ):
-        tokens = None if images is None else work["batch"] * (images + work["input_tokens"] + work["output_tokens"])
-        capacity = fit.kv_capacity_tokens
+        kv = None
+        if images is not None:
+            tokens = images + work["input_tokens"] + work["output_tokens"]
+            kv = work["batch"] * memory.sequence_bytes(architecture, knobs, tokens)
         # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
         seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
-        unknown = knobs.draft_model is not None or seen is None
+        unknown = knobs.draft_model is not None or seen is None or over_time(cell)
         cell["predicted"] = {
-            "bytes_per_gpu": None if tokens is None else fit.weight_bytes + fit.reserve_bytes + tokens * per_token,
+            "bytes_per_gpu": None if kv is None else fit.weight_bytes + fit.reserve_bytes + kv,
             "weight_bytes_per_gpu": fit.weight_bytes,
-            "kv_bytes_per_gpu": None if tokens is None else tokens * per_token,
+            "kv_bytes_per_gpu": kv,
             "fits": fit.fits,
-            "batch_fits": None if capacity is None or tokens is None else tokens <= capacity,
+            "batch_fits": None if fit.left_bytes is None or kv is None else kv <= fit.left_bytes,
             "ttft_max_s": None if unknown else time[0],
             "itl_s": None if unknown else time[1],
             "e2e_s": None if unknown else time[2],
             "least_e2e_s": None if unknown or knobs.pp > 1 else least[2],
             # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
-            "run_s": time[2],
+            "run_s": sending_s(cell["workload"], work["batch"], time[2]) if over_time(cell) else time[2],
         }
         if likely:
-            cell["predicted"] |= {"calibrated": likely, "run_s": likely["e2e_s"]}
-            cell["predicted"] |= {"run_s_low": likely["e2e_s_low"], "run_s_high": likely["e2e_s_high"]}
-        elif why:
-            cell["predicted"]["uncalibrated"] = why
+            cell["predicted"] |= _run_times(cell, work, likely)
+        if likely and not over_time(cell):
+            cell["predicted"]["calibrated"] = likely
+        elif likely or why:
+            cell["predicted"]["uncalibrated"] = QUEUES if likely or over_time(cell) else why or ""
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images
     weights = memory.weight_bytes(architecture, knobs)
@@ -106,6 +126,17 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     engine["predicted"]["job_s"] = job_s[""]
     if hardware.fitted:
         engine["predicted"] |= {"job_s_low": job_s["_low"], "job_s_high": job_s["_high"]}
+
+
+QUEUES = "requests come over time: how they queue is not modelled"
+
+
+def _run_times(cell: Cell, work: Workload, likely: CalibratedTimes) -> Prediction:
+    """``run_s`` and its ends."""
+    times = [likely["e2e_s"], likely["e2e_s_low"], likely["e2e_s_high"]]
+    if over_time(cell):
+        times = [sending_s(cell["workload"], work["batch"], time) or 0.0 for time in times]
+    return {"run_s": times[0], "run_s_low": times[1], "run_s_high": times[2]}
 
 
 def expected_times(

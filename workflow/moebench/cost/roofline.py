@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 
 from moebench.config import Architecture, EngineKnobs, Hardware, WorkloadKnobs
 from moebench.cost import collectives, limits, memory
-from moebench.cost.inputs import Floats, Formats, Layout, Machine, Sizes
+from moebench.cost.inputs import DTYPE_BYTES, Floats, Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 
 CHUNK = 16_384
@@ -68,7 +68,10 @@ def distinct_from_shares(shares: ArrayLike, tokens: ArrayLike) -> Floats:
 
 @dataclass(frozen=True)
 class Step:
-    """Times of a step that are linear in the mean context x of its sequences: memory m + m' x, arithmetic c + c' x."""
+    """Times of a step that are linear in the mean context x of its sequences: memory m + m' x, arithmetic c + c' x.
+
+    Windowed layers attend to min(x, window): they add m'' and c'' times that.
+    """
 
     memory_s: Floats
     memory_s_per_token: Floats
@@ -76,21 +79,56 @@ class Step:
     compute_s_per_token: Floats
     collective_s: Floats
     overhead_s: Floats
+    window: Any = np.inf
+    near_memory_s: Any = 0.0
+    near_compute_s: Any = 0.0
 
-    def at(self, context: ArrayLike) -> Floats:
-        """Time at a mean context: max(m + m' x, c + c' x) + collectives + overheads."""
+    def memory_at(self, context: ArrayLike, near: ArrayLike | None = None) -> Floats:
+        """Time of the bytes alone; ``near``: mean of min(x, window), where x is itself a mean."""
         x = np.asarray(context, dtype=np.float64)
-        memory_s = self.memory_s + self.memory_s_per_token * x
-        busy = np.maximum(memory_s, self.compute_s + self.compute_s_per_token * x)
+        near = np.minimum(x, self.window) if near is None else near
+        return np.asarray(self.memory_s + self.memory_s_per_token * x + self.near_memory_s * near)
+
+    def compute_at(self, context: ArrayLike, near: ArrayLike | None = None) -> Floats:
+        """Time of the arithmetic alone."""
+        x = np.asarray(context, dtype=np.float64)
+        near = np.minimum(x, self.window) if near is None else near
+        return np.asarray(self.compute_s + self.compute_s_per_token * x + self.near_compute_s * near)
+
+    def at(self, context: ArrayLike, near: ArrayLike | None = None) -> Floats:
+        """Time at a mean context: max(m + m' x, c + c' x) + collectives + overheads."""
+        busy = np.maximum(self.memory_at(context, near), self.compute_at(context, near))
         return np.asarray(busy + self.collective_s + self.overhead_s)
 
     def mean(self, first: ArrayLike, count: ArrayLike) -> Floats:
-        """Mean time at contexts ``first``, ``first + 1``, ... (``count`` of them), exact.
+        """Mean time at contexts ``first``, ``first + 1``, ... (``count`` of them), exact: within the window and
+        beyond it, each linear."""
+        x0, n = np.asarray(first, float), np.asarray(count, float)
+        within = np.clip(np.floor(self.window) - x0 + 1, 0, n)
+        near = replace(
+            self,
+            memory_s_per_token=self.memory_s_per_token + self.near_memory_s,
+            compute_s_per_token=self.compute_s_per_token + self.near_compute_s,
+        )
+        if np.all(within == n):
+            return near._linear_mean(x0, n)
+        window = np.where(np.isinf(self.window), 0.0, self.window)
+        far = replace(
+            self,
+            memory_s=self.memory_s + self.near_memory_s * window,
+            compute_s=self.compute_s + self.near_compute_s * window,
+        )
+        low = near._linear_mean(x0, np.maximum(within, 1))
+        high = far._linear_mean(x0 + within, np.maximum(n - within, 1))
+        return np.asarray((within * low + (n - within) * high) / n)
+
+    def _linear_mean(self, first: Floats, count: Floats) -> Floats:
+        """The same of a step without a window.
 
         The mean of max(m, c) is that of c plus that of the positive part of their difference, which is linear and so
         positive on one side of its root: two arithmetic series.
         """
-        x0, n = np.asarray(first, float), np.asarray(count, float)
+        x0, n = first, count
         x1 = x0 + n - 1
         a, b = self.memory_s - self.compute_s, self.memory_s_per_token - self.compute_s_per_token
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -121,9 +159,11 @@ def step(
 
     Bytes: all weights that are always used and the output matrix; ``distinct`` experts per layer (default: the uniform
     law), shared by the ranks; the cache of the rank's sequences.  Operations: 2 per weight and token, and those of
-    attention.  A token is sampled per sequence, so the output matrix counts once per sequence.  Collectives per layer:
-    all-reduce of the hidden states after attention and after the feed-forward block; with data parallelism the latter
-    gathers and scatters those of all replicas; with KV parallelism attention's partial results are exchanged first.
+    attention, of windowed layers to the window only.  States of recurrent layers are read and written in each step; the
+    operations on them, and those of an indexer, are neglected.  A token is sampled per sequence, so the output matrix
+    counts once per sequence.  Collectives per layer: all-reduce of the hidden states after attention and after the
+    feed-forward block; with data parallelism the latter gathers and scatters those of all replicas; with KV parallelism
+    attention's partial results are exchanged first.
     Pipeline stages work one after another (one batch in flight), so they do not shorten a step; their transfers are
     neglected.
     """
@@ -140,18 +180,28 @@ def step(
     experts = sizes.sparse * sizes.expert / layout.ranks
     output = sizes.vocab * sizes.hidden / group
 
-    read = (always + experts * touched) * formats.packed + (everywhere + output) * formats.plain
-    cache = own * sizes.layers * memory.kv_values_per_token(sizes, layout) * formats.cache
+    read = (always + experts * touched * formats.expert_ratio) * formats.packed + (everywhere + output) * formats.plain
+    cached = memory.kv_values_per_token(sizes, layout) * formats.cache
+    attending = sizes.layers * sizes.attends
+    cache = own * (attending - sizes.windowed) * cached + own * attending * sizes.index_bytes / layout.kvp
+    # A state is read and written; beside the weights read here it counts once per sequence.
+    states = sizes.state * formats.plain + sizes.state_float32 * DTYPE_BYTES["float32"]
+    states = 2 * own * states / layout.tp * (not prefill)
     matrices = 2.0 * ((always + everywhere) * own_tokens + experts * chosen * tokens)
-    scores = sizes.layers * (sizes.prefill_ops if prefill else sizes.decode_ops) / group
+    scores = sizes.prefill_ops if prefill else sizes.decode_ops
     compute = matrices / machine.packed_peak + 2.0 * output * own / machine.plain_peak
     return Step(
-        memory_s=np.asarray(read / machine.bandwidth),
+        memory_s=np.asarray((read + states) / machine.bandwidth),
         memory_s_per_token=np.asarray(cache / machine.bandwidth),
         compute_s=np.asarray(compute),
-        compute_s_per_token=np.asarray(own_tokens * scores / machine.plain_peak),
+        compute_s_per_token=np.asarray(
+            own_tokens * ((attending - sizes.windowed) * scores / group) / machine.plain_peak
+        ),
         collective_s=collective_s(sizes, formats, layout, machine, own_tokens, tokens),
         overhead_s=np.asarray(machine.step_s + sizes.sparse * machine.moe_layer_s),
+        window=sizes.window,
+        near_memory_s=np.asarray(own * sizes.windowed * cached / machine.bandwidth),
+        near_compute_s=np.asarray(own_tokens * (sizes.windowed * scores / group) / machine.plain_peak),
     )
 
 
@@ -213,9 +263,20 @@ def times(
     if distinct is None:
         distinct = distinct_experts(sizes.experts, top_k, np.where(alike, 1.0, batch))
     decode = step(sizes, formats, layout, machine, batch, 1, top_k, distinct)
-    ttft = chunks * (first.at(prompt / 2) + tower_s(sizes, formats, layout, machine, batch, work.tiles / chunks))
+    ttft = chunks * (
+        first.at(prompt / 2, near_tokens(sizes, prompt))
+        + tower_s(sizes, formats, layout, machine, batch, work.tiles / chunks)
+    )
     itl = decode.mean(prompt + 1, np.maximum(out - 1, 1))
     return ttft, itl, ttft + (out - 1) * itl
+
+
+def near_tokens(sizes: Sizes, prompt: ArrayLike) -> Floats:
+    """Tokens that the tokens of a prompt attend to in windowed layers, mean: S / 2 within the window w, then
+    w - w^2 / 2 S."""
+    length = np.asarray(prompt, dtype=np.float64)
+    seen = np.minimum(sizes.window, length)
+    return np.asarray(np.where(seen == length, length / 2, seen - seen * seen / (2 * np.maximum(length, 1))))
 
 
 def tower_s(

@@ -69,11 +69,9 @@ def ideal(
     decode = roofline.step(sizes, formats, layout, machine, batch, 1, top_k, distinct, even=True)
     context = prompt + 1 + max(out - 2, 0) / 2
     compute = (
-        first.compute_s
-        + first.compute_s_per_token * prompt / 2
-        + (out - 1) * (decode.compute_s + decode.compute_s_per_token * context)
+        first.compute_at(prompt / 2, roofline.near_tokens(sizes, prompt)) + (out - 1) * decode.compute_at(context)
     ) / layout.pp + batch * shown * sizes.tile_ops / machine.plain_peak / layout.gpus
-    memory = decode.memory_s + decode.memory_s_per_token * context
+    memory = decode.memory_at(context)
     return Ideal(_known(compute), None if knobs.pp > 1 or out < 2 else _known(memory))
 
 

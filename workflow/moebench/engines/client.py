@@ -21,6 +21,10 @@ from moebench.formats import Json
 WORDS = 500
 """Characters of a service's answer that are kept as evidence."""
 
+_REASONING = ("reasoning", "reasoning_content", "thinking")
+"""What services call the text that comes before an answer: vLLM 0.32 the first, earlier versions and most others the
+second.  Some send it under two names at once."""
+
 
 class RateLimited(Exception):
     """HTTP 429; ``wait_s`` is what the service asks to wait, if it says."""
@@ -38,6 +42,9 @@ class Answer:
     counts: list[int] = field(default_factory=list)
     """Token ids per chunk; zeros where the service gives none."""
     ids: list[int] = field(default_factory=list)
+    text: str = ""
+    """All that the chunks showed: answer, reasoning, calls of tools."""
+    reasoned: bool = False
     usage: Json = field(default_factory=dict)
     finish: str | None = None
     fingerprint: str | None = None
@@ -177,13 +184,25 @@ class Client:
         answer.fingerprint = chunk.get("system_fingerprint") or answer.fingerprint
         for choice in chunk.get("choices") or ():
             delta = choice.get("delta") or {}
-            text = choice.get("text") or delta.get("content") or delta.get("reasoning_content")
-            ids = choice.get("token_ids") or []
+            reasoning = next((text for name in _REASONING if isinstance(text := delta.get(name), str) and text), "")
+            text, ids = reasoning + shown(choice), choice.get("token_ids") or []
+            answer.text += text
+            answer.reasoned = answer.reasoned or bool(reasoning)
             if text or ids:
                 answer.times.append(when)
                 answer.counts.append(len(ids))
                 answer.ids += ids
             answer.finish = choice.get("finish_reason") or answer.finish
+
+
+def shown(choice: Json) -> str:
+    """The text that a chunk adds to an answer: of a completion, a message, a refusal, or a call of a tool."""
+    delta = choice.get("delta") or {}
+    calls = [call.get("function") or {} for call in delta.get("tool_calls") or ()]
+    calls += [delta["function_call"]] if delta.get("function_call") else []
+    said = [choice.get("text"), delta.get("content"), delta.get("refusal")]
+    said += [call.get(part) for call in calls for part in ("name", "arguments")]
+    return "".join(text for text in said if isinstance(text, str))
 
 
 def refusal(code: int, key_name: str) -> tuple[str, str]:

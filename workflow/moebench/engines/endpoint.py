@@ -13,19 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import compiling, vllm, vllm_arguments, waiting
+from moebench.engines import compiling, load_client, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Verdict
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
 from moebench.formats import Json
-from moebench.formats.plan import EngineConfig
-from moebench.formats.record import LoadFacts, Seen, Trace
+from moebench.formats.plan import EngineConfig, Workload
+from moebench.formats.record import LoadFacts, LoadTrace, Seen, Trace
+from moebench.text import count
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
 """How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
 DEFAULT_WAIT_S = 5.0
+UNSEEN_SHARE, UNSEEN_TOKENS, UNSEEN_OF_REASONING = 0.1, 2, 12
+"""Tokens that a text may have beyond what its tokenizer makes of it: a share, the one that ends it, and the marks
+around reasoning, which services cut out."""
 
 _HARMLESS = {
     "ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none",
@@ -36,6 +40,10 @@ _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
 _CACHE = re.compile(r"^vllm:cache_config_info\{(.*)\} \S+$", re.M)
 _FUSE = re.compile(rb"'fuse_allreduce_rms': (True|False)")
+_QUEUE = {
+    "vllm:request_queue_time_seconds_sum": "queue_time_s",
+    "vllm:request_queue_time_seconds_count": "queued_requests",
+}
 _SAMPLE = re.compile(r"^(vllm:\w+?)(?:_total)?\{([^}]*)\} (\S+)$", re.M)
 
 
@@ -136,7 +144,7 @@ class EndpointEngine:
 
     @property
     def tokenizer(self) -> Any:
-        """The staged model's tokenizer, for services that take text only."""
+        """The staged model's tokenizer, for services that take text only or send no token ids."""
         if self._tokenizer is None:
             from tokenizers import Tokenizer
 
@@ -215,6 +223,8 @@ class EndpointEngine:
         tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
         if not tokens or not answer.times:
             raise Verdict("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+        if not ids:
+            self.refuse_unseen(answer, tokens)
         if self.settings["tokens"] == "exact":
             if tokens != output_tokens:
                 asked = f"{tokens} tokens instead of {output_tokens} (finish_reason {answer.finish})"
@@ -223,6 +233,36 @@ class EndpointEngine:
                 asked = f"{prompt} prompt tokens instead of {prompt_tokens}"
                 raise Verdict("invalid", f"the service counted {asked}; tokens: measured would allow it")
         return prompt, tokens
+
+    def refuse_unseen(self, answer: Answer, counted: int) -> None:
+        """Raise Verdict if a service counted tokens that no chunk showed: nobody knows when they came.
+
+        Without token ids what was shown is counted by the model's own tokenizer, as near as a text tells.
+        """
+        hidden = (answer.usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
+        if hidden and not answer.reasoned:
+            raise Verdict("invalid", f"the service counted {count(hidden, 'token')} of reasoning and showed none")
+        if (Path(self.model["path"]) / "tokenizer.json").exists():
+            shown = len(self.tokenizer.encode(answer.text, add_special_tokens=False).ids)
+        else:
+            shown = len(answer.text.encode())  # no token is less than a byte
+        unseen = UNSEEN_TOKENS + UNSEEN_OF_REASONING * answer.reasoned
+        if counted > shown * (1 + UNSEEN_SHARE) + unseen:
+            raise Verdict("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
+
+    def over_time(self, work: Workload, seed: int, warmup: int) -> LoadTrace:
+        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Verdict."""
+        assert self.client is not None
+        options = load_client.arguments(
+            work, self.client.url, self.settings["model"], Path(self.model["path"]), seed, warmup
+        )
+        load = load_client.trace(load_client.run(options, self.client.key))
+        self.watch()
+        limited = sum("Too Many Requests" in error for error in load["errors"])
+        if limited:
+            asked = count(len(load["errors"]), "request")
+            raise Verdict("service_fault", f"rate limited (HTTP 429): {limited} of {asked}; lower the load")
+        return load
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Wall time of a batch, s: there is no plainer interface than streaming."""
@@ -244,7 +284,7 @@ class EndpointEngine:
             return {} if self.cached_tokens is None else {"prefix_cache_hits": self.cached_tokens}
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         for metric, labels, value in _SAMPLE.findall(self.server.get("/metrics")):
-            name = vllm.COUNTERS.get(metric)
+            name = vllm.COUNTERS.get(metric) or _QUEUE.get(metric)
             if name:
                 position = re.search(r'position="(\d+)"', labels)
                 key = f"{name}_{position.group(1)}" if position else name

@@ -28,6 +28,10 @@ class Refused(NotImplementedError):
 NO_KERNEL = "this build of the engine has no kernel for it on this machine"
 """The reason where no workload of the engine configuration can run."""
 
+ANOTHER_NODE = "another node failed"
+KERNEL = "a kernel failed on the device"
+"""Reasons of a node fault that an engine's own mistake has too, so that its cells are tried out."""
+
 RULES: tuple[tuple[str, str, str], ...] = (
     # status, what the engine says, the reason in our words
     ("node_fault", FULL_DISK, DISK),
@@ -39,22 +43,50 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("oom_activation", r"CUDA out of memory occurred when warming up sampler", "no memory for the sampler's warm-up"),
     ("node_fault", r"is less than desired GPU memory utilization|is less than the engine's budget",
      "another process holds the device's memory"),
-    ("node_fault", r"uncorrectable (ECC|NVLink)|\bXid\b|GPU has fallen off the bus|GPU is lost"
-                   r"|CUDA error: unspecified launch failure|NVML.*Unknown Error|no CUDA-capable device|is/are busy"
+    ("node_fault", r"uncorrectable (ECC|NVLink)|ECC_UNCORRECTABLE|GPU has fallen off the bus|GPU is lost"
+                   r"|NVML.*Unknown Error|no CUDA-capable device|is/are busy|CUDA error: unknown error"
                    r"|No CUDA GPUs are available|Failed to infer device type"
                    r"|CUDA driver initialization failed|Driver/library version mismatch"
                    r"|system not yet initialized", "the device failed"),
+    ("node_fault", r"\bXid\b|CUDA error: unspecified launch failure", KERNEL),
     ("node_fault", r"NVIDIA driver on your system is too old|CUDA driver version is insufficient"
-                   r"|unsupported display driver|PTX was compiled with an unsupported toolchain",
+                   r"|unsupported display driver|PTX was compiled with an unsupported toolchain"
+                   r"|forward compatibility was attempted on non supported HW",
      "the node's driver is too old for the environment's CUDA"),
     ("node_fault", r"libcuda\.so(\.\d+)?: cannot open shared object|Found no NVIDIA driver", "the node has no driver"),
     ("node_fault", r"larger than the number of available GPUs|is out of bounds for \d+ devices|invalid device ordinal",
      "the job has fewer devices than the engine configuration needs"),
-    ("node_fault", r"no address of this node that others reach", "the node has no address"),
+    ("node_fault", r"Failed to find C compiler|Command '\[?'?\S*\b(gcc|cc|clang)\b.*returned non-zero exit status"
+                   r"|fatal error: Python\.h|ld: cannot find -l",
+     "the node has no compiler that works, which Triton needs"),
+    ("node_fault", r"Read-only file system|\[Errno 30\]|\(os error 30\)",
+     "a folder that the engine writes to is read-only"),
+    ("node_fault", r"PermissionError: \[Errno 13\]|EACCES|\(os error 13\)", "the engine may not read or write a file"),
+    ("node_fault", r"Stale (NFS )?file handle|Input/output error|\[Errno (5|116)\]|\(os error (5|116)\)"
+                   r"|Transport endpoint is not connected", "a file system failed"),
+    ("node_fault", r"Too many open files|\[Errno 24\]|\(os error 24\)", "too few files may be open (ulimit -n)"),
+    ("node_fault", r"can't start new thread|pthread_create failed|BlockingIOError: \[Errno 11\]",
+     "too few processes may run (ulimit -u)"),
+    ("node_fault", r"AF_UNIX path too long|is longer than 107 characters|ipc path.* too long",
+     "the folder for temporary files has too long a path"),
+    ("node_fault", r"version `GLIBC\w*_[\d.]+' not found|lib\S+\.so[.\d]*: cannot open shared object file",
+     "the node lacks a library that the environment needs"),
+    ("node_fault", r"no address of this node that others reach|does not reach this one at", "the node has no address"),
     ("node_fault", r"needs \d+ nodes, this job has", "too few nodes"),
-    ("node_fault", r"the executor on node \S+ ended", "another node failed"),
+    ("node_fault", r"the executor on node \S+ ended", ANOTHER_NODE),
     ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
                     r"|Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available", NO_KERNEL),
+    ("unsupported", r"does not recognize this architecture|Unrecognized model in |Unrecognized configuration class"
+                    r"|Model architectures .* are not supported for now|Cannot find model module"
+                    r"|has no vLLM implementation",
+     "the engine does not have this architecture"),
+    ("unsupported", r"trust_remote_code=True|custom code (which must be executed|contained in)",
+     "the model comes with code of its own; trust_remote_code: true in its file of config/models lets it run"),
+    ("unsupported", r"packages that were not found in your environment",
+     "the model's own code needs packages that the environment does not have"),
+    ("unsupported", r"no token ids: .*(Can't load tokenizer|Couldn't instantiate the backend tokenizer"
+                    r"|Tokenizer class \S+ does not exist|Unrecognized (model|processing class)"
+                    r"|not a string|NoneType)", "the model has no tokenizer that can be loaded"),
     ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
                     r"|\bRefused:|are not supported for now|Cannot find the config file for",
      "the engine does not support this"),
@@ -63,6 +95,11 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("unsupported", r"maximum context length is|is greater than the derived max_model_len",
      "the engine refuses this length"),
 )  # fmt: skip
+
+HOST_FAULTS = tuple(
+    reason for status, _, reason in RULES if status == "node_fault" and reason not in (DISK, KERNEL, ANOTHER_NODE)
+)
+"""Reasons that tell of a node or of what is installed there, and nothing of a cell: somebody mends that."""
 
 _NCCL = re.compile(
     r"NCCL error(?: in: [^,]+,|:) (unhandled|internal|remote|network)|nccl(System|Remote|Internal)Error:"
@@ -117,6 +154,11 @@ def of_configuration(outcome: Outcome) -> bool:
     return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 
 
+def of_host(outcome: Outcome) -> bool:
+    """Whether a cell failed for what its node lacks, so that nothing was learnt about it."""
+    return outcome.get("status") == "node_fault" and outcome["reason"].startswith(HOST_FAULTS)
+
+
 def _where(phase: str, trace: str) -> str:
     if phase == "load" and _ACTIVATIONS.search(trace):
         return "run"
@@ -150,7 +192,7 @@ def decisive(log: str) -> list[str]:
             found.append(line if ":" in line else f"{line} at: {before}")
         elif died:
             found.append(f"{died.group(1)}: {describe_exit(None if died.group(2) == 'None' else int(died.group(2)))}")
-        elif _NATIVE.search(line):
+        elif _NATIVE.search(line) or line.startswith("Value error, "):  # the second: what a ValidationError is of
             found.append(line)
         if line.strip("^~ "):
             before = line

@@ -23,6 +23,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from moebench.engines.loopback import direct
 from moebench.formats import Knobs
 
 PORT_ATTEMPTS = 3
@@ -99,6 +100,7 @@ class Server:
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
             "HF_HUB_OFFLINE": "1",
+            **direct(),
             **(environment or {}),
         }
         package = str(Path(__file__).resolve().parents[2])

@@ -48,7 +48,10 @@ class TransformersEngine:
         started = time.perf_counter()
         path, config = self.model_spec["path"], self.config
         overrides = shape_overrides(self.model_spec, config, config["top_k"])
-        resolved = transformers.AutoConfig.from_pretrained(path)
+        trust = {
+            "trust_remote_code": self.model_spec.get("trust_remote_code", False)
+        }  # never asked for on standard input
+        resolved = transformers.AutoConfig.from_pretrained(path, **trust)
         for name, value in overrides.items():
             if not isinstance(value, dict):
                 setattr(resolved, name, value)
@@ -59,9 +62,9 @@ class TransformersEngine:
         auto = transformers.AutoModelForCausalLM
         if config["weights"] == "dummy":
             with contextlib.nullcontext() if self.device == "cpu" else torch.device(self.device):
-                self.model = auto.from_config(resolved, **settings)
+                self.model = auto.from_config(resolved, **settings, **trust)
         else:
-            self.model = auto.from_pretrained(path, config=resolved, **settings)
+            self.model = auto.from_pretrained(path, config=resolved, **settings, **trust)
         self.model.eval().to(self.device)  # through host memory: to load onto a device it would want accelerate
         # On a device `generate` would decode with batched_mm where grouped_mm is asked for, and `decode` would not.
         self.model._optimize_model_for_decode = contextlib.nullcontext

@@ -42,9 +42,14 @@ _UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
 """Families of the registry that it does not have, and why."""
 
 
+def unknown(model: Mapping[str, Any]) -> str | None:
+    """Why vLLM does not have a model's architecture; None: it has."""
+    return _UNKNOWN.get(model["architecture"]["family"])
+
+
 def known(model: Mapping[str, Any]) -> bool:
     """Whether vLLM has a model's architecture."""
-    return model["architecture"]["family"] not in _UNKNOWN
+    return unknown(model) is None
 
 
 def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:

@@ -29,6 +29,7 @@ def arguments(spec: EngineConfig) -> Knobs:
         "model": model["path"],
         "load_format": "dummy" if config["weights"] == "dummy" else "auto",
         "skip_tokenizer_init": True,
+        "trust_remote_code": True if model.get("trust_remote_code") else None,
         "dtype": config["dtype"],
         "quantization": while_loading(spec),
         "kv_cache_dtype": config["kv_cache_dtype"],

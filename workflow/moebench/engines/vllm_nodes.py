@@ -10,14 +10,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 
 from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig
+from moebench.storage import scratch
+
+REACH_S = 60
+"""How long the other nodes have to call the first one, from the start of their executors."""
+UNREACHED = "does not reach this one at"
+"""What ``failures`` knows it by."""
 
 SRUN_SAYS_WITHIN_S = 15
 """The connections of a lost executor break at once; srun, which knows that it ended, says so a little later."""
@@ -65,19 +74,61 @@ def place(node: str, gpus: int, cpus: int) -> list[str]:
             "--cpu-bind=none"]  # fmt: skip
 
 
-def reachable(address: str) -> str:
-    """An address of this node that the others reach: ``address``, or, where vLLM found none, that of the node's name.
+def own_address() -> str:
+    """An address of this node that the others reach: ``VLLM_HOST_IP``, SLURM's of this node, its name's, or vLLM's.
 
-    Raises RuntimeError if there is none: 0.0.0.0 is nobody's address, and the other ranks would call themselves.
+    vLLM takes that of the route to the internet, which a compute node may not have.  Raises RuntimeError if there is
+    none: 0.0.0.0 and 127.x are nobody's address, and the other ranks would call themselves.
     """
-    if address != "0.0.0.0":
-        return address
+    if (given := os.environ.get("VLLM_HOST_IP", "")) and given != "0.0.0.0":
+        return given
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    with contextlib.suppress(OSError):
-        found = socket.gethostbyname(name)
-        if not found.startswith(("127.", "0.")):
-            return found
-    raise RuntimeError(f"no address of this node that others reach ({name}); set VLLM_HOST_IP on the nodes")
+    for called in (_slurm_address(name), name):
+        with contextlib.suppress(OSError):
+            found = socket.gethostbyname(called)
+            if not found.startswith(("127.", "0.")):
+                return found
+    from vllm.utils.network_utils import get_ip
+
+    found = str(get_ip())
+    if found.startswith(("127.", "0.")):
+        raise RuntimeError(f"no address of this node that others reach ({name}); set VLLM_HOST_IP on the nodes")
+    return found
+
+
+def _slurm_address(name: str) -> str:
+    """What SLURM itself calls a node by; its name where SLURM does not say."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if found := re.search(r"\bNodeAddr=(\S+)", _said("scontrol", "show", "node", name)):
+            return found[1]
+    return name
+
+
+def call(address: str, port: int) -> None:
+    """Tell the first node that this one reaches it.  Raises RuntimeError if it does not."""
+    name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    try:
+        with socket.create_connection((address, port), timeout=REACH_S / 2) as connection:
+            connection.sendall(f"{name}\n".encode())
+    except OSError as error:
+        raise RuntimeError(f"node {name} {UNREACHED} {address} ({error}); set VLLM_HOST_IP on the nodes") from None
+
+
+def hear(listener: socket.socket, names: list[str]) -> None:
+    """Wait until each of the other nodes has called.  Raises RuntimeError for those that do not within a minute."""
+    silent, deadline = set(names), time.monotonic() + REACH_S
+    while silent and (left := deadline - time.monotonic()) > 0:
+        listener.settimeout(left)
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection, connection.makefile() as file:
+                connection.settimeout(max(0.1, left))
+                silent.discard(file.readline().strip())
+    if silent:
+        where = listener.getsockname()[0]
+        raise RuntimeError(
+            f"node {', '.join(sorted(silent))} {UNREACHED} {where}, not in {REACH_S} s; set VLLM_HOST_IP on the nodes"
+        )
 
 
 class OtherNodes:
@@ -91,23 +142,37 @@ class OtherNodes:
     def start(self) -> Knobs:
         """Start them; return what the first node's engine arguments have in addition.
 
-        Raises RuntimeError if the job has too few nodes.  Should one of them end early, this process ends too: what is
-        left of the engine would wait for it for ever.
+        Raises RuntimeError if the job has too few nodes, or if one does not reach this one within a minute.  Should one
+        of them end early, this process ends too: what is left of the engine would wait for it for ever.
         """
-        from vllm.utils.network_utils import get_ip, get_open_port
-
         names, cpus = others(self.spec["nodes"])
-        address, port = reachable(get_ip()), get_open_port()
+        address = own_address()
+        os.environ["VLLM_HOST_IP"] = address  # vLLM asks again, in other places
+        from vllm.utils.network_utils import get_open_port
+
+        port = get_open_port()
+        try:
+            listener = socket.create_server((address, 0))
+        except OSError as error:
+            raise RuntimeError(f"no address of this node that others reach: {address} ({error.strerror})") from None
+        heard = listener.getsockname()[1]
         for rank, name in enumerate(names, 1):
             where = place(name, self.spec["gpus"] // self.spec["nodes"], cpus)
             executor = subprocess.Popen(
                 ["srun", *where, sys.executable, "-m", "moebench.engines.vllm_nodes"], stdin=subprocess.PIPE, text=True
             )
             assert executor.stdin is not None
-            executor.stdin.write(json.dumps({"spec": self.spec, "share": share(self.spec, rank, address, port)}) + "\n")
+            request = {"spec": self.spec, "share": share(self.spec, rank, address, port), "heard_at": heard}
+            executor.stdin.write(json.dumps(request) + "\n")
             executor.stdin.flush()
             self._executors[name] = executor
             threading.Thread(target=self._watch, args=(name, executor), daemon=True).start()
+        try:
+            with listener:
+                hear(listener, names)
+        except RuntimeError:
+            self.close()
+            raise
         return share(self.spec, 0, address, port)
 
     def _watch(self, name: str, executor: subprocess.Popen[str]) -> None:
@@ -132,9 +197,12 @@ class OtherNodes:
 def main() -> None:
     """Be the executor of one of the other nodes."""
     request = json.loads(sys.stdin.readline())
+    folder = scratch.make()  # the first node's is not here
+    os.environ |= scratch.environment(folder)
 
     def end_with_input() -> None:  # it closes with the engine, however that ends
         sys.stdin.read()
+        shutil.rmtree(folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
     os.setpgid(0, 0)
@@ -142,6 +210,8 @@ def main() -> None:
     print(
         f"executor of node rank {request['share']['node_rank']} on {socket.gethostname()}", file=sys.stderr, flush=True
     )
+    call(request["share"]["master_addr"], request["heard_at"])
+    os.environ["VLLM_HOST_IP"] = own_address()
     from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.executor.multiproc_executor import MultiprocExecutor
 

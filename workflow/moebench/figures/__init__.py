@@ -7,61 +7,52 @@ import json
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
 
-from moebench.config import Plot, parse
 from moebench.errors import ConfigError, StorageError, UserError
-from moebench.figures import data, export, predictions, residuals, style
-from moebench.figures.kinds import KINDS, PlacedFigure, Predictions, Source
+from moebench.figures import data, export, residuals, style
+from moebench.figures.kinds import KINDS, Predictions, Source
+from moebench.figures.placing import placed as placed
+from moebench.figures.placing import plots as plots
 from moebench.formats.plan import Plan
 from moebench.tables import machines
 from moebench.tables.accuracy import planned as planned_answers
 from moebench.tables.join import beside_speed
 
 
-def plots(plan: Plan, experiment: str) -> list[Plot]:
-    """The figures of an experiment of a plan."""
-    where = f"plan of {plan['study']}: {experiment}"
-    return [parse(Plot, figure, where) for figure in plan["experiments"][experiment].get("figures", ())]
-
-
-def placed(source: Source) -> Iterator[PlacedFigure]:
-    """The figures of an experiment, those of predictions last.
-
-    Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables.
-    """
-    where = f"config/experiments/{source.experiment}.yaml: figure"
-    for plot in plots(source.plan, source.experiment):
-        yield KINDS[plot.kind].place(plot, source, f"{where} {plot.id}")
-    for plot in predictions.plots(source.plan, source.experiment):
-        yield Predictions.place(plot, source, f"{where} {plot.id}")
-
-
-def render_all(plan: Plan, tables_dir: Path, out_dir: Path) -> list[Path]:
+def render_all(
+    plan: Plan, tables_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda step: None
+) -> list[Path]:
     """Draw the figures of every experiment, and that of model against measurement, several at a time; see
-    :func:`render`.
+    :func:`render`.  ``say`` is told how far it is.
     """
     parts: list[str | None] = [*plan["experiments"], *([None] if machines.compared(plan) else [])]
-    made: Iterable[list[Path]]
     if len(parts) <= FEW or (os.cpu_count() or 1) < 2:
-        made = (_part(plan, tables_dir, out_dir, part) for part in parts)
-        return [path for paths in made for path in paths]
+        return _counted((_part(plan, tables_dir, out_dir, part) for part in parts), len(parts), say)
     # spawn, not fork: pyarrow's threads do not survive a fork.
     context, workers = multiprocessing.get_context("spawn"), min(WORKERS, os.cpu_count() or 1)
     with _in_a_file(plan) as plan_file:
         try:
             with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir)) as pool:
-                made = pool.map(_given_part, parts)
-                return [path for paths in made for path in paths]
+                return _counted(pool.map(_given_part, parts), len(parts), say)
         except BrokenProcessPool:
             raise UserError("a process that drew figures was killed (out of memory?); run again") from None
+
+
+def _counted(made: Iterable[list[Path]], total: int, say: Callable[[str], None]) -> list[Path]:
+    """The files that are made, with word of how many experiments are drawn."""
+    found: list[Path] = []
+    say(f"figures of 0 of {total} experiments")
+    for number, paths in enumerate(made, start=1):
+        found += paths
+        say(f"figures of {number} of {total} experiments")
+    return found
 
 
 @contextlib.contextmanager
@@ -101,12 +92,15 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -
     if experiment is not None:
         return render(plan, tables_dir, out_dir, experiment)
     frame = residuals.of_plan(plan, tables_dir)
-    with mpl.rc_context(style.RC):
+    with style.drawing(style.PHONE):
+        export.narrow(residuals.figure(plan, frame), out_dir, residuals.PLOT.id)
+    with style.drawing():
         return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
 def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
-    """Draw the figures of an experiment into ``out_dir`` as SVG, PDF, PNG and CSV; return the files.
+    """Draw the figures of an experiment into ``out_dir`` as SVG, PDF, PNG and CSV; return the files.  Those for small
+    screens go into its folder ``narrow``; predictions are in an appendix and have none.
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
     files that cannot be written.
@@ -114,25 +108,26 @@ def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) ->
     source = Source(plan, experiment_name, data.of_experiment(plan, tables_dir, experiment_name), tables_dir)
     paths = []
     for figure in placed(source):
-        with mpl.rc_context(style.RC):
+        with style.drawing():
             paths += export.save(figure.figure(), figure.table(), out_dir, figure.plot.id)
+        if not isinstance(figure, Predictions):
+            with style.drawing(style.PHONE):
+                export.narrow(figure.figure(), out_dir, figure.plot.id)
     return paths
 
 
-def check(plan: Plan) -> None:
-    """Place the figures of every experiment without any measurement.
+def check(plan: Plan, folder: Path | None = None) -> None:
+    """Place the figures of every experiment without any measurement.  ``folder``: the configuration, for errors.
 
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
     drawn: dict[str, str] = {}
-    for source in _planned(plan):
+    for source in _planned(plan, folder):
         name = source.experiment
         for plot in plots(plan, name):
             if plot.id in drawn:
-                raise ConfigError(
-                    f"config/experiments/{name}.yaml: figure {plot.id} is in {drawn[plot.id]} too; ids are file names"
-                )
+                raise ConfigError(f"{source.where}: figure {plot.id} is in {drawn[plot.id]} too; ids are file names")
             drawn[plot.id] = name
         for _ in placed(source):
             pass
@@ -150,7 +145,7 @@ def cannot_draw(plan: Plan) -> list[str]:
     return found
 
 
-def _planned(plan: Plan) -> Iterator[Source]:
+def _planned(plan: Plan, folder: Path | None = None) -> Iterator[Source]:
     """Each experiment with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
@@ -164,4 +159,4 @@ def _planned(plan: Plan) -> Iterator[Source]:
         empty = {c: None for c in measured if c not in frame.columns}
         frame = frame.join(pd.DataFrame(empty, index=frame.index))
         answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
-        yield Source(plan, name, beside_speed(frame, answers))
+        yield Source(plan, name, beside_speed(frame, answers), folder=folder)

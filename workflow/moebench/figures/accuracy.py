@@ -8,12 +8,13 @@ from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.tables.join import AMBIGUOUS
 
-ACCURACY = "accuracy"
+ACCURACY, PERPLEXITY = "accuracy", "perplexity"
+ANSWERS = (ACCURACY, PERPLEXITY)
 
 
 def uses(plot: Plot) -> bool:
-    """Whether a figure shows accuracy."""
-    return ACCURACY in (plot.x, *plot.y)
+    """Whether a figure shows accuracy or perplexity."""
+    return not {*ANSWERS}.isdisjoint((plot.x, *plot.y))
 
 
 def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moebench import columns
-from moebench.figures import accuracy, style, tiles, unsupported
+from moebench.figures import accuracy, pareto, style, tiles, unsupported
 from moebench.figures.data import Data
 from moebench.formats.plan import Plan, Task
 from moebench.prompts import corpora
@@ -113,11 +113,37 @@ def _prompts(rows: pd.DataFrame) -> str:
     return _listed(words) + others
 
 
-def interval(repeats: int) -> str:
-    """What the interval of a median over so many repeats is: with few, their range, which covers less than 95%."""
-    if repeats > MOST_RANGE:
-        return "bootstrap 95% interval"
-    return f"their range (holds the true median with {stats.coverage_of_range(repeats):.0%})"
+def interval(repeats: pd.Series) -> str:
+    """What the intervals of medians over so many repeats are: with few, their range, which covers less than 95%."""
+    counts = sorted({int(n) for n in repeats if n > 1})
+    few = [n for n in counts if n <= MOST_RANGE]
+    covered = _listed(dict.fromkeys(f"{stats.coverage_of_range(n):.0%}" for n in few))
+    ranged = f"their range (holds the true median with {covered})" if few else ""
+    if len(few) == len(counts):
+        return ranged or "none"
+    return f"bootstrap 95% interval{f' of more than {MOST_RANGE}, else {ranged}' if few else ''}"
+
+
+def drift(rows: pd.DataFrame) -> str:
+    """How far the canaries of the loads behind some cells drifted; empty where none ran."""
+    known = rows.drop_duplicates("engine")["canary_drift"].dropna() if "canary_drift" in rows else rows[:0]
+    if not len(known):
+        return ""
+    most = f", at most {known.max():.0%}" if len(known) > 1 else ""
+    return f"Canary drift within a load: {'median ' * (len(known) > 1)}{known.median():.0%}{most}."
+
+
+WRONG_TOKENS = "DeepSeek's tokens are wrong on a CPU (vLLM's kernel misreads its queries): its accuracy means nothing"
+
+
+def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
+    """Whether rows hold cells whose tokens are wrong: multi-head latent attention in vLLM's CPU build."""
+    if plan["hardware"]["kind"] != "cpu":
+        return False
+    known = [plan["engines"], *(part["engines"] for part in plan.get("accuracy", {}).values())]
+    names = set(rows.loc[rows["engine_name"] != "transformers", "engine"])
+    found = [engines[name]["model"]["architecture"] for engines in known for name in names & set(engines)]
+    return any(architecture.get("attention", {}).get("kind") == "mla" for architecture in found)
 
 
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
@@ -129,13 +155,14 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         if set(good["protocol_kind"]) == {"activation"}:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
-                parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(int(repeats.max()))}.")
+                parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(repeats)}.")
         elif not medians:
             parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
             parts.append("One run per cell, no interval.")
         else:
-            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(int(repeats.max()))}.")
+            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(repeats)}.")
+        parts += [drift(good)] * bool(drift(good))
     if set(good["protocol_kind"]) == {"paper"}:
         parts.append("Timed as in the paper.")
     missing, unsupported = (int((rows["status"] == status).sum()) for status in ("not measured", "unsupported"))
@@ -143,7 +170,10 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         (unsupported, "unsupported"),
         (len(rows) - len(good) - missing - unsupported, "failed"),
         (missing, "not measured"),
-        (int(good["unstable"].fillna(False).sum()), f"unstable (CV or canary gap above {stats.UNSTABLE_CV:.0%})"),
+        (
+            int(good["unstable"].fillna(False).sum()),
+            f"unstable (hollow; CV or canary gap above {stats.UNSTABLE_CV:.0%})",
+        ),
         (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
         (int(good["derived_from"].notna().sum()), "cut from longer runs"),
         (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
@@ -176,15 +206,23 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
         return "No accuracy is measured yet."
     tasks = _tasks(plan, rows["experiment"].iloc[0], set(good["engine"]))
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
+    if accuracy.PERPLEXITY in placed.plot.y:
+        texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
+        parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
     parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
     if placed.plot.kind == "pareto":
-        parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
+        if pareto.has_frontier(placed):
+            parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
+        else:
+            parts.append("No Pareto frontier: the values cannot be told from noise.")
     chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
         if any(task["harness"] == "vlmeval" for task in tasks):  # an answer that names no choice is wrong there
             level = "at or below chance level"
         parts.append(f"Random weights: accuracy is {level}, differences are noise.")
+    if tokens_are_wrong(plan, rows):
+        parts.append(f"{WRONG_TOKENS}.")
     if "fixtures" in {task["data"]["source"] for task in tasks}:
         parts.append("Questions are the project's own small sets, not the published ones.")
     lost = [f"{row['model_title']} ({_why(row)})" for _, row in rows.iterrows() if _why(row)]

@@ -92,7 +92,7 @@ def curves(data: Data, panel: draw.Panel, band: float) -> None:
     if data.plot.level is not None:
         axes.axhline(data.plot.level, color=style.FAINT, linewidth=0.8, zorder=1.5)
     origins = [by for by in BY if by in set(data.rows["by"])]
-    for number, (level, colour) in enumerate(zip(data.levels("hue"), draw.colours(data), strict=True)):
+    for number, (level, colour, look) in enumerate(draw.series(data)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         aside: float = 0 if x.numeric else 0.12 * (number - (len(data.levels("hue")) - 1) / 2)
         for by in origins:
@@ -106,7 +106,7 @@ def curves(data: Data, panel: draw.Panel, band: float) -> None:
                 mine[panel.y].to_numpy(dtype=float),
                 color=colour,
                 linestyle=dashes if x.numeric else "none",
-                marker="" if x.numeric and by == "formulas" else _marker(by, number, marker),
+                marker="" if x.numeric and by == "formulas" else _marker(by, look, marker),
                 markersize=5 if by == "printed" else 3.6,
                 linewidth=1.0 if by == "formulas" else 1.3,
                 zorder=4 if by == "printed" else 3,
@@ -116,8 +116,8 @@ def curves(data: Data, panel: draw.Panel, band: float) -> None:
         axes.xaxis.set_major_locator(FixedLocator(list(position.values())))
 
 
-def _marker(by: str, number: int, usual: str) -> str:
-    return style.MARKERS[number % len(style.MARKERS)] if by == "distinct" else usual
+def _marker(by: str, own: str, usual: str) -> str:
+    return own if by == "distinct" else usual
 
 
 def handles(data: Data) -> list[tuple[str, list[Any]]]:
@@ -126,8 +126,7 @@ def handles(data: Data) -> list[tuple[str, list[Any]]]:
     if "hue" in data.axes:
         axis, numeric = data.axes["hue"], data.axes["x"].numeric
         named: list[Any] = []
-        for i, (level, colour) in enumerate(zip(axis.levels, draw.colours(data), strict=True)):
-            marker = _marker("distinct", i, "o")
+        for level, colour, marker in draw.series(data):
             named.append(
                 Line2D([], [], color=colour, linestyle="-" if numeric else "none", marker=marker, markeredgewidth=0,
                        label=axis.text(level))

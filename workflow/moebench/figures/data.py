@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from moebench import columns
-from moebench.config import KNOBS, Plot
+from moebench.config import JOIN, KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import accuracy, foreseen
 from moebench.formats.plan import Plan
@@ -30,6 +32,8 @@ class Axis:
     label: str
     levels: tuple[Any, ...]
     numeric: bool
+    known: tuple[Any, ...] = ()
+    """Of a hue: all its values in the experiment, in order, so that a label has one colour in all its figures."""
 
     def text(self, value: Any) -> str:
         """A value as it is written at ticks, in legends and over panels."""
@@ -85,7 +89,12 @@ def swept(labels: Json) -> set[str]:
 
 
 def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
-    """The value of a column or grid axis in every row; missing where a row's block has no such axis."""
+    """The value of a column or grid axis in every row; missing where a row's block has no such axis.
+
+    Of two columns, both values as one text (:data:`AND`).
+    """
+    if JOIN in name:
+        return _joint(name, frame, labels, where)
     if name in columns.COLUMNS and name in frame.columns:
         named = frame["model_title"] if name == "model" else frame[name]
         return named.astype(object).where(named.notna(), NONE)
@@ -95,6 +104,29 @@ def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> p
             f"{where}: {name!r} is neither a column nor an axis of the grid" + nearest(name, known | set(frame.columns))
         )
     return pd.Series([row.get(name) for row in labels], index=frame.index, dtype=object)
+
+
+AND = " · "
+"""Between the values of two columns."""
+
+
+def _joint(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
+    """The values of two columns as one text."""
+    parts = [_values(part, frame, labels, where) for part in name.split(JOIN)]
+    axes = [_axis(part, values.dropna(), labels) for part, values in zip(name.split(JOIN), parts, strict=True)]
+    said = [
+        None if any(pd.isna(v) for v in pair) else AND.join(axis.text(v) for axis, v in zip(axes, pair, strict=True))
+        for pair in zip(*parts, strict=True)
+    ]
+    return pd.Series(said, index=frame.index, dtype=object)
+
+
+def _in_order(texts: list[str]) -> list[str]:
+    """Texts of two values by the first as they come, then by the second: as they come, or numbers in their order."""
+    firsts, seconds = (list(dict.fromkeys(text.split(AND)[i] for text in texts)) for i in (0, 1))
+    with contextlib.suppress(ValueError):
+        seconds.sort(key=float)
+    return sorted(texts, key=lambda text: (firsts.index(text.split(AND)[0]), seconds.index(text.split(AND)[1])))
 
 
 def _is_number(value: Any) -> bool:
@@ -111,6 +143,8 @@ def label_of(name: str) -> str:
     """The axis label of a column, of knobs that move together, or of an axis of arms."""
     if name in columns.COLUMNS:
         return columns.COLUMNS[name].axis
+    if JOIN in name:
+        return ", ".join(label_of(part) for part in name.split(JOIN))
     known = [columns.COLUMNS[k.strip()] for k in name.split("=") if k.strip() in columns.COLUMNS]
     if len(known) < 2:
         return name.replace("_", " ").capitalize()
@@ -121,10 +155,32 @@ def label_of(name: str) -> str:
 
 def _axis(name: str, values: pd.Series, labels: list[Json]) -> Axis:
     seen = list(dict.fromkeys(values))
+    if JOIN in name:
+        seen = _in_order(seen)
     numeric = all(_is_number(v) for v in seen)
     if numeric:
         seen.sort()
     return Axis(name, label_of(_coupled(name, labels)), tuple(seen), numeric)
+
+
+def with_known(placed: Data, frames: list[pd.DataFrame]) -> Data:
+    """The same with the hue's values in all cells of the experiment and in the predictions beside them (``frames``)."""
+    if "hue" not in placed.axes:
+        return placed
+    axis, found = placed.axes["hue"], []
+    for frame in frames:
+        labels: list[Json] = [json.loads(text) for text in frame["labels"]]
+        try:
+            found += _values(axis.name, frame, labels, "").dropna().tolist()
+        except ConfigError:  # the other grid has no such axis
+            continue
+    known = list(dict.fromkeys([*found, *axis.levels]))
+    if JOIN in axis.name:
+        known = _in_order(known)
+    numeric = all(_is_number(v) for v in known)
+    if numeric == axis.numeric:
+        axis = dataclasses.replace(axis, known=tuple(sorted(known) if numeric else known))
+    return dataclasses.replace(placed, axes=placed.axes | {"hue": axis})
 
 
 def _apart(rows: pd.DataFrame) -> list[str]:
@@ -174,7 +230,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
-    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, accuracy.ACCURACY)
+    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, *accuracy.ANSWERS)
     for name in plot.y:
         columns.column(name, where)
         if name not in measured:
@@ -203,17 +259,32 @@ def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: s
     return Data(plot, rows.reset_index(drop=True), axes)
 
 
+IDENTITY = ("experiment", "engine", "cell", "model_title", "weights")
+"""Columns that every figure's CSV begins with: whose values these are."""
+WORKLOAD = ("batch", "input_tokens", "output_tokens", "top_k", "prompts", "images", "image_size", "gpus", "hardware",
+            "device_name", "engine_name", "engine_version", "protocol_kind", "n_repeats")  # fmt: skip
+"""Columns that say what was run, on what and how often: in every figure's CSV of cells."""
+QUALITY = ("e2e_s_cv", "unstable", "canary_drift", "throttled", "derived_from")
+
+
 def table(data: Data) -> pd.DataFrame:
-    """The figure's data as it goes into its CSV: identity, axes, status, metrics with intervals; base units."""
+    """The figure's data as it goes into its CSV: identity, axes, workload, metrics with intervals, status; base
+    units.
+    """
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
-    keys = ["experiment", "engine", "cell", "model_title", "weights"]
-    end = ["status", "reason", "n_repeats", "unstable", "throttled", "derived_from"]
     calibrated = [f"calibrated_{y}{end}" for y in data.plot.y for end in ("", "_low", "_high")]
     values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
     values += [c for c in (*calibrated, "predicted_kind") if c in data.rows]
-    parts = {c: data.rows[c] for c in [*keys, *end, *values]}
-    ordered = {c: parts[c] for c in keys} | named | {c: parts[c] for c in [*values, *end]}
-    return pd.DataFrame(ordered)
+    return described(data.rows, named, values)
+
+
+def described(rows: pd.DataFrame, named: Mapping[str, pd.Series], values: list[str]) -> pd.DataFrame:
+    """Rows with everything that a reader of their CSV needs; ``named``: the figure's axes by column."""
+    made = {c: rows[c] for c in IDENTITY if c in rows} | dict(named)
+    for name in (*WORKLOAD, *values, "status", "reason", *QUALITY):
+        if name in rows:
+            made.setdefault(name, rows[name])
+    return pd.DataFrame(made)
 
 
 def of_experiment(plan: Plan, out: Path, experiment: str) -> pd.DataFrame:

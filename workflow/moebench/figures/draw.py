@@ -1,8 +1,9 @@
-"""Lines and bars on one pair of axes.  A failed cell is drawn where its value would be: a mark in a band below the
-axis for lines, a hatched stub for bars; a cell that was not measured is hollow.  Nothing is left out silently."""
+"""Lines and bars on one pair of axes.  A cell without a value has no height: it is a mark in a band below the axis.
+The mark or bar of an unstable cell is hollow.  Nothing is left out silently."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
-from moebench.figures import foreseen, style, tiles
-from moebench.figures.data import Data
+from moebench.config import JOIN
+from moebench.figures import foreseen, marks, style, tiles
+from moebench.figures.data import AND, Data
 from moebench.figures.ticks import BAR_GROUP
 
-STUB = 0.11
-"""Height of a failed bar's stub, as a share of the axis."""
 DODGE_PT = 1.2
 """Series stand this far apart at the same x, points, so that their error bars can be told apart."""
 PREDICTED = "predicted"
@@ -41,6 +41,30 @@ class Panel:
     def has_values(self) -> bool:
         """Whether anything measured or predicted is there to draw."""
         return bool(has_value(self.rows, self.y).any() or predicted(self.rows, self.y).notna().any())
+
+
+def shows(rows: pd.DataFrame, y: str) -> bool:
+    """Whether some rows give anything to draw: a value, a prediction or a mark."""
+    return bool(has_value(rows, y).any() or predicted(rows, y).notna().any() or len(lacking(rows, y)))
+
+
+def drawn_only(placed: Data) -> Data:
+    """The levels of every axis at which there is something to draw, so that no panel and no place is empty.
+
+    A figure in which nothing is drawn stays as it is.
+    """
+    if not any(shows(placed.rows, y) for y in placed.plot.y):
+        return placed
+    axes = {
+        role: dataclasses.replace(
+            axis, levels=tuple(v for v in axis.levels if any(shows(placed.at(**{role: v}), y) for y in placed.plot.y))
+        )
+        for role, axis in placed.axes.items()
+    }
+    kept = pd.Series(True, index=placed.rows.index)
+    for role, axis in axes.items():
+        kept &= placed.rows[role].isin(axis.levels)
+    return dataclasses.replace(placed, rows=placed.rows[kept], axes=axes)  # the index leads to the CSV
 
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
@@ -73,10 +97,27 @@ def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.nan_to_num(np.vstack([middle - low, high - middle]).clip(min=0))
 
 
-def colours(data: Data) -> list[Any]:
-    """A colour per level of the hue; one series is drawn in the first colour."""
-    levels = data.levels("hue")
-    return style.palette(len(levels), "hue" in data.axes and data.axes["hue"].numeric)
+def unstable(rows: pd.DataFrame) -> np.ndarray:
+    """Which cells are marked unstable."""
+    if "unstable" not in rows:
+        return np.zeros(len(rows), dtype=bool)
+    return np.array([pd.notna(v) and bool(v) for v in rows["unstable"]], dtype=bool)
+
+
+def series(data: Data) -> list[tuple[Any, Any, str]]:
+    """Level, colour and marker of each series: those of its label in every figure of the experiment."""
+    if "hue" not in data.axes:
+        return [(None, style.CATEGORIES[0], style.MARKERS[0])]
+    axis = data.axes["hue"]
+    known = axis.known or axis.levels
+    if JOIN in axis.name:
+        shades = style.shades([level.split(AND)[0] for level in known])
+        return [(level, shades[known.index(level)], style.MARKERS[0]) for level in axis.levels]
+    looks = style.palette(len(known), axis.numeric)
+    places = [known.index(level) for level in axis.levels]
+    return [
+        (level, looks[i], style.MARKERS[i % len(style.MARKERS)]) for level, i in zip(axis.levels, places, strict=True)
+    ]
 
 
 # ------------------------------------------------------------------------------------------- lines
@@ -89,7 +130,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
     stacked: dict[Any, int] = {}
     untuned = tiles.untuned(data.rows)
     step = MARK_PT / (axes.get_window_extent().height * 72 / axes.figure.dpi)
-    for number, (level, colour) in enumerate(zip(data.levels("hue"), colours(data), strict=True)):
+    for number, (level, colour, marker) in enumerate(series(data)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         rows = rows.sort_values("x", key=lambda s: s.map({v: i for i, v in enumerate(x.levels)}))
         middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
@@ -103,31 +144,50 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             capsize=2,
             capthick=0.8,
             elinewidth=0.8,
-            marker=style.MARKERS[number % len(style.MARKERS)],
+            marker=marker,
             zorder=3,
         )
         drawn[0].set_markeredgewidth(0)
-        axes.plot(
-            [position[v] for v in rows["x"]],
-            predicted(rows, panel.y) * panel.factor,
-            color=colour,
-            linewidth=0.9,
-            linestyle=PREDICTED_DASH,
-            zorder=2,
-        )
-        foreseen.line(axes, [position[v] for v in rows["x"]], rows, panel.y, panel.factor, colour)
+        at = np.array([position[v] for v in rows["x"]])
+        hollow = unstable(rows) & has_value(rows, panel.y).to_numpy(dtype=bool)
+        rings = hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
+        foretold = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
+        dashed = axes.plot(at, foretold, color=colour, linewidth=0.9, linestyle=PREDICTED_DASH, zorder=2)
+        foreseen.line(axes, at, rows, panel.y, panel.factor, colour)
+        alone = _without_neighbours(foretold)  # a line of one point would be invisible
+        if alone.any():
+            dashed += axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7)
+        if not np.isnan(middle).all():  # a marker for each value
+            drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index[~np.isnan(middle)]))
+        marks.parts([*drawn[1], *drawn[2], *dashed, *rings], number, panel.y, rows.index)
         dotted = untuned[rows.index].to_numpy() & has_value(rows, panel.y).to_numpy(dtype=bool)
-        at = np.array([position[v] for v in rows["x"]])[dotted]
-        tiles.dots(axes, at, middle[dotted], zorder=5, transform=axes.transData + shift)
+        for some, ink in ((dotted & ~hollow, "white"), (dotted & hollow, colour)):
+            tiles.dots(axes, at[some], middle[some], ink, zorder=5, transform=axes.transData + shift)
         for artist in (drawn[0], *drawn[1], *drawn[2]):  # moved only now: the axis limits come from the true places
             artist.set_transform(axes.transData + shift)
-        for _, row in lacking(rows, panel.y).iterrows():
+        for index, row in lacking(rows, panel.y).iterrows():
             height = step * (0.5 + stacked.get(row["x"], 0))
             stacked[row["x"]] = stacked.get(row["x"], 0) + 1
-            failure_mark(axes, position[row["x"]], min(height, max(band - step / 2, step / 2)), colour, row["status"])
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            at_height = min(height, max(band - step / 2, step / 2))
+            failure_mark(axes, position[row["x"]], at_height, colour, row["status"], gid=named)
 
 
-def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) -> None:
+def _without_neighbours(values: np.ndarray) -> np.ndarray:
+    """Which values have none on either side."""
+    there = np.concatenate([[False], ~np.isnan(values), [False]])
+    return np.asarray(there[1:-1] & ~there[:-2] & ~there[2:])
+
+
+def hollows(axes: Axes, at: Any, values: Any, colour: Any, marker: str, **more: Any) -> list[Any]:
+    """Hollow markers over those of some points."""
+    if not len(at):
+        return []
+    return axes.plot(at, values, color=colour, linestyle="none", marker=marker, markerfacecolor="white",
+                     markeredgewidth=0.9, **more)  # fmt: skip
+
+
+def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str, gid: str | None = None) -> None:
     """The mark of a cell without a value, at a height given as a share of the axis."""
     _, marker, _ = style.status_style(status)
     axes.plot(
@@ -142,13 +202,16 @@ def failure_mark(axes: Axes, x: float, height: float, colour: Any, status: str) 
         markersize=4.6,
         markeredgewidth=1.0,
         markerfacecolor="none",
+        gid=gid,
     )
 
 
-def marks_stacked(rows: pd.DataFrame, y: str) -> int:
-    """Most cells without a value at one x: how many rows of marks a panel needs."""
+def marks_stacked(rows: pd.DataFrame, y: str, kind: str) -> int:
+    """Rows of marks that a panel needs: most cells without a value at one x; bars have a place each."""
     missing = lacking(rows, y)
-    return int(missing.groupby("x").size().max()) if len(missing) else 0
+    if missing.empty:
+        return 0
+    return 1 if kind == "bars" else int(missing.groupby("x").size().max())
 
 
 def make_band(panels: list[Axes], share: float, log: bool) -> None:
@@ -170,21 +233,26 @@ def make_band(panels: list[Axes], share: float, log: bool) -> None:
 
 
 def bars(data: Data, panel: Panel, band: float) -> None:
-    """Bars over the levels of x, side by side per hue (they need no ``band``: failures are stubs)."""
+    """Bars over the levels of x, side by side per hue.  ``band``: as for lines."""
     axes, x, hues = panel.axes, data.axes["x"], data.levels("hue")
     width, untuned = BAR_GROUP / len(hues), tiles.untuned(data.rows)
     position = {v: i for i, v in enumerate(x.levels)}
-    for number, (level, colour) in enumerate(zip(hues, colours(data), strict=True)):
+    for number, (level, colour, _) in enumerate(series(data)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         shift = (number - (len(hues) - 1) / 2) * width
         good = rows[has_value(rows, panel.y)]
         middle, ends = value(panel, good)
         at = [position[v] + shift for v in good["x"]]
-        axes.bar(at, middle, width * 0.92, color=colour, linewidth=0, zorder=2)
-        dotted = untuned[good.index].to_numpy()
-        tiles.dots(axes, np.array(at)[dotted], middle[dotted] / 2, zorder=5)
+        hollow, dotted = unstable(good), untuned[good.index].to_numpy()
+        faces = ["white" if h else colour for h in hollow]
+        drawn_bars = axes.bar(at, middle, width * 0.92, color=faces, edgecolor=colour, linewidth=0, zorder=2)
+        for bar, h, index in zip(drawn_bars, hollow, good.index, strict=True):
+            bar.set_linewidth(1.0 if h else 0)
+            bar.set_gid(marks.name("mark", number, panel.y, [index]))
+        for some, ink in ((dotted & ~hollow, "white"), (dotted & hollow, colour)):
+            tiles.dots(axes, np.array(at)[some], middle[some] / 2, ink, zorder=5)
         drawn = ends.sum(axis=0) > 0
-        axes.errorbar(
+        bounds = axes.errorbar(
             np.array(at)[drawn],
             middle[drawn],
             yerr=ends[:, drawn],
@@ -197,7 +265,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
         )
         hoped = predicted(rows, panel.y).to_numpy() * panel.factor
         centre = np.array([position[v] + shift for v in rows["x"]])
-        axes.hlines(
+        dashes = axes.hlines(
             hoped,
             centre - width * 0.46,
             centre + width * 0.46,
@@ -207,22 +275,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             zorder=4,
         )
         foreseen.marks(axes, centre, width * 0.92, rows, panel.y, panel.factor, style.INK)
-        for _, row in lacking(rows, panel.y).iterrows():
-            stub(axes, position[row["x"]] + shift, width * 0.92, colour, row["status"])
-
-
-def stub(axes: Axes, x: float, width: float, colour: Any, status: str) -> None:
-    """The hatched stub of a cell without a value; hollow and dotted when it was not measured."""
-    _, _, hatch = style.status_style(status)
-    axes.bar(
-        [x],
-        [STUB],
-        width,
-        transform=axes.get_xaxis_transform(),
-        facecolor="white",
-        edgecolor=colour,
-        hatch=hatch,
-        linewidth=0.8,
-        linestyle="-" if hatch else ":",
-        zorder=2,
-    )
+        marks.parts([*bounds[1], *bounds[2], dashes], number, panel.y, rows.index)
+        for index, row in lacking(rows, panel.y).iterrows():
+            named = marks.name("lacks", number, panel.y, [int(str(index))])
+            failure_mark(axes, position[row["x"]] + shift, band / 2, colour, row["status"], gid=named)

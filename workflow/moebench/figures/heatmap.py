@@ -30,12 +30,11 @@ from moebench.figures import style
 from moebench.figures.header import Header, wrap
 from moebench.tables import parquet
 
-MOST_ACROSS = 4
 _LAYER_PT, _LEAST_PT, _MOST_PT = 5.0, 46.0, 150.0
 """Height of one row of a map, and bounds of the height of a panel, points."""
 _LEFT_PT, _GAP_PT, _BAR_PT, _RIGHT_PT, _TITLE_PT, _TICKS_PT, _BELOW_PT = 34.0, 24.0, 9.0, 46.0, 9.6, 15.0, 17.0
 _COLOURS, _NEVER = "RdBu_r", "#000000"
-_WIDE_PT, _LONGEST_BAR_PT = style.WIDTH_IN * 72, 200.0
+_LONGEST_BAR_PT = 200.0
 _ENDS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 """Upper ends of the scale; ratios beyond the last one, and below its inverse, have the last colour."""
 
@@ -97,13 +96,12 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
 def table(placed: Data) -> pd.DataFrame:
     """The figure's data as it goes into its CSV: a row per place of every map, and one per cell without values."""
     plot = placed.plot
-    keys = ["experiment", "engine", "cell", "model_title", "weights"]
     named = {getattr(plot, role): placed.rows[role] for role in placed.axes}
-    cells = pd.DataFrame({c: placed.rows[c] for c in [*keys, "status", "reason"]} | named)
+    cells = figure_data.described(placed.rows, named, [])
     own = [c for c in placed.values.columns if c not in ("study", "model_title")]
     joined = cells.merge(placed.values[own], on=["engine", "cell"], how="left")
-    end = ["status", "reason"]
-    return joined[[c for c in joined.columns if c not in end] + end]
+    end = ["status", "reason", *figure_data.QUALITY]
+    return joined[[c for c in joined.columns if c not in end] + [c for c in end if c in joined]]
 
 
 # ----------------------------------------------------------------------------------------- drawing
@@ -138,7 +136,12 @@ class _Page:
 
     def box(self, left: float, top: float, wide: float, high: float) -> tuple[float, float, float, float]:
         """A box in parts of the figure, rounded so that bytes are the same from run to run."""
-        parts = left / _WIDE_PT, 1 - (top + high) / self.total, wide / _WIDE_PT, high / self.total
+        parts = (
+            left / style.sheet().width_pt,
+            1 - (top + high) / self.total,
+            wide / style.sheet().width_pt,
+            high / self.total,
+        )
         return tuple(round(v, 5) for v in parts)  # type: ignore[return-value]
 
     @property
@@ -146,24 +149,24 @@ class _Page:
         """The middle of all panels, in parts of the figure."""
         x = _LEFT_PT + (self.across * (self.wide + _GAP_PT) - _GAP_PT) / 2
         y = self.top + self.title + (self.lines * self.line - _TICKS_PT - self.title) / 2
-        return x / _WIDE_PT, 1 - y / self.total
+        return x / style.sheet().width_pt, 1 - y / self.total
 
 
 def figure(placed: Data, caption: str) -> Figure:
-    """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw the figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     panels, plot = _panels(placed), placed.plot
-    lines = math.ceil(len(panels) / MOST_ACROSS)
+    lines = math.ceil(len(panels) / style.sheet().across)
     across = math.ceil(len(panels) / lines)
     header = Header(made, plot, caption, [("", _legend(placed))])
-    wide = (_WIDE_PT - _LEFT_PT - _RIGHT_PT - _BAR_PT - _GAP_PT * across) / across
+    wide = (style.sheet().width_pt - _LEFT_PT - _RIGHT_PT - _BAR_PT - _GAP_PT * across) / across
     titles = [_title(made, placed, row, wide) for row in panels]
     title_pt = _TITLE_PT * max(len(t) for t in titles) + 4
     layers = placed.values.groupby(["engine", "cell"])[plot.y[0]].nunique().max() if len(placed.values) else 0
     high = min(max(_LAYER_PT * layers, _LEAST_PT), _MOST_PT)
     page = _Page(header.height_pt, title_pt, wide, high, across, lines)
-    made.set_size_inches(style.WIDTH_IN, page.total / 72)
+    made.set_size_inches(style.sheet().width_in, page.total / 72)
     header.place(page.total / 72)
     scale = norm(placed.values[str(plot.value)])
     for number, (row, title) in enumerate(zip(panels, titles, strict=True)):
@@ -174,7 +177,7 @@ def figure(placed: Data, caption: str) -> Figure:
         _scale(made, placed, scale, page)
     x, y = (columns.COLUMNS[name].axis for name in (plot.x, plot.y[0]))
     made.text(page.middle[0], 4 / page.total, x, ha="center", va="bottom")
-    made.text(4 / _WIDE_PT, page.middle[1], y, rotation=90, ha="left", va="center")
+    made.text(4 / style.sheet().width_pt, page.middle[1], y, rotation=90, ha="left", va="center")
     return made
 
 
@@ -242,7 +245,7 @@ def _map(axes: Axes, placed: Data, row: Any, scale: LogNorm) -> None:
 def _scale(made: Figure, placed: Data, scale: LogNorm, page: _Page) -> None:
     """The one scale of all panels, to their right."""
     high = min(page.lines * page.line - page.title - _TICKS_PT, _LONGEST_BAR_PT)
-    box = page.box(_WIDE_PT - _RIGHT_PT - _BAR_PT, page.top + page.title, _BAR_PT, high)
+    box = page.box(style.sheet().width_pt - _RIGHT_PT - _BAR_PT, page.top + page.title, _BAR_PT, high)
     bar = Colorbar(made.add_axes(box), mpl.cm.ScalarMappable(scale, mpl.colormaps[_COLOURS]))
     widest = float(scale.vmax or 1)
     steps = [1.0, *(s for s in (2.0, 4.0, 8.0) if s < 0.8 * widest), widest]

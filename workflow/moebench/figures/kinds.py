@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from moebench import columns
 from moebench.config import Plot
 from moebench.figures import caption as captions
-from moebench.figures import curves, data, heatmap, layout, parameters, pareto, predictions, unsupported
+from moebench.figures import curves, data, draw, heatmap, layout, parameters, pareto, predictions, unsupported
 from moebench.formats.plan import Plan
 
 
@@ -31,6 +31,21 @@ class Source:
     """Rows of ``data.of_experiment``, or of the plan with the measurements empty."""
     tables: Path | None = None
     """Folder of tables; None before anything is measured, when placing checks the plan only."""
+    folder: Path | None = None
+    """The configuration that the plan was made from, for errors; None where only the plan is known."""
+
+    @property
+    def where(self) -> str:
+        """The experiment's file, as errors name it."""
+        if self.folder is None:
+            return f"plan of {self.plan['study']}: {self.experiment}"
+        return f"{self.folder}/experiments/{self.experiment}.yaml"
+
+    def sisters(self) -> list[pd.DataFrame]:
+        """All cells of the experiment, and the predictions that are drawn beside them."""
+        if self.tables is None or not self.plan["experiments"][self.experiment].get("predicted_figures"):
+            return [self.cells]
+        return [self.cells, predictions.of_experiment(self.tables, self.experiment)]
 
 
 class PlacedFigure(ABC):
@@ -51,7 +66,7 @@ class PlacedFigure(ABC):
 
     @abstractmethod
     def figure(self) -> Figure:
-        """Draw it.  Call inside ``matplotlib.rc_context(style.RC)``."""
+        """Draw it.  Call inside ``style.drawing()``."""
 
     @abstractmethod
     def table(self) -> pd.DataFrame:
@@ -60,6 +75,10 @@ class PlacedFigure(ABC):
     @abstractmethod
     def alt_text(self) -> str:
         """The figure in words, for those who cannot see it."""
+
+    def cells(self) -> list[str]:
+        """``ENGINE/CELL`` of each row of its data, in order: what its marks stand for; none if not cells."""
+        return []
 
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
@@ -77,19 +96,28 @@ class Cells(PlacedFigure):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        return cls(plot, source.plan, data.place(plot, source.cells, where))
+        return cls(plot, source.plan, data.with_known(data.place(plot, source.cells, where), source.sisters()))
+
+    @property
+    def shown(self) -> data.Data:
+        """What is drawn of it."""
+        return draw.drawn_only(unsupported.without(self.placed))
 
     def caption(self) -> str:
         return captions.of(self.plan, self.placed)
 
     def figure(self) -> Figure:
-        return layout.figure(unsupported.without(self.placed), self.caption())
+        return layout.figure(self.shown, self.caption())
 
     def table(self) -> pd.DataFrame:
         return data.table(self.placed)
 
     def alt_text(self) -> str:
-        return _in_words(self.plot.kind.capitalize(), unsupported.without(self.placed), self.caption())
+        return _in_words(self.plot.kind.capitalize(), self.shown, self.caption())
+
+    def cells(self) -> list[str]:
+        rows = self.placed.rows
+        return [f"{engine}/{cell}" for engine, cell in zip(rows["engine"], rows["cell"], strict=True)]
 
 
 @dataclass(frozen=True)
@@ -98,7 +126,7 @@ class Pareto(Cells):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        return cls(plot, source.plan, pareto.place(plot, source.cells, where))
+        return cls(plot, source.plan, data.with_known(pareto.place(plot, source.cells, where), source.sisters()))
 
     def figure(self) -> Figure:
         return layout.figure(self.placed, self.caption())
@@ -216,16 +244,19 @@ class Predictions(Cells):
             rows = predictions.of_plan(source.plan, source.experiment)
         else:
             rows = predictions.of_experiment(source.tables, source.experiment)
-        return cls(plot, source.plan, data.place(plot, rows, where))
+        return cls(plot, source.plan, data.with_known(data.place(plot, rows, where), source.sisters()))
+
+    @property
+    def shown(self) -> data.Data:
+        return draw.drawn_only(self.placed)
 
     def caption(self) -> str:
-        return predictions.caption(self.plan, self.placed.rows)
+        return predictions.caption(self.plan, self.placed)
 
-    def figure(self) -> Figure:
-        return layout.figure(self.placed, self.caption())
-
-    def alt_text(self) -> str:
-        return _in_words(self.plot.kind.capitalize(), self.placed, self.caption())
+    @property
+    def is_small(self) -> bool:
+        """Whether the numbers are so few that a table says them better."""
+        return self.plot.kind == "bars" and len(self.placed.rows) <= predictions.FEW
 
 
 KINDS: dict[str, type[PlacedFigure]] = {
@@ -243,6 +274,7 @@ def _in_words(marks: str, placed: data.Data, caption: str) -> str:
     text = f"{marks} of {metrics} over {placed.axes['x'].label}"
     for role, words in (
         ("hue", "one colour for each"),
+        ("marker", "one marker for each"),
         ("panel", "one panel for each"),
         ("row", "one row of panels for each"),
     ):

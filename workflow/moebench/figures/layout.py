@@ -18,7 +18,6 @@ from moebench.figures import curves, draw, pareto, style, ticks
 from moebench.figures.data import Data
 from moebench.figures.header import Header, legends, wrap
 
-MOST_ACROSS = 4
 X_LABEL_PT = 12.0
 SLANT = 40
 
@@ -30,15 +29,16 @@ def grid(data: Data) -> list[list[Place]]:
     """Places row by row: a row per metric or row level; a long single row is wrapped."""
     panels, rows = data.levels("panel"), data.levels("row")
     lines = [[(y, row, panel) for panel in panels] for y in data.plot.y for row in rows]
-    if len(lines) == 1 and len(panels) > MOST_ACROSS:
-        across = math.ceil(len(panels) / math.ceil(len(panels) / MOST_ACROSS))
-        return [lines[0][i : i + across] for i in range(0, len(panels), across)]
+    most = style.sheet().across
+    if (len(lines) == 1 or style.sheet().narrow) and len(panels) > most:
+        across = math.ceil(len(panels) / math.ceil(len(panels) / most))
+        return [line[i : i + across] for line in lines for i in range(0, len(panels), across)]
     return lines
 
 
 def figure(data: Data, caption: str) -> Figure:
-    """Draw a figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw a figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     places = grid(data)
     header = Header(made, data.plot, caption, curves.handles(data) if data.plot.kind == "computed" else legends(data))
@@ -46,9 +46,7 @@ def figure(data: Data, caption: str) -> Figure:
     sizes = _Sizes(made, header, len(places), panel_in)
     sizes.set(header.height_pt / 72 + panel_in * len(places) + 0.3 + X_LABEL_PT / 72)
     apart = len(data.plot.y) > 1 or bool(data.plot.row)
-    grid_axes = made.subplots(
-        len(places), max(map(len, places)), squeeze=False, sharex="all", sharey="row" if apart else "all"
-    )
+    grid_axes = made.subplots(len(places), max(map(len, places)), squeeze=False, sharex="all")
     _fill(made, data, places, grid_axes, apart)
     made.align_ylabels(grid_axes[:, 0])
     _settle(made, grid_axes, data.axes["x"].numeric and data.plot.kind != "bars")
@@ -71,7 +69,7 @@ class _Sizes:
     def set(self, total_in: float) -> None:
         """Make the figure ``total_in`` inches high."""
         self.total_in = total_in
-        self.figure.set_size_inches(style.WIDTH_IN, total_in)
+        self.figure.set_size_inches(style.sheet().width_in, total_in)
         self.header.place(total_in)
         top, bottom = self.header.height_pt / 72 / total_in, X_LABEL_PT / 72 / total_in
         rect = (0.005, bottom, 0.99, 1 - top - bottom)
@@ -87,25 +85,30 @@ class _Sizes:
 
 
 def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.ndarray, apart: bool) -> None:
-    """Draw every panel; panels of one line share their y axis when ``apart``, else all do."""
+    """Draw every panel; panels of one metric and row share their y axis when ``apart``, else all do."""
     units = {y: ticks.unit_of(columns.COLUMNS[y].unit, data.shown(y)) for y in data.plot.y}
-    lines: list[list[draw.Panel]] = []
+    alike: dict[Any, list[draw.Panel]] = {}
+    wrapped = len(places) > len(data.plot.y) * len(data.levels("row"))
     for line, across in enumerate(places):
-        lines.append([])
         for column, axes in enumerate(grid_axes[line]):
             if column >= len(across):
                 axes.set_axis_off()
                 continue
             y, row, panel = across[column]
-            lines[-1].append(draw.Panel(axes, data.at(row=row, panel=panel), y, units[y][0]))
-            _title(axes, data, across[column], first_line=line == 0 or not apart, last=column == len(across) - 1)
+            same = alike.setdefault((y, row) if apart else None, [])
+            if same:
+                axes.sharey(same[0].axes)
+            axes.tick_params(axis="y", labelleft=column == 0)
+            same.append(draw.Panel(axes, data.at(row=row, panel=panel), y, units[y][0]))
+            named_here = line == 0 or wrapped or not apart
+            _title(axes, data, across[column], first_line=named_here, last=column == len(across) - 1)
             if column == 0:
                 heading, unit = columns.COLUMNS[y].heading, units[y][1]
                 text = f"{heading} ({unit})" if unit else heading
                 axes.set_ylabel("\n".join(wrap(made, text, 88, style.NORMAL)))
             below = line + 1 < len(places) and column < len(places[line + 1])
             axes.tick_params(axis="x", labelbottom=not below)
-    for group in lines if apart else [[panel for panel_line in lines for panel in panel_line]]:
+    for group in alike.values():
         _draw(data, group)
 
 
@@ -134,7 +137,7 @@ def _draw(data: Data, panels: list[draw.Panel]) -> None:
     kind = data.plot.kind
     empty = not any(panel.has_values for panel in panels)
     log = data.plot.log_y and not empty
-    stacked = max(draw.marks_stacked(p.rows, p.y) for p in panels) if kind == "lines" else 0
+    stacked = max(draw.marks_stacked(p.rows, p.y, kind) for p in panels) if kind in ("lines", "bars") else 0
     height_pt = panels[0].axes.get_window_extent().height * 72 / panels[0].axes.figure.dpi
     share = min(0.45, stacked * draw.MARK_PT / height_pt)
     paint = {"lines": draw.lines, "bars": draw.bars, "computed": curves.curves, "pareto": pareto.points}[kind]

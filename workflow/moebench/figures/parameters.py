@@ -110,33 +110,40 @@ def described(frame: pd.DataFrame) -> str:
 
 
 def figure(plot: Plot, frame: pd.DataFrame) -> Figure:
-    """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw the figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     parts = by_component(frame)
     titles = list(dict.fromkeys(frame["model_title"]))
     header = Header(made, plot, caption(frame), _legends(parts))
-    panel_pt = len(titles) * _MODEL_PT
-    total_in = (header.height_pt + 4 + panel_pt + _AXIS_PT) / 72
-    made.set_size_inches(style.WIDTH_IN, total_in)
+    panel_pt, narrow = len(titles) * _MODEL_PT, style.sheet().narrow
+    line_pt = 4 + panel_pt + _AXIS_PT
+    total_in = (header.height_pt + line_pt * (2 if narrow else 1)) / 72
+    made.set_size_inches(style.sheet().width_in, total_in)
     header.place(total_in)
     names_pt = max(_width(made, title, style.NORMAL) for title in titles) + 8
-    left_pt, all_pt = names_pt + _SIDE_PT, style.WIDTH_IN * 72
-    share_pt = all_pt - left_pt - _GAP_PT - _RIGHT_PT - 6
-    panels = [
-        _panel(made, left_pt, share_pt, panel_pt, total_in),
-        _panel(made, left_pt + share_pt + _GAP_PT, _RIGHT_PT, panel_pt, total_in),
-    ]
+    left_pt, all_pt = names_pt + _SIDE_PT, style.sheet().width_pt
+    if narrow:  # one below the other
+        share_pt = all_pt - left_pt - 12
+        panels = [_panel(made, left_pt, share_pt, panel_pt, total_in, line_pt),
+                  _panel(made, left_pt, share_pt, panel_pt, total_in)]  # fmt: skip
+        _name(panels[1], titles)
+    else:
+        share_pt = all_pt - left_pt - _GAP_PT - _RIGHT_PT - 6
+        panels = [
+            _panel(made, left_pt, share_pt, panel_pt, total_in),
+            _panel(made, left_pt + share_pt + _GAP_PT, _RIGHT_PT, panel_pt, total_in),
+        ]
     _shares(panels[0], parts, titles, share_pt)
     _numbers(panels[1], parts, titles)
     _name(panels[0], titles)
     return made
 
 
-def _panel(made: Figure, x_pt: float, width_pt: float, height_pt: float, total_in: float) -> Axes:
+def _panel(made: Figure, x_pt: float, width_pt: float, height_pt: float, total_in: float, up_pt: float = 0.0) -> Axes:
     """Axes in points: y from 0 at the top to ``height_pt``."""
-    wide, high = style.WIDTH_IN * 72, total_in * 72
-    axes = made.add_axes((x_pt / wide, _AXIS_PT / high, width_pt / wide, height_pt / high))
+    wide, high = style.sheet().width_pt, total_in * 72
+    axes = made.add_axes((x_pt / wide, (_AXIS_PT + up_pt) / high, width_pt / wide, height_pt / high))
     axes.set_ylim(height_pt, 0)
     axes.grid(False, axis="y")
     axes.grid(True, axis="x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,24 +12,27 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError
-from moebench.figures import accuracy, data, draw, style
+from moebench.figures import accuracy, data, draw, marks, style
 from moebench.figures.data import Axis, Data
 
 FRONTIER_DASH = (0, (4, 2))
+_ROLES = ("hue", "marker", "panel", "row")
 INTERVAL_OPACITY = 0.45
 """Of intervals: where many points are as accurate, theirs lie over each other and must not hide the points."""
 
 
 def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     """Place cells as points.  Raises ConfigError for unknown columns, two cells on one place, or no cells."""
-    measured = (*columns.METRIC_NAMES, accuracy.ACCURACY)
+    if plot.row and len(plot.y) > 1:
+        raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
+    measured = (*columns.METRIC_NAMES, *accuracy.ANSWERS)
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:
             raise ConfigError(f"{where}: {name!r} is not measured, a figure of kind pareto shows what is")
         if not columns.COLUMNS[name].better:
             raise ConfigError(f"{where}: neither high nor low {name!r} is better, so there is no Pareto frontier")
-    placed = data.place_cells(plot, accuracy.answered(plot, frame, where), ("hue", "panel"), where)
+    placed = data.place_cells(plot, accuracy.answered(plot, frame, where), _ROLES, where)
     rows = placed.rows.assign(x=placed.rows[plot.x].astype(float))
     values = rows["x"].dropna()
     levels = tuple(sorted(set(values))) or (0.0, 1.0)
@@ -64,29 +68,16 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
     """Draw one panel: points, intervals, frontier (``band`` is for failure marks of lines)."""
     plot, axes = placed.plot, panel.axes
     good = complete(panel.rows, plot.x, panel.y)
-    for number, (level, colour) in enumerate(zip(placed.levels("hue"), draw.colours(placed), strict=True)):
-        rows = good if level is None else good[good["hue"] == level]
-        if rows.empty:
-            continue
-        drawn = axes.errorbar(
-            rows["x"].to_numpy(dtype=float),
-            rows[panel.y].to_numpy(dtype=float) * panel.factor,
-            xerr=ends(rows, plot.x, 1.0),
-            yerr=ends(rows, panel.y, panel.factor),
-            color=colour,
-            linestyle="none",
-            capsize=2,
-            capthick=0.8,
-            elinewidth=0.8,
-            marker=style.MARKERS[number % len(style.MARKERS)],
-            markersize=5,
-            zorder=3,
-        )
-        drawn[0].set_markeredgewidth(0)
-        for part in (*drawn[1], *drawn[2]):
-            part.set_alpha(INTERVAL_OPACITY)
+    for number, (level, colour, own) in enumerate(draw.series(placed)):
+        for mark, marker in markers(placed):
+            rows = good if level is None else good[good["hue"] == level]
+            rows = rows if mark is None else rows[rows["marker"] == mark]
+            if len(rows):
+                _points(panel, rows, plot.x, number, (colour, marker or own))
+    best = _best(good, plot.x, panel.y)
+    if not best:
+        return
     x, y = good["x"].to_numpy(dtype=float), good[panel.y].to_numpy(dtype=float)
-    best = frontier(x, y, _rising(plot.x), _rising(panel.y))
     axes.plot(
         x[best],
         y[best] * panel.factor,
@@ -99,6 +90,70 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         markeredgewidth=0.8,
         zorder=2,
     )
+
+
+def _points(panel: draw.Panel, rows: pd.DataFrame, x: str, number: int, look: tuple[Any, str]) -> None:
+    """Draw points of one hue (its number) and look, colour and marker, with their intervals; hollow where unstable."""
+    colour, marker = look
+    across, values = rows["x"].to_numpy(dtype=float), rows[panel.y].to_numpy(dtype=float) * panel.factor
+    drawn = panel.axes.errorbar(
+        across,
+        values,
+        xerr=ends(rows, x, 1.0),
+        yerr=ends(rows, panel.y, panel.factor),
+        color=colour,
+        linestyle="none",
+        capsize=2,
+        capthick=0.8,
+        elinewidth=0.8,
+        marker=marker,
+        markersize=5,
+        zorder=3,
+    )
+    drawn[0].set_markeredgewidth(0)
+    hollow = draw.unstable(rows)
+    rings = draw.hollows(panel.axes, across[hollow], values[hollow], colour, marker, markersize=5, zorder=4)
+    drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index))
+    marks.parts([*drawn[1], *drawn[2], *rings], number, panel.y, rows.index)
+    for part in (*drawn[1], *drawn[2]):
+        part.set_alpha(INTERVAL_OPACITY)
+
+
+def markers(placed: Data) -> list[tuple[Any, str]]:
+    """Level and marker of the column that determines it; one pair of None and nothing without such a column."""
+    if "marker" not in placed.axes:
+        return [(None, "")]
+    return list(zip(placed.levels("marker"), itertools.cycle(style.MARKERS), strict=False))
+
+
+def _panels(placed: Data) -> list[pd.DataFrame]:
+    """The rows of each panel."""
+    places = itertools.product(placed.levels("row"), placed.levels("panel"))
+    return [placed.at(row=row, panel=panel) for row, panel in places]
+
+
+def told_apart(rows: pd.DataFrame, metric: str) -> bool:
+    """Whether two of some values have intervals that do not meet; values without an interval are exact."""
+    if len(rows) < 2:
+        return False
+    value = rows[metric].astype(float)
+    low, high = (
+        rows[c].astype(float).fillna(value) if c in rows else value for c in (f"{metric}_low", f"{metric}_high")
+    )
+    return bool(low.max() > high.min())
+
+
+def _best(good: pd.DataFrame, x: str, y: str) -> list[int]:
+    """Places in ``good`` of the points on the frontier; none where the values of an axis cannot be told apart."""
+    if not (told_apart(good, x) and told_apart(good, y)):
+        return []
+    return frontier(good[x].to_numpy(dtype=float), good[y].to_numpy(dtype=float), _rising(x), _rising(y))
+
+
+def has_frontier(placed: Data) -> bool:
+    """Whether any panel has a Pareto frontier."""
+    plot = placed.plot
+    return any(_best(complete(rows, plot.x, y), plot.x, y) for rows in _panels(placed) for y in plot.y)
 
 
 def complete(rows: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
@@ -123,28 +178,12 @@ def set_x(axes: Any, placed: Data) -> None:
 def table(placed: Data) -> pd.DataFrame:
     """The figure's data as it goes into its CSV, with whether a point is on the frontier of each panel."""
     plot, rows = placed.plot, placed.rows
-    keys = [
-        "experiment",
-        "engine",
-        "cell",
-        "model_title",
-        "weights",
-        "top_k",
-        "status",
-        "accuracy_status",
-        "accuracy_of",
-    ]
     values = [c for y in (plot.x, *plot.y) for c in (y, f"{y}_low", f"{y}_high") if c in rows]
-    made = rows[[*keys, *values]].copy()
-    for role in (role for role in ("hue", "panel") if role in placed.axes):
-        name = getattr(plot, role)
-        if name not in made:
-            made.insert(len(keys), name, rows[role])
+    named = {getattr(plot, role): rows[role] for role in _ROLES if role in placed.axes}
+    made = data.described(rows, named, ["accuracy_status", "accuracy_of", *values])
     for y in plot.y:
         made[f"frontier_{y}"] = False
-        for panel in placed.levels("panel"):
-            good = complete(placed.at(panel=panel), plot.x, y)
-            best = frontier(good["x"].to_numpy(dtype=float), good[y].to_numpy(dtype=float),
-                            _rising(plot.x), _rising(y))  # fmt: skip
-            made.loc[good.index[best], f"frontier_{y}"] = True
+        for panel in _panels(placed):
+            good = complete(panel, plot.x, y)
+            made.loc[good.index[_best(good, plot.x, y)], f"frontier_{y}"] = True
     return made

@@ -8,7 +8,9 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot, parse
-from moebench.figures import draw
+from moebench.figures import caption as captions
+from moebench.figures import draw, style
+from moebench.figures.data import Data
 from moebench.formats.plan import Plan
 from moebench.plan.reference import as_plan
 from moebench.tables import cell_rows, parquet
@@ -51,15 +53,38 @@ def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
     return frame(cell_rows.table("predictions", rows).to_pandas())
 
 
-def caption(plan: Plan, rows: pd.DataFrame) -> str:
+FEW = 8
+"""So many cells, or fewer, are a table on the page."""
+
+
+def caption(plan: Plan, placed: Data) -> str:
     """The line under the title."""
-    reference = plan["reference"]
+    reference, rows = plan["reference"], placed.rows
     kinds = [k for k in rows.get("predicted_kind", pd.Series(dtype=object)).dropna().unique() if "calibrated" in k]
     interval = ", with the interval that held 80% of left-out points; thin lines: the roofline"
     what = f"{', '.join(kinds)}{interval}" if kinds else "the roofline, no overheads"
     lacking = alike(rows) & ~rows.get("predicted_kind", pd.Series("", index=rows.index)).isin(kinds)
     more = " Not predicted: expert and pipeline parallelism." if lacking.any() else ""
+    shown = draw.drawn_only(placed)
+    for role in ("panel", "row"):
+        if role in placed.axes:
+            axis = placed.axes[role]
+            gone = [axis.text(v) for v in axis.levels if v not in shown.axes[role].levels]
+            more += f" Without a prediction, and not drawn: {', '.join(gone)}." if gone else ""
     return (
         f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
-        f"{what}. Nothing in this figure is measured.{more}"
+        f"{what}. {captions.workload(rows)} Nothing in this figure is measured.{more}"
     )
+
+
+def as_table(placed: Data) -> tuple[list[str], list[list[str]]]:
+    """Heads and rows of a figure's predictions, numbers with three digits."""
+    plot = placed.plot
+    heads = [*(axis.label for axis in placed.axes.values()), *(columns.COLUMNS[y].axis for y in plot.y)]
+    rows = []
+    for _, row in placed.rows.iterrows():
+        values = [draw.predicted(placed.rows.loc[[row.name]], y).iloc[0] for y in plot.y]
+        why = style.status_style(row["status"])[0] if row["status"] != draw.PREDICTED else "not predicted"
+        told = [why if pd.isna(v) else f"{v:.3g}" if abs(v) < 1000 else f"{v:,.0f}" for v in values]
+        rows.append([*(axis.text(row[role]) for role, axis in placed.axes.items()), *told])
+    return heads, rows

@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import style
+from moebench.figures import data as figure_data
+from moebench.figures import draw, style
 from moebench.figures.header import Header
 from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet
@@ -40,7 +41,7 @@ def of_plan(plan: Plan, tables_dir: Path) -> pd.DataFrame:
 def table(frame: pd.DataFrame) -> pd.DataFrame:
     """The figure's data as it goes into its CSV; base units."""
     names = [n for m in METRICS for n in (m, f"predicted_{m}", columns.residual(m))]
-    return frame[["experiment", "engine", "cell", "model_title", "batch", *names, "predicted_with", "host"]]
+    return figure_data.described(frame, {}, [*names, "predicted_with", "host"])
 
 
 def caption(plan: Plan, frame: pd.DataFrame) -> str:
@@ -87,38 +88,46 @@ def summary(frame: pd.DataFrame) -> list[columns.Row]:
 
 
 def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
-    """Draw the figure.  Call inside ``matplotlib.rc_context(style.RC)``."""
-    made = Figure(figsize=(style.WIDTH_IN, 3))
+    """Draw the figure.  Call inside ``style.drawing()``."""
+    made = Figure(figsize=(style.sheet().width_in, 3))
     FigureCanvasAgg(made)
     names = list(dict.fromkeys(frame["experiment"]))
     dot: Any = Line2D([], [], color=style.CATEGORIES[0], linestyle="none", marker="o", markersize=3, label="cell")
     bar: Any = Line2D([], [], color=style.INK, linestyle="none", marker="|", markersize=8, label="median")
-    header = Header(made, PLOT, caption(plan, frame), [("", [dot, bar])] if names else [])
+    hollow: Any = Line2D([], [], color=style.CATEGORIES[0], linestyle="none", marker="o", markersize=3,
+                         markerfacecolor="none", markeredgewidth=0.6, label="unstable")  # fmt: skip
+    shown = [dot, *([hollow] if draw.unstable(frame).any() else []), bar]
+    header = Header(made, PLOT, caption(plan, frame), [("", shown)] if names else [])
     panel_pt = max(2, len(names)) * _LINE_PT
-    total_in = (header.height_pt + 16 + panel_pt + _AXIS_PT) / 72
-    made.set_size_inches(style.WIDTH_IN, total_in)
+    lines = len(METRICS) if style.sheet().narrow else 1
+    line_pt = 16 + panel_pt + _AXIS_PT
+    total_in = (header.height_pt + lines * line_pt) / 72
+    made.set_size_inches(style.sheet().width_in, total_in)
     header.place(total_in)
     boxes = [Text(0, 0, n, fontsize=style.SMALL, figure=made).get_window_extent() for n in names]
     left_pt = max((box.width * 72 / made.dpi for box in boxes), default=0) + 12
-    wide_pt, high_pt = style.WIDTH_IN * 72, total_in * 72
-    panel_wide = (wide_pt - left_pt - 6 - _GAP_PT * (len(METRICS) - 1)) / len(METRICS)
+    wide_pt, high_pt = style.sheet().width_pt, total_in * 72
+    across = len(METRICS) // lines
+    panel_wide = (wide_pt - left_pt - 6 - _GAP_PT * (across - 1)) / across
     low, high = _limits(frame)
     for number, (metric, title) in enumerate(METRICS.items()):
-        left = left_pt + number * (panel_wide + _GAP_PT)
-        box = (left / wide_pt, _AXIS_PT / high_pt, panel_wide / wide_pt, panel_pt / high_pt)
+        line, column = divmod(number, across)
+        left, bottom = left_pt + column * (panel_wide + _GAP_PT), _AXIS_PT + (lines - 1 - line) * line_pt
+        box = (left / wide_pt, bottom / high_pt, panel_wide / wide_pt, panel_pt / high_pt)
         axes = made.add_axes(tuple(round(v, 5) for v in box))  # type: ignore[arg-type]
         axes.set_title(title, pad=4)
         axes.set_xscale("log")
         axes.set_xlim(low, high)
         axes.set_ylim(max(2, len(names)) - 0.5, -0.5)
-        axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names))
+        axes.set_yticks(range(len(names)), names if column == 0 else [""] * len(names))
         axes.tick_params(axis="y", length=0)
         axes.grid(True, axis="x")
         axes.axvline(1, color=style.FAINT, linewidth=0.8, zorder=1.5)
         _ticks(axes, low, high)
-        for line, name in enumerate(names):
-            _strip(axes, line, frame.loc[frame["experiment"] == name, columns.residual(metric)].dropna().to_numpy())
-    made.axes[1].set_xlabel("Measured over predicted")
+        for place, name in enumerate(names):
+            rows = frame[(frame["experiment"] == name) & frame[columns.residual(metric)].notna()]
+            _strip(axes, place, rows.sort_values(columns.residual(metric), kind="stable"), columns.residual(metric))
+    made.axes[-1 if lines > 1 else 1].set_xlabel("Measured over predicted")
     return made
 
 
@@ -136,14 +145,17 @@ def _ticks(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _strip(axes: Axes, line: int, values: np.ndarray) -> None:
-    """Cells as dots around a line, by rank so that equal ones stand beside each other, and their median."""
-    if not len(values):
+def _strip(axes: Axes, line: int, rows: pd.DataFrame, name: str) -> None:
+    """Cells (sorted) as dots around a line, by rank so that equal ones stand beside each other, unstable ones hollow,
+    and their median.
+    """
+    if rows.empty:
         return
-    values = np.sort(values)
+    values, hollow = rows[name].to_numpy(dtype=float), draw.unstable(rows)
     aside = _SPREAD * (((np.arange(len(values)) * 0.618) % 1) * 2 - 1) if len(values) > 1 else np.zeros(1)
-    axes.plot(
-        values, line + aside, color=style.CATEGORIES[0], alpha=0.55, linestyle="none", marker="o", markersize=2.6,
-        markeredgewidth=0, zorder=3,
-    )  # fmt: skip
+    for some, face, edge in ((~hollow, style.CATEGORIES[0], 0.0), (hollow, "none", 0.6)):
+        axes.plot(
+            values[some], line + aside[some], color=style.CATEGORIES[0], alpha=0.55, linestyle="none", marker="o",
+            markersize=2.6, markerfacecolor=face, markeredgewidth=edge, zorder=3,
+        )  # fmt: skip
     axes.plot([np.median(values)], [line], color=style.INK, marker="|", markersize=9, markeredgewidth=1.4, zorder=4)

@@ -2,11 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 import seaborn as sns
+from matplotlib.colors import to_rgb
 
-WIDTH_IN = 7.0
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a figure is drawn for: width in inches, with title and caption or without, panels side by side at most."""
+
+    width_in: float
+    headed: bool
+    across: int
+
+    @property
+    def width_pt(self) -> float:
+        """Width in points."""
+        return self.width_in * 72
+
+    @property
+    def narrow(self) -> bool:
+        """Whether panels that stand beside each other on a page must stand below each other."""
+        return self.across < PAGE.across
+
+
+PAGE = Sheet(504 / 72, headed=True, across=4)
+"""The report."""
+PHONE = Sheet(240 / 72, headed=True, across=2)
+"""The report on a small screen."""
+COLUMNS = {1: Sheet(240 / 72, headed=False, across=2), 2: Sheet(504 / 72, headed=False, across=4)}
+"""A paper's column, and both: captions are the paper's."""
+_sheet: ContextVar[Sheet] = ContextVar("sheet", default=PAGE)
+
+
+def sheet() -> Sheet:
+    """What is drawn for now."""
+    return _sheet.get()
+
+
+@contextlib.contextmanager
+def drawing(on: Sheet = PAGE) -> Iterator[None]:
+    """Draw in the project's style, for a page or a column."""
+    token = _sheet.set(on)
+    try:
+        with mpl.rc_context(RC):
+            yield
+    finally:
+        _sheet.reset(token)
+
+
 SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0
 INK, FAINT, GRID, BAND = "#1a1a1a", "#595959", "#dddddd", "#f2f2f2"
 
@@ -108,3 +159,19 @@ def palette(count: int, ordered: bool) -> list[Any]:
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     return list(sns.husl_palette(count, s=0.8, l=0.5))
+
+
+def shades(groups: Sequence[str]) -> list[Any]:
+    """A colour per series: one for each group, paler from one series of a group to the next."""
+    order = list(dict.fromkeys(groups))
+    base = palette(len(order), ordered=False)
+    made, seen = [], Counter[str]()
+    for group in groups:
+        pale = PALEST * seen[group] / max(1, groups.count(group) - 1)
+        made.append(tuple(c + (1 - c) * pale for c in to_rgb(base[order.index(group)])))
+        seen[group] += 1
+    return made
+
+
+PALEST = 0.62
+"""Share of white in the palest shade of a colour: paler vanishes on paper."""

@@ -27,10 +27,10 @@ def untuned(rows: pd.DataFrame) -> pd.Series:
     return found & bool(found.any() and tuned.any())
 
 
-def dots(axes: Axes, at: Any, values: Any, **more: Any) -> None:
-    """A white dot on each of some points."""
+def dots(axes: Axes, at: Any, values: Any, ink: Any, **more: Any) -> None:
+    """A dot on each of some points: white, or in the colour of a hollow one."""
     if len(at):
-        axes.plot(at, values, color="white", linestyle="none", marker="o", markersize=1.8, markeredgewidth=0, **more)
+        axes.plot(at, values, color=ink, linestyle="none", marker="o", markersize=1.8, markeredgewidth=0, **more)
 
 
 def handles(rows: pd.DataFrame) -> list[Any]:

@@ -39,5 +39,5 @@ def without(placed: Data) -> Data:
         return placed
     hue = placed.axes["hue"]
     left = dataclasses.replace(hue, levels=tuple(level for level in hue.levels if level not in gone))
-    rows = placed.rows[~placed.rows["hue"].isin(gone)].reset_index(drop=True)
+    rows = placed.rows[~placed.rows["hue"].isin(gone)]  # numbered as in the CSV: marks are named by it
     return dataclasses.replace(placed, rows=rows, axes=placed.axes | {"hue": left})

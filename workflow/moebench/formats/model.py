@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 # ------------------------------------------------------------------------------------------- architecture
 
@@ -13,7 +13,10 @@ class AttentionDict(TypedDict):
     kind: mha, gqa or mla.  heads: query heads.  kv_heads: key-value heads (MLA: as many as heads).  head_dim: width of
     a head (MLA: of the value head).  kv_lora_rank, q_lora_rank: MLA's width of the compressed key-value latent and
     query, 0 for none.  qk_nope_head_dim, qk_rope_head_dim: MLA's query-key width without and with rotary position.
-    bias: query, key and value projections have biases.  qk_norm: none, head or full.
+    bias: query, key and value projections have biases.  qk_norm: none, head or full.  Only where they say something:
+    output_bias, of the output projection; output_gate: a gate as wide as the queries; sinks: one per head; window:
+    tokens that ``windowed_layers`` layers attend to; index_heads, index_head_dim, index_top_k: the indexer of sparse
+    attention, and how many tokens it chooses.
     """
 
     kind: str
@@ -26,6 +29,14 @@ class AttentionDict(TypedDict):
     qk_rope_head_dim: int
     bias: bool
     qk_norm: str
+    output_bias: NotRequired[bool]
+    output_gate: NotRequired[bool]
+    sinks: NotRequired[bool]
+    window: NotRequired[int]
+    windowed_layers: NotRequired[int]
+    index_heads: NotRequired[int]
+    index_head_dim: NotRequired[int]
+    index_top_k: NotRequired[int]
 
 
 class ExpertsDict(TypedDict):
@@ -34,6 +45,7 @@ class ExpertsDict(TypedDict):
     count: routed experts per layer (E).  top_k: routed experts per token (k), as trained.  ffn_size: FFN width of one
     routed expert.  shared_ffn_size: width of all shared experts together.  shared_gate: the shared expert has a sigmoid
     gate.  gated: SwiGLU, three matrices rather than two.  every: a MoE block in every n-th of the non-dense layers.
+    bias: of router and experts, where there are any.
     """
 
     count: int
@@ -43,6 +55,46 @@ class ExpertsDict(TypedDict):
     shared_gate: bool
     gated: bool
     every: int
+    bias: NotRequired[bool]
+
+
+class RecurrentDict(TypedDict):
+    """Layers with a state instead of a KV cache.  kind: gated_delta or mamba2.  layers: how many.  key_heads and
+    key_head_dim: of queries and keys (Mamba-2: groups, and state size).  value_heads, value_head_dim: of values.
+    conv_width: tokens of the convolution.  state_dtype: auto (the model's) or float32.
+    """
+
+    kind: str
+    layers: int
+    key_heads: int
+    key_head_dim: int
+    value_heads: int
+    value_head_dim: int
+    conv_width: int
+    state_dtype: str
+
+
+class SpellingDict(TypedDict, total=False):
+    """A family of config/families, key by key as its file (``moebench.config.FamilySpec``): those that say something.
+
+    sizes: {keys of config.json: place in the architecture}.  omitted: what a key that is left out means.
+    """
+
+    model_type: str
+    engine_class: str
+    sizes: dict[str, str]
+    also: list[str]
+    omitted: dict[str, Any]
+    facts: dict[str, Any]
+    shared: str
+    shared_key: str
+    kinds: dict[str, str]
+    full_every: int
+    full_every_other: str
+    section: str
+    override_section: str
+    ignored: list[str]
+    constants: dict[str, Any]
 
 
 class VisionDict(TypedDict):
@@ -63,7 +115,8 @@ class ArchitectureDict(TypedDict):
 
     family: how its config.json spells them.  dense_layers: leading layers with a dense FFN of width dense_ffn_size.
     experts: None for a dense model.  max_positions: longest sequence, tokens.  vision: None without one, or where its
-    sizes are not known; vision_parameters: then only how many it has.
+    sizes are not known; vision_parameters: then only how many it has.  recurrent: layers with a state instead of
+    attention, if any.  spelling: of a family that is a file of config/families.
     """
 
     family: str
@@ -78,6 +131,8 @@ class ArchitectureDict(TypedDict):
     tied_embeddings: bool
     vision: VisionDict | None
     vision_parameters: int
+    recurrent: NotRequired[RecurrentDict]
+    spelling: NotRequired[SpellingDict]
 
 
 # ------------------------------------------------------------------------------------------------- models
@@ -128,9 +183,10 @@ class Derivation(TypedDict):
 class ModelDict(TypedDict):
     """A model as one engine configuration loads it.
 
-    name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``random_init`` or
-    ``derived:BY``.  revision: commit, or hash of the recipe.  weights: checkpoint, random_init or dummy.  seed: of
-    random_init, else None.  derived: None for a staged model.
+    name: in the registry.  title: in figures.  path: its staged folder.  source: ``hub:ORG/NAME``, ``path:FOLDER``,
+    ``random_init`` or ``derived:BY``.  revision: commit, or hash of the recipe or of a folder's files.  weights:
+    checkpoint, random_init or dummy.  seed: of random_init, else None.  derived: None for a staged model.
+    trust_remote_code: only where the Python files of its repository may run.
     """
 
     name: str
@@ -142,6 +198,7 @@ class ModelDict(TypedDict):
     seed: int | None
     architecture: ArchitectureDict
     derived: NotRequired[Derivation | None]
+    trust_remote_code: NotRequired[bool]
 
 
 class PublishedDict(TypedDict):
@@ -183,7 +240,8 @@ class CalibratedDict(TypedDict):
 class HardwareDict(TypedDict):
     """A machine type (``config/hardware/NAME.yaml``).
 
-    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself.
+    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself;
+    multiprocessors: that it must have, where they are known.
     memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
     node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
     usable_memory_fraction: share of a device's memory that an engine may use.
@@ -203,3 +261,4 @@ class HardwareDict(TypedDict):
     devices_per_node: int
     usable_memory_fraction: float
     reference: str
+    multiprocessors: NotRequired[int]

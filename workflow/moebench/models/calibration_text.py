@@ -35,7 +35,7 @@ def _file_tokens(settings: CalibrationDict, folder: Path) -> list[int]:
             text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line.strip())
         except (KeyError, TypeError) as error:
             raise ValueError(f"{settings['data']}: a line without a 'text' ({error})") from None
-    return list(AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"])
+    return list(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(text, add_special_tokens=False)["input_ids"])
 
 
 def source(settings: CalibrationDict) -> CalibrationDict:

@@ -131,21 +131,22 @@ def _image_token(architecture: ArchitectureDict) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------------- weights
 
 
-def _fill(name: str, tensor: Any, seed: int, tied: bool) -> None:
+def _fill(name: str, tensor: Any, seed: int, tied: bool, inputs_first: bool = False) -> None:
     """Fill one tensor in place; it depends on the seed and its own name alone, not on the tensors before it.
 
     Biases are 0, norms 1, matrices N(0, 1/fan_in).  A looked-up row is a sum of one term, so an embedding has a fan-in
-    of 1, unless it is the output matrix too.
+    of 1, unless it is the output matrix too.  ``inputs_first``: experts' matrices are inputs x outputs (gpt-oss).
     """
     import numpy as np
     import torch
 
     fan_in = random_vision.fan_in(name, tuple(tensor.shape))
-    if tensor.dim() < 2 and fan_in is None:
+    if (tensor.dim() < 2 or name.endswith("_bias")) and fan_in is None:
         tensor.fill_(0.0 if name.endswith("bias") else 1.0)
         return
     if fan_in is None:
-        fan_in = 1 if "embed_tokens" in name and not tied else tensor.shape[-1]
+        rows_first = name.endswith(("experts.gate_up_proj", "experts.down_proj")) and inputs_first
+        fan_in = 1 if "embed_tokens" in name and not tied else tensor.shape[-2 if rows_first else -1]
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     # numpy draws the same numbers on every machine; torch's normal_ differs with the CPU's vector instructions.
     generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
@@ -170,7 +171,7 @@ def _save_model(config: Json, seed: int, folder: Path) -> None:
     model.tie_weights()
     with torch.no_grad():
         for name, tensor in model.named_parameters():
-            _fill(name, tensor, seed, bool(config["tie_word_embeddings"]))
+            _fill(name, tensor, seed, bool(config["tie_word_embeddings"]), config["model_type"] == "gpt_oss")
     model.save_pretrained(folder)
     if "vision_config" in config:
         random_vision.name_tower_as_engine_does(folder)

@@ -13,12 +13,20 @@ from typing import Any, cast
 
 from moebench.accuracy import fixtures, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
-from moebench.config.grid import Row, expand_accuracy
+from moebench.config.grid import Groups, Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
 from moebench.cost.predict import ENDS
-from moebench.errors import ConfigError
-from moebench.formats.plan import AccuracyCell, AccuracyPart, AccuracyRow, EngineConfig, Task, TaskData
-from moebench.plan import accuracy_time
+from moebench.errors import ConfigError, Misfit, Unsupported
+from moebench.formats.plan import (
+    AccuracyCell,
+    AccuracyPart,
+    AccuracyRow,
+    EngineConfig,
+    Task,
+    TaskData,
+    UnsupportedAnswer,
+)
+from moebench.plan import accuracy_time, unsupported
 
 ACCURACY_VERSION = 1
 """Raised whenever the way of evaluating changes so that old and new numbers must not meet."""
@@ -78,6 +86,11 @@ def _folder(root: str, kind: str, name: str, revision: str) -> str:
     return f"{root}/{kind}/{name.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
 
 
+def _short(row: Row) -> Row:
+    """The row with a shortest workload: lengths and batches are the task's own."""
+    return Row(row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}, row.labels, row.block)
+
+
 def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> dict[str, float]:
     """Expected time of an accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
     seconds = accuracy_time.engine_s(cell, engine, hardware)
@@ -102,21 +115,31 @@ class AccuracyPlanner:
     order: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """Cells by harness and engine configuration."""
 
-    def experiment(self, experiment: Any, scale: str, path: str) -> list[AccuracyRow]:
-        """Add an experiment's cells; return its rows."""
-        rows = {}
-        for block, row in expand_accuracy(experiment, scale, path):
+    def experiment(
+        self, experiment: Any, scale: str, path: str, groups: Groups
+    ) -> tuple[list[AccuracyRow], list[UnsupportedAnswer]]:
+        """Add an experiment's cells; return its rows, and those of points that cannot be."""
+        rows, refused, possible = {}, [], set()
+        for block, row in expand_accuracy(experiment, scale, path, groups):
             for name in block.tasks:
-                number = experiment.accuracy[scale].index(block)
-                placed = self.add(block, number, row, self.config.task(name, path), path)
+                number, task = experiment.accuracy[scale].index(block), self.config.task(name, path)
+                try:
+                    placed = self.add(block, number, row, task, path)
+                except Unsupported as why:
+                    answer = self.unsupported(block, number, row, task, str(why), path)
+                    refused.append((number, why, answer))
+                    continue
                 rows[placed["block"], placed["engine"], placed["cell"]] = placed
-        return list(rows.values())
+                possible.add(number)
+        lacking = {(r["block"], r["cell"]): r for r in unsupported.settle(refused, possible, path)}
+        return list(rows.values()), list(lacking.values())
 
     def add(self, block: AccuracyBlock, number: int, row: Row, task: TaskSpec, path: str) -> AccuracyRow:
-        """Add a cell of the experiment's block with that number, unless it is there.  Raises ConfigError for what the
-        harness cannot do."""
-        settings = row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}
-        knobs, work = self.planner.split(Row(settings, row.labels), path)
+        """Add a cell of the experiment's block with that number, unless it is there.
+
+        Raises ConfigError for what the harness cannot do, Unsupported for what no engine can.
+        """
+        knobs, work = self.planner.split(_short(row), path)
         engine_id, top_k = self.planner.place(knobs, work, path)
         kind = self.planner.engine_of(knobs, path)[1].name
         if kind != "vllm":
@@ -124,8 +147,8 @@ class AccuracyPlanner:
                 f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
             )
         if knobs.dp > 1:
-            raise ConfigError(
-                f"{path}: accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
+            raise Misfit(
+                f"accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
                 f"{knobs.dp} separate engines, not the engine configuration whose speed is measured (with ep it "
                 "refuses); set dp: 1"
             )
@@ -133,6 +156,29 @@ class AccuracyPlanner:
             self.check_vision(knobs.model, task, path)
         elif block.max_tokens:
             raise ConfigError(f"{path}: max_tokens is for tasks of vlmeval; {task.name} is one of {task.harness}")
+        asked, cell_id = self.asked(block, task, engine_id, top_k)
+        if f"{engine_id}/{cell_id}" not in self.cells:
+            self.cells[f"{engine_id}/{cell_id}"] = {
+                "engine": engine_id,
+                "cell": cell_id,
+                "task": asked,
+                "top_k": top_k,
+                "limit": block.limit,
+                "seeds": SEEDS[task.harness],
+                "derived_from": None,
+            }
+            self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
+        return {
+            "harness": task.harness,
+            "engine": engine_id,
+            "cell": cell_id,
+            "top_k": top_k,
+            "labels": row.labels,
+            "block": number,
+        }
+
+    def asked(self, block: AccuracyBlock, task: TaskSpec, engine_id: str, top_k: int | None) -> tuple[Task, str]:
+        """A task as a block asks it, and the id of its cell."""
         data, version = data_of(task, block, self.config, self.root), VERSIONS[task.harness]
         asked = {
             "harness": task.harness,
@@ -153,19 +199,15 @@ class AccuracyPlanner:
             "seeds": SEEDS[task.harness],
         }
         slug = f"{task.name}" + (f".k{top_k}" if top_k else "") + (f".n{block.limit}" if block.limit else "")
-        cell_id = f"{slug}-{self.digest(identity)}"
-        if f"{engine_id}/{cell_id}" not in self.cells:
-            shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference", "size"})
-            self.cells[f"{engine_id}/{cell_id}"] = {
-                "engine": engine_id,
-                "cell": cell_id,
-                "task": cast(Task, shown | asked | {"data": data}),
-                "top_k": top_k,
-                "limit": block.limit,
-                "seeds": SEEDS[task.harness],
-                "derived_from": None,
-            }
-            self.order.setdefault(task.harness, {}).setdefault(engine_id, []).append(cell_id)
+        shown = task.model_dump(include={"name", "title", "choices", "metrics", "in_mean", "reference", "size"})
+        return cast(Task, shown | asked | {"data": data}), f"{slug}-{self.digest(identity)}"
+
+    def unsupported(
+        self, block: AccuracyBlock, number: int, row: Row, task: TaskSpec, reason: str, path: str
+    ) -> UnsupportedAnswer:
+        """The row of a point that cannot be."""
+        engine_id, runtime, config, model, top_k = self.planner.refused(_short(row), path)
+        asked, cell_id = self.asked(block, task, engine_id, top_k)
         return {
             "harness": task.harness,
             "engine": engine_id,
@@ -173,13 +215,19 @@ class AccuracyPlanner:
             "top_k": top_k,
             "labels": row.labels,
             "block": number,
+            "reason": reason,
+            "runtime": runtime,
+            "config": config,
+            "model": model.as_json(),
+            "task": asked,
+            "limit": block.limit,
         }
 
     def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
-        """Raise ConfigError for a model that sees nothing."""
+        """Raise Misfit for a model that sees nothing."""
         architecture = self.config.model(name, path).architecture
         if not (architecture.vision or architecture.vision_parameters):
-            raise ConfigError(f"{path}: task {task.name} shows images, and model {name} has no vision part")
+            raise Misfit(f"task {task.name} shows images, and model {name} has no vision part")
 
     def parts(
         self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None

@@ -1,10 +1,13 @@
-"""What no engine could run as asked is refused when the plan is made."""
+"""What no engine could run as asked: mistakes are refused when the plan is made, points that cannot be are rows."""
 
 from __future__ import annotations
 
-from moebench.config import Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
+import math
+from collections.abc import Iterator
+
+from moebench.config import COST_ONLY, LOAD, Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
-from moebench.errors import ConfigError
+from moebench.errors import ConfigError, Misfit
 from moebench.formats.plan import CorpusDict
 from moebench.plan import engine_choice
 
@@ -18,7 +21,10 @@ def check(
     hardware: Hardware,
     path: str,
 ) -> None:
-    """Refuse what no engine could run as asked.  ``engine``: its name and settings.  Raises ConfigError."""
+    """Refuse what no engine could run as asked.  ``engine``: its name and settings.
+
+    Raises ConfigError for a mistake, Misfit for what this model has no room for.
+    """
     count, top_k = experts_of(spec.architecture.experts, knobs, work)
     called, runs_on = engine
     name, positions = spec.name, spec.architecture.max_positions
@@ -28,22 +34,26 @@ def check(
     tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
     limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
     gpus, devices = knobs.tp * knobs.pp * knobs.dp, hardware.devices_per_node
-    problems = [
+    too_long = (
+        work.input_tokens + work.output_tokens + (images or 0) > limit,
+        f"{tokens} are more than {whose}, {limit}; ask for fewer"
+        + (", or raise it" if whose == "max_model_len" else ""),
+    )
+    misfits = [
+        (COST_ONLY in spec.tags, f"{name} is for the cost model only (its tag {COST_ONLY}); no engine runs it"),
         (
             count == 0 and work.top_k is not None,
             f"top_k {work.top_k}: {name} is dense, it has no experts; leave it out",
         ),
         (top_k > count, f"top_k {top_k} is more than the {count} experts of {name}; set it to {count} or less"),
         (
-            work.input_tokens + work.output_tokens + (images or 0) > limit,
-            f"{tokens} are more than {whose}, {limit}; ask for fewer"
-            + (", or raise it" if whose == "max_model_len" else ""),
-        ),
-        (
             knobs.max_model_len > positions,
             f"max_model_len {knobs.max_model_len} is more than the max_positions of"
             f" {name}, {positions}; set it to that or less",
         ),
+        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+    ]
+    problems = [
         (
             gpus > devices and gpus % devices > 0,
             f"tp x pp x dp is {gpus}: more than the {devices} a node of {hardware.name} has, and no multiple",
@@ -53,7 +63,11 @@ def check(
             f"batch {work.batch} is more than max_num_seqs {knobs.max_num_seqs}; raise that",
         ),
         (
-            (knobs.pruning != "none") != (knobs.prune_ratio > 0),
+            knobs.prune_ratio > 0 and knobs.pruning == "none",
+            f"prune_ratio {knobs.prune_ratio:g} without pruning: say inter (whole experts) or intra (channels)",
+        ),
+        (
+            knobs.pruning != "none" and "prune_ratio" not in knobs.model_fields_set,
             f"pruning {knobs.pruning!r} with prune_ratio {knobs.prune_ratio}: give both or neither",
         ),
         (
@@ -64,7 +78,6 @@ def check(
             (knobs.draft_model is None) != (knobs.draft_tokens == 0),
             f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
         ),
-        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
         (
             work.images > 0 and work.image_size is None and not shown,
             f"images {work.images}: image_size is missing; give the edge of the images in pixels",
@@ -97,26 +110,66 @@ def check(
         ),
         *((True, text) for text in engine_choice.problems(called, runs_on, knobs, work, spec)),
     ]
+    (problems if whose == "max_model_len" else misfits).insert(0, too_long)
     for wrong, text in problems:
         if wrong:
             raise ConfigError(f"{path}: {text}")
+    for wrong, text in misfits:
+        if wrong:
+            raise Misfit(text)
 
 
-def check_counting(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
-    """Refuse what protocol activation could not count, and what only it can run.  Raises ConfigError."""
+def _not_of_load(work: WorkloadKnobs, protocol: Protocol) -> Iterator[str]:
+    """Knobs that only requests over time have, in another cell."""
+    for knob in LOAD:
+        if (value := getattr(work, knob)) != WorkloadKnobs.model_fields[knob].default:
+            yield f"{knob} {value:g}: only protocol load takes it, not {protocol.kind}"
+
+
+def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterator[str]:
+    """What is wrong with requests over time."""
+    longest = [math.ceil(tokens * (1 + work.length_spread)) for tokens in (work.input_tokens, work.output_tokens)]
+    whole = sum(longest) + work.prefix_tokens
+    if engine.name != "endpoint":
+        yield f"protocol load: engine {engine.name!r} serves nobody; name an engine of the study that is an endpoint"
+    if work.request_rate is None and work.concurrency is None:
+        yield "protocol load: give request_rate, concurrency or both"
+    if work.requests < 2 * (work.concurrency or 1):
+        yield (
+            f"protocol load: requests {work.requests} are too few for a steady state;"
+            f" give {4 * (work.concurrency or 25)} or more"
+        )
+    if work.batch != 1 or work.images or work.prompts != "random":
+        yield "protocol load sends random token ids, one request at a time: leave batch and images, set prompts: random"
+    if whole > knobs.max_model_len:
+        yield f"the longest request has {whole} tokens, max_model_len is {knobs.max_model_len}; raise that"
+
+
+def check_protocol(
+    knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, engine: Engine, protocol: Protocol, path: str
+) -> None:
+    """Refuse what a protocol could not measure, and what only another can.  Raises ConfigError."""
     counts = protocol.kind == "activation"
     problems = [
         (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),
-        (counts and spec.architecture.experts is None, f"protocol activation: {spec.name} is dense, it has no experts"),
         (
             work.prompts == "items" and not counts,
             "prompts: items have lengths of their own, only protocol activation takes them; use text",
         ),
     ]
-    problems += [(work.requests > 0 and not counts, f"requests {work.requests}: only protocol activation takes it")]
+    loads = protocol.kind == "load"
+    problems += [
+        (
+            work.requests > 0 and not (counts or loads),
+            f"requests {work.requests}: only the protocols activation and load take it",
+        ),
+        *((True, text) for text in (_of_load(knobs, work, engine) if loads else _not_of_load(work, protocol))),
+    ]
     for wrong, text in problems:
         if wrong:
             raise ConfigError(f"{path}: {text}")
+    if counts and spec.architecture.experts is None:
+        raise Misfit(f"protocol activation: {spec.name} is dense, it has no experts")
 
 
 def experts_of(experts: Experts | None, knobs: EngineKnobs, work: WorkloadKnobs) -> tuple[int, int]:

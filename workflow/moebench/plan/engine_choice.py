@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import cast
 
 from moebench.config import Endpoint, Engine, EngineKnobs, Hardware, ModelSpec, Study, WorkloadKnobs
+from moebench.engines import variables
 from moebench.errors import ConfigError, nearest
 from moebench.formats import Knobs
 from moebench.formats.plan import EndpointDict, Pinned, Runtime
@@ -81,6 +82,19 @@ def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs,
         yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
 
 
+def check_variables(study: Study, where: str) -> None:
+    """Refuse variables that no engine reads, or that a knob stands for.  Raises ConfigError naming ``where``."""
+    for key, engine in {"engine": study.engine, **{f"engines.{k}": e for k, e in study.engines.items()}}.items():
+        for name in engine.variables:
+            if knob := variables.OF_THE_PLAN.get(name):
+                raise ConfigError(f"{where}: {key}.variables: {name} is set by the plan; use the knob {knob}")
+            if not variables.is_read(name):
+                raise ConfigError(
+                    f"{where}: {key}.variables: {name} changes no engine, or holds a place or a secret; "
+                    "leave it to the job's shell"
+                )
+
+
 def pinned(engine: Engine, hardware: Hardware) -> Pinned:
     """What vLLM would decide by what a GPU node has installed, decided here; nothing on a CPU (docs/decisions/0033).
 
@@ -97,7 +111,7 @@ def local_vllm(engine: Engine) -> bool:
 def as_json(name: str, engine: Engine, model: str) -> Runtime:
     """What the plan tells jobs about an engine; ``model`` is the one of the registry."""
     endpoint = engine.endpoint
-    return {
+    made: Runtime = {
         "name": name,
         "kind": engine.name,
         "version": engine.version,
@@ -106,6 +120,7 @@ def as_json(name: str, engine: Engine, model: str) -> Runtime:
         "hardware": endpoint.hardware if endpoint else None,
         "endpoint": _settings(endpoint, model) if endpoint else None,
     }
+    return made | {"variables": dict(engine.variables)} if engine.variables else made
 
 
 def _settings(endpoint: Endpoint, model: str) -> EndpointDict:
@@ -113,9 +128,11 @@ def _settings(endpoint: Endpoint, model: str) -> EndpointDict:
     return cast(EndpointDict, settings)
 
 
-def identity(engine: Engine, model: str) -> Knobs:
-    """What of an engine can change a number."""
+def identity(engine: Engine, model: str, nodes: int) -> Knobs:
+    """What of an engine, on so many nodes, can change a number."""
     found: Knobs = {"name": engine.name, "version": engine.version}
+    if changing := {k: v for k, v in engine.variables.items() if variables.changes(k, nodes)}:
+        found["variables"] = changing
     if engine.endpoint:
         stated = engine.endpoint.model_dump(mode="json", exclude_defaults=True, exclude=_NO_IDENTITY)
         found["endpoint"] = stated | {"model": engine.endpoint.models.get(model, model)}

@@ -48,6 +48,7 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
         shape = (
             *(gpus, *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process"))),
             *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
+            canonical(runs_on.get("variables")),
         )
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:

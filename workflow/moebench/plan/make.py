@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import cast
 
 from pydantic import ValidationError
 
 from moebench.config import (
+    LOAD,
     Config,
     Engine,
     EngineKnobs,
@@ -32,19 +33,20 @@ from moebench.config.grid import Row, expand, known_knob
 from moebench.config.identity import canonical, digest, stated
 from moebench.config.lockfile import ModelLock
 from moebench.cost.predict import predict
-from moebench.errors import ConfigError
+from moebench.errors import ConfigError, Misfit, Unsupported
+from moebench.formats import Knobs
 from moebench.formats import plan as planned
 from moebench.formats.model import HardwareDict
-from moebench.plan import engine_choice
+from moebench.plan import engine_choice, loadable, unsupported
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
-from moebench.plan.checks import check, check_counting
+from moebench.plan.checks import check, check_protocol
 from moebench.plan.derived import derived_models
 from moebench.plan.derived import jobs as derive_jobs
 from moebench.plan.file import SCHEMA
 from moebench.plan.jobs import jobs_of, mark_derived
 from moebench.plan.model import Model
-from moebench.plan.models import resolve_model
+from moebench.plan.models import resolve_model, staged_model
 from moebench.plan.names import cell_slug, engine_slug, plain
 from moebench.prompts import corpora
 from moebench.qs import points
@@ -90,16 +92,12 @@ class _Planner:
             raise explain(error, cls, path) from None
 
     def add(self, row: Row, protocol: Protocol, path: str) -> planned.GridRow:
-        """Add the cell of a row, unless it is there; return where it is."""
+        """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
         knobs, work = self.split(row, path)
         engine_id, top_k = self.place(knobs, work, path)
-        check_counting(knobs, work, self.config.model(knobs.model, path), protocol, path)
-        settings = work.model_dump() | {"top_k": top_k} | ({} if work.images else {"image_size": None})
-        identity = {
-            "engine": engine_id,
-            "workload": stated(WorkloadKnobs, settings),
-            "protocol": protocol.model_dump(exclude_defaults=True),
-        }
+        engine = self.engine_of(knobs, path)[1]
+        check_protocol(knobs, work, self.config.model(knobs.model, path), engine, protocol, path)
+        settings, identity = self.identified(engine_id, work, top_k, protocol)
         if corpus := self.corpus(work, path):
             self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
             identity["corpus"] = corpora.identity(corpus)
@@ -115,6 +113,65 @@ class _Planner:
             }
             self.engines[engine_id]["cells"].append(cell_id)
         return {"engine": engine_id, "cell": cell_id, "labels": row.labels}
+
+    def identified(
+        self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
+    ) -> tuple[Knobs, Knobs]:
+        """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
+        others = () if protocol.kind == "load" else LOAD
+        settings = work.model_dump(exclude=set(others)) | {"top_k": top_k}
+        settings |= {} if work.images else {"image_size": None}
+        return settings, {
+            "engine": engine_id,
+            "workload": stated(WorkloadKnobs, settings),
+            "protocol": protocol.model_dump(exclude_defaults=True),
+        }
+
+    def refused(self, row: Row, path: str) -> tuple[str, planned.Runtime, planned.EngineKnobsDict, Model, int | None]:
+        """What stands for the engine configuration of a row that cannot be: its id, engine, knobs, staged model and
+        the workload's top-k."""
+        knobs, work = self.split(row, path)
+        spec, (called, runs_on) = self.config.model(knobs.model, path), self.engine_of(knobs, path)
+        knobs = plain(engine_choice.plain(knobs, self.study, runs_on, self.hardware), spec)
+        shape = knobs.model_copy(update={"experts": None, "moe_ffn_size": None, "weights": None})
+        staged = staged_model(spec, shape, self.models, self.commit)
+        experts = spec.architecture.experts
+        top_k = work.top_k or (experts.top_k if experts else None)
+        name = unsupported.engine_id(knobs, staged, runs_on, self.hardware)
+        return name, *unsupported.asked(knobs, staged, called, runs_on), staged, top_k
+
+    def unsupported(self, row: Row, protocol: Protocol, reason: str, path: str) -> planned.UnsupportedRow:
+        """The row of a point that cannot be."""
+        engine_id, runtime, config, model, top_k = self.refused(row, path)
+        settings, identity = self.identified(engine_id, self.split(row, path)[1], top_k, protocol)
+        return {
+            "engine": engine_id,
+            "cell": f"{cell_slug(WorkloadKnobs.model_construct(**settings), protocol)}-{digest(identity)}",
+            "labels": row.labels,
+            "reason": reason,
+            "runtime": runtime,
+            "config": config,
+            "model": model.as_json(),
+            "workload": cast(planned.Workload, settings),
+            "protocol": cast(planned.ProtocolDict, protocol.model_dump()),
+        }
+
+    def rows(
+        self, grid: Iterable[Row], protocol: Protocol, path: str
+    ) -> tuple[list[planned.GridRow], list[planned.UnsupportedRow]]:
+        """Add the cells of a grid: its rows, and those of points that cannot be."""
+        rows: dict[tuple[str, str, str], planned.GridRow] = {}
+        refused, possible = [], set()
+        for row in grid:
+            try:
+                placed = self.add(row, protocol, path)
+            except Unsupported as why:
+                refused.append((row.block, why, self.unsupported(row, protocol, str(why), path)))
+                continue
+            rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
+            possible.add(row.block)
+        lacking = unsupported.settle(refused, possible, path)
+        return list(rows.values()), list({(r["cell"], canonical(r["labels"])): r for r in lacking}.values())
 
     def corpus(self, work: WorkloadKnobs, path: str) -> planned.CorpusDict | None:
         """The corpus that a workload reads, unless it is the prose."""
@@ -137,7 +194,7 @@ class _Planner:
         top_k = (work.top_k or left["top_k"]) if left else None
         if left and top_k and top_k > left["count"]:
             few = f"top_k {top_k} is more than the {left['count']} experts of pruned {spec.name}"
-            raise ConfigError(f"{path}: {few}; lower it, or prune less")
+            raise Misfit(f"{few}; lower it, or prune less")
         return self.engine(knobs, spec, None if engine_choice.live_top_k(runs_on, knobs) else top_k, path), top_k
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
@@ -145,19 +202,20 @@ class _Planner:
         key = repr((knobs, top_k))
         if key not in self._engines:
             model = self.model(knobs, spec, path)
-            try:
-                draft = self.draft(knobs, path)
-            except ConfigError as error:
-                raise ConfigError(f"{path}: {error}") from None
+            draft = self.draft(knobs, path)
             name, runs_on = self.engine_of(knobs, path)
+            if problem := loadable.problem(knobs, model, draft, runs_on):
+                raise Unsupported(problem)
             pinned = engine_choice.pinned(runs_on, self.hardware)
+            gpus = 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp
+            nodes = max(1, math.ceil(gpus / self.hardware.devices_per_node))
             settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
                 "hardware": self.hardware.name,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "engine": engine_choice.identity(runs_on, spec.name),
+                "engine": engine_choice.identity(runs_on, spec.name, nodes),
                 "config": config | {"weights": model.weights, "top_k": top_k},
                 "model": model.identity(),
                 "draft": draft.identity() if draft else None,
@@ -174,8 +232,8 @@ class _Planner:
                 "model": model.as_json(),
                 "draft": draft.as_json() if draft else None,
                 "memory_fraction": self.hardware.usable_memory_fraction,
-                "gpus": (gpus := 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp),
-                "nodes": max(1, math.ceil(gpus / self.hardware.devices_per_node)),
+                "gpus": gpus,
+                "nodes": nodes,
                 "cells": [],
             }
             if "flashinfer" in pinned:
@@ -184,11 +242,13 @@ class _Planner:
         return self._engines[key]
 
     def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
-        """The model that an engine configuration loads.  Raises ConfigError naming ``path``."""
+        """The model that an engine configuration loads.  Raises ConfigError naming ``path``, or Unsupported."""
         key = repr(knobs)
         if key not in self._models:
             try:
                 self._models[key] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
+            except Unsupported:
+                raise
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
         return self._models[key]
@@ -200,11 +260,14 @@ class _Planner:
         spec, target = self.config.model(knobs.draft_model, path), self.config.model(knobs.model, path)
         sizes = spec.architecture.vocab_size, target.architecture.vocab_size
         if sizes[0] != sizes[1]:
-            raise ConfigError(
+            raise Misfit(
                 f"draft_model {spec.name} has a vocabulary of {sizes[0]} tokens, {target.name} one of {sizes[1]}; "
                 "speculation needs the same"
             )
-        return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
+        try:
+            return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 class Draft:
@@ -229,22 +292,27 @@ class Draft:
         models, data = models or config.root().models, data or config.root().data
         planner, self._other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))
         accuracy = AccuracyPlanner(config, self._other, digest, data)
+        groups = functools.partial(config.group, small=hardware.kind == "cpu")
         _check_defaults(study, where)
         environment_locks.check(config, study, where)
+        engine_choice.check_variables(study, where)
         experiments: dict[str, planned.ExperimentPlan] = {}
         for name in study.experiments:
             experiment: Experiment = config.experiment(name, where)
             path = str(config.folder / "experiments" / f"{name}.yaml")
             protocol = experiment.protocol or study.protocol
-            rows: dict[tuple[str, str, str], planned.GridRow] = {}
-            for row in expand(experiment, study.scale, path) if experiment.grid else ():
-                placed = planner.add(row, protocol, path)
-                rows[placed["engine"], placed["cell"], canonical(placed["labels"])] = placed
+            grid = expand(experiment, study.scale, path, groups) if experiment.grid else []
+            rows, lacking = planner.rows(grid, protocol, path)
             kept = experiment.model_dump(exclude={"grid", "protocol", "models", "printed_in", "computed", "accuracy"})
             about = counted.facts(config, experiment) | points.facts(config, experiment)
-            experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": list(rows.values())})
+            kept["assumptions"] = experiment.assumed(study.scale)
+            experiments[name] = cast(planned.ExperimentPlan, kept | about | {"rows": rows})
+            if lacking:
+                experiments[name]["unsupported"] = lacking
             if experiment.accuracy:
-                experiments[name]["accuracy"] = accuracy.experiment(experiment, study.scale, path)
+                experiments[name]["accuracy"], unasked = accuracy.experiment(experiment, study.scale, path, groups)
+                if unasked:
+                    experiments[name]["unsupported_accuracy"] = unasked
         self.plan: planned.Plan = {
             "schema": SCHEMA,
             "protocol_version": PROTOCOL_VERSION,
@@ -252,8 +320,8 @@ class Draft:
             "title": study.title,
             "description": study.description,
             "scale": study.scale,
-            "hardware": cast(HardwareDict, hardware.model_dump()),
-            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json")),
+            "hardware": _as_dict(hardware),
+            "engine": cast(planned.StudyEngine, study.engine.model_dump(mode="json", exclude={"variables"})),
             "jobs_settings": cast(planned.JobSettings, study.jobs.model_dump()),
             "protocol": cast(planned.ProtocolDict, study.protocol.model_dump()),
             "order": list(study.experiments),
@@ -262,6 +330,8 @@ class Draft:
             "cells": planner.cells,
             "jobs": {},
         }
+        if study.goals:
+            self.plan["goals"] = {str(metric): limit for metric, limit in study.goals.items()}
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():
@@ -285,6 +355,12 @@ class Draft:
     def add_jobs(self) -> None:
         """Add the jobs."""
         self.plan["jobs"] = jobs_of(self.plan, self.study, self.hardware)
+
+
+def _as_dict(hardware: Hardware) -> HardwareDict:
+    """A machine as a plan holds it: without multiprocessors where there are none, as plans were before."""
+    own = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    return cast(HardwareDict, hardware.model_dump() | own)
 
 
 def _check_defaults(study: Study, where: str) -> None:

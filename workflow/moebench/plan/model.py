@@ -29,7 +29,7 @@ class Model:
 
     def as_json(self) -> ModelDict:
         """The model as a plan and a record hold it."""
-        return {
+        made: ModelDict = {
             "name": self.spec.name,
             "title": self.spec.title,
             "path": self.path,
@@ -40,11 +40,15 @@ class Model:
             "architecture": self.architecture,
             "derived": self.derived,
         }
+        return made | {"trust_remote_code": True} if self.spec.trust_remote_code else made
 
     def identity(self) -> Knobs:
         """What can change a number: the folder is where the weights lie, not what they are.
 
-        How a derived model is made is in its revision.
+        How a derived model is made is in its revision, and so are the windows of its layers.
         """
         facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title", "derived")}
-        return facts | {"architecture": stated(Architecture, self.architecture)}
+        architecture = stated(Architecture, self.architecture)
+        architecture.pop("spelling", None)
+        architecture["attention"] = {k: v for k, v in architecture["attention"].items() if "window" not in k}
+        return facts | {"architecture": architecture}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from moebench.architectures.hf_config import family, reshaped
 from moebench.config import Architecture, Calibration, EngineKnobs, ModelSpec
 from moebench.config.identity import digest, stated
+from moebench.config.lockfile import SHARED_REVISION
 from moebench.errors import ConfigError
 from moebench.formats.model import ArchitectureDict
 from moebench.plan.model import Model
@@ -25,6 +26,11 @@ def recipe_revision(architecture: ArchitectureDict, seed: int) -> str:
 def hub_folder(models: str, hub: str, revision: str) -> str:
     """Where a hub model of a revision lies; a commit is shortened, a branch not yet pinned stays as it is."""
     return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
+
+
+def shared_folder(models: str, name: str, revision: str) -> str:
+    """Where the links to a shared model's files lie."""
+    return f"{models}/{name}--{revision[:12]}"
 
 
 def resolve_model(
@@ -66,9 +72,6 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
             raise ConfigError(f"model {spec.name} has no trained checkpoint; use weights: random_init")
         stem = f"{spec.name}{suffix}"
         return Model(spec, shape, weights, revision, f"{models}/{stem}-{revision[:8]}", "random_init", models, stem)
-    assert spec.source.hub is not None
-    hub = ready_made(spec, knobs) or spec.source.hub
-    revision = commit(hub.hub, hub.revision) or hub.revision
     weights = knobs.weights or "checkpoint"
     if weights == "random_init":
         raise ConfigError(f"model {spec.name} is a trained checkpoint; use weights: checkpoint or dummy")
@@ -76,5 +79,15 @@ def staged_model(spec: ModelSpec, knobs: EngineKnobs, models: str, commit: Calla
         raise ConfigError(
             f"model {spec.name}: experts or moe_ffn_size cannot change in a trained checkpoint; set weights: dummy"
         )
+    if spec.source.path is not None:
+        own = spec.source.quantization
+        if own not in ("none", knobs.quantization):
+            raise ConfigError(f"model {spec.name}: {spec.source.path} is quantized; set quantization: {own}")
+        revision = commit(spec.source.shared, SHARED_REVISION) or SHARED_REVISION
+        path = shared_folder(models, spec.name, revision)
+        return Model(spec, shape, weights, revision, path, spec.source.shared, models, spec.name)
+    hub = ready_made(spec, knobs) or spec.source.hub
+    assert hub is not None
+    revision = commit(hub.hub, hub.revision) or hub.revision
     path = hub_folder(models, hub.hub, revision)
     return Model(spec, shape, weights, revision, path, f"hub:{hub.hub}", models, spec.name)

@@ -55,4 +55,6 @@ def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
     text += f".n{work.requests}" if work.requests else ""
     text += f".{work.corpus}" if work.corpus != corpora.PROSE else ""
     text += f".img{work.images}" + (f"x{work.image_size}" if work.image_size else "") if work.images else ""
+    text += f".r{work.request_rate:g}" if work.request_rate else ""
+    text += f".c{work.concurrency}" if work.concurrency else ""
     return text + (f".{protocol.kind}" if protocol.kind != "trace" else "")

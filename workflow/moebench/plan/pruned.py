@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from moebench.architectures.hf_config import family, reshaped, shared_experts
 from moebench.config import Calibration, EngineKnobs
-from moebench.errors import ConfigError
+from moebench.errors import ConfigError, Unsupported
 from moebench.formats import Knobs
 from moebench.formats.model import DerivationSettings
 from moebench.plan import prune_shape
@@ -21,33 +21,41 @@ STACKED = ("llama4",)
 
 def normal(knobs: EngineKnobs) -> Knobs:
     """Knobs of pruning that are meant otherwise than they are spelt: the method when none is named, defaults for what
-    changes nothing."""
+    changes nothing.  With ``prune_ratio`` 0 nothing is pruned."""
     update: Knobs = {}
-    if knobs.pruning != "none" and knobs.prune_by is None:
+    if knobs.pruning != "none" and knobs.prune_ratio == 0:
+        update |= {"pruning": "none", "prune_by": None}
+    elif knobs.pruning != "none" and knobs.prune_by is None:
         update["prune_by"] = prune_shape.method(knobs.pruning, None)
-    if knobs.pruning != "intra":
+    if knobs.pruning != "intra" or knobs.prune_ratio == 0:
         update["prune_multiple"] = EngineKnobs.model_fields["prune_multiple"].default
     return update
 
 
 def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model:
-    """The model that pruning makes of ``parent``.  Raises ConfigError for what cannot be pruned so."""
+    """The model that pruning makes of ``parent``.
+
+    Raises Unsupported for what cannot be pruned so, ConfigError for a method of the other kind of pruning.
+    """
     name, ratio = parent.spec.name, knobs.prune_ratio
     experts = parent.architecture["experts"]
     if experts is None:
-        raise ConfigError(f"pruning {knobs.pruning!r}: {name} is dense, it has no experts to prune")
+        raise Unsupported(f"pruning {knobs.pruning!r}: {name} is dense, it has no experts to prune")
     if parent.architecture["family"] in STACKED:
-        raise ConfigError(
+        raise Unsupported(
             f"pruning {knobs.pruning!r}: the checkpoint of {name} has all experts of a layer in one tensor, and those "
             "are not pruned; leave this model out"
         )
     if parent.weights == "dummy":
-        raise ConfigError(
+        raise Unsupported(
             f"pruning {knobs.pruning!r} of {name} with weights: dummy: there is nothing to choose between; set experts "
             "or moe_ffn_size instead"
         )
     try:
         by = prune_shape.method(knobs.pruning, knobs.prune_by)
+    except ValueError as error:
+        raise ConfigError(f"model {name}: {error}") from None
+    try:
         settings: DerivationSettings = {"kind": knobs.pruning, "ratio": ratio, "by": by}
         if knobs.pruning == "inter":
             settings["experts"] = prune_shape.kept_experts(experts["count"], ratio)
@@ -59,7 +67,7 @@ def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model
             if family(architecture).shared != "width":
                 shared_experts(architecture)
     except ValueError as error:
-        raise ConfigError(f"model {name}: {error}") from None
+        raise Unsupported(f"pruning {knobs.pruning!r} of {name}: {error}") from None
     if by == "random":
         settings["seed"] = calibration.seed
     if by in prune_shape.CALIBRATED:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from moebench.architectures import quantization_schemes
 from moebench.config import Calibration, EngineKnobs, HubSource, ModelSpec
-from moebench.errors import ConfigError
+from moebench.errors import Unsupported
 from moebench.formats.model import DerivationSettings
 from moebench.plan.derived import derive
 
@@ -24,13 +24,20 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
     """The model to load for the knob ``quantization``: ``parent`` itself where the engine quantizes while loading, or
     where it is ready-made, else what is made of it.
 
-    Raises ConfigError for what cannot be made.
+    Raises Unsupported for what cannot be made.
     """
     name, model = knobs.quantization, parent.spec.name
     if name == "none" or name in quantization_schemes.WHILE_LOADING or ready_made(parent.spec, knobs) is not None:
         return parent
+    if parent.spec.source.quantization == name and knobs.pruning == "none":
+        return parent
+    if name in quantization_schemes.EXPERTS_ONLY:
+        raise Unsupported(
+            f"quantization {name!r} of {model}: the project makes no such checkpoints; name a published one "
+            f"(quantized.{name} of its file), or another scheme"
+        )
     if parent.weights == "dummy":
-        raise ConfigError(
+        raise Unsupported(
             f"quantization {name!r} of {model} with weights: dummy: there are no weights to make a checkpoint of; use "
             f"weights: checkpoint or random_init, or name a ready-made checkpoint (quantized.{name} of its file)"
         )
@@ -40,7 +47,7 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
         try:
             settings["group"] = quantization_schemes.group_size(parent.architecture)
         except ValueError as error:
-            raise ConfigError(f"quantization {name!r} of {model}: {error}") from None
+            raise Unsupported(f"quantization {name!r} of {model}: {error}") from None
     if scheme.method != "rtn":
         settings["calibration"] = calibration.identity()
     return derive(parent, "quantize", name.replace("_", ""), settings, parent.architecture)

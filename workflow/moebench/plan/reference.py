@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from moebench import columns
-from moebench.formats.model import ModelDict
+from moebench.formats.model import HardwareDict, ModelDict
 from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
-
-_INSTEAD = {"ttft_s": "ttft_max_s"}
-"""The paper's TTFT is that of the whole batch, and it is what the cost model predicts."""
 
 
 def predictions(plan: Plan) -> ReferencePlan:
@@ -18,7 +15,7 @@ def predictions(plan: Plan) -> ReferencePlan:
         "study": plan["study"],
         "title": plan["title"],
         "scale": plan["scale"],
-        "hardware": plan["hardware"],
+        "hardware": _stated(plan["hardware"]),
         "engine": plan["engine"],
         "cells": plan["cells"],
         "engines": {
@@ -30,6 +27,11 @@ def predictions(plan: Plan) -> ReferencePlan:
         },
         "jobs": {},
     }
+
+
+def _stated(hardware: HardwareDict) -> HardwareDict:
+    """A machine without what only a job on it is checked by."""
+    return cast(HardwareDict, {k: v for k, v in hardware.items() if k != "multiprocessors"})
 
 
 def _shown(model: ModelDict) -> ReferenceModel:
@@ -62,8 +64,8 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
         return []
     made = []
     for figure in plan["experiments"][experiment]["figures"]:
-        y = dict.fromkeys(n for m in figure["y"] if (n := _INSTEAD.get(m, m)) in columns.PREDICTED)
+        y = [m for m in figure["y"] if m in columns.PREDICTED]
         if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # no model predicts that
             number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
-            made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": list(y)})
+            made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": y})
     return made

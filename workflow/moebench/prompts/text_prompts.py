@@ -13,8 +13,11 @@ from moebench.prompts import corpora
 
 
 @functools.lru_cache(maxsize=1)
-def tokenizer(model_folder: Path) -> Callable[[str], list[int]]:
-    """The model's own tokenizer as a function from text to token ids (no special tokens)."""
+def tokenizer(model_folder: Path, trust: bool = False) -> Callable[[str], list[int]]:
+    """The model's own tokenizer as a function from text to token ids (no special tokens).
+
+    ``trust``: its own Python files may run.
+    """
     from tokenizers import Tokenizer
 
     file = model_folder / "tokenizer.json"
@@ -23,18 +26,18 @@ def tokenizer(model_folder: Path) -> Callable[[str], list[int]]:
         return lambda text: list(fast.encode(text, add_special_tokens=False).ids)
     from transformers import AutoTokenizer  # a tokenizer without tokenizer.json
 
-    slow = AutoTokenizer.from_pretrained(model_folder)
+    slow = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=trust)
     return lambda text: list(slow(text, add_special_tokens=False)["input_ids"])
 
 
-def text_tokens(model_folder: Path, corpus: CorpusDict | None = None) -> list[int]:
+def text_tokens(model_folder: Path, corpus: CorpusDict | None = None, trust: bool = False) -> list[int]:
     """A whole corpus (None: the prose) as token ids, its items parted by blank lines."""
-    return tokenizer(model_folder)("\n\n".join(corpora.items(corpus)))
+    return tokenizer(model_folder, trust)("\n\n".join(corpora.items(corpus)))
 
 
-def items(model_folder: Path, texts: list[str], most_tokens: int) -> list[list[int]]:
+def items(model_folder: Path, texts: list[str], most_tokens: int, trust: bool = False) -> list[list[int]]:
     """Texts as prompts of their own lengths, each cut after ``most_tokens`` tokens."""
-    encode = tokenizer(model_folder)
+    encode = tokenizer(model_folder, trust)
     return [encode(text)[:most_tokens] for text in texts]
 
 

@@ -18,14 +18,19 @@ from moebench.formats.plan import CorpusDict
 from moebench.prompts import corpora, text_prompts
 
 
-def of_corpus(model_folder: Path, corpus: CorpusDict | None) -> array[int]:
-    """A whole corpus (None: the prose) as token ids.  Raises RuntimeError with the tokenizer's own words."""
-    return array("q", _apart({"folder": str(model_folder), "corpus": corpus}))
+def of_corpus(model_folder: Path, corpus: CorpusDict | None, trust: bool = False) -> array[int]:
+    """A whole corpus (None: the prose) as token ids.  ``trust``: a tokenizer's own Python files may run.
+
+    Raises RuntimeError with the tokenizer's own words.
+    """
+    return array("q", _apart({"folder": str(model_folder), "corpus": corpus, "trust": trust}))
 
 
-def of_items(model_folder: Path, corpus: CorpusDict | None, most_tokens: int, count: int) -> list[list[int]]:
+def of_items(
+    model_folder: Path, corpus: CorpusDict | None, most_tokens: int, count: int, trust: bool = False
+) -> list[list[int]]:
     """The first ``count`` items of a corpus as token ids, each cut after ``most_tokens``.  Raises as ``of_corpus``."""
-    asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count}
+    asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count, "trust": trust}
     made: list[list[int]] = _apart(asked)
     return made
 
@@ -39,13 +44,17 @@ def _apart(asked: Json) -> Any:
 
 
 def main() -> None:
-    """Answer one request: JSON on standard input and output."""
+    """Answer one request: JSON on standard input and output.  A failure is one line on standard error."""
     asked = json.load(sys.stdin)
-    folder, corpus = Path(asked["folder"]), asked["corpus"]
-    if "count" in asked:
-        made: Any = text_prompts.items(folder, corpora.items(corpus)[: asked["count"]], asked["most_tokens"])
-    else:
-        made = text_prompts.text_tokens(folder, corpus)
+    folder, corpus, trust = Path(asked["folder"]), asked["corpus"], asked["trust"]
+    try:
+        if "count" in asked:
+            texts = corpora.items(corpus)[: asked["count"]]
+            made: Any = text_prompts.items(folder, texts, asked["most_tokens"], trust)
+        else:
+            made = text_prompts.text_tokens(folder, corpus, trust)
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
     json.dump(made, sys.stdout)
 
 

@@ -86,7 +86,9 @@ class Served:
     """Decoding at the largest batch that fits (eq. 20: weights + B x KV cache of L tokens <= memory)."""
 
     batch: Floats
-    """Sequences on all GPUs together; 0: weights and one sequence do not fit."""
+    """Sequences on all GPUs together; 0: they do not fit."""
+    most: Floats
+    """The most that fit; 0: weights and one sequence do not."""
     weight_bytes: Floats
     """Of the fullest GPU."""
     cache_bytes: Floats
@@ -116,7 +118,8 @@ def serve(
     length = np.asarray(context, float)
     weights, per_token = memory.gpu_bytes(sizes, formats, layout)
     left = np.asarray(usable_bytes, float) - weights
-    feasible = np.maximum(0.0, np.floor(left / (per_token * length) * (1 + 1e-12))) * layout.dp
+    sequence = per_token * length - memory.spared_bytes(sizes, formats, layout, length)
+    feasible = np.maximum(0.0, np.floor(left / sequence * (1 + 1e-12))) * layout.dp
     served = np.broadcast_to(feasible if batch is None else np.asarray(batch, float), np.shape(feasible))
     served = np.where(served <= feasible, served, 0.0)
     part = np.ceil(np.maximum(served, 1.0) / layout.pp)
@@ -124,11 +127,12 @@ def serve(
     seconds = step.at(length)
     return Served(
         batch=np.where(np.isnan(left), np.nan, served),
+        most=np.where(np.isnan(left), np.nan, feasible),
         weight_bytes=weights,
-        cache_bytes=np.asarray(per_token * length),
+        cache_bytes=np.asarray(sequence),
         step_s=seconds,
-        memory_s=np.asarray(step.memory_s + step.memory_s_per_token * length),
-        compute_s=np.asarray(step.compute_s + step.compute_s_per_token * length),
+        memory_s=step.memory_at(length),
+        compute_s=step.compute_at(length),
         collective_s=np.broadcast_to(step.collective_s, np.shape(seconds)),
         tokens_per_s=np.asarray(np.where(np.isnan(left), np.nan, served) / seconds),
     )

@@ -34,11 +34,12 @@ def facts(config: Config, experiment: Experiment) -> Knobs:
     made: list[Point] = []
     for row in points(experiment.computed, f"{path}: computed", ComputedKnobs.model_fields):
         point = parse(ComputedKnobs, row.settings, f"{path}: computed")
+        architecture = config.model(point.model, path).architecture
         try:
-            versus_dense.given_layout(point)
+            versus_dense.given_layout(architecture, point)
         except ValueError as error:
             raise ConfigError(f"{path}: computed: {error}") from None
-        if config.model(point.model, path).architecture.experts is None:
+        if architecture.experts is None:
             raise ConfigError(f"{path}: computed: {point.model} is a dense model; give one with experts")
         wanted.add(point.model)
         machines.add(point.hardware)

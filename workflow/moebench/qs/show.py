@@ -97,10 +97,9 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: versus_dense.Compared)
         first = f"qs = {found.qs:.3g} is not below 1: at no batch does {spec.title} read more than the dense model."
     if found.moe.batch is None or found.dense.batch is None:
         return f"{first} What fits and how fast it is cannot be said: a constant of the machine is unknown."
-    lacking = [name for name, side in ((spec.title, found.moe), ("the dense model", found.dense)) if not side.batch]
+    lacking = [(name, s) for name, s in ((spec.title, found.moe), ("the dense model", found.dense)) if not s.batch]
     if lacking:
-        what = _start(" and ".join(lacking))
-        return f"{first} {what} cannot hold one sequence of this context on {point.gpus} devices."
+        return f"{first} {_too_many(lacking, point)}"
     if found.speedup is None:
         return f"{first} How fast it is cannot be said: a constant of the machine is unknown."
     faster = "the dense model is" if found.speedup > 1 else f"{spec.title} is"
@@ -109,6 +108,17 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: versus_dense.Compared)
         return f"{first} At the largest batches that fit, both are equally fast."
     batch = "this batch" if point.batch else "the largest batches that fit"
     return f"{first} At {batch}, {faster} {factor:.2f} times as fast."
+
+
+def _too_many(lacking: list[tuple[str, versus_dense.Side]], point: ComputedKnobs) -> str:
+    """What the models that do not hold the batch hold instead."""
+    none = [name for name, side in lacking if not side.most]
+    devices = f"{point.gpus} device" + "s" * (point.gpus > 1)
+    said = [f"{_start(' and '.join(none))} cannot hold one sequence of this context on {devices}."] if none else []
+    for name, side in lacking:
+        if side.most:
+            said.append(f"{_start(name)} holds at most {side.most:,} sequences of this context on {devices}.")
+    return " ".join(said)
 
 
 def _finite(batch: float) -> float | None:

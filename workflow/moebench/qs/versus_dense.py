@@ -22,6 +22,9 @@ class Side:
     layouts: int
     """Layouts tried; 1 where it was given."""
     batch: int | None
+    """0: it does not fit."""
+    most: int | None
+    """Sequences that fit at most, in any of the layouts."""
     weight_bytes: float | None
     cache_bytes: float | None
     """Of one sequence on a GPU."""
@@ -110,8 +113,11 @@ def machine_of(hardware: Hardware, point: ComputedKnobs) -> Hardware:
     )
 
 
-def given_layout(point: ComputedKnobs) -> Layout | None:
-    """The layout that a point gives; None if it gives none.  Raises ValueError if it is not one of its devices."""
+def given_layout(architecture: Architecture, point: ComputedKnobs) -> Layout | None:
+    """The layout that a point gives; None if it gives none.
+
+    Raises ValueError if it is not one of its devices, or the model cannot be spread so.
+    """
     given = {name: getattr(point, name) for name in ("tp", "pp", "dp", "ep", "kvp")}
     if all(value is None for value in given.values()):
         return None
@@ -120,6 +126,13 @@ def given_layout(point: ComputedKnobs) -> Layout | None:
         raise ValueError(f"tp x pp x dp x kvp is {int(layout.gpus)}, but gpus is {point.gpus}")
     if int(layout.ranks) % int(layout.ep):
         raise ValueError(f"ep {int(layout.ep)} does not divide the {int(layout.ranks)} devices of a stage")
+    heads, layers, experts = architecture.attention.heads, architecture.layers, architecture.experts
+    if heads % int(layout.tp):
+        raise ValueError(f"tp {int(layout.tp)} does not divide the {heads} attention heads; use a divisor of {heads}")
+    if int(layout.pp) > layers:
+        raise ValueError(f"pp {int(layout.pp)} is more than the {layers} layers; use fewer stages")
+    if experts and int(layout.ep) > experts.count:
+        raise ValueError(f"ep {int(layout.ep)} is more than the {experts.count} experts; use fewer groups")
     return layout
 
 
@@ -130,15 +143,15 @@ def _side(sizes: Sizes, architecture: Architecture, hardware: Hardware, point: C
     usable = float("nan")
     if machine.memory_bytes is not None:
         usable = machine.memory_bytes * machine.usable_memory_fraction - memory.RESERVE_BYTES
-    layout, tried = given_layout(point), 1
+    layout, tried, most = given_layout(architecture, point), 1, None
     if layout is None:
         if np.isnan(usable):
-            return Side(float(inequality.parameters(sizes)), None, 0, *(None,) * 8)
+            return Side(float(inequality.parameters(sizes)), None, 0, *(None,) * 9)
         heads = architecture.attention.heads
         found = layout_search.search(
             sizes, formats, constants, usable, point.context_tokens, point.gpus, heads, point.batch
         )
-        tried = found.count
+        tried, most = found.count, int(found.served.most.max())
         layout = Layout(**{f.name: getattr(found.layouts, f.name)[0] for f in fields(Layout)})
     served = inequality.serve(sizes, formats, layout, constants, usable, point.context_tokens, point.batch)
 
@@ -147,11 +160,14 @@ def _side(sizes: Sizes, architecture: Architecture, hardware: Hardware, point: C
         return None if np.isnan(known) else known
 
     batch = number(served.batch)
+    if most is None and not np.isnan(served.most):
+        most = int(served.most)
     return Side(
         parameters=float(inequality.parameters(sizes)),
         layout={f.name: int(getattr(layout, f.name)) for f in fields(Layout)},
         layouts=tried,
         batch=None if batch is None else int(batch),
+        most=most,
         weight_bytes=number(served.weight_bytes),
         cache_bytes=number(served.cache_bytes),
         step_s=number(served.step_s) if batch else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from pathlib import Path
@@ -17,11 +18,25 @@ import moebench
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import caption, placed, plots
-from moebench.figures.kinds import Source
+from moebench.figures import caption, placed, plots, predictions
+from moebench.figures.kinds import PlacedFigure, Predictions, Source
 from moebench.formats.plan import Plan
+from moebench.plan import unsupported
 from moebench.plan.file import read_plan
-from moebench.report import architectures, captions, claims, content, machines, reproduced, residuals, summary, svg
+from moebench.report import (
+    architectures,
+    captions,
+    cells,
+    claims,
+    content,
+    groups,
+    machines,
+    reproduced,
+    residuals,
+    scripts,
+    summary,
+    svg,
+)
 from moebench.report.accuracy import tables as answered
 from moebench.storage.atomic import write_atomic
 from moebench.tables import join, parquet, stats
@@ -33,8 +48,9 @@ _HERE = Path(__file__).parent
 def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
     """Write the report of a study to the file ``out`` and return it; beside it, in ``captions``, those of its figures.
 
-    Links to records, figures and tables are relative to ``out``.  ``results`` is the folder above the tables' (default:
-    two above ``tables_dir``).  The same inputs give the same bytes.  Raises ConfigError without a plan, StorageError
+    The page links to nothing outside itself; it names records, figures and tables by their path from the project's
+    folder.  ``results`` is the folder above the tables' (default: two above ``tables_dir``).  The same inputs give the
+    same bytes.  Raises ConfigError without a plan, StorageError
     without tables or figures, or if the page cannot be written.
     """
     plan = read_plan(plan_path)
@@ -70,9 +86,9 @@ def render(
     ]
     for experiment in experiments:
         experiment["claims"] = claims.of_experiment(claimed, experiment["claims"])
-        experiment["accuracy"] = answered(answers, experiment["name"])
+        experiment["accuracy"] = answered(plan, answers, experiment["name"])
     compared = residuals.section(plan, tables_dir, figures_dir, links["figures"])
-    figures = [figure for experiment in experiments for figure in experiment["figures"]]
+    figures = [f for experiment in experiments for f in (*experiment["figures"], *experiment["predicted"])]
     figures += [compared["figure"]] if compared and compared["figure"] else []
     captioned = [(figure.plot, figure.caption) for figure in figures]
     if compared and not compared["figure"]:  # drawn, but empty: not on the page
@@ -84,16 +100,28 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    counted_cells, total = content.counts(frame), len(plan["cells"])
+    environment.filters["shown_path"] = _shown_path
+    counted_cells, total = content.counts(frame), len(plan["cells"]) + unsupported.count(plan)
+    derived, imported = content.derived(parquet.read(tables_dir, "derived")), machines.section(plan, tables_dir)
     decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
+    data = cells.payload(
+        plan,
+        frame,
+        tables_dir,
+        {f.plot.id: f.cells for f in figures},
+        _shown_path(links["records"]).removesuffix("/cells"),
+    ) | {"index": _index(figures, claimed)}
+    grouped, caused = groups.groups(experiments), content.causes(content.failures(failed, titles, links["records"]))
+    predicted = [figure for experiment in experiments for figure in experiment["predicted"]]
     text = environment.get_template("page.html.j2").render(
         plan=plan,
         links=links,
         tables=columns.TABLES,
         engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
         what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
+        wrong=caption.WRONG_TOKENS if caption.tokens_are_wrong(plan, pd.concat([frame, answers])) else "",
         counts=counted_cells,
         total=total,
         cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
@@ -101,22 +129,29 @@ def render(
         undecided=undecided,
         experiments=experiments,
         residuals=compared,
-        machines=machines.section(plan, tables_dir),
+        machines=imported,
         refused=residuals.refused(measured),
         claims=claims.papers(claimed),
         claimed=claimed["claim"].nunique(),
         predicted_on=", ".join(claimed["predicted_on"].dropna().unique()),
-        failures=content.failures(failed, titles, links["records"]),
+        failures=caused,
+        groups=grouped,
+        contents=_contents(grouped, compared, derived, imported, predicted),
+        predicted_figures=predicted,
+        cells_data=cells.script(data),
+        repeated=content.repeats(parquet.read(tables_dir, "samples")),
+        plot=scripts.plot(),
+        script=scripts.page(),
         not_run=_not_run(frame),
         metrics=columns.METRICS,
         columns=columns.COLUMNS,
-        bars=caption.interval(max(repeats, default=0)),
+        bars=caption.interval(measured["n_repeats"].dropna()),
         repeats=[(n, f"{stats.coverage_of_range(n):.0%}") for n in repeats if 1 < n <= 5],
         predicted=bool(frame["predicted_e2e_s"].notna().any()),
         unstable_cv=f"{stats.UNSTABLE_CV:.0%}",
         provenance=content.provenance(measured),
         weights=content.weights(measured),
-        derived=content.derived(parquet.read(tables_dir, "derived")),
+        derived=derived,
         made_with=_made_with(),
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         font=svg.font(svg.characters([figure.svg for figure in figures])) if figures else "",
@@ -124,9 +159,51 @@ def render(
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 
+def _shown_path(link: str) -> str:
+    """A path relative to the page as one below the project's folder, in which reports lie two folders deep."""
+    return re.sub(r"^(\.\./)+", "", link)
+
+
+def _index(figures: list[content.Figure], claimed: pd.DataFrame) -> list[tuple[str, str]]:
+    """What the search finds beside the contents: text and anchor."""
+    drawn = [(f"Figure {figure.plot.number}. {figure.plot.title}", figure.plot.id) for figure in figures]
+    named = claimed.drop_duplicates("claim")
+    return drawn + [(f"{c}: {s}", f"claim-{c}") for c, s in zip(named["claim"], named["statement"], strict=True)]
+
+
+def _contents(
+    grouped: list[groups.Group], compared: Any, derived: Any, imported: Any, predicted: Any
+) -> list[tuple[str, str, list[groups.Experiment]]]:
+    """The contents at the side: anchor and title of each section, and the experiments in it."""
+    sections: list[tuple[str, str, list[groups.Experiment]]] = [
+        ("summary", "Findings", []),
+        ("explore", "Explore", []),
+        ("cells", "All cells", []),
+    ]
+    sections += [group for group in grouped if group[2]]
+    for anchor, title, there in (
+        ("residuals-section", "Model against measurement", compared),
+        ("claims", "Claims of the papers", True),
+        ("failures", "Failures", True),
+        ("not-run", "What was not run", True),
+        ("derived", "Derived checkpoints", derived),
+        ("imported", "Imported machines", imported),
+        ("metrics", "Methods", True),
+        ("provenance", "Provenance", True),
+        ("predictions", "Predictions", predicted),
+    ):
+        if there:
+            sections.append((anchor, title, []))
+    return sections
+
+
 def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
     """Tables of an older plan would put numbers under the wrong questions."""
-    asked = {(name, row["engine"], row["cell"]) for name, e in plan["experiments"].items() for row in e["rows"]}
+    asked = {
+        (name, row["engine"], row["cell"])
+        for name, e in plan["experiments"].items()
+        for row in (*e["rows"], *e.get("unsupported", ()))
+    }
     models = {(name, m["name"]) for name, e in plan["experiments"].items() for m in e.get("models") or ()}
     there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
     if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):
@@ -148,10 +225,9 @@ def _experiment(
     rows = frame[frame["experiment"] == name].reset_index(drop=True)
     mine = counted[counted["experiment"] == name].reset_index(drop=True)
     asked, shown = plan["experiments"][name], plots(plan, name)
-    made = [
-        content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, links["figures"])
-        for figure in placed(Source(plan, name, rows, tables_dir))
-    ]
+    made: dict[bool, list[content.Figure]] = {False: [], True: []}
+    for figure in placed(Source(plan, name, rows, tables_dir)):
+        made[isinstance(figure, Predictions)].append(_drawn(figure, figures_dir, links["figures"]))
     loaded = {engine["model"]["name"] for engine in plan["engines"].values()}
     return {
         "name": name,
@@ -160,9 +236,10 @@ def _experiment(
         "paper": asked.get("paper") or "",
         "assumptions": asked.get("assumptions") or [],
         "claims": asked.get("claims") or [],
-        "figures": made,
+        "figures": made[False],
+        "predicted": made[True],
         "numbers": [plot.number for plot in shown],
-        "cells": content.cell_table(rows, shown, links["records"]) if len(rows) else None,
+        "cells": content.cell_table(rows, shown) if len(rows) else None,
         "counts": content.counts(rows),
         "state": summary.state(rows),
         "architectures": architectures.table(asked),
@@ -174,6 +251,13 @@ def _experiment(
         "computed": bool(asked.get("computed")),
         "elsewhere": bool(loaded) and not loaded & set(mine["model"]),
     }
+
+
+def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure:
+    made = content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells())
+    if isinstance(figure, Predictions) and figure.is_small:
+        made = dataclasses.replace(made, numbers=predictions.as_table(figure.placed))
+    return made
 
 
 def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:

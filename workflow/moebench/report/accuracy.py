@@ -9,6 +9,8 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import EngineKnobs
+from moebench.figures import caption
+from moebench.formats.plan import Plan
 from moebench.tables.accuracy import MEAN
 
 _NEAR = 3.0
@@ -30,13 +32,13 @@ class Table:
     failed: list[dict[str, str]] = field(default_factory=list)
 
 
-def tables(frame: pd.DataFrame, experiment: str) -> list[Table]:
+def tables(plan: Plan, frame: pd.DataFrame, experiment: str) -> list[Table]:
     """The tables of an experiment from the table ``accuracy``; none where it asks for no accuracy."""
     mine = frame[(frame["experiment"] == experiment) & (frame["main"].fillna(False) | (frame["task"] == MEAN))]
-    return [_table(rows.reset_index(drop=True)) for _, rows in mine.groupby("block", sort=True)]
+    return [_table(plan, rows.reset_index(drop=True)) for _, rows in mine.groupby("block", sort=True)]
 
 
-def _table(frame: pd.DataFrame) -> Table:
+def _table(plan: Plan, frame: pd.DataFrame) -> Table:
     tasks = [t for t in dict.fromkeys(frame["task"]) if t != MEAN] + [MEAN] * bool((frame["task"] == MEAN).any())
     first = {task: frame[frame["task"] == task].sort_values("value", na_position="last").iloc[0] for task in tasks}
     made = Table(
@@ -54,7 +56,7 @@ def _table(frame: pd.DataFrame) -> Table:
     for _, row in bad.iterrows():
         name = f"{row['engine']}/{row['cell']}"
         made.failed.append({k: str(row[k]) for k in ("status", "reason", "rerun")} | {"name": name})
-    made.notes = _notes(frame)
+    made.notes = [f"{caption.WRONG_TOKENS}."] * caption.tokens_are_wrong(plan, frame) + _notes(frame)
     return made
 
 

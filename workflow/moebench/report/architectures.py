@@ -34,7 +34,7 @@ _HEADS = {
 _OWN = ("shared",)
 """Columns that papers lack."""
 _SIZES = ("total_parameters", "active_parameters")
-_KINDS = {"moe": "MoE", "dense": "dense", "outside": "outside"}
+_KINDS = {"moe": "MoE", "dense": "dense", "recurrent": "recurrent", "outside": "outside"}
 
 
 @dataclass(frozen=True)

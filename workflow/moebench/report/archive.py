@@ -13,7 +13,9 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import cast
@@ -28,11 +30,21 @@ from moebench.formats.manifest import ArchiveAbout
 from moebench.formats.plan import Plan
 from moebench.measure import provenance
 from moebench.plan.file import read_plan
-from moebench.report import build
+from moebench.report import build, scripts
 from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
+Say = Callable[[str], None]
+"""Is told what is being done, for people who wait."""
+
+
+def _quiet(step: str) -> None:
+    """Nobody waits."""
+
+
 FORMAT = 1
+MOST_NAMED = 20
+"""So many altered files are named in one line."""
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content has the same bytes
 _RESULTS = "results"
 _SUMS = "SHA256SUMS"
@@ -61,17 +73,21 @@ class Layout:
         """The folder of the report."""
         return self.root / "reports" / self.study
 
-    def make(self) -> Path:
+    def make(self, say: Say = _quiet) -> Path:
         """Records to tables to figures to the report, whose file is returned."""
+        say("tables from the records")
         collect.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
-        figures.render_all(read_plan(self.plan), self.tables, self.report / "figures")
+        figures.render_all(read_plan(self.plan), self.tables, self.report / "figures", say)
+        say("the report")
         return build(self.plan, self.tables, self.report / "figures", self.report / "report.html")
 
 
 # -------------------------------------------------------------------------------------------- pack
 
 
-def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: Path, out: Path) -> Path:
+def archive(
+    plan: Path, results: Path, tables_dir: Path, report: Path, config: Path, out: Path, say: Say = _quiet
+) -> Path:
     """Pack a study into the zip file ``out`` and return it; the same study gives the same bytes.
 
     Args:
@@ -80,6 +96,7 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
         tables_dir: the study's tables; refused if the records give other ones.
         report: the folder of the report; refused if the tables give another one.
         config: the configuration folder.
+        say: is told each step.
 
     Raises StorageError.
     """
@@ -101,17 +118,18 @@ def archive(plan: Path, results: Path, tables_dir: Path, report: Path, config: P
                 (layout.root / _RESULTS / name).symlink_to(os.path.abspath(results / name))
             try:
                 derived = derived_checkpoints.keep(made, layout.root / _RESULTS)
-                page = layout.make()
+                page = layout.make(say)
             except StorageError as error:  # it names a folder that is gone in a moment
                 raise StorageError(str(error).replace(f"{layout.root}/", f"{out}: ")) from None
             _refuse_stale(made, layout, page, results, tables_dir, report)
             _write_about(layout)
             files = dict(_files(made, layout, results, config))
             files |= {path.relative_to(layout.root).as_posix(): path for path in derived.values()}
+            say(f"checksums of {len(files):,} files")
             _write_crate(made, layout, files)
             draft = out.with_name(f".{out.name}.{os.getpid()}.tmp")
             try:
-                _zip(files, draft)
+                _zip(files, draft, say)
                 os.replace(draft, out)
             finally:
                 draft.unlink(missing_ok=True)
@@ -172,6 +190,7 @@ def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[
     for pattern in ("envs/*.lock", "envs/*.in", "LICENSE"):
         for path in sorted(project.ROOT.glob(pattern)):
             yield path.relative_to(project.ROOT).as_posix(), path
+    yield "licenses/observable-plot.txt", scripts.LICENSES  # of what the page carries
 
 
 def _write_about(layout: Layout) -> None:
@@ -199,9 +218,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _zip(files: dict[str, Path], out: Path) -> None:
+def _zip(files: dict[str, Path], out: Path, say: Say = _quiet) -> None:
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as packed:
-        for name, path in sorted(files.items()):
+        for number, (name, path) in enumerate(sorted(files.items()), start=1):
+            say(f"packing file {number:,} of {len(files):,}")
             entry = zipfile.ZipInfo(name, _TIME)
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
@@ -239,16 +259,50 @@ class Rebuilt:
         return f"{self.report}: {self.verdict}"
 
 
-def verify(archive: Path) -> Rebuilt:
+class AlteredError(StorageError):
+    """An archive is not as it was packed; ``files`` says what of it, a line each."""
+
+    def __init__(self, archive: Path, files: list[str]):
+        self.files = files
+        more = [f"and {len(files) - MOST_NAMED} more"] * (len(files) > MOST_NAMED)
+        super().__init__(f"{archive}: the archive was changed or damaged: {'; '.join([*files[:MOST_NAMED], *more])}")
+
+
+def _altered(packed: zipfile.ZipFile, names: list[str], say: Say) -> list[str]:
+    """What in an archive is not as it was packed, a line per file: changed, damaged, missing or added."""
+    lines = packed.read(_SUMS).decode("utf-8", "replace").splitlines()
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    found = []
+    for number, name in enumerate(names, start=1):
+        say(f"checking file {number:,} of {len(names):,}")
+        if name != _SUMS and (what := _wrong(packed, name, sums.get(name))):
+            found.append(f"{name}: {what}")
+    found += [f"{name}: there {n} times" for name, n in Counter(names).items() if n > 1]
+    return found + [f"{name}: missing" for name in sorted(set(sums) - set(names))]
+
+
+def _wrong(packed: zipfile.ZipFile, name: str, digest: str | None) -> str:
+    """What is wrong with a file of an archive; empty if it is as it was packed."""
+    if digest is None:
+        return f"added; {_SUMS} does not list it"
+    try:
+        with packed.open(name) as stream:
+            same = hashlib.file_digest(stream, "sha256").hexdigest() == digest  # type: ignore[arg-type]
+    except (zipfile.BadZipFile, zlib.error, EOFError):
+        return "damaged; it cannot be unpacked"
+    return "" if same else "changed; its checksum is another"
+
+
+def verify(archive: Path, say: Say = _quiet) -> Rebuilt:
     """Check the files of an archive against its checksums, and its tables and report against its records.
 
     Works in a temporary folder.  Raises StorageError as ``rebuild`` does.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return rebuild(archive, Path(folder) / "archive")
+        return rebuild(archive, Path(folder) / "archive", say)
 
 
-def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
+def rebuild(archive: Path, out_dir: Path, say: Say = _quiet) -> Rebuilt:
     """Unpack an archive into ``out_dir`` (new or empty), check it, and make its report again from its records.
 
     Raises StorageError if it is not such an archive, or was changed.
@@ -261,21 +315,25 @@ def rebuild(archive: Path, out_dir: Path) -> Rebuilt:
             _refuse_odd_paths(archive, names)
             if _SUMS not in names or _ABOUT not in names:
                 raise StorageError(f"{archive}: not an archive of moebench ({_SUMS} or {_ABOUT} is missing)")
+            _refuse_newer(archive, packed)
+            if wrong := _altered(packed, names, say):
+                raise AlteredError(archive, wrong)
+            say(f"unpacking {len(names):,} files")
             out_dir.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as beside:
                 folder = Path(beside) / "whole"  # nothing of an archive that is refused stays
                 packed.extractall(folder)
-                about = _checked(archive, folder, names)
+                about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
                 os.replace(folder, out_dir)
     except FileNotFoundError:
         raise StorageError(f"{archive}: no such archive") from None
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise StorageError(f"{archive}: cannot be read ({error})") from None
     except OSError as error:
         raise StorageError(f"{out_dir}: cannot be written ({error.strerror or error})") from None
     layout = Layout(out_dir, about["study"])
     numbers, digest = _numbers(layout.tables), _sha256(layout.report / "report.html")
-    page = layout.make()
+    page = layout.make(say)
     same = all(_same(frame, parquet.read(layout.tables, name)) for name, frame in numbers.items())
     return Rebuilt(page, same, _sha256(page) == digest, about)
 
@@ -297,15 +355,15 @@ def _same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return True
 
 
-def _checked(archive: Path, folder: Path, names: list[str]) -> ArchiveAbout:
-    """What an unpacked archive says about itself.  Raises StorageError for a newer format or changed files."""
-    about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
-    if about["format"] > FORMAT:
+def _refuse_newer(archive: Path, packed: zipfile.ZipFile) -> None:
+    try:
+        version = json.loads(packed.read(_ABOUT))["format"]
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError):
+        return  # damaged: the checksums say so
+    if version > FORMAT:
         raise StorageError(
-            f"{archive}: archive of format {about['format']}, this version reads up to {FORMAT}; update moebench"
+            f"{archive}: archive of format {version}, this version reads up to {FORMAT}; update moebench"
         )
-    _refuse_changed(archive, folder, names)
-    return about
 
 
 def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
@@ -313,15 +371,3 @@ def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
             raise StorageError(f"{archive}: holds {name!r}, a path outside itself; not unpacked")
-
-
-def _refuse_changed(archive: Path, folder: Path, names: list[str]) -> None:
-    """Every file must be listed with the checksum it has."""
-    lines = (folder / _SUMS).read_text(encoding="utf-8").splitlines()
-    sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    for name in names:
-        if name != _SUMS and sums.get(name) != _sha256(folder / name):
-            raise StorageError(f"{archive}: {name} does not match {_SUMS}; the archive was changed or damaged")
-    missing = sorted(set(sums) - set(names))
-    if missing:
-        raise StorageError(f"{archive}: {missing[0]} is missing; the archive was changed or damaged")

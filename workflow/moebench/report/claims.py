@@ -17,26 +17,33 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Paper:
-    """The claims of a paper: rows, how many of them have each verdict."""
+    """The claims of a paper: those with a verdict, the others, how many have each verdict."""
 
     name: str
-    rows: list[dict[str, Any]]
+    decided: list[dict[str, Any]]
+    open: list[dict[str, Any]]
     counts: list[tuple[str, int]]
 
 
 def papers(frame: pd.DataFrame) -> list[Paper]:
-    """The table ``claims``, by paper in its order."""
+    """The table ``claims``, by paper; the paper with most verdicts comes first.
+
+    Of open claims, those whose comparison the study's own cells decide come first, else as in the paper.
+    """
     made = []
     for name, part in frame.groupby("paper", sort=False):
         rows, anchored = [], set[str]()
         for record in part.astype(object).where(part.notna(), None).to_dict("records"):
             rows.append(_row({str(k): v for k, v in record.items()}, record["claim"] not in anchored))
             anchored.add(record["claim"])
-        for before, row in zip([None, *rows], rows, strict=False):
-            row["head"] = before is None or (row["place"], row["quote"]) != (before["place"], before["quote"])
-        made.append(Paper(str(name), rows, list(counts(part).items())))
-    # The paper with most to decide comes first.
-    return sorted(made, key=lambda paper: -len(paper.rows))
+        decided = [row for row in rows if row["verdict"] in (CONFIRMED, REFUTED)]
+        rest = [row for row in rows if row["verdict"] not in (CONFIRMED, REFUTED)]
+        rest.sort(key=lambda row: row["outcome"] not in (ev.AGREES, ev.DISAGREES))
+        for group in (decided, rest):
+            for before, row in zip([None, *group], group, strict=False):
+                row["head"] = before is None or (row["place"], row["quote"]) != (before["place"], before["quote"])
+        made.append(Paper(str(name), decided, rest, list(counts(part).items())))
+    return sorted(made, key=lambda paper: (-len(paper.decided), -len(paper.open)))
 
 
 def _row(record: Row, first: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from moebench.figures import data as figure_data
 from moebench.figures import style
 from moebench.figures.kinds import KINDS
 from moebench.report import svg
-from moebench.tables.cell_rows import NOT_MEASURED
+from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400
 """Rows of a table in the page; the CSV beside it has them all."""
 
 MOST_CSV = 500_000
-"""Bytes of a figure's data that the page carries itself; larger ones it links to."""
+"""Bytes of a figure's data that the page carries itself; larger ones are in the file beside it only."""
 
 PREFERRED = ("e2e_s", "throughput_total_tokens_per_s")
 
@@ -37,19 +37,31 @@ class Figure:
     plot: Plot
     svg: str
     csv: str
-    files: dict[str, str]
+    """Its data as an address that holds them; empty for large ones."""
+    path: str
+    """Its files, without the ending."""
+    narrow: str
+    """As SVG for small screens; empty where there is none."""
     caption: str
+    cells: list[str]
+    """``ENGINE/CELL`` of each row of its data."""
+    numbers: tuple[list[str], list[list[str]]] | None = None
+    """Heads and rows of a figure of so few numbers that the page shows a table instead."""
 
 
-def drawn(plot: Plot, said: str, words: str, folder: Path, href: str) -> Figure:
+def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str]) -> Figure:
     """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
-    data = (folder / f"{plot.id}.csv").read_bytes()
+    narrow = folder / "narrow" / f"{plot.id}.svg"
+    small = (
+        ""
+        if not narrow.exists()
+        else svg.inline(narrow, f"{plot.id}-narrow", f"Figure {plot.number}. {plot.title}", words)
+    )
+    data, csv = (folder / f"{plot.id}.csv").read_bytes(), ""
     if len(data) <= MOST_CSV:
         csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
-    else:
-        csv = f"{href}/{plot.id}.csv"
-    return Figure(plot, text, csv, {kind: f"{href}/{plot.id}.{kind}" for kind in ("svg", "pdf", "png")}, said)
+    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells)
 
 
 # ----------------------------------------------------------------------------------------- numbers
@@ -103,7 +115,7 @@ class CellTable:
     left_out: int
 
 
-def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> CellTable:
+def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
     """The table under an experiment's figures: its axes, status, and the metrics that its figures show."""
     wanted = [name for plot in shown for name in KINDS[plot.kind].cell_metrics(plot)]
     metrics = list(dict.fromkeys(wanted)) or list(PREFERRED)
@@ -112,7 +124,12 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
     plain = ["Model", *(figure_data.label_of(axis) for axis in axes), "Status"]
     spread = [c for c in ("e2e_s_cv", "distinct_experts_mean", "residual_e2e") if frame[c].notna().any()]
     numeric = [columns.COLUMNS[c].axis for c in [*metrics, *spread]]
-    heads = [*((h, False) for h in plain), *((h, True) for h in numeric), ("Record", False)]
+    heads = [
+        *((h, False) for h in plain),
+        *((h, True) for h in numeric),
+        ("Every repeat, end to end (s)", True),
+        ("Cell", False),
+    ]
     entries = _entries(frame)
     rows = []
     for places in entries[:MOST_ROWS]:
@@ -130,7 +147,6 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot], records: str) -> Cell
                     *(number(row[c], 2 if c == "e2e_s_cv" else 3) for c in spread),
                 ],
                 "name": f"{row['engine']}/{row['cell']}",
-                "href": record_link(row, records),
             }
         )
     return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])))
@@ -142,7 +158,7 @@ def _entries(frame: pd.DataFrame) -> list[list[int]]:
     for place, (engine, status, reason) in enumerate(
         zip(frame["engine"], frame["status"], frame["reason"], strict=True)
     ):
-        found.setdefault((engine, reason) if status == "unsupported" else place, []).append(place)
+        found.setdefault((engine, reason) if status == UNSUPPORTED else place, []).append(place)
     return list(found.values())
 
 
@@ -167,8 +183,9 @@ def _plain(value: Any) -> str:
 
 
 def record_link(row: Any, records: str) -> str | None:
-    """Link from the page to a cell's record; None where there is none."""
-    return None if row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
+    """Link from the page to a cell's record; None where there is none: not yet, or the plan says that it cannot be."""
+    planned = row["status"] == UNSUPPORTED and pd.isna(row["started_at"])
+    return None if planned or row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
 
 
 def status_words(status: str) -> str:
@@ -198,7 +215,7 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
                 "name": f"{row['engine']}/{row['cell']}" if len(group) == 1 else row["engine"],
                 "cells": len(group),
                 "first": f"{row['engine']}/{row['cell']}",
-                "model": titles.get(row["engine"], row["engine"]),
+                "model": titles.get(row["engine"], row["model_title"] or row["engine"]),
                 "href": record_link(row, records),
                 "status": row["status"],
                 "words": status_words(row["status"]),
@@ -211,6 +228,33 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
             }
         )
     return rows
+
+
+def causes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Failures by cause: status and reason, how many cells and engine configurations; causes of most cells first."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in entries:
+        found.setdefault((entry["status"], entry["reason"]), []).append(entry)
+    made = [
+        {
+            "status": status,
+            "words": mine[0]["words"],
+            "reason": reason,
+            "cells": sum(entry["cells"] for entry in mine),
+            "engines": len({entry["first"].partition("/")[0] for entry in mine}),
+            "entries": mine,
+        }
+        for (status, reason), mine in found.items()
+    ]
+    return sorted(made, key=lambda cause: -cause["cells"])
+
+
+def repeats(runs: pd.DataFrame) -> dict[str, str]:
+    """End-to-end time of each repeat of a cell, by ``ENGINE/CELL``."""
+    found: dict[str, list[str]] = {}
+    for engine, cell, took_s in zip(runs["engine"], runs["cell"], runs["e2e_s"], strict=True):
+        found.setdefault(f"{engine}/{cell}", []).append(number(took_s))
+    return {key: "; ".join(texts) for key, texts in found.items()}
 
 
 def _memory(values: pd.Series) -> str:
@@ -229,6 +273,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         "lock_sha256",
         "prompt_corpus_sha256",
         "versions",
+        "variables",
         "slurm_job_id",
     ]
     found = []
@@ -240,7 +285,7 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
         tally = values.value_counts(sort=False)
         many = len(tally) > 1
         texts = [
-            f"{_versions(v) if name == 'versions' else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
+            f"{_WORDS[name](v) if name in _WORDS else v}{f' ({n} cells)' if many else ''}" for v, n in tally.items()
         ]
         found.append((columns.COLUMNS[name].heading, _short_list(texts) or ["not recorded"]))
     drift = measured[["engine", "canary_drift"]].dropna().drop_duplicates().sort_values("canary_drift")
@@ -259,6 +304,14 @@ def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 def _versions(text: Any) -> str:
     return ", ".join(f"{k} {v}" for k, v in json.loads(text).items())
+
+
+def _variables(text: Any) -> str:
+    return ", ".join(f"{k}={v}" for k, v in json.loads(text).items()) or "none that the engine reads"
+
+
+_WORDS: dict[str, Callable[[Any], str]] = {"versions": _versions, "variables": _variables}
+"""Columns of JSON, in words."""
 
 
 def _short_list(texts: list[str], most: int = 12) -> list[str]:

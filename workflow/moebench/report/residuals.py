@@ -36,7 +36,7 @@ def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, 
     return {
         "words": _words(plan, frame, measured),
         "rows": rows,
-        "figure": content.drawn(residuals.PLOT, said, words, folder, href) if rows else None,
+        "figure": content.drawn(residuals.PLOT, said, words, folder, href, []) if rows else None,
         "constants": _constants(parquet.read(tables_dir, "machines")),
         "without": _without(measured),
     }

@@ -197,6 +197,18 @@ class State:
         total = sum(named.values())
         return [(name, 100 * n / total) for name, n in named.items() if n]
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Cells of each state, in the order of the table."""
+        return (self.stable, self.unstable, self.unsupported, self.failed, self.missing)
+
+    @property
+    def worst(self) -> str:
+        """Class of the state that a reader must know of."""
+        order = {"failed": self.failed, "missing": self.missing, "unstable": self.unstable,
+                 "ok": self.stable, "unsupported": self.unsupported}  # fmt: skip
+        return next(name for name, n in order.items() if n)
+
     def __str__(self) -> str:
         named = {"measured": self.stable, "measured, unstable": self.unstable, "unsupported": self.unsupported,
                  "failed": self.failed, "not measured": self.missing}  # fmt: skip

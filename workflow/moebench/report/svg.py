@@ -18,6 +18,8 @@ _HEAD = re.compile(r"^.*?(?=<svg\b)", re.DOTALL)
 _METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
 _STYLE = re.compile(r"<style\b[^>]*>.*?</style>\s*", re.DOTALL)
 _OPEN = re.compile(r"<svg\b([^>]*)>")
+_PLACES = re.compile(r'\b(?:d|x|y)="[^"]*"')
+_LONG = re.compile(r"-?\d+\.\d{3,}")
 _VIEW_BOX = re.compile(r'viewBox="([^"]*)"')
 
 
@@ -32,6 +34,7 @@ def inline(path: Path, name: str, title: str, description: str) -> str:
     except FileNotFoundError:
         raise StorageError(f"{path}: no such figure yet; run `moebench figures`") from None
     text = _STYLE.sub("", _METADATA.sub("", _HEAD.sub("", text)))
+    text = re.sub(r"\n\s+", "\n", _PLACES.sub(lambda places: _LONG.sub(_short, places.group()), text))
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     text = re.sub(r'((?:xlink:)?href)="#([^"]+)"', rf'\1="#{name}-\2"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", text)
@@ -41,10 +44,16 @@ def inline(path: Path, name: str, title: str, description: str) -> str:
         raise StorageError(f"{path}: not an SVG figure; run `moebench figures` again")
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box.group(1)}" '
-        f'role="img" aria-labelledby="{name}-title {name}-desc">\n<title id="{name}-title">{escape(title)}</title>\n'
+        f'role="img" data-name="{name}" '
+        f'aria-labelledby="{name}-title {name}-desc">\n<title id="{name}-title">{escape(title)}</title>\n'
         f'<desc id="{name}-desc">{escape(description)}</desc>'
     )
     return text[: opening.start()] + head + text[opening.end() :].rstrip()
+
+
+def _short(number: re.Match[str]) -> str:
+    """A coordinate, points, to a hundredth: less than a pixel shows, and a tenth of the page's size less."""
+    return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")
 
 
 @functools.cache

@@ -38,6 +38,6 @@ def explain(reason: str, evidence: list[str], folders: list[Path]) -> str:
 
 def written(results: Path, log: Path) -> list[Path]:
     """Folders that a job writes to: results, logs, temporary files, shared memory, caches in the home."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     temporary = Path(os.environ.get("TMPDIR") or "/tmp")
     return [results, log.parent, temporary, Path("/dev/shm"), home]

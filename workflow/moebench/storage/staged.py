@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from moebench.formats import Json
-from moebench.formats.manifest import StageManifest
+from moebench.formats.manifest import StagedFile, StageManifest
 
 MANIFEST = "moebench-stage.json"
 SCHEMA = 1
@@ -28,20 +28,20 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
-def write_manifest(folder: Path, source: str, revision: str, facts: Json | None = None) -> StageManifest:
+def write_manifest(
+    folder: Path, source: str, revision: str, facts: Json | None = None, files: dict[str, StagedFile] | None = None
+) -> StageManifest:
     """Write the manifest of every file now in ``folder``, by atomic rename; return it.
 
     Call it last: a folder without a manifest is not staged whole.  ``facts``: what came out when it was made.
+    ``files``: sizes and checksums, where they are known already.
     """
     folder = Path(folder)
     manifest: StageManifest = {
         "schema": SCHEMA,
         "source": source,
         "revision": revision,
-        "files": {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-            for path in _files(folder)
-        },
+        "files": files or checksums(folder),
     }
     if facts:
         manifest["facts"] = facts
@@ -49,6 +49,14 @@ def write_manifest(folder: Path, source: str, revision: str, facts: Json | None 
     temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(folder / MANIFEST)
     return manifest
+
+
+def checksums(folder: Path) -> dict[str, StagedFile]:
+    """Sizes and checksums of every file of a folder that belongs to a model; reads every byte."""
+    return {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in _files(folder)
+    }
 
 
 def read_manifest(folder: Path) -> StageManifest | None:
@@ -109,7 +117,7 @@ def _as_readable_as_usual(folder: Path) -> None:
     """Give the folder and all in it the permissions the umask allows: mkdtemp and safetensors make theirs private."""
     umask = os.umask(0)
     os.umask(umask)
-    for path in (folder, *folder.rglob("*")):
+    for path in (folder, *(path for path in folder.rglob("*") if not path.is_symlink())):
         path.chmod((0o777 if path.is_dir() else 0o666) & ~umask)
 
 

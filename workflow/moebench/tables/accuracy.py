@@ -41,7 +41,34 @@ def rows(plan: Plan, results: Path, results_name: str, profile: str) -> list[Row
                     shared | again | one for one in _of_cell(part["cells"][key], found[key], compared.get(key, {}))
                 ]
             made += _means(asked, made, name, harness, part["cells"])
-    return made
+    return made + [row for name in plan["experiments"] for row in _unsupported(plan, name)]
+
+
+def _unsupported(plan: Plan, experiment: str) -> Iterator[Row]:
+    """The tasks that an experiment asks of engine configurations that cannot be."""
+    for row in plan["experiments"][experiment].get("unsupported_accuracy", ()):
+        first = row["task"]["metrics"][0]
+        config = row["config"]
+        yield cell_rows.knobs(config, row["model"], {"top_k": row["top_k"]}) | {
+            "study": plan["study"],
+            "experiment": experiment,
+            "block": row["block"],
+            "engine": row["engine"],
+            "cell": row["cell"],
+            "model_title": row["model"]["title"],
+            "revision": row["model"]["revision"],
+            "hardware": plan["hardware"]["name"],
+            "engine_name": row["runtime"]["name"],
+            "engine_version": row["runtime"]["version"],
+            "gpus": config["tp"] * config["pp"] * config["dp"],
+            **_asked(row["task"], row["limit"]),
+            "status": cell_rows.UNSUPPORTED,
+            "reason": row["reason"],
+            "metric": first["name"],
+            "filter": first["filter"],
+            "main": True,
+            "rerun": "",
+        }
 
 
 def planned(plan: Plan, experiment: str) -> list[Row]:
@@ -49,7 +76,8 @@ def planned(plan: Plan, experiment: str) -> list[Row]:
     asked = plan["experiments"][experiment].get("accuracy") or ()
     shared: Row = {"experiment": experiment, "main": True, "status": cell_rows.NOT_MEASURED}
     made = {(r["block"], r["engine"], r["top_k"]): {k: r[k] for k in ("block", "engine", "top_k")} for r in asked}
-    return [shared | {"task": "planned"} | row for row in made.values()]
+    rows = [shared | {"task": "planned"} | row for row in made.values()]
+    return rows + list(_unsupported(plan, experiment))
 
 
 def unmeasured(plan: Plan) -> list[Row]:
@@ -96,11 +124,18 @@ def _shared(plan: Plan, part: AccuracyPart, cell: AccuracyCell, experiment: str,
         "engine_name": engine["runtime"]["name"],
         "engine_version": engine["runtime"]["version"],
         "gpus": engine["gpus"],
+        **_asked(task, cell["limit"]),
+    }
+
+
+def _asked(task: Task, limit: int | None) -> Row:
+    """Columns about the task."""
+    return {
         "harness": task["harness"],
         "harness_version": task["harness_version"],
         "task": task["name"],
         "task_title": task["title"],
-        "limit": cell["limit"],
+        "limit": limit,
         "data_source": task["data"]["source"],
         "data_revision": task["data"]["revision"],
     }
@@ -121,6 +156,7 @@ def _of_cell(cell: AccuracyCell, record: AccuracyRecord, compared: Row) -> Itera
         "git_dirty": origin.get("git_dirty"),
         "lock_sha256": origin.get("lock_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "variables": json.dumps(origin["variables"], sort_keys=True) if "variables" in origin else None,
         "started_at": record.get("started_at"),
         "truncated_prompts": checks.get("truncated_prompts"),
         "samples_sha256": log and log["sha256"],

@@ -21,10 +21,11 @@ from moebench.errors import StorageError
 from moebench.formats.model import ModelDict
 from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
 from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
-from moebench.measure import metrics, records
+from moebench.measure import load_metrics, metrics, records
 from moebench.tables import efficiency, evenness, machines, stats
 
 DAMAGED = "damaged"
+UNSUPPORTED = "unsupported"
 NOT_MEASURED = "not measured"
 """Status of a planned cell without a record; in no table, given where the plan is joined with measurements."""
 
@@ -56,6 +57,8 @@ class Chunk:
     kept: machines.Kept = field(default_factory=dict)
     sheet: Hardware | None = None
     """The study's machine type, where it has a data sheet with peak rates."""
+    goals: dict[str, float] = field(default_factory=dict)
+    """Latency goals of the study, s by metric."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def _calibrated(work: Workload, predicted: Prediction) -> Row:
 
 
 def plan_rows(plan: Plan) -> Iterator[Row]:
-    """A row per experiment and cell."""
+    """A row per experiment and cell, then one per point of its grid that cannot be."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
@@ -172,6 +175,34 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
                     "derived_from": cell.get("derived_from"),
                 }
             )
+        yield from (
+            row | {"experiment": name, "labels": json.dumps(asked["labels"], ensure_ascii=False)}
+            for asked, row in zip(experiment.get("unsupported", ()), unsupported_rows(plan, name), strict=True)
+        )
+
+
+def unsupported_rows(plan: Plan, experiment: str) -> Iterator[Row]:
+    """The points of an experiment's grid that cannot be, as cells with status and reason."""
+    for row in plan["experiments"][experiment].get("unsupported", ()):
+        runs_on = row["runtime"]
+        yield shared(row["config"], row["model"], row["workload"], row["protocol"], {}, runs_on["hosted"]) | {
+            "study": plan["study"],
+            "hardware": runs_on["hardware"] or plan["hardware"]["name"],
+            "engine_name": runs_on["name"],
+            "engine_version": runs_on["version"],
+            "engine": row["engine"],
+            "cell": row["cell"],
+            "status": UNSUPPORTED,
+            "reason": row["reason"],
+        }
+
+
+def unsupported(plan: Plan) -> Made:
+    """Measurements and failures of all points that cannot be, each once: nothing will ever measure them."""
+    rows = {(r["engine"], r["cell"]): r for name in plan["experiments"] for r in unsupported_rows(plan, name)}
+    failed = [row | {"evidence": None, "rerun": ""} for row in rows.values()]
+    tables = {"measurements": _summarised(list(rows.values()), [[] for _ in rows])}
+    return Made(tables | {"failures": table("failures", failed)}, {UNSUPPORTED: len(rows)} if rows else {})
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -230,6 +261,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "other_jobs_cpus": checks.get("other_jobs_cpus"),
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
+        **_queue(checks),
         "image_tokens": checks.get("image_tokens"),
         **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
@@ -243,6 +275,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "lock_sha256": origin.get("lock_sha256"),
         "prompt_corpus_sha256": origin.get("prompt_corpus_sha256"),
         "versions": json.dumps(origin["versions"], sort_keys=True) if origin.get("versions") else None,
+        "variables": json.dumps(origin["variables"], sort_keys=True) if "variables" in origin else None,
         "started_at": record.get("started_at"),
         **efficiency.of_cell(record),
     }
@@ -250,10 +283,29 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
 
 def _at_hand(record: Record, chunk: Chunk) -> Row:
     """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
-    found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine else {}
+    loaded = record["protocol"]["kind"] == "load"  # how requests queue is not modelled
+    found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine and not loaded else {}
     if "refused" in found:
         return {"prediction_refused": found["refused"]}
     return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
+
+
+def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
+    """How many requests over time kept the study's goals, as further metrics."""
+    if "load" not in run or not chunk.goals:
+        return {}
+    part = load_metrics.steady(run["load"], record["workload"].get("concurrency"))
+    return load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+
+
+def _queue(checks: Checks) -> Row:
+    """Requests over time: how many counted, how fast they came, and how long they waited in the server, mean."""
+    waited, queued = checks.get("queue_time_s"), checks.get("queued_requests")
+    return {
+        "steady_requests": checks.get("steady_requests"),
+        "arrival_rate": checks.get("arrival_rate"),
+        "queue_time_mean_s": waited / queued if queued and waited is not None else None,
+    }
 
 
 def _above_ceiling(row: Row, record: Record, chunk: Chunk) -> Row:
@@ -339,7 +391,10 @@ def make(chunk: Chunk) -> Made:
                 for name in ROUTED:
                     routed[name] += counted[name]
             ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
-            found = [run["metrics"] | efficiency.metrics(run, record["workload"], ideal) for run in runs]
+            found = [
+                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _within(run, record, chunk)
+                for run in runs
+            ]
             taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]
         except (records.RecordDamaged, KeyError, TypeError) as error:
             # A sealed record without a field it must have was not written by us: as useless as a truncated one.

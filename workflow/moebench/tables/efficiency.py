@@ -47,19 +47,21 @@ def metrics(run: Run, work: Workload, ideal: utilization.Ideal) -> Metrics:
     made = {"mfu": ideal.mfu(measured.get("e2e_s")), "mbu": ideal.mbu(measured.get("itl_s"))}
     energy = seen.get("energy_j")
     if energy is not None:
-        generated = work["batch"] * work["output_tokens"]
+        generated, given = work["batch"] * work["output_tokens"], work["batch"] * work["input_tokens"]
+        if load := run.get("load"):
+            generated, given = sum(load["output_tokens"]), sum(load["input_tokens"])
         made |= {
             "energy_j": energy,
             "power_w": energy / seen["window_s"],
             "joules_per_output_token": energy / generated,
-            "joules_per_total_token": energy / (generated + work["batch"] * work["input_tokens"]),
+            "joules_per_total_token": energy / (generated + given),
         }
     return {name: value for name, value in made.items() if value is not None}
 
 
 def ideal(record: Record, sheet: Hardware | None) -> tuple[utilization.Ideal, str | None]:
     """Times of a record's cell at the peaks of the data sheet, and whose experts: ``measured`` or ``uniform``."""
-    timed = record["status"] == "ok" and "activation" not in record
+    timed = record["status"] == "ok" and record["protocol"]["kind"] in ("trace", "paper")
     if sheet is None or not timed or record["hardware"] != sheet.name or record["engine_version"].get("hosted"):
         return utilization.NOTHING, None
     architecture = Architecture.model_validate(record["model"]["architecture"])

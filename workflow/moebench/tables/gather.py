@@ -70,13 +70,13 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     derived = cell_rows.table("derived", derived_checkpoints.rows(plan, results))
     kept = machines.read(results)
     chunks = list(chunks_of(plan, results, rerun, kept))
-    study = plan["study"]
+    study, unsupported = plan["study"], cell_rows.unsupported(plan)
     reference = plan.get("reference")
     predictions = cell_rows.table("predictions", cell_rows.plan_rows(as_plan(reference)) if reference else ())
     del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
-    made = list(_work(chunks))
+    made = [*_work(chunks), unsupported]
     written = {
-        name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made)])
+        name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made if name in m.tables)])
         for name in ("measurements", "samples", "failures", *cell_rows.ROUTED)
     }
     written["measurements"] = machines.refuse_beaten(written["measurements"])
@@ -125,6 +125,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
             machine,
             kept if machine else {},
             sheet,
+            plan.get("goals", {}),
         )
 
 

@@ -23,6 +23,8 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     ``accuracy`` is the mean over the tasks of the experiment's block, or its only task; ``accuracy_low``
     and ``accuracy_high`` are 1.96 standard errors away, within 0 and 1.
 
+    ``perplexity`` is that of the only task of the block that has one.
+
     ``accuracy_status`` is ok, why there is no value (of the first task without one), or null where no accuracy is asked
     for; ``accuracy_of`` says what it is of, ``accuracy_chance`` what guessing gives.  An engine configuration that two
     blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
@@ -32,7 +34,7 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         for key, rows in answers.groupby(_KEY, dropna=False, sort=False)
         if len(rows)
     }
-    numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance"]
+    numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance", "perplexity"]
     empty = dict.fromkeys([*numbers, "accuracy_status", "accuracy_of"])
     keys = zip(*(frame[k] for k in _KEY), strict=True)
     rows = [found.get(tuple(_plain(v) for v in key), empty) for key in keys]
@@ -55,7 +57,7 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
     chosen = main[main["unit"] == "share"] if means.empty else means
     if len(chosen) != 1:
         return {"accuracy_status": AMBIGUOUS}
-    row = chosen.iloc[0]
+    row, texts = chosen.iloc[0], main[main["unit"] == "perplexity"]
     error, value = row["stderr"], float(row["value"])
     spread = None if pd.isna(error) else Z * float(error)
     ends = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
@@ -67,6 +69,7 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
         "accuracy_status": "ok",
         "accuracy_of": of,
         "accuracy_chance": _plain(row["chance"]),
+        "perplexity": texts["value"].iloc[0] if len(texts) == 1 else None,
     }
 
 

@@ -50,7 +50,7 @@ def moe_layers(checkpoint: Checkpoint, tokens: list[list[int]]) -> Iterator[MoEL
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config = AutoConfig.from_pretrained(checkpoint.folder)
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModel.from_config(config, dtype=torch.float32, experts_implementation="eager").eval()
         layers = list(model.layers)

@@ -96,7 +96,9 @@ def _load(parent: Path) -> Any:
 
     transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(parent, dtype="auto", local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        parent, dtype="auto", local_files_only=True, trust_remote_code=False
+    )
     return linearize_moe(model.eval())
 
 

@@ -1,0 +1,403 @@
+"""Random faults into a real SLURM run of a small study, round after round; what must hold is checked from files alone.
+
+    make soak                                     (FAULTS=1000 SEED=1)
+
+A round starts Snakemake on a login node, does FAULTS_IN_ROUND things to it at random moments, mends what an operator
+would mend, and calls Snakemake once more: that call must end well, and then nothing may be lost, doubled, wrong or left
+(``checker.py``).  A round's seed is printed; with it the same faults come in the same order at the same pauses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fulldisk
+from project import copy
+from slurm.checker import Checker
+from slurm.cluster import Cluster, alive, wait_for
+from slurm.clusterproject import Head, Project, until
+
+FAULTS_IN_ROUND = 25
+SMALL = {"batch": 2, "input_tokens": 16, "output_tokens": 16}
+STUDY = {
+    "soak": [
+        {"fix": SMALL | {"model": model, "tp": tp}, "cross": {"top_k": [1, 2]}}
+        for model, tp in (("tiny-olmoe", 1), ("tiny-mixtral", 2), ("tiny-qwen3-moe", 1))
+    ]
+}
+
+
+class Round:
+    """One round of faults.
+
+    Args:
+        run: the project; its results lie on a file system of their own.
+        dice: what happens, to what and when.
+    """
+
+    def __init__(self, run: Project, dice: random.Random):
+        self.run, self.dice, self.results = run, dice, run.folder / "results"
+        self.heads: list[Head] = []
+        self.frozen: list[int] = []
+        self.done: Counter[str] = Counter()
+
+    # ------------------------------------------------------------------------------------------------- faults
+
+    def kill_worker(self) -> bool:
+        """kill -9 of an engine."""
+        return self._signal(self.run.workers(), signal.SIGKILL)
+
+    def kill_engine_process(self) -> bool:
+        """kill -9 of a process that an engine started (a rank, the engine core)."""
+        return self._signal(self._children(self.run.workers()), signal.SIGKILL)
+
+    def kill_driver(self) -> bool:
+        """kill -9 of the process that drives an engine."""
+        return self._signal(self._with("moebench", "measure"), signal.SIGKILL)
+
+    def kill_job_step(self) -> bool:
+        """kill -9 of the Snakemake inside a job."""
+        heads = [head.process.pid for head in self.heads]
+        return self._signal([pid for pid in self._with("snakemake") if pid not in heads], signal.SIGKILL)
+
+    def freeze_worker(self) -> bool:
+        """An engine that hangs (until the round is over, or its job is)."""
+        workers = [pid for pid in self.run.workers() if pid not in self.frozen]
+        if found := self._signal(workers, signal.SIGSTOP):
+            self.frozen += workers
+        return found
+
+    def kill_head(self) -> bool:
+        """kill -9 of Snakemake on the login node; another call of it follows, as a person would make it."""
+        alive_heads = [head for head in self.heads if head.process.poll() is None]
+        if not alive_heads:
+            return False
+        self.dice.choice(alive_heads).kill()
+        self.run.snakemake("--unlock")
+        self.start()
+        return True
+
+    def second_head(self) -> bool:
+        """Snakemake called twice in one folder."""
+        self.start()
+        return True
+
+    def interrupt_head(self) -> bool:
+        """Ctrl-C, and the same call again."""
+        for head in self.heads:
+            if head.process.poll() is None:
+                head.signal(signal.SIGINT)
+                head.wait()
+                self.start()
+                return True
+        return False
+
+    def kill_controller(self) -> bool:
+        """kill -9 of slurmctld; it is started again a little later."""
+        return self._daemon("slurmctld", "slurmctld", [])
+
+    def kill_node(self) -> bool:
+        """kill -9 of a slurmd, started again a little later."""
+        name = self.dice.choice(self.run.cluster.names)
+        return self._daemon(name, "slurmd", ["-N", name])
+
+    def node_down(self) -> bool:
+        """A node that the operator takes down, and its jobs with it."""
+        return self._node("DOWN")
+
+    def node_drained(self) -> bool:
+        """A node that takes no more jobs."""
+        return self._node("DRAIN")
+
+    def cancel(self) -> bool:
+        """scancel of a job."""
+        return self._job("scancel")
+
+    def requeue(self) -> bool:
+        """A job that is preempted and put back into the queue, where SLURM allows it."""
+        return self._job("scontrol", "requeue")
+
+    def time_limit(self) -> bool:
+        """A job that reaches its time limit."""
+        queue = self.run.queue()
+        if not queue:
+            return False
+        self.run.cluster.run("scontrol", "update", f"JobId={self.dice.choice(queue)}", "EndTime=now+1", check=False)
+        return True
+
+    def squeue_away(self) -> bool:
+        """SLURM's answers stay away for a while."""
+        program = self.run.cluster.folder / "bin" / "squeue"
+        whole = program.read_text()
+        program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
+        time.sleep(self.dice.uniform(1, 6))
+        program.write_text(whole)
+        return True
+
+    def full_disk(self) -> bool:
+        """No room for results for a while."""
+        fulldisk.fill(self.results)
+        time.sleep(self.dice.uniform(1, 6))
+        fulldisk.free(self.results)
+        return True
+
+    def read_only(self) -> bool:
+        """Results that cannot be written for a while."""
+        if subprocess.run(["mount", "-o", "remount,ro", self.results], capture_output=True).returncode:
+            return False  # a file is open for writing
+        time.sleep(self.dice.uniform(1, 6))
+        subprocess.run(["mount", "-o", "remount,rw", self.results], check=True)
+        return True
+
+    def torn_record(self) -> bool:
+        """A record that lost its end."""
+        return self._record(lambda path: os.truncate(path, self.dice.randrange(path.stat().st_size)))
+
+    def edited_record(self) -> bool:
+        """A record in which a digit changed."""
+
+        def edit(path: Path) -> None:
+            data = bytearray(path.read_bytes())
+            digits = [n for n, byte in enumerate(data) if 48 <= byte < 57]
+            data[self.dice.choice(digits)] += 1
+            path.write_bytes(data)
+
+        return self._record(edit)
+
+    def deleted_record(self) -> bool:
+        """A record that is gone."""
+        return self._record(Path.unlink)
+
+    def future_record(self) -> bool:
+        """A record of tomorrow."""
+        return self._record(lambda path: os.utime(path, (time.time() + 86400,) * 2))
+
+    def swapped_records(self) -> bool:
+        """Two records that changed places."""
+        paths = sorted(self.results.glob("cells/*/*.json"))
+        if len(paths) < 2:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            one, other = self.dice.sample(paths, 2)
+            a, b = one.read_bytes(), other.read_bytes()
+            one.write_bytes(b)
+            other.write_bytes(a)
+            return True
+        return False
+
+    def deleted_manifest(self) -> bool:
+        """The manifest of a job that is gone."""
+        paths = sorted(self.results.glob("jobs/*.json"))
+        if not paths:
+            return False
+        self.dice.choice(paths).unlink(missing_ok=True)
+        return True
+
+    # -------------------------------------------------------------------------------------------- how it is done
+
+    def _signal(self, processes: list[int], number: signal.Signals) -> bool:
+        if not processes:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.dice.choice(sorted(processes)), number)
+            return True
+        return False
+
+    def _with(self, *words: str) -> list[int]:
+        """Processes in the project's folder whose command line has all these words."""
+        found = []
+        for pid in self.run.processes():
+            with contextlib.suppress(OSError):
+                if set(words) <= set(Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")):
+                    found.append(pid)
+        return found
+
+    @staticmethod
+    def _children(parents: list[int]) -> list[int]:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError, IndexError):
+                if int((process / "stat").read_text().rpartition(")")[2].split()[1]) in parents:
+                    found.append(int(process.name))
+        return found
+
+    def _daemon(self, name: str, program: str, options: list[str]) -> bool:
+        cluster = self.run.cluster
+        pid_file = cluster.folder / "run" / f"{name}.pid"
+        pid = alive(pid_file, cluster.folder)
+        if pid is None:
+            return False
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: alive(pid_file, cluster.folder) is None, f"{name} ends")
+        time.sleep(self.dice.uniform(0, 4))
+        cluster.start_daemon(name, program, options)
+        return True
+
+    def _node(self, state: str) -> bool:
+        name = self.dice.choice(self.run.cluster.names)
+        self.run.cluster.run("scontrol", "update", f"NodeName={name}", f"State={state}", "Reason=soak", check=False)
+        time.sleep(self.dice.uniform(0, 3))
+        self.run.cluster.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+        return True
+
+    def _job(self, *command: str) -> bool:
+        queue = self.run.queue()
+        if queue:
+            self.run.cluster.run(*command, self.dice.choice(queue), check=False)
+        return bool(queue)
+
+    def _record(self, harm: Callable[[Path], object]) -> bool:
+        paths = sorted(self.results.glob("cells/*/*.json"))
+        if not paths:
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            harm(self.dice.choice(paths))
+            return True
+        return False
+
+    # ------------------------------------------------------------------------------------------------ a round
+
+    def start(self) -> None:
+        """Call Snakemake, for all but the report."""
+        manifests = [
+            f"results/jobs/{job}.json" for job in self.run.plan["jobs"]
+        ]  # made again only if asked for by name
+        self.heads.append(self.run.start("collect", *manifests))
+
+    def play(self, faults: int) -> None:
+        """Start a run and do ``faults`` things to it; a thing that finds nothing to happen to is not counted."""
+        self.start()
+        for _ in range(10 * faults):
+            if self.done.total() == faults:
+                break
+            time.sleep(self.dice.uniform(0.1, 2))
+            name = self.dice.choice(KINDS)
+            if getattr(self, name)():
+                self.done[name] += 1
+            if all(head.process.poll() is not None for head in self.heads):
+                self.unlock()
+                self.start()
+
+    def unlock(self) -> None:
+        """What Snakemake tells a person to do after a kill -9."""
+        if list((self.run.folder / ".snakemake" / "locks").glob("*")):
+            self.run.snakemake("--unlock")
+
+    def mend(self) -> None:
+        """What an operator does: wake what hangs, bring up nodes, wait for the runs that are left to end."""
+        cluster = self.run.cluster
+        cluster.start()
+        for pid in self.frozen:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        for head in self.heads:
+            head.wait()
+        for job in self.run.queue():
+            cluster.run("scancel", job, check=False)
+        until(lambda: not self.run.queue(), "an empty queue")
+        until(lambda: not self.run.workers(), "no engine process left by jobs that ended")
+        self.unlock()
+
+    def given_up(self) -> list[str]:
+        """Cells that failed three times in a row, and with ``moebench failures`` say how to run them again."""
+        listed = subprocess.run(
+            [sys.executable, "-m", "moebench", "failures", "--profile", "profiles/slurm"],
+            cwd=self.run.folder, capture_output=True, text=True, env={**self.run.environment, "PYTHONPATH": "workflow"},
+        ).stdout  # fmt: skip
+        commands = [line.strip() for line in listed.splitlines() if "--force results/cells/" in line]
+        for command in commands:
+            self.run.snakemake(*command.split("profiles/slurm ")[1].split())
+        return commands
+
+
+KINDS = sorted(
+    name for name, value in vars(Round).items()
+    if not name.startswith("_") and name not in ("start", "play", "unlock", "mend", "given_up") and callable(value)
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
+    """A cluster and a project on it, whose results are a file system of their own."""
+    cluster = Cluster(where / "slurm").start()
+    folder = copy(where / "project")
+    try:
+        with fulldisk.mounted(folder / "results", "64m"):
+            run = Project(folder, cluster)
+            run.study("soak", STUDY)
+            run.moebench("stage")
+            try:
+                yield run, Checker(folder, run.plan)
+            finally:
+                run.end()
+    finally:
+        cluster.stop()
+
+
+def play(run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND) -> tuple[Counter[str], list[str]]:
+    """One round; what was done, and what was wrong after it."""
+    part = Round(run, random.Random(seed))
+    for job in run.plan["jobs"]:  # what is whole is measured again, so that there is something to disturb
+        if part.dice.random() < 0.7:
+            shutil.rmtree(run.folder / "results" / "cells" / run.plan["jobs"][job]["engines"][0], ignore_errors=True)
+    try:
+        part.play(faults)
+        part.mend()
+        last = run.start()
+        code = last.wait()
+        wrong = [] if code == 0 else [f"the next plain call ended with exit code {code}:\n{last.output[-3000:]}"]
+        if not wrong:
+            part.given_up()
+            wrong = checker.violations()
+        left = run.processes()
+        return part.done, wrong + [f"process {pid} is left" for pid in left]
+    finally:
+        for head in part.heads:
+            head.kill()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faults", type=int, default=1000, help="how many in all (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round (default: 1)")
+    parser.add_argument("--keep", type=Path, help="a new folder for everything, which then stays")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends
+    done, bad, seed = Counter[str](), 0, arguments.seed
+    with (
+        tempfile.TemporaryDirectory(prefix="moebench-soak-") as own,
+        prepared(arguments.keep or Path(own)) as (
+            run,
+            checker,
+        ),
+    ):
+        while done.total() < arguments.faults:
+            started = time.monotonic()
+            faults, wrong = play(run, checker, seed, min(FAULTS_IN_ROUND, arguments.faults - done.total()))
+            done, bad = done + faults, bad + len(wrong)
+            print(f"seed {seed}: {faults.total()} faults, {time.monotonic() - started:.0f} s, {len(wrong)} violations "
+                  f"({', '.join(f'{name} {n}' for name, n in sorted(faults.items()))})", flush=True)  # fmt: skip
+            for violation in wrong:
+                print(f"  {violation}", flush=True)
+            seed += 1
+        if arguments.keep:
+            shutil.copytree(run.folder / "results", arguments.keep / "results")  # the file system goes with the run
+    print(f"{done.total()} faults, {bad} violations; records seen: {len(checker.known)}")
+    sys.exit(bad > 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""A line of ``moebench doctor``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
+
+    what: str
+    good: bool | None
+    seen: str
+    todo: str = ""
+
+    @property
+    def mark(self) -> str:
+        """``ok``, ``MISSING`` or ``note``."""
+        return {True: "ok", False: "MISSING", None: "note"}[self.good]
+
+    @property
+    def remedy(self) -> str:
+        """What to do; empty where there is nothing to do."""
+        return "" if self.good else self.todo
+
+    def as_json(self) -> dict[str, str]:
+        """The line for machines."""
+        return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}

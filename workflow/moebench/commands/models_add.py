@@ -1,0 +1,46 @@
+"""``moebench models add``: a model's ``config.json`` becomes a file of the registry."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from moebench.config import Config, Published
+from moebench.errors import UserError
+from moebench.models import adding
+from moebench.models.hub_config import Described, from_folder, from_hub
+
+_HUB = re.compile(r"^(?P<name>[\w.\-]+/[\w.\-]+?)(?:@(?P<revision>[\w.\-/]+))?$")
+
+
+def run(
+    folder: Path,
+    source: str,
+    name: str | None,
+    total: float | None,
+    active: float | None,
+    reference: str,
+    vision: int,
+    replace: bool,
+) -> int:
+    """Add a model; return 0.  Raises UserError in one line for what cannot be added."""
+    if (total or active) and not reference:
+        raise UserError("--total and --active: say where they are published, --reference TEXT")
+    published = Published(total_parameters=total, active_parameters=active, reference=reference) if reference else None
+    config = Config(folder)
+    added = adding.described(_found(source), config.families(), name, published, vision)
+    path = adding.write(added, folder, replace)
+    print(adding.report(added))
+    print(f"written: {path}")
+    return 0
+
+
+def _found(source: str) -> Described:
+    """What the source's small files say.  A folder that is there comes before a repository of that name."""
+    folder = Path(source).expanduser()
+    if folder.is_dir() or source.startswith(("/", "~", ".")):
+        return from_folder(folder)
+    match = _HUB.match(source)
+    if match is None:
+        raise UserError(f"{source!r} is no model; give ORG/NAME, ORG/NAME@REVISION, or a folder with a config.json")
+    return from_hub(match["name"], match["revision"] or "main")

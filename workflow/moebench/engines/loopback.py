@@ -1,0 +1,17 @@
+"""This machine's own addresses are never asked through a proxy.  Standard library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+NAMES = ("no_proxy", "NO_PROXY")
+"""Both spellings: most libraries read the first and heed the second only without it, some know only the second."""
+HOSTS = ("127.0.0.1", "localhost", "::1")
+
+
+def direct(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables for a process that may ask a server on this machine: what both spellings list already, and itself."""
+    listed = [host.strip() for name in NAMES for host in variables.get(name, "").split(",")]
+    everywhere = "*" in listed  # understood only alone
+    return dict.fromkeys(NAMES, "*" if everywhere else ",".join(dict.fromkeys(filter(None, [*listed, *HOSTS]))))

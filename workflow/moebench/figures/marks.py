@@ -1,0 +1,31 @@
+"""Identifiers on the marks of a figure, so that the page can say a mark's value and lead to its cell.
+
+The SVG of a figure names its marks ``mark.hue0.ttft_s.3-7-11``: kind, number of the hue level, metric, and the rows of
+the figure's CSV that the marks of the group stand for, in order.  A ``part`` belongs to marks (an error bar, a dash),
+a ``lacks`` stands for cells without a value.  Entries of the legend are ``legend.hue0`` and ``legend.hue0.text``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+Kind = Literal["mark", "lacks"]
+
+
+def name(kind: Kind, hue: int, metric: str, rows: Iterable[int]) -> str:
+    """The identifier of marks that stand for some rows of the figure's data."""
+    return f"{kind}.hue{hue}.{metric}.{'-'.join(map(str, rows))}"
+
+
+def parts(artists: Iterable[Any], hue: int, metric: str, rows: Iterable[int]) -> None:
+    """Name artists that belong to the marks of some rows; without rows they are not drawn and keep their names."""
+    first = next(iter(rows), None)
+    if first is not None:
+        for number, artist in enumerate(artists):
+            artist.set_gid(f"part.hue{hue}.{metric}.{first}.{number}")
+
+
+def legend_entry(hue: int) -> str:
+    """The identifier of a hue level's entry in the legend."""
+    return f"legend.hue{hue}"

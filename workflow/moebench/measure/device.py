@@ -1,0 +1,26 @@
+"""Whether a device is the one of a study's hardware: by its whole name, its memory and its multiprocessors.
+
+A part of a device (MIG), or another one of its family, is named alike: "NVIDIA H200 NVL", "... MIG 1g.10gb".  Standard
+library only.
+"""
+
+from __future__ import annotations
+
+from moebench.formats.model import HardwareDict
+
+MEMORY_SHARE = 0.95, 1.1
+"""Memory that a driver reports, over what the maker states: about 1.07, of an H100 81559 MiB of 80 GB."""
+
+
+def unlike(
+    hardware: HardwareDict, name: str, memory_bytes: float | None = None, multiprocessors: int | None = None
+) -> str | None:
+    """What a device is that the hardware is not, if so; only what is known of both is compared."""
+    wanted, stated, whole = hardware["device_name"], hardware["memory_bytes"], hardware.get("multiprocessors")
+    if wanted and name != wanted:
+        return name
+    if wanted and stated and memory_bytes and not MEMORY_SHARE[0] < memory_bytes / stated < MEMORY_SHARE[1]:
+        return f"{name} with {memory_bytes / 1e9:.1f} GB of memory instead of {stated / 1e9:g} GB"
+    if wanted and whole and multiprocessors and multiprocessors != whole:
+        return f"{name} with {multiprocessors} multiprocessors instead of {whole}"
+    return None

@@ -1,0 +1,34 @@
+"""Progress of one command: a line that changes on a terminal, a line now and then elsewhere; on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+EVERY_S = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+@contextlib.contextmanager
+def steps(what: str) -> Iterator[Callable[[str], None]]:
+    """Show what a command is at; the function given is told each step: ``say("figure fig03")``."""
+    from rich.console import Console
+
+    console = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+    if console.is_terminal and not console.is_dumb_terminal:
+        with console.status(what) as status:
+            yield lambda step: status.update(f"{what}: {step} ({time.monotonic() - began:.0f} s)")
+        return
+    last = began - EVERY_S
+
+    def say(step: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY_S:
+            last = now
+            print(f"{what}: {step} ({now - began:.0f} s)", file=sys.stderr, flush=True)
+
+    yield say

@@ -1,0 +1,46 @@
+// Folded parts are text inside <noscript> until they are unfolded: a page of 68 figures stays light.
+
+/** Make elements of what waits inside a part; without a script, the browser shows it as it is. */
+function unpack(part) {
+  for (const waiting of part.querySelectorAll("noscript.later")) {
+    const box = document.createElement("div");
+    box.innerHTML = waiting.textContent;
+    const made = [...box.children];
+    waiting.replaceWith(...box.childNodes);
+    for (const element of made) element.querySelectorAll("figure svg").forEach(enhance);
+  }
+}
+
+/** The element of an id, unpacked and unfolded with everything that it is in; null without such an id. */
+function reveal(id) {
+  let target = document.getElementById(id);
+  while (!target) {
+    const waiting = [...document.querySelectorAll("noscript.later")].find(n => n.textContent.includes(`id="${id}"`));
+    if (!waiting) return null;
+    unpack(waiting.parentElement);
+    target = document.getElementById(id);
+  }
+  for (let part = target.closest("details"); part; part = part.parentElement.closest("details")) {
+    unpack(part);
+    part.open = true;
+  }
+  return target;
+}
+
+document.addEventListener("toggle", event => { if (event.target.open) unpack(event.target); }, true);
+
+/** Unfold all, or fold all again. */
+function foldAll(open) {
+  for (const part of document.querySelectorAll("main details")) {
+    if (open) unpack(part);
+    part.open = open;
+  }
+}
+
+// On paper nothing can be unfolded: figures and their sections are.
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("main details.experiment:not([open])")];
+  for (const part of folded) { unpack(part); part.open = true; }
+});
+addEventListener("afterprint", () => folded.forEach(part => { part.open = false; }));

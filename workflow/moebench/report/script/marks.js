@@ -1,0 +1,138 @@
+// Values of marks: on hover, on focus (arrow keys go from mark to mark), with a click on to the cell's record.
+// The marks of the drawn figures name their rows (figures/marks.py); those of the explorer bring their cell along.
+
+const tip = el("div", { id: "tip", hidden: true, role: "tooltip" });
+document.body.append(tip);
+const NEAR = 18;  // CSS pixels from a mark at which it answers
+
+/** What is said of a mark: its metric's value and how it was measured. */
+function told(mark) {
+  const { cell, metric } = mark;
+  const lines = [workload(cell)];
+  if (isOk(cell) && value(metric, cell) !== null) {
+    const unit = DATA.names[metric][1];
+    lines.push(`${heading(metric)}: ${withInterval(metric, cell)}${unit ? ` ${unit}` : ""}`);
+    const repeats = value("n_repeats", cell);
+    if (repeats) lines.push(`median of ${repeats} repeat${repeats > 1 ? "s" : ""}${value("unstable", cell) ? "; UNSTABLE" : ""}`);
+  } else lines.push(`${statusWords(cell)}${value("reason", cell) ? `: ${value("reason", cell)}` : ""}`);
+  if (mark.more) lines.push(mark.more);
+  return lines;
+}
+
+function showTip(mark) {
+  const lines = told(mark), box = mark.element.getBoundingClientRect();
+  tip.replaceChildren(...lines.map((line, i) => el(i === 1 ? "strong" : "span", { text: line })));
+  tip.hidden = false;
+  const wide = tip.offsetWidth, high = tip.offsetHeight, middle = box.left + box.width / 2;
+  const left = Math.max(4, Math.min(middle - wide / 2, document.documentElement.clientWidth - wide - 4));
+  const above = box.top - high - 8;
+  tip.style.left = `${left + scrollX}px`;
+  tip.style.top = `${(above > 0 ? above : box.bottom + 8) + scrollY}px`;
+}
+
+function hideTip() { tip.hidden = true; }
+
+/** Let an SVG's marks answer.  A mark: {element, cell, metric, more}. */
+function answer(svg, marks) {
+  if (!marks.length) return;
+  let current = null;
+  const point = mark => {
+    if (current) current.element.classList.remove("pointed");
+    current = mark;
+    if (!mark) return hideTip();
+    mark.element.classList.add("pointed");
+    showTip(mark);
+  };
+  const at = new Map(marks.map((mark, i) => [mark.element, i]));
+  marks.forEach((mark, i) => {
+    mark.element.setAttribute("data-cell", DATA.ids[mark.cell]);
+    mark.element.setAttribute("tabindex", i ? "-1" : "0");
+    mark.element.setAttribute("role", "button");
+    mark.element.setAttribute("aria-label", told(mark).join("; "));
+  });
+  svg.setAttribute("role", "group");
+  const nearest = event => {
+    const direct = at.get(event.target.closest("[role=button]"));
+    if (direct !== undefined) return marks[direct];
+    let best = null, least = NEAR;
+    for (const mark of marks) {
+      const box = mark.element.getBoundingClientRect();
+      if (!box.width && !box.height) continue;
+      const x = Math.max(box.left - event.clientX, 0, event.clientX - box.right);
+      const y = Math.max(box.top - event.clientY, 0, event.clientY - box.bottom);
+      const far = Math.hypot(x, y);
+      if (far < least) [best, least] = [mark, far];
+    }
+    return best;
+  };
+  svg.addEventListener("pointermove", event => { const mark = nearest(event); if (mark !== current) point(mark); });
+  svg.addEventListener("pointerleave", () => point(null));
+  svg.addEventListener("click", event => { const mark = nearest(event); if (mark) openRecord(mark.cell); });
+  svg.addEventListener("focusin", event => { const i = at.get(event.target); if (i !== undefined) point(marks[i]); });
+  svg.addEventListener("focusout", () => point(null));
+  svg.addEventListener("keydown", event => {
+    const i = at.get(event.target);
+    if (i === undefined) return;
+    if (event.key === "Enter" || event.key === " ") openRecord(marks[i].cell);
+    else if (event.key === "Escape") point(null);
+    else {
+      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      const next = marks[(i + step + marks.length) % marks.length].element;
+      marks[i].element.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    }
+    event.preventDefault();
+  });
+}
+
+/** Let a drawn figure answer: its marks, and its legend, whose entries hide their series. */
+function enhance(svg) {
+  const cells = DATA.figures[svg.closest("figure").id], figure = svg.dataset.name;
+  if (svg.dataset.live) return;
+  svg.dataset.live = "yes";
+  const named = new RegExp(`^${CSS.escape(figure)}-(mark|lacks)\\.hue(\\d+)\\.(\\w+)\\.([\\d-]+)$`);
+  const marks = [];
+  for (const group of svg.querySelectorAll(`[id^="${figure}-mark."], [id^="${figure}-lacks."]`)) {
+    const found = named.exec(group.id);
+    if (!found || !cells) continue;
+    const rows = found[4].split("-").map(Number), parts = [...group.querySelectorAll("use")];
+    (parts.length ? parts : [group]).forEach((element, n) => {
+      if (rows[n] !== undefined && cells[rows[n]] !== null && DATA.names[found[3]])
+        marks.push({ element, cell: cells[rows[n]], metric: found[3] });
+    });
+  }
+  answer(svg, marks);
+  const entries = new Map();
+  for (const part of svg.querySelectorAll(`[id^="${figure}-legend.hue"]`)) {
+    const hue = /legend\.(hue\d+)/.exec(part.id)[1];
+    entries.set(hue, [...(entries.get(hue) || []), part]);
+  }
+  if (entries.size > 1) for (const [hue, parts] of entries) toggles(svg, figure, hue, parts);
+}
+
+function toggles(svg, figure, hue, parts) {
+  const label = parts.find(part => part.id.endsWith(".text")) || parts[0];
+  const toggle = () => {
+    const off = label.getAttribute("aria-pressed") === "true";
+    label.setAttribute("aria-pressed", String(!off));
+    parts.forEach(part => part.classList.toggle("entry-off", off));
+    for (const kind of ["mark", "part", "lacks"])
+      svg.querySelectorAll(`[id^="${figure}-${kind}.${hue}."]`).forEach(one => one.classList.toggle("series-off", off));
+  };
+  label.setAttribute("role", "button");
+  label.setAttribute("tabindex", "0");
+  label.setAttribute("aria-pressed", "true");
+  label.setAttribute("aria-label", `Series ${label.textContent.trim()}`);
+  for (const part of parts) {
+    part.classList.add("entry");
+    part.addEventListener("click", event => { event.stopPropagation(); toggle(); });
+  }
+  label.addEventListener("keydown", event => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    toggle();
+  });
+  svg.setAttribute("role", "group");
+}
