@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from moebench.config import Config
+from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import calibrated as cal
 from moebench.cost import cells, fit, limits, points, roofline
 from moebench.cost.inputs import Layout, Machine, Sizes, stack
@@ -228,6 +228,26 @@ def test_many_cells_at_once_are_the_same_as_one_by_one():
         )
         alone = cal.serving(one, batch, 1000, 100)
         assert (made.ttft_s[i], made.tpot_s[i]) == pytest.approx((float(alone.ttft_s), float(alone.tpot_s)))
+
+
+@pytest.mark.parametrize("times", [cal.static, cal.serving])
+def test_a_second_of_one_core_is_enough_for_a_million_cells(times):
+    import time
+
+    whole = cells.setup(MIXTRAL, EngineKnobs(model="mixtral-8x7b", tp=4), H100)
+    batch, prompt = np.tile([1.0, 4.0, 16.0, 64.0], 4096), np.full(16384, 1024.0)
+    best = np.inf
+    for _ in range(10):
+        started = time.process_time()
+        times(whole, batch, prompt, 512.0)
+        best = min(best, time.process_time() - started)
+    assert len(batch) / best > 1e6
+
+
+@pytest.mark.parametrize(("knobs", "work"), [({"tp": 3}, {}), ({}, {"top_k": 9}), ({"tp": 16, "ep": True}, {})])
+def test_the_roofline_of_a_cell_refuses_them_too(knobs, work):
+    with pytest.raises(UserError, match=r"^(tp is 3|top_k is 9|ep is 16): "):
+        roofline.cell_time(MIXTRAL, H100, EngineKnobs(model="mixtral-8x7b", **knobs), WorkloadKnobs(**work))
 
 
 @pytest.mark.parametrize(

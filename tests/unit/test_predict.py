@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from moebench.commands import fit as fitting
-from moebench.commands import predict
+from moebench.commands import own_points, predict
 from moebench.commands.cli import main
 from moebench.config import Config
 from moebench.cost import fit, points
 from moebench.cost.params import total_parameters
 from moebench.errors import UserError
+from moebench.tables import parquet
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")
@@ -282,6 +283,24 @@ def test_published_reduces_count_elements_and_thin_to_every_second_size():
              "us": n / 10} for b in ("graph", "eager") for n in (128, 256, 512)]  # fmt: skip
     table = fit.reduce_table(pd.DataFrame(rows), "here")
     assert table.message_bytes == (256.0, 1024.0) and table.graph_us == {2: (12.8, 51.2)}
+
+
+def test_own_tables_are_points(rich, tmp_path):
+    """Good cells of the study's tables: TTFT of the batch and ITL, with the knobs that the model knows."""
+    _, _, folder = rich
+    table = parquet.read(folder, "measurements")
+    frame = own_points.load(folder)
+    assert set(frame["metric"]) <= {"ttft_static", "tpot_static"} and set(frame["unit"]) == {"s"} and len(frame)
+    good = table[(table["status"] == "ok") & (table["expert_kernel"] == "fused") & (table["pruning"] == "none")]
+    assert set(frame["value"]) <= {*good["ttft_max_s"].dropna(), *good["itl_s"].dropna()}
+    assert {"ep", "precision", "kv_precision", "top_k", "source"} <= set(frame)
+    assert predict.run(CONFIG, folder)[0]["why"].str.startswith("model mixtral-tiny: no file").any()
+    renamed = frame.assign(model="mixtral-8x7b", machine="H100", tp=2, pp=1, dp=1, ep=1, images=0, draft_tokens=0)
+    renamed.to_csv(tmp_path / "own.csv", index=False)
+    made, _ = predict.run(CONFIG, tmp_path / "own.csv")
+    assert made["kind"].str.startswith("calibrated (h100-sxm5-80gb").all()
+    with pytest.raises(UserError, match="no row has a value and a model, machine"):
+        fitting.run(CONFIG, folder, None, False, None)
 
 
 def test_fit_prints_the_protocol_and_writes_constants_that_predict(tmp_path):

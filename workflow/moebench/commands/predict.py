@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moebench.commands import own_points
 from moebench.config import Config, Hardware
 from moebench.cost import calibrated as cal
 from moebench.cost import cells, fit, points
@@ -27,7 +28,7 @@ def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
     machine that was not.  Raises UserError for a column or value that is wrong.
     """
-    known = points.read(points.load(path), config, str(path))
+    known = points.read(own_points.load(path), config, str(path))
     count = len(known.frame)
     value, low, high = (np.full(count, np.nan) for _ in range(3))
     kind = np.full(count, "none", dtype=object)
