@@ -115,8 +115,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
 
 
 def test_accuracy_tasks_take_what_their_questions_take(whole):
-    """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic, which served
-    mixtures do at about a third of the peak."""
+    """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic, which
+    served mixtures do at about a third of the peak."""
     part = whole["accuracy"]["lm-eval"]
     engine = next(name for name in part["engines"] if name.startswith("mixtral-8x7b.tp2-"))
     cells = {part["cells"][f"{engine}/{c}"]["task"]["name"]: part["cells"][f"{engine}/{c}"] for c in

@@ -334,7 +334,8 @@ class _Lookup:
 
 def _optional(row: Mapping[Any, Any], name: str) -> float | None:
     """A number of a column that need not be there; None where it is empty.  Raises UserError for one below 0."""
-    value = pd.to_numeric(row.get(name), errors="coerce")
+    given = row.get(name)
+    value = None if given is None else pd.to_numeric(str(given), errors="coerce")
     if value is None or pd.isna(value):
         return None
     if value < 0:

@@ -32,8 +32,8 @@ def expected(rows: pd.DataFrame, y: str) -> pd.Series:
 
 def bound(rows: pd.DataFrame, y: str) -> pd.Series:
     """The roofline's bound beside calibrated values; missing where :func:`expected` is the bound itself."""
-    calibrated = _fitting(rows, f"calibrated_{y}").notna()
-    return _fitting(rows, f"predicted_{y}").where([bool(calibrated.any())] * len(rows))
+    calibrated = _fitting(rows, f"calibrated_{y}").notna().any()
+    return _fitting(rows, f"predicted_{y}") if calibrated else pd.Series(np.nan, index=rows.index)
 
 
 def words(rows: pd.DataFrame, metrics: Iterable[str]) -> list[str]:

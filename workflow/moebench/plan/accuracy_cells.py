@@ -15,11 +15,11 @@ from moebench.accuracy import fixtures, vlm_fixtures
 from moebench.config import AccuracyBlock, Config, TableSource, TaskSpec
 from moebench.config.grid import Groups, Row, expand_accuracy
 from moebench.config.lockfile import ModelLock
-from moebench.cost.predict import ENDS
 from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats.plan import (
     AccuracyCell,
     AccuracyPart,
+    AccuracyPrediction,
     AccuracyRow,
     EngineConfig,
     Task,
@@ -253,16 +253,18 @@ class AccuracyPlanner:
                 for cell_id in cells:
                     cell = self.cells[f"{engine_id}/{cell_id}"]
                     seconds = task_s(cell, engine, study, hardware)
-                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {
-                        "predicted": {
-                            "bytes_per_gpu": known["weight_bytes_per_gpu"],
-                            "fits": known["fits"],
-                            **{f"run_s{end}": value for end, value in seconds.items()},
-                        }
+                    predicted: AccuracyPrediction = {
+                        "bytes_per_gpu": known["weight_bytes_per_gpu"],
+                        "fits": known["fits"],
+                        "run_s": seconds[""],
                     }
-                    for end in ENDS:
-                        if f"job_s{end}" in known:
-                            known[f"job_s{end}"] += seconds.get(end, seconds[""])
+                    if "_low" in seconds:
+                        predicted |= {"run_s_low": seconds["_low"], "run_s_high": seconds["_high"]}
+                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {"predicted": predicted}
+                    known["job_s"] += seconds[""]
+                    if "job_s_low" in known:
+                        known["job_s_low"] += seconds.get("_low", seconds[""])
+                        known["job_s_high"] += seconds.get("_high", seconds[""])
                     least += max(seconds[""], study.jobs.task_s)
                 known["limit_s"] = least
             if part["cells"]:

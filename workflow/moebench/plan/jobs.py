@@ -79,20 +79,12 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             "runtime_min": math.ceil(limit_s * settings.time_factor / 60) + 5,
             "expected_s": round(seconds, 1),
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
-            **_interval(specs),
             "digest": digest([_contents(plan["engines"][e], settings.skip_infeasible) for e in engines], 16),
         }
+        if any("job_s_low" in spec["predicted"] for spec in specs):
+            low, high = (round(sum(at_end(s["predicted"], "job_s", end) or 0.0 for s in specs), 1) for end in ENDS[1:])
+            jobs[job_id] |= {"expected_s_low": low, "expected_s_high": high}
     return jobs
-
-
-def _interval(specs: list[EngineConfig]) -> dict[str, float]:
-    """``expected_s_low`` and ``expected_s_high`` of a job, where any of its engine configurations has them."""
-    if not any("job_s_low" in spec["predicted"] for spec in specs):
-        return {}
-    return {
-        f"expected_s{end}": round(sum(at_end(spec["predicted"], "job_s", end) or 0.0 for spec in specs), 1)
-        for end in ENDS[1:]
-    }
 
 
 def _contents(engine: EngineConfig, skip_infeasible: bool) -> list[Any]:
