@@ -128,9 +128,9 @@ class Night:
 def night(project: Make, tight: tuple[Project, Head]) -> Night:
     """The run of all tests that need no run of their own."""
     topk = [block(model, [1, 2, 4]) for model in ("tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe")]
-    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], tp=3)]})
+    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], dp=2)]})
     seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
-                 run.engine("tiny-mixtral.tp3"))  # fmt: skip
+                 run.engine("tiny-mixtral.dp2"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
     with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
         doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel, seen.watch)]
@@ -184,7 +184,7 @@ def test_what_a_job_requests(night: Night) -> None:
         assert first["MinMemoryNode"] == f"{planned['mem_mb']}M"
         if name != night.hanging:  # its limit was moved
             assert first["TimeLimit"] == clock(planned["runtime_min"])
-    assert night.run.plan["jobs"][night.refused]["gpus"] == 3
+    assert night.run.plan["jobs"][night.refused]["gpus"] == 2
     said = night.run.moebench("doctor")
     assert "squeue is asked, which shows jobs for 86400 s after their end" in said
     assert re.search(r"each of the \d+ jobs finds a node in partition h100", said)
@@ -259,7 +259,7 @@ def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
         record = night.run.record(key)
         assert record is not None
         assert record["status"] == "unsupported"
-        assert "divisible" in " ".join(record["evidence"])
+        assert "data parallelism" in record["reason"]
 
 
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:

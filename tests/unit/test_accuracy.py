@@ -317,7 +317,7 @@ def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> No
     file = tmp_path / "plan.json"
     file.write_text(json.dumps(plan))
     collect.collect(file, results, tmp_path / "tables")
-    (table,) = accuracy_report.tables(parquet.read(tmp_path / "tables", "accuracy"), "e")
+    (table,) = accuracy_report.tables(plan, parquet.read(tmp_path / "tables", "accuracy"), "e")
     assert [head for head, _ in table.heads] == ["BoolQ", "RTE", "Mean of 2 tasks"]
     assert table.chance == ["0.500", "0.500", "0.500"]
     assert table.rows == [("Tiny Mixtral", [("0.500", "0.100", ""), ("0.750", "0.200", ""), ("0.625", "0.112", "")])]

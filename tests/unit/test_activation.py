@@ -277,7 +277,7 @@ def test_what_cannot_be_counted_is_refused(tmp_path):
         ({"eager": False}, COUNTING, "protocol activation needs eager: true"),
         ({"model": "tiny-qwen3-draft-4b"}, COUNTING, "tiny-qwen3-draft-4b is dense, it has no experts"),
         ({"prompts": "items"}, {}, "only protocol activation takes them; use text"),
-        ({"requests": 4}, {}, "requests 4: only protocol activation takes it"),
+        ({"requests": 4}, {}, "requests 4: only the protocols activation and load take it"),
         ({"corpus": "wiki"}, {}, "unknown corpus 'wiki'"),
     )):  # fmt: skip
         with pytest.raises(ConfigError, match=text):
@@ -337,7 +337,9 @@ def test_the_paper_study_plans_every_model_of_figure_15():
     cells = [plan["cells"][f"{r['engine']}/{r['cell']}"] for r in rows]
     mme = [c for c in cells if c["workload"]["corpus"] == "mme"]
     names = {plan["engines"][c["engine"]]["model"]["name"] for c in mme}
-    assert names == {"deepseek-vl2-tiny", "deepseek-vl2-small", "deepseek-vl2", "molmoe-1b"} and len(mme) == 4
+    assert names == {"deepseek-vl2-tiny", "deepseek-vl2-small", "deepseek-vl2"} and len(mme) == 3
+    (molmoe,) = plan["experiments"]["fig15-activation"]["unsupported"]
+    assert molmoe["model"]["name"] == "molmoe-1b" and "vLLM" in molmoe["reason"]
     for cell in mme:  # the very table that the accuracy of these models is asked on, every question with its image
         engine = plan["engines"][cell["engine"]]
         asked = [c["task"]["data"] for c in plan["accuracy"]["vlmeval"]["cells"].values() if c["task"]["name"] == "mme"]
@@ -348,4 +350,4 @@ def test_the_paper_study_plans_every_model_of_figure_15():
             2374,
         )
         assert cell["predicted"]["image_tokens"] == (None if "molmoe" in engine["id"] else 2101)
-    assert {c["protocol"]["kind"] for c in cells} == {"activation"} and len(cells) == 4 + 6 * 4
+    assert {c["protocol"]["kind"] for c in cells} == {"activation"} and len(cells) == 3 + 6 * 4

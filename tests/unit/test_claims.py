@@ -96,13 +96,13 @@ def test_each_claim_selects_something_of_the_experiments_that_list_it(files, pap
             assert one.id != "FMOE-04" or len(chosen.pairs) == 3, "pools of 56, 48 and 32 experts"
         elif one.test in spec.OF_CELLS:
             mine = [r for r in cells if r["experiment"] in listing[one.id]]
-            assert select.select(one, mine).rows, f"{one.id} selects nothing of {listing[one.id]}"
+            assert one.undecidable or select.select(one, mine).rows, f"{one.id} selects nothing of {listing[one.id]}"
 
 
 def test_cells_that_fit_decide_each_claim_about_cells(files, paper_plan):
     about_cells = {c.id for made in files for c in made.claims if c.test in spec.OF_CELLS}
     undecidable = {c.id for made in files for c in made.claims if c.undecidable}
-    assert about_cells <= set(budget.needs(paper_plan)) and undecidable == {"MIB-F15-01", "MIB-F15-02"}
+    assert about_cells - undecidable <= set(budget.needs(paper_plan)) and undecidable == {"MIB-F15-01", "MIB-F15-02"}
 
 
 def test_how_many_comparisons_each_claim_has(paper_plan, files):

@@ -169,8 +169,6 @@ WORLDS = {
     "MIB-F14-03": (fused(lambda r: 1.15), fused(by("input_tokens", {512: 1.4}, 1.1))),
     "MIB-F14-04": (fused(lambda r: r.input_tokens**0.1), fused(lambda r: r.input_tokens**-0.1)),
     "MIB-F14-05": (fused(lambda r: 1.1), fused(by("batch", {1: 0.9}, 1.5))),
-    "MIB-F15-01": (by("model", {MOLMO: 1e6}, 290e3), by("model", {MOLMO: 400e3}, 290e3)),
-    "MIB-F15-02": (by("model", {MOLMO: 2}), by("model", {MOLMO: 0.5})),
     "MIB-F16-01": (lambda r: r.input_tokens + 2 * max(0, r.input_tokens - 1024), lambda r: r.input_tokens),
     "MIB-F17-01": (by("model", {OL: 1.5}), by("model", {OL: 1.2})),
     "MIB-F17-02": (by("model", {OL: 0.5}, 0.6), by("model", {OL: 0.7}, 0.6)),
@@ -243,7 +241,9 @@ def decided(found) -> set[str]:
 
 def test_every_claim_about_cells_has_worlds(study):
     about_cells = {i for i, c in study[1].items() if c.test in spec.OF_CELLS and c.expect}
-    assert about_cells == {*WORLDS, "MIB-F08-03"}
+    undecidable = {i for i, c in study[1].items() if c.undecidable}
+    assert about_cells == {*WORLDS, "MIB-F08-03"} | undecidable
+    assert undecidable == {"MIB-F15-01", "MIB-F15-02"}, "no engine here counts MolmoE's experts"
     silent = {i for i, c in study[1].items() if c.test in spec.OF_CELLS and c.needs is None and c.expect}
     assert silent == {"MIB-F08-03"}, "a claim says how many comparisons it needs; one about memory needs every cell"
 
@@ -258,7 +258,7 @@ def test_a_world_in_which_it_is_not(study, name):
     assert decided(found := outcomes(study, name, WORLDS[name][1])) == {ev.DISAGREES}, found
 
 
-@pytest.mark.parametrize("name", [n for n in WORLDS if not n.startswith("MIB-F15")])  # counts have no repeats
+@pytest.mark.parametrize("name", WORLDS)
 def test_noise_decides_nothing(study, name):
     """In most sessions, that is: an interval of five repeats is too narrow now and then (docs/metrics.md)."""
     world = (lambda r: 1.0) if name in FLAT else WORLDS[name][0]

@@ -49,6 +49,8 @@ def test_units_are_in_names_and_agree_with_them():
             assert column.unit == "tokens/s"
         elif "samples_per_s" in column.name:
             assert column.unit == "samples/s"
+        elif "requests_per_s" in column.name:
+            assert column.unit == "requests/s"
         elif column.name.endswith(("_s", "_s_low", "_s_high")):
             assert column.unit == "s"
         assert column.description and column.tables
@@ -56,8 +58,9 @@ def test_units_are_in_names_and_agree_with_them():
 
 def test_of_measured_metrics_times_are_better_low_and_rates_high():
     for metric in columns.METRICS:
-        of_unit = {"s": "low", "tokens/s": "high", "samples/s": "high", "J": "low", "J/token": "low", "W": "", "": ""}
-        better = {"mfu": "high", "mbu": "high"}.get(metric.name, of_unit[metric.unit])
+        rates = dict.fromkeys(("tokens/s", "samples/s", "requests/s"), "high")
+        of_unit = {"s": "low", **rates, "J": "low", "J/token": "low", "W": "", "": ""}
+        better = {"mfu": "high", "mbu": "high", "goals_met_share": "high"}.get(metric.name, of_unit[metric.unit])
         assert columns.COLUMNS[metric.name].better == metric.better == better, metric.name
 
 

@@ -80,7 +80,8 @@ def test_a_full_disk_is_one_line_and_the_old_files_stay(project, capsys, verb, r
         code = run(verb)
     finally:
         fulldisk.free(project)
-    (line,) = capsys.readouterr().err.splitlines()
+    *progress, line = capsys.readouterr().err.splitlines()
+    assert not any(told.startswith("moebench") for told in progress), "one error, in the last line"
     assert code == 3 and line.startswith(f"moebench {verb}: {VERBS[verb][-1]}")
     assert "No space left on device" in line and "free space" in line
     assert contents(project) == before, "the same files, and nothing half written beside them"

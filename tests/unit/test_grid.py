@@ -88,7 +88,7 @@ def test_a_precision_is_a_data_type_or_a_scheme(word, label, knobs):
 
 def test_every_scheme_is_a_precision():
     schemes = {s for _, knobs in PRECISIONS.values() for s in [knobs["quantization"]]}
-    assert schemes == set(get_args(Quantization))
+    assert schemes == set(get_args(Quantization)) - {"mxfp4"}, "that is of published weights only"
 
 
 def test_arms_under_the_name_precision_stay_arms():

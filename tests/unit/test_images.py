@@ -99,9 +99,10 @@ def test_of_any_size_is_the_most_of_all_shapes(name, edge):
 # --------------------------------------------------------------------------------------- predictions
 
 
-def planned(tmp_path, hardware="h100-sxm5-80gb", **fix):
+def planned(tmp_path, hardware="h100-sxm5-80gb", engine="vllm", **fix):
     work = {"batch": 4, "input_tokens": 100, "output_tokens": 50, **fix}
-    config = studies_folder(tmp_path, {"x": [{"fix": work}]}, hardware=hardware, defaults={})
+    runs_on = {"name": engine, "version": "0.32.0", "environment": "vllm-cuda"}
+    config = studies_folder(tmp_path, {"x": [{"fix": work}]}, hardware=hardware, defaults={}, engine=runs_on)
     plan = make_plan(Config(config), "test")
     (cell,) = plan["cells"].values()
     (engine,) = plan["engines"].values()
@@ -124,7 +125,7 @@ def test_memory_and_times_count_images(tmp_path):
 
 
 def test_what_images_add_is_unknown_where_the_sizes_are(tmp_path):
-    seen, _ = planned(tmp_path, model="molmoe-1b", images=1, image_size=336)
+    seen, _ = planned(tmp_path, engine="transformers", model="molmoe-1b", images=1, image_size=336)
     assert seen["image_tokens"] is seen["kv_bytes_per_gpu"] is seen["bytes_per_gpu"] is seen["batch_fits"] is None
     assert all(seen[name] is None for name in ("ttft_max_s", "itl_s", "e2e_s", "least_e2e_s"))
     assert seen["weight_bytes_per_gpu"] > 0 and seen["run_s"] > 0

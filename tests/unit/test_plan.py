@@ -18,7 +18,7 @@ import moebench.plan.models as weights
 import studies
 from moebench.commands.cli import main
 from moebench.commands.planning import make_plan
-from moebench.config import Config, EngineKnobs, WorkloadKnobs
+from moebench.config import LOAD, Config, EngineKnobs, WorkloadKnobs
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError
 from studies import ROOT
@@ -123,7 +123,7 @@ WORKLOAD_KNOBS = {"batch": 2, "input_tokens": 15, "output_tokens": 9, "top_k": 1
 
 def test_no_knob_is_forgotten_here():
     assert {*ENGINE_KNOBS, "engine_name"} == set(EngineKnobs.model_fields)  # that one: test_runtime.py
-    assert set(WORKLOAD_KNOBS) == set(WorkloadKnobs.model_fields)
+    assert {*WORKLOAD_KNOBS, *LOAD} == set(WorkloadKnobs.model_fields)  # those: test_load_plan.py
 
 
 @pytest.mark.parametrize("knob", ENGINE_KNOBS)

@@ -93,7 +93,8 @@ def every(tmp_path_factory):
 def test_all_models_and_models_by_tag(every) -> None:
     small, large = every
     tiny = {"tiny-mixtral", "tiny-olmoe", "tiny-qwen1.5-moe", "tiny-qwen3-moe", "tiny-phi-3.5-moe", "tiny-deepseek-v2",
-            "tiny-llava-moe-s", "tiny-llava-moe-m", "tiny-llava-moe-l"}  # fmt: skip
+            "tiny-llava-moe-s", "tiny-llava-moe-m", "tiny-llava-moe-l", "tiny-gpt-oss", "tiny-glm-4.5",
+            "tiny-qwen3-next", "tiny-granite-4.0-h"}  # fmt: skip
     assert {e["model"]["name"] for e in small["engines"].values()} == tiny, "those the project writes, with experts"
     llms = {"mixtral-8x7b", "olmoe-1b-7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "phi-3.5-moe", "deepseek-v2-lite"}
     rows = large["experiments"]["llms"]["rows"]

@@ -61,7 +61,8 @@ def metrics(run: Run, work: Workload, ideal: utilization.Ideal) -> Metrics:
 
 def ideal(record: Record, sheet: Hardware | None) -> tuple[utilization.Ideal, str | None]:
     """Times of a record's cell at the peaks of the data sheet, and whose experts: ``measured`` or ``uniform``."""
-    timed = record["status"] == "ok" and record["protocol"]["kind"] in ("trace", "paper")
+    timed = record["status"] == "ok" and "activation" not in record
+    timed = timed and not any("load" in run for run in record["repeats"])
     if sheet is None or not timed or record["hardware"] != sheet.name or record["engine_version"].get("hosted"):
         return utilization.NOTHING, None
     architecture = Architecture.model_validate(record["model"]["architecture"])
