@@ -96,8 +96,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         if made["hosted"]:  # nothing is predicted of a service
             continue
         cells = [whole["cells"][f"{name}/{c}"] for c in engine["cells"]]
-        if any(c["protocol"]["kind"] == "activation" for c in cells):
-            continue  # as many runs as its corpus has batches
+        if any(c["protocol"]["kind"] in ("activation", "load") for c in cells):
+            continue  # as many runs as its corpus has batches, or one after another
         if engine["nodes"] > 1:
             continue  # no time is predicted over the network
         runs = sum(5 + 6 * c["predicted"]["run_s"] for c in cells if c["derived_from"] is None)
