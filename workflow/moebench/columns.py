@@ -250,11 +250,17 @@ def _metric_columns() -> list[Column]:
             )
         )
     for m in (m for m in METRICS if m.name in PREDICTED):
-        for end, word in (("", "expected"), ("_low", "lower end of its 80% interval"), ("_high", "upper end of its 80% interval")):
+        for end, word in (
+            ("", "expected"),
+            ("_low", "lower end of its 80% interval"),
+            ("_high", "upper end of its 80% interval"),
+        ):
             text = f"{m.label} by the calibrated cost model: {word}; null: predicted_kind is not calibrated"
             label = f"Calibrated: {m.label}" + end.replace("_", ", ")
             made.append(
-                Column(f"calibrated_{m.name}{end}", pa.float64(), m.unit, text, ("plan", "measurements"), label, m.better)
+                Column(
+                    f"calibrated_{m.name}{end}", pa.float64(), m.unit, text, ("plan", "measurements"), label, m.better
+                )
             )
     made.append(
         Column(
@@ -338,9 +344,21 @@ def _claim_columns() -> list[Column]:
             "Value of the test on the cost model's predictions for the paper's own cells; null: it cannot predict it",
             only,
         ),
-        Column("predicted_low", real, "", "Lower end of the 95% interval of that, from what left-out points were off; null: a bound has none", only),
+        Column(
+            "predicted_low",
+            real,
+            "",
+            "Lower end of the 95% interval of that, from what left-out points were off; null: a bound has none",
+            only,
+        ),
         Column("predicted_high", real, "", "Upper end of that interval", only),
-        Column("predicted_support", real, "", "Yes-or-no tests: share of draws within the intervals in which it holds", only),
+        Column(
+            "predicted_support",
+            real,
+            "",
+            "Yes-or-no tests: share of draws within the intervals in which it holds",
+            only,
+        ),
         Column("predicted_outcome", text, "", "Whether that agrees with the claim", only),
         Column("predicted_on", text, "", "Machine of that prediction", only),
         Column("contradicts", text, "", "Claims that cannot be right together with this one", only),

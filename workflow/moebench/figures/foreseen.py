@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 BAND_ALPHA = 0.15
 BOUND_WIDTH = 0.5
 """Of the line, points."""
-CALIBRATED = "predicted (calibrated, band: 80% interval), thin: roofline bound"
+CALIBRATED = "predicted (80% band), thin: roofline"
 BOUND = "predicted (roofline)"
 
 
