@@ -96,8 +96,8 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
         if made["hosted"]:  # nothing is predicted of a service
             continue
         cells = [whole["cells"][f"{name}/{c}"] for c in engine["cells"]]
-        if any(c["protocol"]["kind"] == "activation" for c in cells):
-            continue  # as many runs as its corpus has batches
+        if any(c["protocol"]["kind"] in ("activation", "load") for c in cells):
+            continue  # as many runs as its corpus has batches, or one after another
         if engine["nodes"] > 1:
             continue  # no time is predicted over the network
         runs = sum(5 + 6 * c["predicted"]["run_s"] for c in cells if c["derived_from"] is None)
@@ -115,14 +115,15 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
 
 
 def test_accuracy_tasks_take_what_their_questions_take(whole):
-    """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic."""
+    """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic, which
+    served mixtures do at about a third of the peak."""
     part = whole["accuracy"]["lm-eval"]
     engine = next(name for name in part["engines"] if name.startswith("mixtral-8x7b.tp2-"))
     cells = {part["cells"][f"{engine}/{c}"]["task"]["name"]: part["cells"][f"{engine}/{c}"] for c in
              part["engines"][engine]["cells"]}  # fmt: skip
     active, tokens = 12.9e9, 4 * 14042 * 700
     mmlu = cells["mmlu"]["predicted"]["run_s"] - 60
-    assert mmlu == pytest.approx(2 * active * tokens / (2 * 989e12), rel=0.2)
+    assert mmlu == pytest.approx(2 * active * tokens / (2 * 989e12) / 0.32, rel=0.2)
     assert mmlu / (cells["arc-challenge"]["predicted"]["run_s"] - 60) > 100
     spec = part["engines"][engine]["predicted"]
     load = 180 + spec["weight_bytes"] / 1e9
@@ -137,7 +138,9 @@ def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
     cell, engine = cells["cells"][key], cells["engines"][key.partition("/")[0]]
     hardware = CONFIG.hardware("h100-sxm5-80gb")
     everything, some = (accuracy_forecast.engine_s(cell | {"limit": n}, engine, hardware) for n in (None, 10))
-    assert some == pytest.approx(everything * 570 / 14042, rel=0.01), "a limit is per subject"
+    for end in ("", "_low", "_high"):
+        assert some[end] == pytest.approx(everything[end] * 570 / 14042, rel=0.01), "a limit is per subject"
+    assert everything["_low"] < everything[""] < everything["_high"]
     unknown = cell | {"task": cell["task"] | {"size": None}}
     assert accuracy_forecast.engine_s(unknown, engine, hardware) is None
     assert accuracy_forecast.engine_s(cell, engine, CONFIG.hardware("local-cpu")) is None
@@ -174,7 +177,7 @@ def kept_of(plan):
 
 
 def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole):
-    plan = make_plan(CONFIG, "paper", budget_gpu_hours=20)
+    plan = make_plan(CONFIG, "paper", budget_gpu_hours=25)
     needs, kept, decided = budget.needs(whole), kept_of(plan), set(plan["budget"]["decides"])
     assert {"FMOE-02", "FMOE-04", "MIB-F18-02"} <= decided, "a dozen claims are dearer"
     assert all(needs[c] <= kept for c in decided) and kept == set().union(*(needs[c] for c in decided))
@@ -185,7 +188,7 @@ def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole):
         listed = {f"{r['engine']}/{r['cell']}" for x in plan["experiments"].values() for r in x.get("accuracy", ())
                   if r["harness"] == harness}  # fmt: skip
         assert listed == set(part["cells"]) and set(part["jobs"]) == set(part["engines"])
-    assert sum(forecast.gpu_hours(plan).values()) <= 20
+    assert sum(forecast.gpu_hours(plan).values()) <= 25
 
 
 def test_cells_keep_their_names_in_a_smaller_plan(whole, small):

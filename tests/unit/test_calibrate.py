@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pandas as pd
 import pytest
 
@@ -15,7 +17,7 @@ from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.errors import StageError, StorageError
-from moebench.measure import constants, records
+from moebench.measure import constants, machine, records
 from moebench.report import build
 from moebench.storage import atomic
 from moebench.tables import machines, parquet
@@ -159,7 +161,9 @@ def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_p
         measured(results, *key.split("/"), plan)
     keep(results, **other)
     frame = collected(plan, results)
-    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c != "predicted_with"]
+    words_only = ("predicted_with", "predicted_kind")
+    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c not in words_only]
+    assert set(frame["predicted_kind"]) == {"none"}
     assert frame[[*predicted, "predicted_with", "residual_e2e"]].isna().all().all()
     assert all(word in reason for reason in frame["prediction_refused"] for word in words)
     figures.render_all(plan, results / "tables", tmp_path / "figures")
@@ -190,6 +194,59 @@ def test_a_slower_triad_of_larger_arrays_and_a_faster_narrow_product_are_plausib
     )
 
 
+def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(monkeypatch):
+    """The times of an AMD EPYC: 5.96 GB/s at 192 MB and 17.0 at 768 MB, bfloat16 1.27 GFLOP/s beside float32 at 87."""
+
+    def one(triad, bfloat16):
+        rates = {"bfloat16": bfloat16, "float32": 87e9}
+        products = {name: {"side": 9, "flops_per_s": rate, "runs_s": [1]} for name, rate in rates.items()}
+        return MADE | {"ended_at": "later", "triad": triad, "products": products}
+
+    noisy, bare = one([slow(192, 5.96e9), slow(768, 17e9)], 90e9), one([slow(192, 18e9), slow(768, 16e9)], 1.27e9)
+    left = [noisy, bare, noisy]
+    monkeypatch.setattr(machine, "once", lambda threads: left.pop(0))
+    made = machine.measure(1)
+    assert left == [noisy] and machines.implausible(made) == {}, "two are enough"
+    assert [t["bytes_per_s"] for t in made["triad"]] == [18e9, 17e9]
+    assert made["products"]["bfloat16"]["flops_per_s"] == 90e9 and made["ended_at"] == "later"
+    left[:] = [noisy] * 4
+    assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 2, "twice at most"
+    assert "refused: memory bandwidth 17 GB/s" in calibrate.text("x.json", noisy | {"device_name": "A CPU"})
+
+
+def test_products_are_tried_as_engines_call_them_and_plain():
+    """A torch whose bfloat16 has a kernel for ``linear`` alone."""
+    calls = []
+
+    def work(name, seconds):
+        def multiply(a, b):
+            calls.append(name)
+            clock[0] += seconds
+
+        return multiply
+
+    clock = [0.0]
+    matrix = types.SimpleNamespace(to=lambda dtype: None)
+    torch = types.SimpleNamespace(
+        int8="int8", _int_mm=work("int", 1e-3), matmul=work("matmul", 2e-2), randn=lambda *a, device: Number(matrix),
+        nn=types.SimpleNamespace(functional=types.SimpleNamespace(linear=work("linear", 1e-3))),
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine.time, "perf_counter", lambda: clock[0])
+        made = machine.product(torch, "bfloat16", "cpu", lambda: None)
+    assert {"linear", "matmul"} == set(calls) and made["flops_per_s"] == pytest.approx(2 * 8192**3 / 1e-3)
+
+
+class Number:
+    """4 x a matrix is the matrix."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def __rmul__(self, other):
+        return self.matrix
+
+
 def test_what_the_roofline_does_not_know_has_no_prediction(tmp_path):
     arms = [{"label": "drafts", "draft_model": "tiny-qwen3-draft-0.6b", "draft_tokens": 1}, {"label": "two", "tp": 2}]
     fix = {"model": "tiny-qwen3-moe", "input_tokens": 16, "output_tokens": 8}
@@ -213,7 +270,8 @@ def test_constants_are_measured_once_by_the_jobs_of_a_study_that_asks(study, tmp
             taken.append("failed")
             raise StageError("no torch")
         taken.append(threads)
-        keep(results)
+        path = keep(results, triad=[slow(192, 5.96e9), slow(768, 17e9)])
+        return path, constants.load(path)
 
     monkeypatch.setattr(constants, "take", take)
     constants.ensure(plan, engine, tmp_path, "python", said.append)
@@ -222,6 +280,7 @@ def test_constants_are_measured_once_by_the_jobs_of_a_study_that_asks(study, tmp
     for _ in range(3):
         constants.ensure(plan, engine, tmp_path, "python", said.append)
     assert taken == ["failed", 1] and "no constants of this machine: no torch" in said
+    assert said[-1].startswith("nothing is predicted from these constants") and "17 GB/s at 768 MB" in said[-1]
     plan["engines"][engine]["runtime"]["hosted"] = True
     constants.path_of(tmp_path, "here", 1).unlink()
     constants.ensure(plan, engine, tmp_path, "python", said.append)

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from moebench.config import Config
+from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import calibrated as cal
-from moebench.cost import fit, limits, points, roofline
+from moebench.cost import cells, fit, limits, points, roofline
 from moebench.cost.inputs import Layout, Machine, Sizes, stack
 from moebench.errors import UserError
 from studies import ROOT
@@ -18,8 +18,8 @@ MIXTRAL = CONFIG.model("mixtral-8x7b").architecture
 LLAMA = CONFIG.shapes()["llama-3.1-70b"].architecture
 MACHINE = Machine(bandwidth=1e12, packed_peak=1e14, plain_peak=1e14, link=1e11, node=8, far_link=1e10)
 NOTHING = dict.fromkeys((f.name for f in dataclasses.fields(cal.Constants)), 0.0)
-SHARES = [name for name in NOTHING if "share" in name]
-IDEAL = NOTHING | dict.fromkeys(SHARES, 1e9)
+SHARES = [name for name in NOTHING if "share" in name and name != "opening_share"]
+IDEAL = NOTHING | dict.fromkeys(SHARES, 1e9) | {"prefill_experts": 1.0}
 """No overhead and endless arithmetic; bytes are free, too, unless a test counts some."""
 TABLE = cal.AllReduce((1e3, 1e6), {2: (5e-6, 9e-6), 8: (6e-6, 20e-6)}, {2: (2e-5, 3e-5), 8: (2e-5, 4e-5)}, 1e11, 1e-5)
 FREE = cal.AllReduce((1.0, 1e12), {8: (1e-15, 1e-15)}, {8: (1e-15, 1e-15)}, 1e11)
@@ -121,13 +121,26 @@ def test_prefill_is_cut_into_chunks_and_pipelined():
 
 
 def test_serving_adds_the_others_prefills_to_steps_and_waits():
-    made = cal.serving(setup(prefill_layer_s=1e-4, layer_s=1e-4, request_s=0.01, prompt_token_s=1e-6), 21, 1000, 100)
-    step, prefill = 32e-4, 32e-4
-    assert made.tpot_s == pytest.approx(step + 20 / 100 * prefill)
-    assert made.ttft_s == pytest.approx(0.01 + 1e-3 + step + prefill * (1 + 20 / 20))
+    made = cal.serving(setup(prefill_layer_s=3e-4, layer_s=1e-4, request_s=0.01, prompt_token_s=1e-6), 21, 1000, 100)
+    step, prefill = 32e-4, 96e-4
+    assert made.tpot_s == pytest.approx(step + 20 / 100 * (prefill - step)), "a step with a prefill is a step, too"
+    assert made.ttft_s == pytest.approx(0.01 + 1e-3 + step + prefill)
     assert made.e2e_s == pytest.approx(made.ttft_s + 99 * made.tpot_s)
-    met = cal.serving(setup(prefill_layer_s=1e-4, meeting_prefills=0.5), 17, 1000, 100)
-    assert met.ttft_s == pytest.approx(prefill * (1 + 16 / 20 + 0.5 * 4))
+    opening = cal.serving(setup(prefill_layer_s=1e-4, opening_share=0.2), 17, 1000, 100)
+    chunks = np.ceil(17 * 1000 / 8192)
+    assert opening.ttft_s == pytest.approx(32e-4 * (1 + 0.2 * (chunks - 1) / 2)), "the first 17 are read together"
+
+
+def test_experts_of_a_prefill_take_longer_than_their_kernel_and_small_kernels_take_every_token():
+    plain, slow = (cal.prefill_s(setup(expert_bytes=1.0, prefill_experts=f), 1, 100) for f in (1.0, 1.9))
+    assert slow == pytest.approx(1.9 * plain)
+    assert cal.step_s(setup(expert_bytes=1.0, prefill_experts=1.9), 4, 0) == cal.step_s(setup(expert_bytes=1.0), 4, 0)
+    assert cal.prefill_s(setup(token_layer_s=1e-8), 2, 1000) == pytest.approx(32 * 2000 * 1e-8)
+
+
+def test_tiles_are_small_for_few_tokens_of_an_expert():
+    waste = cal.tile_waste(10.0, np.array([10.0, 50.0, 1e9]), cal.Constants(tile_tokens=128.0, tile_growth_tokens=5.0))
+    np.testing.assert_allclose(waste, [10 * 64 / 6, 10 * 64 / 2, 10 * 64], rtol=1e-6)
 
 
 def test_a_full_cache_runs_fewer_requests_and_the_others_wait():
@@ -217,6 +230,26 @@ def test_many_cells_at_once_are_the_same_as_one_by_one():
         assert (made.ttft_s[i], made.tpot_s[i]) == pytest.approx((float(alone.ttft_s), float(alone.tpot_s)))
 
 
+@pytest.mark.parametrize("times", [cal.static, cal.serving])
+def test_a_second_of_one_core_is_enough_for_a_million_cells(times):
+    import time
+
+    whole = cells.setup(MIXTRAL, EngineKnobs(model="mixtral-8x7b", tp=4), H100)
+    batch, prompt = np.tile([1.0, 4.0, 16.0, 64.0], 4096), np.full(16384, 1024.0)
+    best = np.inf
+    for _ in range(10):
+        started = time.process_time()
+        times(whole, batch, prompt, 512.0)
+        best = min(best, time.process_time() - started)
+    assert len(batch) / best > 1e6
+
+
+@pytest.mark.parametrize(("knobs", "work"), [({"tp": 3}, {}), ({}, {"top_k": 9}), ({"tp": 16, "ep": True}, {})])
+def test_the_roofline_of_a_cell_refuses_them_too(knobs, work):
+    with pytest.raises(UserError, match=r"^(tp is 3|top_k is 9|ep is 16): "):
+        roofline.cell_time(MIXTRAL, H100, EngineKnobs(model="mixtral-8x7b", **knobs), WorkloadKnobs(**work))
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [({"batch": 0}, "batch is 0"), ({"batch": -3}, "batch is -3"), ({"batch": np.nan}, "batch is nan"),
@@ -250,7 +283,9 @@ def test_shipped_constants_are_those_of_the_model_with_units_and_sources():
 @pytest.mark.parametrize("name", ["a100-sxm4-40gb", "a100-sxm4-80gb", "b200-sxm-180gb"])
 def test_machines_without_data_say_whose_constants_they_have(name):
     fitted = CONFIG.hardware(name).fitted
-    assert fitted.like == "h100-sxm5-80gb" and not fitted.constants and not fitted.all_reduce
+    assert fitted.like == "h100-sxm5-80gb" and fitted.constants == H100.fitted.constants
+    assert fitted.all_reduce.link_bytes_per_s == H100.link_bytes_per_s, "times scale with the own link"
+    assert cells.name(CONFIG.hardware(name)).startswith(f"calibrated (h100-sxm5-80gb, peaks of {name}, 20")
 
 
 def test_plans_do_not_carry_the_fit():

@@ -648,10 +648,12 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     path.write_text(json.dumps(paper_plan))
     collect.collect(path, tmp_path / "results", tmp_path / "tables")
     found = parquet.read(tmp_path / "tables", "claims").drop_duplicates("claim").set_index("claim")
-    # shared/papers' own roofline: 20% fewer tokens/s per GPU at FFN 14336, and on one GPU DeepSeek's TTFT 2.08 times
-    # OLMoE's; on two, as planned, both reduce over the same 2048 hidden dimensions, DeepSeek in 27 layers, OLMoE in 16.
-    assert found.loc["MIB-F03-02", "predicted_value"] == pytest.approx(1.05, abs=0.03)
-    assert found.loc["MIB-F07-01", "predicted_value"] == pytest.approx(0.80, abs=0.01)
+    # The paper: DeepSeek's TTFT is 70% above OLMoE's.  The roofline says 105%.
+    first = found.loc["MIB-F03-02"]
+    assert first["predicted_low"] < first["predicted_value"] < first["predicted_high"]
+    assert first["predicted_value"] == pytest.approx(0.7, abs=0.1)
+    assert first["predicted_kind"].startswith("calibrated (h100-sxm5-80gb, 20")
+    assert 0 < found.loc["MIB-F07-01", "predicted_value"] < 1
     assert (found.loc["MIB-F08-03", "predicted_value"], found.loc["MIB-F08-03", "predicted_outcome"]) == (12, "agrees")
     assert found.loc["MIB-F05-01-DS", "predicted_outcome"] == "disagrees"
     analytic = found.loc[["QS-T4-02", "QS-T6-01", "QS-E18-01"]]
@@ -662,9 +664,11 @@ def test_what_the_cost_model_predicts_for_the_papers_cells(paper_plan, tmp_path)
     assert both_ways["predicted_outcome"] == "disagrees" and both_ways["reason"].endswith(
         "54 of 75 computed points are as claimed"
     )
-    for unknown in ("MIB-F12-01", "MIB-F14-01", "MIB-F13-02", "MIB-F13-03", "MIB-F13-04", "MIB-F13-05"):
-        assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation, unfused experts, EP, PP are not modelled"
-    assert found.loc["MIB-F13-01", "predicted_value"] > 2, "tensor parallelism is"
+    for unknown in ("MIB-F12-01", "MIB-F14-01"):
+        assert np.isnan(found.loc[unknown, "predicted_value"]), "speculation, unfused experts are not modelled"
+        assert found.loc[unknown, "predicted_kind"] == "none"
+    for layout in ("MIB-F13-01", "MIB-F13-02", "MIB-F13-03", "MIB-F13-04", "MIB-F13-05"):
+        assert not np.isnan(found.loc[layout, "predicted_value"]), "TP, EP and PP are"
     assert set(found["verdict"]) == {"not measured", "confirmed", "refuted", "nothing claimed"}
     assert set(found.index[found["verdict"] == "confirmed"]) == {"MIB-F01-01"}, "computed, not measured"
 

@@ -2,15 +2,18 @@
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from moebench.figures import draw, predictions
+from moebench.config import Plot
+from moebench.figures import data, draw, foreseen, predictions
 
 PLAN = {"reference": {"hardware": {"title": "H100"}, "study": "paper"}}
 
 
 def rows(**change):
     one = {"predicted_fits": True, "predicted_batch_fits": True, "ep": False, "pp": 1, "predicted_e2e_s": 2.0}
-    return pd.DataFrame([one, one | change])
+    work = {"batch": 1, "input_tokens": 8, "output_tokens": 8, "protocol_kind": "trace"}
+    return pd.DataFrame([one | work, one | work | change])
 
 
 @pytest.mark.parametrize(
@@ -28,4 +31,37 @@ def test_what_is_drawn_of_a_prediction(change, status, drawn, said):
     frame = predictions.frame(rows(**change))
     assert frame["status"].tolist() == [draw.PREDICTED, status]
     assert draw.predicted(frame, "e2e_s").notna().tolist() == [True, drawn]
-    assert ("Not predicted: expert and pipeline parallelism." in predictions.caption(PLAN, frame)) == said
+    assert ("Not predicted: expert and pipeline parallelism." in predictions.caption(PLAN, placed(frame))) == said
+
+
+CALIBRATED = {
+    "calibrated_e2e_s": 4.0, "calibrated_e2e_s_low": 3.0, "calibrated_e2e_s_high": 5.0,
+    "predicted_kind": "calibrated (h100-sxm5-80gb, 2026-11-28)",
+}  # fmt: skip
+
+
+def placed(frame):
+    plot = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "x": "batch", "y": ["e2e_s"]})
+    return data.Data(plot, frame, {})
+
+
+def test_calibrated_values_are_dashed_with_a_band_and_the_bound_is_a_thin_line():
+    frame = predictions.frame(rows(**CALIBRATED).assign(**CALIBRATED, ep=True))
+    assert draw.predicted(frame, "e2e_s").tolist() == [4.0, 4.0], "expert parallelism too: its imbalance is modelled"
+    figure = Figure()
+    axes = figure.subplots()
+    foreseen.line(axes, [1, 2], frame.assign(predicted_e2e_s=[2.0, 2.5]), "e2e_s", 1000.0, "red")
+    (band,), (thin,) = axes.collections, axes.lines
+    assert band.get_paths()[0].get_extents().intervaly.tolist() == [3000, 5000]
+    assert list(thin.get_ydata()) == [2000, 2500] and thin.get_linewidth() < 0.9
+    words = predictions.caption(PLAN, placed(frame))
+    assert "calibrated (h100-sxm5-80gb, 2026-11-28), with the interval" in words and "Not predicted" not in words
+
+
+def test_where_nothing_is_calibrated_the_dashes_are_the_bound():
+    frame = predictions.frame(rows())
+    axes = Figure().subplots()
+    foreseen.line(axes, [1, 2], frame, "e2e_s", 1.0, "red")
+    foreseen.marks(axes, [1, 2], 0.4, frame, "e2e_s", 1.0, "red")
+    assert not axes.lines and not axes.collections and not axes.patches
+    assert foreseen.words(frame, ["e2e_s"]) == [foreseen.BOUND]

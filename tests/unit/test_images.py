@@ -118,7 +118,9 @@ def test_memory_and_times_count_images(tmp_path):
     # 4 requests of 2 tiles of 666 GFLOP at 989 TFLOP/s, and 421 more tokens to read and to keep
     assert seen["ttft_max_s"] > text["ttft_max_s"] + 4 * 2 * 666e9 / 989.4e12
     assert text["itl_s"] < seen["itl_s"] < 1.1 * text["itl_s"]
-    assert seen["least_e2e_s"] == text["least_e2e_s"] < seen["e2e_s"] == seen["run_s"]
+    assert seen["least_e2e_s"] == text["least_e2e_s"] < seen["e2e_s"] < seen["run_s"]
+    likely, without = seen["calibrated"], text["calibrated"]
+    assert seen["run_s"] == likely["e2e_s"] and likely["ttft_max_s"] > without["ttft_max_s"] + 4 * 2 * 666e9 / 989.4e12
     assert other["job_s"] > engine["job_s"]
 
 

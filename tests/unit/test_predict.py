@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 
 from moebench.commands import fit as fitting
-from moebench.commands import predict
+from moebench.commands import own_points, predict
 from moebench.commands.cli import main
 from moebench.config import Config
 from moebench.cost import fit, points
 from moebench.cost.params import total_parameters
 from moebench.errors import UserError
+from moebench.tables import parquet
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")
@@ -69,6 +70,12 @@ def test_machines_without_data_are_called_so_and_have_wider_intervals(tmp_path):
     assert bound["kind"] == "bound" and np.isnan(bound["low"])
 
 
+def test_the_bound_of_a_prefill_counts_experts(tmp_path):
+    moe = {"metric": "ttft_static", "precision": "bf16", "model": "qwen3-30b-a3b", "tp": 1, "input": 8000, "batch": 1}
+    (made,) = run(tmp_path, moe, bound=True)["predicted"]
+    assert made > 2 * 2.9e9 * 8000 / 989e12 * 1e3, "3 billion active parameters, ms"
+
+
 def test_the_bound_is_below_the_calibrated_value(tmp_path):
     changes = [{"tp": tp, "batch": b, "metric": m} for tp in (2, 8) for b in (1, 64) for m in ("tpot", "ttft")]
     ideal, real = run(tmp_path, *changes, bound=True), run(tmp_path, *changes)
@@ -108,6 +115,60 @@ def test_more_work_takes_longer_and_throughput_is_tokens_over_time(tmp_path):
     assert small < large and small < deep
     e2e, rate = run(tmp_path, {"metric": "e2e"}, {"metric": "throughput"})["predicted"]
     assert rate == pytest.approx(8 * 1000 / (e2e / 1000))
+
+
+def values(tmp_path, *changes):
+    return run(tmp_path, *changes)["predicted"].to_numpy()
+
+
+def test_pruned_capped_and_fp8_cached_models_take_less(tmp_path):
+    large = {"model": "qwen3-30b-a3b", "precision": "bf16", "batch": 32, "input": 4000}
+    whole, pruned, narrow, capped, cached = values(
+        tmp_path, large, large | {"experts": 64}, large | {"expert_ffn": 384}, large | {"top_k": 2},
+        large | {"kv_precision": "fp8"},
+    )  # fmt: skip
+    assert max(pruned, narrow, capped, cached) < whole
+
+
+def test_speculation_is_predicted_from_a_stated_acceptance(tmp_path):
+    target = {"model": "qwen3-30b-a3b", "precision": "bf16", "batch": 1}
+    drafted = target | {"draft_model": "qwen3-0.6b", "draft_tokens": 4}
+    plain, none, all_ = values(tmp_path, target, drafted | {"acceptance": 0}, drafted | {"acceptance": 1})
+    assert all_ == pytest.approx(none / 5, rel=0.05), "five tokens a step instead of one"
+    assert none > plain, "drafts that are thrown away"
+    (row,) = run(tmp_path, drafted).to_dict("records")
+    assert row["kind"] == "none" and row["why"].startswith("speculative decoding: column acceptance is empty")
+
+
+def test_images_pass_the_vision_tower_and_lengthen_the_prompt(tmp_path):
+    text = {"model": "deepseek-vl2-tiny", "precision": "bf16", "metric": "ttft_static", "tp": 1, "input": 100}
+    small, large = ({"images": 1, "image_size": edge} for edge in (384, 1000))
+    made = values(tmp_path, text, text | small, text | large)
+    assert made[0] < made[1] < made[2]
+    (row,) = run(tmp_path, text | {"images": 1}).to_dict("records")
+    assert row["why"].endswith("column image_size is empty")
+
+
+def test_experts_are_unevenly_spread_over_ranks(tmp_path):
+    """At batch 1 the fullest of eight ranks has more than an eighth of a token's eight experts."""
+    one = {"model": "qwen3-30b-a3b", "precision": "bf16", "tp": 8, "batch": 8}
+    split, whole = values(tmp_path, one, one | {"ep": 8})
+    assert whole > 1.02 * split
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"top_k": 129}, "row 2: top_k is 129 of 128 experts"),
+        ({"experts": 4}, "row 2: top_k is 8 of 4 experts"),
+        ({"experts": -1}, "row 2: experts is -1: give 0 or more"),
+        ({"draft_model": "qwen3-0.6b", "draft_tokens": 2, "acceptance": 1.5}, "row 2: acceptance is 1.5"),
+        ({"model": "qwen3-8b", "experts": 8}, "row 2: experts is given for qwen3-8b, which has no experts"),
+    ],
+)
+def test_impossible_changes_of_a_model_are_refused(tmp_path, change, said):
+    with pytest.raises(UserError, match=said):
+        run(tmp_path, {"model": "qwen3-30b-a3b", "precision": "bf16"} | change)
 
 
 def test_units_protocols_and_names_of_metrics():
@@ -160,7 +221,7 @@ def test_quoted_serving_times_are_met_as_docs_say():
     known = points.read(measured(), CONFIG)
     made = np.full(len(MEASURED), np.nan)
     for batch in known.batches:
-        made[batch.rows] = predict.calibrated_values(batch, batch.hardware, batch.hardware)[0]
+        made[batch.rows] = predict.calibrated_values(batch, batch.hardware)
     off = np.abs(made / measured()["value"] - 1)
     tpot = (measured()["metric"] == "tpot_serving").to_numpy()
     assert np.median(off[tpot]) < 0.10 and off[tpot].max() < 0.2
@@ -222,6 +283,24 @@ def test_published_reduces_count_elements_and_thin_to_every_second_size():
              "us": n / 10} for b in ("graph", "eager") for n in (128, 256, 512)]  # fmt: skip
     table = fit.reduce_table(pd.DataFrame(rows), "here")
     assert table.message_bytes == (256.0, 1024.0) and table.graph_us == {2: (12.8, 51.2)}
+
+
+def test_own_tables_are_points(rich, tmp_path):
+    """Good cells of the study's tables: TTFT of the batch and ITL, with the knobs that the model knows."""
+    _, _, folder = rich
+    table = parquet.read(folder, "measurements")
+    frame = own_points.load(folder)
+    assert set(frame["metric"]) <= {"ttft_static", "tpot_static"} and set(frame["unit"]) == {"s"} and len(frame)
+    good = table[(table["status"] == "ok") & (table["expert_kernel"] == "fused") & (table["pruning"] == "none")]
+    assert set(frame["value"]) <= {*good["ttft_max_s"].dropna(), *good["itl_s"].dropna()}
+    assert {"ep", "precision", "kv_precision", "top_k", "source"} <= set(frame)
+    assert predict.run(CONFIG, folder)[0]["why"].str.startswith("model mixtral-tiny: no file").any()
+    renamed = frame.assign(model="mixtral-8x7b", machine="H100", tp=2, pp=1, dp=1, ep=1, images=0, draft_tokens=0)
+    renamed.to_csv(tmp_path / "own.csv", index=False)
+    made, _ = predict.run(CONFIG, tmp_path / "own.csv")
+    assert made["kind"].str.startswith("calibrated (h100-sxm5-80gb").all()
+    with pytest.raises(UserError, match="no row has a value and a model, machine"):
+        fitting.run(CONFIG, folder, None, False, None)
 
 
 def test_fit_prints_the_protocol_and_writes_constants_that_predict(tmp_path):

@@ -249,6 +249,19 @@ def _metric_columns() -> list[Column]:
                 m.better,
             )
         )
+    for m in (m for m in METRICS if m.name in PREDICTED):
+        for end, word in (
+            ("", "expected"),
+            ("_low", "lower end of its 80% interval"),
+            ("_high", "upper end of its 80% interval"),
+        ):
+            text = f"{m.label} by the calibrated cost model: {word}; null: predicted_kind is not calibrated"
+            label = f"Calibrated: {m.label}" + end.replace("_", ", ")
+            made.append(
+                Column(
+                    f"calibrated_{m.name}{end}", pa.float64(), m.unit, text, ("plan", "measurements"), label, m.better
+                )
+            )
     made.append(
         Column(
             "predicted_least_e2e_s",
@@ -329,6 +342,21 @@ def _claim_columns() -> list[Column]:
             real,
             "",
             "Value of the test on the cost model's predictions for the paper's own cells; null: it cannot predict it",
+            only,
+        ),
+        Column(
+            "predicted_low",
+            real,
+            "",
+            "Lower end of the 95% interval of that, from what left-out points were off; null: a bound has none",
+            only,
+        ),
+        Column("predicted_high", real, "", "Upper end of that interval", only),
+        Column(
+            "predicted_support",
+            real,
+            "",
+            "Yes-or-no tests: share of draws within the intervals in which it holds",
             only,
         ),
         Column("predicted_outcome", text, "", "Whether that agrees with the claim", only),
@@ -416,6 +444,8 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("predicted_fits", truth, "", "The predicted memory is no more than the usable memory; null: unknown", ("plan", "measurements", "failures"), "Predicted to fit"),
         Column("predicted_batch_fits", truth, "", "The predicted KV cache holds the whole batch at once; null: unknown", _CELL),
         Column("predicted_with", text, "", "Constants behind predicted times: data sheet, or measured constants of the machine that measured the cell; null: no prediction", _MEASURED, "Predicted with"),
+        Column("predicted_kind", text, "", "What is predicted: calibrated (MACHINE, DATE), bound (the roofline alone) or none", (*_CELL, "claims"), "Kind of prediction"),
+        Column("uncalibrated", text, "", "Why predicted times are not calibrated, where the machine has constants; null: they are, or it has none", _CELL, "Not calibrated because"),
         Column("prediction_refused", text, "", "Why measured constants of the machine are refused, and with them the prediction; null: not refused", _MEASURED),
         Column("n_repeats", whole, "", "Timed runs behind the medians; of a constant: behind the best", (*_MEASURED, *_MACHINE), "Repeats"),
         Column("e2e_s_cv", real, "", "Coefficient of variation of e2e_s over the repeats", _MEASURED, "CV of e2e"),

@@ -42,8 +42,11 @@ def predicted(row: Mapping[Any, Any]) -> str:
         return ""
     if row["test"] in ("monotone", "rank", "steepest"):
         text = "yes" if value else "no"
+        if (support := row.get("predicted_support")) is not None and not pd.isna(support):
+            text += f" (holds in {support:.0%} of draws)"
     else:
-        text = f"{value:.0f} cells do not fit" if row["test"] == "infeasible" else shown(value)
+        text = shown(value, row.get("predicted_low"), row.get("predicted_high"))
+        text = f"{value:.0f} cells do not fit" if row["test"] == "infeasible" else text
     agrees = row["predicted_outcome"]
     return text if agrees == ev.NO_EXPECTATION else f"{text}: {agrees}"
 

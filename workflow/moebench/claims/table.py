@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moebench import accuracy, columns
-from moebench.claims import accuracy_rows, select
+from moebench.claims import accuracy_rows, foretold, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 from moebench.columns import Row
@@ -28,9 +28,11 @@ CONFIRMED, REFUTED, INCONCLUSIVE = "confirmed", "refuted", "inconclusive"
 VERDICTS = {
     ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE, ev.NOT_DECIDED: ev.NOT_DECIDED,
 }  # fmt: skip
-NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens", "ep", "pp")
-"""Knobs that the cost model does not know, or whose effect on time it neglects (expert parallelism's all-to-all and
-imbalance, pipeline stages that overlap): cells that differ in them are predicted alike, so that nothing is foretold."""
+NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens")
+"""Knobs that the cost model does not know: cells that differ in them are predicted alike, so nothing is foretold."""
+BOUND_NEGLECTS = ("ep", "pp")
+"""Knobs whose effect the roofline neglects and the calibrated model does not: imbalance of experts over ranks, pipeline
+stages that overlap."""
 _ABSENT = {"draft_model": None, "expert_kernel": "fused"}
 _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "dummy": "dummy weights"}
 
@@ -79,7 +81,9 @@ def rows(plan: Plan, folder: Path, results: Path) -> list[Row]:
                 continue
             for outcome, mine in _outcomes(claim, plan, listed, measured, asked, samples, parameters):
                 prompts = dict(outcome.context).get("prompts", "text")
-                made.append(_row(plan, paper, claim, outcome, mine, foreseen.get(prompts), where))
+                known = foreseen.get(prompts)
+                kind = _kind(predicted, known, _reference_lists(plan, claim))
+                made.append(_row(plan, paper, claim, outcome, mine, known, where) | {"predicted_kind": kind})
     return made
 
 
@@ -127,6 +131,15 @@ def _of_model(plan: Plan, paper: ClaimFile, claim: Claim, points: list[Row]) -> 
 
 def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
     return {(str(e), str(c)): part for (e, c), part in parquet.read(folder, "samples").groupby(["engine", "cell"])}
+
+
+def _kind(cells: list[Row], foreseen: ev.Outcome | None, listed: set[str]) -> str:
+    """What the prediction of a claim is made from: ``calibrated (MACHINE, DATE)``, ``bound`` or both; else ``none``."""
+    if foreseen is None:
+        return "none"
+    mine = [row for row in cells if row["experiment"] in listed]
+    kinds = dict.fromkeys(str(mine[i]["predicted_kind"]) for i in foreseen.rows if mine[i].get("predicted_kind"))
+    return ", ".join(kinds) or "bound"
 
 
 def _predicted(plan: Plan, folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
@@ -215,36 +228,35 @@ def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
 
 def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
     """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
-    unknown = claim.metric == "accuracy" or {*select.varied(claim), *claim.over} & set(NEGLECTED)
+    varied = {*select.varied(claim), *claim.over}
+    bound = not any(str(row.get("predicted_kind") or "").startswith("calibrated") for row in cells)
+    unknown = claim.metric == "accuracy" or varied & {*NEGLECTED, *(BOUND_NEGLECTS if bound else ())}
     if claim.test not in OF_CELLS or not cells or unknown:
         return {}
     select.check_columns(claim, {k for r in cells for k in r}, "the paper's grid")
     values: dict[int, ev.Floats] = {}
     for i, row in enumerate(cells):
+        if varied & set(BOUND_NEGLECTS) and row.get("predicted_kind") == "bound":
+            continue
         known = all(row[k] == v for k, v in _ABSENT.items())
-        value = _predicted_metric(claim.metric, row)
+        value = foretold.draws(claim.metric, row)
         if (
             known
             and value is not None
             and row["predicted_fits"] is not False
             and (row["predicted_batch_fits"] is not False)
         ):
-            values[i] = np.array([value])
+            values[i] = value
     if claim.test != "infeasible" and not values:
         return {}
+    most = max((len(v) for v in values.values()), default=1)
+    values = {i: v if len(v) == most else np.full(most, v[0]) for i, v in values.items()}
+    repeats = dict.fromkeys(values, most) if most > 1 and claim.test != "infeasible" else None
     found: dict[str, ev.Outcome] = {}
-    for outcome in ev.evaluate(claim, cells, values):
+    for outcome in ev.evaluate(claim, cells, values, repeats):
         if outcome.value is not None:
             found.setdefault(dict(outcome.context).get("prompts", "text"), outcome)
     return found
-
-
-def _predicted_metric(metric: str, row: Row) -> float | None:
-    if metric == "itl_paper_s":
-        e2e, first, tokens = row["predicted_e2e_s"], row["predicted_ttft_max_s"], row["batch"] * row["output_tokens"]
-        return None if e2e is None or first is None or tokens < 2 else (e2e - first) / (tokens - 1)
-    value = row.get(f"predicted_{metric}")
-    return None if value is None else float(value)
 
 
 # --------------------------------------------------------------------------------------------- rows
@@ -287,6 +299,9 @@ def _row(
         "unstable_cells": sum(bool(r.get("unstable")) for r in mine),
         "evaluated_on": evaluated_on(plan, outcome, mine) or None,
         "predicted_value": None if foreseen is None else foreseen.value,
+        "predicted_low": None if foreseen is None else foreseen.low,
+        "predicted_high": None if foreseen is None else foreseen.high,
+        "predicted_support": None if foreseen is None else foreseen.support,
         "predicted_outcome": None if foreseen is None else foreseen.outcome,
         "predicted_on": None if foreseen is None else foreseen_on,
         "contradicts": ", ".join(claim.contradicts) or None,

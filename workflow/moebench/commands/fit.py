@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from moebench.commands import own_points
 from moebench.commands.predict import draw, error_tables
 from moebench.config import Config, Hardware
 from moebench.cost import fit, points
@@ -33,7 +34,7 @@ def run(
     ``figure``: draw predictions of left-out models against what was measured.  ``write``: put the constants into the
     files of config/hardware, instead of the ones there.
     """
-    frame = points.load(path)
+    frame = own_points.load(path)
     if "value" not in frame:
         raise UserError(f"--fit {path}: column 'value' is missing; a fit needs what was measured")
     tables = fit.Tables.read(kernels) if kernels else None
@@ -53,7 +54,7 @@ def run(
 
 def known(config: Config) -> fit.Model:
     """The constants of the first machine that has some, and all all-reduces.  Raises UserError without any."""
-    having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and h.fitted.all_reduce]
+    having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and not h.fitted.like]
     if not having:
         raise UserError("--fit: no file of config/hardware has constants yet; give --kernels FOLDER")
     first = having[0].fitted

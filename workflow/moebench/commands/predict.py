@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moebench.commands import own_points
 from moebench.config import Config, Hardware
 from moebench.cost import calibrated as cal
-from moebench.cost import fit, points
+from moebench.cost import cells, fit, points
 from moebench.cost.inputs import Floats
 
 BOUND = cal.Constants(
     **dict.fromkeys((*fit.PRIOR, *fit.KERNEL), 0.0)
-    | dict.fromkeys(("dense_bytes", "expert_bytes", "cache_bytes", "prefill_reduces"), 1.0)
+    | dict.fromkeys(("dense_bytes", "expert_bytes", "cache_bytes", "prefill_reduces", "prefill_experts"), 1.0)
     | dict.fromkeys(("dense_share", "dense_share_low", "expert_share", "expert_share_low", "attention_share"), 1.0)
 )
 """Everything ideal: no overhead, full bandwidth and peak."""
@@ -27,19 +28,18 @@ def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
     machine that was not.  Raises UserError for a column or value that is wrong.
     """
-    known = points.read(points.load(path), config, str(path))
+    known = points.read(own_points.load(path), config, str(path))
     count = len(known.frame)
     value, low, high = (np.full(count, np.nan) for _ in range(3))
     kind = np.full(count, "none", dtype=object)
     for batch in known.batches:
         hardware = batch.hardware
-        source = points.fitted(hardware, config)
-        if source is None or bound:
+        if hardware.fitted is None or bound:
             value[batch.rows] = bound_values(batch)
             kind[batch.rows] = "bound"
             continue
-        value[batch.rows], kind[batch.rows] = calibrated_values(batch, hardware, source)
-        low[batch.rows], high[batch.rows] = intervals(batch, known, value[batch.rows], source)
+        value[batch.rows], kind[batch.rows] = calibrated_values(batch, hardware), cells.name(hardware)
+        low[batch.rows], high[batch.rows] = intervals(batch, known, value[batch.rows])
     kind[~np.isfinite(value)] = "none"
     why = [known.reasons.get(i, "" if np.isfinite(value[i]) else _unknown(known.frame, i)) for i in range(count)]
     made = known.frame.assign(predicted=value, low=low, high=high, kind=kind, why=why)
@@ -59,27 +59,21 @@ def bound_values(batch: points.Batch) -> Floats:
     return batch.predict(BOUND, cal.AllReduce(sizes, times, times, link, 0.0))
 
 
-def calibrated_values(batch: points.Batch, hardware: Hardware, source: Hardware) -> tuple[Floats, str]:
-    """Calibrated values of rows of a machine, with the constants of ``source``, and what to call them."""
-    assert source.fitted is not None and source.fitted.all_reduce is not None
-    constants = cal.Constants(**{name: c.value for name, c in source.fitted.constants.items()})
-    values = batch.predict(constants, points.all_reduce_of(source.fitted.all_reduce, source))
-    peaks = f", peaks of {hardware.name}" if hardware.name != source.name else ""
-    return values, f"calibrated ({source.name}{peaks}, {source.fitted.date})"
+def calibrated_values(batch: points.Batch, hardware: Hardware) -> Floats:
+    """Calibrated values of rows of a machine."""
+    assert hardware.fitted is not None and hardware.fitted.all_reduce is not None
+    reduce = points.all_reduce_of(hardware.fitted.all_reduce, hardware)
+    return batch.predict(cells.constants(hardware.fitted), reduce)
 
 
-def intervals(batch: points.Batch, known: points.Points, values: Floats, source: Hardware) -> tuple[Floats, Floats]:
+def intervals(batch: points.Batch, known: points.Points, values: Floats) -> tuple[Floats, Floats]:
     """Low and high of values: times the 10th and 90th percentile of measured over predicted of left-out points."""
-    assert source.fitted is not None
     low, high = np.full(len(values), np.nan), np.full(len(values), np.nan)
+    engines = known.frame["engine"].astype(str) if "engine" in known.frame else None
     for i, (place, metric) in enumerate(zip(batch.rows, batch.metrics, strict=True)):
-        situation = "seen" if known.files[int(place)] in source.fitted.models else "model"
-        engine = str(known.frame["engine"][place]) if "engine" in known.frame else "vllm"
-        if batch.hardware.name != source.name or not engine.lower().startswith("vllm"):
-            situation = "machine"
-        kinds = source.fitted.factors.get("tpot" if metric.name in ("e2e", "throughput") else metric.name, {})
-        pair = kinds.get(situation)  # type: ignore[call-overload]
-        if pair:
+        vllm = engines is None or engines[place].lower().startswith("vllm")
+        name = "tpot" if metric.name in ("e2e", "throughput") else metric.name
+        if pair := cells.interval(batch.hardware, name, known.files[int(place)], vllm):
             first, last = (1 / pair[1], 1 / pair[0]) if metric.name == "throughput" else pair
             low[i], high[i] = values[i] * first, values[i] * last
     return low, high

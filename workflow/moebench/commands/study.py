@@ -147,7 +147,12 @@ def calibrate(
     ] = False,
     fit: Annotated[
         Path | None,
-        Option("--fit", metavar="POINTS", help="Fit the cost model on measured points (CSV).", rich_help_panel="Fit"),
+        Option(
+            "--fit",
+            metavar="POINTS",
+            help="Fit the cost model on measured points: a CSV file, or a folder of tables.",
+            rich_help_panel="Fit",
+        ),
     ] = None,
     kernels: Annotated[
         Path | None,

@@ -54,6 +54,9 @@ class AllReduceTable(Strict):
     graph_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: in a CUDA graph")
     eager_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: started one by one")
     source: str
+    link_bytes_per_s: float | None = Field(
+        None, description="Link of the machine it was measured on, where that is another; one way, bytes/s"
+    )
 
     @model_validator(mode="after")
     def _as_long(self) -> AllReduceTable:
@@ -88,6 +91,13 @@ class Fitted(Strict):
         if self.like is None and not (self.constants and self.all_reduce):
             raise ValueError("give constants and all_reduce, or like: a machine that has them")
         return self
+
+    def of(self, other: Fitted, link_bytes_per_s: float | None) -> Fitted:
+        """These, with what another machine, whose GPUs have that link, was measured to have."""
+        assert other.all_reduce is not None
+        table = other.all_reduce.model_copy(update={"link_bytes_per_s": link_bytes_per_s})
+        own = {"like": self.like, "date": other.date, "all_reduce": table}
+        return other.model_copy(update=own | {k: v for k in ("far_link", "far_hop") if (v := getattr(self, k))})
 
 
 class Hardware(Strict):

@@ -245,8 +245,18 @@ class Config:
 
     @functools.cache  # noqa: B019
     def hardware(self, name: str, wanted_by: str = "--hardware") -> Hardware:
-        """A machine type by name."""
-        return self._read(Hardware, "hardware", name, wanted_by)
+        """A machine type by name; one that is ``like`` another has that one's constants.
+
+        Raises ConfigError for a ``like`` that names no machine with constants of its own, too.
+        """
+        found = self._read(Hardware, "hardware", name, wanted_by)
+        if found.fitted is None or found.fitted.like is None:
+            return found
+        where = f"{self.folder / 'hardware' / name}.yaml: fitted.like"
+        other = self.hardware(found.fitted.like, where)
+        if other.fitted is None or other.fitted.like is not None:
+            raise ConfigError(f"{where}: {other.name} has no constants of its own; name a machine that has some")
+        return found.model_copy(update={"fitted": found.fitted.of(other.fitted, other.link_bytes_per_s)})
 
     @functools.cache  # noqa: B019
     def paper(self, name: str, wanted_by: str) -> Paper:

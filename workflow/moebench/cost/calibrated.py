@@ -21,21 +21,19 @@ T_AR is measured: a table by group and message (:class:`AllReduce`).  Everything
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
-from moebench.cost import limits, memory
-from moebench.cost.inputs import Arrays, Floats, Layout, Machine, Sizes
+from moebench.cost import limits, memory, roofline
+from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
 from moebench.cost.roofline import distinct_experts
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
-WAVES = 10
-"""Requests that serving benchmarks send per client; the first ones start together and wait for each other."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,16 @@ class Constants(Arrays):
     expert_share_low: Any = 0.35
     attention_share: Any = 0.45
     """eta of attention's scores and sums, of the plain peak."""
-    tile_tokens: Any = 83.0
-    """Tokens of an expert that a kernel works on at a time."""
+    tile_tokens: Any = 170.0
+    """Tokens of an expert that a kernel works on at a time, where each has many."""
+    tile_growth_tokens: Any = 5.0
+    """Tokens of an expert at which tiles are half as large: kernels take smaller ones for few tokens."""
     expert_passes: Any = 2.7
     """Times that a MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
     layer_passes: Any = 20.0
     """Times that the rest of a layer reads or writes the hidden states: n d values."""
+    token_layer_s: Any = 0.05e-6
+    """Time per token and layer beside bytes and operations: small kernels that touch every token, on every rank."""
     layer_s: Any = 50e-6
     moe_layer_s: Any = 45e-6
     low_matrix_s: Any = 5e-6
@@ -67,14 +69,16 @@ class Constants(Arrays):
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
     """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
+    prefill_experts: Any = 1.3
+    """Time of experts in a prefill over their kernel's alone."""
     prefill_reduces: Any = 1.0
     """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
     request_s: Any = 10e-3
     """Time a served request takes to its first token beside its prefill: the server, the step in flight."""
     prompt_token_s: Any = 4e-6
     """Time per token of its prompt on the host: the tokenizer, the server."""
-    meeting_prefills: Any = 0.15
-    """Prefills that a served request waits for, times the root of the other requests in flight: prompts that meet."""
+    opening_share: Any = 0.1
+    """Share of a served run's requests that start together at its beginning and wait for each other's prefills."""
 
 
 @dataclass(frozen=True)
@@ -192,10 +196,27 @@ def fullest_rank(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups
     return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(spread) + skew, n * np.minimum(k, m)))
 
 
+def tile_waste(distinct: Floats, routed: Floats, constants: Constants) -> Floats:
+    """Tokens' worth of empty places in the tiles of ``distinct`` experts that have ``routed`` tokens: half a tile each.
+
+    With t tokens per expert a tile holds tile_tokens t / (t + tile_growth_tokens).
+    """
+    each = routed / np.maximum(distinct, 1e-9)
+    return np.asarray(distinct * constants.tile_tokens / 2 * each / (each + constants.tile_growth_tokens + 1e-9))
+
+
 # ------------------------------------------------------------------------------------------- steps
 
 
-def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k: Floats, distinct: Any) -> Floats:
+def _matrices(
+    setup: Setup,
+    own: Floats,
+    tokens: Floats,
+    outputs: Floats,
+    top_k: Floats,
+    distinct: Any = None,
+    expert_time: Any = 1.0,
+) -> Floats:
     """Time of all matrices of a step, s: ``own`` tokens of a replica, ``tokens`` of all, ``outputs`` sampled ones."""
     s, p, layout, machine, c = setup.sizes, setup.precision, setup.layout, setup.machine, setup.constants
     group = layout.tp * layout.kvp
@@ -213,7 +234,7 @@ def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k:
     time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
     time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
     time = time + low * (4 * s.layers - 2 * (s.sparse - s.sparse * (s.shared > 0)))
-    time = time + s.layers * c.layer_passes * own * s.hidden * p.plain / machine.bandwidth
+    time = time + s.layers * own * (c.layer_passes * s.hidden * p.plain / machine.bandwidth + c.token_layer_s)
     if np.any(s.sparse > 0):
         fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep)
         if distinct is not None:
@@ -221,9 +242,9 @@ def _matrices(setup: Setup, own: Floats, tokens: Floats, outputs: Floats, top_k:
         piece = s.expert * layout.ep / layout.ranks
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
-        filled = 2.0 * (routed + fullest * c.tile_tokens / 2) / (share * p.experts_peak)
+        filled = 2.0 * (routed + tile_waste(fullest, routed, c)) / (share * p.experts_peak)
         moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
-        time = time + s.sparse * (piece * np.hypot(loaded, filled) + moved + c.moe_layer_s)
+        time = time + s.sparse * (expert_time * (piece * np.hypot(loaded, filled) + moved) + c.moe_layer_s)
     return np.asarray(time)
 
 
@@ -254,24 +275,29 @@ def step_s(
     context: ArrayLike,
     top_k: ArrayLike | None = None,
     distinct: ArrayLike | None = None,
+    new_tokens: ArrayLike = 1,
 ) -> Floats:
-    """Time between two tokens of a batch that only decodes, s; ``context``: mean tokens before.  NaN: unknown.
+    """Time of a step of a batch that only decodes, s; ``context``: mean tokens before.  NaN: unknown.
 
     Attention: b L c_kv KV bytes / bandwidth, of windowed layers at most the window; the batch is dealt to replicas.
     With PP stages that many parts of the batch are in flight, each passing all layers.  ``distinct``: distinct experts
-    of a layer over all ranks, as measured, instead of the uniform law.
+    of a layer over all ranks, as measured, instead of the uniform law.  ``new_tokens`` of each sequence, one but where
+    drafted tokens are verified; they read its cache once.
     """
     s, layout, machine, c = setup.sizes, setup.layout, setup.machine, setup.constants
+    each = np.asarray(new_tokens, float)
     all_ = np.asarray(sequences, float) / layout.pp
     own = np.maximum(np.ceil(all_ / layout.dp), 1.0)
-    tokens = np.maximum(all_, own)
+    tokens = np.maximum(all_, own) * each
     k = s.top_k if top_k is None else np.asarray(top_k, float)
     x = np.asarray(context, float) + 1
     spanned = (s.layers * s.attends - s.windowed) * x + s.windowed * np.minimum(x, s.window)
     read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
     scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
-    time = _matrices(setup, own, tokens, own, k, distinct) + own * spanned * np.maximum(read, scores)
-    time = time + _collectives(setup, own, tokens)
+    time = _matrices(setup, own * each, tokens, own * each, k, distinct)
+    states = s.state * setup.precision.plain + s.state_float32 * DTYPE_BYTES["float32"]
+    time = time + 2 * own * states / layout.tp * c.cache_bytes / machine.bandwidth  # read and written
+    time = time + own * spanned * np.maximum(read, scores * each) + _collectives(setup, own * each, tokens)
     return np.asarray(time + s.layers * c.layer_s + own * c.sequence_s + c.step_s)
 
 
@@ -281,12 +307,14 @@ def prefill_s(
     prompt: ArrayLike,
     step_tokens: ArrayLike = 8192,
     top_k: ArrayLike | None = None,
+    tiles: ArrayLike = 0.0,
 ) -> Floats:
     """Time to read ``sequences`` prompts of ``prompt`` tokens in steps of at most ``step_tokens``, s.
 
     As a step with more tokens; attention's operations instead of its bytes: a token attends to half the prompt on
     average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each:
-    T (1 + (m - 1) / PP) for m chunks of time T.
+    T (1 + (m - 1) / PP) for m chunks of time T.  ``tiles`` of images of each prompt pass the vision part before, at
+    what dense matrices reach.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
     tokens_each, seen = np.asarray(prompt, float), s.window
@@ -301,11 +329,20 @@ def prefill_s(
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
     spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
     scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
-    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None)
+    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None, c.prefill_experts)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + s.layers * c.prefill_layer_s + c.step_s
-    return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp))
+    return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp) + _tower_s(setup, sequences, tiles))
+
+
+def _tower_s(setup: Setup, sequences: ArrayLike, tiles: ArrayLike) -> Floats:
+    if not np.any(np.asarray(tiles, float) > 0):
+        return np.zeros(())
+    p, c, machine = setup.precision, setup.constants, setup.machine
+    slower = replace(machine, plain_peak=p.plain_peak * c.dense_share, bandwidth=machine.bandwidth / c.dense_bytes)
+    formats = Formats(packed=p.blocks, plain=p.plain, cache=p.cache)
+    return roofline.tower_s(setup.sizes, formats, setup.layout, slower, sequences, tiles)
 
 
 # ------------------------------------------------------------------------------------ cells, serving
@@ -336,14 +373,51 @@ def kv_capacity_tokens(setup: Setup, memory_bytes: ArrayLike, fraction: ArrayLik
     return np.asarray(layout.dp * np.maximum(left, 0.0) / per_token)
 
 
+@dataclass(frozen=True)
+class Speculation:
+    """Speculative decoding with a draft model on the same GPUs."""
+
+    draft: Setup
+    tokens: Any
+    """Drafted per step; 0: none."""
+    acceptance: Any
+    """Share of the drafted tokens that are accepted, as measured: nothing here predicts it."""
+
+
+def token_s(setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None) -> Floats:
+    """Time between two tokens of a batch that only decodes, s.
+
+    With n drafted tokens of which a share a is accepted: (step that verifies n + 1 tokens + n steps of the draft) /
+    (1 + a n).
+    """
+    if speculation is None:
+        return step_s(setup, sequences, context)
+    n = np.asarray(speculation.tokens, float)
+    step = step_s(setup, sequences, context, new_tokens=1 + n) + n * step_s(speculation.draft, sequences, context)
+    return np.asarray(step / (1 + np.asarray(speculation.acceptance, float) * n))
+
+
+def _first_s(
+    setup: Setup, sequences: ArrayLike, prompt: ArrayLike, step_tokens: ArrayLike, tiles: ArrayLike,
+    speculation: Speculation | None,
+) -> Floats:  # fmt: skip
+    """Time to read prompts, by the draft model, too."""
+    time = prefill_s(setup, sequences, prompt, step_tokens, tiles=tiles)
+    if speculation is None:
+        return time
+    drafts = prefill_s(speculation.draft, sequences, prompt, step_tokens)
+    return np.asarray(time + np.where(np.asarray(speculation.tokens, float) > 0, drafts, 0.0))
+
+
 def static(
-    setup: Setup, batch: ArrayLike, prompt: ArrayLike, output: ArrayLike, step_tokens: ArrayLike = 8192
-) -> Times:
+    setup: Setup, batch: ArrayLike, prompt: ArrayLike, output: ArrayLike, step_tokens: ArrayLike = 8192,
+    tiles: ArrayLike = 0.0, speculation: Speculation | None = None,
+) -> Times:  # fmt: skip
     """Times of a batch that starts together: prefill, then a step per further token, at the mean context."""
     limits.check(setup.sizes, setup.layout, batch, prompt)
     out = np.asarray(output, float)
-    ttft = prefill_s(setup, batch, prompt, step_tokens)
-    tpot = step_s(setup, batch, np.asarray(prompt, float) + out / 2)
+    ttft = _first_s(setup, batch, prompt, step_tokens, tiles, speculation)
+    tpot = token_s(setup, batch, np.asarray(prompt, float) + out / 2, speculation)
     return Times(ttft, tpot, np.asarray(ttft + np.maximum(out - 1, 0) * tpot))
 
 
@@ -354,14 +428,18 @@ def serving(
     output: ArrayLike,
     step_tokens: ArrayLike = 8192,
     capacity_tokens: ArrayLike = np.inf,
+    tiles: ArrayLike = 0.0,
+    speculation: Speculation | None = None,
 ) -> Times:
     """Times of requests that C clients send one after another (closed loop), means over requests.
 
     ::
 
-        TPOT = step + (C - 1) / output x prefill of one request    (the others' prefills stand between the tokens)
-        TTFT = t_request + input x t_token + step + prefill of one x (1 + (C - 1) / 20 + w sqrt(C - 1))
+        TPOT = step + (C - 1) / output x (prefill of one request - step)
+        TTFT = t_request + input x t_token + step + prefill of one + w / 2 x (prefill of C at once - prefill of one)
 
+    The others' prefills stand between the tokens; a step with a prefill gives the others their token.  A share w of a
+    run's requests start together at its beginning and wait for half of each other's prefills on average.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -369,15 +447,11 @@ def serving(
     layout, c = setup.layout, setup.constants
     most = np.maximum(np.asarray(capacity_tokens, float) / (p + out / 2), 1.0)
     running = np.minimum(asked, np.where(np.isnan(most), np.inf, most))
-    step = step_s(setup, running, p + out / 2)
-    one = prefill_s(setup, 1.0, p, step_tokens)
+    step = token_s(setup, running, p + out / 2, speculation)
+    one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation)
     others = np.maximum(running / layout.dp - 1, 0.0)
-    tpot = step + others / out * one / layout.pp
-    ttft = (
-        c.request_s
-        + p * c.prompt_token_s
-        + step
-        + one * (1.0 + others / (2 * WAVES) + c.meeting_prefills * np.sqrt(others))
-    )
+    tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
+    opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
+    ttft = c.request_s + p * c.prompt_token_s + step + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

@@ -34,7 +34,6 @@ SPREAD = 0.3
 
 PRIOR: dict[str, tuple[float, float]] = {
     "dense_bytes": (1.2, 0.05),
-    "dense_share_low": (0.57, 0.15),
     "layer_passes": (10.0, 0.5),
     "layer_s": (45e-6, 0.15),
     "low_matrix_s": (4e-6, 0.3),
@@ -43,7 +42,9 @@ PRIOR: dict[str, tuple[float, float]] = {
     "prefill_layer_s": (60e-6, 0.7),
     "request_s": (10e-3, 0.7),
     "prompt_token_s": (4e-6, 0.5),
-    "meeting_prefills": (0.15, 0.5),
+    "opening_share": (0.1, 0.15),
+    "prefill_experts": (1.3, 0.3),
+    "token_layer_s": (0.03e-6, 1.0),
     "prefill_reduces": (0.8, 0.4),
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables, layers from the sum of their kernels'
@@ -53,16 +54,19 @@ KERNEL: dict[str, float] = {
     "expert_bytes": 1.0,
     "cache_bytes": 1.2,
     "dense_share": 0.75,
+    "dense_share_low": 0.6,
     "expert_share": 0.5,
     "expert_share_low": 0.35,
     "attention_share": 0.5,
-    "tile_tokens": 64.0,
+    "tile_tokens": 128.0,
+    "tile_growth_tokens": 5.0,
     "expert_passes": 3.0,
     "moe_layer_s": 40e-6,
 }
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
-UNITS = {"tile_tokens": "tokens"} | {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
+UNITS = {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
+UNITS |= {name: "tokens" for name in KERNEL if name.endswith("_tokens")}
 MOE_FORMATS = {
     "bfloat16": ("bfloat16", 2.0),
     "fp8_block": ("fp8", 1 + 4 / 128**2),
@@ -141,7 +145,8 @@ def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, H
     peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
     share = np.array([constants["expert_share_low" if k[0] == "fp8" else "expert_share"] for k in kinds])
     loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
-    filled = 2.0 * (routed + distinct * constants["tile_tokens"] / 2) / (share * peak)
+    waste = cal.tile_waste(distinct, routed, cal.Constants(**constants))
+    filled = 2.0 * (routed + waste) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
     return np.asarray(constants["moe_layer_s"] + piece * np.hypot(loaded, filled) + moved / bandwidth)
 
@@ -156,14 +161,19 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
     found = dict(KERNEL)
     moe = moe_rows(tables.moe)
     if len(moe):
-        names = ("expert_bytes", "moe_layer_s", "tile_tokens", "expert_share", "expert_share_low", "expert_passes")
+        names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name == "moe_layer_s"]
         weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / 3)
         seen = np.log(moe["us"].to_numpy(float) * 1e-6)
         found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
-    gemm = tables.gemm[(tables.gemm["gemm_dtype"] == "bfloat16") & (tables.gemm[["m", "n", "k"]].min(axis=1) >= 1024)]
-    if len(gemm):
-        peak = np.array([machines[m].peak["bfloat16"].flops_per_s for m in gemm["machine"]])
-        found["dense_share"] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
+    large = tables.gemm[tables.gemm[["m", "n", "k"]].min(axis=1) >= 4096]
+    for name, kinds, numbers in (
+        ("dense_share", ["bfloat16"], "bfloat16"),
+        ("dense_share_low", ["fp8", "fp8_block"], "fp8"),
+    ):
+        gemm = large[large["gemm_dtype"].isin(kinds)]
+        if len(gemm):
+            peak = np.array([machines[m].peak[numbers].flops_per_s for m in gemm["machine"]])
+            found[name] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
     for name, table in (("cache_bytes", tables.decode), ("attention_share", tables.prefill)):
         rows = table[(table["kv_cache_dtype"] == "bfloat16") & (table["us"] > 200)]
         if len(rows):

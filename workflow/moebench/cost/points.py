@@ -1,12 +1,17 @@
 """Points that somebody measured, or wants predicted: a table of machines, models and workloads as arrays.
 
 Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metric``; ``engine``, ``source``,
-``protocol``, ``unit`` and ``value`` if there are any.  A row that cannot be predicted keeps its place and says why.
+``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own: ``kv_precision``;
+``experts`` and ``expert_ffn`` (pruned), ``top_k`` (capped); ``images`` per prompt of ``image_size`` pixels a side;
+``draft_model`` with ``draft_tokens`` per step and their ``acceptance``.  A row that cannot be predicted keeps its place
+and says why.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,7 @@ from moebench.config import AllReduceTable, Architecture, Config, Hardware
 from moebench.cost import calibrated as cal
 from moebench.cost import limits
 from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
+from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
 
 COLUMNS = ("machine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output", "metric")
@@ -101,12 +107,12 @@ def machine(name: str, config: Config) -> Hardware | None:
     return max(found, key=lambda h: h.memory_bytes or 0, default=None)
 
 
-def precision(name: str, architecture: Architecture, hardware: Hardware) -> cal.Precision | None:
+def precision(name: str, architecture: Architecture, hardware: Hardware, cache: str = "") -> cal.Precision | None:
     """Formats of a precision on a machine; None if it is not known.
 
     ``fp8``, ``int8`` and ``int4`` cover attention, experts and blocks; ``fp4`` of a mixture its experts only (as
     gpt-oss and NVIDIA's checkpoints have it).  Arithmetic is in the data type of the activations: of ``int4``, and of
-    what a machine has no peak for, the plain one.  The KV cache has two bytes.
+    what a machine has no peak for, the plain one.  ``cache``: precision of the KV cache, of two bytes by default.
     """
     word = name.strip().lower()
     word = SAME.get(word, word)
@@ -116,10 +122,13 @@ def precision(name: str, architecture: Architecture, hardware: Hardware) -> cal.
     plain = hardware.peak[plain_name].flops_per_s if plain_name in hardware.peak else float("nan")
     width = WIDTHS.get(word, 2.0)
     fast = hardware.peak[word].flops_per_s if word in hardware.peak and word != "int4" else plain
+    cached = cache.strip().lower()
+    if cached not in ("", "auto", "nan", "fp8", *PLAIN):
+        return None
     experts_only = word == "fp4" and architecture.experts is not None
     others = (2.0, plain) if experts_only else (width, fast)
     return cal.Precision(
-        attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=2.0,
+        attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=1.0 if cached == "fp8" else 2.0,
         attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
     )  # fmt: skip
 
@@ -140,21 +149,14 @@ def ideal(hardware: Hardware) -> Machine:
     )
 
 
-def fitted(hardware: Hardware, config: Config) -> Hardware | None:
-    """The machine type whose constants hold for this one: itself, the one it is like, or none."""
-    if hardware.fitted is None:
-        return None
-    return config.hardware(hardware.fitted.like) if hardware.fitted.like else hardware
-
-
 def all_reduce_of(table: AllReduceTable, hardware: Hardware) -> cal.AllReduce:
-    """The measured all-reduces of a machine type as the model takes them."""
+    """Measured all-reduces as the model of a machine type takes them."""
     hop = hardware.fitted.far_hop if hardware.fitted else None
     return cal.AllReduce(
         table.message_bytes,
         {n: tuple(t * 1e-6 for t in times) for n, times in table.graph_us.items()},
         {n: tuple(t * 1e-6 for t in times) for n, times in table.eager_us.items()},
-        hardware.link_bytes_per_s or float("nan"),
+        table.link_bytes_per_s or hardware.link_bytes_per_s or float("nan"),
         hop.value if hop else cal.AllReduce.far_hop_s,
     )
 
@@ -171,6 +173,9 @@ class Batch:
     work: dict[str, Floats]
     """batch, input and output, of the tokens there really are."""
     metrics: list[Metric]
+    tiles: Floats
+    """Of the images of a prompt."""
+    draft: cal.Speculation | None = None
 
     def predict(self, constants: cal.Constants, reduce: cal.AllReduce) -> Floats:
         """Predicted values of the rows, in their units."""
@@ -179,12 +184,16 @@ class Batch:
             self.setup.traits,
         )  # fmt: skip
         asked = self.work["batch"], self.work["input"], self.work["output"]
+        more: dict[str, Any] = {"tiles": self.tiles, "speculation": None}
+        if self.draft:
+            with_constants = replace(self.draft.draft, constants=constants, all_reduce=reduce)
+            more["speculation"] = replace(self.draft, draft=with_constants)
         found = np.full(len(self.rows), np.nan)
         for served in {m.served for m in self.metrics}:
             times = (
-                cal.serving(setup, *asked, capacity_tokens=self.capacity_tokens)
+                cal.serving(setup, *asked, capacity_tokens=self.capacity_tokens, **more)
                 if served
-                else cal.static(setup, *asked)
+                else cal.static(setup, *asked, **more)
             )
             values = {"ttft": times.ttft_s, "tpot": times.tpot_s, "e2e": times.e2e_s}
             values["throughput"] = self.work["batch"] * self.work["output"] / times.e2e_s
@@ -238,50 +247,144 @@ def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
     frame = check_columns(frame, path)
     reasons: dict[int, str] = {}
     files: dict[int, str] = {}
-    parts: dict[str, list[tuple[int, Any]]] = {}
-    models: dict[str, Any] = {n: model(n, config) for n in map(str, frame["model"].unique())}
-    machines = {n: machine(n, config) for n in map(str, frame["machine"].unique())}
-    sizes: dict[str, Sizes] = {}
+    parts: dict[str, list[tuple[int, _Row]]] = {}
+    lookup = _Lookup(config)
     for i, row in enumerate(frame.to_dict("records")):
-        found, hardware = models[str(row["model"])], machines[str(row["machine"])]
-        asked = metric(str(row["metric"]), str(row.get("protocol", "serving")), str(row.get("unit", "ms")))
-        if found is None:
-            reasons[i] = f"model {row['model']}: no file in config/models or config/shapes describes it"
-        elif hardware is None:
-            reasons[i] = f"machine {row['machine']}: no file in config/hardware describes it"
-        elif asked is None:
-            reasons[i] = f"metric {row['metric']}: not one of ttft, tpot, itl, e2e, throughput"
-        elif (width := precision(str(row["precision"]), found[1], hardware)) is None:
-            reasons[i] = f"precision {row['precision']}: not known"
-        elif hardware.bandwidth_bytes_per_s is None or np.isnan(width.plain_peak):
-            reasons[i] = f"machine {row['machine']}: its constants are unknown"
+        try:
+            found = lookup.row(row)
+        except UserError as error:
+            raise UserError(f"{path}: row {i + 2}: {error}") from None
+        if isinstance(found, str):
+            reasons[i] = found
         else:
-            name, architecture = found
-            files[i] = name
-            if name not in sizes:
-                sizes[name] = Sizes.of(architecture)
-            layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
-            traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
-            try:
-                limits.check(sizes[name], layout, row["batch"], row["input"])
-            except UserError as error:
-                raise UserError(f"{path}: row {i + 2}: {error}") from None
-            parts.setdefault(hardware.name, []).append((i, (sizes[name], width, layout, traits, asked)))
+            files[i] = found.file
+            parts.setdefault(found.hardware, []).append((i, found))
     batches = [_batch(frame, config.hardware(name), rows) for name, rows in parts.items()]
     return Points(frame, batches, reasons, files)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a row names, as the model takes it."""
+
+    file: str
+    hardware: str
+    sizes: Sizes
+    precision: cal.Precision
+    layout: Layout
+    traits: cal.Traits
+    metric: Metric
+    image_tokens: int
+    tiles: int
+    draft: tuple[Sizes, cal.Precision, cal.Traits]
+    """Of the draft model; of the model itself where there is none."""
+    draft_tokens: float
+    acceptance: float
+
+
+class _Lookup:
+    """Finds what rows name, each name once."""
+
+    def __init__(self, config: Config) -> None:
+        self.model = functools.cache(lambda name: model(name, config))
+        self.machine = functools.cache(lambda name: machine(name, config))
+
+    def row(self, row: Mapping[Any, Any]) -> _Row | str:
+        """What a row names, or why it cannot be predicted.  Raises UserError for a value that no engine takes."""
+        found, hardware = self.model(str(row["model"])), self.machine(str(row["machine"]))
+        asked = metric(str(row["metric"]), str(row.get("protocol", "serving")), str(row.get("unit", "ms")))
+        if found is None:
+            return f"model {row['model']}: no file in config/models or config/shapes describes it"
+        if hardware is None:
+            return f"machine {row['machine']}: no file in config/hardware describes it"
+        if asked is None:
+            return f"metric {row['metric']}: not one of ttft, tpot, itl, e2e, throughput"
+        architecture = _changed(found[1], row)
+        cached = str(row.get("kv_precision", ""))
+        width = precision(str(row["precision"]), architecture, hardware, cached)
+        if width is None:
+            return f"precision {row['precision']}{f', KV cache {cached}' if cached else ''}: not known"
+        if hardware.bandwidth_bytes_per_s is None or np.isnan(width.plain_peak):
+            return f"machine {row['machine']}: its constants are unknown"
+        images, edge = int(_optional(row, "images") or 0), _optional(row, "image_size")
+        size = None if edge is None else int(edge)
+        shown, seen = tiles(architecture, images, size), image_tokens(architecture, images, size)
+        if shown is None or seen is None:
+            return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
+        sizes, traits = Sizes.of(architecture), _traits(architecture)
+        layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
+        limits.check(sizes, layout, row["batch"], row["input"])
+        draft = (sizes, width, traits)
+        drafted, acceptance = _optional(row, "draft_tokens") or 0.0, _optional(row, "acceptance")
+        if drafted:
+            named = self.model(str(row.get("draft_model")))
+            if named is None:
+                return f"draft_model {row.get('draft_model')}: no file in config/models or config/shapes describes it"
+            if acceptance is None:
+                return "speculative decoding: column acceptance is empty; nothing here predicts it"
+            if not 0 <= acceptance <= 1:
+                raise UserError(f"acceptance is {acceptance:g}: give the share of drafted tokens that are accepted")
+            plain = precision("bf16", named[1], hardware, cached)
+            assert plain is not None
+            draft = (Sizes.of(named[1]), plain, _traits(named[1]))
+            limits.check(draft[0], layout, row["batch"], row["input"])
+        speculation = draft, drafted, acceptance or 0.0
+        return _Row(found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, *speculation)
+
+
+def _optional(row: Mapping[Any, Any], name: str) -> float | None:
+    """A number of a column that need not be there; None where it is empty.  Raises UserError for one below 0."""
+    given = row.get(name)
+    value = None if given is None else pd.to_numeric(str(given), errors="coerce")
+    if value is None or pd.isna(value):
+        return None
+    if value < 0:
+        raise UserError(f"{name} is {value:g}: give 0 or more")
+    return float(value)
+
+
+def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture:
+    """The architecture with the row's own ``experts``, ``expert_ffn`` and ``top_k``, where it has any.
+
+    Raises UserError for a dense model, and for no or more than all experts."""
+    named = {"count": "experts", "ffn_size": "expert_ffn", "top_k": "top_k"}
+    wanted = {field: int(value) for field, name in named.items() if (value := _optional(row, name)) is not None}
+    if not wanted:
+        return architecture
+    if architecture.experts is None:
+        name = named[next(iter(wanted))]
+        raise UserError(f"{name} is given for {row['model']}, which has no experts; leave it empty")
+    block = architecture.experts.model_copy(update=wanted)
+    if min(wanted.values()) < 1 or block.top_k > block.count:
+        raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose 1 to all of the experts")
+    return architecture.model_copy(update={"experts": block})
+
+
+def _traits(architecture: Architecture) -> cal.Traits:
+    return cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
 
 
 NO_TABLE = cal.AllReduce((1.0,), {2: (1e-6,)}, {2: (1e-6,)}, 1.0)
 """Stands where all-reduces do not count."""
 
 
-def _batch(frame: pd.DataFrame, hardware: Hardware, rows: list[tuple[int, Any]]) -> Batch:
-    places = np.array([i for i, _ in rows])
-    sizes, widths, layouts, traits = (stack([part[n] for _, part in rows]) for n in range(4))
-    layout = Layout(tp=layouts.tp, pp=layouts.pp, dp=layouts.dp, ep=layouts.ep)
-    setup = cal.Setup(sizes, widths, layout, ideal(hardware), cal.Constants(), NO_TABLE, traits)
+def _batch(frame: pd.DataFrame, hardware: Hardware, rows: list[tuple[int, _Row]]) -> Batch:
+    places, found = np.array([i for i, _ in rows]), [row for _, row in rows]
+    layout = stack([row.layout for row in found])
+    setup = _setup([(row.sizes, row.precision, row.traits) for row in found], layout, hardware)
     share = np.array([NOMINAL.get(str(s), 1.0) for s in frame["source"].iloc[places]]) if "source" in frame else 1.0
     work = {"batch": frame["batch"].to_numpy(float)[places]}
     work |= {name: frame[name].to_numpy(float)[places] * share for name in ("input", "output")}
+    work["input"] = work["input"] + np.array([row.image_tokens for row in found], float)
     capacity = cal.kv_capacity_tokens(setup, hardware.memory_bytes or float("nan"), hardware.usable_memory_fraction)
-    return Batch(places, hardware, setup, capacity, work, [part[4] for _, part in rows])
+    draft = None
+    if any(row.draft_tokens for row in found):
+        drafted, accepted = (np.array([getattr(row, n) for row in found]) for n in ("draft_tokens", "acceptance"))
+        draft = cal.Speculation(_setup([row.draft for row in found], layout, hardware), drafted, accepted)
+    tile_counts = np.array([row.tiles for row in found], float)
+    return Batch(places, hardware, setup, capacity, work, [row.metric for row in found], tile_counts, draft)
+
+
+def _setup(parts: list[tuple[Sizes, cal.Precision, cal.Traits]], layout: Layout, hardware: Hardware) -> cal.Setup:
+    sizes, widths, traits = (stack(list(part)) for part in zip(*parts, strict=True))
+    return cal.Setup(sizes, widths, layout, ideal(hardware), cal.Constants(), NO_TABLE, traits)

@@ -1,28 +1,49 @@
-"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, job times."""
+"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, job times.
+
+Times twice: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) where the machine has constants.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from moebench.config import Architecture, EngineKnobs, Hardware, Study
+from moebench.cost import cells as calibrated_cells
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
-from moebench.formats.plan import Cell, EngineConfig, Workload
+from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Prediction, Workload
+
+ENDS = ("", "_low", "_high")
+"""Of the name of a time: expected, and the ends of its interval."""
 
 
-def cell_seconds(cell: Cell, overhead_s: float) -> float:
-    """Expected wall time of a cell's runs; those of unknown length count nothing."""
+def cell_seconds(cell: Cell, overhead_s: float, end: str = "") -> float:
+    """Expected wall time of a cell's runs, or an ``end`` of its interval; those of unknown length count nothing."""
     work, protocol = cell["workload"], cell["protocol"]
     runs = protocol["warmup"] + protocol["repeats"]
     if protocol["kind"] == "activation" and work.get("requests"):
         runs = math.ceil(work["requests"] / work["batch"])
     if protocol["kind"] == "load":
         runs = protocol["repeats"]
-    return float(overhead_s + runs * (cell["predicted"].get("run_s") or 0.0))
+    return float(overhead_s + runs * (at_end(cell["predicted"], "run_s", end) or 0.0))
+
+
+def at_end(predicted: Mapping[str, Any], name: str, end: str) -> float | None:
+    """A time of a prediction, or an end of its interval: where there is none, the time itself."""
+    value: float | None = predicted.get(f"{name}{end}", predicted.get(name))
+    return value
+
+
+def kind_of(predicted: Mapping[str, Any]) -> str:
+    """What a cell's predicted times are: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
+    if "calibrated" in predicted:
+        return str(predicted["calibrated"]["kind"])
+    return "none" if predicted.get("e2e_s") is None else "bound"
 
 
 def over_time(cell: Cell) -> bool:
@@ -59,8 +80,10 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
     same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
     times = cell_times(architecture, knobs, hardware, [*works, *same])
-    seconds = 0.0
-    for cell, work, images, time, least in zip(mine, works, images_of, times, times[len(mine) :], strict=False):
+    why, known = expected_times(architecture, knobs, hardware, engine, works)
+    for cell, work, images, time, least, likely in zip(
+        mine, works, images_of, times, times[len(mine) :], known, strict=False
+    ):
         kv = None
         if images is not None:
             tokens = images + work["input_tokens"] + work["output_tokens"]
@@ -81,18 +104,52 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
             # Also where the rest is unknown: a lower bound is still better than nothing for the time limit.
             "run_s": sending_s(cell["workload"], work["batch"], time[2]) if over_time(cell) else time[2],
         }
+        if likely:
+            cell["predicted"] |= _run_times(cell, work, likely)
+        if likely and not over_time(cell):
+            cell["predicted"]["calibrated"] = likely
+        elif likely or why:
+            cell["predicted"]["uncalibrated"] = QUEUES if likely or over_time(cell) else why or ""
         if work.get("images"):
             cell["predicted"]["image_tokens"] = images
-        if cell["derived_from"] is None:
-            seconds += cell_seconds(cell, study.jobs.cell_overhead_s)
     weights = memory.weight_bytes(architecture, knobs)
     engine["predicted"] = {
         "weight_bytes": weights,
         "weight_bytes_per_gpu": fit.weight_bytes,
         "kv_capacity_tokens": fit.kv_capacity_tokens,
         "fits": fit.fits,
-        "job_s": study.jobs.load_s + weights / study.jobs.weights_bytes_per_s + seconds,
+        "job_s": 0.0,
     }
+    load = study.jobs.load_s + weights / study.jobs.weights_bytes_per_s
+    measured = [cell for cell in mine if cell["derived_from"] is None]
+    job_s = {end: load + sum(cell_seconds(c, study.jobs.cell_overhead_s, end) for c in measured) for end in ENDS}
+    engine["predicted"]["job_s"] = job_s[""]
+    if hardware.fitted:
+        engine["predicted"] |= {"job_s_low": job_s["_low"], "job_s_high": job_s["_high"]}
+
+
+QUEUES = "requests come over time: how they queue is not modelled"
+
+
+def _run_times(cell: Cell, work: Workload, likely: CalibratedTimes) -> Prediction:
+    """``run_s`` and its ends."""
+    times = [likely["e2e_s"], likely["e2e_s_low"], likely["e2e_s_high"]]
+    if over_time(cell):
+        times = [sending_s(cell["workload"], work["batch"], time) or 0.0 for time in times]
+    return {"run_s": times[0], "run_s_low": times[1], "run_s_high": times[2]}
+
+
+def expected_times(
+    architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, engine: EngineConfig, works: Sequence[Workload]
+) -> tuple[str | None, Sequence[CalibratedTimes | None]]:
+    """Why an engine has no calibrated times on a machine with constants; those of its workloads (None: unknown)."""
+    nothing = [None] * len(works)
+    if hardware.fitted is None:
+        return None, nothing
+    if why := calibrated_cells.why_not(architecture, knobs, hardware, engine["runtime"]["kind"]):
+        return why, nothing
+    found = calibrated_cells.times(architecture, knobs, hardware, works, engine["model"]["name"])
+    return "the size of its images, or a constant of the machine, is unknown", found
 
 
 def _nothing(engine: EngineConfig, cells: dict[str, Cell], study: Study) -> None:

@@ -364,6 +364,7 @@ def cell_time(
     if pictures is None:
         return None
     sizes = Sizes.of(architecture, engine.mla)
+    limits.check(sizes, Layout.of(engine), work.batch, work.input_tokens, work.top_k)
     machine = Machine.of(hardware, engine, calibrated)
     asked = Work(
         work.batch,

@@ -16,7 +16,7 @@ import pandas as pd
 from moebench import columns
 from moebench.config import JOIN, KNOBS, Plot
 from moebench.errors import ConfigError, nearest
-from moebench.figures import accuracy
+from moebench.figures import accuracy, foreseen
 from moebench.formats.plan import Plan
 from moebench.tables import join
 
@@ -71,7 +71,7 @@ class Data:
         """Values of a metric that set the scale: measured ones, or predicted ones where nothing is measured."""
         measured = self.rows[y].to_numpy(dtype=float)
         if np.isnan(measured).all() and f"predicted_{y}" in self.rows:
-            return self.rows[f"predicted_{y}"].to_numpy(dtype=float)
+            return foreseen.expected(self.rows.assign(predicted_fits=None), y).to_numpy(dtype=float)
         return measured
 
     def at(self, **place: Any) -> pd.DataFrame:
@@ -272,7 +272,9 @@ def table(data: Data) -> pd.DataFrame:
     units.
     """
     named = {getattr(data.plot, role): data.rows[role] for role in data.axes}
+    calibrated = [f"calibrated_{y}{end}" for y in data.plot.y for end in ("", "_low", "_high")]
     values = [c for y in data.plot.y for c in (y, f"{y}_low", f"{y}_high", f"predicted_{y}") if c in data.rows]
+    values += [c for c in (*calibrated, "predicted_kind") if c in data.rows]
     return described(data.rows, named, values)
 
 

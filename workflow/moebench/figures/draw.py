@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator
 from matplotlib.transforms import ScaledTranslation
 
 from moebench.config import JOIN
-from moebench.figures import marks, style, tiles
+from moebench.figures import foreseen, marks, style, tiles
 from moebench.figures.data import AND, Data
 from moebench.figures.ticks import BAR_GROUP
 
@@ -85,9 +85,7 @@ def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
     """The computed value of each cell, base units; missing without one, or where it is predicted not to fit."""
-    if f"predicted_{y}" not in rows:
-        return pd.Series(np.nan, index=rows.index)
-    return rows[f"predicted_{y}"].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
+    return foreseen.expected(rows, y)
 
 
 def value(panel: Panel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -155,6 +153,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         rings = hollows(axes, at[hollow], middle[hollow], colour, marker, zorder=4, transform=axes.transData + shift)
         foretold = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
         dashed = axes.plot(at, foretold, color=colour, linewidth=0.9, linestyle=PREDICTED_DASH, zorder=2)
+        foreseen.line(axes, at, rows, panel.y, panel.factor, colour)
         alone = _without_neighbours(foretold)  # a line of one point would be invisible
         if alone.any():
             dashed += axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7)
@@ -275,6 +274,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             linestyle=PREDICTED_DASH,
             zorder=4,
         )
+        foreseen.marks(axes, centre, width * 0.92, rows, panel.y, panel.factor, style.INK)
         marks.parts([*bounds[1], *bounds[2], dashes], number, panel.y, rows.index)
         for index, row in lacking(rows, panel.y).iterrows():
             named = marks.name("lacks", number, panel.y, [int(str(index))])

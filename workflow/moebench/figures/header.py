@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import draw, marks, pareto, style, tiles
+from moebench.figures import draw, foreseen, marks, pareto, style, tiles
 from moebench.figures.data import Data
 
 MARGIN_PT = 4.0
@@ -171,7 +171,7 @@ def predicted_handles(data: Data) -> list[Any]:
     if not shown or data.plot.kind == "pareto":
         return []
     even = {*columns.UNIFORM, "gini"}
-    words = ["predicted (roofline)"] * bool({*shown} - even) + ["computed for uniform routing"] * bool({*shown} & even)
+    words = foreseen.words(data.rows, {*shown} - even) + ["computed for uniform routing"] * bool({*shown} & even)
     colour = style.INK if data.plot.kind == "bars" else style.FAINT
     return [Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, linewidth=1.0, label=", ".join(words))]
 

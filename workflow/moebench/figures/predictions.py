@@ -25,7 +25,7 @@ def plots(plan: Plan, experiment: str) -> list[Plot]:
 def frame(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of the table ``predictions`` as figures want them: no measurement, a status for each.
 
-    Layouts that the model predicts alike have no prediction, nor have batches that the KV cache does not hold.
+    Layouts that the roofline predicts alike have no bound; batches that the KV cache does not hold have no prediction.
     """
     empty = [c.name for c in columns.of_table("measurements") if c.name not in table.columns]
     fits = [table[name].fillna(True).astype(bool) for name in ("predicted_fits", "predicted_batch_fits")]
@@ -37,7 +37,7 @@ def frame(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def alike(rows: pd.DataFrame) -> pd.Series:
-    """Rows whose layout the cost model tells from others by less than what it neglects of it."""
+    """Rows whose layout the roofline tells from others by less than what it neglects of it."""
     return rows["ep"].fillna(False).astype(bool) | (rows["pp"].fillna(1) > 1)
 
 
@@ -60,7 +60,11 @@ FEW = 8
 def caption(plan: Plan, placed: Data) -> str:
     """The line under the title."""
     reference, rows = plan["reference"], placed.rows
-    more = " Not predicted: expert and pipeline parallelism." if alike(rows).any() else ""
+    kinds = [k for k in rows.get("predicted_kind", pd.Series(dtype=object)).dropna().unique() if "calibrated" in k]
+    interval = ", with the interval that held 80% of left-out points; thin lines: the roofline"
+    what = f"{', '.join(kinds)}{interval}" if kinds else "the roofline, no overheads"
+    lacking = alike(rows) & ~rows.get("predicted_kind", pd.Series("", index=rows.index)).isin(kinds)
+    more = " Not predicted: expert and pipeline parallelism." if lacking.any() else ""
     shown = draw.drawn_only(placed)
     for role in ("panel", "row"):
         if role in placed.axes:
@@ -69,7 +73,7 @@ def caption(plan: Plan, placed: Data) -> str:
             more += f" Without a prediction, and not drawn: {', '.join(gone)}." if gone else ""
     return (
         f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
-        f"the roofline, no overheads. {captions.workload(rows)} Nothing in this figure is measured.{more}"
+        f"{what}. {captions.workload(rows)} Nothing in this figure is measured.{more}"
     )
 
 

@@ -127,8 +127,8 @@ class EnginePrediction(TypedDict):
     """What the cost model says of an engine configuration; None where the hardware's constants are unknown.
 
     weight_bytes: on all GPUs.  kv_capacity_tokens: tokens that the KV cache holds.  fits: in memory.  job_s: expected
-    wall time to load it and run its cells.  limit_s: the same for the job's time limit (accuracy only, where a task of
-    unknown size may take longer than expected).
+    wall time to load it and run its cells; job_s_low, job_s_high: where cells are calibrated.  limit_s: the same for
+    the job's time limit (accuracy only, where a task of unknown size may take longer than expected).
     """
 
     weight_bytes: float | None
@@ -136,6 +136,8 @@ class EnginePrediction(TypedDict):
     kv_capacity_tokens: int | None
     fits: bool | None
     job_s: float
+    job_s_low: NotRequired[float]
+    job_s_high: NotRequired[float]
     limit_s: NotRequired[float]
 
 
@@ -206,13 +208,33 @@ class ProtocolDict(TypedDict):
     seed: int
 
 
+class CalibratedTimes(TypedDict):
+    """Times by the calibrated cost model, s, with the ends of an interval that held 80% of left-out points.
+
+    kind: ``calibrated (MACHINE, DATE)``.  The times are those of ``Prediction``.
+    """
+
+    kind: str
+    ttft_max_s: float
+    ttft_max_s_low: float
+    ttft_max_s_high: float
+    itl_s: float
+    itl_s_low: float
+    itl_s_high: float
+    e2e_s: float
+    e2e_s_low: float
+    e2e_s_high: float
+
+
 class Prediction(TypedDict, total=False):
     """What the cost model says of a cell; None where a constant of the hardware, or a size, is unknown.  Records of
     earlier versions lack what they did not predict.
 
     bytes_per_gpu: weights, the batch's KV cache and the reserve.  fits: in memory.  batch_fits: the KV cache holds the
     whole batch at once.  ttft_max_s: the whole batch has its first token.  itl_s, e2e_s: docs/metrics.md.
-    least_e2e_s: if all requests chose the same experts.  run_s: expected time of one run.
+    least_e2e_s: if all requests chose the same experts.  These four are bounds, of the roofline.
+    calibrated: what is expected, where the machine has constants; uncalibrated: why there is none, where it has.
+    run_s: expected time of one run: calibrated, else the bound; run_s_low, run_s_high: where it is calibrated.
     image_tokens: of a request, where it has images.
     """
 
@@ -225,7 +247,11 @@ class Prediction(TypedDict, total=False):
     itl_s: float | None
     e2e_s: float | None
     least_e2e_s: float | None
+    calibrated: CalibratedTimes
+    uncalibrated: str
     run_s: float | None
+    run_s_low: float
+    run_s_high: float
     image_tokens: int | None
 
 
@@ -246,7 +272,8 @@ class Cell(TypedDict):
 class Job(TypedDict):
     """Engine configurations that one job measures, and what it asks the cluster for.
 
-    gpus: in all.  cpus, mem_mb: of each node.  runtime_min: time limit, minutes; expected_s: what is expected.
+    gpus: in all.  cpus, mem_mb: of each node.  runtime_min: time limit, minutes; expected_s: what is expected;
+    expected_s_low, expected_s_high: its interval, where cells are calibrated.
     cells: how many.  digest: changes when its manifest is outdated.  hosted: nothing is loaded here.
     """
 
@@ -259,6 +286,8 @@ class Job(TypedDict):
     mem_mb: int
     runtime_min: int
     expected_s: float
+    expected_s_low: NotRequired[float]
+    expected_s_high: NotRequired[float]
     cells: int
     digest: str
 
@@ -333,6 +362,8 @@ class AccuracyPrediction(TypedDict):
     bytes_per_gpu: float | None
     fits: bool | None
     run_s: float
+    run_s_low: NotRequired[float]
+    run_s_high: NotRequired[float]
 
 
 class AccuracyCell(TypedDict):

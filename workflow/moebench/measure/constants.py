@@ -15,6 +15,7 @@ from moebench.errors import StageError, StorageError
 from moebench.formats.manifest import MachineConstants
 from moebench.formats.plan import Plan
 from moebench.measure import records
+from moebench.measure.plausible import implausible
 from moebench.storage import atomic, lock
 
 
@@ -76,6 +77,9 @@ def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[s
             return
         say(f"measuring constants of this machine ({host}, {threads} threads)")
         try:
-            take(python, results, threads)
+            _, made = take(python, results, threads)
         except StageError as error:
             say(f"no constants of this machine: {error}")
+            return
+        for reason in implausible(made).values():
+            say(f"nothing is predicted from these constants, which cannot be right: {reason}")

@@ -19,6 +19,7 @@ from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats.plan import (
     AccuracyCell,
     AccuracyPart,
+    AccuracyPrediction,
     AccuracyRow,
     EngineConfig,
     Task,
@@ -90,10 +91,12 @@ def _short(row: Row) -> Row:
     return Row(row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}, row.labels, row.block)
 
 
-def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> float:
-    """Expected time of an accuracy cell in its loaded engine, s."""
+def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> dict[str, float]:
+    """Expected time of an accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
     seconds = accuracy_time.engine_s(cell, engine, hardware)
-    return float(study.jobs.task_s if seconds is None else seconds + study.jobs.task_overhead_s)
+    if seconds is None:
+        return {"": float(study.jobs.task_s)}
+    return {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
 
 
 @dataclass
@@ -250,15 +253,19 @@ class AccuracyPlanner:
                 for cell_id in cells:
                     cell = self.cells[f"{engine_id}/{cell_id}"]
                     seconds = task_s(cell, engine, study, hardware)
-                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {
-                        "predicted": {
-                            "bytes_per_gpu": known["weight_bytes_per_gpu"],
-                            "fits": known["fits"],
-                            "run_s": seconds,
-                        }
+                    predicted: AccuracyPrediction = {
+                        "bytes_per_gpu": known["weight_bytes_per_gpu"],
+                        "fits": known["fits"],
+                        "run_s": seconds[""],
                     }
-                    known["job_s"] += seconds
-                    least += max(seconds, study.jobs.task_s)
+                    if "_low" in seconds:
+                        predicted |= {"run_s_low": seconds["_low"], "run_s_high": seconds["_high"]}
+                    part["cells"][f"{engine_id}/{cell_id}"] = cell | {"predicted": predicted}
+                    known["job_s"] += seconds[""]
+                    if "job_s_low" in known:
+                        known["job_s_low"] += seconds.get("_low", seconds[""])
+                        known["job_s_high"] += seconds.get("_high", seconds[""])
+                    least += max(seconds[""], study.jobs.task_s)
                 known["limit_s"] = least
             if part["cells"]:
                 part["jobs"] = jobs(part, study, hardware)

@@ -1,21 +1,22 @@
-"""What an accuracy task takes: its sequences times the roofline's prefill and decoding on the engine configuration."""
+"""What an accuracy task takes: its sequences times prefill and decoding on the engine configuration."""
 
 from __future__ import annotations
 
 from moebench.accuracy import MOST_PARALLEL
 from moebench.config import Architecture, EngineKnobs, Hardware
-from moebench.cost.predict import cell_times
+from moebench.cost.predict import cell_times, expected_times
 from moebench.cost.vision import image_tokens
 from moebench.formats.plan import AccuracyCell, EngineConfig, Workload
 from moebench.prompts import corpora
 
 
-def engine_s(cell: AccuracyCell, engine: EngineConfig, hardware: Hardware) -> float | None:
-    """Least time the engine needs for a task, s; None if the task's size or a constant of the hardware is unknown.
+def engine_s(cell: AccuracyCell, engine: EngineConfig, hardware: Hardware) -> dict[str, float] | None:
+    """Time the engine needs for a task, s, by end of its interval (``predict.ENDS``): calibrated, or the least, and
+    then without ends; None if the task's size or a constant of the hardware is unknown.
 
     sequences / n x (time of a batch of n of them): n is what the engine runs at once, by ``max_num_seqs`` and its KV
     cache.  A sequence is the prompt with one answer to score, or the prompt and the generated answer.  Neglected, as in
-    ``predict``: overheads, kernel efficiency; also the logits of scored tokens, the harness itself.
+    ``predict``: waiting between batches; also the logits of scored tokens, the harness itself.
     """
     size = cell["task"].get("size")
     if size is None or engine["runtime"]["hosted"] or engine["predicted"]["fits"] is False:
@@ -45,5 +46,9 @@ def engine_s(cell: AccuracyCell, engine: EngineConfig, hardware: Hardware) -> fl
         "images": 1 if size["image_size"] else 0,
         "image_size": size["image_size"],
     }
+    _, (likely,) = expected_times(architecture, knobs, hardware, engine, [work])
+    if likely:
+        found = {"": likely["e2e_s"], "_low": likely["e2e_s_low"], "_high": likely["e2e_s_high"]}
+        return {end: seconds * sequences / at_once for end, seconds in found.items()}
     ((_, _, seconds),) = cell_times(architecture, knobs, hardware, [work])
-    return None if seconds is None else seconds * sequences / at_once
+    return None if seconds is None else {"": seconds * sequences / at_once}

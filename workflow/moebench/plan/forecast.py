@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from typing import Any, Literal
 
 from moebench import accuracy
 from moebench.architectures.quantization_schemes import WHILE_LOADING
 from moebench.config import Architecture
 from moebench.cost import params
+from moebench.cost.predict import ENDS, at_end, kind_of
 from moebench.formats.plan import Budget, DeriveJob, Job, Plan
 from moebench.plan.derived import models_of, parents
 
@@ -20,13 +22,14 @@ def jobs_by_kind(plan: Plan) -> dict[str, list[Job | DeriveJob]]:
     return {"speed": [*plan["jobs"].values()], "accuracy": tasks, "derived checkpoints": derive}
 
 
-def gpu_hours(plan: Plan) -> dict[str, float]:
-    """Expected GPU-hours of a plan's jobs, by kind.
+def gpu_hours(plan: Plan, end: str = "") -> dict[str, float]:
+    """Expected GPU-hours of a plan's jobs, by kind, or an end of their interval (``predict.ENDS``).
 
-    Loads, runs and tasks at predicted speed, without the safety factor of time limits.
+    Loads, runs and tasks at predicted speed, without the safety factor of time limits.  The interval takes all cells to
+    be off the same way at once; loads have none.
     """
     return {
-        kind: float(sum(job["gpus"] * job["expected_s"] for job in jobs) / 3600)
+        kind: float(sum(job["gpus"] * (at_end(job, "expected_s", end) or 0.0) for job in jobs) / 3600)
         for kind, jobs in jobs_by_kind(plan).items()
     }
 
@@ -137,8 +140,8 @@ def lines(plan: Plan, gpus: int | None) -> list[str]:
     hours_of = {kind: hours for kind, hours in gpu_hours(plan).items() if jobs_by_kind(plan)[kind]}
     parts = ", ".join(f"{hours:.1f} {kind}" for kind, hours in hours_of.items())
     text = [
-        f"about {sum(hours_of.values()):.1f} {'hours' if cpu else 'GPU-hours'} at the predicted speed (a rough "
-        f"estimate{f': {parts}' if len(hours_of) > 1 else ''})"
+        f"about {sum(hours_of.values()):.1f} {'hours' if cpu else 'GPU-hours'} at the predicted speed ({_span(plan)}"
+        f"{f': {parts}' if len(hours_of) > 1 else ''})"
     ]
     if gpus:
         hours = wall_hours(plan, gpus)
@@ -151,6 +154,16 @@ def lines(plan: Plan, gpus: int | None) -> list[str]:
     if chosen := plan.get("budget"):
         text += _left_out(chosen)
     return text
+
+
+def _span(plan: Plan) -> str:
+    """How sure the hours are: their interval, and what the times of how many cells are."""
+    kinds = Counter(kind_of(cell["predicted"]) for cell in plan["cells"].values())
+    if not any(kind.startswith("calibrated") for kind in kinds):
+        return "a rough estimate"
+    low, high = (sum(gpu_hours(plan, end).values()) for end in ENDS[1:])
+    told = ", ".join(f"{count} cells {kind}" for kind, count in kinds.most_common())
+    return f"{low:.1f} to {high:.1f}; {told}"
 
 
 def _memory(plan: Plan) -> list[str]:

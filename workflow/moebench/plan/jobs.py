@@ -8,6 +8,7 @@ from typing import Any
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
 from moebench.config.identity import canonical, digest
+from moebench.cost.predict import ENDS, at_end
 from moebench.formats.plan import AccuracyPart, Cell, EngineConfig, Job, Plan
 
 CLIENT_MB = 2000
@@ -80,6 +81,9 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             "cells": sum(len(plan["engines"][e]["cells"]) for e in engines),
             "digest": digest([_contents(plan["engines"][e], settings.skip_infeasible) for e in engines], 16),
         }
+        if any("job_s_low" in spec["predicted"] for spec in specs):
+            low, high = (round(sum(at_end(s["predicted"], "job_s", end) or 0.0 for s in specs), 1) for end in ENDS[1:])
+            jobs[job_id] |= {"expected_s_low": low, "expected_s_high": high}
     return jobs
 
 

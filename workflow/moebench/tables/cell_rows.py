@@ -16,6 +16,7 @@ from moebench import columns
 from moebench.architectures import quantization_schemes
 from moebench.columns import Row
 from moebench.config import KNOBS, EngineKnobs, Hardware
+from moebench.cost.predict import kind_of
 from moebench.errors import StorageError
 from moebench.formats.model import ModelDict
 from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
@@ -125,6 +126,19 @@ def _predicted(work: Workload, predicted: Prediction) -> Row:
     if e2e_s := predicted.get("e2e_s"):
         rates = metrics.throughputs(work["batch"], work["input_tokens"], work["output_tokens"], e2e_s)
         row |= {f"predicted_{name}": value for name, value in rates.items()}
+    return row | _calibrated(work, predicted)
+
+
+def _calibrated(work: Workload, predicted: Prediction) -> Row:
+    """Calibrated metrics with their ends, the kind of prediction, and why it is not calibrated."""
+    row: Row = {"predicted_kind": kind_of(predicted), "uncalibrated": predicted.get("uncalibrated")}
+    if times := predicted.get("calibrated"):
+        row |= {f"calibrated_{name}": value for name, value in times.items() if name != "kind"}
+        for end, opposite in (("", ""), ("_low", "_high"), ("_high", "_low")):  # more time, less throughput
+            rates = metrics.throughputs(
+                work["batch"], work["input_tokens"], work["output_tokens"], row[f"calibrated_e2e_s{opposite}"]
+            )
+            row |= {f"calibrated_{name}{end}": value for name, value in rates.items()}
     return row
 
 

@@ -6,7 +6,6 @@ record names the machine; if its constants are kept (``measure.constants``), the
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,15 +24,13 @@ from moebench.formats.manifest import MachineConstants
 from moebench.formats.plan import Plan, Prediction, Workload
 from moebench.formats.record import Record
 from moebench.measure import constants
+from moebench.measure.plausible import implausible
 
 Kept = Mapping[tuple[Any, Any], MachineConstants]
 """Constants by host and number of threads."""
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
 """Where the constants behind a prediction are from."""
-MOST_RISE = 2.0
-"""A triad of larger arrays may be this much faster than one of smaller arrays, whose calls cost more; beyond, something
-else ran."""
 CEILING_SLACK = 0.95
 """A run may be this much below the least time: clocks and bandwidths differ a little from what they are taken to be."""
 _FROM_CONSTANTS = [f"predicted_{name}" for name in (*columns.PREDICTED, "least_e2e_s")] + [
@@ -63,29 +60,6 @@ def bandwidth(made: MachineConstants, working_set_bytes: float) -> float:
     known = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
     first = max(sum(size <= working_set_bytes for size, _ in known) - 1, 0)
     return float(max(rate for _, rate in known[first:]))
-
-
-def implausible(made: MachineConstants) -> dict[str, str]:
-    """Constants of a machine that cannot be right, and why: ``triad`` or ``product DTYPE``.
-
-    A triad must not become much faster with larger arrays.  Products in a narrower type must not be slower than in
-    float32: where they are, torch has no kernel for that type here, and an engine may have one.
-    """
-    found = {}
-    triad = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
-    for (small, slow), (large, fast) in itertools.combinations(triad, 2):
-        if fast > MOST_RISE * slow:
-            found["triad"] = (
-                f"memory bandwidth {fast / 1e9:.3g} GB/s at {large / 1e6:.0f} MB, "
-                f"but {slow / 1e9:.3g} at {small / 1e6:.0f} MB"
-            )
-    full = made["products"]["float32"]["flops_per_s"] if "float32" in made["products"] else 0.0
-    for name, product in made["products"].items():
-        if product["flops_per_s"] < full:
-            found[f"product {name}"] = (
-                f"products in {name} run at {product['flops_per_s'] / 1e9:.3g} GFLOP/s, in float32 at {full / 1e9:.3g}"
-            )
-    return found
 
 
 def hardware(machine: Hardware, made: MachineConstants, working_set_bytes: float) -> Hardware:
@@ -166,9 +140,10 @@ def refuse_beaten(measured: pa.Table) -> pa.Table:
         for key, out in zip(frame[keys].itertuples(index=False, name=None), refused, strict=True)
     ]
     keep = pa.array(~refused)
-    for name in [*_FROM_CONSTANTS, "predicted_with"]:
+    for name in [*_FROM_CONSTANTS, "predicted_with", "predicted_kind"]:
         at, kind = measured.schema.get_field_index(name), measured.schema.field(name)
-        measured = measured.set_column(at, kind, pc.if_else(keep, measured[name], pa.scalar(None, kind.type)))
+        instead = pa.scalar("none" if name == "predicted_kind" else None, kind.type)
+        measured = measured.set_column(at, kind, pc.if_else(keep, measured[name], instead))
     at, kind = measured.schema.get_field_index("prediction_refused"), measured.schema.field("prediction_refused")
     said = pc.coalesce(measured["prediction_refused"], pa.array(reasons, pa.string()))
     return measured.set_column(at, kind, said)

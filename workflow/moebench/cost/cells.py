@@ -1,0 +1,127 @@
+"""Calibrated times of a plan's cells, with the interval that left-out points give, or why there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+
+from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.config.hardware import Fitted
+from moebench.cost import calibrated as cal
+from moebench.cost import points, roofline
+from moebench.cost.inputs import Formats, Layout, Machine, Sizes
+from moebench.cost.vision import image_tokens, tiles
+from moebench.errors import UserError
+from moebench.formats.plan import CalibratedTimes, Workload
+
+Pair = tuple[float, float]
+
+
+def name(hardware: Hardware) -> str:
+    """What calibrated values of a machine type are called: ``calibrated (MACHINE, DATE)``, and whose peaks they have
+    where nothing is measured on it.  Raises ValueError for one without constants."""
+    if hardware.fitted is None:
+        raise ValueError(f"{hardware.name} has no constants")
+    like = hardware.fitted.like
+    return f"calibrated ({f'{like}, peaks of ' if like else ''}{hardware.name}, {hardware.fitted.date})"
+
+
+def constants(fitted: Fitted) -> cal.Constants:
+    """The constants of a machine's file.  Raises UserError for one that the model does not have, or lacks."""
+    names = {f.name for f in fields(cal.Constants)}
+    if wrong := sorted(names ^ set(fitted.constants)):
+        raise UserError(
+            f"config/hardware: fitted.constants of {fitted.date}: {wrong[0]} is "
+            f"{'missing' if wrong[0] in names else 'unknown'}; fit them again (moebench calibrate --fit)"
+        )
+    return cal.Constants(**{key: figure.value for key, figure in fitted.constants.items()})
+
+
+def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
+    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, or, for
+    another machine or engine, of a machine that was not.  ``metric``: tpot or ttft.  None without any."""
+    fitted = hardware.fitted
+    if fitted is None:
+        return None
+    situation = "machine" if fitted.like or not vllm else "seen" if model in fitted.models else "model"
+    known = fitted.factors.get(metric, {})
+    return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
+
+
+def why_not(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, runtime: str) -> str | None:
+    """Why an engine configuration has no calibrated times, in one line; None if it can have some."""
+    if hardware.fitted is None:
+        return f"no constants are fitted for {hardware.name}"
+    if any(interval(hardware, metric, "") is None for metric in ("ttft", "tpot")):
+        return f"no left-out points say how far off constants of {hardware.name} are; fit them with more models"
+    if runtime not in ("vllm", "endpoint"):
+        return f"the constants are of vLLM, the engine is {runtime}"
+    if knobs.draft_model is not None:
+        return "speculative decoding: how many drafted tokens are accepted is not stated"
+    if knobs.expert_kernel != "fused":
+        return f"the constants are of fused experts, not {knobs.expert_kernel} ones"
+    if knobs.eager:
+        return "the constants are of CUDA graphs, and the engine runs without"
+    if knobs.dtype == "float32":
+        return "the constants are of 16-bit arithmetic, and the engine computes in float32"
+    if knobs.pp > 1 and architecture.vision is not None:
+        return "a vision tower in a pipeline"
+    return None
+
+
+def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) -> cal.Setup:
+    """The calibrated model of an engine configuration.  The machine must have constants."""
+    fitted = hardware.fitted
+    assert fitted is not None and fitted.all_reduce is not None
+    formats, machine = Formats.of(architecture, knobs), Machine.of(hardware, knobs)
+    packed = np.where(np.isnan(machine.packed_peak), machine.plain_peak, machine.packed_peak)
+    others = np.where(formats.expert_ratio == 1, packed, machine.plain_peak)
+    precision = cal.Precision(
+        attention=formats.packed, blocks=formats.packed, experts=formats.packed * formats.expert_ratio,
+        plain=formats.plain, cache=formats.cache, attention_peak=others, blocks_peak=others, experts_peak=packed,
+        plain_peak=machine.plain_peak,
+    )  # fmt: skip
+    traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
+    return cal.Setup(
+        Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), points.ideal(hardware), constants(fitted),
+        points.all_reduce_of(fitted.all_reduce, hardware), traits,
+    )  # fmt: skip
+
+
+def times(
+    architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, works: Sequence[Workload], model: str
+) -> list[CalibratedTimes | None]:
+    """Calibrated times of an engine's workloads, in which a batch starts together; None where a size or a constant is
+    unknown.  What :func:`why_not` names must not be asked for."""
+    shown = [tiles(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
+    seen = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) or 0 for w in works]
+    model_of = setup(architecture, knobs, hardware)
+    batch, out = (np.array([w[key] for w in works], float) for key in ("batch", "output_tokens"))
+    prompt = np.array([w["input_tokens"] + n for w, n in zip(works, seen, strict=True)], float)
+    top_k = np.array([w.get("top_k") or float(model_of.sizes.top_k) for w in works])
+    alike = np.array([w["prompts"] == "identical" for w in works])
+    pictures = np.array([tile or 0 for tile in shown], float)
+    first = cal.prefill_s(model_of, batch, prompt, knobs.max_num_batched_tokens, top_k, pictures)
+    uniform = roofline.distinct_experts(model_of.sizes.experts, top_k, batch)
+    between = cal.step_s(model_of, batch, prompt + out / 2, top_k, np.where(alike, top_k, uniform))
+    factors = [interval(hardware, metric, model) or (np.nan, np.nan) for metric in ("ttft", "tpot")]
+    made: list[CalibratedTimes | None] = []
+    for i, tile in enumerate(shown):
+        ttft, itl = float(first[i]), float(between[i])
+        if tile is None or np.isnan(ttft + itl):
+            made.append(None)
+            continue
+        ttft_low, ttft_high = (ttft * factor for factor in factors[0])
+        itl_low, itl_high = (itl * factor for factor in factors[1])
+        more = float(out[i]) - 1
+        made.append({
+            "kind": name(hardware),
+            "ttft_max_s": ttft, "ttft_max_s_low": ttft_low, "ttft_max_s_high": ttft_high,
+            "itl_s": itl, "itl_s_low": itl_low, "itl_s_high": itl_high,
+            "e2e_s": ttft + more * itl,
+            "e2e_s_low": ttft_low + more * itl_low,
+            "e2e_s_high": ttft_high + more * itl_high,
+        })  # fmt: skip
+    return made
