@@ -185,6 +185,23 @@ def test_without_sacct_squeue_answers_and_without_both_nobody(slurm, capsys):
     assert run(capsys, "sacct", *STATUS) == (0, "1000|COMPLETED\n"), "a cluster without accounting"
 
 
+HELD = """#!/bin/sh
+case "$*" in
+  *%r*) printf '7|launch failed requeued held\\n8|Resources\\n9|launch_failed_requeued_held\\n*** banner\\n' ;;
+  *) printf '7|PENDING\\n8|PENDING\\n9|PENDING\\n' ;;
+esac
+"""
+
+
+def test_a_job_that_slurm_put_back_and_holds_has_failed(slurm, capsys):
+    """`launch failed requeued held`: it would wait for ever, and Snakemake with it."""
+    for name, script in (("squeue", HELD), ("scancel", f"#!/bin/sh\necho $* >> {slurm.folder}/cancelled\n")):
+        (slurm.folder / "bin" / name).write_text(script)
+        (slurm.folder / "bin" / name).chmod(0o755)
+    assert run(capsys, "squeue", "--name", "run1", "--format=%i|%T") == (0, "7|FAILED\n8|PENDING\n9|FAILED\n")
+    assert (slurm.folder / "cancelled").read_text() == "7 9\n"
+
+
 @pytest.mark.parametrize(
     ("printed", "nodes"),
     [("None assigned", ""), ("node7   ", "node7"), ("gpu[01-04,7],login-1.site", "gpu[01-04,7],login-1.site"),

@@ -53,6 +53,8 @@ NODE_LIST = re.compile(r"[\w.-]+(\[[\d,-]+\])?[\w.-]*(,[\w.-]+(\[[\d,-]+\])?[\w.
 _NOBODY = ("none", "(null)", "n/a", "unknown", "")
 _RETURNS = {"PREEMPTED", "REQUEUED", "NODE_FAIL", "BOOT_FAIL"}
 """States of a job that SLURM may have put back into the queue: then squeue knows it."""
+_REQUEUED_AND_HELD = re.compile(r"requeued[ _]held|JobHoldMaxRequeue", re.IGNORECASE)
+"""Reasons of a job that waits for somebody who releases it."""
 _ENDED = {"PREEMPTED": "CANCELLED", "EXPIRED": "CANCELLED", "LAUNCH_FAILED": "FAILED", "RECONFIG_FAIL": "FAILED"}
 """Ends that the plugin would take for a running job, as one that it knows."""
 
@@ -276,7 +278,19 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
                 continue
             state = queue.get(job, "CANCELLED" if state == "REQUEUED" else state)
         made[job] = _ENDED.get(state, state)
+    if "PENDING" in made.values():
+        made |= dict.fromkeys(given_up(run) & made.keys(), "FAILED")
     return made
+
+
+def given_up(run: str) -> set[str]:
+    """Jobs that SLURM put back and holds, as after a failed launch; cancelled here, as nobody releases them."""
+    done = call("squeue", ["--noheader", "--states=PENDING", "--name", run, "--format=%i|%r"])
+    found = [line.strip().partition("|")[::2] for line in done.stdout.splitlines()]
+    held = {job for job, reason in found if job.isdigit() and _REQUEUED_AND_HELD.search(reason)}
+    if held:
+        call("scancel", sorted(held))
+    return held
 
 
 def rows(text: str) -> dict[str, str]:
