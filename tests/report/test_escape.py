@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import synthetic
 from moebench import figures
 from moebench.claims import collect, spec
@@ -40,6 +42,7 @@ class Tags(HTMLParser):
             self.found.append(f"<{tag} {attrs}>, line {self.getpos()[0]}")
 
 
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")  # titles of a hundred words have no room
 def test_no_text_is_markup(tmp_path: Path) -> None:
     path, results = synthetic.rich(tmp_path / "results"), tmp_path / "results"
     plan = read_plan(path)

@@ -110,8 +110,9 @@ def test_a_child_process_asks_this_machine_directly(built, address, tmp_path, mo
     assert "site.example" in environment["no_proxy"] == environment["NO_PROXY"]
 
 
-INHERITED = {"measure/telemetry/sidecar.py", "measure/process.py", "measure/constants.py", "commands/campaign.py"}
-"""Modules that hand on the variables of a driver or of a verb."""
+INHERITED = {"measure/telemetry/sidecar.py", "measure/process.py", "measure/constants.py", "commands/campaign.py",
+             "commands/slurm_commands.py"}  # fmt: skip
+"""Modules that hand on the variables of a driver, of a verb, or (SLURM's commands) of the user."""
 
 
 def test_every_process_started_with_variables_of_its_own_has_them():

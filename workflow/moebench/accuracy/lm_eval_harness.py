@@ -143,4 +143,9 @@ def absolute(spec: EngineConfig) -> EngineConfig:
     def there(model: ModelDict) -> ModelDict:
         return model | {"path": os.path.abspath(model["path"])}
 
-    return spec | {"model": there(spec["model"]), "draft": there(spec["draft"]) if spec["draft"] else None}
+    made: EngineConfig = {
+        **spec,
+        "model": there(spec["model"]),
+        "draft": there(spec["draft"]) if spec["draft"] else None,
+    }
+    return made
