@@ -259,7 +259,7 @@ def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
         record = night.run.record(key)
         assert record is not None
         assert record["status"] == "unsupported"
-        assert "data parallelism" in record["reason"]
+        assert "data parallelism" in " ".join(record["evidence"])
 
 
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
