@@ -115,15 +115,20 @@ def in_vllm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def tensors(file: Path) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file of bfloat16 values (the upper halves of float32 ones)."""
+    """Tensors of a safetensors file of bfloat16 values (the upper halves of float32 ones), or float32 ones."""
     data = file.read_bytes()
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     header.pop("__metadata__", None)
-    assert {entry["dtype"] for entry in header.values()} == {"BF16"}
+    whole = {name for name, entry in header.items() if entry["dtype"] == "F32"}
+    assert all(name.endswith("e_score_correction_bias") for name in whole)
+    assert {entry["dtype"] for name, entry in header.items() if name not in whole} == {"BF16"}
     found = {}
     for name, entry in header.items():
         start, end = (8 + size + offset for offset in entry["data_offsets"])
+        if name in whole:
+            found[name] = np.frombuffer(data[start:end], "<f4").reshape(entry["shape"])
+            continue
         halves = np.frombuffer(data[start:end], "<u2").astype(np.uint32) << 16
         found[name] = halves.view(np.float32).reshape(entry["shape"])
     return found
@@ -163,7 +168,7 @@ def test_weights_have_the_scale_of_their_fan_in(folder, name):
             inputs_first = name == "tiny-gpt-oss" and ".experts." in key
             fan_in = np.prod(value.shape[1:]) if value.ndim == 4 else value.shape[1 if inputs_first else -1]
             expected = 1.0 if looked_up else fan_in**-0.5
-            noise = 4 / np.sqrt(2 * value.size)  # four standard errors of a standard deviation
+            noise = 6 / np.sqrt(2 * value.size)  # standard errors of a standard deviation: thousands of tensors
             assert value.std() == pytest.approx(expected, rel=noise + 0.005), key
             assert abs(value.mean()) < 5 * expected / np.sqrt(value.size), key
 
@@ -255,7 +260,13 @@ def test_vllm_generates_what_transformers_does(in_transformers, in_vllm, name):
         assert ours == theirs
 
 
-@pytest.mark.parametrize("name", [name for name in TINY if CONFIG.model(name).architecture.experts])
+UNEVEN = ("tiny-glm-4.5", "tiny-qwen3-next", "tiny-granite-4.0-h")
+"""No study routes with them: of GLM's 128 experts one is in every choice, and few tokens do not meet 512 experts."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in TINY if CONFIG.model(name).architecture.experts and name not in UNEVEN]
+)
 def test_the_router_really_chooses(in_vllm, name):
     experts = CONFIG.model(name).architecture.experts
     routed = {int(layer): ids for layer, ids in in_vllm[name]["routed"].items()}
