@@ -261,7 +261,7 @@ def test_vllm_generates_what_transformers_does(in_transformers, in_vllm, name):
 
 
 UNEVEN = ("tiny-glm-4.5", "tiny-qwen3-next", "tiny-granite-4.0-h")
-"""No study routes with them: of GLM's 128 experts one is in every choice, and few tokens do not meet 512 experts."""
+"""Seen to route unevenly, or with more experts than so few tokens meet.  No study uses them."""
 
 
 @pytest.mark.parametrize(

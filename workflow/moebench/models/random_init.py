@@ -170,7 +170,9 @@ def _save_model(config: Json, seed: int, folder: Path) -> None:
     model = model.to_empty(device="cpu")
     model.tie_weights()
     with torch.no_grad():
-        for name, tensor in model.named_parameters():
+        saved = model.state_dict()  # the correction of GLM's scores is a buffer, and no parameter
+        buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
+        for name, tensor in (*model.named_parameters(), *buffers):
             _fill(name, tensor, seed, bool(config["tie_word_embeddings"]), config["model_type"] == "gpt_oss")
     model.save_pretrained(folder)
     if "vision_config" in config:
