@@ -236,6 +236,11 @@ def test_verify_says_of_every_file_what_was_done_to_it(project, tmp_path, capsys
         "results/tables/tiny/claims.parquet: missing",
         "results/tables/tiny/samples.parquet: missing",
     ]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", "--json", str(spoilt)])
+    outcome = json.loads(capsys.readouterr().out)
+    assert end.value.code == 1 and outcome["same_numbers"] is None
+    assert sorted(outcome["altered"]) == sorted(line.strip() for line in said[1:])
 
 
 def test_a_flipped_bit_names_its_file(project, tmp_path, capsys):

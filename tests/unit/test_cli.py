@@ -375,6 +375,8 @@ def test_the_other_tables_as_json(capsys, kept_plans):
     found = strict(run(capsys, "claims", "--study", "paper", "--comparisons", "--json")[1])
     printed = run(capsys, "claims", "--study", "paper", "--comparisons")[1].splitlines()
     assert [row["claim"] for row in found] == [line.split()[0] for line in printed[1 : len(found) + 1]]
+    state = strict(run(capsys, "watch", "--study", "tiny", "--results", "none", "--json")[1])
+    assert state["study"] == "tiny" and state["done"] == 0 < state["cells"] and state["lines"][0]["cells"] > 0
     made = strict(run(capsys, "qs", "deepseek-v3", "--hardware", "qs-reference", "--sensitivity", "--json")[1])
     assert made["sensitivity"][0]["change"] == "as it is" and math.isfinite(made["qs"])
 

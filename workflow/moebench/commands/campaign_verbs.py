@@ -28,13 +28,13 @@ def _all() -> None:
 def pack(
     study: Annotated[
         list[str] | None,
-        Option("--study", metavar="NAME", help="Study; give it again for more. Default: as in config/config.yaml."),
+        Option("--study", metavar="NAME", help="Study; may be repeated. Default: as in config/config.yaml."),
     ] = None,
     gpus: Annotated[
         int, Option("--gpus", metavar="N", parser=positive(int), help="Devices of the machine.")
     ] = 1,
     engine: Annotated[
-        Path | None, Option("--engine", metavar="FOLDER", help="Carry the engine whose archives are in FOLDER.")
+        Path | None, Option("--engine", metavar="FOLDER", help="Include the engine whose archives are in FOLDER.")
     ] = None,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Archive to write.")] = Path("campaign.tar.gz"),
     config: ConfigFolder = CONFIG,
@@ -52,7 +52,7 @@ def pack(
 def run(
     folder: Annotated[Path, Argument(metavar="FOLDER", help="Folder that the archive was unpacked into.")],
     minutes: Annotated[
-        float, Option("--minutes", metavar="N", parser=positive(float), help="Stop after so many minutes.")
+        float, Option("--minutes", metavar="N", parser=positive(float), help="Stop after this many minutes.")
     ],
     python: Annotated[
         str | None, Option("--python", metavar="FILE", help="Interpreter that has the engine. Default: this one.")
@@ -60,7 +60,7 @@ def run(
 ) -> int:
     """Measure an unpacked campaign on this machine.
 
-    Exit code 1: cells are left, run it again.
+    Exit code 1: cells are left; run it again.
     """
     from moebench.commands import campaign as made
 
@@ -79,7 +79,7 @@ def import_(
     ] = None,
     config: ConfigFolder = CONFIG,
 ) -> int:
-    """Take the results of a campaign in, checked against the plan."""
+    """Check the results of a campaign against the plan, and import them."""
     from moebench.commands import campaign as made
     from moebench.config import Config
 

@@ -1,4 +1,4 @@
-"""Verbs of the group Models: what the cost model says of a model, without measuring."""
+"""Verbs of the group Models: what the cost model says about a model, without measuring."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def predict(
     bound: Annotated[bool, flag("--bound", "Predict the roofline bound instead of calibrated values.")] = False,
     config_folder: ConfigFolder = CONFIG,
 ) -> int:
-    """Predict times of a list of points.
+    """Predict the times of a list of points.
 
-    Where a point was measured (column value), also prints how far off predictions are, by source, model, TP and batch.
+    If points were measured (column value), also prints the prediction errors by source, model, TP and batch.
     """
     from moebench.commands import predict as predicting
     from moebench.config import Config

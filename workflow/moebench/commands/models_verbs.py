@@ -36,8 +36,8 @@ def add(
     total: Annotated[float | None, _number("--total", "Published total parameters, e.g. 116.8e9.")] = None,
     active: Annotated[float | None, _number("--active", "Published active parameters.")] = None,
     reference: Annotated[str, Option("--reference", metavar="TEXT", help="Where these are published.")] = "",
-    vision: Annotated[float | None, _number("--vision-parameters", "Parameters of its vision part.")] = None,
-    replace: Annotated[bool, flag("--replace", "Write over a file that is there.")] = False,
+    vision: Annotated[float | None, _number("--vision-parameters", "Parameters of the model's vision part.")] = None,
+    replace: Annotated[bool, flag("--replace", "Overwrite an existing file.")] = False,
     config: ConfigFolder = CONFIG,
 ) -> int:  # fmt: skip
     """Write config/models/NAME.yaml from a model's config.json, and print its parameters beside the published ones."""

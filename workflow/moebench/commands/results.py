@@ -50,7 +50,7 @@ def report(
 ) -> int:
     """Build the HTML report.
 
-    Give --partial, or --from ARCHIVE, or (as the workflow does) --plan, --tables, --figures and --out.
+    Needs --partial, or --from ARCHIVE, or (as in the workflow) --plan, --tables, --figures and --out.
     """
     from moebench.progress.steps import steps
     from moebench.report import build
@@ -94,23 +94,24 @@ def _partial(study: Study, say: Callable[[str], None]) -> Any:
 @of_study
 def watch(
     study: Study,
-    once: Annotated[bool, flag("--once", "Show it once and end, as without a terminal.")] = False,
+    once: Annotated[bool, flag("--once", "Show the state once and exit, as without a terminal.")] = False,
+    json: Annotated[bool, flag("--json", "Show the state once, as JSON.")] = False,
     every: Annotated[
-        float, Option("--every", metavar="SECONDS", parser=positive(float), help="Seconds between looks.")
+        float, Option("--every", metavar="SECONDS", parser=positive(float), help="Seconds between updates.")
     ] = 2.0,
     report: Annotated[
         float | None,
         Option("--report", metavar="MINUTES", parser=positive(float),
-               help="Also build the partial report, every so many minutes if there is something new."),
+               help="Also build the partial report, at most every MINUTES and if there are new results."),
     ] = None,
 ) -> int:  # fmt: skip
-    """Watch a study while it runs: done, failing and why, time left.
+    """Watch a running study: progress, failures, time left.
 
     Reads the files that jobs write, here or on other nodes. Ends when all cells are done.
     """
     from moebench.commands.watching import follow
 
-    return follow(study, once, every, report)
+    return follow(study, once, every, report, json)
 
 
 @verb(RESULTS)
@@ -183,22 +184,23 @@ def rerun(
         Option("--status", metavar="STATUS", help="Status of the cells, e.g. crashed. May be repeated."),
     ] = None,
     reason: Annotated[str, Option("--reason", metavar="TEXT", help="Only cells whose reason contains TEXT.")] = "",
-    dry_run: Annotated[bool, flag("--dry-run", "Change nothing; show which cells it would be.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Change nothing; list the cells.")] = False,
     profile: Annotated[
         str | None, Option("--profile", metavar="FOLDER", help="Snakemake profile in the command that is shown.")
     ] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Have failed cells measured again, by status and reason.
+    """Mark failed cells to be measured again, by status and reason.
 
-    Makes them pending, with all their attempts, for the next call of snakemake. Their records stay in results/history.
+    They become pending, with all attempts available again, for the next run of Snakemake. Their records stay in
+    results/history.
     """
     from moebench.commands import rerun as again
     from moebench.errors import nearest
 
     for name in status or []:
         if name not in again.STATUSES:
-            raise UserError(f"--status {name}: no status of a failed cell" + nearest(name, again.STATUSES))
+            raise UserError(f"--status {name}: not a status of a failed cell" + nearest(name, again.STATUSES))
     if not status:
         raise UserError(f"rerun: give --status, one or more of {', '.join(again.STATUSES)}")
     made = study.plan()
@@ -229,7 +231,7 @@ def claims(
     ] = None,
     verdict: Annotated[
         Verdict | None,
-        Option("--verdict", metavar="VERDICT", help=f"Only claims of this verdict: {', '.join(get_args(Verdict))}."),
+        Option("--verdict", metavar="VERDICT", help=f"Only claims with this verdict: {', '.join(get_args(Verdict))}."),
     ] = None,
     comparisons: Annotated[
         bool, flag("--comparisons", "Show how many comparisons the plan has for each claim.")
@@ -250,7 +252,7 @@ def claims(
     frame, wanted = parquet.read(study.results / "tables" / study.name, "claims"), claim or []
     for name in wanted:
         if name not in set(frame["claim"]):
-            raise UserError(f"claim {name!r}: there is none such" + nearest(name, set(frame["claim"])))
+            raise UserError(f"claim {name!r}: no such claim" + nearest(name, set(frame["claim"])))
     chosen = frame[frame["claim"].isin(wanted)] if wanted else frame
     if verdict:
         chosen = chosen[chosen["verdict"] == verdict]
@@ -269,7 +271,7 @@ def compare(
     a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
     b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
     more: Annotated[
-        list[Path] | None, Argument(metavar="C", help="Further ones, each compared with A.", show_default=False)
+        list[Path] | None, Argument(metavar="C", help="More sets, each compared with A.", show_default=False)
     ] = None,
     study: Annotated[
         str | None, Option("--study", metavar="NAME", help="Study, if a results folder holds several.")
@@ -286,9 +288,9 @@ def compare(
     json: JsonFlag = False,
     csv: Annotated[Path | None, Option("--csv", metavar="FILE", help="Also write the pairs of cells to FILE.")] = None,
 ) -> int:
-    """Compare sets of results, B and any others with A.
+    """Compare result sets: B, and any others, with A.
 
-    Compares cell by cell, and all cells together. Exit code 1: something changed beyond noise.
+    Compares cell by cell, and all cells together. Exit code 1: something changed by more than noise.
     """
     import pandas as pd
 
@@ -325,7 +327,7 @@ def archive(
     config: ConfigFolder,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Zip file to write.")],
 ) -> int:
-    """Pack report, figures, tables, records and configuration in a zip.
+    """Pack report, figures, tables, records and configuration into a zip.
 
     Lock files and checksums are packed too. `snakemake archive` calls this verb.
     """
@@ -341,11 +343,12 @@ def archive(
 @verb(RESULTS)
 def verify(
     archive: Annotated[Path, Argument(metavar="ARCHIVE", help="Zip file that `moebench archive` wrote.")],
+    json: JsonFlag = False,
 ) -> int:
     """Check an archive against its checksums and its records.
 
-    Lists every file that was changed, damaged, removed or added. Exit code 1: there is one, or the records give other
-    numbers than the report.
+    Lists every file that was changed, damaged, removed or added. Exit code 1: there is such a file, or the records give
+    numbers other than the report's.
     """
     from moebench.progress.steps import steps
     from moebench.report import archive as archives
@@ -354,9 +357,16 @@ def verify(
         with steps(f"verify {archive}") as say:
             made = archives.verify(archive, say)
     except archives.AlteredError as error:
-        print(f"{archive}: {count(len(error.files), 'file')} not as packed:", *error.files, sep="\n    ")
+        if json:
+            print_json({"archive": str(archive), "altered": error.files, "same_numbers": None, "verdict": None})
+        else:
+            print(f"{archive}: {count(len(error.files), 'file')} not as packed:", *error.files, sep="\n    ")
         return 1
-    print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
+    if json:
+        outcome = {"same_numbers": made.same_numbers, "verdict": made.verdict}
+        print_json({"archive": str(archive), "altered": [], **outcome})
+    else:
+        print(f"{archive}: all checksums match; report rebuilt from the records: {made.verdict}")
     return 0 if made.same_numbers else 1
 
 

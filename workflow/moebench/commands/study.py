@@ -36,7 +36,7 @@ def plan(
         bool, flag("--environment-names", "Print the names of the environments that the study needs.")
     ] = False,
 ) -> int:  # fmt: skip
-    """Show what a study will measure, and what is measured already."""
+    """Show what a study will measure, and what is already measured."""
     from moebench.commands import show
     from moebench.plan.jobs import environments_needed
     from moebench.storage.atomic import canonical_bytes, write_atomic
@@ -55,9 +55,7 @@ def plan(
         return 0
     from moebench.figures import check
 
-    check(
-        made, study.config.folder
-    )  # a figure that cannot be drawn is said before hours of measuring (by Snakemake, too)
+    check(made, study.config.folder)  # before hours of measuring, as Snakemake does: figures that cannot be drawn
     if write:
         write_atomic(write, canonical_bytes(made) + b"\n")
     elif json:
@@ -139,7 +137,7 @@ def calibrate(
             "--threads",
             metavar="N",
             parser=positive(int),
-            help="Threads. Default: as many as the engine of the study has.",
+            help="Threads. Default: as many as the study gives its engine.",
         ),
     ] = None,
     residuals: Annotated[
@@ -156,7 +154,7 @@ def calibrate(
     ] = None,
     kernels: Annotated[
         Path | None,
-        Option("--kernels", metavar="FOLDER", help="Kernel tables to fit on, too.", rich_help_panel="Fit"),
+        Option("--kernels", metavar="FOLDER", help="Kernel tables to fit on as well.", rich_help_panel="Fit"),
     ] = None,
     source: Annotated[
         str | None,
@@ -164,7 +162,9 @@ def calibrate(
     ] = None,
     figure: Annotated[
         Path | None,
-        Option("--figure", metavar="FILE", help="Draw models that were left out.", rich_help_panel="Fit"),
+        Option(
+            "--figure", metavar="FILE", help="Draw predictions for models that were left out.", rich_help_panel="Fit"
+        ),
     ] = None,
     write: Annotated[
         bool,
@@ -174,8 +174,8 @@ def calibrate(
 ) -> int:
     """Measure this machine's memory bandwidth and compute rate.
 
-    Cells that run on this machine are then predicted from these constants. With --fit: fit the cost model instead, and
-    print how well it predicts points that it was not fitted on.
+    Cells that run on this machine are then predicted from these constants. With --fit, fits the cost model instead and
+    prints how well it predicts points that it was not fitted on.
     """
     from moebench.commands import calibrate
 

@@ -6,17 +6,21 @@ import math
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 
-from moebench.commands.app import Study
+from moebench.commands.app import Study, print_json
 from moebench.formats.plan import Plan
 from moebench.progress.watch import State, Watch, shown
 from moebench.text import console
 
 
-def follow(study: Study, once: bool, every_s: float, report_minutes: float | None) -> int:
-    """Show a study until all its cells are done, or once."""
+def follow(study: Study, once: bool, every_s: float, report_minutes: float | None, json: bool = False) -> int:
+    """Show a study until all its cells are done; or once, as text or as JSON."""
     plan = study.plan()
     watch, out = Watch(plan, study.results), console()
+    if json:
+        print_json({"study": plan["study"], **asdict(watch.look())})
+        return 0
     if once or not out.is_terminal:
         out.print(shown(plan["study"], watch.look(), _page(study, plan)))
         return 0
@@ -41,7 +45,7 @@ def _page(study: Study, plan: Plan) -> str:
 
 
 class _Builder:
-    """Builds the partial report in a process of its own when it is due and something is new."""
+    """Builds the partial report in a separate process when it is due and there are new results."""
 
     def __init__(self, study: Study, plan: Plan, minutes: float | None):
         folders = {"config": study.config_folder, "study": plan["study"], "results": study.results,
