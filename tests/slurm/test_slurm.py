@@ -186,7 +186,7 @@ def test_what_a_job_requests(night: Night) -> None:
             assert first["TimeLimit"] == clock(planned["runtime_min"])
     assert night.run.plan["jobs"][night.refused]["gpus"] == 2
     said = night.run.moebench("doctor")
-    assert "squeue is asked, which shows jobs for 86400 s after their end" in said
+    assert "squeue is used, which shows jobs for 86400 s after their end" in said
     assert re.search(r"each of the \d+ jobs finds a node in partition h100", said)
 
 

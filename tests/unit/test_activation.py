@@ -321,7 +321,7 @@ def test_images_of_a_corpus_are_its_own_and_belong_to_its_items(tmp_path):
         ({"image_size": 56}, pictures, "corpus wiki shows each item with its own image: set images: 1"),
         ({"images": 2, "max_model_len": 512}, pictures, "corpus wiki shows each item with its own image"),
         ({"prompts": "text"}, pictures, "corpus wiki shows each item with its own image"),
-        ({"image_size": 56}, corpus(), "corpus wiki is text, and images made up for it would pass for its own"),
+        ({"image_size": 56}, corpus(), "corpus wiki is text, and images made up for it would look like its own"),
         ({}, pictures | {"table": "boolq"}, "task boolq has no table of questions with images"),
         ({}, pictures | {"table": None}, "give file or table, one of the two"),
         ({}, pictures | {"sha256": "0" * 64}, "sha256 is for a file"),

@@ -240,7 +240,7 @@ def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
 
 def test_nothing_to_pack_is_said(config, tmp_path):
     services = studies.folder(tmp_path / "b", {"asked": BLOCKS[3:]}, engines=ENGINES, defaults=DUMMY)
-    with pytest.raises(UserError, match=r"no cell of it can travel to a machine with 1 device"):
+    with pytest.raises(UserError, match=r"none of its cells can run on a machine with 1 device"):
         verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
     with pytest.raises(UserError, match=r"no \*.tar.xz there"):
         verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)

@@ -200,18 +200,18 @@ def test_unlike_cells_are_never_compared(knob):
 def test_cells_that_turn_out_unlike_are_not_compared_and_it_is_said(name):
     rows = [row(0, top_k=8, **{name: True}), row(1, top_k=1, **{name: False})]
     (found,) = evaluate(claim(**DROP), rows, [1, 2])
-    said = f"never compared: cells that are unlike in {name}: 1 of 1 comparisons; too few comparisons"
+    said = f"never compared: cells that differ in {name}: 1 of 1 comparisons; too few comparisons"
     assert (found.outcome, found.value, found.reason) == (ev.NOT_DECIDED, None, said)
     rows += [row(2, top_k=8, batch=2, **{name: True}), row(3, top_k=1, batch=2, **{name: True})]
     (found,) = evaluate(claim(**DROP), rows, [1, 2, 1, 2])
     assert (found.outcome, found.comparisons, found.planned) == (ev.AGREES, 1, 2)
-    assert found.reason == f"never compared: cells that are unlike in {name}: 1 of 2 comparisons (batch 1)"
+    assert found.reason == f"never compared: cells that differ in {name}: 1 of 2 comparisons (batch 1)"
 
 
 def test_a_claim_that_varies_the_kernel_compares_tuned_and_untuned_ones():
     rows = [row(0, top_k=8, untuned_kernel_warning=True), row(1, top_k=1, untuned_kernel_warning=False)]
     (found,) = evaluate(claim(**DROP, may_differ=["untuned_kernel_warning"]), rows, [1, 2])
-    assert (found.outcome, found.reason) == (ev.AGREES, "compared although unlike in untuned_kernel_warning")
+    assert (found.outcome, found.reason) == (ev.AGREES, "compared although they differ in untuned_kernel_warning")
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_value_and_its_draws():
 def test_what_was_asked_of_something_else_is_never_compared(more):
     made = FALL | {"of": {"top_k": 1}, "test": "mean"}
     (found,) = outcomes(made, block(1, 0.5), block(8, 0.6, **more))
-    assert (found.outcome, found.reason) == (ev.NOT_MEASURED, "no cells of this study are compared so")
+    assert (found.outcome, found.reason) == (ev.NOT_MEASURED, "no cells of this study are compared in this way")
 
 
 def test_kinds_of_weights_stay_apart_where_models_are_compared():
@@ -101,7 +101,7 @@ def test_what_was_asked_in_another_way_is_named(more):
     made = FALL | {"of": {"top_k": 1}, "test": "mean"}
     tasks = [r | (more if r["task"] == "rte" else {}) for r in block(8, 0.6)]
     (found,) = outcomes(made, block(1, 0.5), tasks)
-    assert found.outcome == ev.NOT_DECIDED and "never compared: cells that are unlike in asked" in found.reason
+    assert found.outcome == ev.NOT_DECIDED and "never compared: cells that differ in asked" in found.reason
 
 
 def test_a_mean_that_lacks_a_task_waits():

@@ -357,7 +357,7 @@ def test_failed_cells_are_run_again_in_bulk(capsys, small):
     assert (code, [c["cell"] for c in strict(out)["cells"]], left()) == (0, others, list(small["cells"]))
     assert "no such cells" in run(capsys, *at, "nothing says this")[1]
     with lock.held(Path("results"), first.partition("/")[0], print):
-        assert "2 cells of engine configurations that run right now left alone" in run(capsys, *at, "")[1]
+        assert "2 cells left alone: their engine configurations are being measured" in run(capsys, *at, "")[1]
     code, out, _ = run(capsys, *at, "time", "--profile", str(ROOT / "profiles/slurm"))
     command = f"snakemake --profile {ROOT / 'profiles/slurm'}"
     assert code == 0 and f"1 cell will be measured again by: {command}" in out

@@ -130,7 +130,7 @@ MISTAKES = {
         knob(model="qwen3-0.6b", top_k=2), EXPERIMENT, ["top_k 2: qwen3-0.6b is dense, it has no experts; leave it"]),
     "heads that do not divide": (
         replaced(MODEL, "kv_heads: 2", "kv_heads: 3"), MODEL,
-        ["architecture.attention", "heads 8 is no multiple of kv_heads 3", "a divisor of 8"]),
+        ["architecture.attention", "heads 8 is not a multiple of kv_heads 3", "a divisor of 8"]),
     "top-k of the registry": (replaced(MODEL, "top_k: 2", "top_k: 9"), MODEL, ["top_k 9 is more than the 8 experts"]),
     "longer than the model": (
         knob(input_tokens=4000, output_tokens=97, max_model_len=8192), EXPERIMENT,

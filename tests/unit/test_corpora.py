@@ -45,7 +45,7 @@ def test_a_file_that_is_not_there_or_another_is_refused_with_the_remedy(spec):
     assert "the text of corpus q cannot be read" in corpora.check(spec | {"file": "nowhere/q.jsonl"})
     unpinned = corpora.check(spec | {"sha256": None})
     assert "config/corpora/q.yaml: sha256 is missing" in unpinned and spec["sha256"] in unpinned
-    assert "mend the one that is wrong" in corpora.check(spec | {"sha256": "0" * 64})
+    assert "fix whichever is wrong" in corpora.check(spec | {"sha256": "0" * 64})
 
 
 @pytest.mark.parametrize("line", ["not JSON", "[1]", "3", json.dumps({"text": "x"}), json.dumps({"question": 3})])
@@ -54,7 +54,7 @@ def test_a_wrong_line_is_named(spec, tmp_path, line):
     path.write_text('{"question": "fine"}\n' + line + "\n")
     bad = spec | {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert corpora.check(bad) == (
-        f"{path}, line 2: no JSON object with the text 'question'; mend it, or set field in config/corpora/q.yaml"
+        f"{path}, line 2: no JSON object with the text 'question'; fix it, or set field in config/corpora/q.yaml"
     )
 
 
@@ -117,10 +117,10 @@ def test_rows_without_an_image_are_left_out_as_the_harness_does(table):
     [
         (
             lambda rows: rows[2].update(question=" "),
-            r"MME.tsv, row 3: no text in column 'question'; mend config/corpora/",
+            r"MME.tsv, row 3: no text in column 'question'; fix config/corpora/",
         ),
-        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is not there; mend"),
-        (lambda rows: [r.update(asked=r.pop("question")) for r in rows], "MME.tsv: no column 'question'; mend"),
+        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is not there; fix"),
+        (lambda rows: [r.update(asked=r.pop("question")) for r in rows], "MME.tsv: no column 'question'; fix"),
         (lambda rows: [r.update(image="") for r in rows], "corpus own has no question with an image"),
     ],
 )

@@ -303,7 +303,7 @@ def test_faults_of_the_host_are_told_from_those_that_an_engine_may_cause(text, h
 
 # --------------------------------------------------------------------------- models that an engine cannot have
 
-NO_ARCHITECTURE = "the engine does not have this architecture"
+NO_ARCHITECTURE = "the engine does not support this architecture"
 OWN_CODE = "trust_remote_code: true in its file of config/models lets it run"
 NO_TOKENIZER = "the model has no tokenizer that can be loaded"
 CANNOT = [

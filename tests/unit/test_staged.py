@@ -40,7 +40,7 @@ def test_writing_again_leaves_no_temporary_files_and_does_not_list_itself(folder
 
 def test_no_manifest(tmp_path):
     assert staged.read_manifest(tmp_path) is None
-    assert staged.check(tmp_path) == [f"{tmp_path}: no moebench-stage.json, so it is not staged whole"]
+    assert staged.check(tmp_path) == [f"{tmp_path}: no moebench-stage.json, so it is not completely staged"]
     assert len(staged.check(tmp_path / "absent")) == 1
 
 

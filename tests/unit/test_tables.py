@@ -109,7 +109,7 @@ def test_damaged_records_are_not_used_and_say_why(study):
     failed = parquet.read(out, "failures")
     assert set(failed["status"]) == {"damaged"} and set(failed["model_title"]) == {"Mixtral (tiny)"}
     reasons = failed["reason"].tolist()
-    assert "not whole JSON" in reasons[0] and "checksum" in reasons[1] and "it is the record of" in reasons[2]
+    assert "not complete JSON" in reasons[0] and "checksum" in reasons[1] and "it is the record of" in reasons[2]
 
 
 def test_records_in_another_form_of_json_are_as_good(study):
@@ -151,7 +151,7 @@ def test_the_join_never_lacks_a_status(study):
     collect(study)
     joined = join.with_status(out, experiment="one")
     assert joined["status"].tolist() == ["ok", "oom_kv", "damaged", "not measured"]
-    assert "not whole JSON" in joined["reason"].iloc[2]
+    assert "not complete JSON" in joined["reason"].iloc[2]
     assert json.loads(joined["labels"].iloc[3]) == {"batch": 8} and joined["batch"].tolist() == [1, 2, 4, 8]
 
 
@@ -283,7 +283,7 @@ def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     data = json.dumps(study[0]).encode()
     for length in range(0, len(data), 199):
         (tmp_path / "cut.json").write_bytes(data[:length])
-        with pytest.raises(ConfigError, match=r"cut\.json: not a whole plan.*snakemake"):
+        with pytest.raises(ConfigError, match=r"cut\.json: not a complete plan.*snakemake"):
             collect_tables(tmp_path / "cut.json", tmp_path, tmp_path / "out")
 
 

@@ -192,7 +192,7 @@ def test_figure_page_and_terminal_say_it(measured) -> None:
     (name,) = (row["engine"] for row in made["experiments"]["x"]["unsupported"])
     assert f"cells/{name}" not in page, "there is no record to link to"
     text = show.plan(made, root / "results")
-    assert "points that cannot be, status unsupported:\nexperiment  points  reason\n" in text
+    assert "points that cannot run, status unsupported:\nexperiment  points  reason\n" in text
     assert re.search(r"^x  +1  pruning 'inter': qwen3-0.6b is dense, it has no experts to prune", text, re.MULTILINE)
 
 

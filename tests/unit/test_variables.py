@@ -131,7 +131,7 @@ def test_engines_of_other_variables_share_no_process(tmp_path):
     ("name", "words"),
     [
         ("OMP_NUM_THREADS", "OMP_NUM_THREADS is set by the plan; use the knob cpu_threads"),
-        ("VLLM_API_KEY", "VLLM_API_KEY changes no engine, or holds a place or a secret"),
+        ("VLLM_API_KEY", "VLLM_API_KEY does not affect an engine, or holds a path or a secret"),
         ("PATH", "PATH changes no engine"),
     ],
 )

@@ -131,7 +131,7 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     with tarfile.open(folder / "campaign.tar.gz") as packed:
         packed.extractall(fresh / "there", filter="data")
     code, said = finished(start(fresh, "--earlier", str(part)))
-    assert code == 0 and "5 records of an earlier call" in said and "loading" not in said, said
+    assert code == 0 and "5 records of an earlier run" in said and "loading" not in said, said
 
     with pytest.raises(SystemExit) as end:
         cli.main(

@@ -387,7 +387,7 @@ def test_damaged_records_are_set_aside_and_measured_again(study):
     aside = [p for p in (study.results / "set-aside").rglob("*") if p.is_file() and p.suffix != ".why"]
     assert sorted(p.read_bytes() for p in aside) == sorted(contents.values())
     assert sum("its record was set aside" in line for line in said) == 2
-    assert any("edited by hand" in line for line in said) and any("not whole JSON" in line for line in said)
+    assert any("edited by hand" in line for line in said) and any("not complete JSON" in line for line in said)
 
 
 def test_one_cell_that_is_not_in_the_plan(study):

@@ -98,7 +98,7 @@ def asked(model):
             "the service refuses the key in SERVICE_KEY: it is wrong, expired or lacks access",
         ),
         ("wrong key", "no_endpoint", "the service refuses the key in SERVICE_OLD_KEY"),
-        ("no key", "no_endpoint", "SERVICE_NOT_SET is not set: no service to ask"),
+        ("no key", "no_endpoint", "SERVICE_NOT_SET is not set: no service to query"),
         ("odd key", "no_endpoint", "SERVICE_ODD_KEY holds characters that no key has"),
         ("odd address", "no_endpoint", "SERVICE_ODD_URL holds no base URL"),
         ("unknown", "unsupported", "the service does not know the model"),
@@ -220,7 +220,7 @@ def test_a_service_through_the_driver(tmp_path, monkeypatch):
     # Nothing configured: recorded, the job ends well, nothing else suffers.
     code, statuses, found = study.measure()
     assert (code, statuses, study.finished()) == (0, ["no_endpoint"] * 2, True)
-    assert found[0]["reason"] == "SERVICE_URL and SERVICE_KEY are not set: no service to ask"
+    assert found[0]["reason"] == "SERVICE_URL and SERVICE_KEY are not set: no service to query"
     with service() as server:
         monkeypatch.setenv("SERVICE_URL", server.url)
         monkeypatch.setenv("SERVICE_KEY", KEY)

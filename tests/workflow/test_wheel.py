@@ -52,6 +52,7 @@ class Laptop:
         for index in builder["pip_option"]("index-url"):
             os.environ.setdefault("UV_DEFAULT_INDEX", index)
         uv, lock = builder["uv_command"](), ROOT / "envs" / "workflow.lock"
+        self.uv, self.lock = uv, lock
         builder["run"](uv, "build", "--wheel", "--out-dir", root, ROOT)
         builder["run"](uv, "venv", "--no-project", "--python", sys.executable, self.env)
         (self.wheel,) = root.glob("*.whl")
@@ -97,6 +98,16 @@ def test_the_environment_has_nothing_of_a_checkout_an_engine_or_linux(laptop):
     assert laptop.run("python", "-c", "from moebench.storage import project; print(project.INSTALLED)") == "True\n"
     read = "try: open('/proc/stat')\nexcept OSError as error: print(error)"
     assert "not on macOS" in laptop.run("python", "-c", read)
+
+
+@pytest.mark.parametrize("platform", ["aarch64-apple-darwin", "x86_64-apple-darwin", "aarch64-unknown-linux-gnu"])
+def test_every_dependency_has_a_wheel_for_other_platforms(laptop, platform):
+    """In the locked version: nothing is compiled on a co-author's laptop."""
+    wheels = ("--only-binary", ":all:", "--python-version", "3.11", "--python-platform", platform)
+    command = [laptop.uv, "pip", "compile", "--quiet", "--no-annotate", *wheels, "--constraint", laptop.lock]
+    done = subprocess.run([*command, ROOT / "pyproject.toml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"numpy", "pandas", "pyarrow", "matplotlib"} <= set(re.findall(r"^([a-z0-9-]+)==", done.stdout, re.M))
 
 
 def test_the_plan_is_the_checkouts(laptop):

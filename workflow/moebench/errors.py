@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something a user can mend.  The command line prints it as one line and exits with code 2."""
+    """Something a user can fix.  The command line prints it as one line and exits with code 2."""
 
 
 class ConfigError(UserError):

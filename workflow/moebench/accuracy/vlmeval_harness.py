@@ -61,7 +61,7 @@ class Harness:
         if data["source"] != "fixtures" and data["revision"] != expected:
             raise Unsound(
                 f"VLMEvalKit expects {task['task']}.tsv with MD5 {expected}, the plan has {data['revision']}: it would "
-                "fetch its own; mend config/tasks"
+                "fetch its own; fix config/tasks"
             )
 
     def facts(self) -> dict[str, str | None]:

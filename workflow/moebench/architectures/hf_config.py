@@ -59,7 +59,7 @@ def reshaped(
 def shared_experts(architecture: ArchitectureDict, table: Family | None = None) -> int:
     """Number of shared experts, for a family that makes each as wide as a routed one.
 
-    Raises ValueError if their total width is no multiple of that.
+    Raises ValueError if their total width is not a multiple of that.
     """
     experts = architecture["experts"]
     assert experts is not None
@@ -268,7 +268,7 @@ def _kinds(architecture: ArchitectureDict, config: Json, table: Family) -> list[
     recurrent = architecture.get("recurrent")
     with_state = recurrent["layers"] if recurrent else 0
     window, windowed = attention.get("window", 0), attention.get("windowed_layers", 0)
-    found = [f"{words} means nothing to the registry" for words in kinds.unknown]
+    found = [f"{words} is unknown to the registry" for words in kinds.unknown]
     if kinds.windowed is not None and kinds.windowed != windowed:
         found.append(f"layers with a window ({kinds.key}): registry {windowed}, config.json {kinds.windowed}")
     if kinds.window is not None and kinds.window != window:

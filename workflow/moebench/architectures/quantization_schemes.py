@@ -120,7 +120,7 @@ def group_size(architecture: ArchitectureDict) -> int:
             if all(w % (group * (tp if name in SPLIT else 1)) == 0 for name, w in widths(architecture).items()):
                 return group
     name, width = next((n, w) for n, w in widths(architecture).items() if w % GROUPS[-1])
-    raise ValueError(f"{name} {width} is no multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
+    raise ValueError(f"{name} {width} is not a multiple of {GROUPS[-1]}, the smallest group of weights with one scale")
 
 
 def bytes_per_weight(name: str, architecture: ArchitectureDict) -> float:
@@ -162,9 +162,9 @@ def claim_problem(name: str, config_json: Json) -> str | None:
     if name == "none" or (name in WHILE_LOADING and given is None):
         return f"it is quantized ({_said(given)}); name the scheme, or another checkpoint" if given else None
     if given is None:
-        return f"quantization {name} needs a checkpoint quantized so; it has no quantization_config"
+        return f"quantization {name} needs a checkpoint quantized that way; this one has no quantization_config"
     found = _schemes_of(given)
-    return None if name in found else f"it is quantized otherwise than {name}: {_said(given)}"
+    return None if name in found else f"it is not quantized as {name}: {_said(given)}"
 
 
 def _schemes_of(given: Json) -> set[str]:

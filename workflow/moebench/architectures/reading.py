@@ -37,7 +37,7 @@ def family_of(config_json: Json, families: Mapping[str, Family]) -> str:
             if model_type == table.model_type if own else model_type in table.also:
                 return name
     known = ", ".join(sorted({table.model_type for table in families.values()}))
-    raise ValueError(f"model_type {model_type!r} is of no family; known: {known}")
+    raise ValueError(f"model_type {model_type!r} belongs to no family; known: {known}")
 
 
 def from_hf_config(config_json: Json, name: str, table: Family) -> ArchitectureDict:

@@ -79,7 +79,7 @@ def disagreement(record: Record, plans: Mapping[str, Plan]) -> str | None:
         return f"of study {record['study']}, which the file does not name"
     cell = plan["cells"].get(f"{record['engine']}/{record['cell']}")
     if cell is None:
-        return f"no cell of study {plan['study']} here: the configuration is another than the one that was packed"
+        return f"no cell of study {plan['study']} here: the configuration differs from the one that was packed"
     engine = plan["engines"][record["engine"]]
     planned: Json = {
         "engine_config": engine["config"],

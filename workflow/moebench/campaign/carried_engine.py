@@ -39,6 +39,6 @@ def install(folder: Path, say: Callable[[str], None]) -> None:
         compileall.compile_dir(str(site), quiet=2, workers=os.cpu_count() or 1)
         whole.touch()
     except (OSError, tarfile.TarError, EOFError) as error:
-        raise StorageError(f"{site}: the engine cannot be unpacked ({error}); free space, or carry it anew") from None
+        raise StorageError(f"{site}: the engine cannot be unpacked ({error}); free space, or pack it again") from None
     sys.path.append(str(site))
     importlib.invalidate_caches()

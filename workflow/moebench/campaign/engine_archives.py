@@ -130,7 +130,7 @@ def make(out: Path, preset: str = "9e") -> None:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python3 -m moebench.campaign.engine_archives", description=make.__doc__)
-    parser.add_argument("folder", type=Path, help="where the archives are to lie")
+    parser.add_argument("folder", type=Path, help="folder for the archives")
     parser.add_argument("--preset", default="9e", help="of xz: 0 (quick, larger) to 9e (default)")
     options = parser.parse_args()
     make(options.folder.absolute(), options.preset)

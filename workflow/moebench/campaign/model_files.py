@@ -47,7 +47,7 @@ def put(model: ModelDict, source: Path, folder: Path, plan: Plan) -> bool:
     assert manifest is not None
     names = [name for name in manifest["files"] if not (dummy and name.endswith((".safetensors", ".bin")))]
     if sum(manifest["files"][name]["bytes"] for name in names) > MOST_WEIGHT_BYTES:
-        raise StageError(f"{source}: too large to carry; give the study dummy weights (defaults: {{weights: dummy}})")
+        raise StageError(f"{source}: too large to pack; give the study dummy weights (defaults: {{weights: dummy}})")
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, folder / name)

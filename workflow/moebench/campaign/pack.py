@@ -31,7 +31,8 @@ _KINDS = ("vllm", "transformers")
 
 RUN = f"""#!/bin/sh
 # Measure on this machine: sh run.sh --minutes 9
-# Called again, it goes on where it stopped. PYTHON=...: another Python than python3 (3.11 or newer, with torch).
+# Called again, it continues where it stopped. PYTHON=... selects another Python than python3
+# (3.11 or newer, with torch).
 cd "$(dirname "$0")" || exit 2
 export PYTHONPATH="$PWD/workflow:$PWD/{carried_engine.SITE}${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export VLLM_CACHE_ROOT="$PWD/cache/vllm" TRITON_CACHE_DIR="$PWD/cache/triton"
@@ -101,7 +102,7 @@ def pack(
         for study in studies:
             plan = make_plan(study, lambda plan: files.available(plan, portable(plan, gpus)))
             if not plan["cells"]:
-                raise UserError(f"study {study}: no cell of it can travel to a machine with {gpus} device(s)"
+                raise UserError(f"study {study}: none of its cells can run on a machine with {gpus} device(s)"
                                 + "".join(f"; {name}: {why}" for name, why in left_out.items()))  # fmt: skip
             data = canonical_bytes(plan) + b"\n"
             (root / "plans").mkdir(parents=True, exist_ok=True)

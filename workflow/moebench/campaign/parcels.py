@@ -98,19 +98,19 @@ def _parts(files: list[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
 
 def read(path: Path) -> Parcel:
     """A parcel, every byte of it checked.  Raises UserError, one line, if it is not whole or not as it was written."""
-    again = "bring the file over once more"
+    again = "copy the file again"
     try:
         with zipfile.ZipFile(path) as file:
             found = {entry.filename: file.read(entry) for entry in file.infolist()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError) as error:
-        raise UserError(f"{path}: truncated, changed or no results of a campaign ({error}); {again}") from None
+        raise UserError(f"{path}: truncated, changed, or not the results of a campaign ({error}); {again}") from None
     try:
         index: Json = json.loads(found.pop(INDEX))
         schema, sums = int(index.pop("schema")), dict(index.pop("files"))
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path}: no results of a campaign ({INDEX} is missing or damaged)") from None
+        raise UserError(f"{path}: not the results of a campaign ({INDEX} is missing or damaged)") from None
     if schema > SCHEMA:
         raise UserError(f"{path}: results of schema {schema}, this version reads up to {SCHEMA}; update moebench")
     changed = sorted(set(sums) ^ set(found)) or sorted(

@@ -203,7 +203,7 @@ class Campaign:
         """Take in parcels of an earlier call, perhaps on another machine of the kind.  Raises UserError."""
         for path in paths:
             counts = parcels.unpack(parcels.read(path), self.results)
-            self.say(f"{path}: {counts[parcels.NEW]} records of an earlier call")
+            self.say(f"{path}: {counts[parcels.NEW]} records of an earlier run")
 
     def run(self) -> None:
         """Measure session after session, as long as one can be finished by estimate."""
@@ -246,7 +246,7 @@ class Campaign:
         if waiting:
             left = max(0.0, self.clock.left_s())
             more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-            self.say(f"study {plan['study']}: {waiting[0]}{more} not begun, {left:.0f} s are too few for its load")
+            self.say(f"study {plan['study']}: {waiting[0]}{more} not begun, {left:.0f} s are not enough to load it")
 
     def run_session(self, driver: CampaignDriver, engine: str, cells: list[str]) -> bool:
         """Measure what has no result of a session, in its order; False if there is no time for its load and a cell."""
@@ -304,10 +304,10 @@ class Campaign:
 def main(argv: list[str] | None = None, started: float | None = None) -> int:
     """The command.  Returns 0 when everything is measured, 1 if cells are left, 2 for a user's mistake, 3 if storage
     failed, 130 if interrupted."""
-    parser = argparse.ArgumentParser(prog="run.sh", description="Measure this campaign on the machine at hand.")
-    parser.add_argument("--minutes", type=float, required=True, help="stop after so many minutes (less is used)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the files to bring home")
-    parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="files of an earlier call to go on from")
+    parser = argparse.ArgumentParser(prog="run.sh", description="Measure this campaign on this machine.")
+    parser.add_argument("--minutes", type=float, required=True, help="stop after this many minutes (less is used)")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the result files")
+    parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="files of an earlier run to continue from")
     options = parser.parse_args(argv)
     if not options.minutes > 0:
         parser.error(f"--minutes {options.minutes}: not a number above zero")

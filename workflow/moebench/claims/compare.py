@@ -234,7 +234,7 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
         pairing = key(row)
         if pairing in keyed:
             raise UserError(
-                f"{results.name}: {_name(keyed[pairing])} and {_name(row)} differ in nothing that cells are paired by"
+                f"{results.name}: {_name(keyed[pairing])} and {_name(row)} agree in everything that cells are paired by"
             )
         keyed[pairing] = row
     return keyed

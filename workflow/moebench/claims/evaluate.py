@@ -66,7 +66,7 @@ def evaluate(
     """
     chosen = select.select(claim, rows)
     if not chosen.rows:
-        return [Outcome(NOT_MEASURED, "no cells of this study are compared so")]
+        return [Outcome(NOT_MEASURED, "no cells of this study are compared in this way")]
     if claim.test == "infeasible":
         return [_infeasible(claim, rows, chosen, measured=repeats is not None)]
     by_context: dict[tuple[tuple[str, Any], ...], list[Comparison]] = {}
@@ -156,9 +156,9 @@ def _comparable(
         numbers = [[pairs[n] for n in series] for series in select.along(claim, rows, pairs)]
         kept = [p for one in numbers if all(p in kept for p in one) for p in one]
     firsts = [_members(one)[0] for one in planned]
-    notes = [f"never compared: cells that are unlike in {', '.join(odd)}: {len(some)} of {len(planned)} comparisons"
+    notes = [f"never compared: cells that differ in {', '.join(odd)}: {len(some)} of {len(planned)} comparisons"
              + _settings(rows, some, firsts) for odd, some in removed.items()]  # fmt: skip
-    return kept, notes + [f"compared although unlike in {', '.join(sorted(mixed))}"] * bool(mixed)
+    return kept, notes + [f"compared although they differ in {', '.join(sorted(mixed))}"] * bool(mixed)
 
 
 def _series(

@@ -47,7 +47,7 @@ PAPER = "paper"
 
 
 class Expect(Strict):
-    """What comes out if the claim is right."""
+    """Expected result if the claim is right."""
 
     min: float | None = Field(None, description="Smallest value")
     max: float | None = Field(None, description="Largest value")

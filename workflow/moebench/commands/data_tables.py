@@ -66,7 +66,7 @@ def _download(data: DataSet, table: Path) -> None:
             http_get(data["source"], file, tqdm_class=bar)
         if _md5(draft) != data["revision"]:
             raise StageError(
-                f"{data['source']}: arrived with a wrong MD5 (expected {data['revision']}); thrown away: try again "
+                f"{data['source']}: arrived with a wrong MD5 (expected {data['revision']}) and was deleted: try again "
                 "later or through another network (a proxy may alter it)"
             )
         draft.replace(table)
@@ -89,4 +89,4 @@ def dump_images(python: Path, name: str, folder: Path) -> None:
     if done.returncode and disk.full([folder]):
         raise StorageError(f"{folder}: the disk is full; free space and run this again: the table is kept")
     if done.returncode:
-        raise StageError(f"{name}: its images could not be dumped (exit code {done.returncode}; messages above)")
+        raise StageError(f"{name}: its images could not be extracted (exit code {done.returncode}; messages above)")

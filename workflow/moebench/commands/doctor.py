@@ -206,7 +206,7 @@ def _accounting(lacking: bool | None) -> list[Finding]:
     _, text = _ask("scontrol", "show", "config")
     shown = re.search(r"^MinJobAge\s*=\s*(\d+)", text, re.M)
     age_s = int(shown[1]) if shown else 0
-    seen = f"sacct does not answer (no slurmdbd): squeue is asked, which shows jobs for {age_s} s after their end"
+    seen = f"sacct does not answer (no slurmdbd): squeue is used, which shows jobs for {age_s} s after their end"
     todo = f"ask for accounting, or for MinJobAge={cluster.LEAST_JOB_AGE_S} in slurm.conf: jobs may never seem to end"
     return [Finding("accounting", None if age_s >= cluster.LEAST_JOB_AGE_S else lacking, seen, todo)]
 
@@ -316,7 +316,7 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
             "free space, or set results in config/config.yaml to another folder",
         ),
         Finding(
-            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
+            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "fix its permissions"
         ),
     ]
 

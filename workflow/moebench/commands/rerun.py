@@ -50,7 +50,9 @@ def text(found: Found, study: str, command: str, dry: bool) -> str:
     for _, record in found.cells:
         key = (record["status"], record["reason"][:100])
         groups[key] = groups.get(key, 0) + 1
-    busy = [f"{count(found.busy, 'cell')} of engine configurations that run right now left alone"] * bool(found.busy)
+    busy = []
+    if found.busy:
+        busy.append(f"{count(found.busy, 'cell')} left alone: their engine configurations are being measured")
     if not groups:
         return "\n".join([f"study {study}: no such cells", *busy])
     rows = [[number, status, reason] for (status, reason), number in groups.items()]

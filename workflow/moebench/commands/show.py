@@ -188,7 +188,7 @@ def _unsupported(made: Plan) -> list[str]:
         rest = ordered[MOST_REASONS:]
         more = f"{count(len(rest), 'more reason')}, in the table failures"
         rows += [[name, sum(number for _, number in rest), more]] * bool(rest)
-    return ["", "points that cannot be, status unsupported:", table(["experiment", "points", "reason"], rows)] * bool(
+    return ["", "points that cannot run, status unsupported:", table(["experiment", "points", "reason"], rows)] * bool(
         rows
     )
 

@@ -101,7 +101,7 @@ def _certificates() -> Iterator[Finding]:
     for name in _CERTIFICATES:
         path = os.environ.get(name)
         if path and not os.access(path, os.R_OK):
-            yield Finding("certificates", False, f"{name}={path} cannot be read", f"mend or unset {name}")
+            yield Finding("certificates", False, f"{name}={path} cannot be read", f"fix or unset {name}")
 
 
 def _folder(results: Path) -> Iterator[Finding]:

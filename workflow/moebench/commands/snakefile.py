@@ -198,7 +198,7 @@ def refuse_unpinned(plan: Plan, workflow: Any) -> None:
         raise WorkflowError(
             f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
             f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "
-            "leave experiments whose models cannot be had out of the study"
+            "leave experiments whose models you cannot get out of the study"
         )
 
 

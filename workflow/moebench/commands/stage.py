@@ -98,7 +98,7 @@ def stage_study(
         print(*(f"not staged: {words}" for words in failed), sep="\n", file=sys.stderr)
         raise StageError(
             f"study {study}: {len(failed)} of {len(models) + len(data)} models and data sets are not staged, listed "
-            "above; mend what they say and run this again, or leave the experiments that ask for them out of the study"
+            "above; fix what they report and run this again, or leave the experiments that need them out of the study"
         )
     return 0
 
@@ -109,7 +109,7 @@ def _noted(failed: list[str]) -> Iterator[None]:
     try:
         yield
     except StageError as error:
-        print(f"{error}; going on with the others", file=sys.stderr, flush=True)
+        print(f"{error}; continuing with the others", file=sys.stderr, flush=True)
         failed.append(str(error))
 
 
@@ -167,7 +167,7 @@ def _write_checkpoints(config: Config, study: str, models: list[StagedModel], fu
         done = subprocess.run([str(python), "-m", "moebench.models.random_init", file.name], stdout=sys.stderr)
     if done.returncode == random_init.NO_ROOM:
         raise StorageError(
-            f"{config.root().models}: the disk is full; free space and run this again: models that are whole are kept"
+            f"{config.root().models}: the disk is full; free space and run this again: complete models are kept"
         )
     if done.returncode:
         raise StageError(f"writing checkpoints failed with exit code {done.returncode}; its messages are above")

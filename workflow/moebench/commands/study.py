@@ -123,7 +123,7 @@ def stage(
     if json:
         print_json([{"folder": folder, "problem": problem} for folder, problem in problems.items()])
     else:
-        print("\n".join(f"{folder}: {problem or 'whole'}" for folder, problem in problems.items()))
+        print("\n".join(f"{folder}: {problem or 'complete'}" for folder, problem in problems.items()))
     return int(any(problems.values()))
 
 

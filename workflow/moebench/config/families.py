@@ -48,7 +48,7 @@ class FamilySpec(Strict):
     def _known_places(self) -> FamilySpec:
         for place in (*self.sizes.values(), *self.facts):
             if place not in _PLACES:
-                raise ValueError(f"{place!r} is no place in architecture{nearest(place, _PLACES)}")
+                raise ValueError(f"{place!r} is not a key of architecture{nearest(place, _PLACES)}")
         return self
 
     def spelling(self) -> SpellingDict:

@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         cause = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ConfigError(f"{path}{where}: not YAML as it should be: {cause}") from None
+        raise ConfigError(f"{path}{where}: not valid YAML: {cause}") from None
 
 
 def _fields_at(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
@@ -87,7 +87,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ConfigError:
     """Turn pydantic's errors into one line: file, key, value, remedy (the first, and how many more)."""
-    # A misspelt required key is both unknown and missing: the misspelling is what to mend.
+    # A misspelt required key is both unknown and missing: the misspelling is what to fix.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(p) for p in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":

@@ -62,7 +62,7 @@ class Attention(Growing):
     def _heads_in_equal_groups(self) -> Attention:
         if self.heads % self.kv_heads:
             raise ValueError(
-                f"heads {self.heads} is no multiple of kv_heads {self.kv_heads}; "
+                f"heads {self.heads} is not a multiple of kv_heads {self.kv_heads}; "
                 f"set kv_heads to a divisor of {self.heads}"
             )
         return self

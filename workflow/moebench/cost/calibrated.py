@@ -56,7 +56,7 @@ class Constants(Arrays):
     tile_growth_tokens: Any = 5.0
     """Tokens of an expert at which tiles are half as large: kernels take smaller ones for few tokens."""
     expert_passes: Any = 2.7
-    """Times that a MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
+    """Times that an MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
     layer_passes: Any = 20.0
     """Times that the rest of a layer reads or writes the hidden states: n d values."""
     token_layer_s: Any = 0.05e-6

@@ -41,7 +41,7 @@ class Sizes(Arrays):
     leading_dense: Any
     """Layers before the first that may have experts."""
     every: Any
-    """A MoE block in every n-th of the others."""
+    """An MoE block in every n-th of the others."""
     sparse: Any
     """Layers with experts."""
     hidden: Any
@@ -83,7 +83,7 @@ class Sizes(Arrays):
     """Operations of a layer's attention per token and token of context, in decoding."""
     prefill_ops: Any
     router: Any
-    """Parameters of the router of a MoE layer; 0 where there are none."""
+    """Parameters of the router of an MoE layer; 0 where there are none."""
     attends: Any = 1.0
     """Share of the layers that have attention, and so a cache; the others keep a state."""
     recurrent: Any = 0.0
@@ -260,7 +260,7 @@ class Machine(Arrays):
     hop_s: Any = 0.0
     """Start of one ring step."""
     moe_layer_s: Any = 0.0
-    """Time a MoE layer takes beside its bytes and operations."""
+    """Time an MoE layer takes beside its bytes and operations."""
     step_s: Any = 0.0
     """Time a step takes beside its layers."""
 

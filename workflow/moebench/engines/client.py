@@ -208,13 +208,13 @@ def shown(choice: Json) -> str:
 def refusal(code: int, key_name: str) -> tuple[str, str]:
     """Status of a cell and reason for an HTTP status that is no success.
 
-    What the service itself must mend is tried again; a key that it refuses waits for a new one; a request that it
+    What the service itself must fix is tried again; a key that it refuses waits for a new one; a request that it
     will not have, it will not have tomorrow either.
     """
     if code in (401, 403):
         return "no_endpoint", f"the service refuses the key in {key_name}: it is wrong, expired or lacks access"
     if code in (408, 504):
-        return "timeout", "the service gave up the request"
+        return "timeout", "the service abandoned the request"
     if code >= 500 or 300 <= code < 400:
         return "service_fault", "the service failed"
     if code == 404:

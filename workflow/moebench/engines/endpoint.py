@@ -71,7 +71,7 @@ class EndpointEngine:
     def _connect(self) -> LoadFacts:
         missing = waiting.unset(self.spec["runtime"])
         if missing:
-            reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to ask"
+            reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to query"
             raise Verdict("no_endpoint", reason)
         address, name = self.settings["base_url_env"], self.settings["key_env"]
         url = self.settings["base_url"] or os.environ[address or ""].strip()
@@ -86,7 +86,7 @@ class EndpointEngine:
         try:
             listed = self.client.models()
         except RateLimited as limit:
-            raise Verdict("service_fault", "the service limits the rate even of questions", [str(limit)]) from None
+            raise Verdict("service_fault", "the service limits the rate even of simple queries", [str(limit)]) from None
         return {"model_listed": None if listed is None else self.settings["model"] in listed}
 
     def _serve(self) -> LoadFacts:

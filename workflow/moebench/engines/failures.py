@@ -38,7 +38,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),
     ("oom_kv", r"larger than the available KV cache memory", "the KV cache cannot hold one sequence of max_model_len"),
     ("oom_kv", r"on kv cache allocation is less than requested memory for kv",
-     "the KV cache asked for is larger than the memory"),
+     "the requested KV cache is larger than the memory"),
     ("oom_weights", r"is less than desired CPU memory utilization", "too little memory is free at start-up"),
     ("oom_activation", r"CUDA out of memory occurred when warming up sampler", "no memory for the sampler's warm-up"),
     ("node_fault", r"is less than desired GPU memory utilization|is less than the engine's budget",
@@ -58,17 +58,18 @@ RULES: tuple[tuple[str, str, str], ...] = (
      "the job has fewer devices than the engine configuration needs"),
     ("node_fault", r"Failed to find C compiler|Command '\[?'?\S*\b(gcc|cc|clang)\b.*returned non-zero exit status"
                    r"|fatal error: Python\.h|ld: cannot find -l",
-     "the node has no compiler that works, which Triton needs"),
+     "the node has no working compiler, which Triton needs"),
     ("node_fault", r"Read-only file system|\[Errno 30\]|\(os error 30\)",
      "a folder that the engine writes to is read-only"),
     ("node_fault", r"PermissionError: \[Errno 13\]|EACCES|\(os error 13\)", "the engine may not read or write a file"),
     ("node_fault", r"Stale (NFS )?file handle|Input/output error|\[Errno (5|116)\]|\(os error (5|116)\)"
                    r"|Transport endpoint is not connected", "a file system failed"),
-    ("node_fault", r"Too many open files|\[Errno 24\]|\(os error 24\)", "too few files may be open (ulimit -n)"),
+    ("node_fault", r"Too many open files|\[Errno 24\]|\(os error 24\)",
+     "the limit on open files is too low (ulimit -n)"),
     ("node_fault", r"can't start new thread|pthread_create failed|BlockingIOError: \[Errno 11\]",
-     "too few processes may run (ulimit -u)"),
+     "the limit on processes is too low (ulimit -u)"),
     ("node_fault", r"AF_UNIX path too long|is longer than 107 characters|ipc path.* too long",
-     "the folder for temporary files has too long a path"),
+     "the path of the folder for temporary files is too long"),
     ("node_fault", r"version `GLIBC\w*_[\d.]+' not found|lib\S+\.so[.\d]*: cannot open shared object file",
      "the node lacks a library that the environment needs"),
     ("node_fault", r"no address of this node that others reach|does not reach this one at", "the node has no address"),
@@ -79,9 +80,9 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("unsupported", r"does not recognize this architecture|Unrecognized model in |Unrecognized configuration class"
                     r"|Model architectures .* are not supported for now|Cannot find model module"
                     r"|has no vLLM implementation",
-     "the engine does not have this architecture"),
+     "the engine does not support this architecture"),
     ("unsupported", r"trust_remote_code=True|custom code (which must be executed|contained in)",
-     "the model comes with code of its own; trust_remote_code: true in its file of config/models lets it run"),
+     "the model needs code of its own; trust_remote_code: true in its file in config/models allows it"),
     ("unsupported", r"packages that were not found in your environment",
      "the model's own code needs packages that the environment does not have"),
     ("unsupported", r"no token ids: .*(Can't load tokenizer|Couldn't instantiate the backend tokenizer"

@@ -126,7 +126,7 @@ class VllmEngine:
                 if asked(self.config):
                     raise Refused(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
         if self.config["expert_kernel"] == "unfused" and not self.config["eager"]:
-            raise Refused("unfused experts read counts from the device, which no CUDA graph can: set eager")
+            raise Refused("unfused experts read counts from the device, which a CUDA graph cannot do: set eager")
 
     def resolved_config(self) -> Knobs:
         """The text model's configuration as the engine resolved it, scalars only."""

@@ -44,7 +44,7 @@ class ExpertsDict(TypedDict):
 
     count: routed experts per layer (E).  top_k: routed experts per token (k), as trained.  ffn_size: FFN width of one
     routed expert.  shared_ffn_size: width of all shared experts together.  shared_gate: the shared expert has a sigmoid
-    gate.  gated: SwiGLU, three matrices rather than two.  every: a MoE block in every n-th of the non-dense layers.
+    gate.  gated: SwiGLU, three matrices rather than two.  every: an MoE block in every n-th of the non-dense layers.
     bias: of router and experts, where there are any.
     """
 
@@ -227,7 +227,7 @@ class PeakDict(TypedDict):
 
 
 class CalibratedDict(TypedDict):
-    """Sustained over peak memory bandwidth and rate of matrix products; time of a MoE layer beside its bytes and
+    """Sustained over peak memory bandwidth and rate of matrix products; time of an MoE layer beside its bytes and
     operations, of a step beside its layers, and to start one ring step of a collective, s."""
 
     bandwidth_share: ConstantDict | None

@@ -208,7 +208,7 @@ class Driver:
             if found:
                 raise StageError(
                     f"{folder}/config.json disagrees with config/models/{model['name']}.yaml: "
-                    f"{'; '.join(found)}; mend the one that is wrong"
+                    f"{'; '.join(found)}; fix whichever is wrong"
                 )
 
     def check_shell(self, engines: list[str]) -> None:
@@ -268,8 +268,8 @@ class Driver:
         if self.is_hopeless():
             where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
-                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; fix the node or its environment "
+                "(`moebench doctor`, run there), then run again: none of this counts as a result"
             )
 
     def is_hopeless(self) -> bool:
@@ -392,7 +392,7 @@ class Driver:
         found = hf_config.disagreements(expected, resolved) if resolved else []
         if found:
             self.stop_worker()
-            reason = f"the engine loaded another model than the registry's: {'; '.join(found)}"
+            reason = f"the engine loaded a model other than the registry's: {'; '.join(found)}"
             return {"status": "invalid", "reason": reason, "started_at": started, "phase": "load"}
         assert self.worker is not None
         untuned = vllm_kernels.untuned(spec["config"], self.worker.said())

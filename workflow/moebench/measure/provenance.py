@@ -121,9 +121,9 @@ def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = Non
     if runtime["hosted"]:
         return None
     name, versions = runtime["environment"], seen.get("versions") or {}
-    build = f"build it anew: python3 envs/build.py {name}"
+    build = f"rebuild it: python3 envs/build.py {name}"
     if versions and version_of(runtime["kind"], versions) is None:
-        return f"the environment {name} does not say its version of {runtime['name']}; {build}"
+        return f"the environment {name} does not report its version of {runtime['name']}; {build}"
     for version in (version_of(runtime["kind"], versions), served):
         if version and public(version) != public(runtime["version"]):
             found = f"{runtime['name']} {public(version)}"
@@ -132,7 +132,7 @@ def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = Non
     if not (lock and built):
         return None
     if lock != built:
-        return f"the environment {name} was built from another lock than envs/{name}.lock; {build}"
+        return f"the environment {name} was built from a lock other than envs/{name}.lock; {build}"
     for package, version in versions.items():  # installed into it since
         locked = locked_versions(name).get(package)
         if locked and public(version) != public(locked):

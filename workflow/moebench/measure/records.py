@@ -48,7 +48,7 @@ def parse(data: bytes) -> Record:
     try:
         record = json.loads(data)
     except ValueError as error:
-        raise RecordDamaged(f"not whole JSON ({error})") from None
+        raise RecordDamaged(f"not complete JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "status" not in record:
         raise RecordDamaged("not a record: schema or status is missing")
     if record["schema"] > SCHEMA:
@@ -111,7 +111,7 @@ def measure_again(results: Path, engine: str, cell: str) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise StorageError(f"{path}: cannot be removed ({error.strerror}); mend its permissions") from None
+        raise StorageError(f"{path}: cannot be removed ({error.strerror}); fix its permissions") from None
 
 
 def set_aside(results: Path, path: Path, reason: str) -> Path:
@@ -123,7 +123,7 @@ def set_aside(results: Path, path: Path, reason: str) -> Path:
         target.with_name(target.name + ".why").write_text(reason + "\n")
     except OSError as error:
         raise StorageError(
-            f"{path}: is damaged ({reason}) and cannot be set aside ({error.strerror}); free space or mend permissions"
+            f"{path}: is damaged ({reason}) and cannot be set aside ({error.strerror}); free space or fix permissions"
         ) from None
     return target
 

@@ -129,7 +129,7 @@ def _name(source: str) -> str:
     """Name of the file: the repository's or folder's, in small letters.  Raises StageError where that is no name."""
     name = re.sub(r"[^a-z0-9.\-]+", "-", Path(source).name.lower()).strip("-.")
     if not name:
-        raise StageError(f"{source}: no name can be made of it; give --name NAME")
+        raise StageError(f"{source}: no name can be derived from it; give --name NAME")
     return name
 
 
@@ -234,7 +234,7 @@ def write(added: Added, folder: Path, replace: bool = False) -> Path:
     """Write the file.  Raises ConfigError where there is one already."""
     path = folder / "models" / f"{added.spec.name}.yaml"
     if path.exists() and not replace:
-        raise ConfigError(f"{path}: there already; give --replace, or another --name")
+        raise ConfigError(f"{path}: already exists; give --replace, or another --name")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(added.text, encoding="utf-8")
     return path

@@ -94,7 +94,7 @@ def _kept(
         progress.note(f"{source.hub}: {problem}")
     if problems:
         return None
-    progress.note(f"{reason}; taken as it is: {folder} is whole")
+    progress.note(f"{reason}; used as it is: {folder} is complete")
     sizes = list(_manifest_sizes(folder).values())
     return Staged(folder, commit, len(sizes), sum(sizes), 0)
 
@@ -162,7 +162,7 @@ class _Staging:
         unsure = [file for file in self.listing.files if file.name not in trusted]
         wrong = self._wrong(unsure)
         for file in wrong:
-            self.progress.note(f"{file.name}: not as the hub has it; it will be fetched again")
+            self.progress.note(f"{file.name}: differs from the hub; it will be downloaded again")
         return [file for file in unsure if file in wrong or not (self.folder / file.name).is_file()]
 
     def _wrong(self, files: list[RemoteFile]) -> list[RemoteFile]:
@@ -233,7 +233,7 @@ class _Staging:
                 if file in altered:
                     raise StageError(
                         f"{file.name}: arrived twice with a wrong {file.algorithm} (expected {file.digest}); "
-                        "thrown away: try again later or through another network (a proxy may alter it)"
+                        "deleted: try again later or through another network (a proxy may alter it)"
                     )
                 self.progress.note(f"{file.name}: arrived with a wrong checksum; fetching it again")
             altered.update(wrong)
@@ -244,7 +244,7 @@ class _Staging:
                 why = reason or "not all files arrived"
                 self.progress.note(f"{self.source.hub}: {why}; {len(missing)} files to go, again in {wait_s:g} s")
                 time.sleep(wait_s)
-        raise StageError(f"{missing[0].name}: did not arrive; run this again: whole files are kept")
+        raise StageError(f"{missing[0].name}: did not arrive; run this again: complete files are kept")
 
     def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
         """Have huggingface_hub download ``missing``; return what failed in passing (raised the ``last`` time)."""

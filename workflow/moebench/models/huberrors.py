@@ -52,7 +52,7 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
     if isinstance(error, StageError):
         text = str(error)
     elif isinstance(error, OfflineModeIsEnabled):
-        text = "HF_HUB_OFFLINE is set, so the hub is not asked; unset it to stage"
+        text = "HF_HUB_OFFLINE is set, so the hub is not contacted; unset it to stage"
     elif isinstance(error, HfHubHTTPError):
         text = _refusal(error, asked)
     elif isinstance(error, httpx2.HTTPError | httpx2.InvalidURL):
@@ -60,9 +60,9 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
     elif isinstance(error, OSError) and error.errno:
         text = _disk(error, folder)
     elif isinstance(error, UnicodeError):
-        text = f"HF_TOKEN holds characters that no token has; {LOGIN} anew"
+        text = f"HF_TOKEN contains characters that no token has; {LOGIN} again"
     elif folder or isinstance(error, OSError):  # of Xet, or of a file that came short
-        text = f"the download failed ({_first_line(error)}); run this again: whole files are kept"
+        text = f"the download failed ({_first_line(error)}); run this again: complete files are kept"
     else:
         text = (
             f"what {host_of(asked.endpoint)} answered is not a hub's answer ({type(error).__name__}); "
@@ -115,7 +115,7 @@ def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
     if isinstance(error, DisabledRepoError):
         return "the hub has disabled this repository; choose another one"
     if status == 401 and has_token:
-        return f"the hub does not accept your token{said}: {LOGIN} anew, or remove it if the model is public"
+        return f"the hub does not accept your token{said}: {LOGIN} again, or remove it if the model is public"
     if status == 401 or (isinstance(error, RepositoryNotFoundError) and not has_token):
         return f"no such repository, or a private one: check the name at {page}; if it is private, {LOGIN}"
     if isinstance(error, RepositoryNotFoundError):
@@ -131,12 +131,12 @@ def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
 def _unreachable(error: Exception, endpoint: str) -> str:
     """No answer at all, or a broken one."""
     if isinstance(error, httpx2.LocalProtocolError):  # its words quote the header, and with it the token
-        return f"the request cannot be sent: HF_TOKEN holds characters that no token has; {LOGIN} anew"
+        return f"the request cannot be sent: HF_TOKEN contains characters that no token has; {LOGIN} again"
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return f"HF_ENDPOINT is {host_of(endpoint)!r}, which is not the address of a hub (https://...)"
     return (
         f"{host_of(endpoint)} cannot be reached ({_first_line(error)}): check the network, the proxy (HTTPS_PROXY) and "
-        "HF_ENDPOINT; compute nodes often have no way out, so stage on a login node; run again: whole files are kept"
+        "HF_ENDPOINT; compute nodes often have no internet access, so stage on a login node; run again: complete files are kept"
     )
 
 
@@ -145,5 +145,5 @@ def _disk(error: OSError, folder: Path | None) -> str:
     where = f" at {error.filename or folder}" if error.filename or folder else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kind = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        return f"{kind}{where}: make room and run this again: whole files are kept"
+        return f"{kind}{where}: make room and run this again: complete files are kept"
     return f"cannot write{where}: {error.strerror or error}"

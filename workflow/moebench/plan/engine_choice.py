@@ -35,7 +35,7 @@ def of(study: Study, knobs: EngineKnobs) -> tuple[str, Engine]:
         return name, study.engine
     if name not in study.engines:
         known = [study.engine.name, *study.engines]
-        raise ConfigError(f"engine_name {name!r} is no engine of study {study.name}" + nearest(name, known))
+        raise ConfigError(f"engine_name {name!r} is not an engine of study {study.name}" + nearest(name, known))
     return name, study.engines[name]
 
 
@@ -90,7 +90,7 @@ def check_variables(study: Study, where: str) -> None:
                 raise ConfigError(f"{where}: {key}.variables: {name} is set by the plan; use the knob {knob}")
             if not variables.is_read(name):
                 raise ConfigError(
-                    f"{where}: {key}.variables: {name} changes no engine, or holds a place or a secret; "
+                    f"{where}: {key}.variables: {name} does not affect an engine, or holds a path or a secret; "
                     "leave it to the job's shell"
                 )
 

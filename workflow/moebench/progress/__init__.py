@@ -192,7 +192,7 @@ class Run:
             self._screen = None
         good = self.idle or (bool(self.jobs) and not unfinished and not self.failures and not self.interrupted)
         if self.interrupted:
-            self.note("interrupted: what was measured is kept; run the same command again to go on")
+            self.note("interrupted: what was measured is kept; run the same command again to continue")
         elif good:
             self.note(self._ending())
             if (path := self.report()) is not None:
@@ -209,7 +209,7 @@ class Run:
 
     def _ending(self) -> str:
         if self.idle:
-            return f"Nothing to be done: study {self.plan.get('study')} has all that was asked for."
+            return f"Nothing to do: study {self.plan.get('study')} is complete as requested."
         parts = [
             f"{len(phase.units)} {name}"
             + (f" ({phase.failed} without a value: `moebench failures`)" * bool(phase.failed))

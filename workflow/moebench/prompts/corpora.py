@@ -94,18 +94,18 @@ def check(spec: CorpusDict) -> str | None:
     if spec["sha256"] is None:
         return f"{where}: sha256 is missing; {path} has {found}: write that there, so that records say what they read"
     if found != spec["sha256"]:
-        return f"{path}: SHA-256 is {found}, {where} says {spec['sha256']}; mend the one that is wrong"
+        return f"{path}: SHA-256 is {found}, {where} says {spec['sha256']}; fix whichever is wrong"
     try:
         return None if items(spec) else f"{path}: holds no text; put the texts of corpus {spec['name']} there"
     except ValueError as error:
-        return f"{error}; mend it, or set field in {where}"
+        return f"{error}; fix it, or set field in {where}"
 
 
 def _check_table(spec: CorpusDict, folder: str) -> str | None:
     """As ``check``: every byte of table and images is compared with what was staged."""
     if problems := staged.check(Path(folder), full=True):
-        return f"{problems[0]}; bring corpus {spec['name']} with `moebench stage`"
+        return f"{problems[0]}; download corpus {spec['name']} with `moebench stage`"
     try:
         return None if items(spec) else f"{folder}: corpus {spec['name']} has no question with an image"
     except (ValueError, OSError) as error:
-        return f"{error}; mend config/corpora/{spec['name']}.yaml, or delete {folder} and stage it again"
+        return f"{error}; fix config/corpora/{spec['name']}.yaml, or delete {folder} and stage it again"

@@ -34,7 +34,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror}); free space or mend permissions, then run "
+            f"{path}: cannot be written ({error.strerror}); free space or fix permissions, then run "
             "again: everything written so far is kept"
         ) from None
 

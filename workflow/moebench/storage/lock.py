@@ -188,7 +188,7 @@ def held(
             time.sleep(poll_s)
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot lock ({error.strerror}); is the results folder writable? Free space or mend permissions"
+            f"{path}: cannot lock ({error.strerror}); is the results folder writable? Free space or fix permissions"
         ) from None
     stop = threading.Event()
 

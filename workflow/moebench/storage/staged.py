@@ -94,7 +94,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
     except ValueError as error:
         return [str(error)]
     if manifest is None:
-        return [f"{folder}: no {MANIFEST}, so it is not staged whole"]
+        return [f"{folder}: no {MANIFEST}, so it is not completely staged"]
     problems = []
     for name, expected in sorted(manifest["files"].items()):
         path = folder / name

@@ -311,7 +311,7 @@ def _queue(checks: Checks) -> Row:
 def _above_ceiling(row: Row, record: Record, chunk: Chunk) -> Row:
     """Status and reason of a cell that was measured faster than its hardware can be; the record stays as it is.
 
-    Judged with the plan's prediction, not the record's, so that a mended cost model is enough to mend the status.
+    Judged with the plan's prediction, not the record's, so that a corrected cost model is enough to correct the status.
     """
     least = chunk.least.get((row["engine"], row["cell"]))
     if least is None or row["status"] != "ok":

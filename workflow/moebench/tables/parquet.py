@@ -46,7 +46,7 @@ def replacing(out: Path) -> Iterator[Path]:
                 os.replace(path, out / path.name)
     except OSError as error:
         raise StorageError(
-            f"{out}: tables cannot be written ({error.strerror or error}); free space or mend permissions, then run "
+            f"{out}: tables cannot be written ({error.strerror or error}); free space or fix permissions, then run "
             "again: those that are there are kept"
         ) from None
 

@@ -99,7 +99,7 @@ class Checkpoint:
             expert = expert_name(name)
             layer = router_layer(name)
             if expert is None and ".experts." in name:
-                raise StageError(f"{self.folder}: {name} is no expert's matrix of its own; such experts are not pruned")
+                raise StageError(f"{self.folder}: {name} is not a separate matrix of an expert; such experts are not pruned")
             if expert is not None:
                 found.setdefault(expert.layer, set()).add((expert.expert, expert.role))
                 expected: tuple[int, ...] = (hidden, width) if expert.role == "down" else (width, hidden)
