@@ -18,7 +18,8 @@ from moebench.errors import StageError
 from moebench.formats.messages import Outcome, Request
 from moebench.formats.plan import AccuracyCell, Cell, EngineConfig, Plan, TaskData
 from moebench.formats.record import AccuracyRecord, Answered, Record
-from moebench.measure.driver import Driver, Say
+from moebench.measure.driver import Driver
+from moebench.measure.job_log import Say
 from moebench.storage import atomic, staged
 
 SCRATCH = "MOEBENCH_SCRATCH"

@@ -27,7 +27,8 @@ from moebench.formats.messages import Outcome
 from moebench.formats.plan import EngineConfig, Plan
 from moebench.formats.record import EngineVersion, LoadFacts, Provenance
 from moebench.measure import constants, manifest, provenance, records
-from moebench.measure.driver import Driver, end_on_signals, speaker
+from moebench.measure.driver import Driver
+from moebench.measure.job_log import end_on_signals, speaker
 from moebench.plan.file import read_plan
 from moebench.storage import lock
 

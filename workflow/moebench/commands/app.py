@@ -94,7 +94,7 @@ class Verbs(TyperGroup):
             code, said = 130, f"interrupted {signal}; what was measured is kept"
         complain(f"moebench {ctx.invoked_subcommand}: {said}")
         if log := ctx.meta.get(PROGRESS_LOG):
-            from moebench.measure.driver import note
+            from moebench.measure.job_log import note
 
             note(log, said)
         return code

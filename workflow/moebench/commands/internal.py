@@ -53,7 +53,8 @@ def measure(
     """
     name = _target(job, cell)
     from moebench.measure import constants
-    from moebench.measure.driver import Driver, end_on_signals, speaker
+    from moebench.measure.driver import Driver
+    from moebench.measure.job_log import end_on_signals, speaker
     from moebench.plan.file import read_plan
 
     made = read_plan(plan)
@@ -88,7 +89,7 @@ def evaluate(
     name = _target(job, cell)
     from moebench import accuracy
     from moebench.accuracy.driver import Evaluator
-    from moebench.measure.driver import end_on_signals, speaker
+    from moebench.measure.job_log import end_on_signals, speaker
     from moebench.plan.file import read_plan
 
     made = read_plan(plan)
@@ -126,7 +127,7 @@ def derive(
 
     Runs on a compute node, in the environment of the pruning or quantization tool.
     """
-    from moebench.measure.driver import end_on_signals, speaker
+    from moebench.measure.job_log import end_on_signals, speaker
     from moebench.models.derive import derive as make
     from moebench.plan.file import read_plan
     from moebench.storage import scratch

@@ -6,25 +6,22 @@ the record of the cell it happened to; the driver starts another worker and goes
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
-import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from moebench.architectures import hf_config
 from moebench.architectures.quantization_schemes import claim_problem
-from moebench.engines import failures, loopback, toolkit, variables, vllm_kernels
+from moebench.engines import failures, variables, vllm_kernels
 from moebench.errors import StageError, UserError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
-from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan, Workload
+from moebench.formats.plan import Cell, EngineConfig, EngineKnobsDict, Job, Plan
 from moebench.formats.record import (
     Answered,
     CanaryRun,
@@ -36,9 +33,11 @@ from moebench.formats.record import (
     Record,
     RecordHead,
 )
-from moebench.measure import device, faults, manifest, metrics, neighbours, provenance, records
+from moebench.measure import device, engine_environment, faults, manifest, neighbours, provenance, records
+from moebench.measure.job_log import Say
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
-from moebench.measure.telemetry import sidecar, window
+from moebench.measure.telemetry import sidecar
+from moebench.measure.truncation import truncate_to_output
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
 from moebench.storage import atomic, disk, lock, scratch, staged
@@ -53,8 +52,6 @@ UNLOAD_TIMEOUT_S = 120
 
 CANARY_MINIMUM = 3
 """Cells an engine session needs before the canary cell is worth its time."""
-
-Say = Callable[[str], None]
 
 
 class Driver:
@@ -268,8 +265,8 @@ class Driver:
         if self.is_hopeless():
             where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; fix the node or its environment "
-                "(`moebench doctor`, run there), then run again: none of this counts as a result"
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
+                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
             )
 
     def is_hopeless(self) -> bool:
@@ -320,7 +317,7 @@ class Driver:
             cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
             longer = cell["derived_from"]
             parent = records.current(self.results, engine_id, longer)[0] if longer else None
-            outcome = cut(parent, cell["workload"]) if parent and parent["status"] == "ok" else None
+            outcome = truncate_to_output(parent, cell["workload"]) if parent and parent["status"] == "ok" else None
             if outcome is not None:
                 self.keep(engine_id, cell_id, outcome)
             else:
@@ -501,25 +498,7 @@ class Driver:
 
     def switches(self, spec: EngineConfig) -> dict[str, str]:
         """What the plan and this driver set in the engine's environment, whatever the shell has."""
-        package = str(Path(__file__).resolve().parents[2])
-        path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        switches = toolkit.environment(Path(self.python), os.environ.get("PATH", "")) | {
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML numbers devices
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": os.pathsep.join(path),
-            "PYTHONUNBUFFERED": "1",
-            "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
-            "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
-            "VLLM_NO_USAGE_STATS": "1",
-            "DO_NOT_TRACK": "1",
-            **loopback.direct(),
-        }
-        if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
-            switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        if not spec["config"]["mla"]:
-            switches["VLLM_MLA_DISABLE"] = "1"
-        if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
-            switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        switches = engine_environment.switches(spec, Path(self.python))
         return switches | (scratch.environment(self.local) if self.local else {})
 
     def unload(self) -> None:
@@ -623,60 +602,3 @@ def merged(config: Json, overrides: Json) -> Json:
         k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)
     }
     return config | overrides | both
-
-
-def cut(parent: Record, work: Workload) -> Outcome | None:
-    """The outcome of a cell with fewer output tokens than its parent, from the parent's traces.
-
-    None where the runs would have gone otherwise: had some requests ended before the last began, the others would have
-    run in smaller steps.
-    """
-    cut_at, warm = work["output_tokens"], len(parent["warmup"])
-    runs = [metrics.truncate(run, cut_at) for run in (*parent["warmup"], *parent["repeats"])]
-    if not all(metrics.overlap(run) for run in runs):
-        return None
-    for run in runs:
-        run["metrics"] = metrics.trace_metrics(run, work["input_tokens"], cut_at)
-        if "telemetry" in run:
-            run["telemetry"] = window.of_part(run["telemetry"])
-    return {
-        "status": "ok",
-        "reason": "",
-        "evidence": [],
-        "derived_from": parent["cell"],
-        "checks": parent["checks"],
-        "started_at": parent["started_at"],
-        "load": parent["load"],
-        "provenance": parent["provenance"],
-        "warmup": runs[:warm],
-        "repeats": runs[warm:],
-    }
-
-
-def end_on_signals() -> None:
-    """Turn SIGTERM (scancel, a time limit) into an exception, so that the worker and the lock are let go."""
-
-    def end(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGHUP, end)
-
-
-def speaker(log: Path) -> Say:
-    """Print lines to standard error and append them to a job's progress log."""
-
-    def say(text: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk, which must not end what goes on elsewhere
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-        note(log, text)
-
-    return say
-
-
-def note(log: Path, text: str) -> None:
-    """Append a line, with time and host, to a job's progress log."""
-    with contextlib.suppress(OSError):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with open(log, "a") as file:
-            file.write(f"{atomic.stamp()} {socket.gethostname()} {text}\n")
