@@ -233,7 +233,7 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
 
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
-    with pytest.raises(UserError, match="not staged whole; run `moebench stage --study test`"):
+    with pytest.raises(UserError, match="not completely staged; run `moebench stage --study test`"):
         verbs.pack(given, ["test"], tmp_path / "c.tar.gz")
     assert not (tmp_path / "c.tar.gz").exists()
 
@@ -283,7 +283,7 @@ def test_damage_anywhere_is_refused_with_one_line(plan, tmp_path):
     broken = tmp_path / "broken.zip"
     for cut in (0, 10, len(data) // 2, len(data) - 1):
         broken.write_bytes(data[:cut])
-        with pytest.raises(UserError, match=r"broken\.zip: truncated, changed or no results") as error:
+        with pytest.raises(UserError, match=r"broken\.zip: truncated, changed, or not the results") as error:
             parcels.read(broken)
         assert "\n" not in str(error.value)
     clean = parcels.read(made)

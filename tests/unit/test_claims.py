@@ -698,7 +698,7 @@ def test_the_command(tmp_path, capsys):
     assert "study tiny: 1 claim: 1 confirmed" in out and "decides nothing" in out
     assert run("C-1", *where) == 0 and "    statement: s" in capsys.readouterr().out
     assert run("--json", *where) == 0 and json.loads(capsys.readouterr().out)[0]["claim"] == "C-1"
-    assert run("C-2", *where) == 2 and "claim 'C-2': there is none such; did you mean 'C-1'?" in capsys.readouterr().err
+    assert run("C-2", *where) == 2 and "claim 'C-2': no such claim; did you mean 'C-1'?" in capsys.readouterr().err
     assert run("--check", *where) == 0
 
 

@@ -326,4 +326,4 @@ def test_what_the_guard_leaves_over_is_not_decided(study):
     for name in ("MIB-F07-01", "MIB-F07-02", "MIB-F07-03"):
         found = {dict(o.context)["kernel_config"]: o for o in outcomes(study, name, WORLDS[name][0])}
         assert (found["tuned"].outcome, found["default"].outcome) == (ev.NOT_DECIDED, ev.AGREES)
-        assert "unlike in untuned_kernel_warning" in found["tuned"].reason and "needs" in found["tuned"].reason
+        assert "differ in untuned_kernel_warning" in found["tuned"].reason and "needs" in found["tuned"].reason

@@ -168,7 +168,7 @@ MISTAKES = {
         EXPERIMENT, ["line 6", "'batch' is given twice"]),
     "broken YAML": (written(EXPERIMENT, b"name: x\ngrid: [1, 2\nfoo: {"), EXPERIMENT, ["line"]),
     "tab in YAML": (written(EXPERIMENT, b"name: x\n\ttitle: y\n"), EXPERIMENT, ["line 2", "tab"]),
-    "control character": (written(EXPERIMENT, b"name: x\x00\n"), EXPERIMENT, ["not YAML"]),
+    "control character": (written(EXPERIMENT, b"name: x\x00\n"), EXPERIMENT, ["not valid YAML"]),
     "another encoding": (written(EXPERIMENT, "title: \u00e9\n".encode("latin-1")), EXPERIMENT, ["save it as UTF-8"]),
     "only a comment": (written(MODEL, b"# later\n"), MODEL, ["the file is empty"]),
     "key that is a list": (written(EXPERIMENT, b"? [a]\n: b\n"), EXPERIMENT, ["line 1", "['a'] is not a word"]),

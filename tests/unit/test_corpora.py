@@ -131,7 +131,7 @@ def test_what_is_wrong_with_a_table_is_one_line(table, change, words):
 
 def test_a_table_that_is_not_as_it_was_staged_is_refused(table):
     corpora.pictures(table)[0].write_bytes(b"x" * 10)
-    assert corpora.check(table).endswith("; bring corpus own with `moebench stage`")
+    assert corpora.check(table).endswith("; download corpus own with `moebench stage`")
     with pytest.raises(OSError, match=r"0\.png: not an image"):
         images.read(corpora.pictures(table)[0])
 

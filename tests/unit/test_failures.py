@@ -304,7 +304,7 @@ def test_faults_of_the_host_are_told_from_those_that_an_engine_may_cause(text, h
 # --------------------------------------------------------------------------- models that an engine cannot have
 
 NO_ARCHITECTURE = "the engine does not support this architecture"
-OWN_CODE = "trust_remote_code: true in its file of config/models lets it run"
+OWN_CODE = "trust_remote_code: true in its file in config/models allows it"
 NO_TOKENIZER = "the model has no tokenizer that can be loaded"
 CANNOT = [
     # vLLM 0.32 and transformers 5.19, seen on a CPU unless said otherwise

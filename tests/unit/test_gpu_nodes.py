@@ -153,7 +153,7 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
         ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
-        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; build it anew"),
+        ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; rebuild it"),
     ],
 )  # fmt: skip
 def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions, problem):
@@ -180,7 +180,7 @@ def test_a_package_installed_over_the_locked_one_is_refused():
     assert provenance.unlike_the_plan(VLLM, seen) is None
     other = seen | {"versions": seen["versions"] | {"torch": "2.14.0+cu130"}}
     found = provenance.unlike_the_plan(VLLM, other)
-    assert found is not None and "has torch 2.14.0+cu130, envs/vllm-cuda.lock says 2.13.0; build it anew" in found
+    assert found is not None and "has torch 2.14.0+cu130, envs/vllm-cuda.lock says 2.13.0; rebuild it" in found
     own = other | {"lock_sha256": None}  # an environment of the user's own has no lock
     assert provenance.unlike_the_plan(VLLM, own) is None
 
@@ -199,7 +199,7 @@ def test_an_environment_built_from_another_lock_is_refused(tmp_path):
     assert provenance.unlike_the_plan(VLLM, {"lock_sha256": lock}) is None
     assert provenance.unlike_the_plan(VLLM, {"lock_sha256": None}) is None  # not built by envs/build.py
     found = provenance.unlike_the_plan(VLLM, {"lock_sha256": "0" * 64})
-    assert found is not None and "another lock than envs/vllm-cuda.lock" in found
+    assert found is not None and "a lock other than envs/vllm-cuda.lock" in found
     assert provenance.built_from(tmp_path) is None
     (tmp_path / ".lock-sha256").write_text(lock + "\n")
     assert provenance.built_from(tmp_path) == lock

@@ -268,7 +268,7 @@ def test_another_scheme_is_named_in_words():
     config = {"quantization_config": compressed(group("int", 4, None, "group"))}
     assert "int8: compressed-tensors, W4A16 int" in quantization_schemes.claim_problem("int8", config)
     assert "(compressed-tensors, W4A16 int); name the scheme" in quantization_schemes.claim_problem("none", config)
-    assert "it has no quantization_config" in quantization_schemes.claim_problem("int8", {})
+    assert "this one has no quantization_config" in quantization_schemes.claim_problem("int8", {})
 
 
 def test_the_engine_quantizes_while_loading_only_what_is_not_quantized():

@@ -136,7 +136,8 @@ def test_a_width_that_no_group_divides(tmp_path) -> None:
     folder = studies.folder(tmp_path, {"x": [block({"model": ["odd", "tiny-mixtral"]}, quantization="awq")]})
     studies.random_model(folder, "odd", experts={"ffn_size": 80})
     ((labels, reason),) = refused(make_plan(Config(folder), "test"))
-    assert labels == {"model": "odd"} and reason.startswith("quantization 'awq' of odd: experts.ffn_size 80 is no mult")
+    assert labels == {"model": "odd"}
+    assert reason.startswith("quantization 'awq' of odd: experts.ffn_size 80 is not a multiple")
 
 
 def test_the_same_point_asked_twice_is_one_row_and_other_studies_know_nothing_of_it(tmp_path) -> None:

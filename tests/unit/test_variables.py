@@ -132,7 +132,7 @@ def test_engines_of_other_variables_share_no_process(tmp_path):
     [
         ("OMP_NUM_THREADS", "OMP_NUM_THREADS is set by the plan; use the knob cpu_threads"),
         ("VLLM_API_KEY", "VLLM_API_KEY does not affect an engine, or holds a path or a secret"),
-        ("PATH", "PATH changes no engine"),
+        ("PATH", "PATH does not affect an engine"),
     ],
 )
 def test_only_what_an_engine_reads_can_be_declared(tmp_path, name, words):
