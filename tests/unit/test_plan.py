@@ -122,7 +122,7 @@ WORKLOAD_KNOBS = {"batch": 2, "input_tokens": 15, "output_tokens": 9, "top_k": 1
 
 
 def test_no_knob_is_forgotten_here():
-    assert {*ENGINE_KNOBS, "engine_name"} == set(EngineKnobs.model_fields)  # that one: test_runtime.py
+    assert {*ENGINE_KNOBS, "engine_name"} == set(EngineKnobs.model_fields)  # that one: test_engine_choice.py
     assert {*WORKLOAD_KNOBS, *LOAD} == set(WorkloadKnobs.model_fields)  # those: test_load_plan.py
 
 

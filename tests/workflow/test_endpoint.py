@@ -99,7 +99,7 @@ def asked(model):
         ),
         ("wrong key", "no_endpoint", "the service refuses the key in SERVICE_OLD_KEY"),
         ("no key", "no_endpoint", "SERVICE_NOT_SET is not set: no service to query"),
-        ("odd key", "no_endpoint", "SERVICE_ODD_KEY contains characters that no key has"),
+        ("odd key", "no_endpoint", "SERVICE_ODD_KEY holds characters that no key has"),
         ("odd address", "no_endpoint", "SERVICE_ODD_URL holds no base URL"),
         ("unknown", "unsupported", "the service does not know the model"),
         ("refusing", "unsupported", "the service refuses the request (HTTP 400)"),

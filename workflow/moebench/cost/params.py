@@ -5,7 +5,7 @@ those one token's forward pass reads, with both embedding matrices and the visio
 Qwen, Microsoft and OLMoE publish them; DeepSeek, Meta and Molmo leave the input embedding out, of which a token reads
 one row.  Neglected: other biases (Phi-3.5-MoE: 1 in 100,000), relative position tables, the router's correction biases
 (DeepSeek-V3, GLM-4.5, MiniMax-M2, ERNIE: one per expert), modules for multi-token prediction.  The totals of sixteen
-families equal those of transformers (tests/workflow/test_checkpoints.py, tests/unit/test_families_today.py).
+families equal those of transformers (tests/workflow/test_checkpoints.py, tests/unit/test_families.py).
 """
 
 from __future__ import annotations
