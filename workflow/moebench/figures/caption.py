@@ -15,7 +15,7 @@ from moebench.prompts import corpora
 from moebench.tables import stats
 
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
-NOT_MEASURED = "Computed from published architectures, nothing measured."
+NOT_MEASURED = "Computed from published architectures; nothing was measured."
 MOST_RANGE = 5
 """With so many repeats or fewer the bootstrap interval is their range."""
 NBSP = "\N{NO-BREAK SPACE}"
@@ -120,7 +120,7 @@ def interval(repeats: pd.Series) -> str:
     counts = sorted({int(n) for n in repeats if n > 1})
     few = [n for n in counts if n <= MOST_RANGE]
     covered = _listed(dict.fromkeys(f"{stats.coverage_of_range(n):.0%}" for n in few))
-    ranged = f"their range (holds the true median with {covered})" if few else ""
+    ranged = f"their range (contains the true median with {covered})" if few else ""
     if len(few) == len(counts):
         return ranged or "none"
     return f"bootstrap 95% interval{f' of more than {MOST_RANGE}, else {ranged}' if few else ''}"
@@ -135,7 +135,7 @@ def drift(rows: pd.DataFrame) -> str:
     return f"Canary drift within a load: {'median ' * (len(known) > 1)}{known.median():.0%}{most}."
 
 
-WRONG_TOKENS = "DeepSeek's tokens are wrong on a CPU (vLLM's kernel misreads its queries): its accuracy means nothing"
+WRONG_TOKENS = "DeepSeek's tokens are wrong on a CPU (vLLM's kernel misreads its queries): its accuracy is meaningless"
 
 
 def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
@@ -161,7 +161,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         elif not medians:
             parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
-            parts.append("One run per cell, no interval.")
+            parts.append("One run per cell, so no interval.")
         else:
             parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(repeats)}.")
         parts += [drift(good)] * bool(drift(good))
@@ -176,8 +176,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
             int(good["unstable"].fillna(False).sum()),
             f"unstable (hollow; CV or canary gap above {stats.UNSTABLE_CV:.0%})",
         ),
-        (int(good["throttled"].fillna(False).sum()), "throttled (clocks held down by a limit of power or heat)"),
-        (int(good["derived_from"].notna().sum()), "cut from longer runs"),
+        (int(good["throttled"].fillna(False).sum()), "throttled (clocks reduced by a power or heat limit)"),
+        (int(good["derived_from"].notna().sum()), "truncated from longer runs"),
         (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
@@ -210,13 +210,13 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
     if accuracy.PERPLEXITY in placed.plot.y:
         texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
-        parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
-    parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
+        parts += [f"Perplexity per word of {name}." for name in sorted(texts)]
+    parts.append("Error bars of accuracy: 1.96 standard errors over the questions, assuming independent tasks.")
     if placed.plot.kind == "pareto":
         if pareto.has_frontier(placed):
-            parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
+            parts.append("Ringed: points that no other point beats (Pareto frontier, dashed).")
         else:
-            parts.append("No Pareto frontier: the values cannot be told from noise.")
+            parts.append("No Pareto frontier: the differences are within noise.")
     chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"

@@ -22,8 +22,8 @@ BY: dict[str, tuple[str, Any, str]] = {  # origin -> words, line style over numb
     "formulas": ("the paper's formulas", (0, (3, 1.6)), "_"),
     "printed": ("printed", "none", "X"),
 }
-CAPTION = "Computed by the cost model from architectures and data sheets, nothing measured."
-PRINTED = " Marks: as the paper prints them."
+CAPTION = "Computed by the cost model from architectures and data sheets; nothing was measured."
+PRINTED = " Marks: values printed in the paper."
 
 
 def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
     table = source(plot, where)
     for name in plot.beside:
         if name not in columns.EVENNESS:
-            raise ConfigError(f"{where}: beside: {name!r} is no number of a cell" + nearest(name, columns.EVENNESS))
+            raise ConfigError(f"{where}: beside: {name!r} is not a number of a cell" + nearest(name, columns.EVENNESS))
     inside = {k: v for k, v in plot.only.items() if k not in frame.columns}
     known = [c.name for c in columns.of_table(table)]
     for name in inside:

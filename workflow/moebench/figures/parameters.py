@@ -61,7 +61,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def caption(frame: pd.DataFrame) -> str:
     """The line under the title."""
     whole = "embeddings and vision tower" if "vision" in set(frame["component"]) else "embeddings"
-    return f"{NOT_MEASURED} Active: what one token reads, {whole} in full."
+    return f"{NOT_MEASURED} Active: what one token reads; {whole} count in full."
 
 
 def by_component(frame: pd.DataFrame) -> pd.DataFrame:

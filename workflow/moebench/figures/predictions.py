@@ -61,8 +61,8 @@ def caption(plan: Plan, placed: Data) -> str:
     """The line under the title."""
     reference, rows = plan["reference"], placed.rows
     kinds = [k for k in rows.get("predicted_kind", pd.Series(dtype=object)).dropna().unique() if "calibrated" in k]
-    interval = ", with the interval that held 80% of left-out points; thin lines: the roofline"
-    what = f"{', '.join(kinds)}{interval}" if kinds else "the roofline, no overheads"
+    interval = ", with the interval that contained 80% of left-out points; thin lines: the roofline"
+    what = f"{', '.join(kinds)}{interval}" if kinds else "the roofline, without overheads"
     lacking = alike(rows) & ~rows.get("predicted_kind", pd.Series("", index=rows.index)).isin(kinds)
     more = " Not predicted: expert and pipeline parallelism." if lacking.any() else ""
     shown = draw.drawn_only(placed)
@@ -70,7 +70,7 @@ def caption(plan: Plan, placed: Data) -> str:
         if role in placed.axes:
             axis = placed.axes[role]
             gone = [axis.text(v) for v in axis.levels if v not in shown.axes[role].levels]
-            more += f" Without a prediction, and not drawn: {', '.join(gone)}." if gone else ""
+            more += f"Not drawn, because there is no prediction: {', '.join(gone)}." if gone else ""
     return (
         f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
         f"{what}. {captions.workload(rows)} Nothing in this figure is measured.{more}"

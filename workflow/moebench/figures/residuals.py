@@ -54,7 +54,7 @@ def caption(plan: Plan, frame: pd.DataFrame) -> str:
     else:
         source = f"the data sheet of {plan['hardware']['title']}"
     return (
-        f"The prediction is a roofline without overheads, from {source}. 1: as fast as it can be. Dots: cells, the "
+        f"The prediction is a roofline without overheads, from {source}. 1: as fast as possible. Dots: cells, the "
         "median over repeats of each; bars: median over the cells of an experiment."
     )
 

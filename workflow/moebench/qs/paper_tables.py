@@ -227,7 +227,7 @@ def _equations(numbers: PrintedNumbers, _: _Cases) -> Reproduced:
         value = float(inequality.quality_factor(row.given["loss_dense"], row.given["loss_moe"]))
         made.lines.append(_line(row, "quality", value, None))
     made.notes.append(
-        f"(L_dense / L_MoE)^(1 / {inequality.SCALING_EXPONENT}). The distinct-experts model has no part in it."
+        f"(L_dense / L_MoE)^(1 / {inequality.SCALING_EXPONENT}). The distinct-experts model is not involved."
     )
     return made
 
@@ -243,9 +243,10 @@ def _table1(numbers: PrintedNumbers, _: _Cases) -> Reproduced:
         if printed := row.printed.get("qs"):
             implied.append(f"{row.label} {float(printed) / s:.2f}")
     made.notes.append(
-        f"With the evaluation's q the printed qs do not come out: they stand for q = {', '.join(implied)}. The "
-        "criterion qs < 1 knows no batch; a step reads only the experts that its tokens choose, so that the mixture "
-        "reads more bytes than the dense model only from the batch given (routed experts only; shared ones move it up)."
+        f"With the evaluation's q the printed qs are not reproduced: they correspond to q = {', '.join(implied)}. The "
+        "criterion qs < 1 does not depend on the batch; a step reads only the experts that its tokens choose, so the "
+        "MoE reads more bytes than the dense model only from the given batch on (routed experts only; shared ones move "
+        "it up)."
     )
     return made
 
@@ -280,22 +281,22 @@ def _table3(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
         if low is not None and high is not None and not low <= b_dense / b_moe <= high:
             wrong.append(f"{row.label}: {bd}/{bm} = {b_dense / b_moe:.3f}, printed {row.printed['capacity_factor']}")
     made.notes.append(
-        "Batches by formulas: eq. 20 with the assumptions above, from nothing but Table 2 and published sizes; all "
+        "Batches by formulas: eq. 20 with the assumptions above, from Table 2 and published sizes alone; all "
         "others from the printed batches, by eqs. 9 and 21 to 23. Printed capacity factors that are not the ratio of "
         f"the printed batches: {'; '.join(wrong) or 'none'}. A weight that is read is used by k B / distinct(B) "
         "tokens, a little more than s B."
     )
     made.notes.append(
-        "A reading that comes close for DeepSeek-V3, the one thing here that is fitted: two bytes per weight and one "
+        "A reading that comes close for DeepSeek-V3, the only fitted value here: two bytes per weight and one "
         "per value of the cache, instead of the reverse (on 64 GPUs as if the cache were spread over 16 of them and "
         f"the weights over 32), and {_FITTED_BYTES / 1e9:.3f} GB of a GPU usable. Batches by eq. 20, MoE/dense: "
-        f"{'; '.join(fitted)}. The other models' do not come out so."
+        f"{'; '.join(fitted)}. It does not reproduce those of the other models."
     )
     return made
 
 
 _FITTED_BYTES = 157.373e9
-"""Usable memory at which the dense batches of Table 4 come out, with the data types exchanged."""
+"""Usable memory at which the dense batches of Table 4 are reproduced, with the data types exchanged."""
 
 
 def _exchanged(case: printed_formulas.Case) -> printed_formulas.Case:

@@ -83,7 +83,7 @@ def _notes(frame: pd.DataFrame) -> list[str]:
     judge = (
         "no judge: the harness compares" if frame["judge"].isna().all() else ", ".join(frame["judge"].dropna().unique())
     )
-    notes.append(f"Asked and scored by {harness}, its own task definitions ({judge}). In brackets the standard error.")
+    notes.append(f"Asked and scored by {harness}, its own task definitions ({judge}). Standard errors in brackets.")
     if (frame["data_source"] == "fixtures").any():
         notes.append(
             "The questions are small sets that the project writes in the form of the published ones. They are not "
@@ -111,11 +111,11 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         )
     notes += [f"Mean: {text}." for text in dict.fromkeys(frame["made_of"].dropna())]
     if (cut := int(frame["truncated_prompts"].fillna(0).max() or 0)) > 0:
-        notes.append(f"The harness cut prompts to the engine's longest sequence: up to {cut} of a task.")
+        notes.append(f"The harness truncated prompts to the engine's longest sequence: up to {cut} of a task.")
     compared = frame[frame["arm_of"].notna()]
     for _, row in compared.iterrows():
         if pd.isna(row["arm_differs"]):
-            verdict = "cannot be compared: a sample log is gone or altered"
+            verdict = "cannot be compared: a sample log is missing or altered"
         else:
             verdict = f"differs by {row['arm_difference']:+.4f}, " + (
                 "beyond noise (question by question; a chance of 1% in all such comparisons together): one of them is "

@@ -10,7 +10,7 @@ from moebench.formats.plan import ExperimentPlan
 from moebench.qs import points
 from moebench.qs.paper_tables import QUANTITIES, Line, Reproduced, Value
 
-SOURCES = "A value by the formulas agrees if it is within half a unit of the last printed digit; marked are the others."
+SOURCES = "A value by the formulas agrees if it is within half a unit of the last printed digit; the others are marked."
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def assumed(asked: ExperimentPlan) -> list[str]:
 def _table(made: Reproduced) -> Table:
     right, compared = made.agreeing(lambda line: line.formulas)
     summary = (
-        f"{right} of {compared} printed values come out by the paper's formulas" if compared else "nothing to compare"
+        f"the paper's formulas reproduce {right} of {compared} printed values" if compared else "nothing to compare"
     )
     spans: dict[str, int] = {}
     for line in made.lines:

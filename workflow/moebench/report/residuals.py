@@ -52,13 +52,13 @@ def _words(plan: Plan, frame: pd.DataFrame, measured: pd.DataFrame) -> str:
     if frame.empty:
         return "Nothing is measured yet."
     text = (
-        "How long each cell took over how long the cost model says it must take at least. A ratio far above 1 is time "
-        "that the roofline does not know: Python, the scheduler, starting kernels, products too small for the "
+        "Measured time of each cell over the least time by the cost model. A ratio far above 1 is time "
+        "that the roofline does not include: Python, the scheduler, starting kernels, products too small for the "
         "machine's rate."
     )
     if set(frame["predicted_with"]) == {machines.MEASURED}:
         text += (
-            " No data sheet of this machine is used: its constants are measured, and the bandwidth is that of arrays "
+            " No data sheet is used for this machine: its constants were measured, and the bandwidth is that of arrays "
             "no larger than the model, which may stay in caches."
         )
     return text

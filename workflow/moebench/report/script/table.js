@@ -50,7 +50,7 @@ function drawTable() {
   });
   const rows = cells.slice(page * PAGE, page * PAGE + PAGE).map(i => el("tr", { "data-cell": DATA.ids[i] }, ...shown.map(column => cellOf(column, i, numeric))));
   tablePlace.querySelector("table").replaceChildren(
-    el("caption", { text: "Medians over the repeats. A column head sorts, a model's name opens the cell's record." }),
+    el("caption", { text: "Medians over the repeats. Click a column head to sort, or a model's name to open the cell's record." }),
     el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
   const last = Math.min(cells.length, page * PAGE + PAGE);
   tablePlace.querySelector(".count").textContent = cells.length ? `${page * PAGE + 1} to ${last} of ${cells.length} cells` : "No cell matches";
