@@ -1,4 +1,4 @@
-"""``make bench``: the project's performance claims, as ratios in one run, on the machine at hand.
+"""``make bench``: the project's performance claims, as ratios in one run, on this machine.
 
 Prints a table; asserts nothing (these machines are shared and noisy).  Every number is measured here and now.
 ``--quick`` compares fewer cells with ``vllm bench latency``; ``--tests`` also runs ``make test``.
@@ -162,7 +162,7 @@ def bench_latency(
 
 
 FIGURES = ("fig03-latency-llms", "fig05-topk-batch", "fig06-batch-length", "fig07-09-hyperparameters", "fig14-fused")
-"""Experiments of the study tiny-full whose cells `vllm bench latency` can measure, but for the kernel."""
+"""Experiments of the study tiny-full whose cells `vllm bench latency` can measure, except for the kernel."""
 
 
 def bench_study(place: Path) -> None:

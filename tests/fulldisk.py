@@ -26,7 +26,7 @@ def mounted(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(folder: Path, leave_bytes: int = 0) -> None:
-    """Fill the file system of a folder, but for some bytes (whole pages)."""
+    """Fill the file system of a folder, except for some bytes (whole pages)."""
     with (folder / BALLAST).open("ab", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(4096)):
             pass

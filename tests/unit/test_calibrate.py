@@ -1,4 +1,4 @@
-"""Constants of the machine at hand: kept sealed, chosen by working set, used only where they were measured."""
+"""Constants of this machine: kept sealed, chosen by working set, used only where they were measured."""
 
 from __future__ import annotations
 

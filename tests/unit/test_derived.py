@@ -1,4 +1,4 @@
-"""Derived checkpoints in plans: names, identity, shapes, what is refused; and making them, but for the weights."""
+"""Derived checkpoints in plans: names, identity, shapes, what is refused; and making them, except for the weights."""
 
 from __future__ import annotations
 

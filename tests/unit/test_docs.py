@@ -1,4 +1,4 @@
-"""What the documentation says of the source tree is so."""
+"""The documentation is right about the source tree."""
 
 import re
 import tomllib

@@ -186,7 +186,7 @@ def test_running_out_of_memory_while_loading_is_told_apart_by_the_traceback(func
     assert failures.classify(OOM, phase, trace)[0] == status
 
 
-# --------------------------------------------------------------------------- engines in processes of their own
+# --------------------------------------------------------------------------- engines in separate processes
 
 KV_OF_TP2 = """\
 (EngineCore pid=6545) INFO 11-22 09:26:12 [kv_cache_utils.py:900] fp8 KV cache is not supported by this path, so not used

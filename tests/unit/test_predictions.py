@@ -1,4 +1,4 @@
-"""Figures of predictions show only what the cost model tells apart and what could run."""
+"""Figures of predictions show only what the cost model distinguishes and what could run."""
 
 import pandas as pd
 import pytest

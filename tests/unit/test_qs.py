@@ -107,7 +107,7 @@ def test_a_full_memory_is_read_once_per_step():
 
 
 def test_the_cost_model_reads_all_of_a_full_memory_too():
-    """The same from layers and heads: memory time x bandwidth is what is stored, but for the input embedding."""
+    """The same from layers and heads: memory time x bandwidth is what is stored, except for the input embedding."""
     model, layout, usable = sizes("deepseek-v3"), Layout(tp=8, kvp=8), 159e9
     served = inequality.serve(model, FORMATS, layout, MACHINE, usable, 16384)
     stored = float(served.weight_bytes + served.batch * served.cache_bytes)

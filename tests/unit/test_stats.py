@@ -1,4 +1,4 @@
-"""Median, bootstrap interval, coefficient of variation: held against enumeration by hand."""
+"""Median, bootstrap interval, coefficient of variation: compared with enumeration by hand."""
 
 from __future__ import annotations
 

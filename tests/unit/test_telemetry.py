@@ -1,4 +1,4 @@
-"""What becomes of samples: energy of a run or none, means and extremes; RAPL's counters; columns of the tables."""
+"""What happens to samples: energy of a run or none, means and extremes; RAPL's counters; columns of the tables."""
 
 from __future__ import annotations
 

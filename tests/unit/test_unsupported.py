@@ -1,4 +1,4 @@
-"""Points of a grid that cannot be: rows of plan, tables and page with the reason, and no refusal of the study."""
+"""Grid points that cannot run: rows of plan, tables and page with the reason, and no refusal of the study."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Run by test_gpu_settings.py in the engine's environment: vLLM's own decisions for a pretended H100, as JSON.
 
-Usage: python gpu_settings.py SPEC OUT.  vLLM is told that it runs on CUDA, that FlashInfer is installed, and where nvcc
+Usage: python gpu_settings.py SPEC OUT.  vLLM is told that it runs on CUDA, that FlashInfer is there, and where nvcc
 and ninja are; nothing is loaded.
 """
 

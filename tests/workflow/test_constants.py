@@ -1,4 +1,4 @@
-"""Measuring the machine at hand, for real: a few seconds of triads and matrix products."""
+"""Measuring this machine, for real: a few seconds of triads and matrix products."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ FILLED_COMMANDS = sorted({filled(command, study) for command in COMMANDS for stu
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path, monkeypatch):
-    """In the project, with no results, and plans of its studies that are made once, but for those within a budget."""
+    """In the project, with no results, and plans of its studies made once, except for those within a budget."""
     whole = {study: studies.planned(study) for study in STUDIES}
 
     def plan(config, study, *_, budget_gpu_hours=None, **__):

@@ -192,7 +192,7 @@ def study(tmp_path_factory):
         "pruned": [{"fix": BASE | {"kernel_config": "default"}}],
     }
     made = Study(folder, experiments).stage()
-    # The shape that cannot be had is not staged like the others: nobody can write its checkpoint.
+    # The shape that is not available is not staged like the others: nobody can write its checkpoint.
     made = Study(folder, experiments | {"huge": [{"fix": BASE | {"model": "huge", "weights": "dummy"}}]}, touch)
     for engine in made.plan["engines"].values():
         if engine["model"]["name"] == "huge":
@@ -402,7 +402,7 @@ def test_one_cell_that_is_not_in_the_plan(study):
 
 def test_dead_drivers_dead_engines_and_time_limits(tmp_path):
     """The same long cell meets them one after the other; its neighbours are measured once."""
-    # Different inputs, so that none is cut from another.
+    # Different inputs, so that none is truncated from another.
     arms = [{"label": str(o), "output_tokens": o, "input_tokens": i} for o, i in ((4, 16), (3900, 17), (5, 18))]
     fix = MODEL | {"batch": 1, "max_model_len": 4096}
     study = in_order(tmp_path, {"x": [{"fix": fix, "cross": {"cell": arms}}]}, lambda o: o[1] == 3900)

@@ -129,7 +129,7 @@ def test_tokens_are_counted_and_stamped(asked, case):
     assert [len(t) for t in times] == [8] * 4
     assert run["step_end_s"] == sorted(set(run["step_end_s"]))
     assert all(t == sorted(t) for t in times) and got["e2e_s"] == max(t[-1] for t in times)
-    # A chunk each 10 ms, begun at the first: 8, 4 or 3 chunks.  A busy client sees the first late and the rest in time.
+    # A chunk each 10 ms, started at the first: 8, 4 or 3 chunks.  A busy client sees the first late, the rest in time.
     chunks = {"in-pairs": 4, "no-ids": 3, "plain": 3}.get(case, 8)
     assert 4 * 2 <= run["seen"]["arrivals"] <= 4 * chunks and run["seen"]["tokens"] == 32
     assert 0.005 * (chunks - 1) <= got["e2e_s"] - got["ttft_s"] < 1.5

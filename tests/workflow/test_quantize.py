@@ -1,4 +1,4 @@
-"""Quantized checkpoints, for real: made by llm-compressor, held against what they are made from, loaded by vLLM.
+"""Quantized checkpoints, for real: made by llm-compressor, compared with what they are made from, loaded by vLLM.
 
 Needs the environments ``vllm-cpu`` and ``quantize-cpu``; about a minute.
 """

@@ -61,7 +61,7 @@ def started(library, tmp_path):
 
 
 def watched(one, seconds=2.3):
-    """What it says of a run that ends now."""
+    """What it says about a run that ends now."""
     time.sleep(0.3)
     begin = time.monotonic()
     time.sleep(seconds)
@@ -70,7 +70,7 @@ def watched(one, seconds=2.3):
 
 
 def with_energy(one):
-    """What it says of a run; of another one where a busy machine had it sample too late for the first."""
+    """What it says about a run; of another one where a busy machine had it sample too late for the first."""
     found = (watched(one) for _ in range(10))
     return next(seen for seen in found if "no sample close" not in seen.get("no_energy", ""))
 

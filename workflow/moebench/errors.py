@@ -33,7 +33,7 @@ class StorageError(UserError):
 
 
 FULL_DISK = r"No space left on device|Not enough disk space|Disk quota exceeded|\(os error (?:28|122)\)"
-"""What the system says of a full disk or a used-up quota, and what libraries written in Rust make of it."""
+"""What the system says about a full disk or a used-up quota, and what libraries written in Rust make of it."""
 
 
 def disk_is_full(error: BaseException) -> bool:

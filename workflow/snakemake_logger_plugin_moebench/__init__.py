@@ -35,7 +35,7 @@ class LogHandler(LogHandlerBase):
             progress.current = self.run
 
     def _plain(self) -> logging.Handler | None:
-        """Snakemake's own handler, where what it prints was asked for."""
+        """Snakemake's own handler, where what it prints was requested."""
         asked = self.common_settings
         if not (asked.dryrun or asked.verbose or asked.debug_dag):
             return None

@@ -1,4 +1,4 @@
-"""VLMEvalKit in a process of its own, in its own environment:  python -m moebench.accuracy.vlmeval_process
+"""VLMEvalKit in a separate process, in its own environment:  python -m moebench.accuracy.vlmeval_process
 
 Reads requests as JSON lines, forks for each (the imports take many seconds and happen once; a run leaves nothing
 behind), and answers with the exit code.  A run is the harness's own command line; what it wrote is put together in one

@@ -1,4 +1,4 @@
-"""What loads and cells take on the machine at hand: the plan's expectation times what it was wrong by so far.
+"""What loads and cells take on this machine: the plan's expectation times what it was wrong by so far.
 
 Standard library only: runs where the campaign does.
 """

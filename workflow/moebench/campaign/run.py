@@ -34,7 +34,7 @@ from moebench.storage import lock
 
 SCHEMA = 1
 CAMPAIGN = "campaign.json"
-"""What the archive says of itself: studies, their plans and sessions."""
+"""What the archive says about itself: studies, their plans and sessions."""
 
 END_S = 15.0
 """Kept free at the end of the time: to end the engine, and to write the results."""
@@ -143,7 +143,7 @@ class CampaignDriver(Driver):
         return self.host | about | self.seen
 
     def can_cut(self, engine_id: str, cell_id: str) -> bool:
-        """Whether a cell's record can be cut from that of a longer run that is there: it takes no time."""
+        """Whether a cell's record can be truncated from that of a longer run that is there: it takes no time."""
         return self.derivable(engine_id, cell_id, [])
 
     def switch_to(self, engine_id: str) -> None:
@@ -276,7 +276,7 @@ class Campaign:
         return [cell for cell in cells if cell in left]
 
     def pack(self) -> list[Path]:
-        """Write what is measured as files to bring home.  Raises StorageError."""
+        """Write what is measured as result files.  Raises StorageError."""
         studies = {study["study"]: study["digest"] for study in self.about["studies"]}
         about: ParcelAbout = {
             "moebench": self.about["moebench"],

@@ -32,7 +32,7 @@ from moebench.tables.accuracy import MEAN, unmeasured
 def needs(plan: Plan) -> dict[str, set[str]]:
     """The cells each claim needs, by claim; claims that no experiment of the study decides are left out.
 
-    Cells predicted not to fit are not needed (they give no value), but for a claim about what does not fit.
+    Cells predicted not to fit are not needed (they give no value), except for a claim about what does not fit.
     """
     rows, asked = list(rows_of(plan)), list(answers_of(plan))
     found: dict[str, set[str]] = {}
@@ -233,7 +233,7 @@ def reduce(plan: Plan, budget: float) -> set[str]:
 
 
 def leave(plan: Plan, kept: set[str]) -> None:
-    """Take all other cells out of a plan that has no jobs yet, but for the parts of accuracy."""
+    """Take all other cells out of a plan that has no jobs yet, except for the parts of accuracy."""
     for experiment in plan["experiments"].values():
         experiment["rows"] = [r for r in experiment["rows"] if f"{r['engine']}/{r['cell']}" in kept]
         if experiment.get("accuracy"):

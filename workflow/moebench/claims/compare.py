@@ -205,7 +205,7 @@ class Comparison:
 def compare(a: Results, b: Results, metric: str, threshold: float, method: str = "bh") -> Comparison:
     """Compare two result sets in a metric.  ``threshold``: the smallest change that counts, 0.05 for 5%.
 
-    Raises UserError if no cell has a partner, or if cells cannot be told apart.
+    Raises UserError if no cell has a partner, or if cells cannot be distinguished.
     """
     left, right = _keyed(a), _keyed(b)
     common = [key for key in left if key in right]

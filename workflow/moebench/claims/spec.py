@@ -26,7 +26,7 @@ Test = Literal[
 ]  # fmt: skip
 
 NUMERIC = ("mean", "every", "max", "min", "spread", "trend", "exponent", "bend", "share", "printed", "computed")
-"""Tests whose outcome is a number, held against a range."""
+"""Tests whose outcome is a number, compared with a range."""
 YES_NO = ("monotone", "rank", "steepest", "infeasible")
 """Tests that hold or do not."""
 OF_CELLS = (

@@ -56,7 +56,7 @@ def place(low: float, high: float, expect: Expect) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether small values are better; of a metric that is no column, large ones are."""
+    """Whether small values are better; of a metric that is not a column, large ones are."""
     return metric in columns.COLUMNS and columns.COLUMNS[metric].better == "low"
 
 

@@ -1,4 +1,4 @@
-"""``moebench calibrate``: constants of the machine at hand, measured, and how measured cells compare with them.
+"""``moebench calibrate``: constants of this machine, measured, and how measured cells compare with them.
 
 The constants go to ``results/machines/``, never into ``config/``: a data sheet and a measurement are different things.
 """

@@ -1,4 +1,4 @@
-"""``moebench campaign``: pack a campaign, run one that is unpacked here, import what it brought home."""
+"""``moebench campaign``: pack a campaign, run one that is unpacked here, import what it brought back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a SLURM cluster offers and what a plan's jobs ask for through a Snakemake profile.  Pure but for the profile."""
+"""What a SLURM cluster offers, and what the jobs of a plan request through a Snakemake profile."""
 
 from __future__ import annotations
 

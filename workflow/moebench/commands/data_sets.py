@@ -44,7 +44,7 @@ def stage_data(
 ) -> str:
     """Bring every data set of a plan; return what was done, in words.
 
-    ``noted`` goes around each and may take the StageError of one that cannot be had.  Raises StorageError for one that
+    ``noted`` goes around each and may take the StageError of one that fails.  Raises StorageError for one that
     cannot be written.
     """
     done: Counter[str] = Counter()

@@ -155,7 +155,7 @@ def derived_files(plan: Plan, job: str) -> list[str]:
 
 
 def parent_files(plan: Plan, job: str) -> list[str]:
-    """Manifests of what a job derives from, but for what it makes itself."""
+    """Manifests of what a job derives from, except for what it makes itself."""
     models = [plan["derived"][name] for name in plan["derive_jobs"][job]["models"]]
     return sorted(set(_manifests(derivation(model)["parent"] for model in models)) - set(derived_files(plan, job)))
 

@@ -66,7 +66,7 @@ def stage_study(
 ) -> int:
     """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
 
-    What cannot be had stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
+    What is not available stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
     that is needed is not built.
     """
     project.refuse_shipped(config.folder)

@@ -53,7 +53,7 @@ class Row:
 
 
 def known_knob(knob: str, where: str, known: Collection[str] = KNOBS) -> str:
-    """The knob's name.  Raises ConfigError with the nearest one if there is none such."""
+    """The knob's name.  Raises ConfigError with the nearest one if there is none."""
     if knob not in known:
         raise ConfigError(f"{where}: unknown knob {knob!r}" + nearest(knob, known))
     return knob

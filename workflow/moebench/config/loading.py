@@ -178,7 +178,7 @@ class Config:
     def model(self, name: str, wanted_by: str = "--model") -> ModelSpec:
         """A model of the registry by name.
 
-        Raises ConfigError for a family that is not in ``families``, and for a ``variant_of`` that is no model, too.
+        Raises ConfigError for a family that is not in ``families``, and for a ``variant_of`` that is not a model, too.
         """
         spec = self._read(ModelSpec, "models", name, wanted_by)
         family, full = spec.architecture.family, spec.variant_of

@@ -100,7 +100,7 @@ class Precision(Arrays):
 
 @dataclass(frozen=True)
 class Traits(Arrays):
-    """What sizes do not say of an architecture."""
+    """What sizes do not say about an architecture."""
 
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""

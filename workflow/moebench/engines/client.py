@@ -206,7 +206,7 @@ def shown(choice: Json) -> str:
 
 
 def refusal(code: int, key_name: str) -> tuple[str, str]:
-    """Status of a cell and reason for an HTTP status that is no success.
+    """Status of a cell and reason for an HTTP status that is not a success.
 
     What the service itself must fix is tried again; a key that it refuses waits for a new one; a request that it
     will not have, it will not have tomorrow either.

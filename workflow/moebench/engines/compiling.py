@@ -14,7 +14,7 @@ _SAID = re.compile(rb"compilation during inference: ([^\s(]+?)(?:\.(?=\s)| \(|$)
 
 
 def mark() -> int | None:
-    """How long the log on standard error is, in bytes; None where that is no file."""
+    """How long the log on standard error is, in bytes; None where that is not a file."""
     found = os.fstat(2)
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 

@@ -25,7 +25,7 @@ from moebench.formats.record import LoadFacts, LoadTrace, Seen, Trace
 from moebench.text import count
 
 MAX_WAITS, MAX_WAIT_S = 2, 60.0
-"""How often a rate-limited run is begun anew, and the longest Retry-After (s) that is waited for."""
+"""How often a rate-limited run is started anew, and the longest Retry-After (s) that is waited for."""
 DEFAULT_WAIT_S = 5.0
 UNSEEN_SHARE, UNSEEN_TOKENS, UNSEEN_OF_REASONING = 0.1, 2, 12
 """Tokens that a text may have beyond what its tokenizer makes of it: a share, the one that ends it, and the marks
@@ -152,7 +152,7 @@ class EndpointEngine:
         return self._tokenizer
 
     def answers(self, prompts: list[list[int]], output_tokens: int) -> tuple[list[Answer], int]:
-        """Run a batch; how often it was begun anew because of a rate limit.
+        """Run a batch; how often it was started anew because of a rate limit.
 
         One refused request spoils the batch, so all of it is sent again after the wait.
         """

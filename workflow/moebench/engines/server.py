@@ -34,7 +34,7 @@ _POLL_S = 0.2
 _DROPPED = ("skip_tokenizer_init", "disable_log_stats")
 """Arguments of the offline engine that a server has otherwise: it answers in text, and its statistics are on."""
 _NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
-"""A server's engine core always has a process of its own."""
+"""A server's engine core always has a separate process."""
 
 
 class ServerFailed(RuntimeError):

@@ -74,7 +74,7 @@ def changes(name: str, nodes: int) -> bool:
 def of(shell: Mapping[str, str] = os.environ, but: Iterable[str] = ()) -> dict[str, str]:
     """What an engine reads of a shell and of NCCL's files, without the variables ``but``, as it may be written down.
 
-    A file or folder that a value names is told apart by its content.
+    A file or folder that a value names is identified by its content.
     """
     secrets = [v for k, v in shell.items() if _SECRET.fullmatch(k) and len(v) >= 8]
     found = _nccl_files(shell) | dict(shell)

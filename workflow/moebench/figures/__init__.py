@@ -30,7 +30,7 @@ def render_all(
     plan: Plan, tables_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda step: None
 ) -> list[Path]:
     """Draw the figures of every experiment, and that of model against measurement, several at a time; see
-    :func:`render`.  ``say`` is told how far it is.
+    :func:`render`.  ``say`` gets the progress.
     """
     parts: list[str | None] = [*plan["experiments"], *([None] if machines.compared(plan) else [])]
     if len(parts) <= FEW or (os.cpu_count() or 1) < 2:

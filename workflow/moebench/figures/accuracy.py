@@ -18,7 +18,7 @@ def uses(plot: Plot) -> bool:
 
 
 def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
-    """The rows whose engine configuration was asked for accuracy, all where the figure shows none.
+    """The rows whose engine configuration has accuracy tasks; all if the figure shows no accuracy.
 
     Raises ConfigError where none was asked, or an engine configuration has two values.
     """

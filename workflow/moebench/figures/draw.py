@@ -19,7 +19,7 @@ from moebench.figures.data import AND, Data
 from moebench.figures.ticks import BAR_GROUP
 
 DODGE_PT = 1.2
-"""Series stand this far apart at the same x, points, so that their error bars can be told apart."""
+"""Series stand this far apart at the same x, points, so that their error bars can be distinguished."""
 PREDICTED = "predicted"
 """Status of a cell that is only predicted: its dash is all there is."""
 PREDICTED_DASH = (0, (3, 1.6))

@@ -144,7 +144,7 @@ def told_apart(rows: pd.DataFrame, metric: str) -> bool:
 
 
 def _best(good: pd.DataFrame, x: str, y: str) -> list[int]:
-    """Places in ``good`` of the points on the frontier; none where the values of an axis cannot be told apart."""
+    """Places in ``good`` of the points on the frontier; none where the values of an axis cannot be distinguished."""
     if not (told_apart(good, x) and told_apart(good, y)):
         return []
     return frontier(good[x].to_numpy(dtype=float), good[y].to_numpy(dtype=float), _rising(x), _rising(y))

@@ -50,7 +50,7 @@ def dress_x(axes: Axes, axis: Axis, kind: str, log: bool) -> None:
 
 
 def dress_y(axes: Axes, log: bool, empty: bool, from_zero: bool = True) -> None:
-    """Scale and ticks of the y axis; linear ones start at zero, but for ratios, which are read against their one."""
+    """Scale and ticks of the y axis; linear ones start at zero, except for ratios, which are read against their one."""
     if empty:
         axes.set_ylim(0, 1)
         axes.set_yticks([])

@@ -1,4 +1,4 @@
-"""A campaign's own files: what the archive says of itself, and what the machine remembers."""
+"""A campaign's own files: what the archive says about itself, and what the machine remembers."""
 
 from __future__ import annotations
 

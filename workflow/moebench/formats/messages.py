@@ -37,7 +37,7 @@ class Request(TypedDict, total=False):
 
 
 class Outcome(TypedDict, total=False):
-    """Answer to a request, and what the driver makes of it: what became of a cell, before it is a record.
+    """Answer to a request, and what the driver makes of it: what happened to a cell, before it is a record.
 
     load: facts and provenance.  run: status, reason, warmup, repeats, thrown_away, checks, activation.  canary:
     started_at, metrics.
@@ -45,7 +45,7 @@ class Outcome(TypedDict, total=False):
     A failure: status, reason, evidence, provenance; cause_in_log: the words of the exception do not say why;
     intact: refused before anything was started.  took_s: always.
     The driver adds started_at and, where the load failed, phase: load.  load, provenance, derived_from: of a cell that
-    is cut from another's runs.
+    is truncated from another's runs.
     """
 
     status: str

@@ -124,7 +124,7 @@ class CorpusDict(TypedDict):
 
 
 class EnginePrediction(TypedDict):
-    """What the cost model says of an engine configuration; None where the hardware's constants are unknown.
+    """What the cost model says about an engine configuration; None where the hardware's constants are unknown.
 
     weight_bytes: on all GPUs.  kv_capacity_tokens: tokens that the KV cache holds.  fits: in memory.  job_s: expected
     wall time to load it and run its cells; job_s_low, job_s_high: where cells are calibrated.  limit_s: the same for
@@ -227,7 +227,7 @@ class CalibratedTimes(TypedDict):
 
 
 class Prediction(TypedDict, total=False):
-    """What the cost model says of a cell; None where a constant of the hardware, or a size, is unknown.  Records of
+    """What the cost model says about a cell; None where a constant of the hardware, or a size, is unknown.  Records of
     earlier versions lack what they did not predict.
 
     bytes_per_gpu: weights, the batch's KV cache and the reserve.  fits: in memory.  batch_fits: the KV cache holds the

@@ -19,7 +19,7 @@ Tokens = list[list[int]]
 class Seen(TypedDict):
     """What a client of a service saw of a run.
 
-    counted_by: ids or usage (the service's own count).  rate_limited: how often the run was begun anew.  tokens: in
+    counted_by: ids or usage (the service's own count).  rate_limited: how often the run was started anew.  tokens: in
     all; arrivals: of chunks.  input_tokens, output_tokens: per request, means, where a service is not asked for exact
     ones.  fingerprints: of the service's system.
     """
@@ -167,7 +167,7 @@ class Backends(TypedDict):
 
 
 class LoadFacts(TypedDict, total=False):
-    """What an engine says of itself once it is loaded; which keys are there depends on its kind.
+    """What an engine says about itself once it is loaded; which keys are there depends on its kind.
 
     load_s: wall time.  kv_cache_tokens: that the KV cache holds; kv_block_size: tokens of a block.  capture_sizes: of
     CUDA graphs.  resolved_config: the model's config.json as the engine resolved it, scalars only; None through a
@@ -369,7 +369,7 @@ class RecordHead(TypedDict):
 
 
 class Measured(TypedDict):
-    """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
+    """What a record has of a workload.  derived_from: the cell whose trace was truncated.  warmup, repeats:
     empty unless ok or invalid.  thrown_away: only where there are any."""
 
     workload: Workload

@@ -38,7 +38,7 @@ def load(path: Path) -> MachineConstants | None:
 
 
 def take(python: str, results: Path, threads: int) -> tuple[Path, MachineConstants]:
-    """Measure in a process of its own and keep the result.
+    """Measure in a separate process and keep the result.
 
     ``python``: the interpreter of an engine's environment.  Raises StageError if the measurement fails, StorageError if
     the result cannot be kept.

@@ -1,7 +1,7 @@
 """The driver of a measuring job: loads each engine configuration once, runs its pending cells, keeps every record.
 
 The engine lives in a worker process.  Whatever happens to it (an exception, a segfault, ``kill -9``, a hang) becomes
-the record of the cell it happened to; the driver starts another worker and goes on with the rest.
+the record of the cell it happened to; the driver starts another worker and continues with the rest.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ class Driver:
         return len(self.host_faults) >= MAX_HOST_FAULTS
 
     def has_time(self, engine_id: str, cell_id: str) -> bool:
-        """Whether a cell may be begun; a job's time limit is SLURM's affair."""
+        """Whether a cell may be started; a job's time limit is SLURM's affair."""
         return True
 
     def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
@@ -303,7 +303,7 @@ class Driver:
         return []
 
     def derivable(self, engine_id: str, cell_id: str, pending: list[str]) -> bool:
-        """Whether a cell's record can be cut from another one that is measured or about to be."""
+        """Whether a cell's record can be truncated from another one that is measured or about to be."""
         parent = self.plan["cells"][f"{engine_id}/{cell_id}"]["derived_from"]
         if parent is None:
             return False
@@ -341,7 +341,7 @@ class Driver:
         return min(filter(timed, cells), key=size)
 
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Outcome | None:
-        """Run the canary; should it end the engine, the next cell has it loaded again.
+        """Run the canary; if that ends the engine, the next cell loads it again.
 
         Returns the outcome that all cells get if it shows that none can run, else None.
         """

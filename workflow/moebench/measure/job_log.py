@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 
 
 def end_on_signals() -> None:
-    """Turn SIGTERM (scancel, a time limit) into an exception, so that the worker and the lock are let go."""
+    """Turn SIGTERM (scancel, a time limit) into an exception, so that the worker and the lock are released."""
 
     def end(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)

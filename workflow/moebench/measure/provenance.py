@@ -115,7 +115,7 @@ def version_of(kind: str, versions: dict[str, str]) -> str | None:
 def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = None) -> str | None:
     """Why what runs is not the engine of the plan, if so, and what to do.
 
-    ``runtime``: of the engine configuration; ``seen``: what the engine's process says of itself; ``served``: the
+    ``runtime``: of the engine configuration; ``seen``: what the engine's process says about itself; ``served``: the
     version that its own server answers.
     """
     if runtime["hosted"]:

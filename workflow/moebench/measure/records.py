@@ -151,7 +151,7 @@ def is_final(record: RecordHead) -> bool:
 
 
 def is_mendable(record: RecordHead) -> bool:
-    """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody mends that, and it is
+    """Whether a cell failed for lack of disk space, of whole data or of a sound node: somebody fixes that, and it is
     never tried out."""
     return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
 
@@ -160,7 +160,7 @@ def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
     """How many infrastructure failures this cell had since its last result, or since somebody had it measured again
     (Snakemake may delete a failed record).
 
-    Those that somebody mends (a full disk) do not count.
+    Those that somebody fixes (a full disk) do not count.
     """
     count, asked = 0, again_path(results, engine, cell)
     since = asked.read_text() if asked.exists() else ""

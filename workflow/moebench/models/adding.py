@@ -126,7 +126,7 @@ def _line(error: ValueError) -> str:
 
 
 def _name(source: str) -> str:
-    """Name of the file: the repository's or folder's, in small letters.  Raises StageError where that is no name."""
+    """Name of the file: the repository's or folder's, in small letters.  Raises StageError where that is not a name."""
     name = re.sub(r"[^a-z0-9.\-]+", "-", Path(source).name.lower()).strip("-.")
     if not name:
         raise StageError(f"{source}: no name can be derived from it; give --name NAME")

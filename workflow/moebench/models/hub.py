@@ -279,9 +279,9 @@ class _Staging:
 
 @contextlib.contextmanager
 def _ended_by_control_c() -> Iterator[None]:
-    """Ctrl-C ends the process at once: the library would first finish the files it has begun, which can take hours.
+    """Ctrl-C ends the process at once: the library would first finish the files it has started, which can take hours.
 
-    Nothing needs tidying: a folder without a manifest is not staged, and what was begun is removed the next time.
+    Nothing needs tidying: a folder without a manifest is not staged, and what was started is removed the next time.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

@@ -104,7 +104,7 @@ def inside(name: str) -> bool:
 def is_whole(file: RemoteFile, path: Path, seen: Callable[[int], object]) -> bool:
     """Whether ``path`` has the size and the checksum of ``file``: SHA-256 of LFS files, git's blob SHA-1 of others.
 
-    ``seen`` is told the bytes read.  Raises OSError.
+    ``seen`` gets the bytes read.  Raises OSError.
     """
     if path.stat().st_size != file.size:
         return False

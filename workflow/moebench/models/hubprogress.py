@@ -70,7 +70,7 @@ class _Lines:
 def feeding(bar: tqdm) -> type[tqdm]:
     """The class that makes huggingface_hub's bars of a download: none is shown, bytes written to disk count in ``bar``.
 
-    Its own total grows with every file that is begun, so the time left would be that of the files begun.
+    Its own total grows with every file that is started, so the time left would be that of the files started.
     """
 
     class Feed(tqdm):

@@ -51,7 +51,7 @@ def save_processor(vision: VisionDict, tokenizer: Any, folder: Path) -> None:
 
 
 def fan_in(name: str, shape: tuple[int, ...]) -> int | None:
-    """How many terms a value of a tower's tensor sums; None for one that is no tower's.
+    """How many terms a value of a tower's tensor sums; None for one that is not a tower's.
 
     A convolution over a patch sums channels x height x width; a position is looked up, and the separator is used as it
     is, so both have the scale of what they are added to or stand beside.

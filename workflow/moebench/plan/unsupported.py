@@ -1,4 +1,4 @@
-"""Points of a grid that cannot be: rows of the plan with the reason, which nothing measures.
+"""Grid points that cannot run: rows of the plan with the reason, which nothing measures.
 
 They have ids of their own, so that tables and figures treat them as cells; the plan's engine configurations, cells and
 jobs know nothing of them.

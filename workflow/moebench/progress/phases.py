@@ -50,7 +50,7 @@ class Unit:
     path: Path
     job: int
     since: float = 0.0
-    free: bool = False  # cut from another cell's record: takes no time
+    free: bool = False  # truncated from another cell's record: takes no time
     engine: str = ""
     process: str = ""
     done: bool = False

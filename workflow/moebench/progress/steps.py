@@ -13,7 +13,7 @@ EVERY_S = 10.0
 
 @contextlib.contextmanager
 def steps(what: str) -> Iterator[Callable[[str], None]]:
-    """Show what a command is at; the function given is told each step: ``say("figure fig03")``."""
+    """Show what a command is at; the function that it gives takes each step: ``say("figure fig03")``."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)

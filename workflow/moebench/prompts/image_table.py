@@ -16,7 +16,7 @@ csv.field_size_limit(sys.maxsize)  # the column with the images in base64
 def questions(folder: Path, name: str, column: str) -> Iterator[tuple[str, Path]]:
     """Question and image of each row of ``folder/name.tsv`` that has an image, in order.
 
-    As the harness asks them, but for its own instructions: the text of ``column``, the image of the column
+    As the harness asks them, except for its own instructions: the text of ``column``, the image of the column
     ``image_path`` or else of the row's index, below ``images/name``.  Raises ValueError naming the row and what it
     lacks, OSError if the table cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Corpora as token ids, tokenized in a process of its own.
+"""Corpora as token ids, tokenized in a separate process.
 
 A tokenizer that went through a megabyte of text leaves the memory of its process so cut up that each later step of a
 small model takes up to 8% longer (docs/facts.md): not in the process that holds the engine.

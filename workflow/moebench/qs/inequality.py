@@ -1,7 +1,7 @@
 """The qs inequality (arXiv 2603.08960): when a mixture of experts reads more than a dense model of equal quality.
 
 Notation as in the paper: E experts, k active ones, s = k/E, batch B, and q, the quality factor: a dense feed-forward
-block of equal quality has q times the parameters that the mixture's has active.  The paper's criterion, q s < 1, holds
+block of equal quality has q times the parameters that the MoE's has active.  The paper's criterion, q s < 1, holds
 where every step reads every expert and all experts are routed ones.  A step reads E (1 - (1 - s)^B) of them
 (``roofline.distinct_experts``) and the shared ones; the dense block is q times all that is active, shared experts too.
 rho stands for the parameters of the shared experts over those of the k active ones.  Everything broadcasts.
@@ -64,7 +64,7 @@ def break_even_batch(quality: ArrayLike, sparsity: ArrayLike, shared: ArrayLike 
 
 
 def dense_equivalent(sizes: Sizes, quality: ArrayLike) -> Sizes:
-    """The dense model of equal quality: the same but for its feed-forward blocks (eq. 11).
+    """The dense model of equal quality: the same except for its feed-forward blocks (eq. 11).
 
     Each MoE layer's becomes a dense one of q times its active parameters, k routed experts and the shared ones.
     """

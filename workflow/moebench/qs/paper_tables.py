@@ -311,7 +311,7 @@ def _or_oom(batch: float) -> Value:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of the mixture over the KV cache of a sequence, from two printed batches; both are rounded down."""
+    """Weights of the MoE over the KV cache of a sequence, from two printed batches; both are rounded down."""
 
     value: float
     low: float

@@ -42,7 +42,7 @@ class Case:
         return float(self.sizes.top_k / self.sizes.experts)
 
     def weights(self, dense: bool) -> float:
-        """Parameters of the mixture, or of the dense model of equal quality, P_dense = q s P (eq. 21)."""
+        """Parameters of the MoE, or of the dense model of equal quality, P_dense = q s P (eq. 21)."""
         return self.parameters * (self.quality * self.sparsity if dense else 1.0)
 
 
@@ -118,7 +118,7 @@ def latency(case: Case, context: ArrayLike, batch: ArrayLike, dense: bool) -> La
 
 
 def weights_over_cache(batch_moe: ArrayLike, batch_dense: ArrayLike, qs: ArrayLike) -> Floats:
-    """Weights of the mixture over the KV cache of a sequence, W / KV(L), from two batches that fill the same memory.
+    """Weights of the MoE over the KV cache of a sequence, W / KV(L), from two batches that fill the same memory.
 
     W + B_moe KV = q s W + B_dense KV (eqs. 20 and 21), so W / KV = (B_dense - B_moe) / (1 - q s).
     """
@@ -130,7 +130,7 @@ def hbm_ratio(
 ) -> Floats:
     """HBM time per token, MoE over dense; ``weights`` in units of a sequence's KV cache.
 
-    (x W / B_moe + 1) / (q s W / B_dense + 1), x: share of the mixture's weights that a step reads.  1 is eq. 17, and
+    (x W / B_moe + 1) / (q s W / B_dense + 1), x: share of the MoE's weights that a step reads.  1 is eq. 17, and
     then the ratio at batches that fill the same memory is B_dense / B_moe exactly: every step reads all of it once.
     1 - (1 - s)^B: distinct experts.  1 / s: all weights, instead of the active ones, divided by s B.
     """

@@ -58,12 +58,12 @@ class Compared:
 
     @property
     def speedup(self) -> float | None:
-        """Throughput of the dense model over the mixture's; None: unknown, or one of them does not fit."""
+        """Throughput of the dense model over the MoE's; None: unknown, or one of them does not fit."""
         return _ratio(self.dense.tokens_per_s, self.moe.tokens_per_s)
 
     @property
     def batch_ratio(self) -> float | None:
-        """Batch of the dense model over the mixture's."""
+        """Batch of the dense model over the MoE's."""
         return _ratio(self.dense.batch, self.moe.batch)
 
     @property

@@ -78,7 +78,7 @@ def agrees(printed: str, value: float | None) -> bool:
 
 
 def true_values(architecture: Architecture) -> Knobs:
-    """What a table of architectures should say of a model, by column."""
+    """What a table of architectures should say about a model, by column."""
     block = architecture.experts
     return {
         "modality": "Text + Image" if vision.parameters(architecture) else "Text",

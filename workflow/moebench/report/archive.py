@@ -96,7 +96,7 @@ def archive(
         tables_dir: the study's tables; refused if the records give other ones.
         report: the folder of the report; refused if the tables give another one.
         config: the configuration folder.
-        say: is told each step.
+        say: called with each step.
 
     Raises StorageError.
     """

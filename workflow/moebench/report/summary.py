@@ -54,7 +54,7 @@ class Finding:
 def cards(
     measured: pd.DataFrame, counted: list[tuple[str, str, int]], total: int, claimed: pd.DataFrame, compared: bool
 ) -> list[Card]:
-    """What was measured, how stable it is, how it compares with the cost model, and what became of the claims.
+    """What was measured, how stable it is, how it compares with the cost model, and what happened to the claims.
 
     ``counted``: status, words and number of cells; ``compared``: the page has a section on the cost model.
     """

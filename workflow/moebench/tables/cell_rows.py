@@ -228,7 +228,7 @@ _COUNTED = ("tokens_counted_by", "input_tokens_seen", "output_tokens_seen", "ran
 
 
 def _measurement(record: Record, chunk: Chunk) -> Row:
-    """The row of a record, but for its statistics."""
+    """The row of a record, except for its statistics."""
     origin, checks, engine = record["provenance"], record.get("checks") or {}, record["engine"]
     distinct = [d for d in checks.get("distinct_experts") or () if d is not None]
     preemptions, load = checks.get("preemptions"), record.get("load") or {}
@@ -342,7 +342,7 @@ def _intact(data: bytes) -> Record | None:
     """The record of bytes that match their own checksum as they stand; None where that must be looked at closely.
 
     ``records.parse`` writes the record anew to hash it, which takes twice as long as reading it.  The driver's files
-    are already in the form that is hashed, but for the checksum itself.
+    are already in the form that is hashed, except for the checksum itself.
     """
     try:
         record: Record = json.loads(data)

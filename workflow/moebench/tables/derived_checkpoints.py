@@ -23,7 +23,7 @@ _PROSE = "prose of the Python standard library"
 
 
 def rows(plan: Plan, results: Path) -> Iterator[Row]:
-    """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was asked for."""
+    """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was requested."""
     for name, model in (plan.get("derived") or {}).items():
         yield {"study": plan["study"]} | _row(name, model, _facts(name, model, results))
 

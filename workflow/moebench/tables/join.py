@@ -1,4 +1,4 @@
-"""Accuracy beside speed: what the table ``accuracy`` says of the engine configuration and top-k of each speed cell."""
+"""Accuracy beside speed: the table ``accuracy`` joined by the engine configuration and top-k of each speed cell."""
 
 from __future__ import annotations
 

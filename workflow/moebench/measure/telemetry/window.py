@@ -96,5 +96,5 @@ def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: flo
 
 
 def of_part(seen: Telemetry) -> Telemetry:
-    """The telemetry of a run cut from a longer one: what held clocks down; energy and means are the longer run's."""
+    """The telemetry of a run truncated from a longer one: reasons for throttling; the rest is the longer run's."""
     return {"throttle_reasons": seen.get("throttle_reasons")}

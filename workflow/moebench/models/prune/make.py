@@ -59,7 +59,7 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
 
 
 def _rounding(settings: DerivationSettings, block: ExpertsDict) -> Json:
-    """What was asked for and what was removed, since experts are whole and widths multiples."""
+    """What was requested and what was removed, since experts are whole and widths multiples."""
     inter = settings["kind"] == "inter"
     whole, left = (block["count"], settings["experts"]) if inter else (block["ffn_size"], settings["ffn_size"])
     what = "experts" if inter else "channels"
@@ -165,7 +165,7 @@ def channels(scores: Any, left: int) -> tuple[Any, Json]:
 
 
 def _changes(kind: str, kept: Kept) -> Callable[[str, Any], tuple[str, Any] | None]:
-    """What becomes of each tensor."""
+    """What happens to each tensor."""
     place = {layer: {expert: i for i, expert in enumerate(chosen)} for layer, chosen in kept.items()}
 
     def inter(name: str, tensor: Any) -> tuple[str, Any] | None:
