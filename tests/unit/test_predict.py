@@ -1,5 +1,6 @@
 """``moebench predict`` and ``calibrate --fit``: tables in, tables out, and nothing fitted that is tested on."""
 
+import json
 import shutil
 
 import numpy as np
@@ -214,6 +215,11 @@ def test_the_verb_prints_rows_and_errors(tmp_path, capsys):
     assert "13 of 13 rows predicted" in err
     for word in ("by source", "by model", "by tp", "by batch", "llama-3.1-70b"):
         assert word in err
+    with pytest.raises(SystemExit):
+        main(["predict", str(tmp_path / "points.csv"), "--config", str(CONFIG.folder), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["rows"]) == len(MEASURED) and found["rows"][0]["kind"].startswith("calibrated")
+    assert {metric: e["points"] for metric, e in found["errors"].items()} == {"tpot_serving": 10, "ttft_serving": 3}
 
 
 def test_quoted_serving_times_are_met_as_docs_say():

@@ -79,6 +79,7 @@ def predict(
         Path | None, Option("--out", metavar="FILE", help="Write the rows to FILE. Default: standard output.")
     ] = None,
     bound: Annotated[bool, flag("--bound", "Predict the roofline bound instead of calibrated values.")] = False,
+    json: Annotated[bool, flag("--json", "Print rows and errors as JSON.")] = False,
     config_folder: ConfigFolder = CONFIG,
 ) -> int:
     """Predict the times of a list of points.
@@ -89,6 +90,11 @@ def predict(
     from moebench.config import Config
 
     made, _ = predicting.run(Config(config_folder), points, bound)
+    if json:
+        if out:
+            made.to_csv(out, index=False)
+        print_json(predicting.as_json(made))
+        return 0
     text = made.to_csv(out, index=False)
     if text is not None:
         print(text, end="")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -104,6 +106,16 @@ def report(made: pd.DataFrame) -> str:
             text += ["", f"{metric}: |predicted / measured - 1|, and bias"]
             text += error_tables(rows, ("source", "machine", "engine", "model", "tp", "batch", "precision"))
     return "\n".join(text)
+
+
+def as_json(made: pd.DataFrame) -> dict[str, Any]:
+    """The rows, and the errors of those that were measured, by metric."""
+    rows = json.loads(made.to_json(orient="records"))
+    if "value" not in made:
+        return {"rows": rows, "errors": {}}
+    there = made[made["predicted"].notna() & (pd.to_numeric(made["value"], errors="coerce") > 0)]
+    errors = {str(metric): fit.errors(part["value"], part["predicted"]) for metric, part in there.groupby("metric")}
+    return {"rows": rows, "errors": errors}
 
 
 def draw(frame: pd.DataFrame, by: str, path: Path) -> None:

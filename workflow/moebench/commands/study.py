@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from moebench.commands.app import STUDY, JsonFlag, Study, checked_profile, flag, of_study, positive, print_json, verb
+from moebench.errors import UserError
 
 
 @verb(STUDY)
@@ -182,6 +183,8 @@ def calibrate(
     if fit:
         from moebench.commands import fit as fitting
 
+        if json:
+            raise UserError("--json: not with --fit, which prints the constants as YAML")
         print(fitting.run(study.config, fit, kernels, write, source, figure))
         return 0
     if residuals:
