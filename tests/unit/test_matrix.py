@@ -181,7 +181,7 @@ def test_points_have_rows_of_panels_each_with_a_front_of_its_own(answered) -> No
 
 @pytest.mark.parametrize(("change", "words"), [
     ({"y": [THROUGHPUT, "e2e_s"], "row": "tp"}, "row is for figures with one y; this one has 2"),
-    ({"marker": None}, "3 cells fall on the same place, they differ in tp"),
+    ({"marker": None}, "3 cells have the same position and differ in tp"),
     ({"hue": ["precision", "prune_ration"]}, "'prune_ration' is neither a column .* did you mean 'prune_ratio'"),
     ({"marker": "tpp"}, "'tpp' is neither"),
     ({"log_x": True}, "log_x: not for a figure of kind pareto"),

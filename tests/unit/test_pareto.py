@@ -81,7 +81,7 @@ def test_without_a_mean_the_task_that_failed_says_why(speed: Any) -> None:
 def test_two_blocks_that_ask_the_same_are_refused(speed: Any) -> None:
     _, frame = speed
     twice = pd.concat([answers(frame), answers(frame, block=1)])
-    with pytest.raises(ConfigError, match="is not one number: several blocks ask it"):
+    with pytest.raises(ConfigError, match="is not one number: several blocks measure it"):
         pareto.place(plot(), joined(frame, twice), "figure f")
 
 
@@ -207,7 +207,7 @@ def test_lines_show_accuracy_beside_speed_with_its_own_failures(speed: Any) -> N
     [
         ({"x": "acuracy"}, "unknown column 'acuracy'"),
         ({"y": ["batch"]}, "'batch' is not measured"),
-        ({"hue": None}, "fall on the same place"),
+        ({"hue": None}, "have the same position"),
     ],
 )
 def test_a_mistake_is_one_line(speed: Any, change: dict[str, Any], words: str) -> None:

@@ -67,7 +67,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
         knobs = [*ComputedKnobs.model_fields, "variant"]
         differ = [c for c in knobs if c in first and first[c].nunique(dropna=False) > 1]
         raise ConfigError(
-            f"{where}: points fall on the same place, they differ in {', '.join(differ)}; use only or hue"
+            f"{where}: points have the same position and differ in {', '.join(differ)}; use only or hue"
         )
     return Data(plot, told.assign(status="ok").reset_index(drop=True), axes)
 

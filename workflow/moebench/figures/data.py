@@ -207,8 +207,8 @@ def _one_per_place(
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
         knobs = ", ".join(_apart(first)) or "their protocol"
         raise ConfigError(
-            f"{where}: {len(first)} cells fall on the same place, they differ in {knobs}; "
-            "give the figure a hue, panel or row for it, or an experiment of its own"
+            f"{where}: {len(first)} cells have the same position and differ in {knobs}; "
+            "give the figure a hue, panel or row for that, or use a separate experiment"
         )
     return distinct
 
