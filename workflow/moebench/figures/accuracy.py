@@ -30,7 +30,7 @@ def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     twice = rows[rows["accuracy_status"] == AMBIGUOUS]
     if len(twice):
         raise ConfigError(
-            f"{where}: the accuracy of {twice['engine'].iloc[0]} is not one number: several blocks measure it, or several "
-            "tasks without a mean; put them into separate experiments"
+            f"{where}: the accuracy of {twice['engine'].iloc[0]} is not one number: several blocks measure it, or "
+            "several tasks without a mean; put them into separate experiments"
         )
     return rows

@@ -66,9 +66,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
         knobs = [*ComputedKnobs.model_fields, "variant"]
         differ = [c for c in knobs if c in first and first[c].nunique(dropna=False) > 1]
-        raise ConfigError(
-            f"{where}: points have the same position and differ in {', '.join(differ)}; use only or hue"
-        )
+        raise ConfigError(f"{where}: points have the same position and differ in {', '.join(differ)}; use only or hue")
     return Data(plot, told.assign(status="ok").reset_index(drop=True), axes)
 
 
