@@ -25,8 +25,8 @@ def ask(case: dict[str, Any]) -> dict[str, Any]:
         measured = run["seen"].get("output_tokens", 8)
         found = {"run": run, "metrics": metrics.trace_metrics(run, 16, measured), "counters": engine.counters()}
         return found | {"facts": facts, "overlap": metrics.overlap(run)}
-    except failures.Verdict as verdict:
-        return {"status": verdict.status, "reason": str(verdict), "evidence": verdict.evidence}
+    except failures.Failure as failure:
+        return {"status": failure.status, "reason": str(failure), "evidence": failure.evidence}
     finally:
         engine.close()
 

@@ -25,8 +25,8 @@ def send(case: dict[str, Any]) -> dict[str, Any]:
         load = engine.over_time(work, 1, 2)
         summary = {k: v for k, v in seen[-1].items() if isinstance(v, (int, float))}
         return {"load": load, "summary": summary}
-    except failures.Verdict as verdict:
-        return {"status": verdict.status, "reason": str(verdict)}
+    except failures.Failure as failure:
+        return {"status": failure.status, "reason": str(failure)}
     finally:
         load_client.run = keep
         engine.close()

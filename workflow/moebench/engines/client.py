@@ -1,6 +1,6 @@
 """An OpenAI-compatible streaming client that sends a batch at once and stamps every chunk as it arrives.
 
-What goes wrong becomes a ``failures.Verdict``, whose words never hold the key.  aiohttp: docs/decisions/0003.
+What goes wrong becomes a ``failures.Failure``, whose words never hold the key.  aiohttp: docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from moebench.engines.failures import Verdict
+from moebench.engines.failures import Failure
 from moebench.formats import Json
 
 WORDS = 500
@@ -79,7 +79,7 @@ class Client:
         self.loop.close()
 
     def models(self) -> list[str] | None:
-        """Models the service lists; None where it has no such list.  Raises Verdict."""
+        """Models the service lists; None where it has no such list.  Raises Failure."""
         return self.loop.run_until_complete(self._models())
 
     async def _models(self) -> list[str] | None:
@@ -93,7 +93,7 @@ class Client:
         return [str(m.get("id")) for m in entries if isinstance(m, dict)] if isinstance(entries, list) else None
 
     def batch(self, path: str, bodies: list[Json]) -> list[Answer]:
-        """Send all requests at once and read their streams to the end.  Raises Verdict or RateLimited."""
+        """Send all requests at once and read their streams to the end.  Raises Failure or RateLimited."""
         data = [json.dumps(body).encode() for body in bodies]  # before the clock starts
         return [self.read(events) for events in self.loop.run_until_complete(self._batch(path, data))]
 
@@ -130,20 +130,20 @@ class Client:
             yield
         except TimeoutError:
             reason = f"a request was not finished within {self.timeout_s:g} s"
-            raise Verdict("timeout", reason, [f"{len(events or ())} chunks had come"]) from None
+            raise Failure("timeout", reason, [f"{len(events or ())} chunks had come"]) from None
         except aiohttp.ClientConnectorError as error:
             words = self.clean(str(error))
-            raise Verdict("service_fault", "the service cannot be reached", [words]) from None
+            raise Failure("service_fault", "the service cannot be reached", [words]) from None
         except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
             got = f" after {len(events)} chunks" if events else " before its first chunk"
             words = self.clean(f"{type(error).__name__}: {error}")
-            raise Verdict("service_fault", f"the stream broke off{got}", [words]) from None
+            raise Failure("service_fault", f"the stream broke off{got}", [words]) from None
         except aiohttp.ClientError as error:
             words = self.clean(f"{type(error).__name__}: {error}")
-            raise Verdict("service_fault", "the service answered with something that is not HTTP", [words]) from None
+            raise Failure("service_fault", "the service answered with something that is not HTTP", [words]) from None
 
     async def _admitted(self, response: aiohttp.ClientResponse) -> None:
-        """Raise Verdict or RateLimited unless the service answered 200."""
+        """Raise Failure or RateLimited unless the service answered 200."""
         code = response.status
         if code == 200:
             return
@@ -151,14 +151,14 @@ class Client:
         if code == 429:
             raise RateLimited(words, retry_after(response.headers.get("Retry-After")))
         status, reason = refusal(code, self.key_name)
-        raise Verdict(status, f"{reason} (HTTP {code})", [words])
+        raise Failure(status, f"{reason} (HTTP {code})", [words])
 
     def clean(self, text: str) -> str:
         """The text without the key: services like to quote it."""
         return text.replace(self.key, "[key]") if self.key else text
 
     def read(self, events: list[tuple[float, bytes]]) -> Answer:
-        """Take a stream apart.  Raises Verdict for an error in it, or an end that is none."""
+        """Take a stream apart.  Raises Failure for an error in it, or an end that is none."""
         answer, done = Answer(), False
         for when, payload in events:
             if payload == b"[DONE]":
@@ -168,14 +168,14 @@ class Client:
                 chunk = json.loads(payload)
             except ValueError:
                 words = self.clean(payload.decode(errors="replace"))[:WORDS]
-                raise Verdict("service_fault", "the service sent a chunk that is not JSON", [words]) from None
+                raise Failure("service_fault", "the service sent a chunk that is not JSON", [words]) from None
             if chunk.get("error"):
                 words = self.clean(json.dumps(chunk["error"]))[:WORDS]
-                raise Verdict("service_fault", "the service failed in the middle of a stream", [words])
+                raise Failure("service_fault", "the service failed in the middle of a stream", [words])
             self._take(answer, when, chunk)
         if not done and answer.finish is None:
             reason = f"the stream broke off after {len(answer.times)} chunks"
-            raise Verdict("service_fault", reason, ["it ended without finish_reason and [DONE]"])
+            raise Failure("service_fault", reason, ["it ended without finish_reason and [DONE]"])
         return answer
 
     @staticmethod

@@ -15,7 +15,7 @@ from typing import Any
 
 from moebench.engines import compiling, load_client, vllm, vllm_arguments, waiting
 from moebench.engines.client import Answer, Client, RateLimited
-from moebench.engines.failures import Verdict
+from moebench.engines.failures import Failure
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
@@ -63,7 +63,7 @@ class EndpointEngine:
     # --------------------------------------------------------------------------------------------- loading
 
     def load(self) -> LoadFacts:
-        """Start the server (``serve``), or ask the service for its models.  Raises Verdict or ServerFailed."""
+        """Start the server (``serve``), or ask the service for its models.  Raises Failure or ServerFailed."""
         started = time.perf_counter()
         facts = self._serve() if self.settings["serve"] else self._connect()
         return {"load_s": time.perf_counter() - started, "resolved_config": None, **facts}
@@ -72,21 +72,21 @@ class EndpointEngine:
         missing = waiting.unset(self.spec["runtime"])
         if missing:
             reason = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: no service to query"
-            raise Verdict("no_endpoint", reason)
+            raise Failure("no_endpoint", reason)
         address, name = self.settings["base_url_env"], self.settings["key_env"]
         url = self.settings["base_url"] or os.environ[address or ""].strip()
         key = os.environ[name].strip() if name else None
         if not _URL.fullmatch(url):
-            raise Verdict(
+            raise Failure(
                 "no_endpoint", f"{address} holds no base URL: https://HOST/v1, without user, password or query"
             )
         if key is not None and not _KEY.fullmatch(key):
-            raise Verdict("no_endpoint", f"{name} holds characters that no key has")
+            raise Failure("no_endpoint", f"{name} holds characters that no key has")
         self.client = Client(url, key, name or "no variable", self.settings["timeout_s"], proxies=True)
         try:
             listed = self.client.models()
         except RateLimited as limit:
-            raise Verdict("service_fault", "the service limits the rate even of simple queries", [str(limit)]) from None
+            raise Failure("service_fault", "the service limits the rate even of simple queries", [str(limit)]) from None
         return {"model_listed": None if listed is None else self.settings["model"] in listed}
 
     def _serve(self) -> LoadFacts:
@@ -167,9 +167,9 @@ class EndpointEngine:
                 wait_s = DEFAULT_WAIT_S if limit.wait_s is None else limit.wait_s
                 if waits == MAX_WAITS or wait_s > MAX_WAIT_S:
                     reason = f"rate limited (HTTP 429) after {waits} waits; the service asks for {wait_s:g} s more"
-                    raise Verdict("service_fault", reason, [str(limit)]) from None
+                    raise Failure("service_fault", reason, [str(limit)]) from None
                 time.sleep(wait_s)
-            except Verdict:
+            except Failure:
                 self.watch()
                 raise
         raise AssertionError("not reached")
@@ -184,7 +184,7 @@ class EndpointEngine:
             raise RuntimeError(f"{error}. See root cause in its log") from None
 
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
-        """Run a batch; a step is an arrival of tokens.  Raises Verdict."""
+        """Run a batch; a step is an arrival of tokens.  Raises Failure."""
         if images:
             raise NotImplementedError("images through a service are not supported by this driver yet")
         answers, waits = self.answers(prompts, output_tokens)
@@ -214,44 +214,44 @@ class EndpointEngine:
         return {"step_end_s": steps, "requests": requests, "seen": seen | {"fingerprints": fingerprints}}
 
     def count(self, answer: Answer, prompt_tokens: int, output_tokens: int) -> tuple[int | None, int]:
-        """Prompt tokens (None: not told) and generated tokens of a request.  Raises Verdict for unwanted numbers."""
+        """Prompt tokens (None: not told) and generated tokens of a request.  Raises Failure for unwanted numbers."""
         ids, said = sum(answer.counts), answer.usage.get("completion_tokens")
         if not ids and said is None:
-            raise Verdict("unsupported", "the service gives neither token ids nor usage: tokens cannot be counted")
+            raise Failure("unsupported", "the service gives neither token ids nor usage: tokens cannot be counted")
         if ids and said not in (None, ids):
-            raise Verdict("invalid", f"the service sent {ids} token ids and counted {said}")
+            raise Failure("invalid", f"the service sent {ids} token ids and counted {said}")
         tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
         if not tokens or not answer.times:
-            raise Verdict("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+            raise Failure("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
         if not ids:
             self.refuse_unseen(answer, tokens)
         if self.settings["tokens"] == "exact":
             if tokens != output_tokens:
                 asked = f"{tokens} tokens instead of {output_tokens} (finish_reason {answer.finish})"
-                raise Verdict("invalid", f"a request gave {asked}; tokens: measured would allow it")
+                raise Failure("invalid", f"a request gave {asked}; tokens: measured would allow it")
             if prompt not in (None, prompt_tokens):
                 asked = f"{prompt} prompt tokens instead of {prompt_tokens}"
-                raise Verdict("invalid", f"the service counted {asked}; tokens: measured would allow it")
+                raise Failure("invalid", f"the service counted {asked}; tokens: measured would allow it")
         return prompt, tokens
 
     def refuse_unseen(self, answer: Answer, counted: int) -> None:
-        """Raise Verdict if a service counted tokens that no chunk showed: nobody knows when they came.
+        """Raise Failure if a service counted tokens that no chunk showed: nobody knows when they came.
 
         Without token ids what was shown is counted by the model's own tokenizer, as near as a text tells.
         """
         hidden = (answer.usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
         if hidden and not answer.reasoned:
-            raise Verdict("invalid", f"the service counted {count(hidden, 'token')} of reasoning and showed none")
+            raise Failure("invalid", f"the service counted {count(hidden, 'token')} of reasoning and showed none")
         if (Path(self.model["path"]) / "tokenizer.json").exists():
             shown = len(self.tokenizer.encode(answer.text, add_special_tokens=False).ids)
         else:
             shown = len(answer.text.encode())  # no token is less than a byte
         unseen = UNSEEN_TOKENS + UNSEEN_OF_REASONING * answer.reasoned
         if counted > shown * (1 + UNSEEN_SHARE) + unseen:
-            raise Verdict("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
+            raise Failure("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
 
     def over_time(self, work: Workload, seed: int, warmup: int) -> LoadTrace:
-        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Verdict."""
+        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Failure."""
         assert self.client is not None
         options = load_client.arguments(
             work, self.client.url, self.settings["model"], Path(self.model["path"]), seed, warmup
@@ -261,7 +261,7 @@ class EndpointEngine:
         limited = sum("Too Many Requests" in error for error in load["errors"])
         if limited:
             asked = count(len(load["errors"]), "request")
-            raise Verdict("service_fault", f"rate limited (HTTP 429): {limited} of {asked}; lower the load")
+            raise Failure("service_fault", f"rate limited (HTTP 429): {limited} of {asked}; lower the load")
         return load
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:

@@ -10,10 +10,10 @@ from moebench.formats.messages import Outcome
 from moebench.storage.disk import DISK
 
 
-class Verdict(Exception):
-    """A failure whose status whoever raises it knows: no words of an engine need to be read.
+class Failure(Exception):
+    """A failure whose status is known where it is raised, without reading an engine's messages.
 
-    ``str()`` is the reason; ``evidence`` the words of a service or a log.
+    ``str()`` is the reason; ``evidence`` has lines from a service or a log.
     """
 
     def __init__(self, status: str, reason: str, evidence: list[str] | None = None):

@@ -272,7 +272,7 @@ class Session:
         self.once(work, kind, request["seed"])
         runs, thrown_away = self.timed(work, kind, request["seed"] + 1, 1)
         if problem := still_compiling(thrown_away, 1):
-            raise failures.Verdict("invalid", problem)
+            raise failures.Failure("invalid", problem)
         run = runs[0]
         return {"started_at": run["started_at"], "metrics": run["metrics"]}
 
@@ -482,7 +482,7 @@ def main(make_session: Callable[[], Session] = Session) -> None:
                 time.sleep(SRUN_SAYS_WITHIN_S)
             phase = "load" if request["do"] == "load" else "run"
             text = f"{type(error).__name__}: {error}"
-            if isinstance(error, failures.Verdict):
+            if isinstance(error, failures.Failure):
                 status, reason, evidence = error.status, str(error), error.evidence
             else:
                 status, reason, evidence = failures.classify(text, phase, traceback.format_exc())
