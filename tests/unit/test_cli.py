@@ -296,6 +296,13 @@ def strict(printed: str):
     return json.loads(printed, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
 
+def test_every_verb_has_json_but_those_that_print_no_table():
+    without = {verb for verb in COMMAND.commands if not any("--json" in p.opts for p in COMMAND.commands[verb].params)}
+    groups = {"campaign", "models"}
+    writers = {"archive", "collect", "derive", "evaluate", "figures", "measure", "report", "schema"}
+    assert without == groups | writers  # these print the files that they wrote, or progress
+
+
 def test_plan_and_summary_as_json(capsys, kept_plans):
     at = ["plan", "--study", "tiny", "--results", "/nowhere"]
     whole = strict(run(capsys, *at, "--json")[1])
