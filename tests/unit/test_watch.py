@@ -52,7 +52,7 @@ def test_done_failing_and_why(study):
     assert [(c.status, c.cells, c.tried_again) for c in state.causes] == [
         ("crashed", 1, True), ("oom_kv", 1, False), ("unsupported", 2, False)]  # fmt: skip
     said = text(state)
-    assert "6 of 10 cells done, nothing runs" in said and "2 unsupported: no kernel for it" in said
+    assert "6 of 10 cells done, no jobs running" in said and "2 unsupported: no kernel for it" in said
     assert "1 crashed, to be tried again: ended by SIGSEGV" in said
 
 

@@ -193,11 +193,13 @@ def words(state: State) -> str:
     if state.done == state.cells:
         return f"all {state.cells:,} cells are done"
     jobs = (
-        f"{len(state.running)} job{'' if len(state.running) == 1 else 's'} running" if state.running else "nothing runs"
+        f"{len(state.running)} job{'' if len(state.running) == 1 else 's'} running"
+        if state.running
+        else "no jobs running"
     )
     hours = "GPU-hours" if state.on_gpus else "hours of work"
     digits = max(0, 1 - math.floor(math.log10(state.gpu_hours_left))) if state.gpu_hours_left else 0
-    left = f"{about(state.seconds_left)} left" + (" if one job ran" if not state.running else "")
+    left = f"{about(state.seconds_left)} left" + (" with one job" if not state.running else "")
     return f"{state.done:,} of {state.cells:,} cells done, {jobs}; {left}, {state.gpu_hours_left:.{digits}f} {hours}"
 
 
