@@ -208,7 +208,7 @@ def test_an_interruption_keeps_its_exit_code_and_reaches_the_progress_log(capsys
     plan = synthetic.Plan()
     plan.data |= {"jobs": {"j": {"engines": ["e"]}}}
     monkeypatch.setattr("moebench.measure.constants.ensure", interrupted)
-    monkeypatch.setattr("moebench.measure.driver.end_on_signals", lambda: None)
+    monkeypatch.setattr("moebench.measure.job_log.end_on_signals", lambda: None)
     path = plan.write(tmp_path / "results")
     code, out, err = run(capsys, "measure", "--plan", path, "--job", "j", "--engine-log", tmp_path / "j.log")
     line = "interrupted SIGTERM; what was measured is kept"

@@ -120,7 +120,7 @@ def test_files_are_the_same_each_time(study, tmp_path):
     ({"panel": None}, "5 cells have the same position and differ in model"),
     ({"value": "e2e_s"}, "no table has expert, layer, e2e_s together"),
     ({"value": "relative_activatoin"}, "unknown column 'relative_activatoin'; did you mean 'relative_activation'"),
-    ({"beside": ["ginni"]}, "beside: 'ginni' is no number of a cell; did you mean 'gini'"),
+    ({"beside": ["ginni"]}, "beside: 'ginni' is not a number of a cell; did you mean 'gini'"),
 ])  # fmt: skip
 def test_a_figure_that_cannot_be_drawn_says_why(study, change, text):
     with pytest.raises(ConfigError, match=text):

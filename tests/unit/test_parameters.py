@@ -339,7 +339,7 @@ def test_files_hold_every_number(files):
     mixtral = table[table["model"] == "mixtral-8x7b"]
     assert mixtral["total_parameters"].sum() == 46_702_792_704
     assert set(table["layer_kind"]) == {"moe", "outside"}
-    assert "nothing measured" in (folder / "fig01.svg").read_text()
+    assert "nothing was measured" in (folder / "fig01.svg").read_text()
     assert "H100" not in (folder / "fig01.svg").read_text()
 
 
