@@ -108,7 +108,7 @@ def test_what_it_says(page):
         text.count("snakemake --profile profiles/local --config study=tiny --force results/cells/") == 20 + 1
     )  # of failures; of any cell
     assert "the record cannot be used: not complete JSON" in text
-    assert "holds the true median with a probability of 75%" in text
+    assert "contains the true median with a probability of 75%" in text
     assert "0123456789abcdef0123456789abcdef01234567" in text and "torch 2.13.0+cpu" in text
 
 
