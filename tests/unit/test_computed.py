@@ -127,7 +127,7 @@ def test_points_on_one_place_are_refused_and_named(config, tmp_path):
     collect.collect(keep(plan, tmp_path), tmp_path, tmp_path / "t")
     frame = curves.of_experiment(tmp_path / "t", "qs-inequality")
     plot = Plot.model_validate(FIGURE | {"only": {"by": "distinct"}})
-    with pytest.raises(ConfigError, match="they differ in quality; use only or hue"):
+    with pytest.raises(ConfigError, match="and differ in quality; use only or hue"):
         curves.place(plot, frame, "figure f")
     hue = curves.place(plot.model_copy(update={"hue": "quality"}), frame, "figure f")
     assert hue.levels("hue") == (3.0, 5.0) and len(hue.rows) == 4
