@@ -344,6 +344,16 @@ def test_jobs_cover_every_engine_once(planned):
     assert len(shapes) == 4 and all(len(s) == 1 for s in shapes)
 
 
+def test_on_a_cpu_engines_with_processes_of_their_own_share_one_that_loads_them(planned):
+    grid = {"fix": {"model": "tiny-mixtral", "own_process": True}, "cross": {"tp": [1, 2]}}
+    here = planned(grid, jobs={"pack_minutes": 100})
+    assert [(job["gpus"], len(job["engines"])) for job in here["jobs"].values()] == [(2, 2)]
+    there = planned(grid, jobs={"pack_minutes": 100}, **GPU)
+    assert sorted((job["gpus"], len(job["engines"])) for job in there["jobs"].values()) == [(1, 1), (2, 1)]
+    within = planned({**grid, "fix": {"model": "tiny-mixtral"}}, jobs={"pack_minutes": 100})
+    assert len(within["jobs"]) == 2, "an engine within the process that loads it"
+
+
 def test_a_pack_is_no_longer_than_asked(planned):
     grid = {"fix": {"model": "tiny-mixtral", "eager": False}, "cross": {"top_k": [1, 2, 3, 4, 5, 6, 7]}}
     plan = planned(grid, jobs={"pack_minutes": 2, "load_s": 50, "cell_overhead_s": 1})
