@@ -20,6 +20,14 @@ def test_architecture_shows_the_layers_that_lint_checks():
     assert shown == [sorted(layer.split(" : ")) for layer in checked]
 
 
+def test_every_decision_is_in_the_index_under_its_title():
+    folder = ROOT / "docs" / "decisions"
+    index = dict(re.findall(r"^\| \[\d{4}\]\((.+?)\) \| (.+?) \|$", (folder / "README.md").read_text(), re.M))
+    for page in sorted(folder.glob("0*.md")):
+        title = page.read_text().splitlines()[0].split(": ", 1)[1]
+        assert index.get(page.name, "").startswith(title), f"docs/decisions/README.md: {page.name} is {title!r}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_modules_that_a_page_names_exist(page):
     if page.name in EXEMPT:
@@ -27,11 +35,3 @@ def test_modules_that_a_page_names_exist(page):
     for name in re.findall(r"`(?:moebench/)?([a-z_]+(?:/[a-z_]+)*\.py)`", page.read_text()):
         places = [PACKAGE / name, ROOT / name, *PACKAGE.rglob(name)]
         assert any(p.is_file() for p in places), f"{page.relative_to(ROOT)} names {name}: no such module"
-
-
-def test_every_decision_is_in_the_index_under_its_title():
-    folder = ROOT / "docs" / "decisions"
-    index = dict(re.findall(r"^\| \[\d{4}\]\((.+?)\) \| (.+?) \|$", (folder / "README.md").read_text(), re.M))
-    for page in sorted(folder.glob("0*.md")):
-        title = page.read_text().splitlines()[0].split(": ", 1)[1]
-        assert index.get(page.name, "").startswith(title), f"docs/decisions/README.md: {page.name} is {title!r}"

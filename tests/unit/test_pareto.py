@@ -134,7 +134,7 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
     plan, frame = speed
     placed = pareto.place(plot(), joined(frame, answers(frame, stderr=0.001)), "figure f")
     said = caption.of(plan, placed)
-    assert "mean of 2 tasks (arc, rte)" in said and "Ringed: points that no other point beats" in said
+    assert "mean of 2 tasks (arc, rte)" in said and "Ringed: the points that no other one beats" in said
     assert "chance level (0.25)" in said
     with mpl.rc_context(style.RC):
         made = layout.figure(placed, said)

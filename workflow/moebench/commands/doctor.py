@@ -316,7 +316,7 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
             "free space, or set results in config/config.yaml to another folder",
         ),
         Finding(
-            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "fix its permissions"
+            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
         ),
     ]
 

@@ -251,7 +251,7 @@ class EndpointEngine:
             raise Failure("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
 
     def over_time(self, work: Workload, seed: int, warmup: int) -> LoadTrace:
-        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Failure."""
+        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Verdict."""
         assert self.client is not None
         options = load_client.arguments(
             work, self.client.url, self.settings["model"], Path(self.model["path"]), seed, warmup

@@ -210,13 +210,13 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
     if accuracy.PERPLEXITY in placed.plot.y:
         texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
-        parts += [f"Perplexity per word of {name}." for name in sorted(texts)]
-    parts.append("Error bars of accuracy: 1.96 standard errors over the questions, assuming independent tasks.")
+        parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
+    parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
     if placed.plot.kind == "pareto":
         if pareto.has_frontier(placed):
-            parts.append("Ringed: points that no other point beats (Pareto frontier, dashed).")
+            parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
         else:
-            parts.append("No Pareto frontier: the differences are within noise.")
+            parts.append("No Pareto frontier: the values cannot be told from noise.")
     chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"

@@ -89,7 +89,7 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
     values = values.merge(shown, on=["engine", "cell"])
     if values.duplicated(["engine", "cell", plot.x, plot.y[0]]).any():
         more = [c for c in known if c in ("phase", "layer", "expert") and c not in (plot.x, *plot.y)]
-        raise ConfigError(f"{where}: several values have the same position; choose one of {', '.join(more)} with only")
+        raise ConfigError(f"{where}: several values fall on one place; choose one of {', '.join(more)} with only")
     return Data(plot, cells.rows, values, cells.axes)
 
 

@@ -369,7 +369,7 @@ class RecordHead(TypedDict):
 
 
 class Measured(TypedDict):
-    """What a record has of a workload.  derived_from: the cell whose trace was truncated.  warmup, repeats:
+    """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
     empty unless ok or invalid.  thrown_away: only where there are any."""
 
     workload: Workload

@@ -131,7 +131,7 @@ def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterato
     longest = [math.ceil(tokens * (1 + work.length_spread)) for tokens in (work.input_tokens, work.output_tokens)]
     whole = sum(longest) + work.prefix_tokens
     if engine.name != "endpoint":
-        yield f"protocol load: engine {engine.name!r} is not a server; name an engine of the study that is an endpoint"
+        yield f"protocol load: engine {engine.name!r} serves nobody; name an engine of the study that is an endpoint"
     if work.request_rate is None and work.concurrency is None:
         yield "protocol load: give request_rate, concurrency or both"
     if work.requests < 2 * (work.concurrency or 1):

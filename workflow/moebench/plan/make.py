@@ -117,7 +117,7 @@ class _Planner:
     def identified(
         self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
     ) -> tuple[Knobs, Knobs]:
-        """A cell's workload as it is run, and what identifies it, except for a corpus of its own."""
+        """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
         others = () if protocol.kind == "load" else LOAD
         settings = work.model_dump(exclude=set(others)) | {"top_k": top_k}
         settings |= {} if work.images else {"image_size": None}
