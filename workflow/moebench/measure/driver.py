@@ -266,9 +266,8 @@ class Driver:
         self.host_faults.append(reason)
         faults.note(self.results, reason)
         if self.is_hopeless():
-            where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; mend the node or its environment "
                 "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
             )
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from moebench.engines import failures
 from moebench.errors import StorageError
 from moebench.formats.record import Record, RecordHead
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
@@ -151,8 +152,10 @@ def is_final(record: RecordHead) -> bool:
 
 def is_mendable(record: RecordHead) -> bool:
     """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody mends that, and it is
-    never tried out."""
-    return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
+    never tried out.  Records from before ``checks.host`` tell of their node by the reason."""
+    return failures.of_host(record) or 0 in (
+        record.get("checks", {}).get(what) for what in ("storage", "data", "host")
+    )
 
 
 def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
