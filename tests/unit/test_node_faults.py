@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,9 @@ def made(plan: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
     return int(str(ended.value.code))
 
 
-def test_a_checkpoint_that_a_node_cannot_make_is_made_on_another(plan, monkeypatch, capsys):
+def test_a_checkpoint_that_a_node_cannot_make_is_made_on_another(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert made(plan, monkeypatch, RuntimeError(f"{ECC}\nmore")) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -51,15 +54,13 @@ def test_a_checkpoint_that_a_node_cannot_make_is_made_on_another(plan, monkeypat
     assert slurm_commands.faulty_nodes() == ["n7"]
 
 
-def test_what_is_not_the_nodes_fault_is_not_laid_at_its_door(plan, monkeypatch):
+def test_what_is_not_the_nodes_fault_is_not_laid_at_its_door(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no such layer"):
-        cli_error = ValueError("no such layer")
-        monkeypatch.setattr(derive, "derive", lambda *_: (_ for _ in ()).throw(cli_error))
-        cli.main(["derive", "--plan", str(plan), "--model", "some-pruned"])
+        made(plan, monkeypatch, ValueError("no such layer"))
     assert slurm_commands.faulty_nodes() == []
 
 
-def test_a_node_that_failed_a_task_is_left_out_too(plan, monkeypatch, tmp_path):
+def test_a_node_that_failed_a_task_is_left_out_too(plan: Path, tmp_path: Path) -> None:
     """Accuracy jobs have a results folder of their own, where their driver notes it."""
     from moebench.measure import faults
 
@@ -68,7 +69,7 @@ def test_a_node_that_failed_a_task_is_left_out_too(plan, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("reason", "final"), [(REASON, False), (failures.KERNEL, True), (failures.ANOTHER_NODE, True)])
-def test_a_node_fault_that_was_final_in_an_older_version_is_pending(reason, final):
+def test_a_node_fault_that_was_final_in_an_older_version_is_pending(reason: str, final: bool) -> None:
     """Records from before ``checks.host`` have the reason alone."""
-    old = {"status": "node_fault", "reason": f"{reason}; the engine process ended", "attempt": 3, "checks": {}}
+    old: Any = {"status": "node_fault", "reason": f"{reason}; the engine process ended", "attempt": 3, "checks": {}}
     assert records.is_final(old) is final

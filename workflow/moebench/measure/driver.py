@@ -33,6 +33,7 @@ from moebench.formats.record import (
     LoadFacts,
     Measured,
     Provenance,
+    Rank,
     Record,
     RecordHead,
 )
@@ -267,8 +268,8 @@ class Driver:
         faults.note(self.results, reason)
         if self.is_hopeless():
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; mend the node or its environment "
-                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; mend the node or its "
+                "environment (`moebench doctor`, run there), then run again: nothing of this counts as a result"
             )
 
     def is_hopeless(self) -> bool:
@@ -384,6 +385,7 @@ class Driver:
         if not spec["runtime"]["hosted"]:
             self.check_device(spec["gpus"] // spec["nodes"])
             self.check_environment(spec, reply.get("facts"))
+            self.check_ranks(spec, reply.get("facts", {}).get("ranks", []))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -423,6 +425,21 @@ class Driver:
                 f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
                 "those are (the profile's partition and gpu_model), or choose another hardware in the study"
             )
+
+    def check_ranks(self, spec: EngineConfig, ranks: list[Rank]) -> None:
+        """Refuse devices and environments of other nodes that are not the plan's.  Raises UserError."""
+        hardware = self.plan["hardware"]
+        for rank in ranks:
+            found = device.unlike(hardware, **rank["gpu"]) if rank["gpu"] else None
+            if found:
+                study = self.plan["study"]
+                raise UserError(
+                    f"node {rank['node']} has {found}, study {study} is for {hardware['device_name']}: leave the node "
+                    "out (slurm_extra or constraint in the profile), or choose another hardware in the study"
+                )
+            seen: Provenance = {"versions": rank["versions"], "lock_sha256": rank["lock_sha256"]}
+            if problem := provenance.unlike_the_plan(spec["runtime"], seen):
+                raise UserError(f"node {rank['node']}: {problem}")
 
     def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
         """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
