@@ -39,6 +39,7 @@ from slurm.clusterproject import Head, Project, until
 
 FAULTS_IN_ROUND = 60
 REAL_EVERY = 10
+OTHER_USER = 20001
 SMALL = {"input_tokens": 16, "output_tokens": 16}
 STUDY = {
     "soak": [
@@ -61,6 +62,7 @@ class Round:
         self.run, self.dice, self.log, self.results = run, dice, log, run.folder / "results"
         self.heads: list[Head] = []
         self.frozen: list[int] = []
+        self.wrong: list[str] = []
         self.done: Counter[str] = Counter()
 
     def say(self, text: str) -> None:
@@ -107,6 +109,13 @@ class Round:
     def second_head(self) -> bool:
         """Snakemake called twice in one folder."""
         self.start()
+        return True
+
+    def second_user(self) -> bool:
+        """Another user's call in the same folder: refused in a line, and nothing is changed."""
+        head = self.run.start("collect", user=OTHER_USER)
+        if head.wait() == 0 or "cannot write it" not in head.output:
+            self.wrong.append(f"a call of another user was not refused:\n{head.output[-2000:]}")
         return True
 
     def interrupt_head(self) -> bool:
@@ -405,7 +414,7 @@ def play(
         if not wrong:
             part.given_up()
             wrong = checker.violations()
-        wrong += [f"process {pid} is left" for pid in run.processes()]
+        wrong += [*part.wrong, *(f"process {pid} is left" for pid in run.processes())]
     except (Exception, pytest.fail.Exception):  # what does not end within an hour, and the soak's own mistakes
         wrong = [f"the round did not end: {traceback.format_exc()}"]
     finally:

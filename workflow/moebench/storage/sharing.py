@@ -31,31 +31,38 @@ def _in_the_way(top: Path, appended: bool) -> Path | None:
     for place, folders, names in os.walk(top):
         here = Path(place)
         for folder in (here, *(here / name for name in folders)):  # what cannot be read is not walked into
-            if (found := _closed(folder)) is not None:
-                return found
-        if appended and (found := _not_ours(here, names)) is not None:
+            if _shut(folder, os.W_OK | os.X_OK):
+                return folder
+        if found := next((here / name for name in names if appended and _shut(here / name, os.W_OK)), None):
+            return found
+        if _sticky(here) and (found := next((here / name for name in names if not _ours(here / name)), None)):
             return found
     return None
 
 
-def _closed(place: Path) -> Path | None:
-    """A folder in which this user cannot write, or a file in it that he may not replace."""
-    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
-        return place
-    seen, me = place.stat(), os.geteuid()
-    if not seen.st_mode & stat.S_ISVTX or me in (0, seen.st_uid):
-        return None
-    return next((Path(entry) for entry in os.scandir(place) if entry.stat(follow_symlinks=False).st_uid != me), None)
+def _shut(path: Path, mode: int) -> bool:
+    return not os.access(path, mode, effective_ids=True) and path.exists()  # a run may remove it meanwhile
 
 
-def _not_ours(place: Path, names: Iterable[str]) -> Path | None:
-    files = (place / file for file in names)
-    return next((file for file in files if not os.access(file, os.W_OK, effective_ids=True)), None)
+def _sticky(folder: Path) -> bool:
+    """Whether only its owner may replace a file in a folder."""
+    seen, me = folder.stat(), os.geteuid()
+    return bool(seen.st_mode & stat.S_ISVTX) and me not in (0, seen.st_uid)
+
+
+def _ours(path: Path) -> bool:
+    try:
+        return path.lstat().st_uid == os.geteuid()
+    except FileNotFoundError:
+        return True
 
 
 def owner(path: Path) -> str:
     """Whose a file is."""
-    return name(path.stat().st_uid)
+    try:
+        return name(path.stat().st_uid)
+    except OSError:
+        return "another user"
 
 
 def name(user: int) -> str:
