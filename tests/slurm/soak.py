@@ -37,7 +37,7 @@ from slurm.checker import Checker
 from slurm.cluster import Cluster, alive, wait_for
 from slurm.clusterproject import Head, Project, until
 
-FAULTS_IN_ROUND = 60
+FAULTS_IN_ROUND = 100
 REAL_EVERY = 10
 OTHER_USER = 20001
 SMALL = {"input_tokens": 16, "output_tokens": 16}
