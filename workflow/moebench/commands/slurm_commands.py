@@ -296,9 +296,9 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
 
 
 def lost(run: str, queue: dict[str, str] | None) -> list[str]:
-    """Jobs of a run that SLURM has not known for a while; none while it is silent.  ``queue``: squeue's answer, if asked.
+    """Jobs of a run that SLURM has not known for a while; none while it is silent.
 
-    The plugin would wait for them for ever, as for jobs that it does not hear of yet.
+    The plugin would wait for them for ever, as for jobs that it does not hear of yet.  ``queue``: what squeue answered.
     """
     missing = []
     for path in (JOBS / run).glob("*"):
