@@ -341,6 +341,8 @@ class Round:
     def mend(self) -> None:
         """What an operator does: wake what hangs, bring up nodes, and wait for the runs that are left, or end them."""
         cluster = self.run.cluster
+        subprocess.run(["mount", "-o", "remount,rw", self.results], check=False)  # of a round that did not end
+        (self.results / fulldisk.BALLAST).unlink(missing_ok=True)
         for pid in self.frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
@@ -403,8 +405,9 @@ def play(
     project (``evidence``)."""
     part = Round(run, random.Random(seed), run.folder.with_name(f"faults-{seed}.txt"))
     stand_in.copy_to(run.folder, not real)
-    part.lose()
     try:
+        part.mend()  # a round before may not have ended
+        part.lose()
         part.play(faults)
         part.mend()
         part.say("the next plain call")
