@@ -105,7 +105,9 @@ class Driver:
                     break
                 with lock.held(self.results, engine_id, self.say):
                     records.sweep(self.results, engine_id)
-                    self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
+                    pending = self.pending(engine_id)
+                    self.done = min(self.done, self.total - len(pending))  # what was whole may be damaged since
+                    self.run_engine(engine_id, self.skip_infeasible(engine_id, pending))
         finally:
             self.stop_worker()
         left = [key for key in self.keys(spec) if not self.is_done(key, waiting=True)]
