@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from snakemake.exceptions import WorkflowError
 
-from moebench.commands import snakefile
+from moebench.commands import doctor, snakefile
 from moebench.errors import UserError
 from moebench.measure import driver, faults, manifest, records
 from moebench.storage import lock, sharing
@@ -102,6 +102,19 @@ def test_another_users_files_are_refused_before_anything_is_written(project: Pat
     assert "chmod -R g+rwX results" in said and "umask 002" in said
     assert sorted(map(str, project.rglob("*"))) == before
     assert as_user(ANNA, lambda: run("2026-01-03T00:00:00.0Z"), umask) is None, "its owner goes on"
+
+
+def test_doctor_says_it_too(project: Path) -> None:
+    assert as_user(ANNA, lambda: run("2026-01-01T00:00:00.0Z"), 0o022) is None
+    plan: Any = {"cells": {}}
+
+    def results() -> list[object]:
+        found = doctor.disk(plan, Path("results"))[-1]
+        return [found.good, found.seen, found.todo]
+
+    good, seen, todo = as_user(BEN, results)
+    assert good is False and "user 20001's" in seen and todo.startswith("`chmod -R g+rwX results` by user 20001")
+    assert as_user(ANNA, results)[0] is True
 
 
 def test_a_log_that_is_written_on_and_a_sticky_folder(project: Path) -> None:

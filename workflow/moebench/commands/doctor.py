@@ -21,7 +21,7 @@ from moebench.formats.plan import Plan, Runtime
 from moebench.measure import device
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
-from moebench.storage import project, staged
+from moebench.storage import project, sharing, staged
 from moebench.text import count, table
 
 LEAST_DRIVER = {"12": 525, "13": 580}
@@ -333,7 +333,13 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
         c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
         for c in plan["cells"].values()
     )
-    writable = os.access(folder, os.W_OK)
+    if problem := sharing.refusal([results, Path("reports")], appended=[Path("logs")]):
+        seen, _, todo = problem.partition("; ")
+        writable = Finding("results", False, seen, todo)
+    else:
+        may = os.access(folder, os.W_OK)
+        said = f"{folder.resolve()} can{'' if may else 'not'} be written"
+        writable = Finding("results", may, said, "mend its permissions")
     return [
         Finding(
             "disk",
@@ -341,9 +347,7 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
             f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about {max(runs / 1e9, 0.01):.2f} GB",
             "free space, or set results in config/config.yaml to another folder",
         ),
-        Finding(
-            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
-        ),
+        writable,
     ]
 
 
