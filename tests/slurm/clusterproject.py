@@ -138,7 +138,12 @@ class Project:
         self.heads += 1
         output = self.folder.with_name(f"{self.folder.name}.snakemake-{self.heads}.txt")
         command = [str(PYTHON), "-m", "snakemake", "--profile", "profiles/slurm", *NO_ACCOUNTING, *IMPATIENT]
+        environment = self.environment
         if user is not None:
+            home = self.folder.with_name(f"home-{user}")
+            home.mkdir(exist_ok=True)
+            os.chown(home, user, user)
+            environment |= {"HOME": str(home)}
             may = "-all,+dac_read_search"
             command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", f"--inh-caps={may}",
                        f"--ambient-caps={may}", *command]  # fmt: skip
@@ -146,7 +151,7 @@ class Project:
             process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=self.folder,
-                env=self.environment,
+                env=environment,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
