@@ -30,7 +30,11 @@ def check(
     name, positions = spec.name, spec.architecture.max_positions
     shown = bool(corpus and corpus["table"])  # images of a data set, of sizes of their own
     images = image_tokens(spec.architecture, work.images, work.image_size)
-    pixels = f" of {work.images} images" + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
+    pixels = (
+        f" of {work.images} images"
+        + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
+        + f" ({name})"
+    )
     tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
     limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
     gpus, devices = knobs.tp * knobs.pp * knobs.dp, hardware.devices_per_node
