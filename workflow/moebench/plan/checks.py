@@ -30,18 +30,15 @@ def check(
     name, positions = spec.name, spec.architecture.max_positions
     shown = bool(corpus and corpus["table"])  # images of a data set, of sizes of their own
     images = image_tokens(spec.architecture, work.images, work.image_size)
-    pixels = (
-        f" of {work.images} images"
-        + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
-        + f" ({name})"
-    )
+    pixels = f" of {work.images} images" + ("" if shown else f" of {work.image_size} x {work.image_size} pixels")
     tokens = f"{work.input_tokens} + {work.output_tokens} tokens" + (f" and {images}{pixels}" if images else "")
     limit, whose = min((positions, f"the max_positions of {name}"), (knobs.max_model_len, "max_model_len"))
     gpus, devices = knobs.tp * knobs.pp * knobs.dp, hardware.devices_per_node
     too_long = (
         work.input_tokens + work.output_tokens + (images or 0) > limit,
         f"{tokens} are more than {whose}, {limit}; ask for fewer"
-        + (", or raise it" if whose == "max_model_len" else ""),
+        + (", or raise it" if whose == "max_model_len" else "")
+        + (f" (images of {name})" if whose == "max_model_len" and images else ""),
     )
     misfits = [
         (COST_ONLY in spec.tags, f"{name} is for the cost model only (its tag {COST_ONLY}); no engine runs it"),
