@@ -2,12 +2,14 @@
 
     python tests/fuzz_config.py [FIRST_SEED] [COUNT]
 
-A seed always makes the same change.  Each change is either planned or refused in one line that names the file.
+A seed always makes the same change.  Each change is either planned or refused in one line that names the file.  Every
+third change puts a value in the place of another that the file's schema allows there, which an editor would accept.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 import re
@@ -38,6 +40,68 @@ VALUES: tuple[Any, ...] = (
 IDS = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 
 
+SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "config" / "schemas").glob("*.json")}
+TEXTS = (
+    "x",
+    "A b",
+    "a-b.c",
+    "a/b",
+    "1",
+    "0.5",
+    "name",
+    "x" * 60,
+    "path",
+    "https://x/v1",
+    "SOME_NAME",
+    "hub:a/b",
+    "2x2",
+)
+
+
+def meant(schema: Any, root: Any) -> list[Any]:
+    """The alternatives of a schema, references followed."""
+    if "$ref" in schema:
+        return meant(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    return [one for part in schema["anyOf"] for one in meant(part, root)] if "anyOf" in schema else [schema]
+
+
+def at(place: tuple[Any, ...], schemas: list[Any], root: Any) -> list[Any]:
+    """The schemas of a place in a file; none where its schema says nothing."""
+    for part in place:
+        found = []
+        for schema in schemas:
+            inner = schema.get("properties", {}).get(part) or schema.get("additionalProperties")
+            inner = schema.get("items") if isinstance(part, int) else inner
+            found += meant(inner, root) if isinstance(inner, dict) else []
+        schemas = found
+    return schemas
+
+
+def allowed(schema: Any, root: Any, dice: random.Random, depth: int = 0) -> Any:
+    """A value that a schema allows."""
+    schema = dice.choice(meant(schema, root))
+    kind = schema.get("type")
+    if "enum" in schema or "const" in schema:
+        return dice.choice(schema.get("enum") or [schema["const"]])
+    if kind in ("integer", "number"):
+        least = schema.get("minimum", schema.get("exclusiveMinimum", -5) + (1 if kind == "integer" else 1e-3))
+        most = schema.get("maximum", schema.get("exclusiveMaximum", 10**7))
+        value = min(least + dice.choice((0, 1, 2, 3, 7, 100, 4096, 10**6)), most)
+        return value if kind == "integer" else value * dice.choice((1, 1, 0.999))
+    if kind == "string":
+        fits = [text for text in TEXTS if re.search(schema.get("pattern", ""), text)]
+        return dice.choice(fits or TEXTS)
+    if kind == "array":
+        inner = schema.get("items", {"type": "string"})
+        number = dice.randint(schema.get("minItems", 0), max(schema.get("minItems", 0), 0 if depth > 3 else 3))
+        return [allowed(inner, root, dice, depth + 1) for _ in range(number)]
+    if kind == "object":
+        given, needed = schema.get("properties", {}), schema.get("required", [])
+        names = [name for name in given if name in needed or (depth < 3 and dice.random() < 0.3)]
+        return {name: allowed(given[name], root, dice, depth + 1) for name in names}
+    return None if kind == "null" else dice.choice((True, False))
+
+
 def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Paths to every value in a parsed YAML file, the whole of it among them."""
     found = [at]
@@ -48,9 +112,17 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def mutated(tree: Any, dice: random.Random) -> tuple[Any, str]:
-    """A copy with one change, and the change in words."""
+def mutated(tree: Any, dice: random.Random, schema: Any) -> tuple[Any, str]:
+    """A copy with one change, and the change in words.  ``schema``: the file's."""
     tree = copy.deepcopy(tree)
+    if dice.random() < 1 / 3:
+        known = [(place, found) for place in places(tree)[1:] if (found := at(place, meant(schema, schema), schema))]
+        place, found = dice.choice(known)
+        holder = tree
+        for part in place[:-1]:
+            holder = holder[part]
+        old, holder[place[-1]] = holder[place[-1]], allowed(dice.choice(found), schema, dice)
+        return tree, f"{place}: {old!r} -> {holder[place[-1]]!r} (allowed)"[:300]
     place = dice.choice(places(tree)[1:] or [()])
     if not place:
         return dice.choice(VALUES), "the whole file"
@@ -103,7 +175,7 @@ def case(seed: int, study: str, folder: Path, given: list[Path]) -> tuple[str, s
     dice = random.Random(seed)
     path = folder / dice.choice(given).relative_to(ROOT / "config")
     original = path.read_bytes()
-    tree, change = mutated(yaml.safe_load(original), dice)
+    tree, change = mutated(yaml.safe_load(original), dice, SCHEMAS[path.parent.name])
     change = f"seed {seed}: {path.relative_to(folder)} {change}"
     path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
     try:

@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from slurm.clusterproject import SECRETS
+
 TRIES = 3
 """Failures of the machinery in a row after which a cell is given up, and says so (docs/data.md)."""
 
@@ -40,7 +42,13 @@ class Checker:
         wrong = [*self.cells(), *self.history(), *self.tables()]
         wrong += [f"{path}: a lock is left" for path in (self.results / "locks").glob("*.lock")]
         wrong += [f"{path}: half a file is left" for path in self.results.rglob(".*.tmp")]
-        return wrong
+        return wrong + self.secrets()
+
+    def secrets(self) -> list[str]:
+        """Files of the run with a secret of the shell in them."""
+        canaries = [secret.encode() for secret in SECRETS.values()]
+        written = (p for part in ("results", "logs", "reports", ".snakemake") for p in (self.folder / part).rglob("*"))
+        return [f"{p}: has a secret" for p in written if p.is_file() and any(c in p.read_bytes() for c in canaries)]
 
     def cells(self) -> list[str]:
         """Cells lost, doubled or wrong."""

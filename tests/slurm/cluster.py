@@ -35,7 +35,7 @@ SlurmctldPort={controller_port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket
+AuthInfo=socket={folder}/munge/socket,cred_expire=30
 CryptoType=crypto/munge
 CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
@@ -44,8 +44,9 @@ SlurmctldPidFile={folder}/run/slurmctld.pid
 SlurmdPidFile={folder}/run/%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/%n.log
-# No systemd and no cgroups: processes are told apart by their parents, and memory is enforced by looking once a second.
-ProctrackType=proctrack/linuxproc
+# No systemd and no cgroups: processes are told apart by their groups, and memory is enforced by looking once a second.
+# Not by their parents: of a job whose script ends first, the rest would have none and be left.
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1

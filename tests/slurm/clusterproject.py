@@ -29,6 +29,13 @@ NO_ACCOUNTING = ["--slurm-no-account"]
 IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
              "--max-status-checks-per-second", "10", "--latency-wait", "120"]  # fmt: skip
 
+SECRETS = {
+    "HF_TOKEN": "hf_canaryOfTheHub01",
+    "OPENAI_API_KEY": "sk-canaryOfAService02",
+    "WANDB_KEY": "canary0123456789",
+}
+"""In the shell of every Snakemake: none of them may be in a file of the project."""
+
 END_S = 60
 """Seconds until what a cancelled job leaves is killed; SLURM itself kills it after half of them."""
 
@@ -110,7 +117,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         """Of its commands: the cluster's, and of Python the package in its folder, not the one that was copied."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-        return kept | self.cluster.environment | {"PYTHONPATH": str(self.folder / "workflow")}
+        return kept | SECRETS | self.cluster.environment | {"PYTHONPATH": str(self.folder / "workflow")}
 
     def engine(self, slug: str) -> str:
         """The engine configuration of this slug (its id without the hash)."""
@@ -123,16 +130,28 @@ class Project:
 
     # ---------------------------------------------------------------------------------------------- commands
 
-    def start(self, *arguments: str) -> Head:
-        """Start ``snakemake --profile profiles/slurm`` in the background."""
+    def start(self, *arguments: str, user: int | None = None) -> Head:
+        """Start ``snakemake --profile profiles/slurm`` in the background.
+
+        ``user``: another one, who may read everything (the Python of the tests may be in root's home).
+        """
         self.heads += 1
         output = self.folder.with_name(f"{self.folder.name}.snakemake-{self.heads}.txt")
         command = [str(PYTHON), "-m", "snakemake", "--profile", "profiles/slurm", *NO_ACCOUNTING, *IMPATIENT]
+        environment = self.environment
+        if user is not None:
+            home = self.folder.with_name(f"home-{user}")
+            home.mkdir(exist_ok=True)
+            os.chown(home, user, user)
+            environment |= {"HOME": str(home)}
+            may = "-all,+dac_read_search"
+            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", f"--inh-caps={may}",
+                       f"--ambient-caps={may}", *command]  # fmt: skip
         with open(output, "wb") as file:
             process = subprocess.Popen(
                 [*command, *arguments],
                 cwd=self.folder,
-                env=self.environment,
+                env=environment,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

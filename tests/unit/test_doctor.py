@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -178,6 +179,25 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}})
     assert (gpus.good, found.good) == (True, good)
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
+
+
+@pytest.mark.parametrize(
+    ("driver", "libcuda", "good", "words"),
+    [
+        ("550.54.14", "0 13000", True, "or libcuda of CUDA 13, which is in front of it"),
+        ("550.54.14", "0 12040", False, "put cuda-compat 13 in front of the driver (data-centre GPUs), or build an "
+         "environment locked for CUDA 12: docs/slurm.md, Older drivers"),
+        ("550.54.14", None, False, "put cuda-compat 13 in front"),
+        ("535.104.05", "803 13000", False, "CUDA 13 in front of it does not work with it (CUDA error 803)"),
+        ("470.82.01", "0 11040", False, "ask for a newer driver: 525 for CUDA 12"),
+    ],
+)  # fmt: skip
+def test_for_an_older_driver_doctor_says_what_to_build(monkeypatch, driver, libcuda, good, words):
+    monkeypatch.setattr(doctor, "_ask", lambda *command: (0, libcuda) if libcuda else (1, "OSError: libcuda.so.1"))
+    found = doctor._driver(driver, "13", Path("envs/vllm-cuda.lock"))
+    assert found.good is good and words in f"{found.seen} {found.remedy}"
+    again = doctor._driver("550.54.14", "12", Path("envs/vllm-cuda12.lock"))
+    assert again.good is True
 
 
 WHOLE = {"kind": "gpu", "device_name": "NVIDIA H100 80GB HBM3", "memory_bytes": 80e9, "multiprocessors": 132}

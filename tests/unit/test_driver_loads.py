@@ -1,6 +1,7 @@
 """How often the driver loads an engine configuration that fails.  The engine's answers are scripted."""
 
 import json
+import re
 
 import pytest
 
@@ -12,6 +13,7 @@ from moebench.measure import records
 from moebench.measure.driver import Driver
 from moebench.storage import atomic
 
+OF = re.compile(r"\[(\d)/4\]")
 NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_attention'"
 TOO_LONG = "VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300"
 
@@ -66,6 +68,18 @@ def loading(request):
 
 def running(request):
     return request["do"] in ("run", "canary")
+
+
+def test_records_damaged_while_a_job_waits_for_its_turn_are_not_counted_twice(plan, tmp_path, monkeypatch):
+    """Its progress log said [5/4] (found by the soak)."""
+    results, (job,) = tmp_path / "results", plan["jobs"]
+    Scripted(plan, results, lambda request: False, "").run_job(job)
+    (torn, *_) = results.glob("cells/*/*.json")
+    driver, said = Scripted(plan, results, lambda request: False, ""), []
+    driver.say = said.append
+    monkeypatch.setattr(records, "sweep", lambda *_: torn.write_text("torn"))  # the first thing under the lock
+    driver.run_job(job)
+    assert [found[1] for line in said if (found := OF.search(line))] == ["4"]
 
 
 @pytest.mark.parametrize("fails", [loading, running])

@@ -237,6 +237,35 @@ def test_a_device_is_the_studys_by_name_memory_and_multiprocessors(tmp_path, har
             driver.check_device(2)
 
 
+def rank(gpu=H100, **more):
+    seen = gpu and dict(zip(("name", "memory_bytes", "multiprocessors"), gpu, strict=True))
+    return {"node": "n2", "versions": {"vllm": "0.32.0"}, "lock_sha256": None, "gpu": seen} | more
+
+
+@pytest.mark.parametrize(
+    ("other", "refused"),
+    [
+        (rank(), None),
+        (rank(gpu=H200), "node n2 has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
+        (rank(gpu=(H100[0], 10_468_982_784, 16)), "node n2 has NVIDIA H100 80GB HBM3 with 10.5 GB of memory"),
+        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, the plan says 0.32.0"),
+        (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from another lock"),
+        (rank(gpu=None), None),  # a CPU
+    ],
+)
+def test_the_devices_and_the_engine_of_other_nodes_are_the_plans_too(tmp_path, other, refused):
+    """`/opt` may be a disk of each node, and a partition may mix devices."""
+    plan = make_plan(Config(studies.folder(tmp_path, {"one": [BLOCK]}, hardware="h100-sxm5-80gb")), "test")
+    driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None)
+    spec = next(iter(plan["engines"].values()))
+    spec["runtime"] |= {"environment": "vllm-cuda"}
+    if refused is None:
+        driver.check_ranks(spec, [rank(node="n1"), other])
+    else:
+        with pytest.raises(UserError, match=re.escape(refused)):
+            driver.check_ranks(spec, [rank(node="n1"), other])
+
+
 def test_what_torch_says_of_a_gpu_is_recorded():
     seen = SimpleNamespace(name=H100[0], total_memory=H100[1], multi_processor_count=132, warp_size=32)
     assert worker.gpu(seen) == {"name": H100[0], "memory_bytes": H100[1], "multiprocessors": 132}

@@ -105,6 +105,13 @@ def test_a_newer_schema_stops_with_a_remedy_and_is_left_alone(tmp_path):
     assert path_of(tmp_path).read_bytes() == data
 
 
+def test_a_damaged_schema_number_is_damage(tmp_path):
+    """A flipped digit would otherwise stop every run with the advice to update."""
+    data = records.store(tmp_path, record())
+    path_of(tmp_path).write_bytes(data.replace(b'"schema":1', b'"schema":2'))
+    assert records.current(tmp_path, "e-1", "c-1") == (None, "its contents do not match its checksum (edited by hand?)")
+
+
 # -------------------------------------------------------------------------------------------- set aside
 
 

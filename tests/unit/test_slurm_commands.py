@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 
 import pytest
 
@@ -183,6 +184,30 @@ def test_without_sacct_squeue_answers_and_without_both_nobody(slurm, capsys):
     assert run(capsys, "sacct", *STATUS) == (0, "1000|COMPLETED\n")
     (slurm.folder / "bin" / "sacct").unlink()
     assert run(capsys, "sacct", *STATUS) == (0, "1000|COMPLETED\n"), "a cluster without accounting"
+
+
+def test_a_job_that_slurm_forgot_has_failed_and_none_is_lost_while_it_is_silent(slurm, capsys):
+    """slurmctld, killed seconds after a submission, does not know of it when it is back; Snakemake waited for ever."""
+    run(capsys, "sbatch", *BATCH)
+    slurm.script(squeue_down=1)  # forgotten
+    known = slurm_commands.JOBS / "run1" / "1000"
+    assert run(capsys, "sacct", *STATUS) == (0, ""), "slurmdbd may hear of it later"
+    long_ago = time.time() - slurm_commands.LOST_S - 1
+    os.utime(known, (long_ago, long_ago))
+    assert run(capsys, "sacct", *STATUS) == (0, ""), "nobody answers"
+    assert run(capsys, "sacct", *STATUS) == (0, "1000|FAILED\n")
+    assert run(capsys, "squeue", "--name", "run1", "--format=%i|%T") == (0, "1000|FAILED\n")
+    assert run(capsys, "sacct", *STATUS[:-1], "run2") == (0, ""), "of another run"
+
+
+def test_a_job_that_slurm_knows_is_not_lost_however_long_it_takes(slurm, capsys):
+    slurm.script(states={"x": ["RUNNING"]})
+    run(capsys, "sbatch", *BATCH)
+    known = slurm_commands.JOBS / "run1" / "1000"
+    for _ in range(2):
+        os.utime(known, (0, 0))
+        assert run(capsys, "sacct", *STATUS) == (0, "1000|RUNNING\n")
+        assert known.stat().st_mtime > 0
 
 
 HELD = """#!/bin/sh

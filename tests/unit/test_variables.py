@@ -65,6 +65,33 @@ def test_no_secret_is_written_down():
     assert found["VLLM_RUST_FRONTEND_PATH"] == "https://[hidden]@host/x?[hidden]"
 
 
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("401: Bearer canary-two-2 refused", "401: Bearer [hidden] refused"),
+        ("GET https://me:canary@host/v1?x=1&api_key=canary&y=2", "GET https://[hidden]@host/v1?x=1&[hidden]&y=2"),
+        ("Invalid key sk-canary0123456789", "Invalid key [hidden]"),
+        ("did you mean top_k? key error: 'x'", "did you mean top_k? key error: 'x'"),
+        ("tokens/s 12, KeyError: 'w1'", "tokens/s 12, KeyError: 'w1'"),
+    ],
+)
+def test_no_secret_in_an_engines_words(words, kept):
+    assert variables.hide(words, {"HF_TOKEN": "canary-two-2", "MAX_TOKENS": "tokens/s", "A_KEY": "short"}) == kept
+
+
+def test_a_record_has_no_secret_that_an_engine_said(tmp_path, monkeypatch):
+    """Records go into tables, report and archive."""
+    monkeypatch.setenv("SERVICE_API_KEY", "canary-0123456789")
+    plan = studies.planned("tiny")
+    driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: said.append(text))
+    said: list[str] = []
+    words = {"reason": "refused: canary-0123456789", "evidence": ["header: canary-0123456789", "https://me:canary@x"]}
+    key = next(iter(plan["cells"]))
+    driver.keep(*key.split("/"), words | {"status": "crashed", "started_at": "2026"})
+    written = [path.read_text() for path in tmp_path.rglob("*.json")]
+    assert len(written) == 2 and "canary" not in "".join([*written, *said])
+
+
 def test_what_a_variable_points_at_is_told_by_its_content(tmp_path):
     def seen():
         return variables.of({"VLLM_TUNED_CONFIG_FOLDER": str(tmp_path)})["VLLM_TUNED_CONFIG_FOLDER"]

@@ -51,7 +51,7 @@ LOCAL_RULES += ["measure_hosted", "measure_hosted_cell"]
 # ------------------------------------------------------------------------------------------ environments
 # Built by envs/build.py, in .envs; with --sdm conda or --sdm apptainer by the same builder in the conda environment or
 # the image (envs/deploy).
-if any(name.endswith("cuda") for name in environments_needed(PLAN)):
+if any("cuda" in name for name in environments_needed(PLAN)):
     DEPLOY = "cuda"
 else:
     DEPLOY = "cpu"

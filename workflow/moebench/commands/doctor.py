@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -20,11 +21,16 @@ from moebench.formats.plan import Plan, Runtime
 from moebench.measure import device
 from moebench.plan.jobs import environments_needed
 from moebench.prompts import corpora
-from moebench.storage import project, staged
+from moebench.storage import project, sharing, staged
 from moebench.text import count, table
 
 LEAST_DRIVER = {"12": 525, "13": 580}
 """Oldest branch of NVIDIA's driver for a CUDA version (CUDA compatibility guide, minor version compatibility)."""
+LIBCUDA = (
+    "import ctypes; cuda = ctypes.CDLL('libcuda.so.1'); version = ctypes.c_int(); "
+    "cuda.cuDriverGetVersion(ctypes.byref(version)); print(cuda.cuInit(0), version.value)"
+)
+"""Prints the error of starting CUDA (0: none) and the CUDA version (13000: 13.0) of the libcuda that is found first."""
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
 
@@ -147,11 +153,31 @@ def gpus(plan: Plan) -> list[Finding]:
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
     driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
-    if runtime and driver and (least := LEAST_DRIVER.get(runtime[1])):
-        enough, todo = int(driver[1]) >= least, "ask for a newer driver, or lock builds for an older CUDA in envs/"
-        said = f"NVIDIA driver {driver[0]}; CUDA {runtime[1]} of {lock} needs {least} or newer"
-        found.append(Finding("driver", enough, said, todo))
+    if runtime and driver and runtime[1] in LEAST_DRIVER:
+        found.append(_driver(driver[0], runtime[1], lock))
     return found
+
+
+def _driver(version: str, cuda: str, lock: Path) -> Finding:
+    """Whether a driver runs a lock's CUDA, by its version or with NVIDIA's compatibility libraries in front of it; and
+    what to build if it does not."""
+    branch, least = int(version.partition(".")[0]), LEAST_DRIVER[cuda]
+    said = f"NVIDIA driver {version}; CUDA {cuda} of {lock} needs {least} or newer"
+    if branch >= least:
+        return Finding("driver", True, said)
+    code, text = _ask(sys.executable, "-c", LIBCUDA)
+    error, number = map(int, text.split()) if not code else (-1, 0)
+    in_front = number // 1000 >= int(cuda)
+    if in_front and not error:
+        return Finding("driver", True, f"{said}, or libcuda of CUDA {number // 1000}, which is in front of it")
+    if in_front:
+        said += f"; the libcuda of CUDA {number // 1000} in front of it does not work with it (CUDA error {error})"
+    if branch < LEAST_DRIVER["12"]:
+        return Finding("driver", False, said, f"ask for a newer driver: {LEAST_DRIVER['12']} for CUDA 12")
+    compat = "" if in_front else f"put cuda-compat {cuda} in front of the driver (data-centre GPUs), or "
+    return Finding(
+        "driver", False, said, f"{compat}build an environment locked for CUDA 12: docs/slurm.md, Older drivers"
+    )
 
 
 def slurm(plan: Plan, profile: Path) -> list[Finding]:
@@ -307,7 +333,13 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
         c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
         for c in plan["cells"].values()
     )
-    writable = os.access(folder, os.W_OK)
+    if problem := sharing.refusal([results, Path("reports")], appended=[Path("logs")]):
+        seen, _, todo = problem.partition("; ")
+        writable = Finding("results", False, seen, todo)
+    else:
+        may = os.access(folder, os.W_OK)
+        said = f"{folder.resolve()} can{'' if may else 'not'} be written"
+        writable = Finding("results", may, said, "mend its permissions")
     return [
         Finding(
             "disk",
@@ -315,9 +347,7 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
             f"{free / 1e9:.0f} GB free at {folder.resolve()}; the records need about {max(runs / 1e9, 0.01):.2f} GB",
             "free space, or set results in config/config.yaml to another folder",
         ),
-        Finding(
-            "results", writable, f"{folder.resolve()} can{'' if writable else 'not'} be written", "mend its permissions"
-        ),
+        writable,
     ]
 
 

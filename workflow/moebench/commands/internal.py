@@ -125,10 +125,13 @@ def derive(
 ) -> int:
     """Create the pruned and quantized checkpoints of a plan.
 
-    Runs on a compute node, in the environment of the pruning or quantization tool.
+    Runs on a compute node, in the environment of the pruning or quantization tool. A node at fault is left out by
+    Snakemake's next attempt.
     """
+    from moebench.measure import faults
     from moebench.measure.job_log import end_on_signals, speaker
     from moebench.models.derive import derive as make
+    from moebench.models.derive import host_fault
     from moebench.plan.file import read_plan
     from moebench.storage import scratch
 
@@ -139,7 +142,14 @@ def derive(
     progress_log = context.meta[PROGRESS_LOG] = log or Path("logs") / made["study"] / "derive.log"
     say = speaker(progress_log)
     for name in names or made["derived"]:
-        new = make(made, name, say)
+        try:
+            new = make(made, name, say)
+        except Exception as error:
+            if (fault := host_fault(error)) is None:
+                raise
+            faults.note(plan.parent.parent, fault)  # plans are kept in results/plan
+            said = f"{name}: not made: {fault} on {faults.node()} ({' '.join(str(error).split())[:300]})"
+            raise UserError(f"{said}; mend the node or its environment (`moebench doctor`, run there)") from error
         say(f"{name}: {'made' if new else 'there already'}")
     return 0
 

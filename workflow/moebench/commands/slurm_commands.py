@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -30,6 +30,12 @@ OURS = ("MOEBENCH_HEAD", "MOEBENCH_INTERRUPTED", "MOEBENCH_PYTHON", "MOEBENCH_RE
 """Variables from Snakemake to these commands."""
 REFUSED_LOG = Path("logs/slurm/refused.log")
 """Submissions that wait, and why."""
+JOBS = Path(".snakemake/moebench-jobs")
+"""A file per submitted job, ``RUN/ID``; its time is when SLURM last knew of the job."""
+LOST_S = 180
+"""After so long a job that SLURM, which answers, does not know is lost: slurmctld forgets what it was given seconds
+before it was killed."""
+JOBS_KEPT_S = 30 * 24 * 3600
 
 LIMIT = re.compile(r"Submit\w*Limit|MaxSubmit\w*|temporarily unable to accept job|MaxJobCount", re.IGNORECASE)
 """Too many jobs are queued: some other has to end first."""
@@ -76,6 +82,10 @@ def install(results: Path) -> None:
 
     if threading.current_thread() is threading.main_thread() and callable(before):
         signal.signal(signal.SIGINT, note_and_pass_on)
+    for folder in JOBS.glob("*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > JOBS_KEPT_S:
+                shutil.rmtree(folder)
     os.environ |= {
         "MOEBENCH_HEAD": str(os.getpid()),
         "MOEBENCH_INTERRUPTED": str(interrupted),
@@ -150,6 +160,7 @@ def submit(arguments: list[str]) -> int:
     if done.returncode:
         return _print(done)
     if job := job_id(done.stdout) or queued(arguments):
+        _known(value_of(arguments, "--job-name"), [job])
         print(job)
         return 0
     return _print(done)
@@ -280,7 +291,34 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
         made[job] = _ENDED.get(state, state)
     if "PENDING" in made.values():
         made |= dict.fromkeys(given_up(run) & made.keys(), "FAILED")
-    return made
+    _known(run, found or {})
+    return made | dict.fromkeys(lost(run, queue), "FAILED")
+
+
+def lost(run: str, queue: dict[str, str] | None) -> list[str]:
+    """Jobs of a run that SLURM has not known for a while; none while it is silent.
+
+    The plugin would wait for them for ever, as for jobs that it does not hear of yet.  ``queue``: what squeue answered.
+    """
+    missing = []
+    for path in (JOBS / run).glob("*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > LOST_S:
+                missing.append(path.name)
+    if missing and queue is None:
+        done = call("squeue", ["--states=all", "--noheader", "--name", run, "--format=%i|%T"])
+        if done.returncode:
+            return []
+        queue = rows(done.stdout)
+    _known(run, queue or {})
+    return [job for job in missing if job not in (queue or {})]
+
+
+def _known(run: str, jobs: Iterable[str]) -> None:
+    for job in jobs:
+        with contextlib.suppress(OSError):
+            (JOBS / run).mkdir(parents=True, exist_ok=True)
+            (JOBS / run / job).touch()
 
 
 def given_up(run: str) -> set[str]:

@@ -25,6 +25,7 @@ from moebench.formats.plan import AccuracyCell, AccuracyPart, EngineConfig, Job,
 from moebench.measure.manifest import drop_stale
 from moebench.models.derive import derivation
 from moebench.plan.derived import models_of, root
+from moebench.storage import sharing
 from moebench.storage.staged import MANIFEST
 from moebench.tables import machines
 
@@ -47,6 +48,7 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
             budget_gpu_hours=config["budget_gpu_hours"],
         )
         if workflow.is_main_process:
+            refuse_others_files(config)
             keep(plan, Path(config["results"]), project / "config")
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{project}/", "")) from None
@@ -65,6 +67,13 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
             )
         progress.planned(plan, config)
     return plan
+
+
+def refuse_others_files(config: Knobs) -> None:
+    """Raise UserError if another user's files are in the way: before anything is measured, not after it."""
+    replaced = [Path(config["results"]), Path(config["reports"]), Path(".snakemake/metadata"), Path(".snakemake/log")]
+    if problem := sharing.refusal(replaced, appended=[Path("logs")]):
+        raise UserError(problem)
 
 
 def engine_python(job: Job, config: Knobs) -> str:

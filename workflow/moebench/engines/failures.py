@@ -7,6 +7,7 @@ import signal
 
 from moebench.errors import FULL_DISK
 from moebench.formats.messages import Outcome
+from moebench.formats.record import RecordHead
 from moebench.storage.disk import DISK
 
 
@@ -155,9 +156,9 @@ def of_configuration(outcome: Outcome) -> bool:
     return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 
 
-def of_host(outcome: Outcome) -> bool:
+def of_host(outcome: Outcome | RecordHead) -> bool:
     """Whether a cell failed for what its node lacks, so that nothing was learnt about it."""
-    return outcome.get("status") == "node_fault" and outcome["reason"].startswith(HOST_FAULTS)
+    return outcome.get("status") == "node_fault" and outcome.get("reason", "").startswith(HOST_FAULTS)
 
 
 def _where(phase: str, trace: str) -> str:

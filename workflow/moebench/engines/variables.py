@@ -56,6 +56,9 @@ _SECRET = re.compile(
     r"|\w*(KEY|PASS|AUTH|COOKIE)(_\w+)?"
 )
 _LOOKS_SECRET = re.compile(r"(?<=://)[^/@\s]+(?=@)|(?<=\?)\S+|\b(hf_|sk-|ghp_|gsk_)[\w-]{8,}")
+_SECRET_IN_WORDS = re.compile(
+    r"(?<=://)[^/@\s]+(?=@)|\b(hf_|sk-|ghp_|gsk_)[\w-]{8,}|(?i:(?<=[?&])\w*(token|key|sig|secret|pass)\w*=[^&\s]+)"
+)
 HIDDEN = "[hidden]"
 _LONGEST = 300
 """Characters of a value that are kept."""
@@ -76,9 +79,19 @@ def of(shell: Mapping[str, str] = os.environ, but: Iterable[str] = ()) -> dict[s
 
     A file or folder that a value names is identified by its content.
     """
-    secrets = [v for k, v in shell.items() if _SECRET.fullmatch(k) and len(v) >= 8]
-    found = _nccl_files(shell) | dict(shell)
+    found, secrets = _nccl_files(shell) | dict(shell), _secrets(shell)
     return {k: _clean(v, secrets) for k, v in sorted(found.items()) if is_read(k) and k not in set(but)}
+
+
+def hide(words: str, shell: Mapping[str, str] = os.environ) -> str:
+    """The words of an engine or a service as they may be written down: without secrets, or what looks like one."""
+    for secret in _secrets(shell):
+        words = words.replace(secret, HIDDEN)
+    return _SECRET_IN_WORDS.sub(HIDDEN, words)
+
+
+def _secrets(shell: Mapping[str, str]) -> list[str]:
+    return [v for k, v in shell.items() if _SECRET.fullmatch(k) and len(v) >= 8]
 
 
 def _clean(value: str, secrets: list[str]) -> str:

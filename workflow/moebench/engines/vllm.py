@@ -105,6 +105,8 @@ class VllmEngine:
             "backends": self._rpc("moe_backends"),
         }
         resolved: LoadFacts = self._rpc("moe_resolved")
+        if across:
+            facts["ranks"] = self.llm.collective_rpc("moe_rank")
         return facts | resolved
 
     def start(self, arguments: Knobs) -> Any:

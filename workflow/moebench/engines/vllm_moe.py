@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_resolved, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_ranks, vllm_resolved, vllm_unfused
 from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
-from moebench.formats.record import Backends
+from moebench.formats.record import Backends, Rank
 
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
@@ -45,6 +45,10 @@ class MoEExtension:
             "deep_gemm": is_deep_gemm_supported(),
             "cuda_home": os.environ.get("CUDA_HOME"),
         }
+
+    def moe_rank(self) -> Rank:
+        """What this rank runs on."""
+        return vllm_ranks.here()
 
     def moe_watch_compiling(self) -> None:
         """Have vLLM say when it compiles a kernel from now on, in eager mode too, where it would not by itself."""

@@ -166,6 +166,24 @@ class Backends(TypedDict):
     cudagraph_mode: str | None
 
 
+class Gpu(TypedDict):
+    """A GPU as CUDA describes it: an instance of one (MIG) has less of both than its name says."""
+
+    name: str
+    memory_bytes: int
+    multiprocessors: int
+
+
+class Rank(TypedDict):
+    """What a rank of an engine runs on.  lock_sha256: of its environment, None: not built by envs/build.py.  gpu: None
+    on a CPU."""
+
+    node: str
+    versions: dict[str, str]
+    lock_sha256: str | None
+    gpu: Gpu | None
+
+
 class LoadFacts(TypedDict, total=False):
     """What an engine says about itself once it is loaded; which keys are there depends on its kind.
 
@@ -174,6 +192,7 @@ class LoadFacts(TypedDict, total=False):
     service.  model_listed: a service lists the model, None where it lists none.  server_version: what it answers.
     experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
     session: when it was loaded.  untuned_kernel_warning: it said that it has no tuned configuration of its kernels.
+    ranks: what each runs on, where they are on several nodes.
     flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
     a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
     """
@@ -201,6 +220,7 @@ class LoadFacts(TypedDict, total=False):
     custom_all_reduce: bool
     deep_gemm: bool
     cuda_home: str | None
+    ranks: list[Rank]
 
 
 class Checks(TypedDict, total=False):
@@ -280,14 +300,6 @@ class Devices(TypedDict, total=False):
     devices: list[Device]
     links: dict[str, str | None]
     none: str
-
-
-class Gpu(TypedDict):
-    """A GPU as CUDA describes it: an instance of one (MIG) has less of both than its name says."""
-
-    name: str
-    memory_bytes: int
-    multiprocessors: int
 
 
 class Provenance(TypedDict, total=False):

@@ -30,6 +30,7 @@ from moebench.formats.record import (
     LoadFacts,
     Measured,
     Provenance,
+    Rank,
     Record,
     RecordHead,
 )
@@ -101,7 +102,9 @@ class Driver:
                     break
                 with lock.held(self.results, engine_id, self.say):
                     records.sweep(self.results, engine_id)
-                    self.run_engine(engine_id, self.skip_infeasible(engine_id, self.pending(engine_id)))
+                    pending = self.pending(engine_id)
+                    self.done = min(self.done, self.total - len(pending))  # what was whole may be damaged since
+                    self.run_engine(engine_id, self.skip_infeasible(engine_id, pending))
         finally:
             self.stop_worker()
         left = [key for key in self.keys(spec) if not self.is_done(key, waiting=True)]
@@ -263,10 +266,9 @@ class Driver:
         self.host_faults.append(reason)
         faults.note(self.results, reason)
         if self.is_hopeless():
-            where = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {where}: {reason}; mend the node or its environment "
-                "(`moebench doctor`, run there), then run again: nothing of this counts as a result"
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; mend the node or its "
+                "environment (`moebench doctor`, run there), then run again: nothing of this counts as a result"
             )
 
     def is_hopeless(self) -> bool:
@@ -382,6 +384,7 @@ class Driver:
         if not spec["runtime"]["hosted"]:
             self.check_device(spec["gpus"] // spec["nodes"])
             self.check_environment(spec, reply.get("facts"))
+            self.check_ranks(spec, reply.get("facts", {}).get("ranks", []))
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
@@ -421,6 +424,21 @@ class Driver:
                 f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
                 "those are (the profile's partition and gpu_model), or choose another hardware in the study"
             )
+
+    def check_ranks(self, spec: EngineConfig, ranks: list[Rank]) -> None:
+        """Refuse devices and environments of other nodes that are not the plan's.  Raises UserError."""
+        hardware = self.plan["hardware"]
+        for rank in ranks:
+            found = device.unlike(hardware, **rank["gpu"]) if rank["gpu"] else None
+            if found:
+                study = self.plan["study"]
+                raise UserError(
+                    f"node {rank['node']} has {found}, study {study} is for {hardware['device_name']}: leave the node "
+                    "out (slurm_extra or constraint in the profile), or choose another hardware in the study"
+                )
+            seen: Provenance = {"versions": rank["versions"], "lock_sha256": rank["lock_sha256"]}
+            if problem := provenance.unlike_the_plan(spec["runtime"], seen):
+                raise UserError(f"node {rank['node']}: {problem}")
 
     def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
         """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
@@ -528,8 +546,8 @@ class Driver:
             "engine": engine_id,
             "cell": cell_id,
             "status": outcome["status"],
-            "reason": outcome["reason"],
-            "evidence": outcome.get("evidence", []),
+            "reason": variables.hide(outcome["reason"]),
+            "evidence": [variables.hide(line) for line in outcome.get("evidence", [])],
             "started_at": outcome["started_at"],
             "ended_at": atomic.stamp(),
             "attempt": records.attempts_in_a_row(self.results, engine_id, cell_id) + 1,

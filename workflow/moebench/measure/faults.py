@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 from pathlib import Path
 
 from moebench.errors import StorageError
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
+
+
+def node() -> str:
+    """This node's name, as SLURM has it if it chose the node."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def note(results: Path, reason: str) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from moebench.engines import failures
 from moebench.errors import StorageError
 from moebench.formats.record import Record, RecordHead
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
@@ -51,11 +52,10 @@ def parse(data: bytes) -> Record:
         raise RecordDamaged(f"not complete JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "status" not in record:
         raise RecordDamaged("not a record: schema or status is missing")
+    if record.get("sha256") != seal(record)["sha256"]:  # first: what is damaged may be the number of the schema
+        raise RecordDamaged("its contents do not match its checksum (edited by hand?)")
     if record["schema"] > SCHEMA:
         raise StorageError(f"record of schema {record['schema']}, this version reads up to {SCHEMA}; update moebench")
-    body = {k: v for k, v in record.items() if k != "sha256"}
-    if record.get("sha256") != hashlib.sha256(canonical_bytes(body)).hexdigest():
-        raise RecordDamaged("its contents do not match its checksum (edited by hand?)")
     return cast(Record, record)
 
 
@@ -152,8 +152,8 @@ def is_final(record: RecordHead) -> bool:
 
 def is_mendable(record: RecordHead) -> bool:
     """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody mends that, and it is
-    never tried out."""
-    return 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
+    never tried out.  Records from before ``checks.host`` tell of their node by the reason."""
+    return failures.of_host(record) or 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
 
 
 def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from moebench.engines import failures
 from moebench.errors import StageError, StorageError, UserError, disk_is_full, nearest
 from moebench.formats.model import Derivation, ModelDict
 from moebench.formats.plan import Plan
@@ -58,6 +59,12 @@ def derive(plan: Plan, name: str, say: Say) -> bool:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
     return True
+
+
+def host_fault(error: Exception) -> str | None:
+    """What is wrong with this node or its environment, if that is why a checkpoint was not made."""
+    status, reason, _ = failures.classify(f"{type(error).__name__}: {error}", "load")
+    return reason if failures.of_host({"status": status, "reason": reason}) else None
 
 
 def derivation(model: ModelDict) -> Derivation:

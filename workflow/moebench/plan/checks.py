@@ -37,7 +37,8 @@ def check(
     too_long = (
         work.input_tokens + work.output_tokens + (images or 0) > limit,
         f"{tokens} are more than {whose}, {limit}; ask for fewer"
-        + (", or raise it" if whose == "max_model_len" else ""),
+        + (", or raise it" if whose == "max_model_len" else "")
+        + (f" (images of {name})" if whose == "max_model_len" and images else ""),
     )
     misfits = [
         (COST_ONLY in spec.tags, f"{name} is for the cost model only (its tag {COST_ONLY}); no engine runs it"),

