@@ -10,7 +10,7 @@ import numpy as np
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.config.hardware import Fitted
 from moebench.cost import calibrated as cal
-from moebench.cost import points, roofline
+from moebench.cost import points
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
@@ -104,8 +104,7 @@ def times(
     alike = np.array([w["prompts"] == "identical" for w in works])
     pictures = np.array([tile or 0 for tile in shown], float)
     first = cal.prefill_s(model_of, batch, prompt, knobs.max_num_batched_tokens, top_k, pictures)
-    uniform = roofline.distinct_experts(model_of.sizes.experts, top_k, batch)
-    between = cal.step_s(model_of, batch, prompt + out / 2, top_k, np.where(alike, top_k, uniform))
+    between = cal.step_s(model_of, batch, prompt + out / 2, top_k, np.where(alike, top_k, np.nan))
     factors = [interval(hardware, metric, model) or (np.nan, np.nan) for metric in ("ttft", "tpot")]
     made: list[CalibratedTimes | None] = []
     for i, tile in enumerate(shown):
