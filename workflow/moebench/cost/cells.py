@@ -40,12 +40,14 @@ def constants(fitted: Fitted) -> cal.Constants:
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
-    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, or, for
-    another machine or engine, of a machine that was not.  ``metric``: tpot or ttft.  None without any."""
+    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, for
+    another machine of a machine that was not, for another engine of a source that was not, or else of a machine.
+    ``metric``: tpot or ttft.  None without any."""
     fitted = hardware.fitted
     if fitted is None:
         return None
-    situation = "machine" if fitted.like or not vllm else "seen" if model in fitted.models else "model"
+    situation = "seen" if model in fitted.models else "model"
+    situation = "source" if not vllm else "machine" if fitted.like else situation
     known = fitted.factors.get(metric, {})
     return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
 
