@@ -415,16 +415,20 @@ class Speculation:
     """Share of the drafted tokens that are accepted, as measured: nothing here predicts it."""
 
 
-def token_s(setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None) -> Floats:
-    """Time between two tokens of a batch that only decodes, s.
+def token_s(
+    setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None,
+    top_k: ArrayLike | None = None, distinct: ArrayLike | None = None,
+) -> Floats:  # fmt: skip
+    """Time between two tokens of a batch that only decodes, s; see :func:`step_s`.
 
     With n drafted tokens of which a share a is accepted: (step that verifies n + 1 tokens + n steps of the draft) /
     (1 + a n).
     """
     if speculation is None:
-        return step_s(setup, sequences, context)
+        return step_s(setup, sequences, context, top_k, distinct)
     n = np.asarray(speculation.tokens, float)
-    step = step_s(setup, sequences, context, new_tokens=1 + n) + n * step_s(speculation.draft, sequences, context)
+    step = step_s(setup, sequences, context, top_k, distinct, 1 + n)
+    step = step + n * step_s(speculation.draft, sequences, context)
     return np.asarray(step / (1 + np.asarray(speculation.acceptance, float) * n))
 
 
