@@ -86,7 +86,7 @@ def test_the_bound_is_below_the_calibrated_value(tmp_path):
     ("change", "why"),
     [({"model": "nobody-7b"}, "model nobody-7b: no file"), ({"machine": "MI300X"}, "machine MI300X: no file"),
      ({"machine": "local-cpu"}, "its constants are unknown"), ({"metric": "joules"}, "metric joules"),
-     ({"precision": "fp3"}, "precision fp3")],
+     ({"precision": "fp3"}, "precision fp3"), ({"ep": 8}, "ep is 8 on 2 GPUs of a stage")],
 )  # fmt: skip
 def test_what_nothing_describes_is_named_and_skipped(tmp_path, change, why):
     known, unknown = run(tmp_path, {}, change).to_dict("records")

@@ -322,6 +322,8 @@ class _Lookup:
             return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
         sizes, traits = Sizes.of(architecture), _traits(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
+        if layout.ranks < layout.ep <= sizes.experts:
+            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine deals experts so"
         limits.check(sizes, layout, row["batch"], row["input"])
         draft = (sizes, width, traits)
         drafted, acceptance = _optional(row, "draft_tokens") or 0.0, _optional(row, "acceptance")
