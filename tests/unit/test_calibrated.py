@@ -7,7 +7,7 @@ import pytest
 
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import calibrated as cal
-from moebench.cost import cells, fit, limits, points, roofline
+from moebench.cost import cells, fit, limits, points, predict, roofline
 from moebench.cost.inputs import Layout, Machine, Sizes, stack
 from moebench.errors import UserError
 from studies import ROOT
@@ -323,6 +323,38 @@ def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):
 def test_one_wrong_value_among_many_is_found():
     with pytest.raises(UserError, match="batch is -2"):
         cal.static(setup(), [1, -2, 3], 100, 10)
+
+
+# ------------------------------------------------------------------------------------------ plans
+
+WORK = {"batch": 4, "input_tokens": 1000, "output_tokens": 100, "prompts": "distinct"}
+
+
+def test_a_stated_acceptance_gives_speculation_times_in_plans():
+    target, draft = (CONFIG.model(name).architecture for name in ("qwen3-30b-a3b", "qwen3-0.6b"))
+    knobs = EngineKnobs(model="qwen3-30b-a3b", draft_model="qwen3-0.6b", draft_tokens=4)
+    engine = {"runtime": {"kind": "vllm"}, "model": {"name": "qwen3-30b-a3b"}, "draft": {"architecture": draft}}
+    engine["draft"]["architecture"] = draft.as_dict()
+
+    def times(acceptance):
+        return predict.expected_times(target, knobs, H100, engine, [WORK], acceptance)
+
+    why, (none,) = times(None)
+    assert none is None and "jobs.draft_acceptance" in why
+    poor, good = (times(share)[1][0] for share in (0.0, 0.75))
+    assert poor["itl_s"] == pytest.approx(4 * good["itl_s"]), "one token a step, or four"
+    assert good["kind"].endswith("; draft acceptance 0.75 as stated)")
+    plain = EngineKnobs(model="qwen3-30b-a3b")
+    (alone,) = predict.expected_times(target, plain, H100, engine | {"draft": None}, [WORK], 0.75)[1]
+    assert poor["itl_s"] > alone["itl_s"] and good["ttft_max_s"] > alone["ttft_max_s"], "the draft works, too"
+    assert good["itl_s_low"] < good["itl_s"] < good["itl_s_high"]
+
+
+def test_identical_prompts_choose_the_same_experts_and_take_less():
+    knobs = EngineKnobs(model="qwen3-30b-a3b")
+    works = [WORK, WORK | {"prompts": "identical"}]
+    far, same = cells.times(CONFIG.model("qwen3-30b-a3b").architecture, knobs, H100, works, "qwen3-30b-a3b")
+    assert same["itl_s"] < far["itl_s"]
 
 
 # ------------------------------------------------------------------------------- shipped constants
