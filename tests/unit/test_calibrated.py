@@ -162,9 +162,7 @@ def test_experts_dealt_to_ranks_start_later():
 
 
 def test_fp8_caches_have_bytes_of_their_own():
-    narrow = dataclasses.replace(
-        setup(cache_bytes_low=1.5), precision=points.precision("bf16", MIXTRAL, H100, "fp8")
-    )
+    narrow = dataclasses.replace(setup(cache_bytes_low=1.5), precision=points.precision("bf16", MIXTRAL, H100, "fp8"))
     assert cal.step_s(narrow, 5, 99) == pytest.approx(1.5 * 5 * 32 * 100 * 2 * 8 * 128 / 1e12)
 
 
@@ -312,7 +310,8 @@ def test_the_roofline_of_a_cell_refuses_them_too(knobs, work):
      ({"context": -1}, "context is -1"), ({"top_k": 9}, "top_k is 9"), ({"top_k": 0}, "top_k is 0"),
      ({"layout": Layout(tp=3)}, "tp is 3"), ({"layout": Layout(tp=0)}, "tp is 0"),
      ({"layout": Layout(pp=33)}, "pp is 33"),
-     ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(tp=2, ep=4)}, "ep is 4"), ({"layout": Layout(dp=0)}, "dp is 0")],
+     ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(tp=2, ep=4)}, "ep is 4"),
+     ({"layout": Layout(dp=0)}, "dp is 0")],
 )  # fmt: skip
 def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):
     asked = {"layout": Layout(), "batch": 1, "context": 10} | wrong

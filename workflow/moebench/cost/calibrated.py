@@ -5,7 +5,7 @@ one of its own and a factor on it, and layers, sequences and steps have overhead
 GPU::
 
     step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
-         + L t_layer + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
+         + L t_layer + L_block t_block + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
 
 Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
 bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
@@ -30,7 +30,6 @@ from scipy.special import ndtri
 
 from moebench.cost import limits, memory, roofline
 from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
-from moebench.cost.roofline import distinct_experts
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
@@ -187,13 +186,15 @@ def fullest_rank(
 ) -> tuple[Floats, Floats]:
     """Expected distinct experts and routed tokens of the fullest of ``groups`` expert-parallel groups, per layer.
 
-    n tokens choose k of E experts each, independently and uniformly; a group holds m = E / groups of them.  The
-    distinct experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - k/E)^n
-    the chance that none chose an expert and b = ((E-k)(E-k-1) / (E (E-1)))^n that none chose either of two.  Its tokens
-    have mean n k / groups and the variance of n hypergeometric draws.  The fullest group: mean + z sigma, corrected for
-    skew (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
-    Against simulated routing of 64 to 384 experts: within 9% up to 8 groups; with 32, up to 30% too many for one or two
-    tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
+    n tokens choose k of E experts each, independently; a group holds m = E / groups of them.  Experts' popularity has
+    variance v (``spread``; 0: uniform routing) over its mean squared, as a gamma variable: tokens per expert are negative
+    binomial.  The distinct experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with
+    a = (1 - v n ln(1 - k/E))^(-1/v) the chance that none chose an expert, at most 1 - k/E, (1 - k/E)^n for v = 0; and b
+    that none chose either of two, a^2 ((E-k)(E-k-1) / (E (E-1)))^n / (1 - k/E)^2n.  Its tokens have mean n k / groups and
+    the variance of n hypergeometric draws and of m popularities.  The fullest group: mean + z sigma, corrected for skew
+    (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
+    Against simulated routing of 64 to 384 experts: within 9% up to 8 groups (12% with popular experts); with 32, up to
+    30% too many for one or two tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
     """
     e, k, n, g = (np.asarray(v, float) for v in (experts, top_k, tokens, groups))
     v = np.maximum(np.asarray(spread, float), 1e-9)
@@ -206,13 +207,13 @@ def fullest_rank(
     pair = np.log(np.maximum((e - k) * (e - k - 1) / (e * others), 1e-300))
     neither = none**2 * np.exp(np.minimum(n * pair - 2 * uniform, 0.0))
     variance = np.maximum(m * none * (1 - none) + m * (m - 1) * (neither - none**2), 0.0)
-    spread = (routed * (e - k) / others + v * routed * n * k / e) * (1 - 1 / g)
+    uneven = (routed * (e - k) / others + v * routed * n * k / e) * (1 - 1 / g)
     z = np.where(g > 1, ndtri((np.maximum(g, 1) - 0.375) / (g + 0.25)), 0.0)
     skew = (z * z - 1) / 6 * (g > 1)
     ratio = np.where(mean > 0, variance / np.maximum(mean, 1e-300), 0.0)
     most = np.minimum(m, n * np.minimum(k, m))
     distinct = np.clip(mean + z * np.sqrt(variance) + skew * ratio, np.minimum(1.0, most), most)
-    return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(spread) + skew, n * np.minimum(k, m)))
+    return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(uneven) + skew, n * np.minimum(k, m)))
 
 
 def tile_waste(distinct: Floats, constants: Constants) -> Floats:
@@ -262,7 +263,8 @@ def _matrices(
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
         filled = 2.0 * (routed + tile_waste(fullest, c)) / (share * p.experts_peak)
         moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
-        time = time + s.sparse * (expert_time * (piece * np.hypot(loaded, filled) + moved) + c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
+        time = time + s.sparse * expert_time * (piece * np.hypot(loaded, filled) + moved)
+        time = time + s.sparse * (c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
     return np.asarray(time)
 
 
@@ -471,10 +473,12 @@ def serving(
     ::
 
         TPOT = step + (C - 1) / output x (prefill of one request - step)
-        TTFT = t_request + input x t_token + step + prefill of one + w / 2 x (prefill of C at once - prefill of one)
+        TTFT = t_request + input x t_token + waited x TPOT + prefill of one
+             + w / 2 x (prefill of C at once - prefill of one)
 
-    The others' prefills stand between the tokens; a step with a prefill gives the others their token.  A share w of a
-    run's requests start together at its beginning and wait for half of each other's prefills on average.
+    The others' prefills stand between the tokens; a step with a prefill gives the others their token, and reads their
+    caches.  A request that comes finds some steps scheduled.  A share w of a run's requests start together at its
+    beginning and wait for half of each other's prefills on average.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -487,6 +491,7 @@ def serving(
     one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation, others * layout.dp, p + out / 2)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
-    ttft = c.request_s + p * c.prompt_token_s + c.waited_steps * tpot + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
+    ttft = c.request_s + p * c.prompt_token_s + c.waited_steps * tpot + one
+    ttft = ttft + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))
