@@ -1,10 +1,10 @@
 """Points that somebody measured, or wants predicted: a table of machines, models and workloads as arrays.
 
 Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metric``; ``engine``, ``source``,
-``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own: ``kv_precision``;
-``experts`` and ``expert_ffn`` (pruned), ``top_k`` (capped); ``images`` per prompt of ``image_size`` pixels a side;
-``draft_model`` with ``draft_tokens`` per step and their ``acceptance``; the options of :data:`SERVER`.  A row that cannot
-be predicted keeps its place and says why.
+``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own:
+``kv_precision``; ``experts`` and ``expert_ffn`` (pruned), ``top_k`` (capped); ``images`` per prompt of ``image_size``
+pixels a side; ``draft_model`` with ``draft_tokens`` per step and their ``acceptance``; the options of :data:`SERVER`.
+A row that cannot be predicted keeps its place and says why.
 """
 
 from __future__ import annotations
