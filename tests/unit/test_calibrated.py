@@ -250,8 +250,22 @@ def test_popular_experts_are_shared_and_fill_a_rank(spread, groups, tokens, with
     assert made[0] < cal.fullest_rank(64, 6, tokens, groups)[0] or groups > 1
 
 
+def test_correlated_choices_matter_more_among_many_experts():
+    """Of 8 experts a popular one is hardly more popular than the others: the variance is at most p (1 - p)."""
+    few, many = MIXTRAL, CONFIG.model("qwen3-30b-a3b").architecture
+    ratio = []
+    for architecture in (few, many):
+        block = architecture.experts
+        made = [cal.step_s(setup(architecture, expert_bytes=1.0, expert_correlation=r), 16, 0) for r in (0.05, 0.0)]
+        ratio.append(made[0] / made[1])
+        spread = 0.05 * (block.count / block.top_k - 1)
+        law = [cal.fullest_rank(block.count, block.top_k, 16, 1, v)[0] for v in (spread, 0.0)]
+        assert ratio[-1] == pytest.approx(law[0] / law[1])
+    assert 0.9 < ratio[0] < 1 and ratio[1] < ratio[0]
+
+
 def test_measured_distinct_experts_replace_the_law_where_there_are_any():
-    spread = setup(expert_bytes=1.2, expert_spread=1.0)
+    spread = setup(expert_bytes=1.2, expert_correlation=0.1)
     made = cal.step_s(spread, 4, 0, distinct=[np.nan, 2.0])
     assert made[0] == cal.step_s(spread, 4, 0)
     assert made[1] == pytest.approx(1.2 * 32 * 2 * 3 * 4096 * 14336 * 2 / 1e12)

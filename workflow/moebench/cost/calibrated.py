@@ -54,8 +54,9 @@ class Constants(Arrays):
     """eta of attention's scores and sums, of the plain peak."""
     tile_tokens: Any = 120.0
     """Tokens of an expert that a kernel works on at a time."""
-    expert_spread: Any = 1.0
-    """Variance of experts' popularity over its mean squared; 0: all are chosen alike."""
+    expert_correlation: Any = 0.04
+    """Correlation of two tokens' choices of an expert; 0: all experts are chosen alike.  Their popularity has the mean
+    p = k / E and the variance correlation x p (1 - p)."""
     expert_passes: Any = 2.7
     """Times that a MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
     layer_passes: Any = 20.0
@@ -255,9 +256,10 @@ def _matrices(
     time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / machine.bandwidth
     time = time + s.sparse * own * c.moe_token_s
     if np.any(s.sparse > 0):
-        fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep, c.expert_spread)
+        spread = c.expert_correlation * (s.experts / top_k - 1)
+        fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep, spread)
         if distinct is not None:
-            expected, _ = fullest_rank(s.experts, top_k, tokens, 1.0, c.expert_spread)
+            expected, _ = fullest_rank(s.experts, top_k, tokens, 1.0, spread)
             fullest = np.where(np.isnan(distinct), fullest, fullest * np.asarray(distinct, float) / expected)
         piece = s.expert * layout.ep / layout.ranks
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)

@@ -53,15 +53,16 @@ PRIOR: dict[str, tuple[float, float]] = {
     "prompt_token_s": (4e-6, 0.5),
     "waited_steps": (1.5, 0.3),
     "opening_share": (0.1, 0.15),
-    "expert_spread": (1.0, 0.4),
+    "expert_correlation": (0.032, 0.4),
     "prefill_experts": (1.3, 0.3),
     "moe_token_s": (0.03e-6, 1.0),
     "prefill_reduces": (0.8, 0.4),
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables; layers and blocks from the sum of their
 kernels' shortest times (attention 12 us, matrices 3 to 8 us each, norms, activations); one to two steps are scheduled
-when a request comes; InferenceX sends ten times as many requests as clients, so a tenth opens a run; a spread of 1 is
-what the MoE tables' power law has for 64 tokens; the others are orders of magnitude."""
+when a request comes; InferenceX sends ten times as many requests as clients, so a tenth opens a run; the
+correlation is that of the MoE tables' power law for 64 tokens and 4 of 128 experts (a variance of popularity as large as
+its mean squared); the others are orders of magnitude."""
 
 KERNEL: dict[str, float] = {
     "expert_bytes": 1.0,
