@@ -60,9 +60,9 @@ PRIOR: dict[str, tuple[float, float]] = {
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables; layers and blocks from the sum of their
 kernels' shortest times (attention 12 us, matrices 3 to 8 us each, norms, activations); one to two steps are scheduled
-when a request comes; InferenceX sends ten times as many requests as clients, so a tenth opens a run; the
-correlation is that of the MoE tables' power law for 64 tokens and 4 of 128 experts (a variance of popularity as large as
-its mean squared); the others are orders of magnitude."""
+when a request comes; InferenceX sends ten times as many requests as clients, so a tenth opens a run; the correlation is
+that of the MoE tables' power law for 64 tokens and 4 of 128 experts (a variance of popularity as large as its mean
+squared); the others are orders of magnitude."""
 
 KERNEL: dict[str, float] = {
     "expert_bytes": 1.0,
