@@ -7,7 +7,7 @@ import pytest
 
 from moebench.config import Config, EngineKnobs, WorkloadKnobs
 from moebench.cost import calibrated as cal
-from moebench.cost import cells, fit, limits, points, roofline
+from moebench.cost import cells, fit, limits, points, predict, roofline
 from moebench.cost.inputs import Layout, Machine, Sizes, stack
 from moebench.errors import UserError
 from studies import ROOT
@@ -121,26 +121,57 @@ def test_prefill_is_cut_into_chunks_and_pipelined():
 
 
 def test_serving_adds_the_others_prefills_to_steps_and_waits():
-    made = cal.serving(setup(prefill_layer_s=3e-4, layer_s=1e-4, request_s=0.01, prompt_token_s=1e-6), 21, 1000, 100)
-    step, prefill = 32e-4, 96e-4
-    assert made.tpot_s == pytest.approx(step + 20 / 100 * (prefill - step)), "a step with a prefill is a step, too"
-    assert made.ttft_s == pytest.approx(0.01 + 1e-3 + step + prefill)
+    host = {"request_s": 0.01, "prompt_token_s": 1e-6, "waited_steps": 2.0, "sequence_s": 1e-5}
+    made = cal.serving(setup(prefill_layer_s=3e-4, layer_s=1e-4, **host), 21, 1000, 100)
+    step, mixed = 32e-4 + 21e-5, 96e-4 + 20e-5
+    assert made.tpot_s == pytest.approx(step + 20 / 100 * (mixed - step)), "a step with a prefill is a step, too"
+    assert made.ttft_s == pytest.approx(0.01 + 1e-3 + 2 * made.tpot_s + mixed), "it comes while two are scheduled"
     assert made.e2e_s == pytest.approx(made.ttft_s + 99 * made.tpot_s)
     opening = cal.serving(setup(prefill_layer_s=1e-4, opening_share=0.2), 17, 1000, 100)
     chunks = np.ceil(17 * 1000 / 8192)
     assert opening.ttft_s == pytest.approx(32e-4 * (1 + 0.2 * (chunks - 1) / 2)), "the first 17 are read together"
 
 
+def test_a_step_with_a_prefill_reads_the_caches_of_those_that_decode():
+    per_token = 32 * 2 * 8 * 128 * 2
+    alone, beside = (cal.prefill_s(setup(cache_bytes=1.3), 1, 1000, beside=n, context=499) for n in (0, 7))
+    assert beside - alone == pytest.approx(1.3 * 7 * 500 * per_token / 1e12)
+    more = setup(moe_token_s=1e-8)
+    assert cal.prefill_s(more, 1, 1000, beside=24) == pytest.approx(32 * 1024 * 1e-8), "and their tokens are in it"
+
+
+def test_short_prefills_are_replayed_graphs():
+    starts = {"prefill_layer_s": 3e-4, "layer_s": 1e-4}
+    assert cal.prefill_s(setup(**starts), 1, [512, 513]) == pytest.approx([32e-4, 96e-4])
+    longer = dataclasses.replace(setup(**starts), graph_tokens=2048.0)
+    assert cal.prefill_s(longer, 1, 2048) == pytest.approx(32e-4)
+
+
+def test_graphs_cut_at_attention_and_blocks_cost_their_starts():
+    cut = dataclasses.replace(setup(piecewise_layer_s=1e-5), piecewise=1.0)
+    assert cal.step_s(cut, 1, 0) == pytest.approx(32e-5) and cal.step_s(setup(piecewise_layer_s=1e-5), 1, 0) < 1e-9
+    assert cal.step_s(setup(LLAMA, block_s=1e-5), 1, 0) == pytest.approx(80e-5), "a dense model has one in each layer"
+    assert cal.step_s(setup(block_s=1e-5), 1, 0) < 1e-9, "Mixtral has none"
+    scout = CONFIG.model("llama-4-scout-17b-16e").architecture
+    assert cal.step_s(setup(scout, block_s=1e-5), 1, 0) == pytest.approx(48e-5), "shared experts are one"
+
+
+def test_experts_dealt_to_ranks_start_later():
+    one, dealt = (setup(deal_layer_s=1e-5, table=FREE, layout=Layout(tp=2, ep=ep)) for ep in (1, 2))
+    assert cal.step_s(dealt, 1, 0) - cal.step_s(one, 1, 0) == pytest.approx(32e-5)
+
+
+def test_fp8_caches_have_bytes_of_their_own():
+    narrow = dataclasses.replace(setup(cache_bytes_low=1.5), precision=points.precision("bf16", MIXTRAL, H100, "fp8"))
+    assert cal.step_s(narrow, 5, 99) == pytest.approx(1.5 * 5 * 32 * 100 * 2 * 8 * 128 / 1e12)
+
+
 def test_experts_of_a_prefill_take_longer_than_their_kernel_and_small_kernels_take_every_token():
     plain, slow = (cal.prefill_s(setup(expert_bytes=1.0, prefill_experts=f), 1, 100) for f in (1.0, 1.9))
     assert slow == pytest.approx(1.9 * plain)
     assert cal.step_s(setup(expert_bytes=1.0, prefill_experts=1.9), 4, 0) == cal.step_s(setup(expert_bytes=1.0), 4, 0)
-    assert cal.prefill_s(setup(token_layer_s=1e-8), 2, 1000) == pytest.approx(32 * 2000 * 1e-8)
-
-
-def test_tiles_are_small_for_few_tokens_of_an_expert():
-    waste = cal.tile_waste(10.0, np.array([10.0, 50.0, 1e9]), cal.Constants(tile_tokens=128.0, tile_growth_tokens=5.0))
-    np.testing.assert_allclose(waste, [10 * 64 / 6, 10 * 64 / 2, 10 * 64], rtol=1e-6)
+    assert cal.prefill_s(setup(moe_token_s=1e-8), 2, 1000) == pytest.approx(32 * 2000 * 1e-8)
+    assert cal.prefill_s(setup(LLAMA, moe_token_s=1e-8), 2, 1000) < 1e-9, "a dense model has no router"
 
 
 def test_a_full_cache_runs_fewer_requests_and_the_others_wait():
@@ -203,6 +234,43 @@ def test_the_fullest_rank_is_what_simulated_routing_gives(experts, top_k, groups
     assert made[1] == pytest.approx(np.mean(routed), rel=within)
 
 
+@pytest.mark.parametrize("spread", [0.3, 1.0])
+@pytest.mark.parametrize(("groups", "tokens", "within"), [(1, 4, 0.06), (1, 64, 0.06), (4, 16, 0.1), (8, 64, 0.12)])
+def test_popular_experts_are_shared_and_fill_a_rank(spread, groups, tokens, within):
+    """Simulated: each expert's popularity is drawn from a gamma distribution of that variance over mean squared."""
+    random, distinct, routed = np.random.default_rng(7), [], []
+    for _ in range(400):
+        score = np.log(random.gamma(1 / spread, spread, 64)) + random.gumbel(size=(tokens, 64))
+        count = np.bincount(np.argpartition(-score, 6, axis=1)[:, :6].ravel(), minlength=64).reshape(groups, -1)
+        distinct.append((count > 0).sum(1).max())
+        routed.append(count.sum(1).max())
+    made = cal.fullest_rank(64, 6, tokens, groups, spread)
+    assert made[0] == pytest.approx(np.mean(distinct), rel=within)
+    assert made[1] == pytest.approx(np.mean(routed), rel=within)
+    assert made[0] < cal.fullest_rank(64, 6, tokens, groups)[0] or groups > 1
+
+
+def test_correlated_choices_matter_more_among_many_experts():
+    """Of 8 experts a popular one is hardly more popular than the others: the variance is at most p (1 - p)."""
+    few, many = MIXTRAL, CONFIG.model("qwen3-30b-a3b").architecture
+    ratio = []
+    for architecture in (few, many):
+        block = architecture.experts
+        made = [cal.step_s(setup(architecture, expert_bytes=1.0, expert_correlation=r), 16, 0) for r in (0.05, 0.0)]
+        ratio.append(made[0] / made[1])
+        spread = 0.05 * (block.count / block.top_k - 1)
+        law = [cal.fullest_rank(block.count, block.top_k, 16, 1, v)[0] for v in (spread, 0.0)]
+        assert ratio[-1] == pytest.approx(law[0] / law[1])
+    assert 0.9 < ratio[0] < 1 and ratio[1] < ratio[0]
+
+
+def test_measured_distinct_experts_replace_the_law_where_there_are_any():
+    spread = setup(expert_bytes=1.2, expert_correlation=0.1)
+    made = cal.step_s(spread, 4, 0, distinct=[np.nan, 2.0])
+    assert made[0] == cal.step_s(spread, 4, 0)
+    assert made[1] == pytest.approx(1.2 * 32 * 2 * 3 * 4096 * 14336 * 2 / 1e12)
+
+
 def test_one_group_is_the_uniform_law():
     distinct, routed = cal.fullest_rank(64, 6, 10, 1)
     assert distinct == pytest.approx(roofline.distinct_experts(64, 6, 10)) and routed == 60
@@ -256,7 +324,8 @@ def test_the_roofline_of_a_cell_refuses_them_too(knobs, work):
      ({"context": -1}, "context is -1"), ({"top_k": 9}, "top_k is 9"), ({"top_k": 0}, "top_k is 0"),
      ({"layout": Layout(tp=3)}, "tp is 3"), ({"layout": Layout(tp=0)}, "tp is 0"),
      ({"layout": Layout(pp=33)}, "pp is 33"),
-     ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(dp=0)}, "dp is 0")],
+     ({"layout": Layout(tp=16, ep=16)}, "ep is 16"), ({"layout": Layout(tp=2, ep=4)}, "ep is 4"),
+     ({"layout": Layout(dp=0)}, "dp is 0")],
 )  # fmt: skip
 def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):
     asked = {"layout": Layout(), "batch": 1, "context": 10} | wrong
@@ -267,6 +336,38 @@ def test_what_no_engine_runs_is_refused_in_one_line(wrong, said):
 def test_one_wrong_value_among_many_is_found():
     with pytest.raises(UserError, match="batch is -2"):
         cal.static(setup(), [1, -2, 3], 100, 10)
+
+
+# ------------------------------------------------------------------------------------------ plans
+
+WORK = {"batch": 4, "input_tokens": 1000, "output_tokens": 100, "prompts": "distinct"}
+
+
+def test_a_stated_acceptance_gives_speculation_times_in_plans():
+    target, draft = (CONFIG.model(name).architecture for name in ("qwen3-30b-a3b", "qwen3-0.6b"))
+    knobs = EngineKnobs(model="qwen3-30b-a3b", draft_model="qwen3-0.6b", draft_tokens=4)
+    engine = {"runtime": {"kind": "vllm"}, "model": {"name": "qwen3-30b-a3b"}, "draft": {"architecture": draft}}
+    engine["draft"]["architecture"] = draft.as_dict()
+
+    def times(acceptance):
+        return predict.expected_times(target, knobs, H100, engine, [WORK], acceptance)
+
+    why, (none,) = times(None)
+    assert none is None and "jobs.draft_acceptance" in why
+    poor, good = (times(share)[1][0] for share in (0.0, 0.75))
+    assert poor["itl_s"] == pytest.approx(4 * good["itl_s"]), "one token a step, or four"
+    assert good["kind"].endswith("; draft acceptance 0.75 as stated)")
+    plain = EngineKnobs(model="qwen3-30b-a3b")
+    (alone,) = predict.expected_times(target, plain, H100, engine | {"draft": None}, [WORK], 0.75)[1]
+    assert poor["itl_s"] > alone["itl_s"] and good["ttft_max_s"] > alone["ttft_max_s"], "the draft works, too"
+    assert good["itl_s_low"] < good["itl_s"] < good["itl_s_high"]
+
+
+def test_identical_prompts_choose_the_same_experts_and_take_less():
+    knobs = EngineKnobs(model="qwen3-30b-a3b")
+    works = [WORK, WORK | {"prompts": "identical"}]
+    far, same = cells.times(CONFIG.model("qwen3-30b-a3b").architecture, knobs, H100, works, "qwen3-30b-a3b")
+    assert same["itl_s"] < far["itl_s"]
 
 
 # ------------------------------------------------------------------------------- shipped constants

@@ -87,7 +87,7 @@ def test_the_bound_is_below_the_calibrated_value(tmp_path):
     ("change", "why"),
     [({"model": "nobody-7b"}, "model nobody-7b: no file"), ({"machine": "MI300X"}, "machine MI300X: no file"),
      ({"machine": "local-cpu"}, "its constants are unknown"), ({"metric": "joules"}, "metric joules"),
-     ({"precision": "fp3"}, "precision fp3")],
+     ({"precision": "fp3"}, "precision fp3"), ({"ep": 8}, "ep is 8 on 2 GPUs of a stage")],
 )  # fmt: skip
 def test_what_nothing_describes_is_named_and_skipped(tmp_path, change, why):
     known, unknown = run(tmp_path, {}, change).to_dict("records")
@@ -269,19 +269,66 @@ def test_a_fit_finds_the_constants_that_made_the_points():
             (("gpt-oss-120b", "fp4"), ("llama-3.1-70b", "fp8")) for tp in (2, 4, 8) for b in (4, 16, 64)
             for metric in ("tpot_serving", "ttft_serving")]  # fmt: skip
     frame, given = measured(rows), fitting.known(CONFIG)
-    truth = fit.Model(given.constants | {"layer_s": 55e-6, "sequence_s": 8e-6, "request_s": 30e-3}, given.reduces)
+    truth = fit.Model(given.constants | {"layer_s": 40e-6, "sequence_s": 8e-6, "request_s": 30e-3}, given.reduces)
     frame["value"] = truth.predict(points.read(frame, CONFIG))
     made = fit.fit(points.read(frame, CONFIG), {n: given.constants[n] for n in fit.KERNEL}, given.reduces)
     off = np.abs(made.predict(points.read(frame, CONFIG)) / frame["value"] - 1)
     assert np.median(off) < 0.04
-    assert made.constants["layer_s"] == pytest.approx(55e-6, rel=0.12), "held near its prior, 45 us"
+    assert made.constants["request_s"] == pytest.approx(30e-3, rel=0.12), "held near its prior, 10 ms"
 
 
 def test_errors_and_factors_by_hand():
     made = fit.errors([10.0, 10.0, 10.0, np.nan], [11.0, 12.0, 9.0, 5.0])
     assert made["points"] == 3 and made["median"] == pytest.approx(0.1) and made["bias"] == pytest.approx(0.1)
-    frame = pd.DataFrame({"metric": "tpot_serving", "kind": "seen", "value": np.arange(1.0, 12.0), "predicted": 1.0})
-    assert fit.factors(frame) == {"tpot": {"seen": (2.0, 10.0)}}
+
+
+def left(values, groups, kind="model"):
+    """Left-out points that were all predicted as 1."""
+    return pd.DataFrame({"metric": "tpot_serving", "kind": kind, "value": values, "predicted": 1.0, "left_out": groups,
+                         "batch": np.arange(len(values))})  # fmt: skip
+
+
+def test_an_interval_is_stretched_until_it_holds_models_that_it_was_not_made_from():
+    alike = np.tile(np.exp(np.linspace(-0.1, 0.1, 11)), 2)
+    low, high, inside = fit.interval(left(alike, ["a"] * 11 + ["b"] * 11))
+    assert (low, high) == pytest.approx((np.exp(-0.08), np.exp(0.08))) and inside >= 0.8, "10th and 90th percentile"
+    apart = alike * np.repeat([1.2, 1 / 1.2], 11)
+    low, high, inside = fit.interval(left(apart, ["a"] * 11 + ["b"] * 11))
+    assert low < np.quantile(apart, 0.02) and high > np.quantile(apart, 0.98)
+    biased = fit.interval(left(np.full(8, 1.3), ["a"] * 4 + ["b"] * 4))
+    assert biased == pytest.approx((1.0, 1.3, 1.0)), "the prediction itself is inside"
+    assert fit.factors(left(alike, "half", "seen"))["tpot"]["seen"] == pytest.approx((0.92, 1.09), abs=0.02)
+
+
+def test_predict_prints_how_many_values_lie_inside_their_interval(tmp_path):
+    (row,) = run(tmp_path, {}).to_dict("records")
+    values = [ROW | {"value": v} for v in (row["predicted"], row["predicted"], row["predicted"], row["high"] * 1.01)]
+    made, _ = predict.run(CONFIG, csv(tmp_path, values))
+    (line,) = [text for text in predict.report(made).splitlines() if text.strip().startswith("gpt-oss-120b")]
+    assert line.endswith(" 75%")
+
+
+def test_a_source_is_left_out_where_there_are_several():
+    two = measured().assign(source=["mine", "inferencex"] * 6 + ["mine"])
+    assert {s.left_out for s in fit.splits(two) if s.kind == "source"} == {"mine", "inferencex"}
+    assert not [s for s in fit.splits(measured()) if s.kind == "source"]
+
+
+def test_published_routing_follows_the_power_law_and_is_the_fullest_rank_s():
+    keys = ("num_experts", "topk", "num_tokens", "moe_ep_size")
+    rows = pd.DataFrame([(256, 8, 1, 1), (256, 8, 64, 1), (128, 4, 1024, 8)], columns=keys)
+    distinct, routed = fit.routing(rows)
+    assert (distinct[0], routed[0]) == (8, 8) and routed[1] == 512
+    assert 170 < distinct[1] < 195, "222 of uniform routing"
+    assert routed[2] > 1.4 * 512 and distinct[2] <= 16
+
+
+def test_servers_are_started_as_columns_or_a_source_s_scripts_say(tmp_path):
+    short = {"metric": "ttft", "tp": 8}
+    ours, theirs, cut = values(tmp_path, short, short | {"source": "inferencex"}, short | {"graph_tokens": 2048})
+    assert theirs < ours and cut < ours, "a prefill of 1000 tokens is a replayed graph"
+    whole, piecewise = values(tmp_path, {}, {"piecewise": 1})
+    assert piecewise > whole
 
 
 def test_published_reduces_count_elements_and_thin_to_every_second_size():

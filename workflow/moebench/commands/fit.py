@@ -74,6 +74,10 @@ def protocol_text(left: pd.DataFrame) -> str:
     for metric, rows in left.groupby(left["metric"].map(fit.base_metric)):
         text += ["", f"{metric}: |predicted / measured - 1|, and bias"]
         text += error_tables(rows, ("kind", "left_out"))
+        text.append("interval of measured / predicted                low   high  inside")
+        for kind, part in rows.groupby("kind"):
+            low, high, inside = fit.interval(part)
+            text.append(f"  {kind:<36} {low:>12.3f} {high:>6.3f} {inside:>7.0%}")
         text += error_tables(rows[rows["kind"] == "seen"], ("tp", "batch", "precision"), "half at random, by ")
     return "\n".join(text)
 

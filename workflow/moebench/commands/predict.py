@@ -18,8 +18,8 @@ from moebench.cost.inputs import Floats
 
 BOUND = cal.Constants(
     **dict.fromkeys((*fit.PRIOR, *fit.KERNEL), 0.0)
-    | dict.fromkeys(("dense_bytes", "expert_bytes", "cache_bytes", "prefill_reduces", "prefill_experts"), 1.0)
-    | dict.fromkeys(("dense_share", "dense_share_low", "expert_share", "expert_share_low", "attention_share"), 1.0)
+    | dict.fromkeys((name for name in fit.KERNEL if "_bytes" in name or "_share" in name), 1.0)
+    | dict.fromkeys(("dense_bytes", "prefill_reduces", "prefill_experts"), 1.0)
 )
 """Everything ideal: no overhead, full bandwidth and peak."""
 
@@ -87,16 +87,20 @@ def error_tables(rows: pd.DataFrame, columns: Iterable[str], head: str = "by ") 
     for column in columns:
         if column not in rows:
             continue
-        text.append(f"{head + column:<38} points  median    p90   bias")
+        text.append(f"{head + column:<38} points  median    p90   bias{'  inside' if 'low' in rows else ''}")
         for name, part in rows.groupby(column):
             e = fit.errors(part["value"], part["predicted"])
             shown = f"{name:g}" if isinstance(name, float) else str(name)
             text.append(f"  {shown:<36} {e['points']:>6} {e['median']:>7.1%} {e['p90']:>6.0%} {e['bias']:>+6.1%}")
+            if "low" in part:
+                held = part["value"].between(part["low"], part["high"])[part["low"].notna()]
+                text[-1] += f" {held.mean():>7.0%}" if len(held) else "       -"
     return text
 
 
 def report(made: pd.DataFrame) -> str:
-    """What was skipped and why; with a column ``value`` the errors by source, machine, model, TP, batch, precision."""
+    """What was skipped and why; with a column ``value`` the errors by source, machine, model, TP, batch, precision,
+    and the share of values inside their intervals."""
     skipped = made[made["kind"] == "none"]
     text = [f"{len(made) - len(skipped)} of {len(made)} rows predicted"]
     text += [f"  {count} rows: {why}" for why, count in skipped["why"].value_counts().items()]

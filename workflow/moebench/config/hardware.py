@@ -80,10 +80,10 @@ class Fitted(Strict):
     far_link: Figure | None = Field(None, description="Bandwidth between nodes, one way, of one device, bytes/s")
     far_hop: Figure | None = Field(None, description="Start of a ring step between nodes, s")
     models: tuple[Name, ...] = Field((), description="Models among the points they were fitted on")
-    factors: dict[str, dict[Literal["seen", "model", "machine"], tuple[float, float]]] = Field(
+    factors: dict[str, dict[Literal["seen", "model", "machine", "source"], tuple[float, float]]] = Field(
         {},
         description="Measured over predicted, 10th and 90th percentile of left-out points, by metric: of "
-        "models that were seen, of a model, of a machine that was not",
+        "models that were seen, of a model, of a machine, of a source that was not",
     )
 
     @model_validator(mode="after")

@@ -110,6 +110,11 @@ class Jobs(Strict):
     measure_constants: bool = Field(
         False, description="Jobs first measure the constants of their machine unless they exist (`moebench calibrate`)"
     )
+    draft_acceptance: float | None = Field(
+        None, ge=0, le=1, exclude=True,
+        description="Share of drafted tokens that is accepted, as stated by a paper or measured before (column "
+        "draft_acceptance); without it cells with speculative decoding have no calibrated times",
+    )  # fmt: skip
     cpus: Positive = Field(8, description="CPU cores per GPU")
     host_memory_mb: Positive = Field(64000, description="Host memory per GPU, MB")
 

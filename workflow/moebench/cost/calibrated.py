@@ -5,7 +5,7 @@ one of its own and a factor on it, and layers, sequences and steps have overhead
 GPU::
 
     step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
-         + L t_layer + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
+         + L t_layer + L_block t_block + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
 
 Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
 bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
@@ -30,7 +30,6 @@ from scipy.special import ndtri
 
 from moebench.cost import limits, memory, roofline
 from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
-from moebench.cost.roofline import distinct_experts
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
@@ -44,6 +43,8 @@ class Constants(Arrays):
     """c of attention's projections, dense and shared blocks and the output matrix."""
     expert_bytes: Any = 0.9
     cache_bytes: Any = 1.2
+    """c of the KV cache; ``_low``: of one in fp8, whose values are widened first."""
+    cache_bytes_low: Any = 1.6
     dense_share: Any = 0.75
     """eta of dense matrices in the plain data type; ``_low``: in a faster one (fp8, int8, fp4)."""
     dense_share_low: Any = 0.5
@@ -51,18 +52,25 @@ class Constants(Arrays):
     expert_share_low: Any = 0.35
     attention_share: Any = 0.45
     """eta of attention's scores and sums, of the plain peak."""
-    tile_tokens: Any = 170.0
-    """Tokens of an expert that a kernel works on at a time, where each has many."""
-    tile_growth_tokens: Any = 5.0
-    """Tokens of an expert at which tiles are half as large: kernels take smaller ones for few tokens."""
+    tile_tokens: Any = 120.0
+    """Tokens of an expert that a kernel works on at a time."""
+    expert_correlation: Any = 0.04
+    """Correlation of two tokens' choices of an expert; 0: all experts are chosen alike.  Their popularity has the mean
+    p = k / E and the variance correlation x p (1 - p)."""
     expert_passes: Any = 2.7
     """Times that an MoE layer reads or writes each of its activations: n k (2 d + 3 f) values."""
     layer_passes: Any = 20.0
     """Times that the rest of a layer reads or writes the hidden states: n d values."""
-    token_layer_s: Any = 0.05e-6
-    """Time per token and layer beside bytes and operations: small kernels that touch every token, on every rank."""
-    layer_s: Any = 50e-6
-    moe_layer_s: Any = 45e-6
+    moe_token_s: Any = 0.05e-6
+    """Time per token and layer of experts beside bytes and operations: the router's small kernels, on every rank."""
+    layer_s: Any = 35e-6
+    block_s: Any = 10e-6
+    """More of a layer with a dense or shared block: two more matrices and what is between them."""
+    piecewise_layer_s: Any = 15e-6
+    """More of a layer of a step whose graph is cut at attention (vLLM's cudagraph_mode PIECEWISE)."""
+    moe_layer_s: Any = 37e-6
+    deal_layer_s: Any = 10e-6
+    """More of a MoE layer whose experts are dealt to ranks: tokens of others' experts are masked."""
     low_matrix_s: Any = 5e-6
     """More of a dense matrix in a faster data type: its activations are quantized first."""
     sequence_s: Any = 5e-6
@@ -77,6 +85,8 @@ class Constants(Arrays):
     """Time a served request takes to its first token beside its prefill: the server, the step in flight."""
     prompt_token_s: Any = 4e-6
     """Time per token of its prompt on the host: the tokenizer, the server."""
+    waited_steps: Any = 1.5
+    """Steps that a request waits before its prefill: those that were scheduled when it came."""
     opening_share: Any = 0.1
     """Share of a served run's requests that start together at its beginning and wait for each other's prefills."""
 
@@ -163,46 +173,54 @@ class Setup:
     constants: Constants
     all_reduce: AllReduce
     traits: Traits = Traits()
+    graph_tokens: Any = GRAPH_TOKENS
+    piecewise: Any = 0.0
+    """1: also a step that only decodes is several graphs, with attention between them."""
+    """Most tokens of a step that is replayed as one CUDA graph."""
 
 
 # ----------------------------------------------------------------------------------------- experts
 
 
-def fullest_rank(experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups: ArrayLike) -> tuple[Floats, Floats]:
+def fullest_rank(
+    experts: ArrayLike, top_k: ArrayLike, tokens: ArrayLike, groups: ArrayLike, spread: ArrayLike = 0.0
+) -> tuple[Floats, Floats]:
     """Expected distinct experts and routed tokens of the fullest of ``groups`` expert-parallel groups, per layer.
 
-    n tokens choose k of E experts each, independently and uniformly; a group holds m = E / groups of them.  The
-    distinct experts of a group have mean m (1 - a) and variance m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - k/E)^n
-    the chance that none chose an expert and b = ((E-k)(E-k-1) / (E (E-1)))^n that none chose either of two.  Its tokens
-    have mean n k / groups and the variance of n hypergeometric draws.  The fullest group: mean + z sigma, corrected for
-    skew (Cornish-Fisher, as of a Poisson variable), z the expected largest of ``groups`` normal variables (Blom 1958).
-    Against simulated routing of 64 to 384 experts: within 9% up to 8 groups; with 32, up to 30% too many for one or two
-    tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
+    n tokens choose k of E experts each, independently; a group holds m = E / groups of them.  Experts' popularity has
+    variance v (``spread``; 0: uniform routing) over its mean squared, as a gamma variable: tokens per expert are
+    negative binomial.  The distinct experts of a group have mean m (1 - a) and variance
+    m a (1 - a) + m (m - 1) (b - a^2), with a = (1 - v n ln(1 - k/E))^(-1/v) the chance that none chose an expert, at
+    most 1 - k/E, for v = 0 (1 - k/E)^n, and b = a^2 ((E-k)(E-k-1) / (E (E-1)))^n / (1 - k/E)^2n that none chose either
+    of two.  Its tokens have mean n k / groups and the variance of n hypergeometric draws and of m popularities.  The
+    fullest group: mean + z sigma, corrected for skew (Cornish-Fisher, as of a Poisson variable), z the expected largest
+    of ``groups`` normal variables (Blom 1958).
+    Against simulated routing of 64 to 384 experts: within 9% up to 8 groups (12% with popular experts); with 32, up to
+    30% too many for one or two tokens and within 10% from 16 on (tests/unit/test_calibrated.py).  One group: the means.
     """
     e, k, n, g = (np.asarray(v, float) for v in (experts, top_k, tokens, groups))
-    none = np.power(1.0 - k / e, n)
+    v = np.maximum(np.asarray(spread, float), 1e-9)
+    uniform = n * np.log1p(-np.minimum(k / e, 1 - 1e-12))
+    none = np.minimum(np.exp(-np.log1p(-v * uniform) / v), 1 - np.minimum(n, 1) * k / e)
     mean, routed = e / g * (1.0 - none), n * k / g
     if np.all(g == 1):
         return np.asarray(mean), np.asarray(routed)
     m, others = e / g, np.maximum(e - 1, 1.0)
-    neither = np.power(np.maximum((e - k) * (e - k - 1) / (e * others), 0.0), n)
+    pair = np.log(np.maximum((e - k) * (e - k - 1) / (e * others), 1e-300))
+    neither = none**2 * np.exp(np.minimum(n * pair - 2 * uniform, 0.0))
     variance = np.maximum(m * none * (1 - none) + m * (m - 1) * (neither - none**2), 0.0)
-    spread = routed * (1 - 1 / g) * (e - k) / others
+    uneven = (routed * (e - k) / others + v * routed * n * k / e) * (1 - 1 / g)
     z = np.where(g > 1, ndtri((np.maximum(g, 1) - 0.375) / (g + 0.25)), 0.0)
     skew = (z * z - 1) / 6 * (g > 1)
     ratio = np.where(mean > 0, variance / np.maximum(mean, 1e-300), 0.0)
     most = np.minimum(m, n * np.minimum(k, m))
     distinct = np.clip(mean + z * np.sqrt(variance) + skew * ratio, np.minimum(1.0, most), most)
-    return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(spread) + skew, n * np.minimum(k, m)))
+    return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(uneven) + skew, n * np.minimum(k, m)))
 
 
-def tile_waste(distinct: Floats, routed: Floats, constants: Constants) -> Floats:
-    """Tokens' worth of empty places in the tiles of ``distinct`` experts that have ``routed`` tokens: half a tile each.
-
-    With t tokens per expert a tile holds tile_tokens t / (t + tile_growth_tokens).
-    """
-    each = routed / np.maximum(distinct, 1e-9)
-    return np.asarray(distinct * constants.tile_tokens / 2 * each / (each + constants.tile_growth_tokens + 1e-9))
+def tile_waste(distinct: Floats, constants: Constants) -> Floats:
+    """Tokens' worth of empty places in the tiles of ``distinct`` experts: half a tile each."""
+    return np.asarray(distinct * constants.tile_tokens / 2)
 
 
 # ------------------------------------------------------------------------------------------- steps
@@ -223,6 +241,7 @@ def _matrices(
     per_byte = c.dense_bytes / machine.bandwidth
 
     low = c.low_matrix_s * (p.attention_peak > p.plain_peak)
+    with_block = s.layers - s.sparse + s.sparse * (s.shared > 0)
 
     def dense(weights: Floats, width: Floats, peak: Floats, count: Floats) -> Floats:
         share = np.where(peak > p.plain_peak, c.dense_share_low, c.dense_share)
@@ -233,18 +252,22 @@ def _matrices(
     time = time + dense(blocks, p.blocks, p.blocks_peak, own)
     time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
     time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
-    time = time + low * (4 * s.layers - 2 * (s.sparse - s.sparse * (s.shared > 0)))
-    time = time + s.layers * own * (c.layer_passes * s.hidden * p.plain / machine.bandwidth + c.token_layer_s)
+    time = time + low * 2 * (s.layers + with_block) + c.block_s * with_block
+    time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / machine.bandwidth
+    time = time + s.sparse * own * c.moe_token_s
     if np.any(s.sparse > 0):
-        fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep)
+        spread = c.expert_correlation * (s.experts / top_k - 1)
+        fullest, routed = fullest_rank(s.experts, top_k, tokens, layout.ep, spread)
         if distinct is not None:
-            fullest = fullest * np.asarray(distinct, float) / distinct_experts(s.experts, top_k, tokens)
+            expected, _ = fullest_rank(s.experts, top_k, tokens, 1.0, spread)
+            fullest = np.where(np.isnan(distinct), fullest, fullest * np.asarray(distinct, float) / expected)
         piece = s.expert * layout.ep / layout.ranks
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
-        filled = 2.0 * (routed + tile_waste(fullest, routed, c)) / (share * p.experts_peak)
+        filled = 2.0 * (routed + tile_waste(fullest, c)) / (share * p.experts_peak)
         moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
-        time = time + s.sparse * (expert_time * (piece * np.hypot(loaded, filled) + moved) + c.moe_layer_s)
+        time = time + s.sparse * expert_time * (piece * np.hypot(loaded, filled) + moved)
+        time = time + s.sparse * (c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
     return np.asarray(time)
 
 
@@ -255,13 +278,13 @@ def _collectives(setup: Setup, own: Floats, tokens: Floats) -> Floats:
     if np.all(layout.gpus == 1):
         return np.zeros(())
     state, reduce = s.hidden * setup.precision.plain, setup.all_reduce
-    time = s.layers * reduce.time_s(own * state, group, machine, own > GRAPH_TOKENS)
+    time = s.layers * reduce.time_s(own * state, group, machine, own > setup.graph_tokens)
     if np.all(layout.dp == 1):
         time = 2.0 * time
     else:
-        time = time + s.layers * reduce.time_s(tokens * state, ranks, machine, tokens > GRAPH_TOKENS)
+        time = time + s.layers * reduce.time_s(tokens * state, ranks, machine, tokens > setup.graph_tokens)
     if np.any(setup.traits.whole_norms):
-        norms = reduce.time_s(4.0 * own, layout.tp, machine, own > GRAPH_TOKENS)  # one float32 of every token
+        norms = reduce.time_s(4.0 * own, layout.tp, machine, own > setup.graph_tokens)  # one float32 of every token
         time = time + 2.0 * s.layers * norms * setup.traits.whole_norms
     if np.any(layout.pp > 1):  # a transfer to the next stage counts as an all-reduce of two
         pair = np.where(layout.gpus > machine.node, machine.node + 1, 2)
@@ -284,21 +307,29 @@ def step_s(
     of a layer over all ranks, as measured, instead of the uniform law.  ``new_tokens`` of each sequence, one but where
     drafted tokens are verified; they read its cache once.
     """
-    s, layout, machine, c = setup.sizes, setup.layout, setup.machine, setup.constants
+    s, layout, c = setup.sizes, setup.layout, setup.constants
     each = np.asarray(new_tokens, float)
     all_ = np.asarray(sequences, float) / layout.pp
     own = np.maximum(np.ceil(all_ / layout.dp), 1.0)
     tokens = np.maximum(all_, own) * each
     k = s.top_k if top_k is None else np.asarray(top_k, float)
+    time = _matrices(setup, own * each, tokens, own * each, k, distinct)
+    time = time + own * _decoding_s(setup, context, each) + _collectives(setup, own * each, tokens)
+    return np.asarray(time + s.layers * (c.layer_s + setup.piecewise * c.piecewise_layer_s) + c.step_s)
+
+
+def _decoding_s(setup: Setup, context: ArrayLike, new_tokens: ArrayLike = 1) -> Floats:
+    """Time that a decoding sequence adds to a step beside its matrices, s: it reads its cache, or computes with it for
+    longer; reads and writes its states; and has its share of the host."""
+    s, layout, machine, c = setup.sizes, setup.layout, setup.machine, setup.constants
     x = np.asarray(context, float) + 1
     spanned = (s.layers * s.attends - s.windowed) * x + s.windowed * np.minimum(x, s.window)
-    read = memory.kv_values_per_token(s, layout) * setup.precision.cache * c.cache_bytes / machine.bandwidth
+    per_byte = np.where(setup.precision.cache < 2, c.cache_bytes_low, c.cache_bytes) / machine.bandwidth
+    read = memory.kv_values_per_token(s, layout) * setup.precision.cache * per_byte
     scores = s.decode_ops / (layout.tp * layout.kvp) / (c.attention_share * setup.precision.plain_peak)
-    time = _matrices(setup, own * each, tokens, own * each, k, distinct)
     states = s.state * setup.precision.plain + s.state_float32 * DTYPE_BYTES["float32"]
-    time = time + 2 * own * states / layout.tp * c.cache_bytes / machine.bandwidth  # read and written
-    time = time + own * spanned * np.maximum(read, scores * each) + _collectives(setup, own * each, tokens)
-    return np.asarray(time + s.layers * c.layer_s + own * c.sequence_s + c.step_s)
+    states = 2 * states / layout.tp * c.cache_bytes / machine.bandwidth
+    return np.asarray(spanned * np.maximum(read, scores * np.asarray(new_tokens, float)) + states + c.sequence_s)
 
 
 def prefill_s(
@@ -308,31 +339,36 @@ def prefill_s(
     step_tokens: ArrayLike = 8192,
     top_k: ArrayLike | None = None,
     tiles: ArrayLike = 0.0,
+    beside: ArrayLike = 0.0,
+    context: ArrayLike = 0.0,
 ) -> Floats:
     """Time to read ``sequences`` prompts of ``prompt`` tokens in steps of at most ``step_tokens``, s.
 
     As a step with more tokens; attention's operations instead of its bytes: a token attends to half the prompt on
     average, in windowed layers to at most the window.  Stages of a pipeline work on one chunk each:
     T (1 + (m - 1) / PP) for m chunks of time T.  ``tiles`` of images of each prompt pass the vision part before, at
-    what dense matrices reach.
+    what dense matrices reach.  ``beside``: sequences that decode in the same steps, at mean ``context``.
     """
     s, layout, c = setup.sizes, setup.layout, setup.constants
     tokens_each, seen = np.asarray(prompt, float), s.window
+    others = np.asarray(beside, float) / layout.dp
     own_sequences = np.ceil(np.asarray(sequences, float) / layout.dp)
     total = own_sequences * tokens_each
     chunks = np.maximum(np.ceil(total / np.asarray(step_tokens, float)), 1.0)
-    own = total / chunks
-    tokens = np.asarray(sequences, float) * tokens_each / chunks
+    read = total / chunks
+    own = read + others
+    tokens = np.asarray(sequences, float) * tokens_each / chunks + others * layout.dp
     k = s.top_k if top_k is None else np.asarray(top_k, float)
     half = tokens_each / 2
     near = np.minimum(seen, tokens_each)  # mean of min(position, window): w - w^2 / 2 S
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
     spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
-    scores = own * spanned * s.prefill_ops / (layout.tp * layout.kvp)
-    time = _matrices(setup, own, tokens, own_sequences / chunks, k, None, c.prefill_experts)
+    scores = read * spanned * s.prefill_ops / (layout.tp * layout.kvp)
+    time = _matrices(setup, own, tokens, own_sequences / chunks + others, k, None, c.prefill_experts)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
-    time = time + s.layers * c.prefill_layer_s + c.step_s
+    time = time + others * _decoding_s(setup, context)
+    time = time + s.layers * np.where(own > setup.graph_tokens, c.prefill_layer_s, c.layer_s) + c.step_s
     return np.asarray(time * (1.0 + (chunks - 1.0) / layout.pp) + _tower_s(setup, sequences, tiles))
 
 
@@ -384,25 +420,29 @@ class Speculation:
     """Share of the drafted tokens that are accepted, as measured: nothing here predicts it."""
 
 
-def token_s(setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None) -> Floats:
-    """Time between two tokens of a batch that only decodes, s.
+def token_s(
+    setup: Setup, sequences: ArrayLike, context: ArrayLike, speculation: Speculation | None = None,
+    top_k: ArrayLike | None = None, distinct: ArrayLike | None = None,
+) -> Floats:  # fmt: skip
+    """Time between two tokens of a batch that only decodes, s; see :func:`step_s`.
 
     With n drafted tokens of which a share a is accepted: (step that verifies n + 1 tokens + n steps of the draft) /
     (1 + a n).
     """
     if speculation is None:
-        return step_s(setup, sequences, context)
+        return step_s(setup, sequences, context, top_k, distinct)
     n = np.asarray(speculation.tokens, float)
-    step = step_s(setup, sequences, context, new_tokens=1 + n) + n * step_s(speculation.draft, sequences, context)
+    step = step_s(setup, sequences, context, top_k, distinct, 1 + n)
+    step = step + n * step_s(speculation.draft, sequences, context)
     return np.asarray(step / (1 + np.asarray(speculation.acceptance, float) * n))
 
 
 def _first_s(
     setup: Setup, sequences: ArrayLike, prompt: ArrayLike, step_tokens: ArrayLike, tiles: ArrayLike,
-    speculation: Speculation | None,
+    speculation: Speculation | None, beside: ArrayLike = 0.0, context: ArrayLike = 0.0,
 ) -> Floats:  # fmt: skip
     """Time to read prompts, by the draft model, too."""
-    time = prefill_s(setup, sequences, prompt, step_tokens, tiles=tiles)
+    time = prefill_s(setup, sequences, prompt, step_tokens, None, tiles, beside, context)
     if speculation is None:
         return time
     drafts = prefill_s(speculation.draft, sequences, prompt, step_tokens)
@@ -436,10 +476,12 @@ def serving(
     ::
 
         TPOT = step + (C - 1) / output x (prefill of one request - step)
-        TTFT = t_request + input x t_token + step + prefill of one + w / 2 x (prefill of C at once - prefill of one)
+        TTFT = t_request + input x t_token + waited x TPOT + prefill of one
+             + w / 2 x (prefill of C at once - prefill of one)
 
-    The others' prefills stand between the tokens; a step with a prefill gives the others their token.  A share w of a
-    run's requests start together at its beginning and wait for half of each other's prefills on average.
+    The others' prefills stand between the tokens; a step with a prefill gives the others their token, and reads their
+    caches.  A request that comes finds some steps scheduled.  A share w of a run's requests start together at its
+    beginning and wait for half of each other's prefills on average.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -448,10 +490,11 @@ def serving(
     most = np.maximum(np.asarray(capacity_tokens, float) / (p + out / 2), 1.0)
     running = np.minimum(asked, np.where(np.isnan(most), np.inf, most))
     step = token_s(setup, running, p + out / 2, speculation)
-    one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation)
     others = np.maximum(running / layout.dp - 1, 0.0)
+    one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation, others * layout.dp, p + out / 2)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
-    ttft = c.request_s + p * c.prompt_token_s + step + one + c.opening_share * np.maximum(opening - one, 0.0) / 2
+    ttft = c.request_s + p * c.prompt_token_s + c.waited_steps * tpot + one
+    ttft = ttft + c.opening_share * np.maximum(opening - one, 0.0) / 2
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

@@ -10,7 +10,7 @@ import numpy as np
 from moebench.config import Architecture, EngineKnobs, Hardware
 from moebench.config.hardware import Fitted
 from moebench.cost import calibrated as cal
-from moebench.cost import points, roofline
+from moebench.cost import points
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
@@ -40,17 +40,21 @@ def constants(fitted: Fitted) -> cal.Constants:
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
-    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, or, for
-    another machine or engine, of a machine that was not.  ``metric``: tpot or ttft.  None without any."""
+    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, for
+    another machine of a machine that was not, for another engine of a source that was not, or else of a machine.
+    ``metric``: tpot or ttft.  None without any."""
     fitted = hardware.fitted
     if fitted is None:
         return None
-    situation = "machine" if fitted.like or not vllm else "seen" if model in fitted.models else "model"
+    situation = "seen" if model in fitted.models else "model"
+    situation = "source" if not vllm else "machine" if fitted.like else situation
     known = fitted.factors.get(metric, {})
     return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
 
 
-def why_not(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, runtime: str) -> str | None:
+def why_not(
+    architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, runtime: str, acceptance: float | None = None
+) -> str | None:
     """Why an engine configuration has no calibrated times, in one line; None if it can have some."""
     if hardware.fitted is None:
         return f"no constants are fitted for {hardware.name}"
@@ -58,8 +62,8 @@ def why_not(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, 
         return f"no left-out points say how far off constants of {hardware.name} are; fit them with more models"
     if runtime not in ("vllm", "endpoint"):
         return f"the constants are of vLLM, the engine is {runtime}"
-    if knobs.draft_model is not None:
-        return "speculative decoding: how many drafted tokens are accepted is not stated"
+    if knobs.draft_model is not None and acceptance is None:
+        return "speculative decoding: how many drafted tokens are accepted is not stated (jobs.draft_acceptance)"
     if knobs.expert_kernel != "fused":
         return f"the constants are of fused experts, not {knobs.expert_kernel} ones"
     if knobs.eager:
@@ -90,11 +94,28 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
     )  # fmt: skip
 
 
+def speculation(
+    draft: Architecture | None, knobs: EngineKnobs, hardware: Hardware, acceptance: float | None
+) -> cal.Speculation | None:
+    """Speculative decoding of an engine configuration; None without a draft model."""
+    if draft is None:
+        return None
+    alone = knobs.model_copy(update={"quantization": "none", "ep": False})
+    return cal.Speculation(setup(draft, alone, hardware), knobs.draft_tokens, acceptance)
+
+
 def times(
-    architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, works: Sequence[Workload], model: str
+    architecture: Architecture,
+    knobs: EngineKnobs,
+    hardware: Hardware,
+    works: Sequence[Workload],
+    model: str,
+    draft: Architecture | None = None,
+    acceptance: float | None = None,
 ) -> list[CalibratedTimes | None]:
     """Calibrated times of an engine's workloads, in which a batch starts together; None where a size or a constant is
-    unknown.  What :func:`why_not` names must not be asked for."""
+    unknown.  ``acceptance``: stated share of the tokens drafted by ``draft`` that is accepted.  What :func:`why_not`
+    names must not be asked for."""
     shown = [tiles(architecture, w.get("images") or 0, w.get("image_size")) for w in works]
     seen = [image_tokens(architecture, w.get("images") or 0, w.get("image_size")) or 0 for w in works]
     model_of = setup(architecture, knobs, hardware)
@@ -104,8 +125,11 @@ def times(
     alike = np.array([w["prompts"] == "identical" for w in works])
     pictures = np.array([tile or 0 for tile in shown], float)
     first = cal.prefill_s(model_of, batch, prompt, knobs.max_num_batched_tokens, top_k, pictures)
-    uniform = roofline.distinct_experts(model_of.sizes.experts, top_k, batch)
-    between = cal.step_s(model_of, batch, prompt + out / 2, top_k, np.where(alike, top_k, uniform))
+    kind, drafts = name(hardware), speculation(draft, knobs, hardware, acceptance)
+    if drafts:
+        first = first + cal.prefill_s(drafts.draft, batch, prompt, knobs.max_num_batched_tokens)
+        kind = f"{kind[:-1]}; draft acceptance {acceptance:g} as stated)"
+    between = cal.token_s(model_of, batch, prompt + out / 2, drafts, top_k, np.where(alike, top_k, np.nan))
     factors = [interval(hardware, metric, model) or (np.nan, np.nan) for metric in ("ttft", "tpot")]
     made: list[CalibratedTimes | None] = []
     for i, tile in enumerate(shown):
@@ -117,7 +141,7 @@ def times(
         itl_low, itl_high = (itl * factor for factor in factors[1])
         more = float(out[i]) - 1
         made.append({
-            "kind": name(hardware),
+            "kind": kind,
             "ttft_max_s": ttft, "ttft_max_s_low": ttft_low, "ttft_max_s_high": ttft_high,
             "itl_s": itl, "itl_s_low": itl_low, "itl_s_high": itl_high,
             "e2e_s": ttft + more * itl,

@@ -1,7 +1,7 @@
 """Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
 
-Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: nine
-constants and the all-reduces.  Serving points, with those held fixed, give the twelve of everything round the kernels.
+Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: twelve
+constants and the all-reduces.  Serving points, with those held fixed, give seventeen of everything round the kernels.
 Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
@@ -12,6 +12,7 @@ A model is left out with the MoE kernel times of its shape, a machine with all o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,39 +30,53 @@ from moebench.cost.inputs import Floats
 from moebench.errors import UserError
 
 SEED = 0
+EXPONENT = 1.01
+"""Of the power law that tokens per expert follow in the MoE tables."""
 SPREAD = 0.3
 """Assumed relative spread of a serving point about the model; what priors weigh against."""
+
+LINEAR = 0.1
+"""Relative error of a serving point beyond which it weighs by the error instead of its square: what an engine spoiled
+is off by far more."""
 
 PRIOR: dict[str, tuple[float, float]] = {
     "dense_bytes": (1.2, 0.05),
     "layer_passes": (10.0, 0.5),
-    "layer_s": (45e-6, 0.15),
+    "layer_s": (35e-6, 0.15),
+    "block_s": (10e-6, 0.5),
+    "piecewise_layer_s": (15e-6, 0.5),
     "low_matrix_s": (4e-6, 0.3),
     "sequence_s": (3e-6, 1.0),
     "step_s": (0.2e-3, 0.7),
     "prefill_layer_s": (60e-6, 0.7),
     "request_s": (10e-3, 0.7),
     "prompt_token_s": (4e-6, 0.5),
+    "waited_steps": (1.5, 0.3),
     "opening_share": (0.1, 0.15),
+    "expert_correlation": (0.032, 0.4),
     "prefill_experts": (1.3, 0.3),
-    "token_layer_s": (0.03e-6, 1.0),
+    "moe_token_s": (0.03e-6, 1.0),
     "prefill_reduces": (0.8, 0.4),
 }
-"""Constants fitted on serving points.  Bytes and shares from the GEMM tables, layers from the sum of their kernels'
-shortest times (attention 12 us, matrices 3 to 8 us each, norms), the others orders of magnitude."""
+"""Constants fitted on serving points.  Bytes and shares from the GEMM tables; layers and blocks from the sum of their
+kernels' shortest times (attention 12 us, matrices 3 to 8 us each, norms, activations); one to two steps are scheduled
+when a request comes; InferenceX sends ten times as many requests as clients, so a tenth opens a run; the correlation is
+that of the MoE tables' power law for 64 tokens and 4 of 128 experts (a variance of popularity as large as its mean
+squared); the others are orders of magnitude."""
 
 KERNEL: dict[str, float] = {
     "expert_bytes": 1.0,
     "cache_bytes": 1.2,
+    "cache_bytes_low": 1.6,
     "dense_share": 0.75,
     "dense_share_low": 0.6,
     "expert_share": 0.5,
     "expert_share_low": 0.35,
     "attention_share": 0.5,
     "tile_tokens": 128.0,
-    "tile_growth_tokens": 5.0,
     "expert_passes": 3.0,
     "moe_layer_s": 40e-6,
+    "deal_layer_s": 10e-6,
 }
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
@@ -125,30 +140,58 @@ def _fit(start: dict[str, float], residual: Callable[[dict[str, float]], Any]) -
 
 
 def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that constants are fitted on: Triton kernels with all experts on one rank, gated, split over at most 8."""
+    """Rows that constants are fitted on: Triton kernels, gated, split by width over at most 8 or dealt to at most 8."""
     shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
     ungated = [shape in UNGATED for shape in shapes]
-    keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] == 1) & (frame["moe_tp_size"] <= 8)
+    keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] <= 8) & (frame["moe_tp_size"] <= 8)
     return frame[keep & ~np.array(ungated, bool) & frame["moe_dtype"].isin(MOE_FORMATS)]
+
+
+@functools.cache
+def _power_law(experts: int, top_k: int, tokens: int, groups: int, draws: int = 16) -> tuple[float, float]:
+    """Distinct experts and routed tokens of the fullest group, where tokens per expert follow the tables' power law."""
+    low, high = (1.0, 0.8 * tokens) if tokens * top_k > experts else (0.01, 2.0)
+    rest = 1 - EXPONENT
+    place = np.random.default_rng(SEED).random((draws, experts))
+    drawn = (place * (high**rest - low**rest) + low**rest) ** (1 / rest)
+    count = np.round(drawn / drawn.sum(1, keepdims=True) * tokens * top_k)
+    for row in count:  # what rounding lost goes to the experts with most, what it added is taken from those with fewest
+        while lost := int(tokens * top_k - row.sum()):
+            order = np.argsort(-row)
+            changed = order[:lost] if lost > 0 else order[row[order] > 0][lost:]
+            row[changed] += np.sign(lost)
+    ranks = count.reshape(draws, groups, -1)
+    fullest = ranks[np.arange(draws), ranks.sum(2).argmax(1)]
+    return float((fullest > 0).sum(1).mean()), float(fullest.sum(1).mean())
+
+
+def routing(rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    """Distinct experts and routed tokens of the rank that was measured, the fullest, in rows of a MoE table.
+
+    The tables are called ``power_law_1.01``: aiconfigurator draws each expert's tokens from that law between 1 and 0.8
+    times the tokens (between 0.01 and 2 where there are no more of them than experts), scales them to n k and rounds.
+    """
+    keys = rows[["num_experts", "topk", "num_tokens", "moe_ep_size"]].astype(int).itertuples(index=False)
+    found = np.array([_power_law(*key) for key in keys])
+    return found[:, 0], found[:, 1]
 
 
 def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, Hardware]) -> Floats:
     """Time of MoE kernels, s: the expert terms of :mod:`calibrated`, with experts dealt to ``moe_ep_size`` groups."""
     names = ("num_experts", "topk", "num_tokens", "moe_ep_size", "moe_tp_size", "hidden_size", "inter_size")
     column = {name: rows[name].to_numpy(float) for name in names}
-    distinct, routed = cal.fullest_rank(
-        column["num_experts"], column["topk"], column["num_tokens"], column["moe_ep_size"]
-    )
+    distinct, routed = routing(rows)
     piece = 3 * column["hidden_size"] * column["inter_size"] / column["moe_tp_size"]
     bandwidth = np.array([machines[m].bandwidth_bytes_per_s for m in rows["machine"]], float)
     kinds = [MOE_FORMATS[d] for d in rows["moe_dtype"]]
     peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
     share = np.array([constants["expert_share_low" if k[0] == "fp8" else "expert_share"] for k in kinds])
     loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
-    waste = cal.tile_waste(distinct, routed, cal.Constants(**constants))
+    waste = cal.tile_waste(distinct, cal.Constants(**constants))
     filled = 2.0 * (routed + waste) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
-    return np.asarray(constants["moe_layer_s"] + piece * np.hypot(loaded, filled) + moved / bandwidth)
+    start = constants["moe_layer_s"] + constants["deal_layer_s"] * (column["moe_ep_size"] > 1)
+    return np.asarray(start + piece * np.hypot(loaded, filled) + moved / bandwidth)
 
 
 def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str, float]:
@@ -161,7 +204,7 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
     found = dict(KERNEL)
     moe = moe_rows(tables.moe)
     if len(moe):
-        names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name == "moe_layer_s"]
+        names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name.endswith("_layer_s")]
         weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / 3)
         seen = np.log(moe["us"].to_numpy(float) * 1e-6)
         found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
@@ -174,12 +217,14 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
         if len(gemm):
             peak = np.array([machines[m].peak[numbers].flops_per_s for m in gemm["machine"]])
             found[name] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
-    for name, table in (("cache_bytes", tables.decode), ("attention_share", tables.prefill)):
-        rows = table[(table["kv_cache_dtype"] == "bfloat16") & (table["us"] > 200)]
+    for name, table, kind in (("cache_bytes", tables.decode, "bfloat16"), ("cache_bytes_low", tables.decode, "fp8"),
+                              ("attention_share", tables.prefill, "bfloat16")):  # fmt: skip
+        rows = table[(table["kv_cache_dtype"] == kind) & (table["us"] > 200)]
         if len(rows):
-            ideal = _attention_s(rows, machines, name == "cache_bytes")
+            decode = name != "attention_share"
+            ideal = _attention_s(rows, machines, decode)
             over = np.log(np.maximum(rows["us"].to_numpy(float) * 1e-6 - 12e-6, 1e-6) / ideal)
-            found[name] = float(np.exp(np.median(over) * (1 if name == "cache_bytes" else -1)))
+            found[name] = float(np.exp(np.median(over) * (1 if decode else -1)))
     return found
 
 
@@ -190,7 +235,8 @@ def _attention_s(rows: pd.DataFrame, machines: dict[str, Hardware], decode: bool
     machine = [machines[m] for m in rows["machine"]]
     if decode:
         values = 2 * column["batch_size"] * (column["step"] + 1) * column["num_key_value_heads"] * column["head_dim"]
-        return np.asarray(2.0 * values / np.array([m.bandwidth_bytes_per_s for m in machine], float))
+        width = np.where(rows["kv_cache_dtype"] == "fp8", 1.0, 2.0)
+        return np.asarray(width * values / np.array([m.bandwidth_bytes_per_s for m in machine], float))
     operations = 2 * column["batch_size"] * column["isl"] ** 2 * column["num_heads"] * column["head_dim"]
     return np.asarray(operations / np.array([m.peak["bfloat16"].flops_per_s for m in machine]))
 
@@ -249,9 +295,9 @@ def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.A
         return Model(kernel | {n: float(v) for n, v in zip(names, np.exp(x), strict=True)}, reduces)
 
     def residual(x: Floats) -> Floats:
-        r = (np.log(model(x).predict(known)[good]) - seen) / SPREAD
+        r = (np.log(model(x).predict(known)[good]) - seen) / LINEAR
         soft = np.sign(r) * np.sqrt(2 * (np.sqrt(1 + r * r) - 1))  # soft L1, of the points and not of the priors
-        return np.concatenate([soft, (x - middle) / sigma])
+        return np.concatenate([soft * LINEAR / SPREAD, (x - middle) / sigma])
 
     return model(least_squares(residual, middle, xtol=1e-6, ftol=1e-6).x)
 
@@ -264,26 +310,27 @@ class Split:
     """Points to fit on and points to predict."""
 
     kind: str
-    """seen (half at random), model or machine (that one left out)."""
+    """seen (half at random), model, machine or source (that one left out)."""
     left_out: str
     train: np.ndarray
     test: np.ndarray
     """Places in the table; no configuration is in both."""
 
 
+KINDS = ("seen", "model", "machine", "source")
 CONFIGURATION = ("machine", "engine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output")
 
 
 def splits(frame: pd.DataFrame, seed: int = SEED) -> Iterator[Split]:
-    """Half of the configurations at random, then every model and every machine left out."""
+    """Half of the configurations at random, then every model, every machine and, of several, every source left out."""
     columns = [c for c in CONFIGURATION if c in frame]
     key = frame[columns].astype(str).agg("|".join, axis=1)
     names = np.array(sorted(key.unique()))
     chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
     inside = key.isin(chosen).to_numpy()
     yield Split("seen", "half at random", np.flatnonzero(inside), np.flatnonzero(~inside))
-    for column in ("model", "machine"):
-        for name in sorted(frame[column].unique()):
+    for column in KINDS[1:]:
+        for name in sorted(frame[column].unique()) if column in frame else ():
             out = (frame[column] == name).to_numpy()
             if not out.all():
                 yield Split(column, str(name), np.flatnonzero(~out), np.flatnonzero(out))
@@ -340,14 +387,44 @@ def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     }
 
 
+INSIDE = 0.8
+"""Share of points that an interval is to hold."""
+
+
 def factors(found: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
-    """10th and 90th percentile of measured over predicted of left-out points, by metric and kind of split."""
+    """Intervals of measured over predicted of left-out points, by metric and kind of split (:func:`interval`)."""
     made: dict[str, dict[str, tuple[float, float]]] = {}
     for (name, kind), rows in found.groupby([found["metric"].map(base_metric), "kind"]):
-        ratio = (rows["value"] / rows["predicted"]).dropna()
-        low, high = np.quantile(ratio, [0.1, 0.9])
-        made.setdefault(str(name), {})[str(kind)] = (round(float(low), 3), round(float(high), 3))
+        low, high, _ = interval(rows)
+        made.setdefault(str(name), {})[str(kind)] = (round(low, 3), round(high, 3))
     return made
+
+
+def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
+    """Low and high of measured over predicted, and the share of points inside.
+
+    10th and 90th percentile, stretched (in logarithms) until 80% of the points of each model, machine or source lie, in
+    the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of points of one kind
+    (half at random) two halves take the place of models.  The share is that of this check.
+    """
+    ratio = np.log((rows["value"] / rows["predicted"]).to_numpy(float))
+    groups = rows["left_out"].to_numpy(object)
+    if len(set(groups)) == 1:
+        groups = rows.groupby([c for c in CONFIGURATION if c in rows], dropna=False).ngroup().to_numpy() % 2
+    groups, ratio = groups[np.isfinite(ratio)], ratio[np.isfinite(ratio)]
+
+    def ends(some: Floats) -> Floats:
+        return np.asarray(np.clip(np.quantile(some, [0.1, 0.9]), [-np.inf, 0.0], [0.0, np.inf]))
+
+    stretch, inside = 1.0, 0.0
+    others = {g: ends(ratio[groups != g]) for g in set(groups)} if len(set(groups)) > 1 else {}
+    bounds = np.array([others.get(g, ends(ratio)) for g in groups])
+    for stretch in np.arange(1.0, 4.0, 0.05):
+        inside = float(np.mean((ratio >= stretch * bounds[:, 0]) & (ratio <= stretch * bounds[:, 1])))
+        if inside >= INSIDE:
+            break
+    low, high = np.exp(stretch * ends(ratio))
+    return float(low), float(high), inside
 
 
 def base_metric(name: str) -> str:

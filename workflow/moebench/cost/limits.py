@@ -21,6 +21,7 @@ def check(sizes: Sizes, layout: Layout, batch: ArrayLike, context: ArrayLike, to
         ("pp", pp, (pp >= 1) & (pp <= sizes.layers), "take 1 to the number of layers"),
         ("dp", dp, dp >= 1, "take at least 1"),
         ("ep", ep, (ep == 1) | ((ep > 1) & (ep <= sizes.experts)), "take 1, or no more groups than experts"),
+        ("ep", ep, ep <= layout.ranks, "take no more groups than GPUs of a pipeline stage"),
     ):
         if not np.all(right):
             values, right = np.broadcast_arrays(np.asarray(value, float), right)

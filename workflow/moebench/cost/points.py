@@ -1,10 +1,10 @@
 """Points that somebody measured, or wants predicted: a table of machines, models and workloads as arrays.
 
 Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metric``; ``engine``, ``source``,
-``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own: ``kv_precision``;
-``experts`` and ``expert_ffn`` (pruned), ``top_k`` (capped); ``images`` per prompt of ``image_size`` pixels a side;
-``draft_model`` with ``draft_tokens`` per step and their ``acceptance``.  A row that cannot be predicted keeps its place
-and says why.
+``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own:
+``kv_precision``; ``experts`` and ``expert_ffn`` (pruned), ``top_k`` (capped); ``images`` per prompt of ``image_size``
+pixels a side; ``draft_model`` with ``draft_tokens`` per step and their ``acceptance``; the options of :data:`SERVER`.
+A row that cannot be predicted keeps its place and says why.
 """
 
 from __future__ import annotations
@@ -43,6 +43,16 @@ SAME = {
 
 NOMINAL = {"inferencex": 0.9}
 """Mean of a source's token counts over what it calls them: InferenceX draws lengths from 0.8 to 1 times the nominal."""
+
+SERVER: dict[str, float] = {"step_tokens": 8192, "graph_tokens": cal.GRAPH_TOKENS, "piecewise": 0}
+"""Options of a server that are columns, and vLLM's defaults on these machines: most tokens of a step, of a step that is
+one CUDA graph, and whether graphs are cut at attention."""
+SERVERS = {
+    ("inferencex", "gpt-oss-120b"): {"graph_tokens": 2048},
+    ("inferencex", "minimax-m2"): {"piecewise": 1},
+}
+"""What a source starts its servers of a model with, by its launch scripts (InferenceX, benchmarks/single_node), where
+the table has no such column."""
 
 SUFFIXES = ("-instruct", "-chat", "-it", "-hf", "-fp8", "-fp4", "-nvfp4", "-bf16", "-awq", "-gptq", "-fp8-kv", "-v0.1")
 
@@ -175,16 +185,14 @@ class Batch:
     metrics: list[Metric]
     tiles: Floats
     """Of the images of a prompt."""
+    step_tokens: Floats
     draft: cal.Speculation | None = None
 
     def predict(self, constants: cal.Constants, reduce: cal.AllReduce) -> Floats:
         """Predicted values of the rows, in their units."""
-        setup = cal.Setup(
-            self.setup.sizes, self.setup.precision, self.setup.layout, self.setup.machine, constants, reduce,
-            self.setup.traits,
-        )  # fmt: skip
+        setup = replace(self.setup, constants=constants, all_reduce=reduce)
         asked = self.work["batch"], self.work["input"], self.work["output"]
-        more: dict[str, Any] = {"tiles": self.tiles, "speculation": None}
+        more: dict[str, Any] = {"tiles": self.tiles, "speculation": None, "step_tokens": self.step_tokens}
         if self.draft:
             with_constants = replace(self.draft.draft, constants=constants, all_reduce=reduce)
             more["speculation"] = replace(self.draft, draft=with_constants)
@@ -280,6 +288,7 @@ class _Row:
     """Of the draft model; of the model itself where there is none."""
     draft_tokens: float
     acceptance: float
+    server: dict[str, float]
 
 
 class _Lookup:
@@ -313,6 +322,8 @@ class _Lookup:
             return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
         sizes, traits = Sizes.of(architecture), _traits(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
+        if layout.ranks < layout.ep <= sizes.experts:
+            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine deals experts so"
         limits.check(sizes, layout, row["batch"], row["input"])
         draft = (sizes, width, traits)
         drafted, acceptance = _optional(row, "draft_tokens") or 0.0, _optional(row, "acceptance")
@@ -328,8 +339,10 @@ class _Lookup:
             assert plain is not None
             draft = (Sizes.of(named[1]), plain, _traits(named[1]))
             limits.check(draft[0], layout, row["batch"], row["input"])
+        server = SERVER | SERVERS.get((str(row.get("source")), found[0]), {})
+        server |= {name: value for name in server if (value := _optional(row, name)) is not None}
         speculation = draft, drafted, acceptance or 0.0
-        return _Row(found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, *speculation)
+        return _Row(found[0], hardware.name, sizes, width, layout, traits, asked, seen, shown, *speculation, server)
 
 
 def _optional(row: Mapping[Any, Any], name: str) -> float | None:
@@ -381,8 +394,11 @@ def _batch(frame: pd.DataFrame, hardware: Hardware, rows: list[tuple[int, _Row]]
     if any(row.draft_tokens for row in found):
         drafted, accepted = (np.array([getattr(row, n) for row in found]) for n in ("draft_tokens", "acceptance"))
         draft = cal.Speculation(_setup([row.draft for row in found], layout, hardware), drafted, accepted)
-    tile_counts = np.array([row.tiles for row in found], float)
-    return Batch(places, hardware, setup, capacity, work, [row.metric for row in found], tile_counts, draft)
+    pictures = np.array([row.tiles for row in found], float)
+    server = {name: np.array([row.server[name] for row in found], float) for name in SERVER}
+    setup = replace(setup, graph_tokens=server["graph_tokens"], piecewise=server["piecewise"])
+    metrics = [row.metric for row in found]
+    return Batch(places, hardware, setup, capacity, work, metrics, pictures, server["step_tokens"], draft)
 
 
 def _setup(parts: list[tuple[Sizes, cal.Precision, cal.Traits]], layout: Layout, hardware: Hardware) -> cal.Setup:

@@ -80,7 +80,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
     same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
     times = cell_times(architecture, knobs, hardware, [*works, *same])
-    why, known = expected_times(architecture, knobs, hardware, engine, works)
+    why, known = expected_times(architecture, knobs, hardware, engine, works, study.jobs.draft_acceptance)
     for cell, work, images, time, least, likely in zip(
         mine, works, images_of, times, times[len(mine) :], known, strict=False
     ):
@@ -140,15 +140,21 @@ def _run_times(cell: Cell, work: Workload, likely: CalibratedTimes) -> Predictio
 
 
 def expected_times(
-    architecture: Architecture, knobs: EngineKnobs, hardware: Hardware, engine: EngineConfig, works: Sequence[Workload]
+    architecture: Architecture,
+    knobs: EngineKnobs,
+    hardware: Hardware,
+    engine: EngineConfig,
+    works: Sequence[Workload],
+    acceptance: float | None = None,
 ) -> tuple[str | None, Sequence[CalibratedTimes | None]]:
     """Why an engine has no calibrated times on a machine with constants; those of its workloads (None: unknown)."""
     nothing = [None] * len(works)
     if hardware.fitted is None:
         return None, nothing
-    if why := calibrated_cells.why_not(architecture, knobs, hardware, engine["runtime"]["kind"]):
+    if why := calibrated_cells.why_not(architecture, knobs, hardware, engine["runtime"]["kind"], acceptance):
         return why, nothing
-    found = calibrated_cells.times(architecture, knobs, hardware, works, engine["model"]["name"])
+    draft = Architecture.model_validate(engine["draft"]["architecture"]) if engine["draft"] else None
+    found = calibrated_cells.times(architecture, knobs, hardware, works, engine["model"]["name"], draft, acceptance)
     return "the size of its images, or a constant of the machine, is unknown", found
 
 
