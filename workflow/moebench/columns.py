@@ -116,6 +116,16 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "burstiness": ("Burstiness of arrivals", ""),
     "concurrency": ("Concurrency", "requests"),
     "length_spread": ("Spread of the lengths", ""),
+    "length_shape": ("Distribution of the lengths", ""),
+    "trace": ("Trace", ""),
+    "turns": ("Turns of a conversation", ""),
+    "ramp_to": ("Request rate at the end", "requests/s"),
+    "find": ("Searched for", ""),
+    "lowest_rate": ("Lowest rate of the search", "requests/s"),
+    "highest_rate": ("Highest rate of the search", "requests/s"),
+    "rate_tolerance": ("Tolerance of the search", ""),
+    "goals_share": ("Share of requests within the goals, asked", ""),
+    "try_s": ("Time of a try", "s"),
     "prefix_tokens": ("Shared prefix", "tokens"),
     "images": ("Images per request", ""),
     "image_size": ("Image edge", "px"),
@@ -189,6 +199,9 @@ METRICS = (
     Metric("output_tokens_per_s_per_device", "tokens/s", "Tokens/s per GPU", "throughput_output_tokens_per_s over the devices of the engine (protocol load)", "high"),
     Metric("goodput_requests_per_s", "requests/s", "Goodput", "samples_per_s times goals_met_share: requests per second that keep all latency goals of the study (protocol load)", "high"),
     Metric("goals_met_share", "", "Requests within the goals", "Share of the requests that keep all latency goals of the study (protocol load)", "high"),
+    Metric("steady_from_s", "s", "Begin of the steady part", "Time from the first request until as many were answered as may be in flight: cut off (protocol load)", ""),
+    Metric("steady_s", "s", "Length of the steady part", "Time from then until the last request was sent; what came after is cut off too (protocol load)", ""),
+    Metric("backlog_requests_per_s", "requests/s", "Growth of the backlog", "Requests sent less those answered in the steady part, over its length: well above 0, the service does not keep up and no state is steady (protocol load)", "low"),
     Metric("ttft_p50_s", "s", "Time to first token, p50", "Time from sending a request to its first token, 50th percentile over the requests (protocol load); null: fewer than 2 requests", "low"),
     Metric("ttft_p90_s", "s", "Time to first token, p90", "Time from sending a request to its first token, 90th percentile over the requests (protocol load); null: fewer than 10 requests", "low"),
     Metric("ttft_p99_s", "s", "Time to first token, p99", "Time from sending a request to its first token, 99th percentile over the requests (protocol load); null: fewer than 100 requests", "low"),
@@ -218,6 +231,8 @@ EVENNESS = (
     "most_activations",
 )
 """One number per cell without an interval; figures may show them as they show metrics."""
+SEARCHED = ("max_rate",)
+"""What a search found, with the ends of its bracket; figures can show it."""
 RESIDUALS = ("ttft_max_s", "itl_s", "e2e_s")
 """Metrics whose measured value is given over the predicted one."""
 
@@ -485,6 +500,10 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("ran_together", truth, "", "The last request's first token came before the first request's last one, in every run through a service; false also where tokens came in bunches; null: no service", _MEASURED),
         Column("steady_requests", whole, "requests", "Requests of all repeats that were sent between start and end of the load, and are what its metrics are about; null: no load", _MEASURED, "Requests that count"),
         Column("arrival_rate", real, "requests/s", "Rate at which requests were really sent, mean over the repeats; null: no load", _MEASURED, "Requests sent per second"),
+        Column("max_rate", real, "requests/s", "Highest request rate tried at which so many requests as goals_share says keep all goals of the study (find: max_rate); the metrics of the row are those at this rate; null: no search, or the lowest rate misses them", _MEASURED, "Highest rate within the goals", "high"),
+        Column("max_rate_low", real, "requests/s", "Lower end of its bracket: max_rate", _MEASURED, "Highest rate within the goals, low"),
+        Column("max_rate_high", real, "requests/s", "Upper end of its bracket: the lowest rate tried that misses the goals; null: none was found, and max_rate is a lower bound", _MEASURED, "Highest rate within the goals, high"),
+        Column("rates_tried", whole, "", "Rates that the search tried; null: no search", _MEASURED),
         Column("queue_time_mean_s", real, "s", "Time that a request waited in the server before it was run, mean over all of them; null: no load, or a service that does not tell", _MEASURED, "Time in the queue"),
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of bunches; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),

@@ -262,6 +262,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         **_queue(checks),
+        **_searched(record),
         "image_tokens": checks.get("image_tokens"),
         **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
@@ -290,12 +291,24 @@ def _at_hand(record: Record, chunk: Chunk) -> Row:
     return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
 
 
-def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
-    """How many requests over time kept the study's goals, as further metrics."""
-    if "load" not in run or not chunk.goals:
+def _over_time(run: Run, record: Record, chunk: Chunk) -> Metrics:
+    """Of requests over time what was cut off, and how many kept the study's goals, as further metrics."""
+    if "load" not in run:
         return {}
     part = load_metrics.steady(run["load"], record["workload"].get("concurrency"))
-    return load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+    found = load_metrics.cut(run["load"], part)
+    if chunk.goals:
+        found |= load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+    return found
+
+
+def _searched(record: Record) -> Row:
+    """What a search for the highest rate found."""
+    if not (found := record.get("search")):
+        return {}
+    kept = found["max_rate"]
+    ends = {"max_rate_low": kept, "max_rate_high": found["missed_rate"]} if kept else {}
+    return {"max_rate": kept, **ends, "rates_tried": len(found["tries"])}
 
 
 def _queue(checks: Checks) -> Row:
@@ -392,7 +405,7 @@ def make(chunk: Chunk) -> Made:
                     routed[name] += counted[name]
             ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
             found = [
-                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _within(run, record, chunk)
+                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _over_time(run, record, chunk)
                 for run in runs
             ]
             taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]
