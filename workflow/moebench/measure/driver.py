@@ -622,9 +622,8 @@ class Driver:
             seen = record["repeats"][-1]["metrics"]
             rate = f"{seen['samples_per_s']:.3g} requests/s"
             if "search" in record:
-                rate = (
-                    f"{'at least ' * bool(record['reason'])}{record['search']['max_rate']:g} requests/s keep the goals"
-                )
+                least = "at least " if record["reason"] else ""
+                rate = f"{least}{record['search']['max_rate']:g} requests/s keep the goals"
             return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"

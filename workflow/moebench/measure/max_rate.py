@@ -23,7 +23,7 @@ SENT = 0.9
 
 
 class Journal:
-    """The tries of an unfinished search, and the runs and checks at the highest rate kept: ``tries/ENGINE/CELL.json``."""
+    """The tries of an unfinished search, and the runs and checks at the highest rate kept: a file of its own."""
 
     def __init__(self, results: Path, engine: str, cell: str):
         self.path = records.tries_path(results, engine, cell)
@@ -109,7 +109,7 @@ def result(tries: list[Try]) -> Searched:
 def so_far(tries: list[Try]) -> str:
     """What unfinished tries say, in words."""
     kept, other = rate_search.bracket(tries)
-    said = [f"{kept:g} keeps the goals"] * (kept is not None) + [f"{other:g} does not"] * (other is not None)
+    said = [f"{rate:g} {what}" for rate, what in ((kept, "keeps the goals"), (other, "does not")) if rate is not None]
     return ", ".join(said) or "no rate was tried before"
 
 
@@ -118,12 +118,12 @@ def ended(work: Workload, journal: Journal) -> Outcome:
     found, last = result(journal.tries), journal.tries[-1]
     status, reason = "ok", ""
     if found["max_rate"] is None:
-        status, reason = (
-            "goals_missed",
-            f"the lowest rate, {last['request_rate']:g} requests/s, misses the goals: {last['why']}",
+        missed = last["verdict"] == rate_search.MISSED
+        status, lowest = (
+            "goals_missed" if missed else "invalid",
+            f"the lowest rate, {last['request_rate']:g} requests/s",
         )
-        if last["verdict"] == rate_search.NOT_SENT:
-            status, reason = "invalid", f"the lowest rate, {last['request_rate']:g} requests/s: {last['why']}"
+        reason = f"{lowest}, misses the goals: {last['why']}" if missed else f"{lowest}: {last['why']}"
     elif found["missed_rate"] is None:
         limit = [t["why"] for t in journal.tries if t["verdict"] == rate_search.NOT_SENT]
         why = limit[0] if limit else f"highest_rate {work['highest_rate']:g} keeps the goals"

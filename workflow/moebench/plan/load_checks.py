@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,14 +16,12 @@ def check(
     knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine, protocol: Protocol, goals: Mapping[str, float], path: str
 ) -> None:
     """Refuse what is wrong with requests over time, or is of them in another cell.  Raises ConfigError."""
-    loads = protocol.kind == "load"
-    found = (
-        _of_load(knobs, work, engine) if loads else _of_others(LOAD, work, f"only protocol load, not {protocol.kind}")
-    )
-    for text in found:
-        raise ConfigError(f"{path}: {text}")
-    of_search = _of_search(work, protocol, goals) if work.find else _of_others(SEARCH, work, "only a search (find)")
-    for text in of_search if loads else ():
+    if protocol.kind != "load":
+        problems = _of_others(LOAD, work, f"only protocol load, not {protocol.kind},")
+    else:
+        search = _of_search(work, protocol, goals) if work.find else _of_others(SEARCH, work, "only a search (find)")
+        problems = itertools.chain(_of_load(knobs, work, engine), search)
+    for text in problems:
         raise ConfigError(f"{path}: {text}")
 
 
@@ -96,8 +95,7 @@ def _of_trace(work: WorkloadKnobs, timed: bool) -> Iterator[str]:
         ):
             if value > most:
                 knob = key.replace("length", "tokens")
-                yield f"{work.trace}, line {number}: {key} {value} is more than {knob}, {most}; raise that or cut the line"
-                return
+                yield f"{work.trace}, line {number}: {key} {value} is more than {knob}, {most}; raise that"
 
 
 def _of_search(work: WorkloadKnobs, protocol: Protocol, goals: Mapping[str, float]) -> Iterator[str]:

@@ -73,6 +73,11 @@ class _Planner:
     _models: dict[str, Model] = field(default_factory=dict)
     _engines: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def goals(self) -> dict[str, float]:
+        """Latency goals of the study, s by metric."""
+        return {str(metric): limit for metric, limit in self.study.goals.items()}
+
     def engine_of(self, knobs: EngineKnobs, path: str) -> tuple[str, Engine]:
         """Name and settings of the engine that runs these knobs."""
         try:
@@ -98,7 +103,7 @@ class _Planner:
         """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
         knobs, work = self.split(row, path)
         engine = self.engine_of(knobs, path)[1]
-        load_checks.check(knobs, work, engine, protocol, self.study.goals, path)
+        load_checks.check(knobs, work, engine, protocol, self.goals, path)
         engine_id, top_k = self.place(knobs, work, path)
         check_protocol(knobs, work, self.config.model(knobs.model, path), protocol, path)
         settings, identity = self.identified(engine_id, work, top_k, protocol)
@@ -124,15 +129,16 @@ class _Planner:
         """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
         settings = work.model_dump(exclude=_not_of(work, protocol)) | {"top_k": top_k}
         settings |= {} if work.images else {"image_size": None}
-        identity = {
+        stated_work = stated(WorkloadKnobs, settings)
+        identity: Knobs = {
             "engine": engine_id,
-            "workload": stated(WorkloadKnobs, settings),
+            "workload": stated_work,
             "protocol": protocol.model_dump(exclude_defaults=True),
         }
         if work.find:  # which rates it tries depends on the goals
-            identity["goals"] = settings["goals"] = self.study.goals
+            identity["goals"] = settings["goals"] = self.goals
         if work.trace:  # what it holds, wherever it lies
-            identity["workload"]["trace"] = settings["trace_sha256"] = over_time.sha256(Path(work.trace))
+            stated_work["trace"] = settings["trace_sha256"] = over_time.sha256(Path(work.trace))
         return settings, identity
 
     def refused(self, row: Row, path: str) -> tuple[str, planned.Runtime, planned.EngineKnobsDict, Model, int | None]:
@@ -339,7 +345,7 @@ class Draft:
             "jobs": {},
         }
         if study.goals:
-            self.plan["goals"] = {str(metric): limit for metric, limit in study.goals.items()}
+            self.plan["goals"] = planner.goals
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():

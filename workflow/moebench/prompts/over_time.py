@@ -58,19 +58,17 @@ def read_trace(path: Path, count: int, timed: bool) -> list[Line]:
             given = None
         if not isinstance(given, dict):
             raise ValueError(f"{path}, line {number}: no JSON object: {text[:60]}")
-        lengths = [given.get(key) for key in ("input_length", "output_length")]
-        for key, value in zip(("input_length", "output_length"), lengths, strict=True):
+        for key in ("input_length", "output_length"):
+            value = given.get(key)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{path}, line {number}: {key} {value!r} is no number of tokens above 0")
         at_s = None
         if timed:
-            when, last = given.get("timestamp"), found[-1].at_s if found else 0.0
+            when, last = given.get("timestamp"), (found[-1].at_s if found else None) or 0.0
             if not isinstance(when, (int, float)) or isinstance(when, bool) or not last <= when / 1000 < math.inf:
-                raise ValueError(
-                    f"{path}, line {number}: timestamp {when!r} is no time in ms, later than the line above"
-                )
+                raise ValueError(f"{path}, line {number}: timestamp {when!r} is no time in ms after the line above")
             at_s = when / 1000
-        found.append(Line(*lengths, at_s))  # type: ignore[arg-type]
+        found.append(Line(given["input_length"], given["output_length"], at_s))
     return found
 
 
@@ -88,9 +86,7 @@ def make(work: Workload, vocab_size: int, longest: int, seed: int) -> list[Asked
     prefix = _ids(rng, vocab_size, work["prefix_tokens"])
     if path := work.get("trace"):
         if sha256(Path(path)) != work["trace_sha256"]:
-            raise ValueError(
-                f"trace {path}: it has changed since the plan was made; put the old file back, or plan anew"
-            )
+            raise ValueError(f"trace {path}: it has changed since the plan was made; plan anew")
         timed = not (work["request_rate"] or work["concurrency"])
         lines = read_trace(Path(path), work["requests"], timed)
         return [Asked(prefix + _ids(rng, vocab_size, n), made, at) for n, made, at in lines]
