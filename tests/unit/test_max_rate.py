@@ -43,7 +43,9 @@ def test_the_bracket_holds_the_limit_and_is_as_narrow_as_asked(tmp_path, limit):
     assert found["max_rate"] <= limit < found["missed_rate"] <= 1.1 * found["max_rate"] * 1.001
     assert len(set(service.asked)) == len(service.asked) == outcome["checks"]["rates_tried"]
     assert max(service.asked) <= 2 * max(limit, 1), "no server is drowned"
-    assert len(outcome["repeats"][0]["load"]["start_s"]) == max(20, -(-found["max_rate"] // 1)), "those of the best rate"
+    assert len(outcome["repeats"][0]["load"]["start_s"]) == max(20, -(-found["max_rate"] // 1)), (
+        "those of the best rate"
+    )
 
 
 def test_a_goal_that_nobody_meets_is_a_result_of_its_own(tmp_path):

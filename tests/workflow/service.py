@@ -165,6 +165,29 @@ class Handler(BaseHTTPRequestHandler):
     def forbidden(self, asked):
         self.say(403, {"error": f"no access for {KEY}"})
 
+    def half_way(self):
+        """Whether a load has come so far that a fault in the middle of it is due."""
+        with self.server.guard:
+            return sum(asked["model"] == self.server.asked[-1][1]["model"] for _, asked in self.server.asked) > 50
+
+    def throttled(self, asked):
+        if self.half_way():
+            self.say(429, {"error": "slow down"})
+        else:
+            self.good(asked)
+
+    def slower(self, asked):
+        time.sleep(2.5 * self.half_way())
+        self.good(asked)
+
+    def mortal(self, asked):
+        if self.half_way():
+            self.server.shutdown()
+            self.server.server_close()
+            self.close_connection = True
+        else:
+            self.good(asked)
+
     def slow(self, asked):
         time.sleep(3)
         self.good(asked)

@@ -321,6 +321,25 @@ def _queue(checks: Checks) -> Row:
     }
 
 
+def _rates(row: Row, record: Record) -> Iterator[Row]:
+    """The rates that a search tried, from the lowest up."""
+    known = {name: row[name] for name in ("study", "engine", "cell", "model_title")}
+    for tried in sorted(record.get("search", {"tries": []})["tries"], key=lambda t: t["request_rate"]):
+        yield (
+            known
+            | tried["metrics"]
+            | {
+                "request_rate": tried["request_rate"],
+                "arrival_rate": tried["arrival_rate"],
+                "rate_verdict": tried["verdict"],
+                "reason": tried["why"] or None,
+                "goals_met_share": tried["share"],
+                "steady_requests": tried["requests"],
+                "started_at": tried["started_at"],
+            }
+        )
+
+
 def _above_ceiling(row: Row, record: Record, chunk: Chunk) -> Row:
     """Status and reason of a cell that was measured faster than its hardware can be; the record stays as it is.
 
@@ -388,6 +407,7 @@ def make(chunk: Chunk) -> Made:
     samples: list[Row] = []
     failed: list[Row] = []
     routed: dict[str, list[Row]] = {name: [] for name in ROUTED}
+    tried: list[Row] = []
     counts: dict[str, int] = {}
     for engine, cell in chunk.cells:
         try:
@@ -419,10 +439,11 @@ def make(chunk: Chunk) -> Made:
         rows.append(row)
         raw.append(found)
         samples += taken
+        tried += _rates(row, record)
         if row["status"] != "ok":
             failed.append(_failure(row, record.get("evidence") or (), chunk))
     tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
-    tables |= {name: table(name, found) for name, found in routed.items()}
+    tables |= {name: table(name, found) for name, found in routed.items()} | {"rates": table("rates", tried)}
     return Made(tables | {"failures": table("failures", failed)}, counts)
 
 
