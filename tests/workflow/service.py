@@ -23,7 +23,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if self.authorized():
+        if self.server.dead:
+            self.close_connection = True
+        elif self.authorized():
             self.say(200, {"data": [{"id": "good"}]})
 
     def authorized(self):
@@ -182,6 +184,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def mortal(self, asked):
         if self.half_way():
+            self.server.dead = True
             self.server.shutdown()
             self.server.server_close()
             self.close_connection = True
@@ -231,6 +234,7 @@ def service(key=KEY):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.key, server.guard = True, key, threading.Lock()
     server.asked, server.limits, server.inside, server.most_inside = [], 0, {}, {}
+    server.dead = False
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
