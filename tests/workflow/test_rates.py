@@ -136,7 +136,7 @@ def test_a_ramp_gets_faster(served):
 
 def test_the_tables_have_what_was_found_and_what_was_cut(served):
     study = served[0]
-    written, counted = gather.tables(study.folder / "plan.json", study.results)
+    written, counted = gather.gather(study.folder / "plan.json", study.results)
     rows = {row["cell"]: row for row in written["measurements"].to_pylist()}
     assert counted.counts == {"ok": 5}
     for row in study.plan["experiments"]["loads"]["rows"]:
