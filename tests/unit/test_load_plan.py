@@ -166,3 +166,11 @@ def test_no_figure_of_predictions_is_planned_of_a_load():
 def test_a_caption_names_no_batch_of_a_load():
     rows = pd.DataFrame({"protocol_kind": ["load"] * 2, "batch": 1, "input_tokens": [32, 64], "output_tokens": 16})
     assert caption.workload(rows) == "Requests over time, of about 32 to 64 input and 16 output tokens."
+
+
+def test_a_caption_says_what_the_bracket_of_a_search_is():
+    rows = pd.DataFrame({"status": ["ok"] * 2, "protocol_kind": "load", "n_repeats": 1, "find": "max_rate",
+                         "unstable": False, "throttled": None, "derived_from": None,
+                         "max_rate_high": [8.0, None]})  # fmt: skip
+    said = caption.how(rows, medians=False)
+    assert "error bars: up to the lowest that misses them; 1 of 2 are lower bounds" in said
