@@ -2,7 +2,7 @@
 
 import pytest
 
-from moebench.engines import rate_search
+from moebench.engines import failures, rate_search
 from moebench.measure import max_rate, records
 
 WORK = {"requests": 20, "try_s": 1.0, "lowest_rate": 1.0, "highest_rate": 64.0, "rate_tolerance": 0.1,
@@ -78,12 +78,23 @@ def test_what_fails_half_way_keeps_the_other_rates_and_goes_on_from_them(tmp_pat
     service = Service(10.0, fails={8.0: dict(FAULT)})
     outcome = searched(tmp_path, service)
     assert outcome["status"] == "service_fault"
-    assert outcome["reason"] == f"at 8 requests/s: {FAULT['reason']}; 4 keeps the goals"
+    assert outcome["reason"] == f"{FAULT['reason']} (at 8 requests/s; 4 keeps the goals)"
     assert [t["request_rate"] for t in outcome["search"]["tries"]] == [1, 2, 4] and outcome["repeats"] == []
     again = Service(10.0)
     outcome = searched(tmp_path, again)
     assert outcome["status"] == "ok" and not set(again.asked) & {1.0, 2.0, 4.0}
     assert outcome["search"]["max_rate"] <= 10 < outcome["search"]["missed_rate"]
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("unsupported", failures.NO_KERNEL), ("node_fault", "the node has no driver"), ("invalid", "the engine lied")],
+)
+def test_what_is_not_of_the_rate_is_told_as_the_engine_told_it(tmp_path, status, reason):
+    """The driver knows by these words what ends a whole engine configuration, or is the node's fault."""
+    outcome = searched(tmp_path, Service(10.0, fails={2.0: {"status": status, "reason": reason}}))
+    assert (outcome["status"], outcome["reason"]) == (status, reason)
+    assert [t["request_rate"] for t in outcome["search"]["tries"]] == [1]
 
 
 def test_a_search_that_is_killed_at_any_try_ends_as_the_others_do(tmp_path):

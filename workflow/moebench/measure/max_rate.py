@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean, median
 
-from moebench.engines import rate_search
+from moebench.engines import failures, rate_search
 from moebench.formats.messages import Outcome
 from moebench.formats.plan import Workload
 from moebench.formats.record import Checks, Metrics, Run, Searched, Try
@@ -54,7 +54,8 @@ def search(work: Workload, journal: Journal, ask: Callable[[Workload], Outcome],
         reply = ask(work | {"request_rate": rate, "requests": rate_search.requests(work, rate)})
         runs = [run for run in reply.get("repeats", []) if "load" in run]
         if reply["status"] not in ("ok", "invalid") or not runs:
-            reply["reason"] = f"at {rate:g} requests/s: {reply['reason']}; {so_far(journal.tries)}"
+            if reply["status"] in records.INFRASTRUCTURE and not failures.of_host(reply):
+                reply["reason"] += f" (at {rate:g} requests/s; {so_far(journal.tries)})"
             return reply | {"repeats": [], "search": result(journal.tries)}
         tried = judged(rate, started, runs, work)
         if tried["verdict"] == rate_search.KEPT and reply["status"] != "ok":
