@@ -158,6 +158,7 @@ def test_the_tables_have_what_was_found_and_what_was_cut(served):
 # ------------------------------------------------------------------------- services that fail half way through
 
 
+@pytest.mark.nightly  # three processes that import vLLM; tests/unit/test_max_rate.py has the same faults, scripted
 def test_services_that_fail_half_way_leave_a_typed_record_with_the_other_rates(tmp_path, monkeypatch):
     with service() as server, service() as other:
         addresses = {"throttled": server.url, "slower": server.url, "mortal": other.url}
