@@ -348,3 +348,30 @@ def test_a_mended_prediction_mends_the_status(study):
     next(iter(data["cells"].values()))["predicted"]["least_e2e_s"] = 1e-4
     collect(study)
     assert parquet.read(out, "measurements").iloc[0]["status"] == "ok"
+
+
+def test_a_search_gives_its_bracket_and_a_row_per_rate(study):
+    data, results, out = study
+
+    def tried(rate, verdict, why=""):
+        return {"request_rate": rate, "started_at": "", "requests": 90, "share": 0.5, "arrival_rate": rate - 0.1,
+                "verdict": verdict, "why": why, "metrics": {"ttft_p90_s": rate / 10}}  # fmt: skip
+
+    searches = [
+        ("ok", {"max_rate": 4.0, "missed_rate": 8.0, "tries": [tried(8.0, "missed", "few"), tried(4.0, "kept")]}),
+        ("ok", {"max_rate": 4.0, "missed_rate": None, "tries": [tried(4.0, "kept")]}),
+        ("goals_missed", {"max_rate": None, "missed_rate": 1.0, "tries": [tried(1.0, "missed", "few")]}),
+    ]
+    for (engine, cell), (status, found) in zip(cells(study), searches, strict=False):
+        made = synthetic.record(data, engine, cell) | {"status": status, "search": found}
+        records.store(results, made | ({} if status == "ok" else {"repeats": [], "reason": "the lowest rate"}))
+    collect(study)
+    rows = parquet.read(out, "measurements").set_index("cell").loc[[cell for _, cell in cells(study)[:3]]]
+    assert rows["max_rate"].tolist()[:2] == [4, 4] and pd.isna(rows["max_rate"].iloc[2])
+    assert rows["max_rate_high"].iloc[0] == 8 and rows["max_rate_high"].iloc[1:].isna().all(), "a lower bound has none"
+    assert rows["rates_tried"].tolist() == [2, 1, 1] and rows["status"].iloc[2] == "goals_missed"
+    rates = parquet.read(out, "rates")
+    rates = rates[rates["cell"] == rows.index[0]]
+    assert rates["request_rate"].tolist() == [4, 8] and rates["rate_verdict"].tolist() == ["kept", "missed"]
+    assert rates["ttft_p90_s"].tolist() == [0.4, 0.8] and rates["reason"].iloc[1] == "few"
+    assert parquet.read(out, "failures")["status"].tolist() == ["goals_missed"]

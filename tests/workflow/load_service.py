@@ -10,6 +10,7 @@ from ask_service import SETTINGS
 
 from moebench.engines import failures, load_client
 from moebench.engines.endpoint import EndpointEngine
+from moebench.prompts import over_time
 
 
 def send(case: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +23,8 @@ def send(case: dict[str, Any]) -> dict[str, Any]:
     load_client.run = lambda *arguments: seen.append(keep(*arguments)) or seen[-1]  # type: ignore[func-returns-value]
     try:
         engine.load()
-        load = engine.over_time(work, 1, 2)
+        requests = None if over_time.drawn_by_client(work) else over_time.make(work, 64, 256, 1)
+        load = engine.over_time(work, 1, 2, requests)
         summary = {k: v for k, v in seen[-1].items() if isinstance(v, (int, float))}
         return {"load": load, "summary": summary}
     except failures.Failure as failure:

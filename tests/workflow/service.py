@@ -23,7 +23,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        if self.authorized():
+        if self.server.dead:
+            self.close_connection = True
+        elif self.authorized():
             self.say(200, {"data": [{"id": "good"}]})
 
     def authorized(self):
@@ -165,6 +167,30 @@ class Handler(BaseHTTPRequestHandler):
     def forbidden(self, asked):
         self.say(403, {"error": f"no access for {KEY}"})
 
+    def half_way(self):
+        """Whether a load has come so far that a fault in the middle of it is due."""
+        with self.server.guard:
+            return sum(asked["model"] == self.server.asked[-1][1]["model"] for _, asked in self.server.asked) > 50
+
+    def throttled(self, asked):
+        if self.half_way():
+            self.say(429, {"error": "slow down"})
+        else:
+            self.good(asked)
+
+    def slower(self, asked):
+        time.sleep(2.5 * self.half_way())
+        self.good(asked)
+
+    def mortal(self, asked):
+        if self.half_way():
+            self.server.dead = True
+            self.server.shutdown()
+            self.server.server_close()
+            self.close_connection = True
+        else:
+            self.good(asked)
+
     def slow(self, asked):
         time.sleep(3)
         self.good(asked)
@@ -208,6 +234,7 @@ def service(key=KEY):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.key, server.guard = True, key, threading.Lock()
     server.asked, server.limits, server.inside, server.most_inside = [], 0, {}, {}
+    server.dead = False
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

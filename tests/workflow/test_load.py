@@ -25,6 +25,8 @@ CASES = {
     "limited": {**WORK, "requests": 16},
     "failing": {**WORK, "requests": 16},
     "dropped": {**WORK, "requests": 16},
+    "talk": {**WORK, "requests": 24, "turns": 3, "length_spread": 0.0, "concurrency": 2},
+    "talk in text": {**WORK, "requests": 24, "turns": 3, "length_spread": 0.0, "concurrency": 2},
 }
 
 
@@ -46,8 +48,8 @@ def model(tmp_path_factory):
 def sent(model):
     with service() as server:
         cases = {
-            name: {"settings": {"model": name if name != "open" else "good", "base_url": server.url}, "model": model,
-                   "workload": work}
+            name: {"settings": {"model": name if name != "open" else "good", "base_url": server.url,
+                                "prompt": "text" if "text" in name else "ids"}, "model": model, "workload": work}
             for name, work in CASES.items()
         }  # fmt: skip
         environment = os.environ | {"PYTHONPATH": PATHS, "SERVICE_KEY": KEY, "VLLM_NO_USAGE_STATS": "1"}
@@ -95,3 +97,13 @@ def test_a_service_that_refuses_or_fails_is_a_typed_result(sent):
         load = sent[0][name]["load"]
         problem = load_metrics.problem(load, load_metrics.steady(load, 8))
         assert problem is not None and "16 of 16 requests failed" in problem
+
+
+@pytest.mark.parametrize("name", ["talk", "talk in text"])
+def test_conversations_reach_a_service_as_ids_or_as_text(sent, name):
+    load, server = sent[0][name]["load"], sent[1]
+    assert sorted(load["input_tokens"]) == [16] * 8 + [40] * 8 + [64] * 8 and load["errors"] == [""] * 24
+    prompts = [asked["prompt"] for _, asked in server.asked if asked["model"] == name][2:]  # after the warm-up
+    assert {type(prompt) for prompt in prompts} == {str if name == "talk in text" else list}
+    lengths = sorted(prompts, key=len)
+    assert all(any(later[: len(first)] == first for later in lengths[8:16]) for first in lengths[:8])

@@ -31,6 +31,7 @@ TABLES = {
     "measurements": "A row per cell: medians with intervals",
     "samples": "A row per timed run",
     "failures": "Cells that are not ok, and why",
+    "rates": "A row per request rate that a search tried",
     "parameters": "Parameters of models by component and layer, computed",
     "activation": "How often each expert of each layer was chosen",
     "activation_layers": "How evenly the experts of each layer were chosen",
@@ -116,6 +117,16 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "burstiness": ("Burstiness of arrivals", ""),
     "concurrency": ("Concurrency", "requests"),
     "length_spread": ("Spread of the lengths", ""),
+    "length_shape": ("Distribution of the lengths", ""),
+    "trace": ("Trace", ""),
+    "turns": ("Turns of a conversation", ""),
+    "ramp_to": ("Request rate at the end", "requests/s"),
+    "find": ("Searched for", ""),
+    "lowest_rate": ("Lowest rate of the search", "requests/s"),
+    "highest_rate": ("Highest rate of the search", "requests/s"),
+    "rate_tolerance": ("Tolerance of the search", ""),
+    "goals_share": ("Share of requests within the goals, asked", ""),
+    "try_s": ("Time of a try", "s"),
     "prefix_tokens": ("Shared prefix", "tokens"),
     "images": ("Images per request", ""),
     "image_size": ("Image edge", "px"),
@@ -147,6 +158,7 @@ def _knob(name: str) -> Column:
     label, unit = _HEADINGS.get(name, ("", ""))
     description = _RESOLVED.get(name) or field.description or name
     tables: tuple[str, ...] = ("plan", "measurements", *["parameters"] * (name == "model"))
+    tables += ("rates",) if name == "request_rate" else ()
     tables += ("computed",) if name in ComputedKnobs.model_fields and name != "ep" else ()
     tables += ("accuracy",) * (name in EngineKnobs.model_fields or name == "top_k")
     return Column(name, arrow_type(field.annotation), unit, description, tables, label)
@@ -189,6 +201,9 @@ METRICS = (
     Metric("output_tokens_per_s_per_device", "tokens/s", "Tokens/s per GPU", "throughput_output_tokens_per_s over the devices of the engine (protocol load)", "high"),
     Metric("goodput_requests_per_s", "requests/s", "Goodput", "samples_per_s times goals_met_share: requests per second that keep all latency goals of the study (protocol load)", "high"),
     Metric("goals_met_share", "", "Requests within the goals", "Share of the requests that keep all latency goals of the study (protocol load)", "high"),
+    Metric("steady_from_s", "s", "Begin of the steady part", "Time from the first request until as many were answered as may be in flight: cut off (protocol load)", ""),
+    Metric("steady_s", "s", "Length of the steady part", "Time from then until the last request was sent; what came after is cut off too (protocol load)", ""),
+    Metric("backlog_requests_per_s", "requests/s", "Growth of the backlog", "Requests sent less those answered in the steady part, over its length: well above 0, the service does not keep up and no state is steady (protocol load)", "low"),
     Metric("ttft_p50_s", "s", "Time to first token, p50", "Time from sending a request to its first token, 50th percentile over the requests (protocol load); null: fewer than 2 requests", "low"),
     Metric("ttft_p90_s", "s", "Time to first token, p90", "Time from sending a request to its first token, 90th percentile over the requests (protocol load); null: fewer than 10 requests", "low"),
     Metric("ttft_p99_s", "s", "Time to first token, p99", "Time from sending a request to its first token, 99th percentile over the requests (protocol load); null: fewer than 100 requests", "low"),
@@ -218,6 +233,8 @@ EVENNESS = (
     "most_activations",
 )
 """One number per cell without an interval; figures may show them as they show metrics."""
+SEARCHED = ("max_rate",)
+"""What a search found, with the ends of its bracket; figures can show it."""
 RESIDUALS = ("ttft_max_s", "itl_s", "e2e_s")
 """Metrics whose measured value is given over the predicted one."""
 
@@ -230,7 +247,9 @@ def residual(metric: str) -> str:
 def _metric_columns() -> list[Column]:
     made = []
     for m in METRICS:
-        made.append(Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples"), m.label, m.better))
+        made.append(
+            Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples", "rates"), m.label, m.better)
+        )
         for end, word in (("low", "lower"), ("high", "upper")):
             text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats; with 5 repeats or fewer, of their range"
             made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
@@ -394,10 +413,10 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Engine configuration: identifier, by content",
-            (*_ALL, *_ROUTED, *_TASKS),
+            (*_ALL, *_ROUTED, *_TASKS, "rates"),
             "Engine configuration",
         ),
-        Column("cell", text, "", "Cell: identifier, by content", (*_ALL, *_ROUTED, *_TASKS)),
+        Column("cell", text, "", "Cell: identifier, by content", (*_ALL, *_ROUTED, *_TASKS, "rates")),
         Column("repeat", whole, "", "Number of the timed run, from 0", ("samples",)),
         Column("seed", whole, "", "Seed of the run's prompts", ("samples",)),
         Column("job", text, "", "Job that measures the cell", ("plan",)),
@@ -412,7 +431,7 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Why the cell is not ok, or the claim has no verdict, one sentence",
-            (*_SHOWN, "claims", *_TASKS),
+            (*_SHOWN, "claims", *_TASKS, "rates"),
         ),
         Column("evidence", text, "", "Engine log excerpt: the decisive lines", (*_BAD, *_TASKS)),
         Column(
@@ -420,7 +439,7 @@ def _others() -> tuple[list[Column], list[Column]]:
             text,
             "",
             "Model, as named in figures",
-            ("plan", "measurements", "failures", "parameters", "computed", *_ROUTED, *_TASKS, *_DERIVED),
+            ("plan", "measurements", "failures", "rates", "parameters", "computed", *_ROUTED, *_TASKS, *_DERIVED),
             "Model",
         ),
         Column(
@@ -483,8 +502,13 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("input_tokens_seen", real, "tokens", "Prompt tokens per request as a service counted them, mean; null: as asked for", _MEASURED, "Input tokens, as counted"),
         Column("output_tokens_seen", real, "tokens", "Generated tokens per request where a service may end early, mean; null: as asked for", _MEASURED, "Output tokens, as counted"),
         Column("ran_together", truth, "", "The last request's first token came before the first request's last one, in every run through a service; false also where tokens came in bunches; null: no service", _MEASURED),
-        Column("steady_requests", whole, "requests", "Requests of all repeats that were sent between start and end of the load, and are what its metrics are about; null: no load", _MEASURED, "Requests that count"),
-        Column("arrival_rate", real, "requests/s", "Rate at which requests were really sent, mean over the repeats; null: no load", _MEASURED, "Requests sent per second"),
+        Column("steady_requests", whole, "requests", "Requests of all repeats that were sent between start and end of the load, and are what its metrics are about; null: no load", (*_MEASURED, "rates"), "Requests that count"),
+        Column("arrival_rate", real, "requests/s", "Rate at which requests were really sent, mean over the repeats; null: no load", (*_MEASURED, "rates"), "Requests sent per second"),
+        Column("rate_verdict", text, "", "What became of a tried rate: kept, missed, or not_sent (the client was too slow)", ("rates",), "Verdict"),
+        Column("max_rate", real, "requests/s", "Highest request rate tried at which so many requests as goals_share says keep all goals of the study (find: max_rate); the metrics of the row are those at this rate; null: no search, or the lowest rate misses them", _MEASURED, "Highest rate within the goals", "high"),
+        Column("max_rate_low", real, "requests/s", "Lower end of its bracket: max_rate", _MEASURED, "Highest rate within the goals, low"),
+        Column("max_rate_high", real, "requests/s", "Upper end of its bracket: the lowest rate tried that misses the goals; null: none was found, and max_rate is a lower bound", _MEASURED, "Highest rate within the goals, high"),
+        Column("rates_tried", whole, "", "Rates that the search tried; null: no search", _MEASURED),
         Column("queue_time_mean_s", real, "s", "Time that a request waited in the server before it was run, mean over all of them; null: no load, or a service that does not tell", _MEASURED, "Time in the queue"),
         Column("tokens_per_arrival", real, "tokens", "Tokens of a request that reached the client together, mean: well above 1, ITL is that of groups of tokens; null: no service", _MEASURED, "Tokens per arrival"),
         Column("kv_cache_tokens", whole, "tokens", "Tokens the engine's KV cache holds", _MEASURED, "KV cache capacity"),
@@ -527,7 +551,7 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("prompt_corpus_sha256", text, "", "SHA-256 of the text that prompts are cut from", _MEASURED, "Prompt corpus"),
         Column("versions", text, "", "JSON: versions of the packages that the engine process saw", (*_MEASURED, *_TASKS)),
         Column("variables", text, "", "JSON: environment variables that the engine reads, as its job had them; null: not recorded", (*_MEASURED, *_TASKS), "Variables"),
-        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS, *_MACHINE)),
+        Column("started_at", text, "", "Start of the measurement, ISO 8601, UTC", (*_RUN, *_TASKS, *_MACHINE, "rates")),
         Column("rerun", text, "", "Command that measures this cell again", (*_BAD, *_TASKS)),
         Column("layer_kind", text, "", "moe: layers with routed experts; dense: layers without; recurrent: layers with a state instead of attention; outside: embeddings, last norm, vision", _COUNTED),
         Column("component", text, "", "Part of the layer, or of what is outside the layers", _COUNTED),

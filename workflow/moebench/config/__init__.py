@@ -11,7 +11,17 @@ from moebench.config.base import Count, Name, Strict
 from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
 from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
-from moebench.config.knobs import KNOBS, LOAD, Calibration, Corpus, EngineKnobs, Protocol, WorkloadKnobs
+from moebench.config.knobs import (
+    KNOBS,
+    LOAD,
+    SEARCH,
+    SHAPES,
+    Calibration,
+    Corpus,
+    EngineKnobs,
+    Protocol,
+    WorkloadKnobs,
+)
 from moebench.config.loading import Config, explain, parse, read_yaml
 from moebench.config.models import (
     COST_ONLY,
@@ -37,6 +47,8 @@ __all__ = [
     "JOIN",
     "KNOBS",
     "LOAD",
+    "SEARCH",
+    "SHAPES",
     "AccuracyBlock",
     "AllReduceTable",
     "Architecture",

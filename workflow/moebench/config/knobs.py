@@ -111,11 +111,46 @@ class WorkloadKnobs(Strict):
     length_spread: float = Field(
         0.0,
         ge=0,
-        lt=1,
-        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens",
+        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens; lognormal:"
+        " their standard deviation over their mean",
+    )
+    length_shape: Literal["uniform", "lognormal"] = Field(
+        "uniform", description="Protocol load: distribution of the lengths, whose mean is input_tokens or output_tokens"
     )
     prefix_tokens: Count = Field(
         0, description="Protocol load: tokens that all prompts begin with, added to input_tokens"
+    )
+    trace: str | None = Field(
+        None,
+        pattern=r"\.jsonl$",
+        description="Protocol load: file with the lengths of the requests, and with their times unless request_rate or"
+        " concurrency is set; input_tokens and output_tokens are the longest it may have (docs/serving.md)",
+    )
+    turns: Positive = Field(
+        1,
+        description="Protocol load: requests of a conversation; each prompt repeats the earlier ones and as many tokens"
+        " as their answers had, and adds input_tokens",
+    )
+    ramp_to: float | None = Field(
+        None,
+        gt=0,
+        description="Protocol load: the rate rises linearly from request_rate to this one over the requests; both are"
+        " whole numbers",
+    )
+    find: Literal["max_rate"] | None = Field(
+        None,
+        description="Protocol load: instead of one request_rate, the highest at which the study's goals are kept",
+    )
+    lowest_rate: float = Field(1.0, gt=0, description="find: the rate tried first, requests/s; then twice as much")
+    highest_rate: float = Field(64.0, gt=0, description="find: no higher rate is tried, requests/s")
+    rate_tolerance: float = Field(
+        0.1, ge=0.01, le=1, description="find: ends when the rates kept and missed differ by this share or less"
+    )
+    goals_share: float = Field(
+        0.99, gt=0, le=1, description="find: a rate is kept if this share of the requests keeps all goals (0.99: p99)"
+    )
+    try_s: float = Field(
+        30.0, gt=0, description="find: each rate is sent for at least so long, s, and for `requests` or more"
     )
     images: Count = Field(0, description="Images per request; their tokens are added to input_tokens")
     image_size: Positive | None = Field(
@@ -123,7 +158,11 @@ class WorkloadKnobs(Strict):
     )
 
 
-LOAD = ("request_rate", "burstiness", "concurrency", "length_spread", "prefix_tokens")
+SHAPES = ("length_shape", "trace", "turns", "ramp_to")
+"""Knobs of protocol load that a cell has where they are set."""
+SEARCH = ("find", "lowest_rate", "highest_rate", "rate_tolerance", "goals_share", "try_s")
+"""Knobs of a search for a rate: no other cell has them."""
+LOAD = ("request_rate", "burstiness", "concurrency", "length_spread", "prefix_tokens", *SHAPES, *SEARCH)
 """Knobs of protocol load: no other cell has them."""
 
 KNOBS = {**EngineKnobs.model_fields, **WorkloadKnobs.model_fields}

@@ -16,6 +16,7 @@ from moebench.cost import cells as calibrated_cells
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
+from moebench.engines import rate_search
 from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Prediction, Workload
 
 ENDS = ("", "_low", "_high")
@@ -57,7 +58,10 @@ def in_flight(work: Workload, knobs: EngineKnobs) -> Workload:
 
 
 def sending_s(work: Workload, batch: int, batch_s: float | None) -> float | None:
-    """Time to send the requests of a workload, or to run them in batches, whichever is longer, s."""
+    """Time to send the requests of a workload, or to run them in batches, whichever is longer, s; of a search to try
+    its rates."""
+    if work.get("find"):
+        return rate_search.seconds(work)
     sent = work["requests"] / rate if (rate := work.get("request_rate")) else 0.0
     return None if batch_s is None else max(sent, batch_s * work["requests"] / batch)
 

@@ -5,11 +5,12 @@ A batch is as many requests sent at once.  Times are the arrivals of chunks at t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,19 +251,34 @@ class EndpointEngine:
         if counted > shown * (1 + UNSEEN_SHARE) + unseen:
             raise Failure("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
 
-    def over_time(self, work: Workload, seed: int, warmup: int) -> LoadTrace:
-        """Send the requests of a workload over time; ``warmup``: untimed ones before.  Raises Verdict."""
+    def over_time(
+        self, work: Workload, seed: int, warmup: int, requests: Sequence[load_client.Asked] | None = None
+    ) -> LoadTrace:
+        """Send the requests of a workload over time; ``warmup``: untimed ones before.
+
+        ``requests``: those to send; None: the client draws them.  Raises Verdict.
+        """
         assert self.client is not None
         options = load_client.arguments(
             work, self.client.url, self.settings["model"], Path(self.model["path"]), seed, warmup
         )
-        load = load_client.trace(load_client.run(options, self.client.key))
+        if requests and self.settings["prompt"] == "text":
+            requests = [(self.tokenizer.decode(ids, skip_special_tokens=False), *more) for ids, *more in requests]
+        load = load_client.trace(load_client.run(options, self.client.key, requests))
         self.watch()
+        if any(load["errors"]):
+            self.reach()
         limited = sum("Too Many Requests" in error for error in load["errors"])
         if limited:
             asked = count(len(load["errors"]), "request")
             raise Failure("service_fault", f"rate limited (HTTP 429): {limited} of {asked}; lower the load")
         return load
+
+    def reach(self) -> None:
+        """Raise Verdict if the service is gone: then it is not the load that requests failed for."""
+        assert self.client is not None
+        with contextlib.suppress(RateLimited):
+            self.client.models()
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
         """Wall time of a batch, s: there is no plainer interface than streaming."""

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from moebench.formats.plan import Workload
 from moebench.formats.record import LoadTrace
+
+Asked = tuple[list[int] | str, int, float | None]
+"""A request: prompt, tokens to generate, and when to send it, s (None: as the arguments say)."""
 
 KEY = "OPENAI_API_KEY"
 """Where the client looks for the service's key."""
@@ -31,7 +35,7 @@ def arguments(work: Workload, url: str, model: str, tokenizer: Path, seed: int, 
         "random-output-len": work["output_tokens"],
         "random-range-ratio": work["length_spread"],
         "random-prefix-len": work["prefix_tokens"],
-        "request-rate": work["request_rate"] or "inf",
+        **_rate(work),
         "burstiness": work["burstiness"],
         "max-concurrency": work["concurrency"],
         "num-warmups": warmup,
@@ -45,8 +49,16 @@ def arguments(work: Workload, url: str, model: str, tokenizer: Path, seed: int, 
     return [*options, "--ignore-eos", "--disable-tqdm", "--save-detailed"]
 
 
-def run(options: list[str], key: str | None) -> dict[str, Any]:
-    """What the client gives: its summary, and lists with an entry per request.
+def _rate(work: Workload) -> dict[str, Any]:
+    if not (end := work.get("ramp_to")):
+        return {"request-rate": work["request_rate"] or "inf"}
+    start = int(work["request_rate"] or 0)
+    return {"ramp-up-strategy": "linear", "ramp-up-start-rps": start, "ramp-up-end-rps": int(end)}
+
+
+def run(options: list[str], key: str | None, requests: Sequence[Asked] | None = None) -> dict[str, Any]:
+    """What the client gives: its summary, and lists with an entry per request.  ``requests``: instead of those that it
+    would draw.
 
     Raises whatever it raises before its first request is sent.
     """
@@ -55,16 +67,36 @@ def run(options: list[str], key: str | None) -> dict[str, Any]:
 
     parser = FlexibleArgumentParser()
     serve.add_cli_args(parser)
-    before = os.environ.get(KEY)
+    before, draw = os.environ.get(KEY), serve.get_samples
     os.environ[KEY] = key or ""
+    if requests is not None:
+        options = [*options, "--dataset-name", "timed_trace", *_clock(requests)]
+        serve.get_samples = lambda arguments, tokenizer: _samples(requests)
     try:
         result: dict[str, Any] = asyncio.run(serve.main_async(parser.parse_args(options)))
     finally:
+        serve.get_samples = draw
         if before is None:
             del os.environ[KEY]
         else:
             os.environ[KEY] = before
     return result
+
+
+def _clock(requests: Sequence[Asked]) -> list[str]:
+    timed = requests[0][2] is not None
+    return ["--self-timed" if timed else "--no-self-timed"]
+
+
+def _samples(requests: Sequence[Asked]) -> list[Any]:
+    from vllm.benchmarks.datasets.datasets import SampleRequest
+
+    return [
+        SampleRequest(
+            prompt=prompt, prompt_len=len(prompt), expected_output_len=tokens, timestamp=at_s, request_id=str(number)
+        )
+        for number, (prompt, tokens, at_s) in enumerate(requests)
+    ]
 
 
 def trace(result: dict[str, Any]) -> LoadTrace:

@@ -148,6 +148,13 @@ def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
     return any(architecture.get("attention", {}).get("kind") == "mla" for architecture in found)
 
 
+def _searched(good: pd.DataFrame) -> str:
+    """What the ends of a search's bracket are, and how many have no upper one."""
+    open_ended = int(good["max_rate_high"].isna().sum())
+    said = "Highest rate found that keeps the goals, error bars: up to the lowest that misses them"
+    return said + (f"; {open_ended} of {len(good)} are lower bounds: no rate tried misses them." if open_ended else ".")
+
+
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
     """Repeats, intervals and how many cells are not what they should be; ``medians``: the figure shows some."""
     good = rows[rows["status"] == "ok"]
@@ -158,6 +165,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
                 parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(repeats)}.")
+        elif not medians and "find" in good and good["find"].notna().all():
+            parts.append(_searched(good))
         elif not medians:
             parts.append("Counted over all runs of a cell.")
         elif repeats.max() < 2:
@@ -188,7 +197,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 
 def of(plan: Plan, placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
-    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.SPECULATION})
+    single = {*columns.EVENNESS, *columns.SPECULATION, *columns.SEARCHED}
+    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= single)
     refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
     return " ".join(filter(None, [said, accuracy_words(plan, placed), refused]))
 

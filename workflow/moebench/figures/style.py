@@ -116,6 +116,7 @@ STATUSES: dict[str, tuple[str, Any, str]] = {
     "infeasible": ("predicted not to fit, not run", "_", "-----"),
     "unsupported": ("not supported by the engine", "d", "|||||"),
     "invalid": ("failed a sanity check", "p", "++++"),
+    "goals_missed": ("goals missed at the lowest rate", "1", "...."),
     "timeout": ("timeout", "^", "//"),
     "crashed": ("engine crashed", "*", "xx"),
     "node_fault": ("node fault", "v", "\\\\"),

@@ -14,6 +14,7 @@ from moebench.formats.record import (
     Result,
     Run,
     SampleLog,
+    Searched,
     ThrownAway,
 )
 
@@ -39,7 +40,8 @@ class Request(TypedDict, total=False):
 class Outcome(TypedDict, total=False):
     """Answer to a request, and what the driver makes of it: what happened to a cell, before it is a record.
 
-    load: facts and provenance.  run: status, reason, warmup, repeats, thrown_away, checks, activation.  canary:
+    load: facts and provenance.  run: status, reason, warmup, repeats, thrown_away, checks, activation; the driver adds
+    search.  canary:
     started_at, metrics.
     evaluate: status, reason, results, checks, samples, or storage: why the log of questions was not written.
     A failure: status, reason, evidence, provenance; cause_in_log: the words of the exception do not say why;
@@ -57,6 +59,7 @@ class Outcome(TypedDict, total=False):
     repeats: list[Run]
     thrown_away: list[ThrownAway]
     checks: Checks
+    search: Searched
     activation: ActivationCounts
     started_at: str
     metrics: Metrics

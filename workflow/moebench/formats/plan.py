@@ -180,7 +180,8 @@ class Workload(TypedDict):
     batch: requests submitted together.  input_tokens: text tokens of a prompt; output_tokens: generated ones, both
     per request.  top_k: active experts per token, None for a dense model.  prompts: text, random, identical or items.
     requests: prompts to count in all (protocol activation; 0: batch x repeats), or to send (load).  images: per
-    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only.
+    request; image_size: edge in pixels, None without images or for those of a corpus.  The rest: protocol load only,
+    from length_shape on where they are set; find and all after it: a search for a rate, by the study's goals.
     """
 
     batch: int
@@ -197,6 +198,18 @@ class Workload(TypedDict):
     concurrency: NotRequired[int | None]
     length_spread: NotRequired[float]
     prefix_tokens: NotRequired[int]
+    length_shape: NotRequired[str]
+    trace: NotRequired[str | None]
+    trace_sha256: NotRequired[str]
+    turns: NotRequired[int]
+    ramp_to: NotRequired[float | None]
+    find: NotRequired[str | None]
+    lowest_rate: NotRequired[float]
+    highest_rate: NotRequired[float]
+    rate_tolerance: NotRequired[float]
+    goals_share: NotRequired[float]
+    try_s: NotRequired[float]
+    goals: NotRequired[dict[str, float]]
 
 
 class ProtocolDict(TypedDict):

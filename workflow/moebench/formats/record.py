@@ -111,6 +111,33 @@ class Run(TypedDict):
     window: NotRequired[tuple[float, float]]
 
 
+class Try(TypedDict):
+    """A request rate that a search tried.
+
+    request_rate: as asked; arrival_rate: as sent, requests/s, mean over the repeats.  requests: that count or failed,
+    share: of them that kept all goals.  verdict: kept, missed or not_sent (the client was too slow); why: if not kept.
+    metrics: medians over the repeats.
+    """
+
+    request_rate: float
+    started_at: str
+    requests: int
+    share: float
+    arrival_rate: float
+    verdict: str
+    why: str
+    metrics: Metrics
+
+
+class Searched(TypedDict):
+    """What a search for the highest rate found.  max_rate: requests/s, None if even the lowest missed the goals;
+    missed_rate: the lowest above it that missed them, None if there is none: max_rate is then a lower bound."""
+
+    max_rate: float | None
+    missed_rate: float | None
+    tries: list[Try]
+
+
 class ThrownAway(TypedDict):
     """A timed run that was thrown away and run again.  compiled: kernels that the engine compiled in it."""
 
@@ -231,8 +258,8 @@ class Checks(TypedDict, total=False):
     speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
-    Requests over time: requests, and steady_requests of them that count; arrival_rate as sent, requests/s; the server's
-    queue_time_s of all queued_requests together.
+    Requests over time: requests, and steady_requests of them that count; arrival_rate as sent, requests/s;
+    rates_tried by a search; the server's queue_time_s of all queued_requests together.
     truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
     other SLURM jobs held, the more of before and after.
     storage, data, host: 0 where a disk was full, a data set not whole, or something wrong with the node.
@@ -257,6 +284,7 @@ class Checks(TypedDict, total=False):
     requests: int
     steady_requests: int
     arrival_rate: float
+    rates_tried: int
     queue_time_s: float
     queued_requests: float
     truncated_prompts: int
@@ -355,7 +383,8 @@ class RecordHead(TypedDict):
     """What every record has.
 
     status: ok, oom_weights, oom_kv, oom_activation, infeasible, unsupported, invalid, timeout, crashed, node_fault,
-    service_fault or no_endpoint.  reason: one sentence, empty when ok.  evidence: the decisive log lines.
+    service_fault, goals_missed or no_endpoint.  reason: one sentence, empty when ok (but of a search that ended at a
+    bound).  evidence: the decisive log lines.
     started_at, ended_at: ISO 8601, UTC.  attempt: how many times this cell was tried.  hardware: name of the hardware
     file, or what a service runs on.  load: {} where the load failed.  sha256: of the canonical JSON of all the rest.
     """
@@ -382,7 +411,8 @@ class RecordHead(TypedDict):
 
 class Measured(TypedDict):
     """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
-    empty unless ok or invalid.  thrown_away: only where there are any."""
+    empty unless ok or invalid.  thrown_away: only where there are any.  search: of a search, whose repeats are those at
+    its max_rate."""
 
     workload: Workload
     protocol: ProtocolDict
@@ -390,6 +420,7 @@ class Measured(TypedDict):
     warmup: list[Run]
     repeats: list[Run]
     thrown_away: NotRequired[list[ThrownAway]]
+    search: NotRequired[Searched]
 
 
 class Record(RecordHead, Measured):

@@ -33,7 +33,7 @@ from moebench.formats.record import (
     Record,
     RecordHead,
 )
-from moebench.measure import device, engine_environment, faults, manifest, neighbours, provenance, records
+from moebench.measure import device, engine_environment, faults, manifest, max_rate, neighbours, provenance, records
 from moebench.measure.job_log import Say
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar
@@ -128,6 +128,7 @@ class Driver:
             )
         self.check_staged([engine_id])
         self.check_shell([engine_id])
+        records.tries_path(self.results, engine_id, cell_id).unlink(missing_ok=True)
         self.total = 1
         try:
             with lock.held(self.results, engine_id, self.say):
@@ -452,10 +453,23 @@ class Driver:
         """Measure a cell in the loaded engine; its outcome, whatever happened."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started, before = atomic.stamp(), neighbours.cpus()
-        reply = self.ask(self.request(cell), self.settings["cell_timeout_s"], "run")
-        reply = sidecar.attach(self.sidecar, reply) | {"started_at": started}
+        searching = cell.get("workload", {}).get("find")
+        reply = self.search(cell) if searching else self.run_in_engine(cell)
+        reply |= {"started_at": started}
         seen = [found for found in (before, neighbours.cpus()) if found is not None]
         return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
+
+    def run_in_engine(self, cell: Cell) -> Outcome:
+        """Run a cell once, with what its devices said meanwhile."""
+        return sidecar.attach(self.sidecar, self.ask(self.request(cell), self.settings["cell_timeout_s"], "run"))
+
+    def search(self, cell: Cell) -> Outcome:
+        """Run a cell at one rate after another; each has the time limit of a cell."""
+        journal = max_rate.Journal(self.results, cell["engine"], cell["cell"])
+        if journal.tries:
+            self.say(f"{cell['engine']}/{cell['cell']}: goes on after {len(journal.tries)} rates")
+        ask = lambda work: self.run_in_engine({**cell, "workload": work})  # noqa: E731
+        return max_rate.search(cell["workload"], journal, ask, self.say)
 
     def request(self, cell: Cell) -> Request:
         """What the worker is asked for a cell."""
@@ -564,6 +578,8 @@ class Driver:
         if corpus := spec.get("corpora", {}).get(cell.get("workload", {}).get("corpus")):
             record["provenance"] = record["provenance"] | {"prompt_corpus_sha256": corpora.sha256(corpus)}
         records.store(self.results, record)
+        if record["status"] in records.FINAL:
+            records.tries_path(self.results, engine_id, cell_id).unlink(missing_ok=True)
         self.done += 1
         self.kept += 1
         self.progress(engine_id, cell_id, record)
@@ -589,6 +605,8 @@ class Driver:
         }
         if thrown_away := outcome.get("thrown_away"):
             about["thrown_away"] = thrown_away
+        if "search" in outcome:
+            about["search"] = outcome["search"]
         return about
 
     def how(self, record: Record) -> str:
@@ -599,6 +617,9 @@ class Driver:
         if "load" in record["repeats"][-1]:
             seen = record["repeats"][-1]["metrics"]
             rate = f"{seen['samples_per_s']:.3g} requests/s"
+            if "search" in record:
+                least = "at least " if record["reason"] else ""
+                rate = f"{least}{record['search']['max_rate']:g} requests/s keep the goals"
             return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"

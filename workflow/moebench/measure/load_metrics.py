@@ -43,6 +43,11 @@ def steady(load: LoadTrace, concurrency: int | None) -> Steady:
     return Steady(begin, end, inside)
 
 
+def arrival_rate(load: LoadTrace) -> float:
+    """Requests/s as they were sent."""
+    return (len(load["start_s"]) - 1) / (load["start_s"][-1] or math.inf)
+
+
 def problem(load: LoadTrace, part: Steady) -> str | None:
     """Why a run says nothing about a load, if so."""
     count, failed = len(load["errors"]), [error for error in load["errors"] if error]
@@ -113,6 +118,15 @@ def metrics(load: LoadTrace, part: Steady, devices: int) -> Metrics:
             if enough(len(of_each), percent):
                 found[f"{name}_p{percent}_s"] = percentile(of_each, percent)
     return found
+
+
+def cut(load: LoadTrace, part: Steady) -> Metrics:
+    """What was cut off, and whether the rest is steady: how fast the requests in flight grew in it, requests/s."""
+    length = part.end_s - part.begin_s
+    sent = sum(part.begin_s < start <= part.end_s for start in load["start_s"])
+    answered = sum(part.begin_s < end <= part.end_s for end in ends(load))
+    growth = (sent - answered) / length
+    return {"steady_from_s": part.begin_s, "steady_s": length, "backlog_requests_per_s": growth}
 
 
 def goodput(load: LoadTrace, part: Steady, completed_per_s: float, goals: dict[str, float]) -> Metrics:

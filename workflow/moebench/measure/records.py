@@ -22,7 +22,7 @@ from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 SCHEMA = 1
 
-FINAL = ("ok", "oom_weights", "oom_kv", "oom_activation", "infeasible", "unsupported", "invalid")
+FINAL = ("ok", "oom_weights", "oom_kv", "oom_activation", "infeasible", "unsupported", "invalid", "goals_missed")
 """Results: a cell with such a record is not tried again."""
 INFRASTRUCTURE = ("timeout", "crashed", "node_fault", "service_fault")
 """Failures of the machinery: tried again, up to MAX_ATTEMPTS times."""
@@ -73,7 +73,7 @@ def load(path: Path) -> Record:
 
 def sweep(results: Path, engine: str) -> None:
     """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
-    for folder in ("cells", "history", "samples"):
+    for folder in ("cells", "history", "samples", "tries"):
         for left in (results / folder / engine).glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 left.unlink()
@@ -99,6 +99,11 @@ def store(results: Path, record: RecordHead) -> bytes:
     return data
 
 
+def tries_path(results: Path, engine: str, cell: str) -> Path:
+    """Where the journal of an unfinished search lies (``measure.max_rate``)."""
+    return results / "tries" / engine / f"{cell}.json"
+
+
 def again_path(results: Path, engine: str, cell: str) -> Path:
     """The file with the time at which somebody last asked for a cell to be measured again."""
     return results / "history" / engine / f"{cell}.again"
@@ -110,6 +115,7 @@ def measure_again(results: Path, engine: str, cell: str) -> None:
     path = cell_path(results, engine, cell)
     try:
         path.unlink(missing_ok=True)
+        tries_path(results, engine, cell).unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: cannot be removed ({error.strerror}); fix its permissions") from None
 

@@ -30,7 +30,7 @@ from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
 from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
 from moebench.measure import activation, load_metrics, metrics
 from moebench.measure.provenance import built_from, public
-from moebench.prompts import corpora, images, text_prompts, token_ids
+from moebench.prompts import corpora, images, over_time, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
 if TYPE_CHECKING:  # its client is there only where vLLM is
@@ -229,7 +229,7 @@ class Session:
         warmup = protocol["warmup"] * min(work["requests"], work.get("concurrency") or 8)
         for number in range(protocol["repeats"]):
             seed, started = protocol["seed"] * 1000 + number + 1, stamp()
-            load = service.over_time(work, seed, warmup if number == 0 else 0)
+            load = service.over_time(work, seed, warmup if number == 0 else 0, self.requests(work, seed))
             part = load_metrics.steady(load, work.get("concurrency"))
             problem = problem or load_metrics.problem(load, part)
             run: Run = {"seed": seed, "started_at": started, "metrics": {}, "load": load}
@@ -238,7 +238,7 @@ class Session:
                 run["window"] = window(max(load_metrics.ends(load)))
                 steady += len(part.requests)
             runs.append(run)
-            rates.append((len(load["start_s"]) - 1) / (load["start_s"][-1] or math.inf))
+            rates.append(load_metrics.arrival_rate(load))
         checks: Checks = {
             "requests": sum(len(run["load"]["start_s"]) for run in runs),
             "steady_requests": steady,
@@ -246,6 +246,13 @@ class Session:
         }
         checks |= counted_since(before, service.counters())
         return {"status": "invalid" if problem else "ok", "reason": problem or "", "repeats": runs, "checks": checks}
+
+    def requests(self, work: Workload, seed: int) -> list[over_time.Asked] | None:
+        """The requests of a workload; None: the client draws them."""
+        if over_time.drawn_by_client(work):
+            return None
+        vocab_size = self.spec["model"]["architecture"]["vocab_size"]
+        return over_time.make(work, vocab_size, self.spec["config"]["max_model_len"], seed)
 
     def warm_up(self, work: Workload, protocol: ProtocolDict) -> tuple[Checks, list[Run]]:
         """Untimed runs of the same shape; the first counts the experts each token is routed to."""

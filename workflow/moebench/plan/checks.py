@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
-from moebench.config import COST_ONLY, LOAD, Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
+from moebench.config import COST_ONLY, Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
 from moebench.errors import ConfigError, Misfit
 from moebench.formats.plan import CorpusDict
@@ -120,35 +117,7 @@ def check(
             raise Misfit(text)
 
 
-def _not_of_load(work: WorkloadKnobs, protocol: Protocol) -> Iterator[str]:
-    """Knobs that only requests over time have, in another cell."""
-    for knob in LOAD:
-        if (value := getattr(work, knob)) != WorkloadKnobs.model_fields[knob].default:
-            yield f"{knob} {value:g}: only protocol load takes it, not {protocol.kind}"
-
-
-def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterator[str]:
-    """What is wrong with requests over time."""
-    longest = [math.ceil(tokens * (1 + work.length_spread)) for tokens in (work.input_tokens, work.output_tokens)]
-    whole = sum(longest) + work.prefix_tokens
-    if engine.name != "endpoint":
-        yield f"protocol load: engine {engine.name!r} serves nobody; name an engine of the study that is an endpoint"
-    if work.request_rate is None and work.concurrency is None:
-        yield "protocol load: give request_rate, concurrency or both"
-    if work.requests < 2 * (work.concurrency or 1):
-        yield (
-            f"protocol load: requests {work.requests} are too few for a steady state;"
-            f" give {4 * (work.concurrency or 25)} or more"
-        )
-    if work.batch != 1 or work.images or work.prompts != "random":
-        yield "protocol load sends random token ids, one request at a time: leave batch and images, set prompts: random"
-    if whole > knobs.max_model_len:
-        yield f"the longest request has {whole} tokens, max_model_len is {knobs.max_model_len}; raise that"
-
-
-def check_protocol(
-    knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, engine: Engine, protocol: Protocol, path: str
-) -> None:
+def check_protocol(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
     """Refuse what a protocol could not measure, and what only another can.  Raises ConfigError."""
     counts = protocol.kind == "activation"
     problems = [
@@ -158,13 +127,11 @@ def check_protocol(
             "prompts: items have lengths of their own, only protocol activation takes them; use text",
         ),
     ]
-    loads = protocol.kind == "load"
     problems += [
         (
-            work.requests > 0 and not (counts or loads),
+            work.requests > 0 and protocol.kind not in ("activation", "load"),
             f"requests {work.requests}: only the protocols activation and load take it",
         ),
-        *((True, text) for text in (_of_load(knobs, work, engine) if loads else _not_of_load(work, protocol))),
     ]
     for wrong, text in problems:
         if wrong:

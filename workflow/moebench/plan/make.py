@@ -11,12 +11,15 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
 
 from moebench.config import (
     LOAD,
+    SEARCH,
+    SHAPES,
     Config,
     Engine,
     EngineKnobs,
@@ -37,7 +40,7 @@ from moebench.errors import ConfigError, Misfit, Unsupported
 from moebench.formats import Knobs
 from moebench.formats import plan as planned
 from moebench.formats.model import HardwareDict
-from moebench.plan import engine_choice, loadable, unsupported
+from moebench.plan import engine_choice, load_checks, loadable, unsupported
 from moebench.plan import parameters as counted
 from moebench.plan.accuracy_cells import AccuracyPlanner, table_of
 from moebench.plan.checks import check, check_protocol
@@ -48,7 +51,7 @@ from moebench.plan.jobs import jobs_of, mark_derived
 from moebench.plan.model import Model
 from moebench.plan.models import resolve_model, staged_model
 from moebench.plan.names import cell_slug, engine_slug, plain
-from moebench.prompts import corpora
+from moebench.prompts import corpora, over_time
 from moebench.qs import points
 
 PROTOCOL_VERSION = 2
@@ -69,6 +72,11 @@ class _Planner:
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
     _models: dict[str, Model] = field(default_factory=dict)
     _engines: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def goals(self) -> dict[str, float]:
+        """Latency goals of the study, s by metric."""
+        return {str(metric): limit for metric, limit in self.study.goals.items()}
 
     def engine_of(self, knobs: EngineKnobs, path: str) -> tuple[str, Engine]:
         """Name and settings of the engine that runs these knobs."""
@@ -94,9 +102,10 @@ class _Planner:
     def add(self, row: Row, protocol: Protocol, path: str) -> planned.GridRow:
         """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
         knobs, work = self.split(row, path)
-        engine_id, top_k = self.place(knobs, work, path)
         engine = self.engine_of(knobs, path)[1]
-        check_protocol(knobs, work, self.config.model(knobs.model, path), engine, protocol, path)
+        load_checks.check(knobs, work, engine, protocol, self.goals, path)
+        engine_id, top_k = self.place(knobs, work, path)
+        check_protocol(knobs, work, self.config.model(knobs.model, path), protocol, path)
         settings, identity = self.identified(engine_id, work, top_k, protocol)
         if corpus := self.corpus(work, path):
             self.engines[engine_id].setdefault("corpora", {})[work.corpus] = corpus
@@ -118,14 +127,19 @@ class _Planner:
         self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
     ) -> tuple[Knobs, Knobs]:
         """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
-        others = () if protocol.kind == "load" else LOAD
-        settings = work.model_dump(exclude=set(others)) | {"top_k": top_k}
+        settings = work.model_dump(exclude=_not_of(work, protocol)) | {"top_k": top_k}
         settings |= {} if work.images else {"image_size": None}
-        return settings, {
+        stated_work = stated(WorkloadKnobs, settings)
+        identity: Knobs = {
             "engine": engine_id,
-            "workload": stated(WorkloadKnobs, settings),
+            "workload": stated_work,
             "protocol": protocol.model_dump(exclude_defaults=True),
         }
+        if work.find:  # which rates it tries depends on the goals
+            identity["goals"] = settings["goals"] = self.goals
+        if work.trace:  # what it holds, wherever it lies
+            stated_work["trace"] = settings["trace_sha256"] = over_time.sha256(Path(work.trace))
+        return settings, identity
 
     def refused(self, row: Row, path: str) -> tuple[str, planned.Runtime, planned.EngineKnobsDict, Model, int | None]:
         """What stands for the engine configuration of a row that cannot be: its id, engine, knobs, staged model and
@@ -331,7 +345,7 @@ class Draft:
             "jobs": {},
         }
         if study.goals:
-            self.plan["goals"] = {str(metric): limit for metric, limit in study.goals.items()}
+            self.plan["goals"] = planner.goals
         self.study, self.hardware, self._accuracy = study, hardware, accuracy
         self.lock, self.models = lock, models
         for engine in planner.engines.values():
@@ -355,6 +369,14 @@ class Draft:
     def add_jobs(self) -> None:
         """Add the jobs."""
         self.plan["jobs"] = jobs_of(self.plan, self.study, self.hardware)
+
+
+def _not_of(work: WorkloadKnobs, protocol: Protocol) -> set[str]:
+    """Knobs of requests over time that a cell does not have."""
+    if protocol.kind != "load":
+        return set(LOAD)
+    plain = {knob for knob in SHAPES if getattr(work, knob) == WorkloadKnobs.model_fields[knob].default}
+    return plain if work.find else plain | set(SEARCH)
 
 
 def _as_dict(hardware: Hardware) -> HardwareDict:

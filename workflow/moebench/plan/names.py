@@ -56,5 +56,10 @@ def cell_slug(work: WorkloadKnobs, protocol: Protocol) -> str:
     text += f".{work.corpus}" if work.corpus != corpora.PROSE else ""
     text += f".img{work.images}" + (f"x{work.image_size}" if work.image_size else "") if work.images else ""
     text += f".r{work.request_rate:g}" if work.request_rate else ""
+    text += f"-{work.ramp_to:g}" if work.ramp_to else ""
+    text += f".max{work.lowest_rate:g}-{work.highest_rate:g}" if work.find else ""
+    text += f".{work.length_shape}" if work.length_shape != "uniform" else ""
+    text += ".trace" if work.trace else ""
+    text += f".t{work.turns}" if work.turns > 1 else ""
     text += f".c{work.concurrency}" if work.concurrency else ""
     return text + (f".{protocol.kind}" if protocol.kind != "trace" else "")

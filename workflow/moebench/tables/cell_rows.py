@@ -262,6 +262,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         **_queue(checks),
+        **_searched(record),
         "image_tokens": checks.get("image_tokens"),
         **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
@@ -290,12 +291,24 @@ def _at_hand(record: Record, chunk: Chunk) -> Row:
     return _predicted(record["workload"], found) | {"predicted_with": machines.MEASURED} if found else {}
 
 
-def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
-    """How many requests over time kept the study's goals, as further metrics."""
-    if "load" not in run or not chunk.goals:
+def _over_time(run: Run, record: Record, chunk: Chunk) -> Metrics:
+    """Of requests over time what was cut off, and how many kept the study's goals, as further metrics."""
+    if "load" not in run:
         return {}
     part = load_metrics.steady(run["load"], record["workload"].get("concurrency"))
-    return load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+    found = load_metrics.cut(run["load"], part)
+    if chunk.goals:
+        found |= load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+    return found
+
+
+def _searched(record: Record) -> Row:
+    """What a search for the highest rate found."""
+    if not (found := record.get("search")):
+        return {}
+    kept = found["max_rate"]
+    ends = {"max_rate_low": kept, "max_rate_high": found["missed_rate"]} if kept else {}
+    return {"max_rate": kept, **ends, "rates_tried": len(found["tries"])}
 
 
 def _queue(checks: Checks) -> Row:
@@ -306,6 +319,25 @@ def _queue(checks: Checks) -> Row:
         "arrival_rate": checks.get("arrival_rate"),
         "queue_time_mean_s": waited / queued if queued and waited is not None else None,
     }
+
+
+def _rates(row: Row, record: Record) -> Iterator[Row]:
+    """The rates that a search tried, from the lowest up."""
+    known = {name: row[name] for name in ("study", "engine", "cell", "model_title")}
+    for tried in sorted(record.get("search", {"tries": []})["tries"], key=lambda t: t["request_rate"]):
+        yield (
+            known
+            | tried["metrics"]
+            | {
+                "request_rate": tried["request_rate"],
+                "arrival_rate": tried["arrival_rate"],
+                "rate_verdict": tried["verdict"],
+                "reason": tried["why"] or None,
+                "goals_met_share": tried["share"],
+                "steady_requests": tried["requests"],
+                "started_at": tried["started_at"],
+            }
+        )
 
 
 def _above_ceiling(row: Row, record: Record, chunk: Chunk) -> Row:
@@ -375,6 +407,7 @@ def make(chunk: Chunk) -> Made:
     samples: list[Row] = []
     failed: list[Row] = []
     routed: dict[str, list[Row]] = {name: [] for name in ROUTED}
+    tried: list[Row] = []
     counts: dict[str, int] = {}
     for engine, cell in chunk.cells:
         try:
@@ -392,7 +425,7 @@ def make(chunk: Chunk) -> Made:
                     routed[name] += counted[name]
             ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
             found = [
-                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _within(run, record, chunk)
+                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _over_time(run, record, chunk)
                 for run in runs
             ]
             taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]
@@ -406,10 +439,11 @@ def make(chunk: Chunk) -> Made:
         rows.append(row)
         raw.append(found)
         samples += taken
+        tried += _rates(row, record)
         if row["status"] != "ok":
             failed.append(_failure(row, record.get("evidence") or (), chunk))
     tables = {"measurements": _summarised(rows, raw), "samples": table("samples", samples)}
-    tables |= {name: table(name, found) for name, found in routed.items()}
+    tables |= {name: table(name, found) for name, found in routed.items()} | {"rates": table("rates", tried)}
     return Made(tables | {"failures": table("failures", failed)}, counts)
 
 

@@ -77,7 +77,7 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     made = [*_work(chunks), unsupported]
     written = {
         name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made if name in m.tables)])
-        for name in ("measurements", "samples", "failures", *cell_rows.ROUTED)
+        for name in ("measurements", "samples", "failures", "rates", *cell_rows.ROUTED)
     }
     written["measurements"] = machines.refuse_beaten(written["measurements"])
     more = {
