@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moebench.engines import vllm_images, vllm_nodes, vllm_startup
+from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_startup
 from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
@@ -38,8 +38,16 @@ _NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = 
 """What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
 
 
+_LIVE = ("routing", "gate_share", "load_cap")
+"""Knobs that a compiled router on a CPU would not heed: there the whole layer is compiled in."""
+
 _UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
 """Families of the registry that it does not have, and why."""
+
+
+def steered(config: EngineKnobsDict) -> bool:
+    """Whether routers are to choose otherwise than by themselves."""
+    return any(config.get(knob) for knob in _LIVE)
 
 
 def unknown(model: Mapping[str, Any]) -> str | None:
@@ -105,7 +113,23 @@ class VllmEngine:
             "backends": self._rpc("moe_backends"),
         }
         resolved: LoadFacts = self._rpc("moe_resolved")
+        facts["serving"] = vllm_resolved.serving(config)
+        self.refuse_other(facts, bool(resolved.pop("routing_bypassed", False)))  # type: ignore[typeddict-item]
         return facts | resolved
+
+    def refuse_other(self, facts: LoadFacts, routing_bypassed: bool) -> None:
+        """Raise NotImplementedError where vLLM took something else than it was asked for, and said so at most."""
+        if routing_bypassed:
+            raise NotImplementedError("routing, gate_share, load_cap: the experts kernel of this device routes itself")
+        taken = facts["serving"] | {
+            "attention_kernel": ", ".join(facts["backends"]["attention"]).partition(" ")[0],
+            "graph_sizes": " ".join(map(str, facts["capture_sizes"])),
+        }
+        for knob, value in taken.items():
+            asked = self.config.get(knob)
+            if asked is not None and asked != value:
+                got = f"{value!r}" if value else "none"
+                raise NotImplementedError(f"{knob} {asked!r} is not supported here: vLLM took {got}")
 
     def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
@@ -122,6 +146,8 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
+            if steered(self.config) and not self.config["eager"]:
+                raise Refused(f"{' and '.join(_LIVE)} are not supported on a CPU without eager: true")
             for asked, what, seen in _NOT_ON_A_CPU:
                 if asked(self.config):
                     raise Refused(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")

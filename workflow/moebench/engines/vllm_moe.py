@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_resolved, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_resolved, vllm_routing, vllm_unfused
 from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
 from moebench.formats.record import Backends
@@ -19,6 +19,7 @@ from moebench.formats.record import Backends
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
 vllm_flashinfer.install()
+vllm_routing.install()
 
 
 def _runners(model: torch.nn.Module) -> list[Any]:
@@ -44,6 +45,7 @@ class MoEExtension:
             "custom_all_reduce": communicator is not None and not communicator.disabled,
             "deep_gemm": is_deep_gemm_supported(),
             "cuda_home": os.environ.get("CUDA_HOME"),
+            "routing_bypassed": vllm_routing.bypassed(_runners(self.model_runner.get_model())),
         }
 
     def moe_watch_compiling(self) -> None:
@@ -77,8 +79,9 @@ class MoEExtension:
             layer: dict[str, Any] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
             self._captured[runner.layer_id] = layer
 
-            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer) -> None:
-                new = torch.bincount(topk_ids.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
+            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer, router: Any = runner.router) -> None:
+                chosen = vllm_routing.kept(router, topk_ids).long().cpu()
+                new = torch.bincount(chosen, minlength=layer["counts"].numel())
                 layer["counts"] += new
                 layer["phases"][phases.now] = layer["phases"].get(phases.now, 0) + new
                 layer["step_phases"].append(phases.now)

@@ -37,6 +37,19 @@ def backends(runner: Any) -> Backends:
     }
 
 
+def serving(config: Any) -> dict[str, Any]:
+    """What vLLM's configuration makes of the knobs of serving, by their names; speculation: its method."""
+    parallel, speculative = config.parallel_config, config.speculative_config
+    return {
+        "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+        "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
+        "all_to_all": str(parallel.all2all_backend),
+        "eplb": bool(parallel.enable_eplb),
+        "redundant_experts": int(parallel.eplb_config.num_redundant_experts),
+        "speculation": None if speculative is None else str(speculative.method),
+    }
+
+
 def _attention(module: Any) -> str:
     """Backend, with the version of FlashAttention where it has one."""
     version = getattr(getattr(module, "impl", None), "vllm_flash_attn_version", None)

@@ -175,7 +175,8 @@ class LoadFacts(TypedDict, total=False):
     experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
     session: when it was loaded.  untuned_kernel_warning: it said that it has no tuned configuration of its kernels.
     flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
-    a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
+    a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.  serving: what vLLM made
+    of the knobs of serving, by their names.
     """
 
     load_s: float
@@ -201,13 +202,15 @@ class LoadFacts(TypedDict, total=False):
     custom_all_reduce: bool
     deep_gemm: bool
     cuda_home: str | None
+    serving: dict[str, Any]
 
 
 class Checks(TypedDict, total=False):
     """What shows that a cell ran as asked.
 
     experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
-    layer.  moe_layers: how many.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
+    layer.  moe_layers: how many.  active_experts, active_experts_decode: per token and layer, where a budget lets
+    tokens have fewer than top-k; the latter in decode steps.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
     speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
@@ -221,6 +224,8 @@ class Checks(TypedDict, total=False):
     experts_per_token: float | list[float] | None
     distinct_experts: list[float | None] | None
     moe_layers: int
+    active_experts: list[float]
+    active_experts_decode: list[float]
     image_tokens: float | None
     preemptions: float
     prefix_cache_hits: float

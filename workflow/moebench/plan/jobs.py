@@ -21,7 +21,7 @@ def mark_derived(engine: EngineConfig, cells: dict[str, Cell]) -> None:
     Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
     the end depend on the length asked for; nor through an endpoint, where requests start when they arrive.
     """
-    if engine["config"]["draft_model"] or engine["runtime"]["kind"] == "endpoint":
+    if engine["config"]["draft_tokens"] or engine["runtime"]["kind"] == "endpoint":
         return
     groups: dict[str, list[str]] = {}
     for cell_id in engine["cells"]:

@@ -209,7 +209,7 @@ class _Planner:
             pinned = engine_choice.pinned(runs_on, self.hardware)
             gpus = 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp
             nodes = max(1, math.ceil(gpus / self.hardware.devices_per_node))
-            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
+            settings = knobs.resolved() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,

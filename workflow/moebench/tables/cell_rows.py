@@ -19,7 +19,7 @@ from moebench.config import KNOBS, EngineKnobs, Hardware
 from moebench.cost.predict import kind_of
 from moebench.errors import StorageError
 from moebench.formats.model import ModelDict
-from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
+from moebench.formats.plan import OPTIONAL, EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
 from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
 from moebench.measure import load_metrics, metrics, records
 from moebench.tables import efficiency, evenness, machines, stats
@@ -81,7 +81,7 @@ def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, obje
     Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
     """
     experts, known = model["architecture"].get("experts"), {**config, **workload}
-    values: Row = {name: known.get(name) for name in KNOBS}
+    values: Row = {name: known.get(name, KNOBS[name].default if name in OPTIONAL else None) for name in KNOBS}
     shape = {"experts": experts and experts["count"], "moe_ffn_size": experts and experts["ffn_size"]}
     values |= shape | {"weights": model["weights"]}
     if hosted:
@@ -262,6 +262,9 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         "distinct_experts_mean": sum(distinct) / len(distinct) if distinct else None,
         **_speculation(checks),
         **_queue(checks),
+        **_active(checks),
+        "prefix_cache_hits": checks.get("prefix_cache_hits"),
+        "serving": json.dumps(load["serving"], sort_keys=True) if load.get("serving") else None,
         "image_tokens": checks.get("image_tokens"),
         **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
@@ -296,6 +299,17 @@ def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
         return {}
     part = load_metrics.steady(run["load"], record["workload"].get("concurrency"))
     return load_metrics.goodput(run["load"], part, run["metrics"]["samples_per_s"], chunk.goals)
+
+
+def _active(checks: Checks) -> Row:
+    """Active experts per token, mean over the layers: as counted, where a budget lets them be fewer than top-k."""
+    chosen = checks.get("experts_per_token")
+    whole = checks.get("active_experts") or (chosen if isinstance(chosen, list) else [] if chosen is None else [chosen])
+    decode = checks.get("active_experts_decode") or ([] if checks.get("active_experts") else whole)
+    return {
+        "active_experts": sum(whole) / len(whole) if whole else None,
+        "active_experts_decode": sum(decode) / len(decode) if decode else None,
+    }
 
 
 def _queue(checks: Checks) -> Row:

@@ -1,0 +1,166 @@
+"""Which experts vLLM's routers choose: drawn ones, or fewer by load or by confidence (docs/decisions/0049).
+
+The router's own computation runs as ever; only what it chose is changed afterwards.  A slot that a budget drops gets
+weight 0 and the token's first expert: no further expert is read for it, though its row is still computed.  Nothing
+here asks the device for a value, so that CUDA graphs can hold it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from moebench.formats.plan import EngineKnobsDict
+
+if TYPE_CHECKING:
+    import torch
+
+SWITCH = "MOEBENCH_ROUTING"
+"""Environment variable with the knobs below as JSON, empty for none: worker processes inherit it."""
+
+KNOBS = ("routing", "routing_experts", "gate_share", "load_cap")
+
+ROWS = 8192
+"""Draws that are made once per layer and used in turn."""
+
+
+def environment(config: EngineKnobsDict) -> dict[str, str]:
+    """The switch for an engine configuration."""
+    asked = {knob: config.get(knob) for knob in KNOBS if config.get(knob) is not None}
+    return {SWITCH: json.dumps(asked) if asked else ""}
+
+
+def budgeted(config: EngineKnobsDict) -> bool:
+    """Whether tokens may have fewer active experts than top-k."""
+    return bool(config.get("gate_share") or config.get("load_cap"))
+
+
+def cap_of(load_cap: str | None, tokens: int) -> int | None:
+    """Most active experts per token in a step of so many tokens; None: no cap.
+
+    >>> cap_of("8:4 32:2", 7), cap_of("8:4 32:2", 8), cap_of("8:4 32:2", 100)
+    (None, 4, 2)
+    """
+    steps = sorted(tuple(map(int, step.split(":"))) for step in (load_cap or "").split())
+    return next((cap for least, cap in reversed(steps) if tokens >= least), None)
+
+
+def draws(kind: str, experts: int, top_k: int, seed: int) -> torch.Tensor:
+    """Distinct experts [ROWS, top_k] of ``experts``: ``uniform``, or ``zipf``, whose popular ones the seed chooses.
+
+    One after the other, each as likely as its weight among those that are left (Gumbel's trick).
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.randperm(experts, generator=generator) + 1.0
+    weight = -rank.log() if kind == "zipf" else torch.zeros(experts)
+    noise = -(-torch.rand(ROWS, experts, generator=generator).clamp(1e-7, 1 - 1e-7).log()).log()
+    return (weight + noise).topk(top_k).indices
+
+
+def gate(
+    weights: torch.Tensor, ids: torch.Tensor, share: float, renormalize: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The fewest experts of each token that have a share of its weights: weights, ids and kept slots [tokens, k].
+
+    The largest weights first.  ``renormalize``: those kept grow to the sum that all had.
+    """
+    import torch
+
+    order = weights.argsort(dim=-1, descending=True)
+    weights, ids = weights.gather(-1, order), ids.gather(-1, order)
+    total = weights.sum(-1, keepdim=True)
+    kept = weights.cumsum(-1) - weights < share * total
+    kept[:, 0] = True
+    left = weights * kept
+    if renormalize:
+        left = left * (total / left.sum(-1, keepdim=True))
+    return left, torch.where(kept, ids, ids[:, :1]), kept
+
+
+@dataclass
+class Steering:
+    """Stands in for ``_compute_routing`` of a router.
+
+    asked: the knobs that are set.  number: of the router in its process.  kept: slots that the last step kept, None
+    for all.
+    """
+
+    router: Any
+    asked: dict[str, Any]
+    number: int
+
+    def __post_init__(self) -> None:
+        self.compute = self.router._compute_routing
+        self.kept: torch.Tensor | None = None
+        self.table: torch.Tensor | None = None
+        self.first: Any = None
+
+    def __call__(
+        self, hidden_states: torch.Tensor, router_logits: torch.Tensor, indices_type: Any, **more: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and ids [tokens, k]; under a cap, k is the cap."""
+        trained, cap = self.router.top_k, cap_of(self.asked.get("load_cap"), router_logits.shape[0])
+        self.router.top_k = min(trained, cap or trained)
+        try:
+            weights, ids = self.compute(hidden_states, router_logits, indices_type, **more)
+        finally:
+            self.router.top_k = trained
+        if share := self.asked.get("gate_share"):
+            renormalize = bool(getattr(self.router, "renormalize", False))
+            weights, ids, self.kept = gate(weights, ids, share, renormalize)
+        if kind := self.asked.get("routing"):
+            ids = self.drawn(kind, ids)
+        return weights, ids
+
+    def drawn(self, kind: str, ids: torch.Tensor) -> torch.Tensor:
+        """Experts in place of ``ids``: the next rows of the table, the same on all ranks."""
+        import torch
+
+        tokens, top_k = ids.shape
+        if self.table is None or self.table.shape[1] != top_k:
+            among = self.asked.get("routing_experts") or self.router.global_num_experts
+            self.table = draws(kind, among, top_k, self.number).to(ids.device, ids.dtype)
+            self.first = torch.zeros(1, dtype=torch.long, device=ids.device)
+        rows = (self.first + torch.arange(tokens, device=ids.device)) % ROWS
+        self.first.add_(tokens)
+        return self.table.index_select(0, rows)
+
+
+def install() -> None:
+    """Let vLLM make routers that are steered, while the switch is set.  Idempotent."""
+    from vllm.model_executor.layers.fused_moe import layer
+
+    make = layer.create_fused_moe_router
+    if getattr(make, "moebench", False):
+        return
+    count = 0
+
+    @functools.wraps(make)
+    def made(*arguments: Any, **more: Any) -> Any:
+        nonlocal count
+        router = make(*arguments, **more)
+        if text := os.environ.get(SWITCH):
+            router._compute_routing = Steering(router, json.loads(text), count)
+            count += 1
+        return router
+
+    made.moebench = True  # type: ignore[attr-defined]
+    layer.create_fused_moe_router = made
+
+
+def kept(router: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The experts among ``ids`` [tokens, k] that a router's tokens are really sent to, one after the other."""
+    steering = getattr(router, "_compute_routing", None)
+    mask = steering.kept if isinstance(steering, Steering) else None
+    return ids.reshape(-1) if mask is None else ids[mask]
+
+
+def bypassed(runners: list[Any]) -> bool:
+    """Whether steered routers are not asked: experts kernels of some devices do the routing themselves."""
+    steered = [r for r in runners if isinstance(getattr(r.router, "_compute_routing", None), Steering)]
+    return any(getattr(r, "is_monolithic", False) for r in steered)
