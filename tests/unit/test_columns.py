@@ -59,7 +59,7 @@ def test_units_are_in_names_and_agree_with_them():
 def test_of_measured_metrics_times_are_better_low_and_rates_high():
     for metric in columns.METRICS:
         rates = dict.fromkeys(("tokens/s", "samples/s", "requests/s"), "high")
-        of_unit = {"s": "low", **rates, "J": "low", "J/token": "low", "W": "", "": ""}
+        of_unit = {"s": "low", **rates, "J": "low", "J/token": "low", "W": "", "USD": "low", "": ""}
         better = {"mfu": "high", "mbu": "high", "goals_met_share": "high"}.get(metric.name, of_unit[metric.unit])
         assert columns.COLUMNS[metric.name].better == metric.better == better, metric.name
 

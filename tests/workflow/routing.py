@@ -89,7 +89,8 @@ def one(session: Session, spec: dict[str, Any], cell: dict[str, Any]) -> dict[st
 def main(plan_file: str, out: str) -> None:
     plan = json.loads(Path(plan_file).read_text())
     session, found = Session(), {}
-    for engine_id, spec in plan["engines"].items():
+    last = sorted(plan["engines"].items(), key=lambda item: item[1]["config"].get("speculation") is not None)
+    for engine_id, spec in last:  # nothing loads after numba, see plan/jobs.py
         found[engine_id] = one(session, spec, plan["cells"][f"{engine_id}/{spec['cells'][0]}"])
     session.unload({})
     Path(out).write_text(json.dumps(found))

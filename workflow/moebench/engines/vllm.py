@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_startup
+from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_routing, vllm_startup
 from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
@@ -251,8 +251,11 @@ class VllmEngine:
         return found
 
     def counters(self) -> dict[str, float]:
-        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens."""
+        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens, with a
+        budget of active experts what was used."""
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
+        if vllm_routing.budgeted(self.config):
+            found |= self._rpc("moe_used")
         for metric in self.llm.get_metrics():
             name = COUNTERS.get(metric.name)
             if name is None:

@@ -54,6 +54,10 @@ class MoEExtension:
 
         jit_monitor.activate(verbose=True)
 
+    def moe_used(self) -> dict[str, float]:
+        """Experts that tokens were sent to so far, under a budget (``vllm_routing``)."""
+        return vllm_routing.used(_runners(self.model_runner.get_model()))
+
     def moe_backends(self) -> Backends:
         """The kernels that vLLM chose (``vllm_resolved``)."""
         return vllm_resolved.backends(self.model_runner)

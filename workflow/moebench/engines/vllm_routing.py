@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def environment(config: EngineKnobsDict) -> dict[str, str]:
     return {SWITCH: json.dumps(asked) if asked else ""}
 
 
-def budgeted(config: EngineKnobsDict) -> bool:
+def budgeted(config: Mapping[str, Any] | EngineKnobsDict) -> bool:
     """Whether tokens may have fewer active experts than top-k."""
     return bool(config.get("gate_share") or config.get("load_cap"))
 
@@ -87,7 +88,7 @@ class Steering:
     """Stands in for ``_compute_routing`` of a router.
 
     asked: the knobs that are set.  number: of the router in its process.  kept: slots that the last step kept, None
-    for all.
+    for all.  used: tokens, and experts that they were sent to, in all steps (on the device; only with a budget).
     """
 
     router: Any
@@ -97,6 +98,7 @@ class Steering:
     def __post_init__(self) -> None:
         self.compute = self.router._compute_routing
         self.kept: torch.Tensor | None = None
+        self.used: torch.Tensor | None = None
         self.table: torch.Tensor | None = None
         self.first: Any = None
 
@@ -113,9 +115,20 @@ class Steering:
         if share := self.asked.get("gate_share"):
             renormalize = bool(getattr(self.router, "renormalize", False))
             weights, ids, self.kept = gate(weights, ids, share, renormalize)
+        if budgeted(self.asked):
+            self.count(ids)
         if kind := self.asked.get("routing"):
             ids = self.drawn(kind, ids)
         return weights, ids
+
+    def count(self, ids: torch.Tensor) -> None:
+        """Add what this step used.  In a CUDA graph, rows that only fill it up are counted, too."""
+        import torch
+
+        if self.used is None:
+            self.used = torch.zeros(2, dtype=torch.long, device=ids.device)
+        self.used[0].add_(ids.shape[0])
+        self.used[1].add_(ids.numel() if self.kept is None else self.kept.sum())
 
     def drawn(self, kind: str, ids: torch.Tensor) -> torch.Tensor:
         """Experts in place of ``ids``: the next rows of the table, the same on all ranks."""
@@ -155,12 +168,24 @@ def install() -> None:
 
 def kept(router: Any, ids: torch.Tensor) -> torch.Tensor:
     """The experts among ``ids`` [tokens, k] that a router's tokens are really sent to, one after the other."""
-    steering = getattr(router, "_compute_routing", None)
-    mask = steering.kept if isinstance(steering, Steering) else None
+    steering = _steering(router)
+    mask = steering.kept if steering is not None else None
     return ids.reshape(-1) if mask is None else ids[mask]
+
+
+def used(runners: list[Any]) -> dict[str, float]:
+    """Tokens of all steps and layers so far, and experts that they were sent to; empty without a budget."""
+    counts = [s.used.tolist() for r in runners if (s := _steering(r.router)) is not None and s.used is not None]
+    if not counts:
+        return {}
+    return {name: float(sum(values)) for name, values in zip(("routed_tokens", "used_experts"), zip(*counts), strict=True)}
+
+
+def _steering(router: Any) -> Steering | None:
+    found = getattr(router, "_compute_routing", None)
+    return found if isinstance(found, Steering) else None
 
 
 def bypassed(runners: list[Any]) -> bool:
     """Whether steered routers are not asked: experts kernels of some devices do the routing themselves."""
-    steered = [r for r in runners if isinstance(getattr(r.router, "_compute_routing", None), Steering)]
-    return any(getattr(r, "is_monolithic", False) for r in steered)
+    return any(getattr(r, "is_monolithic", False) for r in runners if _steering(r.router) is not None)

@@ -209,8 +209,8 @@ class Checks(TypedDict, total=False):
     """What shows that a cell ran as asked.
 
     experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
-    layer.  moe_layers: how many.  active_experts, active_experts_decode: per token and layer, where a budget lets
-    tokens have fewer than top-k; the latter in decode steps.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
+    layer.  moe_layers: how many.  With a budget of active experts: used_experts, of all routed_tokens of all layers
+    and runs together, and active_experts_decode, per token and layer in decode steps.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
     speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
@@ -224,7 +224,8 @@ class Checks(TypedDict, total=False):
     experts_per_token: float | list[float] | None
     distinct_experts: list[float | None] | None
     moe_layers: int
-    active_experts: list[float]
+    routed_tokens: float
+    used_experts: float
     active_experts_decode: list[float]
     image_tokens: float | None
     preemptions: float

@@ -315,20 +315,16 @@ def routing(captured: dict[int, Routed], work: Workload, speculative: bool, imag
 
 
 def active_experts(captured: dict[int, Routed]) -> Checks:
-    """Experts that a token was sent to, mean per layer: of all steps, and of those that only decode."""
+    """Experts that a token was sent to in steps that only decode, mean per layer; nothing without such steps."""
     layers = [layer for _, layer in sorted(captured.items())]
     decoded = [
         sum(size for (size, _), phase in zip(layer["steps"], layer["step_phases"], strict=True) if phase == "decode")
         for layer in layers
     ]
-    found: Checks = {
-        "active_experts": [sum(layer["counts"]) / sum(size for size, _ in layer["steps"]) for layer in layers]
-    }
-    if all(decoded):
-        found["active_experts_decode"] = [
-            sum(layer["phases"]["decode"]) / tokens for layer, tokens in zip(layers, decoded, strict=True)
-        ]
-    return found
+    if not all(decoded):
+        return {}
+    found = [sum(layer["phases"]["decode"]) / tokens for layer, tokens in zip(layers, decoded, strict=True)]
+    return {"active_experts_decode": found}
 
 
 def through_a_service(runs: list[Run]) -> Checks:

@@ -49,6 +49,8 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             *(gpus, *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process"))),
             *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
             canonical(runs_on.get("variables")),
+            # numba, which n-grams are looked up with, keeps vLLM's CPU build from loading anything after it.
+            engine_id if engine["config"].get("speculation") == "ngram" else None,
         )
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:

@@ -358,8 +358,9 @@ class Draft:
 
 
 def _as_dict(hardware: Hardware) -> HardwareDict:
-    """A machine as a plan holds it: without multiprocessors where there are none, as plans were before."""
-    own = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    """A machine as a plan holds it: without multiprocessors or price where there are none, as plans were before."""
+    own: Knobs = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    own |= {"price": hardware.price.model_dump()} if hardware.price else {}
     return cast(HardwareDict, hardware.model_dump() | own)
 
 

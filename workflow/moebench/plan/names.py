@@ -50,6 +50,7 @@ def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
     parts += [f"eplb{knobs.redundant_experts or ''}"] if knobs.eplb else []
     parts += ["prefixcaching"] if knobs.prefix_caching else []
     parts += ["wholeprefill"] if knobs.chunked_prefill is False else []
+    parts += ["graphs" + knobs.graph_sizes.replace(" ", "-")] if knobs.graph_sizes else []
     parts += [f"{knobs.routing}{knobs.routing_experts or ''}"] if knobs.routing else []
     parts += [f"gate{knobs.gate_share:g}"] if knobs.gate_share else []
     parts += ["loadcap" + knobs.load_cap.replace(":", "to").replace(" ", "-")] if knobs.load_cap else []

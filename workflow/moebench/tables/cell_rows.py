@@ -59,6 +59,8 @@ class Chunk:
     """The study's machine type, where it has a data sheet with peak rates."""
     goals: dict[str, float] = field(default_factory=dict)
     """Latency goals of the study, s by metric."""
+    usd_per_hour: float | None = None
+    """Price of one device of the study's machine type."""
 
 
 @dataclass(frozen=True)
@@ -303,12 +305,12 @@ def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
 
 def _active(checks: Checks) -> Row:
     """Active experts per token, mean over the layers: as counted, where a budget lets them be fewer than top-k."""
-    chosen = checks.get("experts_per_token")
-    whole = checks.get("active_experts") or (chosen if isinstance(chosen, list) else [] if chosen is None else [chosen])
-    decode = checks.get("active_experts_decode") or ([] if checks.get("active_experts") else whole)
+    chosen, tokens, used = (checks.get(name) for name in ("experts_per_token", "routed_tokens", "used_experts"))
+    plain = chosen if isinstance(chosen, int | float) else None
+    decode = checks.get("active_experts_decode")
     return {
-        "active_experts": sum(whole) / len(whole) if whole else None,
-        "active_experts_decode": sum(decode) / len(decode) if decode else None,
+        "active_experts": used / tokens if tokens and used is not None else plain,
+        "active_experts_decode": sum(decode) / len(decode) if decode else None if tokens else plain,
     }
 
 
@@ -406,7 +408,10 @@ def make(chunk: Chunk) -> Made:
                     routed[name] += counted[name]
             ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
             found = [
-                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _within(run, record, chunk)
+                run["metrics"]
+                | efficiency.metrics(run, record["workload"], ideal)
+                | efficiency.shares(run["metrics"], record, chunk.usd_per_hour)
+                | _within(run, record, chunk)
                 for run in runs
             ]
             taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]

@@ -126,6 +126,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
             kept if machine else {},
             sheet,
             plan.get("goals", {}),
+            plan["hardware"]["price"]["usd_per_hour"] if "price" in plan["hardware"] else None,
         )
 
 
