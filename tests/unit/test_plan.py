@@ -440,6 +440,24 @@ def test_choosing_to_skip_what_cannot_fit_changes_the_digest_of_those_jobs_only(
     assert [tried[j]["digest"] == skipped[j]["digest"] for j in tried] == [False, True]
 
 
+def test_nothing_loads_after_n_grams_in_one_process(planned):
+    blocks = [{"fix": CELL, "cross": {"max_num_seqs": [4, 8, 16]}}]
+    grams = [{"fix": CELL | {"draft_tokens": 2, "speculation": "ngram"}, "cross": {"max_num_seqs": [4, 8]}}]
+    jobs = planned(*grams, *blocks)["jobs"].values()
+    assert sorted(len(job["engines"]) for job in jobs) == [1, 1, 3]
+
+
+def test_a_price_is_in_the_plan_and_changes_no_identity(planned):
+    price = {"usd_per_hour": 2.5, "source": "a page", "date": "2026-11-28"}
+
+    def priced(config):
+        edit(config / "hardware" / "local-cpu.yaml", price=price)
+
+    plain, paid = planned({"fix": CELL}), planned({"fix": CELL}, touch=priced)
+    assert "price" not in plain["hardware"] and paid["hardware"]["price"] == price
+    assert paid["cells"] == plain["cells"] and paid["jobs"] == plain["jobs"]
+
+
 # ------------------------------------------------------------------------------------- how many there are
 
 FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length": 50, "fig07-09-hyperparameters": 64}
@@ -471,7 +489,8 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
 
 
 CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended", "transformers-experts",
-            "accuracy-vlm-reading", "fig17-precision"}  # fmt: skip
+            "accuracy-vlm-reading", "fig17-precision", "control-routing", "faster-moe-dynamic", "serving-front",
+            "serving-knobs"}  # fmt: skip
 """Experiments that only the long study of the small models has: no paper has a figure of them."""
 
 
