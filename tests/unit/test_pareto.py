@@ -199,7 +199,7 @@ def test_without_accuracy_a_front_has_no_numbers(speed: Any) -> None:
     assert "ccuracy" not in caption.of(plan, placed)
     with pytest.raises(ConfigError, match="beside: cells have no column 'layer'"):
         pareto.place(front(beside=["layer"]), frame, "figure f")
-    with pytest.raises(ValueError, match="beside: not for a figure of kind lines"):
+    with pytest.raises(ValueError, match="value, beside: not for a figure of kind lines"):
         front(kind="lines", marker=None)
 
 

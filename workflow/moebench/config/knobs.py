@@ -13,7 +13,6 @@ from moebench.formats import Knobs
 from moebench.formats.model import CalibrationDict
 from moebench.formats.plan import OPTIONAL
 
-
 AllToAll = Literal[
     "allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "deepep_v2", "nixl_ep", "moonep",
     "flashinfer_nvlink_one_sided", "flashinfer_nvlink_two_sided",
@@ -72,7 +71,9 @@ class EngineKnobs(Strict):
         "tuned", description="Tile sizes of the fused MoE kernel: vLLM's tuned files if available, or its defaults"
     )
     fused_kernel: str | None = Field(
-        None, pattern=r"^[a-z0-9_]+$", description="Fused MoE kernel, as vLLM's moe_backend names it; default: its choice"
+        None,
+        pattern=r"^[a-z0-9_]+$",
+        description="Fused MoE kernel, as vLLM's moe_backend names it; default: its choice",
     )
     attention_kernel: str | None = Field(
         None, pattern=r"^[A-Z0-9_]+$", description="Attention backend, as vLLM names it; default: its choice"
@@ -85,7 +86,9 @@ class EngineKnobs(Strict):
     eplb_steps: Positive | None = Field(
         None, description="EPLB: steps from one rearrangement to the next, and that loads are counted over"
     )
-    prefix_caching: bool = Field(False, description="Keep the KV cache of prompts for later ones with the same beginning")
+    prefix_caching: bool = Field(
+        False, description="Keep the KV cache of prompts for later ones with the same beginning"
+    )
     chunked_prefill: bool | None = Field(
         None, description="Split long prefills over steps of max_num_batched_tokens; default: the engine's choice"
     )
@@ -129,7 +132,6 @@ class EngineKnobs(Strict):
     kv_cache_mb: Positive | None = Field(
         None, description="KV cache size, MB; default: the engine's own choice (required on a CPU)"
     )
-
 
     @property
     def budgeted(self) -> bool:

@@ -114,13 +114,11 @@ class VllmEngine:
         }
         resolved: LoadFacts = self._rpc("moe_resolved")
         facts["serving"] = vllm_resolved.serving(config)
-        self.refuse_other(facts, bool(resolved.pop("routing_bypassed", False)))  # type: ignore[typeddict-item]
+        self.refuse_other(facts)
         return facts | resolved
 
-    def refuse_other(self, facts: LoadFacts, routing_bypassed: bool) -> None:
+    def refuse_other(self, facts: LoadFacts) -> None:
         """Raise NotImplementedError where vLLM took something else than it was asked for, and said so at most."""
-        if routing_bypassed:
-            raise NotImplementedError("routing, gate_share, load_cap: the experts kernel of this device routes itself")
         taken = facts["serving"] | {
             "attention_kernel": ", ".join(facts["backends"]["attention"]).partition(" ")[0],
             "graph_sizes": " ".join(map(str, facts["capture_sizes"])),

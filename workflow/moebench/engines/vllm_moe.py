@@ -45,7 +45,6 @@ class MoEExtension:
             "custom_all_reduce": communicator is not None and not communicator.disabled,
             "deep_gemm": is_deep_gemm_supported(),
             "cuda_home": os.environ.get("CUDA_HOME"),
-            "routing_bypassed": vllm_routing.bypassed(_runners(self.model_runner.get_model())),
         }
 
     def moe_watch_compiling(self) -> None:

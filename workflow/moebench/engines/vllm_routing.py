@@ -145,8 +145,12 @@ class Steering:
 
 
 def install() -> None:
-    """Let vLLM make routers that are steered, while the switch is set.  Idempotent."""
+    """Let vLLM make routers that are steered, while the switch is set.  Idempotent.
+
+    Kernels that route by themselves, as some of FlashInfer's do, ask no router: they are refused then.
+    """
     from vllm.model_executor.layers.fused_moe import layer
+    from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
     make = layer.create_fused_moe_router
     if getattr(make, "moebench", False):
@@ -162,6 +166,15 @@ def install() -> None:
             count += 1
         return router
 
+    whole = RoutedExperts.forward_monolithic
+
+    @functools.wraps(whole)
+    def forward(*arguments: Any, **more: Any) -> Any:
+        if os.environ.get(SWITCH):
+            raise NotImplementedError(f"{', '.join(KNOBS)}: the experts kernel chosen here routes by itself")
+        return whole(*arguments, **more)
+
+    RoutedExperts.forward_monolithic = forward
     made.moebench = True  # type: ignore[attr-defined]
     layer.create_fused_moe_router = made
 
@@ -178,14 +191,11 @@ def used(runners: list[Any]) -> dict[str, float]:
     counts = [s.used.tolist() for r in runners if (s := _steering(r.router)) is not None and s.used is not None]
     if not counts:
         return {}
-    return {name: float(sum(values)) for name, values in zip(("routed_tokens", "used_experts"), zip(*counts), strict=True)}
+    return {
+        name: float(sum(values)) for name, values in zip(("routed_tokens", "used_experts"), zip(*counts), strict=True)
+    }
 
 
 def _steering(router: Any) -> Steering | None:
     found = getattr(router, "_compute_routing", None)
     return found if isinstance(found, Steering) else None
-
-
-def bypassed(runners: list[Any]) -> bool:
-    """Whether steered routers are not asked: experts kernels of some devices do the routing themselves."""
-    return any(getattr(r, "is_monolithic", False) for r in runners if _steering(r.router) is not None)

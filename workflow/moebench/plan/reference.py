@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import cast
 
 from moebench import columns
-from moebench.formats.model import HardwareDict, ModelDict
 from moebench.engines.vllm_routing import budgeted
+from moebench.formats.model import HardwareDict, ModelDict
 from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
 
 

@@ -305,7 +305,7 @@ def _within(run: Run, record: Record, chunk: Chunk) -> Metrics:
 
 def _active(checks: Checks) -> Row:
     """Active experts per token, mean over the layers: as counted, where a budget lets them be fewer than top-k."""
-    chosen, tokens, used = (checks.get(name) for name in ("experts_per_token", "routed_tokens", "used_experts"))
+    chosen, tokens, used = checks.get("experts_per_token"), checks.get("routed_tokens"), checks.get("used_experts")
     plain = chosen if isinstance(chosen, int | float) else None
     decode = checks.get("active_experts_decode")
     return {
