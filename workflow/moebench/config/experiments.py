@@ -77,7 +77,7 @@ class Plot(Strict):
     value: str | None = Field(None, description="Column shown as colour (heatmap)")
     beside: tuple[str, ...] = Field(
         (),
-        description="Columns whose values are printed above each panel (heatmap), or beside the points of the front (pareto)",
+        description="Columns whose values are printed above each panel (heatmap), or beside points of the front",
     )
     only: dict[str, Any] = Field(
         {}, description="Column: value or list of values; only matching rows are shown (all but parameters)"

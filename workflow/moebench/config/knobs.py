@@ -73,7 +73,7 @@ class EngineKnobs(Strict):
     fused_kernel: str | None = Field(
         None,
         pattern=r"^[a-z0-9_]+$",
-        description="Fused MoE kernel, as vLLM's moe_backend names it; default: its choice",
+        description="Fused MoE kernel, as vLLM's moe_backend calls it; default: its own",
     )
     attention_kernel: str | None = Field(
         None, pattern=r"^[A-Z0-9_]+$", description="Attention backend, as vLLM names it; default: its choice"
@@ -86,9 +86,7 @@ class EngineKnobs(Strict):
     eplb_steps: Positive | None = Field(
         None, description="EPLB: steps from one rearrangement to the next, and that loads are counted over"
     )
-    prefix_caching: bool = Field(
-        False, description="Keep the KV cache of prompts for later ones with the same beginning"
-    )
+    prefix_caching: bool = Field(False, description="Keep the KV cache of prompts for later ones that begin alike")
     chunked_prefill: bool | None = Field(
         None, description="Split long prefills over steps of max_num_batched_tokens; default: the engine's choice"
     )

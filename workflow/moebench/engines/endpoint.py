@@ -93,11 +93,8 @@ class EndpointEngine:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
         config: Mapping[str, object] = self.config
-        if (
-            not vllm.known(self.model)
-            or any(config[knob] != value for knob, value in _HARMLESS.items())
-            or vllm.steered(self.config)
-        ):
+        harmless = all(config[knob] == value for knob, value in _HARMLESS.items()) and not vllm.steered(self.config)
+        if not (vllm.known(self.model) and harmless):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
         environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]

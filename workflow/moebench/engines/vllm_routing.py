@@ -8,6 +8,7 @@ here asks the device for a value, so that CUDA graphs can hold it.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ KNOBS = ("routing", "routing_experts", "gate_share", "load_cap")
 
 ROWS = 8192
 """Draws that are made once per layer and used in turn."""
+
+_numbers = itertools.count()
 
 
 def environment(config: EngineKnobsDict) -> dict[str, str]:
@@ -145,25 +148,24 @@ class Steering:
 
 
 def install() -> None:
-    """Let vLLM make routers that are steered, while the switch is set.  Idempotent.
+    """Let vLLM make routers that are steered, while the switch is set; the next one is the first of an engine.
 
     Kernels that route by themselves, as some of FlashInfer's do, ask no router: they are refused then.
     """
     from vllm.model_executor.layers.fused_moe import layer
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
 
+    global _numbers
+    _numbers = itertools.count()  # an engine's draws do not depend on what its process loaded before
     make = layer.create_fused_moe_router
     if getattr(make, "moebench", False):
         return
-    count = 0
 
     @functools.wraps(make)
     def made(*arguments: Any, **more: Any) -> Any:
-        nonlocal count
         router = make(*arguments, **more)
         if text := os.environ.get(SWITCH):
-            router._compute_routing = Steering(router, json.loads(text), count)
-            count += 1
+            router._compute_routing = Steering(router, json.loads(text), next(_numbers))
         return router
 
     whole = RoutedExperts.forward_monolithic
@@ -191,9 +193,7 @@ def used(runners: list[Any]) -> dict[str, float]:
     counts = [s.used.tolist() for r in runners if (s := _steering(r.router)) is not None and s.used is not None]
     if not counts:
         return {}
-    return {
-        name: float(sum(values)) for name, values in zip(("routed_tokens", "used_experts"), zip(*counts), strict=True)
-    }
+    return {"routed_tokens": float(sum(t for t, _ in counts)), "used_experts": float(sum(n for _, n in counts))}
 
 
 def _steering(router: Any) -> Steering | None:

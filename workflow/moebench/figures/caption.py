@@ -188,9 +188,8 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 
 def of(plan: Plan, placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
-    said = caption(
-        plan, placed.rows, medians=not {*placed.plot.y} <= {*columns.EVENNESS, *columns.COUNTED, *columns.SPECULATION}
-    )
+    counts = {*columns.EVENNESS, *columns.COUNTED, *columns.SPECULATION}
+    said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= counts)
     refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
     front = front_words(placed) if placed.plot.kind == "pareto" and not accuracy.uses(placed.plot) else ""
     return " ".join(filter(None, [said, front, accuracy_words(plan, placed), cost_words(plan, placed), refused]))
