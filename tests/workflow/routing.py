@@ -7,13 +7,17 @@ for, also the tokens of a plain reference: transformers in float32, whose router
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import AutoModelForCausalLM
+from vllm.config.parallel import All2AllBackend, EPLBConfig
+from vllm.config.speculative import SpeculativeConfig
+from vllm.engine.arg_utils import EngineArgs
 
 from moebench.engines import failures
 from moebench.measure.worker import Session
@@ -93,6 +97,12 @@ def main(plan_file: str, out: str) -> None:
     for engine_id, spec in last:  # nothing loads after numba, see plan/jobs.py
         found[engine_id] = one(session, spec, plan["cells"][f"{engine_id}/{spec['cells'][0]}"])
     session.unload({})
+    found["vllm"] = {
+        "arguments": sorted({field.name for field in dataclasses.fields(EngineArgs)}),
+        "balancing": sorted({field.name for field in dataclasses.fields(EPLBConfig)}),
+        "all_to_all": list(get_args(All2AllBackend)),
+        "speculation": list(SpeculativeConfig.__dataclass_fields__),
+    }
     Path(out).write_text(json.dumps(found))
 
 

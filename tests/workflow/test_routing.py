@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import studies
+from moebench.config.knobs import AllToAll
+from moebench.engines import vllm_arguments
 from project import ENGINE, moebench, run
 from project import copy as copy_project
 
@@ -164,3 +167,11 @@ def test_a_prefix_cache_is_on_where_it_is_asked_for(seen: dict[str, dict]) -> No
 def test_what_the_machine_lacks_is_unsupported_in_words(seen: dict[str, dict], part: str, words: str) -> None:
     run = _compiled(seen) if part == "compiled" else one(seen, "tiny-mixtral", part)
     assert run["status"] == "unsupported" and words in " ".join(run["evidence"])
+
+
+def test_vllm_knows_the_arguments_and_their_values(seen: dict[str, dict]) -> None:
+    known, given = seen["vllm"], vllm_arguments.serving({"redundant_experts": 1, "eplb_steps": 1})
+    assert set(given) <= set(known["arguments"])
+    assert set(given["eplb_config"]) <= set(known["balancing"])
+    assert set(get_args(AllToAll)) <= set(known["all_to_all"])
+    assert {"method", "model", "num_speculative_tokens", "draft_tensor_parallel_size"} <= set(known["speculation"])
