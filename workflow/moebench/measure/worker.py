@@ -182,7 +182,11 @@ class Session:
         assert self.engine is not None
         config, before = self.spec["config"], self.engine.counters()
         counted, checks, runs = activation.count(
-            self.engine, work, self.batches(work, protocol), config["draft_tokens"]
+            self.engine,
+            work,
+            self.batches(work, protocol),
+            config["draft_tokens"],
+            unsaid=config.get("prefix_caching", False),
         )
         checks |= counted_since(before, self.engine.counters())
         by_run = [cast(list[int], run.get("image_tokens", [])) for run in runs]  # by request
@@ -259,10 +263,11 @@ class Session:
             runs.append(self.once(work, "trace", seed))
             checks["image_tokens"] = of_images = runs[-1].get("image_tokens")
             if capturing:
-                draft = self.spec["config"]["draft_tokens"] > 0
+                config = self.spec["config"]
+                unsaid = config["draft_tokens"] > 0 or config.get("prefix_caching", False)
                 captured = self.engine.captured()
-                checks |= routing(captured, work, draft, of_images or 0)
-                if budgeted(self.spec["config"]):
+                checks |= routing(captured, work, unsaid, of_images or 0)
+                if budgeted(config):
                     checks |= active_experts(captured)
                 self.engine.capture(False)
         return checks, runs
@@ -292,15 +297,16 @@ def counted_since(before: dict[str, float], now: dict[str, float]) -> Checks:
     return cast(Checks, {name: value - before.get(name, 0.0) for name, value in now.items()})
 
 
-def routing(captured: dict[int, Routed], work: Workload, speculative: bool, image_tokens: int = 0) -> Checks:
+def routing(captured: dict[int, Routed], work: Workload, unsaid: bool, image_tokens: int = 0) -> Checks:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
     A request of i input tokens, those of its images among them, and o output tokens passes i + o - 1 tokens through
     each layer (its last is not fed back), and
-    with speculation the rejected ones of the draft too (``speculative``: then the number is not known beforehand).
+    with speculation the rejected ones of the draft too, with a prefix cache fewer (``unsaid``: then the number is not
+    known beforehand).
     """
     tokens = work["batch"] * (work["input_tokens"] + image_tokens + work["output_tokens"] - 1)
-    passed = {sum(size for size, _ in layer["steps"]) if speculative else tokens for layer in captured.values()}
+    passed = {sum(size for size, _ in layer["steps"]) if unsaid else tokens for layer in captured.values()}
     tokens = max(passed)
     per_token = {sum(layer["counts"]) / tokens for layer in captured.values()}
     distinct = []
