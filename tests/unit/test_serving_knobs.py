@@ -12,6 +12,7 @@ from moebench.config import Config
 from moebench.engines import vllm_arguments, vllm_routing
 from moebench.engines.server import flags
 from moebench.errors import ConfigError
+from moebench.measure import worker
 
 KNOBS = {
     "chunked_prefill": False, "attention_kernel": "FLASH_ATTN", "fused_kernel": "triton", "all_to_all": "nixl_ep",
@@ -79,3 +80,40 @@ def test_drawn_experts_are_not_asked_questions(tmp_path: Any) -> None:
     config = studies.folder(tmp_path, {"x": experiment})
     with pytest.raises(ConfigError, match="accuracy with routing uniform: drawn experts answer nothing"):
         make_plan(Config(config), "test")
+
+
+LAYER = {  # two requests of three tokens, of which a cache held one each, and two decode steps; budget at most 2 experts
+    "counts": [5, 3, 2], "phases": {"prefill": [4, 2, 2], "decode": [1, 1, 0]},
+    "steps": [[4, 3], [2, 2], [2, 1]], "step_phases": ["prefill", "decode", "decode"],
+}  # fmt: skip
+WORK: Any = {"batch": 2, "input_tokens": 3, "output_tokens": 3, "top_k": 2}
+
+
+def test_tokens_that_a_cache_holds_pass_no_layer() -> None:
+    captured: Any = {0: LAYER | {"counts": [8, 4, 4]}}
+    assert worker.routing(captured, WORK, True)["experts_per_token"] == 2, "16 choices of the 8 tokens that passed"
+    assert worker.routing(captured, WORK, False)["experts_per_token"] == 1.6
+
+
+def test_active_experts_of_decode_steps_are_counted_per_layer() -> None:
+    captured: Any = {1: LAYER, 0: LAYER | {"phases": {"prefill": [0, 0, 0], "decode": [4, 4, 0]}}}
+    assert worker.active_experts(captured) == {"active_experts_decode": [2.0, 0.5]}
+    none: Any = {0: LAYER | {"step_phases": ["prefill", "mixed", "mixed"]}}
+    assert worker.active_experts(none) == {}
+
+
+@pytest.mark.parametrize(
+    ("config", "checks", "words"),
+    [
+        ({}, {"prefix_cache_hits": 5.0}, "came from the prefix cache"),
+        ({"prefix_caching": True}, {"prefix_cache_hits": 5.0}, None),
+        ({}, {"experts_per_token": 1.5}, "chose 1.5 experts per token, not 2"),
+        ({"gate_share": 0.5}, {"experts_per_token": 1.5}, None),
+        ({"load_cap": "2:1"}, {"experts_per_token": [1.0, 1.1]}, None),
+        ({"routing": "zipf"}, {"experts_per_token": 1.5}, "not 2"),
+    ],
+)
+def test_what_was_asked_for_is_no_fault(config: dict[str, Any], checks: dict[str, Any], words: str | None) -> None:
+    given: Any = {"experts_per_token": 2, "image_tokens": None} | checks
+    found = worker.insane(WORK, given, [], {"max_num_batched_tokens": 100} | config)
+    assert found is None if words is None else words in found
