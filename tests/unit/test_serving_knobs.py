@@ -9,7 +9,7 @@ import pytest
 import studies
 from moebench.commands.planning import make_plan
 from moebench.config import Config
-from moebench.engines import vllm_arguments, vllm_routing
+from moebench.engines import vllm_arguments, vllm_resolved, vllm_routing
 from moebench.engines.server import flags
 from moebench.errors import ConfigError
 from moebench.measure import worker
@@ -82,7 +82,7 @@ def test_drawn_experts_are_not_asked_questions(tmp_path: Any) -> None:
         make_plan(Config(config), "test")
 
 
-LAYER = {  # two requests of three tokens, of which a cache held one each, and two decode steps; budget at most 2 experts
+LAYER = {  # two requests of three tokens, of which a cache held one each, and two decode steps
     "counts": [5, 3, 2], "phases": {"prefill": [4, 2, 2], "decode": [1, 1, 0]},
     "steps": [[4, 3], [2, 2], [2, 1]], "step_phases": ["prefill", "decode", "decode"],
 }  # fmt: skip
@@ -117,3 +117,13 @@ def test_what_was_asked_for_is_no_fault(config: dict[str, Any], checks: dict[str
     given: Any = {"experts_per_token": 2, "image_tokens": None} | checks
     found = worker.insane(WORK, given, [], {"max_num_batched_tokens": 100} | config)
     assert found is None if words is None else words in found
+
+
+def test_a_servers_log_tells_what_it_took() -> None:
+    log = (
+        b"INFO [core.py:1] Initializing a V1 LLM engine with config: model='m', enable_prefix_caching=True, "
+        b"enable_chunked_prefill=False, pooler_config=None\nINFO Using AgRsAll2AllManager all2all manager.\n"
+    )
+    told = {"prefix_caching": True, "chunked_prefill": False, "all_to_all": "AgRsAll2AllManager"}
+    assert vllm_resolved.serving_said(log) == told
+    assert vllm_resolved.serving_said(b"nothing of it") == {}

@@ -7,6 +7,7 @@ an error.
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from enum import Enum
 from typing import Any
@@ -48,6 +49,19 @@ def serving(config: Any) -> dict[str, Any]:
         "redundant_experts": int(parallel.eplb_config.num_redundant_experts),
         "speculation": None if speculative is None else str(speculative.method),
     }
+
+
+_SAID = {
+    "prefix_caching": re.compile(rb"\benable_prefix_caching=(\w+)"),
+    "chunked_prefill": re.compile(rb"\benable_chunked_prefill=(\w+)"),
+    "all_to_all": re.compile(rb"\bUsing (\w+) all2all manager"),
+}
+
+
+def serving_said(log: bytes) -> dict[str, Any]:
+    """What a server's log tells of the same; ``all_to_all``: the name of its manager, where there are ranks."""
+    found = {knob: said[1].decode() for knob, pattern in _SAID.items() if (said := pattern.search(log))}
+    return {knob: {"True": True, "False": False}.get(value, value) for knob, value in found.items()}
 
 
 def _attention(module: Any) -> str:
