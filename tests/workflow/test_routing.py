@@ -38,7 +38,8 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
         {"label": "gate", "gate_share": 0.6},
         {"label": "n-grams", "speculation": "ngram", "draft_tokens": 2},
         {"label": "plain", "eager": True},
-        {"label": "cached", "prefix_caching": True, "prompts": "identical", "input_tokens": 96},
+        # blocks of the cache have 128 tokens
+        {"label": "cached", "prefix_caching": True, "prompts": "identical", "input_tokens": 200},
         {"label": "attention", "attention_kernel": "FLASH_ATTN"},
         {"label": "experts", "fused_kernel": "cutlass"},
         {"label": "graphs", "graph_sizes": "1 2 4"},
