@@ -43,6 +43,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
         {"label": "attention", "attention_kernel": "FLASH_ATTN"},
         {"label": "experts", "fused_kernel": "cutlass"},
         {"label": "graphs", "graph_sizes": "1 2 4"},
+        {"label": "balanced", "tp": 2, "ep": True, "eplb": True},
         {"label": "compiled", "eager": False, "gate_share": 0.6},
     ]
     blocks = [
@@ -162,6 +163,7 @@ def test_a_prefix_cache_is_on_where_it_is_asked_for(seen: dict[str, dict]) -> No
         (".flashattn", "attention_kernel 'FLASH_ATTN' is not supported here: vLLM took 'CPU_ATTN'"),
         (".cutlass", "moe_backend='cutlass' is not supported"),
         (".graphs1-2-4", "graph_sizes '1 2 4' is not supported here: vLLM took none"),
+        (".tp2.ep.eplb", "load balancing is only supported on CUDA devices"),
         ("compiled", "without eager: true"),
     ],
 )

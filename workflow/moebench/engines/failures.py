@@ -88,7 +88,7 @@ RULES: tuple[tuple[str, str, str], ...] = (
                     r"|Tokenizer class \S+ does not exist|Unrecognized (model|processing class)"
                     r"|not a string|NoneType)", "the model has no tokenizer that can be loaded"),
     ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
-                    r"|\bRefused:|are not supported for now|Cannot find the config file for",
+                    r"|\bRefused:|are not supported for now|is only supported on|Cannot find the config file for",
      "the engine does not support this"),
     ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
      "the engine does not support this shape"),

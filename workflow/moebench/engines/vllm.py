@@ -30,12 +30,17 @@ COUNTERS = {
 
 
 _NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = (
-    (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
+    (
+        lambda c: c["ep"] and not c.get("eplb"),
+        "expert parallelism",
+        "its experts kernel reads beyond its memory (segmentation fault)",
+    ),
     (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
     (lambda c: c["dp"] > 1, "data parallelism", "NotImplementedError in all_gatherv, at the first step with experts"),
     (lambda c: c["kernel_config"] == "default", "kernel_config='default'", "its experts kernel has no tile sizes"),
 )
-"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
+"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen.  With EPLB,
+vLLM says itself that a CPU has none."""
 
 
 _LIVE = ("routing", "gate_share", "load_cap")
