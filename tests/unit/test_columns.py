@@ -59,7 +59,7 @@ def test_units_are_in_names_and_agree_with_them():
 def test_of_measured_metrics_times_are_better_low_and_rates_high():
     for metric in columns.METRICS:
         rates = dict.fromkeys(("tokens/s", "samples/s", "requests/s"), "high")
-        of_unit = {"s": "low", **rates, "J": "low", "J/token": "low", "W": "", "": ""}
+        of_unit = {"s": "low", **rates, "J": "low", "J/token": "low", "W": "", "USD": "low", "": ""}
         others = {"mfu": "high", "mbu": "high", "goals_met_share": "high", "backlog_requests_per_s": "low"}
         others |= {"steady_from_s": "", "steady_s": ""}  # what is cut is neither good nor bad
         better = others.get(metric.name, of_unit[metric.unit])

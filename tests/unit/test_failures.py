@@ -117,6 +117,10 @@ IN_PROCESS = [
      " NCCL version 2.29.7\nncclInvalidUsage: This usually reflects invalid usage of NCCL library.", "load", "crashed"),
     ("RuntimeError: NCCL error: invalid usage (run with NCCL_WARN=1 for details)", "load", "crashed"),  # ours, not theirs
     ("RuntimeError: no address of this node that others reach (n1); set VLLM_HOST_IP on the nodes", "load", "node_fault"),
+    ("ValueError: Expert parallelism load balancing is only supported on CUDA devices or ROCm devices or XPU devices now.",
+     "load", "unsupported"),
+    ("ValueError: Following weights were not initialized from checkpoint: {'model.layers.2.enorm.weight',"
+     " 'model.layers.2.eh_proj.weight'}", "load", "unsupported"),
     ("Refused: MolmoE-1B is not supported by vLLM: its MolmoForCausalLM reads no experts", "load", "unsupported"),
     ("AcceleratorError: CUDA error: device-side assert triggered", "run", "crashed"),  # a wrong index, not the device
     ("RuntimeError: CUDA error: an illegal memory access was encountered", "run", "crashed"),

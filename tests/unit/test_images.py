@@ -188,9 +188,12 @@ def test_routing_counts_the_tokens_of_images():
 def test_a_prefill_that_images_make_longer_than_a_step_may_be_split():
     checks = {"preemptions": 0, "prefix_cache_hits": 0, "experts_per_token": 2, "image_tokens": None}
     one_after_the_other = [{"requests": [[[0, 3, 1]], [[3, 3, 1]]]}]
-    assert "did not run together" in worker.insane(WORK, checks, one_after_the_other, 20)
-    assert "did not run together" in worker.insane(WORK, checks | {"image_tokens": 10}, one_after_the_other, 20)
-    assert worker.insane(WORK, checks | {"image_tokens": 20}, one_after_the_other, 20) is None
+    config = {"max_num_batched_tokens": 20}
+    assert "did not run together" in worker.insane(WORK, checks, one_after_the_other, config)
+    assert "did not run together" in worker.insane(
+        WORK, checks | {"image_tokens": 10}, one_after_the_other, {"max_num_batched_tokens": 20}
+    )
+    assert worker.insane(WORK, checks | {"image_tokens": 20}, one_after_the_other, config) is None
 
 
 def test_another_number_of_image_tokens_than_planned_is_said():

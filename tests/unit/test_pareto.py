@@ -167,6 +167,59 @@ def test_nothing_is_ringed_where_accuracies_cannot_be_told_from_noise(speed: Any
     assert not table[f"frontier_{THROUGHPUT}"].any() and not table["frontier_e2e_s"].any()
 
 
+USER, DEVICE = "output_tokens_per_s_per_user", "output_tokens_per_s_per_device"
+
+
+def front(**more: Any) -> Plot:
+    return plot(
+        **{"x": USER, "y": [DEVICE], "hue": "top_k", "beside": ["accuracy"], "only": {}, "marker": "batch"} | more
+    )
+
+
+def test_the_front_of_users_and_devices_says_how_accurate_its_points_are(speed: Any) -> None:
+    plan, frame = speed
+    ends = {f"{name}_{end}": frame[name] for name in (USER, DEVICE) for end in ("low", "high")}
+    placed = pareto.place(front(), joined(frame, answers(frame)).assign(**ends), "figure f")
+    assert len(placed.rows) == len(frame), "a cell needs no accuracy to be there"
+    said = caption.of(plan, placed)
+    assert "Ringed: the points" in said and "Numbers beside points of the front: their accuracy." in said
+    assert "mean of 2 tasks (arc, rte)" in said and "Bars of accuracy" not in said
+    with style.drawing():
+        made = layout.figure(placed, said)
+    written = [text.get_text() for axes in made.axes for text in axes.texts]
+    table = pareto.table(placed)
+    best = table[table[f"frontier_{DEVICE}"]]
+    assert len(best) and sorted(w for w in written if w) == sorted(f"{a:.3g}" for a in best["accuracy"])
+    assert {USER, DEVICE, "accuracy"} <= set(table.columns)
+
+
+def test_without_accuracy_a_front_has_no_numbers(speed: Any) -> None:
+    plan, frame = speed
+    placed = pareto.place(front(beside=[]), frame, "figure f")
+    assert "ccuracy" not in caption.of(plan, placed)
+    with pytest.raises(ConfigError, match="beside: cells have no column 'layer'"):
+        pareto.place(front(beside=["layer"]), frame, "figure f")
+    with pytest.raises(ValueError, match="value, beside: not for a figure of kind lines"):
+        front(kind="lines", marker=None)
+
+
+def test_a_figure_of_costs_says_the_price_or_that_there_is_none(speed: Any) -> None:
+    plan, frame = speed
+    shape = plot(kind="lines", x="batch", y=["usd_per_million_output_tokens", "joules_per_output_token"], only={})
+    placed = data.place(shape, frame, "figure f")
+    said = caption.of(plan, placed)
+    assert "No cost: config/hardware/local-cpu.yaml has no price; give yours." in said
+    assert "No energy: the power of the devices was not read" in said
+    with style.drawing():
+        layout.figure(placed, said)
+    price = {"usd_per_hour": 3.99, "source": "a page", "date": "2026-09-20"}
+    priced = {**plan, "hardware": plan["hardware"] | {"price": price}}
+    known = data.place(shape, frame.assign(usd_per_million_output_tokens=1.0, joules_per_output_token=1.0), "figure f")
+    said = caption.of(priced, known)
+    assert "At 3.99 USD per device and hour (a page, read 2026-09-20): config/hardware/local-cpu.yaml." in said
+    assert "No energy" not in said and "No cost" not in said
+
+
 def test_values_are_told_apart_by_their_intervals() -> None:
     rows = pd.DataFrame({"a": [1.0, 2.0], "a_low": [0.9, 1.4], "a_high": [1.5, 2.1]})
     assert not pareto.told_apart(rows, "a") and pareto.told_apart(rows.assign(a_low=[0.9, 1.6]), "a")

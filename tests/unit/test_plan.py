@@ -21,6 +21,7 @@ from moebench.commands.planning import make_plan
 from moebench.config import LOAD, Config, EngineKnobs, WorkloadKnobs
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError
+from moebench.formats.plan import OPTIONAL
 from studies import ROOT
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -88,6 +89,7 @@ def test_identifiers_stay_what_they_are(planned):
 
 
 SPECULATIVE = {"model": "qwen3-30b-a3b", "draft_model": "qwen3-0.6b", "draft_tokens": 2}
+BALANCED = {"tp": 2, "ep": True, "eplb": True}
 ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that is not CELL
     "model": ("tiny-olmoe", {}),
     "weights": ("dummy", {}),
@@ -108,6 +110,20 @@ ENGINE_KNOBS = {  # knob: another value, and what it is compared with where that
     "ep": (True, {"tp": 2}),
     "expert_kernel": ("unfused", {}),
     "kernel_config": ("default", {}),
+    "speculation": ("mtp", {"model": "tiny-glm-4.5", "speculation": "ngram", "draft_tokens": 2}),
+    "fused_kernel": ("triton", {}),
+    "attention_kernel": ("FLASH_ATTN", {}),
+    "all_to_all": ("deepep_low_latency", {}),
+    "eplb": (True, {"tp": 2, "ep": True}),
+    "redundant_experts": (2, BALANCED),
+    "eplb_steps": (100, BALANCED),
+    "prefix_caching": (True, {}),
+    "chunked_prefill": (False, {}),
+    "graph_sizes": ("1 2 4", {}),
+    "routing": ("zipf", {"routing": "uniform"}),
+    "routing_experts": (4, {"routing": "uniform"}),
+    "gate_share": (0.5, {}),
+    "load_cap": ("8:1", {}),
     "mla": (False, {"model": "tiny-deepseek-v2"}),
     "eager": (False, {}),
     "own_process": (True, {}),
@@ -132,6 +148,45 @@ def test_every_engine_knob_changes_the_engine(planned, knob):
     base = CELL | others
     assert base.get(knob) != value
     assert only(planned({"fix": base | {knob: value}}))[0] != only(planned({"fix": base}))[0]
+
+
+def test_optional_knobs_are_in_the_plan_only_where_they_are_set(planned):
+    (plain,) = planned({"fix": CELL})["engines"].values()
+    (cached,) = planned({"fix": CELL | {"prefix_caching": True}})["engines"].values()
+    assert not set(OPTIONAL) & set(plain["config"])
+    assert set(OPTIONAL) & set(cached["config"]) == {"prefix_caching"}
+    assert set(OPTIONAL) <= set(EngineKnobs.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({"speculation": "ngram"}, ["ngram", "draft_tokens 0"]),
+        ({"speculation": "ngram", **SPECULATIVE}, ["ngram", "leave it out"]),
+        ({"speculation": "eagle3", "draft_tokens": 2}, ["eagle3", "draft_tokens"]),
+        ({"draft_tokens": 2}, ["both or neither"]),
+        ({"eplb": True}, ["ep: true"]),
+        ({"tp": 2, "ep": True, "redundant_experts": 2}, ["redundant_experts 2", "eplb: true"]),
+        ({"routing_experts": 4}, ["routing_experts 4", "zipf"]),
+        ({"routing": "zipf", "routing_experts": 1}, ["routing_experts 1", "2 (top-k)", "8"]),
+        ({"routing": "zipf", "routing_experts": 9}, ["routing_experts 9", "8 (all"]),
+        ({"load_cap": "8"}, ["load_cap"]),
+        ({"gate_share": 1.5}, ["gate_share"]),
+        ({"graph_sizes": "0 4"}, ["graph_sizes"]),
+    ],
+)  # fmt: skip
+def test_knobs_of_serving_that_do_not_go_together_are_refused(planned, knobs, words):
+    with pytest.raises(ConfigError) as refused:
+        planned({"fix": CELL | knobs})
+    assert all(word in str(refused.value) for word in words), refused.value
+
+
+def test_budgets_and_cached_prompts_have_no_predicted_times(planned):
+    for knobs in ({"gate_share": 0.5}, {"load_cap": "8:1"}, {"prefix_caching": True}):
+        (cell,) = planned({"fix": {"model": "mixtral-8x7b", "tp": 4, "batch": 4} | knobs}, **GPU)["cells"].values()
+        predicted = cell["predicted"]
+        assert (predicted["e2e_s"], predicted["least_e2e_s"]) == (None, None), "nothing may be judged by it"
+        assert predicted["bytes_per_gpu"] is not None
 
 
 @pytest.mark.parametrize("others", [{"pruning": "inter", "prune_ratio": 0.5}, SPECULATIVE])
@@ -395,6 +450,24 @@ def test_choosing_to_skip_what_cannot_fit_changes_the_digest_of_those_jobs_only(
     assert [tried[j]["digest"] == skipped[j]["digest"] for j in tried] == [False, True]
 
 
+def test_nothing_loads_after_n_grams_in_one_process(planned):
+    blocks = [{"fix": CELL, "cross": {"max_num_seqs": [4, 8, 16]}}]
+    grams = [{"fix": CELL | {"draft_tokens": 2, "speculation": "ngram"}, "cross": {"max_num_seqs": [4, 8]}}]
+    jobs = planned(*grams, *blocks)["jobs"].values()
+    assert sorted(len(job["engines"]) for job in jobs) == [1, 1, 3]
+
+
+def test_a_price_is_in_the_plan_and_changes_no_identity(planned):
+    price = {"usd_per_hour": 2.5, "source": "a page", "date": "2026-11-28"}
+
+    def priced(config):
+        edit(config / "hardware" / "local-cpu.yaml", price=price)
+
+    plain, paid = planned({"fix": CELL}), planned({"fix": CELL}, touch=priced)
+    assert "price" not in plain["hardware"] and paid["hardware"]["price"] == price
+    assert paid["cells"] == plain["cells"] and paid["jobs"] == plain["jobs"]
+
+
 # ------------------------------------------------------------------------------------- how many there are
 
 FIGURES = {"fig03-latency-llms": 6, "fig05-topk-batch": 48, "fig06-batch-length": 50, "fig07-09-hyperparameters": 64}
@@ -426,7 +499,8 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
 
 
 CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended", "transformers-experts",
-            "accuracy-vlm-reading", "fig17-precision", "control-prompts", "control-lengths"}  # fmt: skip
+            "accuracy-vlm-reading", "fig17-precision", "control-prompts", "control-lengths", "control-routing",
+            "faster-moe-dynamic", "serving-front", "serving-knobs"}  # fmt: skip
 """Experiments that only the long study of the small models has: no paper has a figure of them."""
 
 

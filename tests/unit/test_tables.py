@@ -70,6 +70,36 @@ def test_a_good_cell(study):
     assert parquet.read(out, "failures").empty
 
 
+@pytest.mark.parametrize("price", [None, {"usd_per_hour": 3.6, "source": "a page", "date": "2026-11-28"}])
+def test_tokens_cost_what_the_devices_cost_for_their_time(study, price):
+    data, results, out = study
+    data["hardware"] |= {"price": price} if price else {}
+    e, c = cells(study)[2]
+    records.store(results, synthetic.record(data, e, c))
+    collect(study)
+    row = parquet.read(out, "measurements").iloc[0]
+    rate = row["throughput_output_tokens_per_s"]
+    assert row["output_tokens_per_s_per_device"] == pytest.approx(rate / 2)  # TP 2
+    assert row["output_tokens_per_s_per_user"] == pytest.approx(1 / row["tpot_s"])
+    if price is None:
+        assert pd.isna(row["usd_per_million_output_tokens"]) and pd.isna(row["usd_per_million_total_tokens"])
+        return
+    assert row["usd_per_million_output_tokens"] == pytest.approx(2 * 3.6 * (1e6 / rate) / 3600)
+    total = row["throughput_total_tokens_per_s"]
+    assert row["usd_per_million_total_tokens"] == pytest.approx(2 * 3.6 * (1e6 / total) / 3600)
+    low, high = row["throughput_output_tokens_per_s_low"], row["throughput_output_tokens_per_s_high"]
+    assert row["usd_per_million_output_tokens_high"] == pytest.approx(2 * 3.6 * (1e6 / low) / 3600)
+    assert row["usd_per_million_output_tokens_low"] == pytest.approx(2 * 3.6 * (1e6 / high) / 3600)
+
+
+def test_active_experts_are_those_counted_and_under_a_budget_those_of_all_runs():
+    assert cell_rows._active({"experts_per_token": 8.0}) == {"active_experts": 8.0, "active_experts_decode": 8.0}
+    counted = {"experts_per_token": [3.1, 3.3], "routed_tokens": 100.0, "used_experts": 250.0}
+    assert cell_rows._active(counted) == {"active_experts": 2.5, "active_experts_decode": None}
+    assert cell_rows._active(counted | {"active_experts_decode": [2.0, 4.0]})["active_experts_decode"] == 3.0
+    assert set(cell_rows._active({}).values()) == {None}
+
+
 def test_failures_are_rows_with_reason_evidence_and_command(study):
     data, results, out = study
     e, c = cells(study)[1]
@@ -337,7 +367,7 @@ def test_acceptance_is_counted_whole_and_by_position_in_the_draft():
 def test_speculation_has_no_ceiling(study):
     data = study[0]
     for engine in data["engines"].values():
-        engine["config"]["draft_model"] = "mixtral-tiny"
+        engine["config"]["draft_tokens"] = 2
     assert foreseen(study, least_e2e_s=5.0)["status"] == "ok"
 
 

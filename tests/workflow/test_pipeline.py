@@ -22,7 +22,10 @@ from typed import mismatches
 
 def allowed(config: dict) -> set[str]:
     """Statuses that cells of an engine configuration may have on this CPU."""
-    if config["ep"] or config["pp"] * config["dp"] > 1 or config["kernel_config"] == "default":
+    lacking = ("attention_kernel", "fused_kernel", "graph_sizes", "speculation")
+    if any(config.get(knob) for knob in lacking) or config["kernel_config"] == "default":
+        return {"ok", "unsupported"}
+    if config["ep"] or config["pp"] * config["dp"] > 1:
         return {"ok", "unsupported"}
     return kernels.here().statuses(config["quantization"], config["kv_cache_dtype"])
 

@@ -99,6 +99,20 @@ _HEADINGS = {  # knob -> short name, unit; the other knobs go by their own name
     "ep": ("Expert parallel", ""),
     "expert_kernel": ("Expert kernel", ""),
     "kernel_config": ("Kernel tile sizes", ""),
+    "speculation": ("Speculation", ""),
+    "fused_kernel": ("Fused MoE kernel asked for", ""),
+    "attention_kernel": ("Attention backend asked for", ""),
+    "all_to_all": ("All-to-all backend asked for", ""),
+    "eplb": ("Expert load balancing (EPLB)", ""),
+    "redundant_experts": ("Redundant experts", ""),
+    "eplb_steps": ("Steps between EPLB's rearrangements", ""),
+    "prefix_caching": ("Prefix caching", ""),
+    "chunked_prefill": ("Chunked prefill asked for", ""),
+    "graph_sizes": ("CUDA graph sizes asked for", ""),
+    "routing": ("Drawn routing", ""),
+    "routing_experts": ("Experts drawn from", ""),
+    "gate_share": ("Share of the gate's weights that is kept", ""),
+    "load_cap": ("Cap on active experts by tokens in the step", ""),
     "mla": ("Latent KV cache (MLA)", ""),
     "eager": ("Eager mode", ""),
     "max_model_len": ("Longest sequence", "tokens"),
@@ -197,8 +211,10 @@ METRICS = (
     Metric("joules_per_total_token", "J/token", "Energy per token, input + output", "energy_j / (batch * (input_tokens + output_tokens))", "low"),
     Metric("mfu", "", "Model FLOPs utilization", "Time that the model's operations take at the dense peak of the data sheet, over e2e_s (docs/metrics.md); null: no peak known, speculation", "high"),
     Metric("mbu", "", "Model bandwidth utilization", "Time that the bytes a decode step reads take at the bandwidth of the data sheet, over itl_s (docs/metrics.md); null: no bandwidth or itl_s known, speculation, pipeline stages", "high"),
-    Metric("output_tokens_per_s_per_user", "tokens/s", "Tokens/s per user", "1 / tpot_s: how fast the text of one request grows (protocol load)", "high"),
-    Metric("output_tokens_per_s_per_device", "tokens/s", "Tokens/s per GPU", "throughput_output_tokens_per_s over the devices of the engine (protocol load)", "high"),
+    Metric("output_tokens_per_s_per_user", "tokens/s", "Tokens/s per user", "1 / tpot_s: how fast the text of one request grows", "high"),
+    Metric("output_tokens_per_s_per_device", "tokens/s", "Tokens/s per GPU", "throughput_output_tokens_per_s over the devices of the engine", "high"),
+    Metric("usd_per_million_output_tokens", "USD", "Cost per million generated tokens", "Price of the engine's devices for the time that a million generated tokens take, input tokens for free; null: the machine's file has no price", "low"),
+    Metric("usd_per_million_total_tokens", "USD", "Cost per million tokens, input + output", "Price of the engine's devices for the time that a million input and generated tokens take; null: no price, or requests over time", "low"),
     Metric("goodput_requests_per_s", "requests/s", "Goodput", "samples_per_s times goals_met_share: requests per second that keep all latency goals of the study (protocol load)", "high"),
     Metric("goals_met_share", "", "Requests within the goals", "Share of the requests that keep all latency goals of the study (protocol load)", "high"),
     Metric("steady_from_s", "s", "Begin of the steady part", "Time from the first request until as many were answered as may be in flight: cut off (protocol load)", ""),
@@ -235,6 +251,8 @@ EVENNESS = (
 """One number per cell without an interval; figures may show them as they show metrics."""
 SEARCHED = ("max_rate",)
 """What a search found, with the ends of its bracket; figures can show it."""
+COUNTED = ("active_experts", "active_experts_decode", "distinct_experts_mean")
+"""What routers chose in a cell, without an interval; figures may show it as they show metrics."""
 RESIDUALS = ("ttft_max_s", "itl_s", "e2e_s")
 """Metrics whose measured value is given over the predicted one."""
 
@@ -497,6 +515,10 @@ def _others() -> tuple[list[Column], list[Column]]:
         Column("canary_gap", real, "", "Median e2e_s of the canary runs of this cell over that of its own repeats in the same session, minus 1; null: not the canary of its session", _MEASURED),
         Column("load_s", real, "s", "Time to load the engine", _MEASURED, "Load time"),
         Column("distinct_experts_mean", real, "", "Distinct experts that a decode step of the batch uses, mean over steps and layers", _MEASURED, "Distinct experts"),
+        Column("active_experts", real, "", "Experts that a token was sent to, as counted, mean over all tokens and layers (with a budget: of all runs); null: not counted", _MEASURED, "Active experts, as counted"),
+        Column("active_experts_decode", real, "", "The same of the steps that only decode", _MEASURED, "Active experts while decoding, as counted"),
+        Column("prefix_cache_hits", real, "tokens", "Prompt tokens that the engine took from its prefix cache, of all runs of the cell; null: not told", _MEASURED, "Tokens from the prefix cache"),
+        Column("serving", text, "", "JSON: what the engine made of the knobs of serving (prefix caching, chunked prefill, EPLB, all-to-all, speculation); null: not told", _MEASURED, "Serving, as resolved"),
         Column("image_tokens", real, "tokens", "Tokens that the images of a request became, beside its input_tokens (mean where a data set's images differ); null: no images", _MEASURED),
         Column("tokens_counted_by", text, "", "ids: token ids were counted; usage: a service's own count; null: no such run", _MEASURED, "Tokens counted by"),
         Column("input_tokens_seen", real, "tokens", "Prompt tokens per request as a service counted them, mean; null: as asked for", _MEASURED, "Input tokens, as counted"),

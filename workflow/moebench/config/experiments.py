@@ -75,7 +75,10 @@ class Plot(Strict):
     x: str = Field("", description="Column on the x axis (all but parameters)")
     y: tuple[str, ...] = Field((), description="Columns on the y axis, one row of panels each; heatmap: exactly one")
     value: str | None = Field(None, description="Column shown as colour (heatmap)")
-    beside: tuple[str, ...] = Field((), description="Columns whose values are printed above each panel (heatmap)")
+    beside: tuple[str, ...] = Field(
+        (),
+        description="Columns whose values are printed above each panel (heatmap), or beside points of the front",
+    )
     only: dict[str, Any] = Field(
         {}, description="Column: value or list of values; only matching rows are shown (all but parameters)"
     )
@@ -103,7 +106,7 @@ class Plot(Strict):
             raise ValueError(f"models: not for a figure of kind {self.kind}, only for kind parameters")
         elif self.kind == "heatmap" and (self.value is None or len(self.y) != 1 or self.hue):
             raise ValueError("a figure of kind heatmap needs value, the colour, and one y; it takes no hue")
-        elif self.kind != "heatmap" and (self.value or self.beside):
+        elif self.kind != "heatmap" and (self.value or (self.beside and self.kind != "pareto")):
             raise ValueError(f"value, beside: not for a figure of kind {self.kind}, only for kind heatmap")
         if self.kind == "pareto" and self.log_x:
             raise ValueError("log_x: not for a figure of kind pareto")

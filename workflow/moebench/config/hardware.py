@@ -23,6 +23,14 @@ class Constant(Strict):
     reference: str
 
 
+class Price(Strict):
+    """What an hour of one device costs."""
+
+    usd_per_hour: float = Field(gt=0, description="Price of one device for an hour, USD")
+    source: str = Field(description="Who asks it, for what, and where that is said")
+    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$", description="When it was read")
+
+
 class Calibrated(Strict):
     """How a machine differs from its data sheet.  Missing values are taken as ideal.  Never fitted silently."""
 
@@ -126,6 +134,9 @@ class Hardware(Strict):
         None, description="Measured efficiencies and overheads, for calibrated times"
     )
     fitted: Fitted | None = Field(None, exclude=True, description="Constants of the calibrated cost model")
+    price: Price | None = Field(
+        None, exclude=True, description="For cost per token; yours, if it is another; null: unknown, and so is the cost"
+    )
     devices_per_node: Positive = 1
     usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")
     reference: str

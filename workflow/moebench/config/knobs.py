@@ -9,7 +9,14 @@ from pydantic import Field, model_validator
 
 from moebench.config.base import Count, Name, Positive, Quantization, Strict
 from moebench.errors import ConfigError
+from moebench.formats import Knobs
 from moebench.formats.model import CalibrationDict
+from moebench.formats.plan import OPTIONAL
+
+AllToAll = Literal[
+    "allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "deepep_v2", "nixl_ep", "moonep",
+    "flashinfer_nvlink_one_sided", "flashinfer_nvlink_two_sided",
+]  # fmt: skip
 
 
 class EngineKnobs(Strict):
@@ -43,6 +50,11 @@ class EngineKnobs(Strict):
     )
     draft_model: Name | None = Field(None, description="Draft model of speculative decoding")
     draft_tokens: Count = Field(0, description="Tokens that the draft model proposes per step")
+    speculation: Literal["ngram", "mtp", "eagle", "eagle3"] | None = Field(
+        None,
+        description="How draft_tokens are proposed: by n-grams of the text, by the model's own MTP layers, or by an"
+        " EAGLE head (draft_model); default: by draft_model as a model of its own",
+    )
     tp: Positive = Field(1, description="Tensor parallel size")
     pp: Positive = Field(1, description="Pipeline parallel size")
     dp: Positive = Field(1, description="Data parallel size")
@@ -57,6 +69,48 @@ class EngineKnobs(Strict):
     )
     kernel_config: Literal["tuned", "default"] = Field(
         "tuned", description="Tile sizes of the fused MoE kernel: vLLM's tuned files if available, or its defaults"
+    )
+    fused_kernel: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9_]+$",
+        description="Fused MoE kernel, as vLLM's moe_backend calls it; default: its own",
+    )
+    attention_kernel: str | None = Field(
+        None, pattern=r"^[A-Z0-9_]+$", description="Attention backend, as vLLM names it; default: its choice"
+    )
+    all_to_all: AllToAll | None = Field(
+        None, description="How ranks exchange tokens with dp and ep: vLLM's all2all_backend; default: its choice"
+    )
+    eplb: bool = Field(False, description="Move experts between the ranks of ep by their load (EPLB), while running")
+    redundant_experts: Count = Field(0, description="EPLB: copies of busy experts per layer, over all ranks")
+    eplb_steps: Positive | None = Field(
+        None, description="EPLB: steps from one rearrangement to the next, and that loads are counted over"
+    )
+    prefix_caching: bool = Field(False, description="Keep the KV cache of prompts for later ones that begin alike")
+    chunked_prefill: bool | None = Field(
+        None, description="Split long prefills over steps of max_num_batched_tokens; default: the engine's choice"
+    )
+    graph_sizes: str | None = Field(
+        None, pattern=r"^[1-9]\d*( [1-9]\d*)*$", description="Batch sizes that CUDA graphs are captured for: '1 2 4 8'"
+    )
+    routing: Literal["uniform", "zipf"] | None = Field(
+        None,
+        description="Experts are drawn, whatever the router says: all equally often, or the r-th most popular 1/r as"
+        " often as the first; default: the router's choice",
+    )
+    routing_experts: Positive | None = Field(
+        None, description="Routing: draw from so many experts only, the first ones (with ep: those of the first ranks)"
+    )
+    gate_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Of a token's top-k experts, use as many of the first as have this share of their weights",
+    )
+    load_cap: str | None = Field(
+        None,
+        pattern=r"^[1-9]\d*:[1-9]\d*( [1-9]\d*:[1-9]\d*)*$",
+        description="Most active experts per token by tokens in the step: '8:4 32:2' is 4 from 8 tokens on, 2 from 32",
     )
     mla: bool = Field(True, description="Use the latent KV cache if the model has one; false: expand it to full heads")
     eager: bool = Field(False, description="Disable CUDA graphs and compilation")
@@ -76,6 +130,16 @@ class EngineKnobs(Strict):
     kv_cache_mb: Positive | None = Field(
         None, description="KV cache size, MB; default: the engine's own choice (required on a CPU)"
     )
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether tokens may have fewer active experts than top-k."""
+        return self.gate_share is not None or self.load_cap is not None
+
+    def resolved(self) -> Knobs:
+        """All knobs by name, but for optional ones that are not set."""
+        fields = type(self).model_fields
+        return {k: v for k, v in self.model_dump().items() if k not in OPTIONAL or v != fields[k].default}
 
 
 class WorkloadKnobs(Strict):

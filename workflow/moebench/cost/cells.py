@@ -62,8 +62,14 @@ def why_not(
         return f"no left-out points say how far off constants of {hardware.name} are; fit them with more models"
     if runtime not in ("vllm", "endpoint"):
         return f"the constants are of vLLM, the engine is {runtime}"
-    if knobs.draft_model is not None and acceptance is None:
+    if knobs.draft_tokens and acceptance is None:
         return "speculative decoding: how many drafted tokens are accepted is not stated (jobs.draft_acceptance)"
+    if knobs.speculation is not None:
+        return f"speculation by {knobs.speculation}: only draft models are predicted"
+    if knobs.budgeted:
+        return "a budget of active experts: how many tokens use is not known beforehand"
+    if knobs.routing or knobs.prefix_caching:
+        return "the constants are of the router's own choices, and of prompts that no cache holds"
     if knobs.expert_kernel != "fused":
         return f"the constants are of fused experts, not {knobs.expert_kernel} ones"
     if knobs.eager:

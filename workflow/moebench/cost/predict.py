@@ -94,7 +94,7 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
             kv = work["batch"] * memory.sequence_bytes(architecture, knobs, tokens)
         # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
         seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
-        unknown = knobs.draft_model is not None or seen is None or over_time(cell)
+        unknown = knobs.draft_tokens > 0 or knobs.budgeted or knobs.prefix_caching or seen is None or over_time(cell)
         cell["predicted"] = {
             "bytes_per_gpu": None if kv is None else fit.weight_bytes + fit.reserve_bytes + kv,
             "weight_bytes_per_gpu": fit.weight_bytes,

@@ -58,7 +58,7 @@ def ideal(
     """
     batch, prompt, out = float(work["batch"]), float(work["input_tokens"]), float(work["output_tokens"])
     shown = tiles(architecture, work.get("images") or 0, work.get("image_size"))
-    if knobs.draft_model is not None or shown is None:
+    if knobs.draft_tokens or knobs.budgeted or knobs.prefix_caching or shown is None:
         return NOTHING
     prompt += image_tokens(architecture, work.get("images") or 0, work.get("image_size")) or 0
     sizes, layout, machine = Sizes.of(architecture, knobs.mla), Layout.of(knobs), Machine.of(hardware, knobs)

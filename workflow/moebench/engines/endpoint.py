@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import compiling, load_client, vllm, vllm_arguments, waiting
+from moebench.engines import compiling, load_client, vllm, vllm_arguments, vllm_resolved, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Failure
 from moebench.engines.protocol import Images, Routed
@@ -94,7 +94,8 @@ class EndpointEngine:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
         config: Mapping[str, object] = self.config
-        if not vllm.known(self.model) or any(config[knob] != value for knob, value in _HARMLESS.items()):
+        harmless = all(config[knob] == value for knob, value in _HARMLESS.items()) and not vllm.steered(self.config)
+        if not (vllm.known(self.model) and harmless):
             vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
         environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]
@@ -112,12 +113,14 @@ class EndpointEngine:
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
         info = _CACHE.search(self.server.get("/metrics"))
         cache = dict(re.findall(r'(\w+)="([^"]*)"', info.group(1))) if info else {}
+        log = compiling.said(start)
         return {
+            "serving": vllm_resolved.serving_said(log),
             "kv_cache_tokens": vllm.kv_cache_tokens(cache, self.config["dp"]),
             "eager": self.config["eager"],
             "max_num_batched_tokens": self.config["max_num_batched_tokens"],
             "server_version": self.server.get("/version"),
-            "fuse_allreduce_rms": fuse[0] == b"True" if (fuse := _FUSE.findall(compiling.said(start))) else None,
+            "fuse_allreduce_rms": fuse[0] == b"True" if (fuse := _FUSE.findall(log)) else None,
         }
 
     def set_top_k(self, top_k: int) -> None:

@@ -90,8 +90,10 @@ RULES: tuple[tuple[str, str, str], ...] = (
                     r"|Tokenizer class \S+ does not exist|Unrecognized (model|processing class)"
                     r"|not a string|NoneType)", "the model has no tokenizer that can be loaded"),
     ("unsupported", r"not supported (on|for|by|with|yet)|is not supported|does not support|NotImplementedError"
-                    r"|\bRefused:|are not supported for now|Cannot find the config file for",
+                    r"|\bRefused:|are not supported for now|is only supported on|Cannot find the config file for",
      "the engine does not support this"),
+    ("unsupported", r"weights were not initialized from checkpoint: .*\.(eh_proj|enorm|mtp_block)\b",
+     "the checkpoint has no layers for MTP"),
     ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
      "the engine does not support this shape"),
     ("unsupported", r"maximum context length is|is greater than the derived max_model_len",

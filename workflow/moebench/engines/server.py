@@ -33,6 +33,7 @@ STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.2
 _DROPPED = ("skip_tokenizer_init", "disable_log_stats")
 """Arguments of the offline engine that a server has otherwise: it answers in text, and its statistics are on."""
+_ON_BY_DEFAULT = ("enable_prefix_caching", "enable_chunked_prefill")
 _NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 """A server's engine core always has a separate process."""
 
@@ -55,7 +56,9 @@ def flags(arguments: Knobs) -> list[str]:
         if value is True:
             made.append(flag)
         elif value is False:
-            made += ["--no-enable-prefix-caching"] if name == "enable_prefix_caching" else []
+            made += [f"--no-{flag[2:]}"] if name in _ON_BY_DEFAULT else []
+        elif isinstance(value, list):
+            made += [flag, *map(str, value)]
         else:
             made += [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
     return made

@@ -18,7 +18,7 @@ from moebench.architectures.hf_config import shape_overrides
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.formats import Knobs
-from moebench.formats.plan import EngineConfig
+from moebench.formats.plan import OPTIONAL, EngineConfig
 from moebench.formats.record import LoadFacts, Trace
 
 _FIXED = {"quantization": "none", "kv_cache_dtype": "auto", "draft_model": None, "tp": 1, "pp": 1,
@@ -40,6 +40,9 @@ class TransformersEngine:
 
     def load(self) -> LoadFacts:
         """Load the model.  Raises whatever transformers raises, NotImplementedError for knobs it does not have."""
+        for knob in OPTIONAL:
+            if (given := cast(Knobs, self.config).get(knob)) is not None:
+                raise NotImplementedError(f"{knob}={given!r} is not supported by this driver yet")
         for knob, value in _FIXED.items():
             if (asked := cast(Knobs, self.config)[knob]) != value:
                 raise NotImplementedError(f"{knob}={asked!r} is not supported by this driver yet")

@@ -48,6 +48,7 @@ OF_THE_PLAN = {
     "VLLM_MLA_DISABLE": "mla",
     "VLLM_CPU_OMP_THREADS_BIND": "cpu_threads",
     "OMP_NUM_THREADS": "cpu_threads",
+    "VLLM_MOE_ROUTING_SIMULATION_STRATEGY": "routing",
 }
 """Variables that a knob stands for."""
 

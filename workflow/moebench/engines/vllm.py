@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moebench.engines import vllm_images, vllm_nodes, vllm_startup
+from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_routing, vllm_startup
 from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
@@ -30,16 +30,29 @@ COUNTERS = {
 
 
 _NOT_ON_A_CPU: tuple[tuple[Callable[[EngineKnobsDict], bool], str, str], ...] = (
-    (lambda c: c["ep"], "expert parallelism", "its experts kernel reads beyond its memory (segmentation fault)"),
+    (
+        lambda c: c["ep"] and not c.get("eplb"),
+        "expert parallelism",
+        "its experts kernel reads beyond its memory (segmentation fault)",
+    ),
     (lambda c: c["pp"] > 1, "pipeline parallelism", "`assert self.intermediate_tensors is not None` at the first step"),
     (lambda c: c["dp"] > 1, "data parallelism", "NotImplementedError in all_gatherv, at the first step with experts"),
     (lambda c: c["kernel_config"] == "default", "kernel_config='default'", "its experts kernel has no tile sizes"),
 )
-"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen."""
+"""What was tried and failed in a way that a run cannot survive or tell (docs/facts.md), and what was seen.  With EPLB,
+vLLM says itself that a CPU has none."""
 
+
+_LIVE = ("routing", "gate_share", "load_cap")
+"""Knobs that a compiled router on a CPU would not heed: there the whole layer is compiled in."""
 
 _UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
 """Families of the registry that it does not have, and why."""
+
+
+def steered(config: EngineKnobsDict) -> bool:
+    """Whether routers are to choose otherwise than by themselves."""
+    return any(config.get(knob) for knob in _LIVE)
 
 
 def unknown(model: Mapping[str, Any]) -> str | None:
@@ -107,7 +120,21 @@ class VllmEngine:
         resolved: LoadFacts = self._rpc("moe_resolved")
         if across:
             facts["ranks"] = self.llm.collective_rpc("moe_rank")
+        facts["serving"] = vllm_resolved.serving(config)
+        self.refuse_other(facts)
         return facts | resolved
+
+    def refuse_other(self, facts: LoadFacts) -> None:
+        """Raise NotImplementedError where vLLM took something else than it was asked for, and said so at most."""
+        taken = facts["serving"] | {
+            "attention_kernel": ", ".join(facts["backends"]["attention"]).partition(" ")[0],
+            "graph_sizes": " ".join(map(str, facts["capture_sizes"])),
+        }
+        for knob, value in taken.items():
+            asked = self.config.get(knob)
+            if asked is not None and asked != value:
+                got = f"{value!r}" if value else "none"
+                raise NotImplementedError(f"{knob} {asked!r} is not supported here: vLLM took {got}")
 
     def start(self, arguments: Knobs) -> Any:
         """The engine itself, loaded.  Raises whatever it raises."""
@@ -124,6 +151,8 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
+            if steered(self.config) and not self.config["eager"]:
+                raise Refused(f"{' and '.join(_LIVE)} are not supported on a CPU without eager: true")
             for asked, what, seen in _NOT_ON_A_CPU:
                 if asked(self.config):
                     raise Refused(f"{what} is not supported by vLLM {vllm.__version__} on a CPU: {seen}")
@@ -227,8 +256,11 @@ class VllmEngine:
         return found
 
     def counters(self) -> dict[str, float]:
-        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens."""
+        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens, with a
+        budget of active experts what was used."""
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
+        if vllm_routing.budgeted(self.config):
+            found |= self._rpc("moe_used")
         for metric in self.llm.get_metrics():
             name = COUNTERS.get(metric.name)
             if name is None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from moebench.architectures.hf_config import shape_overrides
 from moebench.architectures.quantization_schemes import made_while_loading
-from moebench.engines import vllm_flashinfer, vllm_images, vllm_kernels, vllm_unfused
+from moebench.engines import vllm_flashinfer, vllm_images, vllm_kernels, vllm_routing, vllm_unfused
 from moebench.formats import Knobs
-from moebench.formats.plan import EngineConfig
+from moebench.formats.plan import EngineConfig, EngineKnobsDict
 
 _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 """transformers 5 saves PhiMoE under a class name that vLLM does not register."""
@@ -44,15 +44,33 @@ def arguments(spec: EngineConfig) -> Knobs:
         "enable_expert_parallel": config["ep"],
         "gpu_memory_utilization": spec["memory_fraction"],
         "kv_cache_memory_bytes": config["kv_cache_mb"] * 10**6 if config["kv_cache_mb"] else None,
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": config.get("prefix_caching", False),
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
         "jit_monitor_verbose": True,  # else a kernel's second compilation goes unsaid (engines/compiling.py)
         "speculative_config": speculation(spec),
     }
-    given |= vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
+    given |= serving(config) | vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
     return {k: v for k, v in given.items() if v is not None}
+
+
+def serving(config: EngineKnobsDict) -> Knobs:
+    """Arguments that only servers of many users set; None where the engine is to choose."""
+    balance = {"num_redundant_experts": config.get("redundant_experts") or None}
+    if steps := config.get("eplb_steps"):
+        balance |= {"window_size": steps, "step_interval": steps}
+    balance = {k: v for k, v in balance.items() if v}
+    sizes = config.get("graph_sizes")
+    return {
+        "enable_chunked_prefill": config.get("chunked_prefill"),
+        "attention_backend": config.get("attention_kernel"),
+        "moe_backend": config.get("fused_kernel"),
+        "all2all_backend": config.get("all_to_all"),
+        "enable_eplb": config.get("eplb") or None,
+        "eplb_config": balance or None,
+        "cudagraph_capture_sizes": [int(size) for size in sizes.split()] if sizes else None,
+    }
 
 
 def while_loading(spec: EngineConfig) -> str | None:
@@ -69,15 +87,13 @@ _WHILE_LOADING = {"fp8": "fp8_per_tensor"}
 
 
 def speculation(spec: EngineConfig) -> Knobs | None:
-    """vLLM's speculative configuration: a draft model of the same vocabulary, or None."""
-    if spec["draft"] is None:
+    """vLLM's speculative configuration: a draft model of the same vocabulary or what needs none, or None."""
+    config, draft = spec["config"], spec["draft"]
+    method = config.get("speculation") or ("draft_model" if draft else None)
+    if method is None:
         return None
-    return {
-        "method": "draft_model",
-        "model": spec["draft"]["path"],
-        "num_speculative_tokens": spec["config"]["draft_tokens"],
-        "draft_tensor_parallel_size": spec["config"]["tp"],
-    }
+    drafted = {"model": draft["path"], "draft_tensor_parallel_size": config["tp"]} if draft else {}
+    return {"method": method, "num_speculative_tokens": config["draft_tokens"], **drafted}
 
 
 def switches(spec: EngineConfig) -> dict[str, str]:
@@ -85,6 +101,7 @@ def switches(spec: EngineConfig) -> dict[str, str]:
     return {
         vllm_unfused.SWITCH: spec["config"]["expert_kernel"],
         vllm_kernels.SWITCH: spec["config"]["kernel_config"],
+        **vllm_routing.environment(spec["config"]),
         **vllm_flashinfer.environment(spec),
     }
 
@@ -95,3 +112,4 @@ def switch(spec: EngineConfig) -> None:
     vllm_unfused.install()
     vllm_kernels.install()
     vllm_flashinfer.install()
+    vllm_routing.install()

@@ -11,7 +11,14 @@ from typing import Any
 
 import torch
 
-from moebench.engines import vllm_flashinfer, vllm_kernels, vllm_ranks, vllm_resolved, vllm_unfused
+from moebench.engines import (
+    vllm_flashinfer,
+    vllm_kernels,
+    vllm_ranks,
+    vllm_resolved,
+    vllm_routing,
+    vllm_unfused,
+)
 from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
 from moebench.formats.record import Backends, Rank
@@ -19,6 +26,7 @@ from moebench.formats.record import Backends, Rank
 vllm_unfused.install()  # this module is imported in every worker process before it loads the model
 vllm_kernels.install()
 vllm_flashinfer.install()
+vllm_routing.install()
 
 
 def _runners(model: torch.nn.Module) -> list[Any]:
@@ -56,6 +64,10 @@ class MoEExtension:
 
         jit_monitor.activate(verbose=True)
 
+    def moe_used(self) -> dict[str, float]:
+        """Experts that tokens were sent to so far, under a budget (``vllm_routing``)."""
+        return vllm_routing.used(_runners(self.model_runner.get_model()))
+
     def moe_backends(self) -> Backends:
         """The kernels that vLLM chose (``vllm_resolved``)."""
         return vllm_resolved.backends(self.model_runner)
@@ -81,8 +93,9 @@ class MoEExtension:
             layer: dict[str, Any] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
             self._captured[runner.layer_id] = layer
 
-            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer) -> None:
-                new = torch.bincount(topk_ids.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
+            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer, router: Any = runner.router) -> None:
+                chosen = vllm_routing.kept(router, topk_ids).long().cpu()
+                new = torch.bincount(chosen, minlength=layer["counts"].numel())
                 layer["counts"] += new
                 layer["phases"][phases.now] = layer["phases"].get(phases.now, 0) + new
                 layer["step_phases"].append(phases.now)

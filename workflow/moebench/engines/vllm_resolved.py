@@ -7,6 +7,7 @@ an error.
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from enum import Enum
 from typing import Any
@@ -35,6 +36,32 @@ def backends(runner: Any) -> Backends:
         "linear": dict(found["linear"]),
         "cudagraph_mode": getattr(mode, "name", None),
     }
+
+
+def serving(config: Any) -> dict[str, Any]:
+    """What vLLM's configuration makes of the knobs of serving, by their names; speculation: its method."""
+    parallel, speculative = config.parallel_config, config.speculative_config
+    return {
+        "prefix_caching": bool(config.cache_config.enable_prefix_caching),
+        "chunked_prefill": bool(config.scheduler_config.enable_chunked_prefill),
+        "all_to_all": str(parallel.all2all_backend),
+        "eplb": bool(parallel.enable_eplb),
+        "redundant_experts": int(parallel.eplb_config.num_redundant_experts),
+        "speculation": None if speculative is None else str(speculative.method),
+    }
+
+
+_SAID = {
+    "prefix_caching": re.compile(rb"\benable_prefix_caching=(\w+)"),
+    "chunked_prefill": re.compile(rb"\benable_chunked_prefill=(\w+)"),
+    "all_to_all": re.compile(rb"\bUsing (\w+) all2all manager"),
+}
+
+
+def serving_said(log: bytes) -> dict[str, Any]:
+    """What a server's log tells of the same; ``all_to_all``: the name of its manager, where there are ranks."""
+    found = {knob: said[1].decode() for knob, pattern in _SAID.items() if (said := pattern.search(log))}
+    return {knob: {"True": True, "False": False}.get(value, value) for knob, value in found.items()}
 
 
 def _attention(module: Any) -> str:

@@ -17,6 +17,11 @@ def uses(plot: Plot) -> bool:
     return not {*ANSWERS}.isdisjoint((plot.x, *plot.y))
 
 
+def printed(plot: Plot) -> bool:
+    """Whether a figure prints one of them beside its points."""
+    return not {*ANSWERS}.isdisjoint(plot.beside)
+
+
 def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The rows whose engine configuration has accuracy tasks; all if the figure shows no accuracy.
 

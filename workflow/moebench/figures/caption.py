@@ -197,10 +197,35 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
 
 def of(plan: Plan, placed: Data) -> str:
     """The line of a figure of lines, bars or points."""
-    single = {*columns.EVENNESS, *columns.SPECULATION, *columns.SEARCHED}
+    single = {*columns.EVENNESS, *columns.COUNTED, *columns.SPECULATION, *columns.SEARCHED}
     said = caption(plan, placed.rows, medians=not {*placed.plot.y} <= single)
     refused = unsupported.words(placed) if placed.plot.kind in ("lines", "bars") else ""
-    return " ".join(filter(None, [said, accuracy_words(plan, placed), refused]))
+    front = front_words(placed) if placed.plot.kind == "pareto" and not accuracy.uses(placed.plot) else ""
+    return " ".join(filter(None, [said, front, accuracy_words(plan, placed), cost_words(plan, placed), refused]))
+
+
+def front_words(placed: Data) -> str:
+    """What the caption of a figure of points says of its front."""
+    if pareto.has_frontier(placed):
+        return "Ringed: the points that no other one beats (Pareto frontier, dashed)."
+    return "No Pareto frontier: the values cannot be told from noise."
+
+
+def cost_words(plan: Plan, placed: Data) -> str:
+    """What a figure of costs or energy says of price and power; empty for others."""
+    shown, parts = {*placed.plot.y, placed.plot.x, *placed.plot.beside}, []
+    if any(name.startswith("usd_") for name in shown):
+        price, file = plan["hardware"].get("price"), f"config/hardware/{plan['hardware']['name']}.yaml"
+        parts.append(
+            f"At {price['usd_per_hour']:g} USD per device and hour ({price['source']}, read {price['date']}): {file}."
+            if price
+            else f"No cost: {file} has no price; give yours."
+        )
+    if energy := [name for name in shown if name.startswith("joules_")]:
+        good = placed.rows[placed.rows["status"] == "ok"]
+        if len(good) and not any(good[name].notna().any() for name in energy):
+            parts.append("No energy: the power of the devices was not read, or runs were too short for it.")
+    return " ".join(parts)
 
 
 def caption(plan: Plan, rows: pd.DataFrame, medians: bool = True) -> str:
@@ -210,7 +235,7 @@ def caption(plan: Plan, rows: pd.DataFrame, medians: bool = True) -> str:
 
 def accuracy_words(plan: Plan, placed: Data) -> str:
     """What the caption of a figure with accuracy adds; empty for one without."""
-    if not accuracy.uses(placed.plot):
+    if not (accuracy.uses(placed.plot) or accuracy.printed(placed.plot)):
         return ""
     rows = placed.rows
     good = rows[rows["accuracy_status"] == "ok"]
@@ -221,12 +246,12 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
     if accuracy.PERPLEXITY in placed.plot.y:
         texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
         parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
-    parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
-    if placed.plot.kind == "pareto":
-        if pareto.has_frontier(placed):
-            parts.append("Ringed: the points that no other one beats (Pareto frontier, dashed).")
-        else:
-            parts.append("No Pareto frontier: the values cannot be told from noise.")
+    if accuracy.uses(placed.plot):
+        parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
+    else:
+        parts.append("Numbers beside points of the front: their accuracy.")
+    if placed.plot.kind == "pareto" and accuracy.uses(placed.plot):
+        parts.append(front_words(placed))
     chance = sorted(set(good["accuracy_chance"].dropna()))
     if set(good["weights"]) & {"random_init", "dummy"}:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
@@ -237,7 +262,8 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
         parts.append(f"{WRONG_TOKENS}.")
     if "fixtures" in {task["data"]["source"] for task in tasks}:
         parts.append("Questions are the project's own small sets, not the published ones.")
-    lost = [f"{row['model_title']} ({_why(row)})" for _, row in rows.iterrows() if _why(row)]
+    shown = rows if accuracy.uses(placed.plot) else rows[rows["accuracy_status"].notna()]
+    lost = [f"{row['model_title']} ({_why(row)})" for _, row in shown.iterrows() if _why(row)]
     if lost:
         parts.append(f"Without a value: {', '.join(dict.fromkeys(lost))}.")
     return " ".join(parts)

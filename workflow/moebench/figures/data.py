@@ -230,7 +230,8 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     A row whose block lacks a grid axis that the figure uses is not in the figure.  Raises ConfigError for an unknown
     column, two cells on one place, or a figure without rows.
     """
-    measured = (*columns.METRIC_NAMES, *columns.EVENNESS, *columns.SPECULATION, *columns.SEARCHED, *accuracy.ANSWERS)
+    counted = (*columns.EVENNESS, *columns.COUNTED, *columns.SPECULATION, *columns.SEARCHED)
+    measured = (*columns.METRIC_NAMES, *counted, *accuracy.ANSWERS)
     for name in plot.y:
         columns.column(name, where)
         if name not in measured:

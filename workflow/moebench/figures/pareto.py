@@ -26,6 +26,10 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     if plot.row and len(plot.y) > 1:
         raise ConfigError(f"{where}: row is for figures with one y; this one has {len(plot.y)}")
     measured = (*columns.METRIC_NAMES, *accuracy.ANSWERS)
+    for name in plot.beside:
+        columns.column(name, where)
+        if name not in frame:
+            raise ConfigError(f"{where}: beside: cells have no column {name!r}")
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:
@@ -90,6 +94,22 @@ def points(placed: Data, panel: draw.Panel, band: float) -> None:
         markeredgewidth=0.8,
         zorder=2,
     )
+    for place in best:
+        if text := beside(plot, good.iloc[place]):
+            axes.annotate(
+                text,
+                (x[place], y[place] * panel.factor),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=style.SMALL,
+                color=style.INK,
+                zorder=5,
+            )
+
+
+def beside(plot: Plot, row: pd.Series) -> str:
+    """Values that are printed beside a point of the front; empty without any."""
+    return ", ".join(f"{row[name]:.3g}" for name in plot.beside if pd.notna(row[name]))
 
 
 def _points(panel: draw.Panel, rows: pd.DataFrame, x: str, number: int, look: tuple[Any, str]) -> None:
@@ -180,7 +200,7 @@ def table(placed: Data) -> pd.DataFrame:
     plot, rows = placed.plot, placed.rows
     values = [c for y in (plot.x, *plot.y) for c in (y, f"{y}_low", f"{y}_high") if c in rows]
     named = {getattr(plot, role): rows[role] for role in _ROLES if role in placed.axes}
-    made = data.described(rows, named, ["accuracy_status", "accuracy_of", *values])
+    made = data.described(rows, named, ["accuracy_status", "accuracy_of", *values, *plot.beside])
     for y in plot.y:
         made[f"frontier_{y}"] = False
         for panel in _panels(placed):

@@ -237,11 +237,19 @@ class CalibratedDict(TypedDict):
     collective_step_s: ConstantDict | None
 
 
+class PriceDict(TypedDict):
+    """What an hour of one device costs, USD, who asks it, and when that was read."""
+
+    usd_per_hour: float
+    source: str
+    date: str
+
+
 class HardwareDict(TypedDict):
     """A machine type (``config/hardware/NAME.yaml``).
 
     kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself;
-    multiprocessors: that it must have, where they are known.
+    multiprocessors: that it must have, and price, where they are known.
     memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
     node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
     usable_memory_fraction: share of a device's memory that an engine may use.
@@ -262,3 +270,4 @@ class HardwareDict(TypedDict):
     usable_memory_fraction: float
     reference: str
     multiprocessors: NotRequired[int]
+    price: NotRequired[PriceDict]

@@ -21,6 +21,7 @@ class EngineKnobsDict(TypedDict):
     for the model's own.  draft_tokens: per step, 0 without speculation.  max_model_len: tokens; max_num_seqs and
     max_num_batched_tokens: per step.  cpu_threads, kv_cache_mb: None for the engine's choice.
     top_k: where it is fixed when the engine is loaded, else None (the workload's is set live).
+    The rest: only where they are set.
     """
 
     model: str
@@ -52,6 +53,27 @@ class EngineKnobsDict(TypedDict):
     cpu_threads: int | None
     kv_cache_mb: int | None
     top_k: int | None
+    speculation: NotRequired[str]
+    fused_kernel: NotRequired[str]
+    attention_kernel: NotRequired[str]
+    all_to_all: NotRequired[str]
+    eplb: NotRequired[bool]
+    redundant_experts: NotRequired[int]
+    eplb_steps: NotRequired[int]
+    prefix_caching: NotRequired[bool]
+    chunked_prefill: NotRequired[bool]
+    graph_sizes: NotRequired[str]
+    routing: NotRequired[str]
+    routing_experts: NotRequired[int]
+    gate_share: NotRequired[float]
+    load_cap: NotRequired[str]
+
+
+OPTIONAL = (
+    "speculation", "fused_kernel", "attention_kernel", "all_to_all", "eplb", "redundant_experts", "eplb_steps",
+    "prefix_caching", "chunked_prefill", "graph_sizes", "routing", "routing_experts", "gate_share", "load_cap",
+)  # fmt: skip
+"""Knobs of ``EngineKnobsDict`` that plans and records have only where they are set."""
 
 
 class EndpointDict(TypedDict):

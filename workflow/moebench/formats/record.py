@@ -222,6 +222,7 @@ class LoadFacts(TypedDict, total=False):
     ranks: what each runs on, where they are on several nodes.
     flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
     a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
+    serving: what vLLM made of the knobs of serving, by their names.
     """
 
     load_s: float
@@ -248,14 +249,17 @@ class LoadFacts(TypedDict, total=False):
     deep_gemm: bool
     cuda_home: str | None
     ranks: list[Rank]
+    serving: dict[str, Any]
 
 
 class Checks(TypedDict, total=False):
     """What shows that a cell ran as asked.
 
     experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
-    layer.  moe_layers: how many.  image_tokens: of a request.  preemptions, prefix_cache_hits: during the cell; with
-    speculation drafts, draft_tokens, accepted_tokens, and (not listed here) ``accepted_at_N`` by position in the draft.
+    layer.  moe_layers: how many.  With a budget of active experts: used_experts, of all routed_tokens of all layers and
+    runs together, and active_experts_decode, per token and layer in decode steps.  image_tokens: of a request.
+    preemptions, prefix_cache_hits: during the cell; with speculation drafts, draft_tokens, accepted_tokens, and (not
+    listed here) ``accepted_at_N`` by position in the draft.
     peak_rss_bytes: of the engine's process.
     Through a service: tokens_counted_by, ran_together, rate_limited, tokens_per_arrival, and means of its token counts.
     Requests over time: requests, and steady_requests of them that count; arrival_rate as sent, requests/s;
@@ -268,6 +272,9 @@ class Checks(TypedDict, total=False):
     experts_per_token: float | list[float] | None
     distinct_experts: list[float | None] | None
     moe_layers: int
+    routed_tokens: float
+    used_experts: float
+    active_experts_decode: list[float]
     image_tokens: float | None
     preemptions: float
     prefix_cache_hits: float

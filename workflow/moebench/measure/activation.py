@@ -63,12 +63,13 @@ class Counts:
 
 
 def count(
-    engine: Engine, work: Workload, batches: Iterable[tuple[int, Batch]], draft_tokens: int
+    engine: Engine, work: Workload, batches: Iterable[tuple[int, Batch]], draft_tokens: int, unsaid: bool = False
 ) -> tuple[ActivationCounts, Checks, list[Run]]:
     """Run batches (seed, inputs of the engine) through an engine; return the counts, the checks and a run per batch.
 
     The runs have their image tokens by request.  ``draft_tokens`` of speculation per step: rejected ones pass the
-    layers too and are counted.  Raises NotImplementedError where the engine does not say which experts it chose.
+    layers too and are counted.  ``unsaid``: fewer tokens than the prompts have may pass them.  Raises
+    NotImplementedError where the engine does not say which experts it chose.
     """
     total, runs = Counts(), list[Run]()
     said = {"prompts": 0, "prompt_tokens": 0, "image_tokens": 0, "output_tokens": 0}
@@ -89,7 +90,7 @@ def count(
             passed = text_tokens + of_images + len(prompts) * (work["output_tokens"] - 1)
             for layer in captured.values():
                 seen = sum(size for size, _ in layer["steps"])
-                per_token.add(sum(layer["counts"]) / (seen if draft_tokens else passed))
+                per_token.add(sum(layer["counts"]) / (seen if draft_tokens or unsaid else passed))
             one = Counts()
             one.add(captured)
             total.add(captured)

@@ -25,8 +25,9 @@ from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
 from moebench.engines.vllm_nodes import SRUN_SAYS_WITHIN_S
+from moebench.engines.vllm_routing import budgeted
 from moebench.formats.messages import Outcome, Request
-from moebench.formats.plan import EngineConfig, ProtocolDict, Workload
+from moebench.formats.plan import EngineConfig, EngineKnobsDict, ProtocolDict, Workload
 from moebench.formats.record import Checks, Gpu, Provenance, Run, ThrownAway
 from moebench.measure import activation, load_metrics, metrics
 from moebench.measure.provenance import built_from, public
@@ -147,7 +148,7 @@ class Session:
         checks["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         checks |= through_a_service(warmup + repeats)
         problem = still_compiling(thrown_away, protocol["repeats"])
-        problem = problem or insane(work, checks, warmup + repeats, self.spec["config"]["max_num_batched_tokens"])
+        problem = problem or insane(work, checks, warmup + repeats, self.spec["config"])
         problem = problem or miscounted(request.get("image_tokens"), checks["image_tokens"])
         return {
             "status": "invalid" if problem else "ok",
@@ -181,14 +182,18 @@ class Session:
         assert self.engine is not None
         config, before = self.spec["config"], self.engine.counters()
         counted, checks, runs = activation.count(
-            self.engine, work, self.batches(work, protocol), config["draft_tokens"] if config["draft_model"] else 0
+            self.engine,
+            work,
+            self.batches(work, protocol),
+            config["draft_tokens"],
+            unsaid=config.get("prefix_caching", False),
         )
         checks |= counted_since(before, self.engine.counters())
         by_run = [cast(list[int], run.get("image_tokens", [])) for run in runs]  # by request
         of_images = [tokens for of_run in by_run for tokens in of_run]
         checks["image_tokens"] = sum(of_images) / len(of_images) if of_images else None
         most = max(of_images, default=None)
-        problem = insane(work, checks | {"image_tokens": most}, runs, config["max_num_batched_tokens"])
+        problem = insane(work, checks | {"image_tokens": most}, runs, config)
         problem = problem or miscounted(image_tokens, most, at_most=work["image_size"] is None)
         for run, of_run in zip(runs, by_run, strict=True):
             if "image_tokens" in run:
@@ -265,8 +270,12 @@ class Session:
             runs.append(self.once(work, "trace", seed))
             checks["image_tokens"] = of_images = runs[-1].get("image_tokens")
             if capturing:
-                draft = self.spec["config"]["draft_model"] is not None
-                checks |= routing(self.engine.captured(), work, draft, of_images or 0)
+                config = self.spec["config"]
+                unsaid = config["draft_tokens"] > 0 or config.get("prefix_caching", False)
+                captured = self.engine.captured()
+                checks |= routing(captured, work, unsaid, of_images or 0)
+                if budgeted(config):
+                    checks |= active_experts(captured)
                 self.engine.capture(False)
         return checks, runs
 
@@ -295,15 +304,16 @@ def counted_since(before: dict[str, float], now: dict[str, float]) -> Checks:
     return cast(Checks, {name: value - before.get(name, 0.0) for name, value in now.items()})
 
 
-def routing(captured: dict[int, Routed], work: Workload, speculative: bool, image_tokens: int = 0) -> Checks:
+def routing(captured: dict[int, Routed], work: Workload, unsaid: bool, image_tokens: int = 0) -> Checks:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
     A request of i input tokens, those of its images among them, and o output tokens passes i + o - 1 tokens through
     each layer (its last is not fed back), and
-    with speculation the rejected ones of the draft too (``speculative``: then the number is not known beforehand).
+    with speculation the rejected ones of the draft too, with a prefix cache fewer (``unsaid``: then the number is not
+    known beforehand).
     """
     tokens = work["batch"] * (work["input_tokens"] + image_tokens + work["output_tokens"] - 1)
-    passed = {sum(size for size, _ in layer["steps"]) if speculative else tokens for layer in captured.values()}
+    passed = {sum(size for size, _ in layer["steps"]) if unsaid else tokens for layer in captured.values()}
     tokens = max(passed)
     per_token = {sum(layer["counts"]) / tokens for layer in captured.values()}
     distinct = []
@@ -315,6 +325,19 @@ def routing(captured: dict[int, Routed], work: Workload, speculative: bool, imag
         "distinct_experts": distinct,
         "moe_layers": len(captured),
     }
+
+
+def active_experts(captured: dict[int, Routed]) -> Checks:
+    """Experts that a token was sent to in steps that only decode, mean per layer; nothing without such steps."""
+    layers = [layer for _, layer in sorted(captured.items())]
+    decoded = [
+        sum(size for (size, _), phase in zip(layer["steps"], layer["step_phases"], strict=True) if phase == "decode")
+        for layer in layers
+    ]
+    if not all(decoded):
+        return {}
+    found = [sum(layer["phases"]["decode"]) / tokens for layer, tokens in zip(layers, decoded, strict=True)]
+    return {"active_experts_decode": found}
 
 
 def through_a_service(runs: list[Run]) -> Checks:
@@ -341,13 +364,14 @@ def still_compiling(thrown_away: list[ThrownAway], count: int) -> str | None:
     return f"the engine still compiled kernels in {len(thrown_away)} of {2 * count} timed runs: {names}"
 
 
-def insane(work: Workload, checks: Checks, runs: list[Run], step_tokens: int) -> str | None:
-    """Why the numbers of a cell must not be kept as ok, if so.  ``step_tokens``: most tokens of an engine step."""
+def insane(work: Workload, checks: Checks, runs: list[Run], config: EngineKnobsDict) -> str | None:
+    """Why the numbers of a cell must not be kept as ok, if so."""
+    step_tokens = config["max_num_batched_tokens"]
     if checks.get("preemptions"):  # first: what is computed again is routed again
         return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
-    if checks.get("prefix_cache_hits"):
+    if checks.get("prefix_cache_hits") and not config.get("prefix_caching"):
         return f"{checks['prefix_cache_hits']:.0f} tokens came from the prefix cache"
-    if checks["experts_per_token"] not in (None, work["top_k"]):
+    if not (budgeted(config) or checks["experts_per_token"] in (None, work["top_k"])):
         return f"the router chose {checks['experts_per_token']} experts per token, not {work['top_k']}"
     if "ran_together" in checks:  # a service starts requests as they arrive: recorded, not refused
         return None

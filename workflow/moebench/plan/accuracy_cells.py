@@ -146,6 +146,8 @@ class AccuracyPlanner:
             raise ConfigError(
                 f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
             )
+        if knobs.routing:
+            raise ConfigError(f"{path}: accuracy with routing {knobs.routing}: drawn experts answer nothing")
         if knobs.dp > 1:
             raise Misfit(
                 f"accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "

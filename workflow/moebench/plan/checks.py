@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from moebench.config import COST_ONLY, Engine, EngineKnobs, Experts, Hardware, ModelSpec, Protocol, WorkloadKnobs
 from moebench.cost.vision import image_tokens, parameters
 from moebench.errors import ConfigError, Misfit
@@ -72,10 +74,7 @@ def check(
             knobs.prune_by is not None and knobs.pruning == "none",
             f"prune_by {knobs.prune_by!r} without pruning: give both or neither",
         ),
-        (
-            (knobs.draft_model is None) != (knobs.draft_tokens == 0),
-            f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither",
-        ),
+        *_of_serving(knobs, count, top_k),
         (
             work.images > 0 and work.image_size is None and not shown,
             f"images {work.images}: image_size is missing; give the edge of the images in pixels",
@@ -115,6 +114,38 @@ def check(
     for wrong, text in misfits:
         if wrong:
             raise Misfit(text)
+
+
+def _of_serving(knobs: EngineKnobs, experts: int, top_k: int) -> Iterator[tuple[bool, str]]:
+    """What is wrong with speculation, EPLB and routing."""
+    headless = knobs.speculation in ("ngram", "mtp")
+    proposes = knobs.draft_model is not None or headless
+    yield (
+        proposes != (knobs.draft_tokens > 0),
+        f"draft_model {knobs.draft_model!r} with draft_tokens {knobs.draft_tokens}: give both or neither"
+        if knobs.speculation is None
+        else f"speculation {knobs.speculation} with draft_tokens {knobs.draft_tokens}: give both or neither",
+    )
+    yield (
+        knobs.speculation is not None and headless == (knobs.draft_model is not None),
+        f"speculation {knobs.speculation} "
+        + ("takes no draft_model; leave it out" if headless else "needs a draft_model, the EAGLE head"),
+    )
+    spread = knobs.ep and knobs.tp * knobs.dp > 1
+    yield knobs.eplb and not spread, "eplb moves experts between the ranks of ep: set ep: true, and tp or dp"
+    yield (
+        not knobs.eplb and (knobs.redundant_experts > 0 or knobs.eplb_steps is not None),
+        f"redundant_experts {knobs.redundant_experts}, eplb_steps {knobs.eplb_steps}: only with eplb: true",
+    )
+    yield (
+        knobs.routing_experts is not None and knobs.routing is None,
+        f"routing_experts {knobs.routing_experts} without routing: say uniform or zipf",
+    )
+    among = knobs.routing_experts or experts
+    yield (
+        knobs.routing is not None and experts > 0 and not top_k <= among <= experts,
+        f"routing_experts {among}: give {top_k} (top-k) to {experts} (all experts)",
+    )
 
 
 def check_protocol(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:

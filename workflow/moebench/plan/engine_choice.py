@@ -9,7 +9,7 @@ from moebench.config import Endpoint, Engine, EngineKnobs, Hardware, ModelSpec, 
 from moebench.engines import variables
 from moebench.errors import ConfigError, nearest
 from moebench.formats import Knobs
-from moebench.formats.plan import EndpointDict, Pinned, Runtime
+from moebench.formats.plan import OPTIONAL, EndpointDict, Pinned, Runtime
 
 _TRANSFORMERS_KERNELS = {"fused": "grouped_mm", "unfused": "eager"}
 """What stands for vLLM's two kernels there: its default, and its loop over experts."""
@@ -21,7 +21,7 @@ _OF_THE_SERVICE = (
 """Knobs of the machine that a hosted service turns itself: a study's defaults for them mean nothing there."""
 
 _NOT_OF_A_SERVICE = ("experts", "moe_ffn_size", "quantization", "pruning", "prune_ratio", "prune_by", "draft_model",
-                     "draft_tokens", "expert_kernel", "weights")  # fmt: skip
+                     "draft_tokens", "expert_kernel", "weights", *OPTIONAL)  # fmt: skip
 """Knobs that change the model: nobody can turn them in a hosted service, so asking for it is a mistake."""
 
 _NO_IDENTITY = {"key_env", "timeout_s", "models"}

@@ -21,7 +21,7 @@ def mark_derived(engine: EngineConfig, cells: dict[str, Cell]) -> None:
     Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
     the end depend on the length asked for; nor through an endpoint, where requests start when they arrive.
     """
-    if engine["config"]["draft_model"] or engine["runtime"]["kind"] == "endpoint":
+    if engine["config"]["draft_tokens"] or engine["runtime"]["kind"] == "endpoint":
         return
     groups: dict[str, list[str]] = {}
     for cell_id in engine["cells"]:
@@ -51,6 +51,8 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process")),
             *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
             canonical(runs_on.get("variables")),
+            # numba, which n-grams are looked up with, keeps vLLM's CPU build from loading anything after it.
+            engine_id if engine["config"].get("speculation") == "ngram" else None,
         )
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:

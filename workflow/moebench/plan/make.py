@@ -223,7 +223,7 @@ class _Planner:
             pinned = engine_choice.pinned(runs_on, self.hardware)
             gpus = 0 if runs_on.hosted else knobs.tp * knobs.pp * knobs.dp
             nodes = max(1, math.ceil(gpus / self.hardware.devices_per_node))
-            settings = knobs.model_dump() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
+            settings = knobs.resolved() | {"weights": model.weights, "top_k": top_k, "engine_name": name}
             config = knobs.model_dump(exclude_defaults=True, exclude={"engine_name"})
             identity = {
                 "protocol_version": PROTOCOL_VERSION,
@@ -380,8 +380,9 @@ def _not_of(work: WorkloadKnobs, protocol: Protocol) -> set[str]:
 
 
 def _as_dict(hardware: Hardware) -> HardwareDict:
-    """A machine as a plan holds it: without multiprocessors where there are none, as plans were before."""
-    own = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    """A machine as a plan holds it: without multiprocessors or price where there are none, as plans were before."""
+    own: Knobs = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
+    own |= {"price": hardware.price.model_dump()} if hardware.price else {}
     return cast(HardwareDict, hardware.model_dump() | own)
 
 

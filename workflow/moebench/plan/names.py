@@ -39,10 +39,21 @@ def engine_slug(knobs: EngineKnobs, top_k: int | None) -> str:
         knobs.pruning != "none"
     )
     parts += [f"draft-{knobs.draft_model}x{knobs.draft_tokens}"] if knobs.draft_model else []
+    parts += [f"{knobs.speculation}x{knobs.draft_tokens}"] if knobs.speculation else []
     parts += [f"{axis}{size}" for axis in ("tp", "pp", "dp") if (size := getattr(knobs, axis)) > 1]
     parts += ["ep"] if knobs.ep else []
     parts += [knobs.expert_kernel.replace("_", "")] if knobs.expert_kernel != "fused" else []
     parts += ["defaultkernels"] if knobs.kernel_config == "default" else []
+    parts += [knobs.fused_kernel.replace("_", "")] if knobs.fused_kernel else []
+    parts += [knobs.attention_kernel.lower().replace("_", "")] if knobs.attention_kernel else []
+    parts += [knobs.all_to_all.replace("_", "")] if knobs.all_to_all else []
+    parts += [f"eplb{knobs.redundant_experts or ''}"] if knobs.eplb else []
+    parts += ["prefixcaching"] if knobs.prefix_caching else []
+    parts += ["wholeprefill"] if knobs.chunked_prefill is False else []
+    parts += ["graphs" + knobs.graph_sizes.replace(" ", "-")] if knobs.graph_sizes else []
+    parts += [f"{knobs.routing}{knobs.routing_experts or ''}"] if knobs.routing else []
+    parts += [f"gate{knobs.gate_share:g}"] if knobs.gate_share else []
+    parts += ["loadcap" + knobs.load_cap.replace(":", "to").replace(" ", "-")] if knobs.load_cap else []
     parts += ["nomla"] if not knobs.mla else []
     parts += [f"k{top_k}"] if top_k else []
     return ".".join(parts)

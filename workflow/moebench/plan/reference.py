@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from moebench import columns
+from moebench.engines.vllm_routing import budgeted
 from moebench.formats.model import HardwareDict, ModelDict
 from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePlan
 
@@ -63,7 +64,7 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
         return []
     keys = {r["engine"] for r in rows}
     configs = [reference["engines"][key]["config"] for key in keys]
-    if any(c.get("draft_model") or c.get("expert_kernel") == "unfused" for c in configs):
+    if any(c.get("draft_tokens") or c.get("expert_kernel") == "unfused" or budgeted(c) for c in configs):
         return []
     made = []
     for figure in plan["experiments"][experiment]["figures"]:

@@ -34,7 +34,7 @@ def engine_id(knobs: EngineKnobs, model: Model, engine: Engine, hardware: Hardwa
 
 def asked(knobs: EngineKnobs, model: Model, called: str, engine: Engine) -> tuple[Runtime, EngineKnobsDict]:
     """What was to run it and with which knobs, as an engine configuration of the plan holds them."""
-    config: EngineKnobsDict = knobs.model_dump() | {"weights": model.weights, "top_k": None, "engine_name": called}  # type: ignore[assignment]
+    config: EngineKnobsDict = knobs.resolved() | {"weights": model.weights, "top_k": None, "engine_name": called}  # type: ignore[assignment]
     return engine_choice.as_json(called, engine, model.spec.name), config
 
 

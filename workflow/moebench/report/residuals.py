@@ -95,7 +95,7 @@ def _without(measured: pd.DataFrame) -> str:
     refused = rest["prediction_refused"].notna()
     kinds = {
         "with constants of the machine that are refused": refused,
-        "with speculation": rest["draft_model"].notna(),
+        "with speculation": rest["draft_tokens"].fillna(0) > 0,
         "with images of unknown sizes": rest["images"].fillna(0) > 0,
         "through a hosted service": rest["gpus"].isna(),
     }

@@ -19,7 +19,7 @@ from moebench.config import KNOBS, EngineKnobs, Hardware
 from moebench.cost.predict import kind_of
 from moebench.errors import StorageError
 from moebench.formats.model import ModelDict
-from moebench.formats.plan import EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
+from moebench.formats.plan import OPTIONAL, EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
 from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
 from moebench.measure import load_metrics, metrics, records
 from moebench.tables import efficiency, evenness, machines, stats
@@ -59,6 +59,8 @@ class Chunk:
     """The study's machine type, where it has a data sheet with peak rates."""
     goals: dict[str, float] = field(default_factory=dict)
     """Latency goals of the study, s by metric."""
+    usd_per_hour: float | None = None
+    """Price of one device of the study's machine type."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, obje
     Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
     """
     experts, known = model["architecture"].get("experts"), {**config, **workload}
-    values: Row = {name: known.get(name) for name in KNOBS}
+    values: Row = {name: known.get(name, KNOBS[name].default if name in OPTIONAL else None) for name in KNOBS}
     shape = {"experts": experts and experts["count"], "moe_ffn_size": experts and experts["ffn_size"]}
     values |= shape | {"weights": model["weights"]}
     if hosted:
@@ -263,6 +265,9 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
         **_speculation(checks),
         **_queue(checks),
         **_searched(record),
+        **_active(checks),
+        "prefix_cache_hits": checks.get("prefix_cache_hits"),
+        "serving": json.dumps(load["serving"], sort_keys=True) if load.get("serving") else None,
         "image_tokens": checks.get("image_tokens"),
         **{name: checks.get(name) for name in _COUNTED},
         "preemptions": None if preemptions is None else int(preemptions),
@@ -309,6 +314,17 @@ def _searched(record: Record) -> Row:
     kept = found["max_rate"]
     ends = {"max_rate_low": kept, "max_rate_high": found["missed_rate"]} if kept else {}
     return {"max_rate": kept, **ends, "rates_tried": len(found["tries"])}
+
+
+def _active(checks: Checks) -> Row:
+    """Active experts per token, mean over the layers: as counted, where a budget lets them be fewer than top-k."""
+    chosen, tokens, used = checks.get("experts_per_token"), checks.get("routed_tokens"), checks.get("used_experts")
+    plain = chosen if isinstance(chosen, int | float) else None
+    decode = checks.get("active_experts_decode")
+    return {
+        "active_experts": used / tokens if tokens and used is not None else plain,
+        "active_experts_decode": sum(decode) / len(decode) if decode else None if tokens else plain,
+    }
 
 
 def _queue(checks: Checks) -> Row:
@@ -425,7 +441,10 @@ def make(chunk: Chunk) -> Made:
                     routed[name] += counted[name]
             ideal, row["mbu_experts"] = efficiency.ideal(record, chunk.sheet)
             found = [
-                run["metrics"] | efficiency.metrics(run, record["workload"], ideal) | _over_time(run, record, chunk)
+                run["metrics"]
+                | efficiency.metrics(run, record["workload"], ideal)
+                | efficiency.shares(run["metrics"], record, chunk.usd_per_hour)
+                | _over_time(run, record, chunk)
                 for run in runs
             ]
             taken = [_sample(row, number, run, m) for number, (run, m) in enumerate(zip(runs, found, strict=True))]

@@ -59,6 +59,23 @@ def metrics(run: Run, work: Workload, ideal: utilization.Ideal) -> Metrics:
     return {name: value for name, value in made.items() if value is not None}
 
 
+def shares(measured: Metrics, record: Record, usd_per_hour: float | None) -> Metrics:
+    """What one user and one device get, and what tokens cost.  ``usd_per_hour``: of one device; None: unknown."""
+    config, made = record["engine_config"], Metrics()
+    devices = 0 if record["engine_version"].get("hosted") else config["tp"] * config["pp"] * config["dp"]
+    if tpot_s := measured.get("tpot_s"):
+        made["output_tokens_per_s_per_user"] = 1 / tpot_s
+    for kind in ("output", "total"):
+        rate = measured.get(f"throughput_{kind}_tokens_per_s")
+        if not (rate and devices):
+            continue
+        if kind == "output":
+            made["output_tokens_per_s_per_device"] = rate / devices
+        if usd_per_hour is not None:
+            made[f"usd_per_million_{kind}_tokens"] = usd_per_hour * devices / 3600 / rate * 1e6
+    return made
+
+
 def ideal(record: Record, sheet: Hardware | None) -> tuple[utilization.Ideal, str | None]:
     """Times of a record's cell at the peaks of the data sheet, and whose experts: ``measured`` or ``uniform``."""
     timed = record["status"] == "ok" and "activation" not in record

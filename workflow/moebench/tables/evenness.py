@@ -101,7 +101,7 @@ def uniform_law(experts: int | None, work: Workload, config: EngineKnobsDict) ->
     """
     if not experts or not work["top_k"]:
         return {"predicted_distinct_experts": None, "predicted_distinct_experts_share": None}
-    drafted = config["draft_tokens"] if config.get("draft_model") else 0
+    drafted = config.get("draft_tokens") or 0
     expected = float(distinct_experts(experts, work["top_k"], work["batch"] * (1 + drafted)))
     return {"predicted_distinct_experts": expected, "predicted_distinct_experts_share": expected / experts}
 

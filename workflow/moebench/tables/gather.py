@@ -126,6 +126,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
             kept if machine else {},
             sheet,
             plan.get("goals", {}),
+            plan["hardware"]["price"]["usd_per_hour"] if "price" in plan["hardware"] else None,
         )
 
 
@@ -154,7 +155,7 @@ def least_times(plan: Plan) -> dict[tuple[str, str], float]:
         (cell["engine"], cell["cell"]): least
         for cell in plan["cells"].values()
         if (least := (cell.get("predicted") or {}).get("least_e2e_s")) is not None
-        and not plan["engines"][cell["engine"]]["config"].get("draft_model")
+        and not plan["engines"][cell["engine"]]["config"].get("draft_tokens")
     }
 
 

@@ -20,6 +20,7 @@ from moebench.config import Architecture, EngineKnobs, Hardware, Peak
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.cost.vision import tiles
+from moebench.engines.vllm_routing import budgeted
 from moebench.formats.manifest import MachineConstants
 from moebench.formats.plan import Plan, Prediction, Workload
 from moebench.formats.record import Record
@@ -104,7 +105,8 @@ def predicted(record: Record, machine: Hardware, kept: Kept) -> BoundPrediction:
         return {}
     architecture = Architecture.model_validate(record["model"]["architecture"])
     unseen = tiles(architecture, work.get("images") or 0, work.get("image_size")) is None
-    if config["draft_model"] or unseen or record["engine_version"].get("hosted"):
+    unseen = unseen or bool(config["draft_tokens"] or budgeted(config) or config.get("prefix_caching"))
+    if unseen or record["engine_version"].get("hosted"):
         return {}
     knobs = EngineKnobs.model_validate({k: v for k, v in config.items() if k != "top_k"})
     here = hardware(machine, made, memory.weight_bytes(architecture, knobs))

@@ -20,7 +20,9 @@ from moebench.formats.plan import AccuracyCell, AccuracyPart
 from moebench.formats.record import AccuracyRecord
 
 ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", "max_num_seqs",
-             "max_num_batched_tokens", "cpu_threads", "kv_cache_mb", "own_process")  # fmt: skip
+             "max_num_batched_tokens", "cpu_threads", "kv_cache_mb", "own_process", "fused_kernel", "attention_kernel",
+             "all_to_all", "eplb", "redundant_experts", "eplb_steps", "prefix_caching", "chunked_prefill",
+             "graph_sizes")  # fmt: skip
 """Knobs that may not change an answer beyond rounding."""
 FALSE_ALARM = 0.01
 """Chance of one false alarm or more in all comparisons of a harness together (Bonferroni)."""
