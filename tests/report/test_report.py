@@ -9,6 +9,7 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_every_link_is_inside_the_page(page, elements):
             kinds["anchor"] += 1
         else:
             assert href.startswith("data:text/csv"), f"{href} leads out of the page"
-            data = base64.b64decode(href.partition("base64,")[2])
+            data = unquote_to_bytes(href.partition(",")[2])
             assert data == (page.parent / "figures" / link["download"]).read_bytes()
             kinds["data"] += 1
     assert kinds["data"] == 8 and kinds["anchor"] > 60
@@ -78,7 +79,7 @@ def test_identifiers_are_unique_and_references_hit(page, elements):
     ids = [a["id"] for _, a in elements.found if "id" in a]
     assert len(ids) == len(set(ids))
     text = page.read_text().replace(scripts.plot(), "")
-    used = re.findall(r"url\(#([^)]+)\)", text) + [a["xlink:href"][1:] for a in elements.of("use")]
+    used = re.findall(r"url\(#([^)]+)\)", text) + [a["href"][1:] for a in elements.of("use")]
     assert used and set(used) <= set(ids)
 
 

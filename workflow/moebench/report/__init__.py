@@ -43,6 +43,8 @@ from moebench.tables import join, parquet, stats
 from moebench.tables.cell_rows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
+_STYLES = "/* styles of the drawings */"
+"""Where the template leaves room for them: what they are is known when everything is drawn."""
 
 
 def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
@@ -156,6 +158,8 @@ def render(
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         font=svg.font(svg.characters([figure.svg for figure in figures])) if figures else "",
     )
+    text, styles = svg.with_shared_styles(text)
+    text = text.replace(_STYLES, styles, 1)
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -60,7 +60,7 @@ def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: lis
     )
     data, csv = (folder / f"{plot.id}.csv").read_bytes(), ""
     if len(data) <= MOST_CSV:
-        csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
+        csv = "data:text/csv;charset=utf-8," + quote(data, safe="/,:;.()+")
     return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells)
 
 
