@@ -178,7 +178,7 @@ def test_without_a_script_nothing_is_lost(show, browser, cells, study):
 MARKS = """
 const found = [];
 for (const mark of document.querySelectorAll('figure svg [tabindex]')) {
-  if (mark.getAttribute('aria-pressed') || !mark.checkVisibility()) continue;
+  if (!mark.dataset.cell || !mark.checkVisibility()) continue;  // others: test_rows.py
   mark.focus();
   const told = [...document.querySelectorAll('#tip > *')].map(line => line.textContent);
   const box = mark.getBoundingClientRect();
@@ -260,6 +260,27 @@ def test_an_entry_of_the_legend_hides_its_series(show):
     before, off, pressed, after = states
     assert before == after and all(before[0]) and pressed == "false"
     assert before[0] and not any(off[0]) and off[1] and all(off[1]), "only its own series goes"
+
+
+STYLES = """
+return [...document.querySelector(arguments[0]).querySelectorAll('path, use, text, rect')].map(e => {
+  const s = getComputedStyle(e);
+  return [e.tagName, s.fill, s.stroke, s.strokeWidth, s.fontSize, s.textAnchor, s.strokeLinejoin, s.opacity]; })"""
+
+
+def test_a_saved_drawing_looks_as_in_the_page(show, browser, tmp_path):
+    """The page writes the styles of all drawings once; a drawing that leaves it takes its own along."""
+    show("#fig-5")
+    inside = browser.execute_script(STYLES, "#fig-5 svg")
+    text = browser.execute_async_script("""
+        const done = arguments[0];
+        URL.createObjectURL = blob => { blob.text().then(done); return '#'; };
+        document.querySelector('#fig-5 button.save-svg').click()""")
+    saved = tmp_path / "saved.svg"
+    saved.write_text(text)
+    browser.get(saved.as_uri())
+    assert browser.execute_script(STYLES, "svg") == inside
+    assert len({tuple(look) for look in inside}) > 10
 
 
 # ------------------------------------------------------------------------------- table and records

@@ -272,10 +272,11 @@ def _metric_columns() -> list[Column]:
             "Lower bound of the end-to-end latency",
         )
     )
+    labels = {m.name: f"{m.label[0].lower()}{m.label[1:]}" for m in METRICS}
     for name in RESIDUALS:
         text = f"{name} as measured over predicted_{name}; the roofline has no overheads, so above 1 is expected; null: not predicted"
         made.append(
-            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted: {name}")
+            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted {labels[name]}")
         )
     return made
 

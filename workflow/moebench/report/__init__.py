@@ -112,7 +112,7 @@ def render(
         plan,
         frame,
         tables_dir,
-        {f.plot.id: f.cells for f in figures},
+        figures,
         _shown_path(links["records"]).removesuffix("/cells"),
     ) | {"index": _index(figures, claimed)}
     grouped, caused = groups.groups(experiments), content.causes(content.failures(failed, titles, links["records"]))
@@ -258,7 +258,9 @@ def _experiment(
 
 
 def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure:
-    made = content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells())
+    made = content.drawn(
+        figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells(), figure.tells()
+    )
     if isinstance(figure, Predictions) and figure.is_small:
         made = dataclasses.replace(made, numbers=predictions.as_table(figure.placed))
     return made

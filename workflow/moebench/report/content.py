@@ -44,12 +44,18 @@ class Figure:
     """As SVG for small screens; empty where there is none."""
     caption: str
     cells: list[str]
-    """``ENGINE/CELL`` of each row of its data."""
+    """``ENGINE/CELL`` of each row of its data; none where its marks are not cells."""
+    tells: list[str]
+    """Columns of its data that say what a mark stands for; none where that is a cell."""
+    columns: list[str]
+    """The columns of its data."""
     numbers: tuple[list[str], list[list[str]]] | None = None
     """Heads and rows of a figure of so few numbers that the page shows a table instead."""
 
 
-def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str]) -> Figure:
+def drawn(
+    plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str], tells: Iterable[str] = ()
+) -> Figure:
     """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     narrow = folder / "narrow" / f"{plot.id}.svg"
@@ -61,7 +67,8 @@ def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: lis
     data, csv = (folder / f"{plot.id}.csv").read_bytes(), ""
     if len(data) <= MOST_CSV:
         csv = "data:text/csv;charset=utf-8," + quote(data, safe="/,:;.()+")
-    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells)
+    heads = data.partition(b"\n")[0].decode("utf-8").split(",")
+    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells, list(tells), heads)
 
 
 # ----------------------------------------------------------------------------------------- numbers

@@ -18,6 +18,7 @@ from moebench.errors import StorageError
 
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _LEFT_OUT = {f"{_SVG}metadata", f"{_SVG}style"}
+_HOLDERS = {f"{_SVG}g", f"{_SVG}defs"}
 _SPEAKING = re.compile(r"(mark|lacks|part|legend|map)\.")
 """How the identifiers begin that the page's script reads (``figures/marks.py``)."""
 _REFERRED = re.compile(r"(?:^|url\()#([^)]+)")
@@ -30,10 +31,10 @@ ET.register_namespace("", _SVG.strip("{}"))
 def inline(path: Path, name: str, title: str, description: str) -> str:
     """The SVG file as an element of an HTML page, named for screen readers.
 
-    What only takes room goes: groups and identifiers that nobody refers to, digits below a hundredth of a point, rotations
-    by nothing, and the style sheet, which inside a page would apply to everything (the page repeats it for figures).
-    Speaking identifiers get the figure's name in front; the others are hashes that no two figures share.  Raises
-    StorageError.
+    What only takes room goes: groups and identifiers that nobody refers to, digits below a hundredth of a point,
+    rotations by nothing, and the style sheet, which inside a page would apply to everything (the page repeats it for
+    figures).  Speaking identifiers get the figure's name in front; the others are hashes that no two figures share.
+    Raises StorageError.
     """
     try:
         root = ET.fromstring(path.read_bytes())
@@ -71,10 +72,10 @@ def _lean(element: ET.Element, name: str, referred: set[str]) -> Iterator[ET.Ele
         made.extend(element)
     else:
         made.extend(lean for child in element for lean in _lean(child, name, referred))
-    if element.tag in (f"{_SVG}g", f"{_SVG}defs") and (not made.attrib or not len(made)):
-        yield from made if element.tag == f"{_SVG}g" else [made] * bool(len(made))
-    else:
-        made.tail = "\n"
+    made.tail = "\n"
+    if element.tag == f"{_SVG}g" and not made.attrib:
+        yield from made
+    elif len(made) or element.tag not in _HOLDERS:
         yield made
 
 
@@ -82,7 +83,7 @@ def _attributes(element: ET.Element, name: str, referred: set[str]) -> Iterator[
     for key, text in element.attrib.items():
         if key == "id" and _SPEAKING.match(text):
             yield key, f"{name}-{text}"
-        elif key == "id" and text not in referred or key == "transform" and text.startswith("rotate(-0 "):
+        elif (key == "id" and text not in referred) or (key == "transform" and text.startswith("rotate(-0 ")):
             continue
         elif key == _HREF:
             yield "href", text
