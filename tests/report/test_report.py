@@ -99,7 +99,9 @@ def test_structure_is_accessible(elements):
 def test_what_it_says(page):
     text = re.sub(r"\s+", " ", page.read_text())
     assert "Tiny &lt;models&gt; &amp; &#34;quotes&#34;" in text
-    assert "<p>Tiny models with random weights, vLLM 0.32.0 on CPU of this machine" in text
+    caveat = "Tiny models with random weights on CPU of this machine (Test CPU @ 2.0 GHz): not representative of"
+    assert f"<p>{caveat} an H100 or of trained models.</p>" in text
+    assert "<dd>Tiny models with random weights, vLLM 0.32.0 on CPU of this machine" in text
     assert "<strong>Incomplete.</strong> 5 of 121 cells are" in text
     assert "<strong>96 of 121</strong>" in text
     for words in ("12 out of memory: weights", "1 record damaged", "5 not measured"):

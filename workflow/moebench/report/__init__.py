@@ -103,9 +103,9 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["shown_path"] = _shown_path
+    ran = frame.merge(measured[["engine", "cell"]]) if len(measured) else frame
     counted_cells, total = content.counts(frame), len(plan["cells"]) + unsupported.count(plan)
     derived, imported = content.derived(parquet.read(tables_dir, "derived")), machines.section(plan, tables_dir)
-    decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
     data = cells.payload(
@@ -122,13 +122,14 @@ def render(
         links=links,
         tables=columns.TABLES,
         engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
-        what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
+        caveat=caption.caveat(plan, ran),
+        what=caption.what(plan, ran),
         wrong=caption.WRONG_TOKENS if caption.tokens_are_wrong(plan, pd.concat([frame, answers])) else "",
         counts=counted_cells,
         total=total,
         cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
-        findings=decided,
-        undecided=undecided,
+        findings=summary.findings(plan, claimed),
+        tried=summary.tried(claimed),
         experiments=experiments,
         residuals=compared,
         machines=imported,
