@@ -17,16 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pages
 from moebench import columns
 from moebench.plan.file import read_plan
 from moebench.report import archive, content, scripts
 from moebench.tables import join, parquet
 from project import ROOT
 
-SCREEN_PX, SCREENS, NODES, BYTES = 900, 15, 12_000, 5_000_000
-"""Budgets of the closed page."""
-LOAD_S, LOAD_LARGE_S = 1.5, 3.0
-"""Processor time of the browser's main thread until the page stands, for the study and for 10,000 cells."""
 THROUGHPUT = "throughput_total_tokens_per_s"
 
 
@@ -42,13 +39,7 @@ def show(browser, page) -> Callable[..., Any]:
     """Opens the page at an anchor: ``show(hash, width=, dark=, file=)``; returns the browser."""
 
     def opened(anchor: str = "", width: int = 1400, dark: bool = False, file: Path = page) -> Any:
-        size = {"width": width, "height": SCREEN_PX, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        browser.get("about:blank")
-        browser.get_log("browser"), browser.get_log("performance")
-        browser.get(file.as_uri() + anchor)
+        pages.look(browser, file, anchor, width, dark)
         return browser
 
     return opened
@@ -63,23 +54,10 @@ def rows(browser: Any) -> list[str]:
 # ----------------------------------------------------------------------------------------- budgets
 
 
-def spent_s(show: Callable[..., Any], browser: Any, file: Path) -> float:
-    """Processor time, s, of the main thread until a page is loaded: what else the machine does is not in it."""
-    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-    try:
-        show(file=file)
-        metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-        return float({m["name"]: m["value"] for m in metrics}["TaskDuration"])
-    finally:
-        browser.execute_cdp_cmd("Performance.disable", {})
-
-
-def test_the_closed_page_is_light(show, browser, page):
-    assert spent_s(show, browser, page) < LOAD_S
-    height, nodes = show().execute_script(
-        "return [document.documentElement.scrollHeight, document.querySelectorAll('*').length]"
-    )
-    assert height <= SCREENS * SCREEN_PX and nodes <= NODES and page.stat().st_size <= BYTES
+def test_the_closed_page_is_light(browser, page):
+    cost = pages.cost(browser, page)
+    assert cost.load_s < pages.LOAD_S and cost.screens <= pages.SCREENS and cost.nodes <= pages.NODES
+    assert cost.bytes <= 1_200_000, "eight figures; the study tiny: tests/workflow/test_pipeline.py"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (400, False)])
@@ -88,7 +66,7 @@ def test_the_first_screens_say_what_was_found(show, width, dark):
     tops = show(width=width, dark=dark).execute_script("""
         const top = selector => document.querySelector(selector).getBoundingClientRect().bottom;
         return ['h1', '.banner p', '.cards li:nth-child(4)', '.findings tbody tr'].map(top)""")
-    assert tops == sorted(tops) and tops[0] > 0 and tops[-1] < SCREEN_PX * (1 if width == 1400 else 3)
+    assert tops == sorted(tops) and tops[0] > 0 and tops[-1] < pages.SCREEN_PX * (1 if width == 1400 else 3)
 
 
 def parts(page: Path) -> tuple[str, dict[str, Any], str]:
@@ -97,7 +75,8 @@ def parts(page: Path) -> tuple[str, dict[str, Any], str]:
     return head, json.loads(data), tail
 
 
-def test_ten_thousand_cells(show, browser, page, tmp_path):
+def test_ten_thousand_cells(browser, page, tmp_path):
+    """The page of a small study with the data of a large one; one that is really built: test_large.py."""
     head, made, tail = parts(page)
     times = -(-10_000 // len(made["ids"]))
     made["ids"] = [f"{name}.{n}" for n in range(times) for name in made["ids"]]
@@ -108,11 +87,10 @@ def test_ten_thousand_cells(show, browser, page, tmp_path):
         experiment["rows"] = [[row[0] + n * step, *row[1:]] for n in range(times) for row in experiment["rows"]]
     large = tmp_path / "large.html"
     large.write_text(head + json.dumps(made, separators=(",", ":")) + tail)
-    assert spent_s(show, browser, large) < LOAD_LARGE_S
-    count, nodes = browser.execute_script(
-        "return [document.querySelector('.count').textContent, document.querySelectorAll('*').length]"
-    )
-    assert count == f"1 to 25 of {len(made['ids'])} cells" and nodes <= NODES
+    cost = pages.cost(browser, large)
+    assert cost.load_s < pages.LOAD_LARGE_S and cost.nodes <= pages.NODES
+    count = browser.execute_script("return document.querySelector('.count').textContent")
+    assert count == f"1 to 25 of {len(made['ids'])} cells"
 
 
 def test_no_request_whatever_the_reader_does(show, page):
@@ -135,22 +113,10 @@ def test_axe_finds_nothing(show, dark, unfolded):
     browser = show(dark=dark)
     if unfolded:
         browser.execute_script("document.getElementById('unfold').click()")
-    violations(browser)
+    assert pages.violations(browser) == []
     if unfolded:
         browser.execute_script("document.querySelector('.all-cells tbody button').click()")
-        violations(browser, "dialog")
-
-
-def violations(browser: Any, part: str = "html") -> None:
-    """Assert that axe has nothing to say against a part of the page as it stands."""
-    browser.execute_script((Path(__file__).parent / "axe.min.js").read_text())
-    found = browser.execute_async_script(
-        """
-        const [part, done] = arguments, told = v => [v.id, v.nodes.length, v.nodes[0].target.join(' ')];
-        axe.run(part, {resultTypes: ['violations']}).then(r => done(r.violations.map(told)), e => done(String(e)))""",
-        part,
-    )
-    assert found == []
+        assert pages.violations(browser, "dialog") == []
 
 
 def test_without_a_script_nothing_is_lost(show, browser, cells, study):
