@@ -169,14 +169,14 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
         for axes in shown:
             _thin_out(axes)
     elif _collide(shown):
-        for axes in (a for a in shown if any(t.get_text() for t in a.get_xticklabels())):  # the others share x
+        named = [a for a in shown if any(t.get_text() for t in a.get_xticklabels())]  # the others share x
+        for axes in named:
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
         made.draw_without_rendering()
         if _collide(shown):
-            for axes in shown:
-                axes.tick_params(axis="x", labelrotation=SLANT)
-                for text in axes.get_xticklabels():
-                    text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
+            for axes in named:
+                whole = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
+                axes.set_xticks(axes.get_xticks(), whole, rotation=SLANT, ha="right", rotation_mode="anchor")
     made.draw_without_rendering()
 
 
