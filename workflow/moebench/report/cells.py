@@ -16,6 +16,7 @@ import pandas as pd
 
 from moebench import columns, text
 from moebench.config import KNOBS
+from moebench.figures import caption
 from moebench.figures import data as figure_data
 from moebench.formats.plan import Plan
 from moebench.report import content
@@ -63,6 +64,7 @@ def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Sequence
         "ids": ids,
         "columns": {c: _column(distinct[c]) for c in kept},
         "words": {s: content.status_words(s) for s in ["infeasible", *distinct["status"].unique()]},
+        "range_up_to": caption.MOST_RANGE,
         "evidence": {
             str(place[key]): said
             for key, said in zip(evidence["engine"] + "/" + evidence["cell"], evidence["evidence"], strict=True)

@@ -41,6 +41,12 @@ function withInterval(metric, i) {
   return middle === null ? "" : number(middle) + ends;
 }
 
+/** What stands in brackets behind the medians of cell i: with few repeats, intervals are their range. */
+const inBrackets = i => {
+  const n = value("n_repeats", i) || 0;
+  return n < 2 ? "" : `, in brackets ${n > DATA.range_up_to ? "their bootstrap 95% intervals" : "the range of the repeats"}`;
+};
+
 /** Knobs in which the given cells differ. */
 const differing = cells => DATA.knobs.filter(knob => new Set(cells.map(i => value(knob, i))).size > 1);
 

@@ -15,7 +15,7 @@ function told(mark) {
     const unit = DATA.names[metric][1];
     lines.push(`${heading(metric)}: ${withInterval(metric, cell)}${unit ? ` ${unit}` : ""}`);
     const repeats = value("n_repeats", cell);
-    if (repeats) lines.push(`median of ${repeats} repeat${repeats > 1 ? "s" : ""}${value("unstable", cell) ? "; UNSTABLE" : ""}`);
+    if (repeats) lines.push(`median of ${repeats} repeat${repeats > 1 ? "s" : ""}${inBrackets(cell)}${value("unstable", cell) ? "; UNSTABLE" : ""}`);
   } else if (isOk(cell)) lines.push(`${heading(metric)}: not measured`);
   else lines.push(`${statusWords(cell)}${value("reason", cell) ? `: ${value("reason", cell)}` : ""}`);
   if (mark.more) lines.push(mark.more);
