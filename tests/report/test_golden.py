@@ -1,8 +1,8 @@
 """The first screens of the page as pictures: at a desk, on a phone, dark.
 
-``make golden`` draws them again; look at them before you commit them.  The test sets the page in the font that it has,
-so that the fonts of a machine do not matter, and compares the mean brightness of small squares, so that the edges of
-letters, which each version of a browser draws in its own way, do not either.
+``make golden`` draws them again; look at them before you commit them.  The test sets the page in the font that it
+embeds, so that the fonts of a machine do not matter, and compares the mean brightness of small squares, so that the
+edges of letters, which each version of a browser draws in its own way, do not either.
 """
 
 from __future__ import annotations

@@ -244,6 +244,7 @@ def _experiment(
         "figures": made[False],
         "predicted": made[True],
         "numbers": [plot.number for plot in shown],
+        "drawn_as": _drawn_as([plot.number for plot in shown]),
         "cells": content.cell_table(rows, shown) if len(rows) else None,
         "counts": content.counts(rows),
         "state": summary.state(rows),
@@ -256,6 +257,12 @@ def _experiment(
         "computed": bool(asked.get("computed")),
         "elsewhere": bool(loaded) and not loaded & set(mine["model"]),
     }
+
+
+def _drawn_as(numbers: list[str]) -> str:
+    """``Figures 4, 4b``; numbers that have a comma stand behind semicolons."""
+    between = "; " if any("," in number for number in numbers) else ", "
+    return f"Figure{'s' * (len(numbers) > 1)} {between.join(numbers)}"
 
 
 def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure:

@@ -54,7 +54,9 @@ const WORKLOAD = ["batch", "input_tokens", "output_tokens", "top_k", "quantizati
 
 /** What was run in cell i, in a line. */
 function workload(i) {
-  const parts = [value("model_title", i), `batch ${value("batch", i)}`];
+  const users = value("concurrency", i), rate = value("request_rate", i);
+  const load = users !== null ? `${plain(users)} user${users === 1 ? "" : "s"}` : rate !== null ? `${plain(rate)} requests/s` : `batch ${value("batch", i)}`;
+  const parts = [value("model_title", i), load];
   if (value("input_tokens", i) !== null) parts.push(`${value("input_tokens", i)} input and ${value("output_tokens", i)} output tokens`);
   for (const knob of ["top_k", "quantization", "images"])
     if (![null, "none", 0].includes(value(knob, i))) parts.push(`${heading(knob).toLowerCase()} ${value(knob, i)}`);
