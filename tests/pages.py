@@ -47,6 +47,7 @@ def browsing(profile: Path) -> Iterator[Any]:
         "disable-sync",
         "disable-dev-shm-usage",
         "hide-scrollbars",
+        "font-render-hinting=none",
         f"user-data-dir={profile}",
     ]
     for flag in flags:
