@@ -1,7 +1,8 @@
 """The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end.
 
 And in CI nothing is skipped: what a test needs is there, or the test fails.  Ctrl-C works also where the tests
-themselves were started in the background of a shell, which has its children ignore it.
+themselves were started in the background of a shell, which has its children ignore it.  ``rich`` is a study that the
+tests of figures and of the report share.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+import synthetic
 
 LONGEST = (
     "test_tiny_full.py",
@@ -67,3 +71,15 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 seconds[report.nodeid.split("/")[1]] += report.duration
     parts = {part: round(taken) for part, taken in sorted(seconds.items())}
     terminalreporter.write_line(f"seconds by part: {json.dumps(parts)}")
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, Path]:
+    """The study with every kind of figure, failure and gap, and its tables: plan, results folder, tables folder."""
+    from moebench.claims import collect
+    from moebench.plan.file import read_plan
+
+    root = tmp_path_factory.mktemp("rich")
+    path = synthetic.rich(root)
+    collect.collect(path, root, root / "tables", results_name="results")
+    return read_plan(path), root, root / "tables"

@@ -204,11 +204,26 @@ def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(mo
 
     noisy, bare = one([slow(192, 5.96e9), slow(768, 17e9)], 90e9), one([slow(192, 18e9), slow(768, 16e9)], 1.27e9)
     left = [noisy, bare, noisy]
-    monkeypatch.setattr(machine, "once", lambda threads: left.pop(0))
+    asked = []
+
+    def once(threads, sets_mb=machine.SETS_MB, types=machine.TYPES):
+        asked.append((sets_mb, types))
+        taken = left.pop(0)
+        return taken | {
+            "triad": taken["triad"] if sets_mb else [],
+            "products": {name: p for name, p in taken["products"].items() if name in types},
+        }
+
+    monkeypatch.setattr(machine, "once", once)
     made = machine.measure(1)
     assert left == [noisy] and machines.implausible(made) == {}, "two are enough"
     assert [t["bytes_per_s"] for t in made["triad"]] == [18e9, 17e9]
     assert made["products"]["bfloat16"]["flops_per_s"] == 90e9 and made["ended_at"] == "later"
+    assert asked[1] == (machine.SETS_MB, []), "what was right is not measured again"
+    left[:] = [bare, one(bare["triad"], 95e9)]
+    made = machine.measure(1)
+    assert asked[3] == ((), ["bfloat16"]) and made["products"]["bfloat16"]["flops_per_s"] == 95e9
+    assert made["triad"] == bare["triad"]
     left[:] = [noisy] * 4
     assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 2, "twice at most"
     assert "refused: memory bandwidth 17 GB/s" in calibrate.text("x.json", noisy | {"device_name": "A CPU"})

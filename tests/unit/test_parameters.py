@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib as mpl
@@ -347,20 +345,6 @@ def figures_plan(counted):
     from moebench.plan.file import read_plan
 
     return read_plan(counted[0])
-
-
-def test_bytes_are_the_same_in_another_process(counted, files, tmp_path):
-    code = f"""
-from pathlib import Path
-from moebench import figures
-from moebench.plan.file import read_plan
-figures.render(read_plan(Path({str(counted[0])!r})), Path({str(counted[1])!r}), Path({str(tmp_path / "there")!r}),
-               {FIG01.name!r})
-"""
-    environment = {"PYTHONPATH": ":".join(sys.path), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
-    for path in files:
-        assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
 
 
 def test_tiny_models_are_counted_in_millions(tmp_path):

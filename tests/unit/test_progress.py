@@ -69,6 +69,19 @@ def test_cells_are_counted_by_their_records_and_lost_ones_are_not_done(tmp_path)
     assert phase.done == 3 and phase.seconds_left(0.0) == 0
 
 
+def test_a_phase_whose_last_cell_was_seen_before_its_job_ended_is_said_to_be_done(tmp_path):
+    stream, phase = io.StringIO(), cell_phase(tmp_path, "a")
+    lines = screen.screen_on(stream)
+    (tmp_path / "a.json").write_text(json.dumps(record("a", "30", "32")))
+    assert phase.look(0.0)
+    lines.show([phase], {"cells"}, 0.0)
+    phase.job_ended(1)
+    for now in (1.0, 2.0):
+        lines.show([phase], set(), now)
+    first, last = stream.getvalue().splitlines()
+    assert "1/1" in first and "done" not in first and "1/1, done" in last
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path):
     stream, phase = io.StringIO(), cell_phase(tmp_path, "ab")
     lines = screen.screen_on(stream)

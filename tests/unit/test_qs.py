@@ -271,8 +271,11 @@ def test_the_verdict_agrees_with_the_times_beside_it(batch, faster, capsys):
     assert (made["moe"]["memory_s"] > made["dense"]["memory_s"]) == (batch >= 14) == faster
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted((CONFIG.folder / "models").glob("*.yaml"))])
-@pytest.mark.parametrize("hardware", [p.stem for p in sorted((CONFIG.folder / "hardware").glob("*.yaml"))])
+@pytest.mark.parametrize(
+    ("name", "hardware"),
+    [(p.stem, "h100-sxm5-80gb") for p in sorted((CONFIG.folder / "models").glob("*.yaml"))]
+    + [("mixtral-8x7b", p.stem) for p in sorted((CONFIG.folder / "hardware").glob("*.yaml"))],
+)
 def test_any_model_on_any_machine(name, hardware, capsys):
     """An answer in words for each; a dense model is refused in one line."""
     code, out, err = qs_verb(capsys, name, "--hardware", hardware, "--context", "4096", "--gpus", "2")

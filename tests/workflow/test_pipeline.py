@@ -156,11 +156,9 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     means = answers[(answers["experiment"] == "accuracy-vlm") & (answers["task"] == "mean")]
     assert len(means) == 2 and means["made_of"].nunique() == 1, "the points of Figure 18 are means of the same"
     answers = answers[answers["harness"] == "lm-eval"]
-    asked = {"arc-challenge", "arc-easy", "boolq", "hellaswag", "mmlu", "openbookqa", "rte", "winogrande", "gsm8k",
-             "wikitext"}  # fmt: skip
+    asked = {"arc-challenge", "arc-easy", "boolq", "hellaswag", "openbookqa", "rte", "winogrande", "gsm8k", "wikitext"}
     main = answers[answers["main"].fillna(False)]
     assert set(main.loc[main["model"] == "tiny-mixtral", "task"]) == asked
-    assert (answers.loc[answers["task"] == "mmlu", "subtask"].str.startswith("mmlu_")).sum() == 57 + 4
     shares = main[main["chance"].notna()]
     spread = (shares["chance"] * (1 - shares["chance"]) / shares["n"].astype(float)) ** 0.5
     assert ((shares["value"] - shares["chance"]).abs() <= 4 * spread).all(), "random weights know nothing"

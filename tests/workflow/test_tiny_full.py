@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from moebench.measure import records
+from moebench.tables import parquet
 from project import copy, snakemake
 from workflow.test_pipeline import allowed
 
@@ -26,3 +27,6 @@ def test_every_cell_of_the_whole_grid_has_a_result_and_every_figure_is_drawn(tmp
     assert (place / "reports/tiny-full/report.html").stat().st_size > 100_000
     for figure in (f["id"] for e in plan["experiments"].values() for f in e["figures"]):
         assert (place / f"reports/tiny-full/figures/{figure}.svg").stat().st_size > 500
+    answers = parquet.read(place / "results/tables/tiny-full", "accuracy")
+    mmlu = answers[(answers["task"] == "mmlu") & (answers["model"] == "tiny-mixtral")]
+    assert mmlu["subtask"].str.startswith("mmlu_").sum() == 57 + 4, "subjects, and their four groups"

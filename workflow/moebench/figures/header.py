@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import Any
 
 import pandas as pd
@@ -27,13 +28,16 @@ def _points(made: Figure, artist: Text | Legend) -> tuple[float, float]:
 
 def wrap(made: Any, text: str, width_pt: float, size: float) -> list[str]:
     """Break a text into lines no wider than ``width_pt``, by measuring it."""
-    lines = [""]
-    for word in text.split(" "):
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _points(made, Text(0, 0, longer, fontsize=size, figure=made))[0] > width_pt:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+
+    def width(words: list[str]) -> float:
+        return _points(made, Text(0, 0, " ".join(words), fontsize=size, figure=made))[0]
+
+    lines, words = [], text.split(" ")
+    while words:
+        most = min(len(words), int(2 * width_pt / size) + 1)  # a word and its space take half an em at least
+        fitting = bisect.bisect_right(range(1, most + 1), width_pt, key=lambda count: width(words[:count]))
+        lines.append(" ".join(words[: max(1, fitting)]))
+        words = words[max(1, fitting) :]
     return lines
 
 

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from moebench.formats.manifest import MachineConstants, Product
@@ -19,12 +19,14 @@ from moebench.measure.plausible import better, implausible
 SCHEMA = 1
 REPEATS = 7
 """Timed runs of each; the best is the machine's, as in STREAM, and all are kept."""
-LEAST_S = 0.02
+LEAST_S = 0.01
 """A timed run is repeated until it takes that long."""
 SETS_MB = (3, 12, 48, 192, 768)
 """Bytes of the three arrays of a triad together, MB: from caches to memory."""
+TYPES = ("bfloat16", "float16", "float32", "int8")
+"""Of the matrix products; torch's names."""
 MOST_PASSES = 2
-"""Measurements at most: again while what was found cannot be right, and the best of each counts."""
+"""Measurements at most: what cannot be right is measured again, and the best of each counts."""
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 """Matrices tried, while one product takes no longer than ``LONGEST_S``."""
 LONGEST_S = 0.04
@@ -58,14 +60,16 @@ def measure(threads: int) -> MachineConstants:
     """Micro-measurements, repeated while they are implausible."""
     made = once(threads)
     for _ in range(MOST_PASSES - 1):
-        if not implausible(made):
+        wrong = implausible(made)
+        if not wrong:
             break
-        made = better(made, once(threads))
+        again = [name for name in TYPES if f"product {name}" in wrong]
+        made = better(made, once(threads, SETS_MB if "triad" in wrong else (), again))
     return made
 
 
-def once(threads: int) -> MachineConstants:
-    """All micro-measurements, with where and when they were taken; raw times in s.
+def once(threads: int, sets_mb: Sequence[int] = SETS_MB, types: Sequence[str] = TYPES) -> MachineConstants:
+    """These micro-measurements, with where and when they were taken; raw times in s.
 
     On a CPU also with half of the threads: where those are enough for the memory, or share cores, they are faster.
     """
@@ -80,7 +84,7 @@ def once(threads: int) -> MachineConstants:
     counts = sorted({threads, threads if gpu else max(1, threads // 2)})
     started_at = stamp()
     triad = []
-    for megabytes in SETS_MB:
+    for megabytes in sets_mb:
         count = megabytes * 10**6 // 12
         a, b, c = (torch.full((count,), float(i), device=device) for i in range(3))
         tried = []
@@ -91,7 +95,7 @@ def once(threads: int) -> MachineConstants:
         triad.append({"bytes": 12 * count, "runs_s": runs, "bytes_per_s": 12 * count / min(runs)})
         del a, b, c
     products = {}
-    for name in ("bfloat16", "float16", "float32", "int8"):
+    for name in types:
         tried_products = []
         for used in counts:
             torch.set_num_threads(used)

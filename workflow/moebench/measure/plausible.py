@@ -36,8 +36,12 @@ def implausible(made: MachineConstants) -> dict[str, str]:
 
 
 def better(first: MachineConstants, second: MachineConstants) -> MachineConstants:
-    """The faster of two measurements of each constant of one machine; what slowed one down is not the machine's."""
-    triad = [max(pair, key=lambda t: t["bytes_per_s"]) for pair in zip(first["triad"], second["triad"], strict=True)]
+    """The faster of two measurements of each constant of one machine; what slowed one down is not the machine's.
+
+    The second may lack what was not measured again.
+    """
+    again = second["triad"] or first["triad"]
+    triad = [max(pair, key=lambda t: t["bytes_per_s"]) for pair in zip(first["triad"], again, strict=True)]
     products = {
         name: max((m["products"][name] for m in (first, second) if name in m["products"]),
                   key=lambda p: p["flops_per_s"])

@@ -45,14 +45,16 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
         runs_on = engine["runtime"]
         # What a worker process cannot change; nor do two engines share one, for what the first leaves behind.
+        alone = gpus == 1 and not engine["config"].get("own_process")
         shape = (
-            *(gpus, *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process"))),
+            gpus if alone or hardware.kind == "gpu" else None,  # on a CPU, engines of any number of processes share one
+            *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process")),
             *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
             canonical(runs_on.get("variables")),
         )
         last = open_pack.get(shape)
         if last is not None and packs[last][1] + seconds <= 60 * settings.pack_minutes:
-            packs[last] = (gpus, packs[last][1] + seconds, [*packs[last][2], engine_id])
+            packs[last] = (max(gpus, packs[last][0]), packs[last][1] + seconds, [*packs[last][2], engine_id])
         else:
             open_pack[shape] = len(packs)
             packs.append((gpus, seconds, [engine_id]))

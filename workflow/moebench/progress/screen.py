@@ -94,16 +94,19 @@ class Lines:
     def __init__(self, stream: TextIO):
         self.stream = stream
         self._shown: dict[str, tuple[float, int]] = {}
+        self._ended: set[str] = set()
 
     def show(self, phases: Iterable[Phase], running: set[str], now: float) -> None:
         """See :class:`Screen`."""
         phases = list(phases)
         for phase in phases:
             when, done = self._shown.get(phase.name, (None, -1))
-            ended = not phase.jobs
             due = phase.name in running and (when is None or (now - when >= EVERY_S and phase.done > done))
-            if due or (ended and (when is not None or phase.units) and done != len(phase.units)):
-                self._shown[phase.name] = now, len(phase.units) if ended else phase.done
+            ends = not phase.jobs and phase.name not in self._ended and (when is not None or phase.units)
+            if ends:
+                self._ended.add(phase.name)
+            if due or ends:
+                self._shown[phase.name] = now, phase.done
                 words, left = [counted(phase), state(phase, now)], whole_left(phases, now)
                 words.append(f"{about(left)} left in all" if left else "")
                 self.note(f"{phase.name}: " + ", ".join(word for word in words if word))

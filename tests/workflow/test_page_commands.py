@@ -35,7 +35,19 @@ def written() -> list[str]:
     return sorted(command for command in found - {"claims", "qs"} if command.split()[0] in SAFE)
 
 
+def filled(command: str, study: str) -> str:
+    """The command for a study, without results; equal for commands that differ in their placeholders alone."""
+    verb, *arguments = command.split()
+    words = [FILLED.get(word, word).format(study=study) for word in arguments]
+    if words and words[-1] == "--budget":
+        words.append("5")
+    if verb in ("plan", "claims", "failures") and "--study" not in words:
+        words = ["--study", study, *words]
+    return " ".join([verb, *words])
+
+
 COMMANDS = written()
+FILLED_COMMANDS = sorted({filled(command, study) for command in COMMANDS for study in STUDIES})
 
 
 @pytest.fixture(autouse=True)
@@ -60,15 +72,11 @@ def test_the_pages_have_commands_of_every_safe_verb():
     assert {command.split()[0] for command in COMMANDS} == SAFE and "plan --study paper --cells" in COMMANDS
 
 
-@pytest.mark.parametrize("study", STUDIES)
-@pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_pages_runs(command, study, fresh, capsys):
-    verb, *arguments = command.split()
-    words = [FILLED.get(word, word).format(study=study) for word in arguments]
-    if words and words[-1] == "--budget":
-        words.append("5")
+@pytest.mark.parametrize("command", FILLED_COMMANDS)
+def test_a_command_of_the_pages_runs(command, fresh, capsys):
+    verb, *words = command.split()
     if verb in ("plan", "claims", "failures"):
-        words += ["--study", study] * ("--study" not in words) + ["--results", str(fresh / "none")]
+        words += ["--results", str(fresh / "none")]
     with pytest.raises(SystemExit) as end:
         main([verb, *words])
     out, err = capsys.readouterr()
