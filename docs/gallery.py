@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
 
 HERE = Path(__file__).parent
 WIDE, HIGH = 1400, 1000
@@ -28,7 +29,8 @@ def picture(page: Path, to: Path) -> None:
     options = webdriver.ChromeOptions()
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "hide-scrollbars"):
         options.add_argument(f"--{flag}")
-    browser = webdriver.Chrome(options=options)
+    options.binary_location = str(shutil.which("chromium") or shutil.which("google-chrome"))
+    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     try:
         size = {"width": WIDE, "height": HIGH, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
