@@ -214,7 +214,7 @@ class Computed(PlacedFigure):
     def tells(self) -> list[str]:
         made = self.table()
         apart = [name for name in made if name == "model_title" or made[name].nunique(dropna=False) > 1]
-        return [name for name in apart if name not in self.plot.y and not name.startswith("layout_")]
+        return [name for name in map(str, apart) if name not in self.plot.y and not name.startswith("layout_")]
 
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
