@@ -36,7 +36,8 @@ def screen(browser: Any, page: Path, name: str, change: str = "") -> np.ndarray:
     browser.execute_async_script(
         """
         const style = document.createElement('style'), done = arguments[1];
-        style.textContent = '* { font-family: "DejaVu Sans" !important; text-rendering: geometricPrecision !important; }';
+        const set = 'font-family: "DejaVu Sans" !important; text-rendering: geometricPrecision !important;';
+        style.textContent = `* { ${set} }`;
         document.head.append(style);
         eval(arguments[0]);
         document.fonts.load('16px "DejaVu Sans"').then(() => requestAnimationFrame(() => done()))""",

@@ -130,6 +130,11 @@ def test_without_a_script_nothing_is_lost(show, browser, cells, study):
     assert not re.search(r"<noscript[^>]*>[^<]*&lt;", shown), "what waits is elements here, not text"
     assert len(re.findall(r"<figure ", shown)) == len(re.findall(r"<figcaption", shown)) == 8
     assert len(re.findall(r'<tr id="claim-', shown)) == 98
+    tables = re.findall(r"<caption>(Batch [^<]*)</caption>", shown)
+    assert len(tables) == 5, "batch, lengths, device and repeats stand over every table of cells"
+    assert all(
+        re.match(r"Batch .* input and .* output tokens\. On CPU of this machine\. Median over", t) for t in tables
+    )
     unsupported = cells["status"].eq("unsupported")
     for name, cell in cells[~unsupported].iterrows():
         assert f'<td class="cell">{name}</td>' in shown

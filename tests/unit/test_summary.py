@@ -42,6 +42,17 @@ def test_findings_are_the_decided_comparisons_one_per_family(plan):
     assert found[0].comparisons == "1 comparison" and "interval" in found[0].drawing
 
 
+def test_a_figure_and_its_prediction_show_the_same_metric(plan):
+    pairs = 0
+    for experiment in plan["experiments"].values():
+        own = {figure["id"]: figure["y"] for figure in experiment["figures"]}
+        for figure in experiment.get("predicted_figures") or ():
+            sister = own[figure["id"].removesuffix("-predicted")]
+            assert list(figure["y"]) == list(sister), figure["id"]
+            pairs += 1
+    assert pairs > 10
+
+
 def test_no_more_findings_than_fit(plan):
     names = [c.id for paper in spec.from_plan(plan) for c in paper.claims if c.id.startswith("MIB")]
     frame = claimed(plan, [(name, "agrees", 1.0, 0.9, 1.1, 1) for name in names])

@@ -14,8 +14,8 @@ import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
+from moebench.figures import caption, style
 from moebench.figures import data as figure_data
-from moebench.figures import style
 from moebench.figures.kinds import KINDS
 from moebench.report import svg
 from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
@@ -115,11 +115,13 @@ def with_interval(row: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of an experiment: heads (and whether numbers stand below), and rows with link, texts and status."""
+    """The cells of an experiment: heads (and whether numbers stand below), rows with link, texts and status, how many
+    more there are, and batch and lengths in words."""
 
     heads: list[tuple[str, bool]]
     rows: list[dict[str, Any]]
     left_out: int
+    workload: str
 
 
 def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
@@ -156,7 +158,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
                 "name": f"{row['engine']}/{row['cell']}",
             }
         )
-    return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])))
+    return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])), caption.workload(frame))
 
 
 def _entries(frame: pd.DataFrame) -> list[list[int]]:
