@@ -190,7 +190,7 @@ def _slant(axes: Axes) -> int:
     """Degrees by which names are slanted: so many that a line of text has room between two ticks."""
     places = [axes.transData.transform((x, 0))[0] for x in axes.get_xticks()]
     apart_px = min((b - a for a, b in itertools.pairwise(places)), default=np.inf)
-    line_px = max(t.get_fontsize() for t in axes.get_xticklabels()) * axes.figure.dpi / 72
+    line_px = max(float(t.get_fontsize()) for t in axes.get_xticklabels()) * axes.figure.dpi / 72
     return SLANT if apart_px * math.sin(math.radians(SLANT)) >= line_px else STEEP
 
 
