@@ -117,6 +117,11 @@ def test_axe_finds_nothing(show, dark, unfolded):
     if unfolded:
         browser.execute_script("document.querySelector('.all-cells tbody button').click()")
         assert pages.violations(browser, "dialog") == []
+    else:
+        browser.execute_script("""
+            const box = document.getElementById('search');
+            box.value = 'fig'; box.dispatchEvent(new Event('input', {bubbles: true}))""")
+        assert pages.violations(browser, "#contents") == []
 
 
 def test_without_a_script_nothing_is_lost(show, browser, cells, study):

@@ -205,6 +205,7 @@ def test_the_page_costs_no_more_than_it_may(project: Path, tmp_path: Path) -> No
             const mute = figure => !figure.querySelector('svg [tabindex]');
             return [...document.querySelectorAll('figure')].filter(mute).map(figure => figure.id)""")
         assert silent == [], "every figure says its values"
+        assert pages.violations(browser) == [], "unfolded"
 
 
 @pytest.mark.nightly
