@@ -15,7 +15,7 @@ PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-re
 # Environments may be shared by checkouts: the package is this one's.
 export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: report envs test test-all soak check lint plot bench clean
+.PHONY: report envs test test-all soak check lint golden gallery plot bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: that study instead of the one in config/config.yaml)
 	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
@@ -52,6 +52,13 @@ lint:          ## style, types, imports between packages, generated files, the d
 	@$(ENVS)/dev/bin/snakefmt --check Snakefile workflow/rules
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict
+
+golden:        ## draw the golden first screens of the report's test again; look at them before committing
+	@GOLDEN=1 $(ENVS)/dev/bin/python -m pytest -q -n 0 tests/report/test_golden.py
+
+gallery: STUDY = tiny
+gallery:       ## documentation's sample report, figures and picture, from the report of a complete run (STUDY=tiny)
+	@$(ENVS)/dev/bin/python docs/gallery.py reports/$(STUDY)
 
 plot:          ## bundle Observable Plot for the report again (needs npm; users do not)
 	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js

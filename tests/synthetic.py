@@ -139,6 +139,15 @@ def record(plan: Json, engine_id: str, cell_id: str, status: str = "ok", step_s:
     } | more  # fmt: skip
 
 
+def routing(rng: random.Random, layers: int, experts: int, never: int = 0) -> Json:
+    """What a record says of made-up routing."""
+    counts = [[0 if e < never else rng.randrange(40, 400) for e in range(experts)] for _ in range(layers)]
+    counts = [[*row[:-1], row[-1] + sum(row) % 2] for row in counts]  # a multiple of top-k 2
+    steps = {"prefill": [[9, 1, [experts] * layers]]}
+    return {"prompts": 4, "prompt_tokens": 40, "output_tokens": 8, "batches": 1, "layers": list(range(1, layers + 1)),
+            "counts": {"prefill": counts, "decode": counts}, "steps": steps}  # fmt: skip
+
+
 def measure(plan: Json, results: Path, outcome: Callable[[Json], Json | None]) -> None:
     """Write a record per cell; ``outcome`` turns the plan's cell into arguments of ``record``, None: no record."""
     for cell in plan["cells"].values():
@@ -163,6 +172,32 @@ def many(root: Path, count: int) -> Path:
         work = {"batch": batch, "input_tokens": 100 + extra, "output_tokens": 128}
         ids = plan.add("many", {"batch": batch}, work, model="mixtral-tiny", max_num_seqs=max_seqs)
         store_fast(root, record(plan.data, *ids, status="oom_kv" if number % 10 == 0 else "ok"))
+    return plan.write(root)
+
+
+def large(root: Path, count: int) -> Path:
+    """A study of the size of the paper's and more: experiments of 256 cells with a figure each, every tenth cell out of
+    memory, every fiftieth unstable, the last experiment half measured; the plan's path.
+    """
+    plan, models = Plan(study="large", repeats=3), list(TITLES)[:2]
+    axes = {"hue": "top_k", "panel": "model"}
+    grid = list(itertools.product(models, (1, 2, 4, 8, 16, 32, 64, 128), (1, 2, 3, 4, 5, 6, 7, 8), (16, 64)))
+    for number in range(-(-count // len(grid))):
+        name = f"part-{number}"
+        drawn = figure(f"fig-{number}", "lines", "batch", number=f"{number}", only={"input_tokens": 16}, **axes)
+        plan.experiment(name, drawn, title=f"Part {number}")
+        for model, batch, k, length in grid:
+            labels = {"model": model, "batch": batch, "top_k": k, "input_tokens": length}
+            work = {"batch": batch, "input_tokens": length, "output_tokens": 16, "top_k": k}
+            plan.add(name, labels, work, model=model, max_num_seqs=number + 1)
+    for number, cell in enumerate(plan.data["cells"].values()):
+        if number > len(plan.data["cells"]) - len(grid) // 2:
+            continue
+        how: Json = {"status": "oom_kv"} if number % 10 == 0 else {"step_s": 1e-3 * (1 + cell["workload"]["top_k"])}
+        made = record(plan.data, cell["engine"], cell["cell"], **how)
+        if number % 50 == 7:
+            made["repeats"][0]["metrics"]["e2e_s"] *= 2
+        store_fast(root, made)
     return plan.write(root)
 
 

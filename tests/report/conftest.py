@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import pages
 import synthetic
 from moebench import figures
 from moebench.claims import collect, spec
@@ -17,11 +17,6 @@ from moebench.measure import records
 from moebench.plan import parameters
 from moebench.plan.file import read_plan
 from moebench.report import build
-
-BROWSER = next((p for p in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(p).exists()), None)
-SCRIPT_S = 200
-"""Patience with a script in the page, on a busy machine."""
-DRIVER = shutil.which("chromedriver")
 
 
 @pytest.fixture(scope="session")
@@ -60,30 +55,5 @@ def page(study) -> Path:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory) -> Iterator:
     """A headless Chromium that logs console and network."""
-    if not BROWSER or not DRIVER:
-        pytest.skip("needs a browser: apt-get install -y chromium chromium-driver")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    flags = [
-        "headless=new",
-        "no-sandbox",
-        "disable-gpu",
-        "disable-quic",
-        "no-first-run",
-        "disable-background-networking",
-        "disable-component-update",
-        "disable-sync",
-        "disable-dev-shm-usage",
-        "hide-scrollbars",
-        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ]
-    for flag in flags:
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    driver.set_script_timeout(SCRIPT_S)
-    yield driver
-    driver.quit()
+    with pages.browsing(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver

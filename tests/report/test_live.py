@@ -17,16 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import pages
 from moebench import columns
 from moebench.plan.file import read_plan
 from moebench.report import archive, content, scripts
 from moebench.tables import join, parquet
 from project import ROOT
 
-SCREEN_PX, SCREENS, NODES, BYTES = 900, 15, 12_000, 5_000_000
-"""Budgets of the closed page."""
-LOAD_S, LOAD_LARGE_S = 1.5, 3.0
-"""Processor time of the browser's main thread until the page stands, for the study and for 10,000 cells."""
 THROUGHPUT = "throughput_total_tokens_per_s"
 
 
@@ -42,13 +39,7 @@ def show(browser, page) -> Callable[..., Any]:
     """Opens the page at an anchor: ``show(hash, width=, dark=, file=)``; returns the browser."""
 
     def opened(anchor: str = "", width: int = 1400, dark: bool = False, file: Path = page) -> Any:
-        size = {"width": width, "height": SCREEN_PX, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        browser.get("about:blank")
-        browser.get_log("browser"), browser.get_log("performance")
-        browser.get(file.as_uri() + anchor)
+        pages.look(browser, file, anchor, width, dark)
         return browser
 
     return opened
@@ -63,23 +54,10 @@ def rows(browser: Any) -> list[str]:
 # ----------------------------------------------------------------------------------------- budgets
 
 
-def spent_s(show: Callable[..., Any], browser: Any, file: Path) -> float:
-    """Processor time, s, of the main thread until a page is loaded: what else the machine does is not in it."""
-    browser.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
-    try:
-        show(file=file)
-        metrics = browser.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
-        return float({m["name"]: m["value"] for m in metrics}["TaskDuration"])
-    finally:
-        browser.execute_cdp_cmd("Performance.disable", {})
-
-
-def test_the_closed_page_is_light(show, browser, page):
-    assert spent_s(show, browser, page) < LOAD_S
-    height, nodes = show().execute_script(
-        "return [document.documentElement.scrollHeight, document.querySelectorAll('*').length]"
-    )
-    assert height <= SCREENS * SCREEN_PX and nodes <= NODES and page.stat().st_size <= BYTES
+def test_the_closed_page_is_light(browser, page):
+    cost = pages.cost(browser, page)
+    assert cost.load_s < pages.LOAD_S and cost.screens <= pages.SCREENS and cost.nodes <= pages.NODES
+    assert cost.bytes <= 1_200_000, "eight figures; the study tiny: tests/workflow/test_pipeline.py"
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1400, False), (1400, True), (400, False)])
@@ -88,7 +66,7 @@ def test_the_first_screens_say_what_was_found(show, width, dark):
     tops = show(width=width, dark=dark).execute_script("""
         const top = selector => document.querySelector(selector).getBoundingClientRect().bottom;
         return ['h1', '.banner p', '.cards li:nth-child(4)', '.findings tbody tr'].map(top)""")
-    assert tops == sorted(tops) and tops[0] > 0 and tops[-1] < SCREEN_PX * (1 if width == 1400 else 3)
+    assert tops == sorted(tops) and tops[0] > 0 and tops[-1] < pages.SCREEN_PX * (1 if width == 1400 else 3)
 
 
 def parts(page: Path) -> tuple[str, dict[str, Any], str]:
@@ -97,7 +75,8 @@ def parts(page: Path) -> tuple[str, dict[str, Any], str]:
     return head, json.loads(data), tail
 
 
-def test_ten_thousand_cells(show, browser, page, tmp_path):
+def test_ten_thousand_cells(browser, page, tmp_path):
+    """The page of a small study with the data of a large one; one that is really built: test_large.py."""
     head, made, tail = parts(page)
     times = -(-10_000 // len(made["ids"]))
     made["ids"] = [f"{name}.{n}" for n in range(times) for name in made["ids"]]
@@ -108,11 +87,10 @@ def test_ten_thousand_cells(show, browser, page, tmp_path):
         experiment["rows"] = [[row[0] + n * step, *row[1:]] for n in range(times) for row in experiment["rows"]]
     large = tmp_path / "large.html"
     large.write_text(head + json.dumps(made, separators=(",", ":")) + tail)
-    assert spent_s(show, browser, large) < LOAD_LARGE_S
-    count, nodes = browser.execute_script(
-        "return [document.querySelector('.count').textContent, document.querySelectorAll('*').length]"
-    )
-    assert count == f"1 to 25 of {len(made['ids'])} cells" and nodes <= NODES
+    cost = pages.cost(browser, large)
+    assert cost.load_s < pages.LOAD_LARGE_S and cost.nodes <= pages.NODES
+    count = browser.execute_script("return document.querySelector('.count').textContent")
+    assert count == f"1 to 25 of {len(made['ids'])} cells"
 
 
 def test_no_request_whatever_the_reader_does(show, page):
@@ -135,22 +113,15 @@ def test_axe_finds_nothing(show, dark, unfolded):
     browser = show(dark=dark)
     if unfolded:
         browser.execute_script("document.getElementById('unfold').click()")
-    violations(browser)
+    assert pages.violations(browser) == []
     if unfolded:
         browser.execute_script("document.querySelector('.all-cells tbody button').click()")
-        violations(browser, "dialog")
-
-
-def violations(browser: Any, part: str = "html") -> None:
-    """Assert that axe has nothing to say against a part of the page as it stands."""
-    browser.execute_script((Path(__file__).parent / "axe.min.js").read_text())
-    found = browser.execute_async_script(
-        """
-        const [part, done] = arguments, told = v => [v.id, v.nodes.length, v.nodes[0].target.join(' ')];
-        axe.run(part, {resultTypes: ['violations']}).then(r => done(r.violations.map(told)), e => done(String(e)))""",
-        part,
-    )
-    assert found == []
+        assert pages.violations(browser, "dialog") == []
+    else:
+        browser.execute_script("""
+            const box = document.getElementById('search');
+            box.value = 'fig'; box.dispatchEvent(new Event('input', {bubbles: true}))""")
+        assert pages.violations(browser, "#contents") == []
 
 
 def test_without_a_script_nothing_is_lost(show, browser, cells, study):
@@ -164,6 +135,11 @@ def test_without_a_script_nothing_is_lost(show, browser, cells, study):
     assert not re.search(r"<noscript[^>]*>[^<]*&lt;", shown), "what waits is elements here, not text"
     assert len(re.findall(r"<figure ", shown)) == len(re.findall(r"<figcaption", shown)) == 8
     assert len(re.findall(r'<tr id="claim-', shown)) == 98
+    tables = re.findall(r"<caption>(Batch [^<]*)</caption>", shown)
+    assert len(tables) == 5, "batch, lengths, device and repeats stand over every table of cells"
+    assert all(
+        re.match(r"Batch .* input and .* output tokens\. On CPU of this machine\. Median over", t) for t in tables
+    )
     unsupported = cells["status"].eq("unsupported")
     for name, cell in cells[~unsupported].iterrows():
         assert f'<td class="cell">{name}</td>' in shown
@@ -178,7 +154,7 @@ def test_without_a_script_nothing_is_lost(show, browser, cells, study):
 MARKS = """
 const found = [];
 for (const mark of document.querySelectorAll('figure svg [tabindex]')) {
-  if (mark.getAttribute('aria-pressed') || !mark.checkVisibility()) continue;
+  if (!mark.dataset.cell || !mark.checkVisibility()) continue;  // others: test_rows.py
   mark.focus();
   const told = [...document.querySelectorAll('#tip > *')].map(line => line.textContent);
   const box = mark.getBoundingClientRect();
@@ -260,6 +236,27 @@ def test_an_entry_of_the_legend_hides_its_series(show):
     before, off, pressed, after = states
     assert before == after and all(before[0]) and pressed == "false"
     assert before[0] and not any(off[0]) and off[1] and all(off[1]), "only its own series goes"
+
+
+STYLES = """
+return [...document.querySelector(arguments[0]).querySelectorAll('path, use, text, rect')].map(e => {
+  const s = getComputedStyle(e);
+  return [e.tagName, s.fill, s.stroke, s.strokeWidth, s.fontSize, s.textAnchor, s.strokeLinejoin, s.opacity]; })"""
+
+
+def test_a_saved_drawing_looks_as_in_the_page(show, browser, tmp_path):
+    """The page writes the styles of all drawings once; a drawing that leaves it takes its own along."""
+    show("#fig-5")
+    inside = browser.execute_script(STYLES, "#fig-5 svg")
+    text = browser.execute_async_script("""
+        const done = arguments[0];
+        URL.createObjectURL = blob => { blob.text().then(done); return '#'; };
+        document.querySelector('#fig-5 button.save-svg').click()""")
+    saved = tmp_path / "saved.svg"
+    saved.write_text(text)
+    browser.get(saved.as_uri())
+    assert browser.execute_script(STYLES, "svg") == inside
+    assert len({tuple(look) for look in inside}) > 10
 
 
 # ------------------------------------------------------------------------------- table and records

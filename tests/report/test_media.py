@@ -21,6 +21,24 @@ return found;
 """
 
 
+BROKEN = """
+const found = [];
+for (const head of document.querySelectorAll('main thead th')) {
+  if (!head.getBoundingClientRect().width || head.closest('.hidden')) continue;
+  for (const text of head.childNodes) {
+    if (text.nodeType !== Node.TEXT_NODE) continue;
+    for (const word of text.data.matchAll(/\\S+/g)) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      if (!word[0].includes('-') && range.getClientRects().length > 1) found.push(word[0]);
+    }
+  }
+}
+return found;
+"""
+
+
 def open_at(browser, page, width: int, media: str) -> None:
     """The page at a width, for a medium, everything unfolded."""
     size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
@@ -53,6 +71,7 @@ def test_paper_cuts_no_column_of_any_table_and_no_figure(paper):
     )
     assert tables >= 6, "Table 1, its parts, claims and definitions among them"
     assert paper.execute_script(CUT) == []
+    assert paper.execute_script(BROKEN) == [], "no word of a head is broken"
 
 
 def test_a_phone_shows_whole_figures_that_can_be_read(phone):

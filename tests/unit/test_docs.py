@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+from moebench import columns
 from studies import ROOT
 
 PACKAGE = ROOT / "workflow" / "moebench"
@@ -35,3 +36,14 @@ def test_modules_that_a_page_names_exist(page):
     for name in re.findall(r"`(?:moebench/)?([a-z_]+(?:/[a-z_]+)*\.py)`", page.read_text()):
         places = [PACKAGE / name, ROOT / name, *PACKAGE.rglob(name)]
         assert any(p.is_file() for p in places), f"{page.relative_to(ROOT)} names {name}: no such module"
+
+
+def test_nothing_calls_the_range_of_a_few_repeats_a_95_percent_interval():
+    """Wherever 95% and an interval are named together, it is said of what: of resamples, or else the range."""
+    files = [*PAGES, *(PACKAGE / "report").glob("*.j2")]
+    texts = {path.name: path.read_text() for path in files if path.parent.name != "decisions"}
+    texts["columns"] = columns.markdown()
+    parts = [(name, part) for name, text in texts.items() for part in re.split(r"\n\n|\n(?=[-|])", text)]
+    named = [(name, part) for name, part in parts if "95%" in part and re.search("interval|bootstrap", part)]
+    assert len(named) > 5
+    assert [pair for pair in named if not re.search("resample|range|left-out", pair[1])] == []

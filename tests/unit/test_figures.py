@@ -10,8 +10,11 @@ import re
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import synthetic
@@ -56,6 +59,20 @@ def touching(made) -> list[tuple[str, str]]:
         if (y - x) * math.sin(math.radians(a.get_rotation())) < a.get_fontsize() * made.dpi / 72:
             found.append((a.get_text(), b.get_text()))
     return found
+
+
+def test_names_that_must_be_slanted_stand_in_one_line():
+    """Two lines of a slanted name lie over the next name."""
+    names = ["as Table 2", "memory -25%", "memory +25%", "bandwidth -25%", "bandwidth +25%", "link 448 GB/s"]
+    with style.drawing(style.PHONE):
+        made = Figure(figsize=(style.PHONE.width_in, 3))
+        FigureCanvasAgg(made)
+        axes = made.add_axes((0.2, 0.3, 0.7, 0.6))
+        axes.set_xticks(range(len(names)), names)
+        layout._settle(made, np.array([[axes]]), numeric=False)
+        made.draw_without_rendering()
+        shown = [t.get_text() for t in axes.get_xticklabels()]
+        assert axes.get_xticklabels()[0].get_rotation() == layout.SLANT and shown == names
 
 
 # ----------------------------------------------------------------------------------------- placing

@@ -27,15 +27,6 @@ MAPS = {"id": "maps", "number": "15", "title": "How often each expert is chosen"
         "only": {"phase": "all", "batch": 4}}  # fmt: skip
 
 
-def counted(rng: random.Random, layers: int, experts: int, never: int = 0) -> synthetic.Json:
-    """What a record says of made-up routing."""
-    counts = [[0 if e < never else rng.randrange(40, 400) for e in range(experts)] for _ in range(layers)]
-    counts = [[*row[:-1], row[-1] + sum(row) % 2] for row in counts]  # a multiple of top-k 2
-    steps = {"prefill": [[9, 1, [experts] * layers]]}
-    return {"prompts": 4, "prompt_tokens": 40, "output_tokens": 8, "batches": 1, "layers": list(range(1, layers + 1)),
-            "counts": {"prefill": counts, "decode": counts}, "steps": steps}  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
     """Five models: two with maps of different sizes, one not supported, one out of memory, one not measured."""
@@ -45,7 +36,7 @@ def study(tmp_path_factory):
     for number, model in enumerate(synthetic.TITLES):
         work = {"batch": 4, "prompts": "items"}
         ids = plan.add("maps", {"model": model}, work, model=model)
-        more = [{"activation": counted(rng, 27, 64)}, {"activation": counted(rng, 4, 8, never=2)},
+        more = [{"activation": synthetic.routing(rng, 27, 64)}, {"activation": synthetic.routing(rng, 4, 8, never=2)},
                 {"status": "unsupported"}, {"status": "oom_kv"}, None][number]  # fmt: skip
         if more is not None:
             repeats = [{"seed": 1, "metrics": {}}] if "activation" in more else []

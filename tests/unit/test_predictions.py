@@ -1,5 +1,6 @@
 """Figures of predictions show only what the cost model distinguishes and what could run."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -65,3 +66,17 @@ def test_where_nothing_is_calibrated_the_dashes_are_the_bound():
     foreseen.marks(axes, [1, 2], 0.4, frame, "e2e_s", 1.0, "red")
     assert not axes.lines and not axes.collections and not axes.patches
     assert foreseen.words(frame, ["e2e_s"]) == [foreseen.BOUND]
+
+
+@pytest.mark.parametrize(("kind", "column"), [(CALIBRATED, "calibrated_e2e_s"), ({}, "predicted_e2e_s")])
+def test_a_pointer_finds_the_value_of_a_prediction_by_its_row(kind, column):
+    frame = predictions.frame(rows(**kind).assign(**kind))
+    axes = Figure().subplots()
+    values = draw.predicted(frame, "e2e_s").to_numpy()
+    draw._point_at_predictions(axes, np.array([1.0, 2.0]), values, 3, frame, "e2e_s")
+    (line,) = axes.lines
+    assert line.get_gid() == f"mark.hue3.{column}.0-1" and list(line.get_ydata()) == list(values)
+    assert foreseen.column(frame, "e2e_s") == column and frame[column].tolist() == list(values)
+    measured = frame.assign(status="ok")
+    draw._point_at_predictions(axes, np.array([1.0, 2.0]), values, 3, measured, "e2e_s")
+    assert len(axes.lines) == 1, "a measured cell has a mark of its own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pandas as pd
 
@@ -67,7 +68,8 @@ def test_the_script_reads_every_cell_and_nothing_ends_its_element(tmp_path, monk
     tables, plan = tmp_path / "results/tables/tiny", read_plan(tmp_path / "results/plan/tiny.json")
     frame = join.with_status(tables)
     frame.loc[0, "reason"] = "</script><!-- & \u2028"
-    made = cells.payload(plan, frame, tables, {"fig": ["none/such"]}, "results")
+    figure = SimpleNamespace(plot=SimpleNamespace(id="fig"), cells=["none/such"], tells=[], columns=[])
+    made = cells.payload(plan, frame, tables, [figure], "results")
     text = cells.script(made)
     assert "<" not in text and "&" not in text and "\u2028" not in text
     assert json.loads(text)["columns"]["reason"]["levels"][0] == "</script><!-- & \u2028"

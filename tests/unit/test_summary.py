@@ -35,18 +35,28 @@ def test_findings_are_the_decided_comparisons_one_per_family(plan):
         ("MIB-F06-05", "undecided", -0.01, -0.02, 0.01, 2),
         ("MIB-F07-04", "not measured", None, None, None, 0),
     ])  # fmt: skip
-    found, undecided = summary.findings(plan, frame)
-    assert [f.claim for f in found] == ["MIB-F03-02", "MIB-F05-01-QW"] and undecided == 1, (
-        "most comparisons of a family"
-    )
-    assert found[0].effect == "167% (152% to 178%)" and found[0].expected == "55% to 85%"
+    found = summary.findings(plan, frame)
+    assert [f.claim for f in found] == ["MIB-F03-02", "MIB-F05-01-QW"], "most comparisons of a family"
+    assert summary.tried(frame) == (1, 2, 1)
+    assert (found[0].effect, found[0].interval) == ("gain 167%", "152% to 178%") and found[0].expected == "55% to 85%"
     assert found[0].comparisons == "1 comparison" and "interval" in found[0].drawing
+
+
+def test_a_figure_and_its_prediction_show_the_same_metric(plan):
+    pairs = 0
+    for experiment in plan["experiments"].values():
+        own = {figure["id"]: figure["y"] for figure in experiment["figures"]}
+        for figure in experiment.get("predicted_figures") or ():
+            sister = own[figure["id"].removesuffix("-predicted")]
+            assert list(figure["y"]) == list(sister), figure["id"]
+            pairs += 1
+    assert pairs > 10
 
 
 def test_no_more_findings_than_fit(plan):
     names = [c.id for paper in spec.from_plan(plan) for c in paper.claims if c.id.startswith("MIB")]
     frame = claimed(plan, [(name, "agrees", 1.0, 0.9, 1.1, 1) for name in names])
-    assert len(summary.findings(plan, frame)[0]) <= summary.MOST_FINDINGS
+    assert len(summary.findings(plan, frame)) <= summary.MOST_FINDINGS
 
 
 def test_a_drawing_shows_interval_and_range_where_they_are():
@@ -77,4 +87,4 @@ def test_cards_say_what_is_measured_unstable_and_refused(plan):
     assert cells.number == "2 of 4" and "1 not supported" in cells.words
     assert stability.number == "1 of 2" and "20%" in stability.words
     assert model.number == "12x" and "1 prediction refused" in model.words
-    assert claims.number == "0 / 0 / 1" and "1 disagree" in claims.words
+    assert claims.number == "0 of 1 decided" and "1 disagree" in claims.words

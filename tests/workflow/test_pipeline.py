@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import kernels
+import pages
 from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.tables import parquet
@@ -193,6 +194,27 @@ def test_report_holds_every_figure(project: Path) -> None:
         assert f"Figure {figure['number']}" in page
     assert "not representative of an H100" in page
     assert "Figure M1" in page and "matrix products in bfloat16" in page
+
+
+def test_the_page_costs_no_more_than_it_may(project: Path, tmp_path: Path) -> None:
+    page = project / "reports/tiny/report.html"
+    with pages.browsing(tmp_path / "profile") as browser:
+        cost = pages.cost(browser, page)
+        assert cost.load_s < pages.LOAD_S and cost.screens <= pages.SCREENS and cost.nodes <= pages.NODES
+        assert cost.bytes <= pages.BYTES
+        assert pages.violations(browser) == []
+        browser.execute_script("document.getElementById('unfold').click()")
+        silent = browser.execute_script("""
+            const mute = figure => !figure.querySelector('svg [tabindex]');
+            return [...document.querySelectorAll('figure')].filter(mute).map(figure => figure.id)""")
+        assert silent == [], "every figure says its values"
+        assert pages.violations(browser) == [], "unfolded"
+
+
+@pytest.mark.nightly
+def test_the_report_is_built_from_tables_within_a_minute(project: Path, tmp_path: Path) -> None:
+    took_s = pages.build_s(project / "results/plan/tiny.json", project / "results/tables/tiny", tmp_path / "tiny")
+    assert took_s < pages.BUILD_S
 
 
 def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:

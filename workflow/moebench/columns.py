@@ -309,10 +309,11 @@ def _metric_columns() -> list[Column]:
             "Lower bound of the end-to-end latency",
         )
     )
+    labels = {m.name: f"{m.label[0].lower()}{m.label[1:]}" for m in METRICS}
     for name in RESIDUALS:
         text = f"{name} as measured over predicted_{name}; the roofline has no overheads, so above 1 is expected; null: not predicted"
         made.append(
-            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted: {name}")
+            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted {labels[name]}")
         )
     return made
 
@@ -358,8 +359,8 @@ def _claim_columns() -> list[Column]:
             (*only, *_TASKS, *_MACHINE),
             "Value here",
         ),
-        Column("value_low", real, "", "Lower end of its bootstrap 95% interval", only),
-        Column("value_high", real, "", "Upper end of its bootstrap 95% interval", only),
+        Column("value_low", real, "", "Lower end of its interval: the middle 95% of bootstrap resamples", only),
+        Column("value_high", real, "", "Upper end of its interval: the middle 95% of bootstrap resamples", only),
         Column("support", real, "", "Yes-or-no tests: share of the bootstrap resamples in which it holds", only),
         Column("comparisons", whole, "", "Pairs or groups of cells behind the value", only),
         Column("comparisons_planned", whole, "", "Pairs or groups of cells that the plan has", only),

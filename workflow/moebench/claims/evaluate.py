@@ -1,9 +1,9 @@
 """What a claim's comparison gives on rows: which comparisons count, whether they are enough, and the outcome.
 
-A test (``values``) is a function of the medians of the cells it compares.  Its 95% interval is the percentile bootstrap
-(Efron and Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently, ``RESAMPLES`` times,
-and the whole test is done on each draw.  Draws are seeded by the cell, so the same records always give the same
-interval.
+A test (``values``) is a function of the medians of the cells it compares.  Its interval is the middle 95% of bootstrap
+resamples (Efron and Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently,
+``RESAMPLES`` times, and the whole test is done on each draw.  Draws are seeded by the cell, so the same records always
+give the same interval.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ class Series:
 
 @dataclass(frozen=True)
 class Tested:
-    """Value of a test, ends of its 95% interval, share of the resamples in which a yes-or-no test holds; what follows
-    (None where nothing is claimed)."""
+    """Value of a test, ends of its interval (the middle 95% of resamples), share of the resamples in which a yes-or-no
+    test holds; what follows (None where nothing is claimed)."""
 
     value: float
     low: float | None = None

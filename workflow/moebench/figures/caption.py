@@ -76,6 +76,18 @@ def what(plan: Plan, rows: pd.DataFrame) -> str:
     return text
 
 
+def caveat(plan: Plan, rows: pd.DataFrame) -> str:
+    """Models, weights and hardware of a whole study in a line, and what they say nothing about."""
+    if rows.empty:
+        return NOT_MEASURED
+    size = "Models" if plan["scale"] == "paper" else f"{plan['scale'].capitalize()} models"
+    weights = set(rows["weights"].dropna())
+    others = ["of an H100"] * (plan["hardware"]["kind"] == "cpu")
+    others += ["of trained models"] * bool(weights & {"random_init", "dummy"})
+    limits = f": not representative {_listed(others).replace(' and ', ' or ')}" if others else ""
+    return f"{size} with {_listed(WEIGHTS.get(w, w) for w in sorted(weights))} on {_machines(plan, rows)}{limits}."
+
+
 def workload(rows: pd.DataFrame) -> str:
     """Batch, input and output lengths of some rows: one value, or the smallest and the largest."""
     timed = rows[rows["protocol_kind"] != "activation"]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator
 from moebench import columns
 from moebench.config import ComputedKnobs, Plot
 from moebench.errors import ConfigError, nearest
-from moebench.figures import draw, style
+from moebench.figures import draw, marks, style
 from moebench.figures.data import Axis, Data
 from moebench.tables import parquet
 
@@ -99,9 +99,10 @@ def curves(data: Data, panel: draw.Panel, band: float) -> None:
             if mine.empty:
                 continue
             _, dashes, marker = BY[by]
-            axes.plot(
-                [position[v] + aside for v in mine["x"]],
-                mine[panel.y].to_numpy(dtype=float),
+            at, values = [position[v] + aside for v in mine["x"]], mine[panel.y].to_numpy(dtype=float)
+            (drawn,) = axes.plot(
+                at,
+                values,
                 color=colour,
                 linestyle=dashes if x.numeric else "none",
                 marker="" if x.numeric and by == "formulas" else _marker(by, look, marker),
@@ -110,6 +111,11 @@ def curves(data: Data, panel: draw.Panel, band: float) -> None:
                 zorder=4 if by == "printed" else 3,
                 markeredgewidth=1.2 if marker == "_" else 0,
             )
+            named = marks.name("mark", number, panel.y, mine.index)
+            if drawn.get_marker():
+                drawn.set_gid(named)
+            else:
+                marks.targets(axes, at, values, named)
     if not x.numeric:
         axes.xaxis.set_major_locator(FixedLocator(list(position.values())))
 

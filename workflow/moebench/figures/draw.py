@@ -157,6 +157,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
         alone = _without_neighbours(foretold)  # a line of one point would be invisible
         if alone.any():
             dashed += axes.plot(at[alone], foretold[alone], color=colour, linestyle="none", marker="_", markersize=7)
+        _point_at_predictions(axes, at, foretold, number, rows, panel.y)
         if not np.isnan(middle).all():  # a marker for each value
             drawn[0].set_gid(marks.name("mark", number, panel.y, rows.index[~np.isnan(middle)]))
         marks.parts([*drawn[1], *drawn[2], *dashed, *rings], number, panel.y, rows.index)
@@ -171,6 +172,13 @@ def lines(data: Data, panel: Panel, band: float) -> None:
             named = marks.name("lacks", number, panel.y, [int(str(index))])
             at_height = min(height, max(band - step / 2, step / 2))
             failure_mark(axes, position[row["x"]], at_height, colour, row["status"], gid=named)
+
+
+def _point_at_predictions(axes: Axes, at: Any, values: Any, hue: int, rows: pd.DataFrame, y: str) -> None:
+    """Marks of the cells that are only predicted: dashes have none."""
+    alone = (rows["status"] == PREDICTED).to_numpy() & ~np.isnan(values)
+    named = marks.name("mark", hue, foreseen.column(rows, y), rows.index[alone])
+    marks.targets(axes, at[alone], values[alone], named)
 
 
 def _without_neighbours(values: np.ndarray) -> np.ndarray:
@@ -263,7 +271,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             capthick=0.8,
             zorder=3,
         )
-        hoped = predicted(rows, panel.y).to_numpy() * panel.factor
+        hoped = predicted(rows, panel.y).to_numpy(dtype=float) * panel.factor
         centre = np.array([position[v] + shift for v in rows["x"]])
         dashes = axes.hlines(
             hoped,
@@ -275,6 +283,7 @@ def bars(data: Data, panel: Panel, band: float) -> None:
             zorder=4,
         )
         foreseen.marks(axes, centre, width * 0.92, rows, panel.y, panel.factor, style.INK)
+        _point_at_predictions(axes, centre, hoped, number, rows, panel.y)
         marks.parts([*bounds[1], *bounds[2], dashes], number, panel.y, rows.index)
         for index, row in lacking(rows, panel.y).iterrows():
             named = marks.name("lacks", number, panel.y, [int(str(index))])

@@ -24,10 +24,14 @@ def _fitting(rows: pd.DataFrame, name: str) -> pd.Series:
     return rows[name].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))
 
 
+def column(rows: pd.DataFrame, y: str) -> str:
+    """The column that is drawn: calibrated values, or the bound of rows in which none is calibrated."""
+    return f"{'calibrated' if _fitting(rows, f'calibrated_{y}').notna().any() else 'predicted'}_{y}"
+
+
 def expected(rows: pd.DataFrame, y: str) -> pd.Series:
-    """The calibrated value of each cell, base units; of rows in which none is calibrated, the bound."""
-    calibrated = _fitting(rows, f"calibrated_{y}")
-    return calibrated if calibrated.notna().any() else _fitting(rows, f"predicted_{y}")
+    """The value of each cell in :func:`column`, base units."""
+    return _fitting(rows, column(rows, y))
 
 
 def bound(rows: pd.DataFrame, y: str) -> pd.Series:

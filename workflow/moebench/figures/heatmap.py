@@ -26,7 +26,7 @@ from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import data as figure_data
-from moebench.figures import style
+from moebench.figures import marks, style
 from moebench.figures.header import Header, wrap
 from moebench.tables import parquet
 
@@ -41,7 +41,7 @@ _ENDS = (1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
 
 @dataclass(frozen=True)
 class Data:
-    """A figure's cells (columns ``panel`` and ``row`` where used) and the values within them."""
+    """A figure's cells (columns ``panel`` and ``row`` where used) and the values within them, in order of y and x."""
 
     plot: Plot
     rows: pd.DataFrame
@@ -90,7 +90,7 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
     if values.duplicated(["engine", "cell", plot.x, plot.y[0]]).any():
         more = [c for c in known if c in ("phase", "layer", "expert") and c not in (plot.x, *plot.y)]
         raise ConfigError(f"{where}: several values fall on one place; choose one of {', '.join(more)} with only")
-    return Data(plot, cells.rows, values, cells.axes)
+    return Data(plot, cells.rows, values.sort_values([plot.y[0], plot.x], kind="stable"), cells.axes)
 
 
 def table(placed: Data) -> pd.DataFrame:
@@ -168,11 +168,13 @@ def figure(placed: Data, caption: str) -> Figure:
     page = _Page(header.height_pt, title_pt, wide, high, across, lines)
     made.set_size_inches(style.sheet().width_in, page.total / 72)
     header.place(page.total / 72)
-    scale = norm(placed.values[str(plot.value)])
+    scale, names = norm(placed.values[str(plot.value)]), _names(placed)
     for number, (row, title) in enumerate(zip(panels, titles, strict=True)):
         axes = made.add_axes(page.panel(number))
         axes.set_title("\n".join(title), fontsize=style.SMALL, pad=3, linespacing=1.25)
         _map(axes, placed, row, scale)
+        if named := names.get(row.name):
+            axes.patch.set_gid(named)
     if len(placed.values):
         _scale(made, placed, scale, page)
     x, y = (columns.COLUMNS[name].axis for name in (plot.x, plot.y[0]))
@@ -187,6 +189,18 @@ def _panels(placed: Data) -> list[pd.Series]:
     roles = [role for role in ("row", "panel") if role in order]
     rows = [row for _, row in placed.rows.iterrows()]
     return sorted(rows, key=lambda row: [order[role][row[role]] for role in roles])
+
+
+def _names(placed: Data) -> dict[Any, str]:
+    """Identifiers of the maps, by cell; none of a map with gaps."""
+    found, first = {}, 0
+    for index, row in placed.rows.iterrows():  # the order of the CSV
+        inside = placed.within(row)
+        lines, across = inside[placed.plot.y[0]].nunique(), inside[placed.plot.x].nunique()
+        if len(inside) and len(inside) == lines * across:
+            found[index] = marks.grid(str(placed.plot.value), first, lines, across)
+        first += max(1, len(inside))
+    return found
 
 
 def _title(made: Figure, placed: Data, row: Any, width_pt: float) -> list[str]:

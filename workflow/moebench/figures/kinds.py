@@ -80,6 +80,10 @@ class PlacedFigure(ABC):
         """``ENGINE/CELL`` of each row of its data, in order: what its marks stand for; none if not cells."""
         return []
 
+    def tells(self) -> list[str]:
+        """Columns of its data that say what a mark stands for; none if cells."""
+        return []
+
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
         """Columns that the page's table of cells shows for such a figure."""
@@ -166,6 +170,10 @@ class HeatMap(PlacedFigure):
     def alt_text(self) -> str:
         return heatmap.described(self.placed, self.caption())
 
+    def tells(self) -> list[str]:
+        roles = [getattr(self.plot, role) for role in self.placed.axes]
+        return list(dict.fromkeys(["model_title", *roles, self.plot.y[0], self.plot.x]))
+
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
         return list(plot.beside)
@@ -203,6 +211,11 @@ class Computed(PlacedFigure):
     def alt_text(self) -> str:
         return curves.described(self.points)
 
+    def tells(self) -> list[str]:
+        made = self.table()
+        apart = [name for name in made if name == "model_title" or made[name].nunique(dropna=False) > 1]
+        return [name for name in map(str, apart) if name not in self.plot.y and not name.startswith("layout_")]
+
     @staticmethod
     def cell_metrics(plot: Plot) -> list[str]:
         return []
@@ -233,6 +246,9 @@ class Parameters(PlacedFigure):
     def alt_text(self) -> str:
         return parameters.described(self.rows)
 
+    def tells(self) -> list[str]:
+        return ["model_title", "component"]
+
 
 @dataclass(frozen=True)
 class Predictions(Cells):
@@ -252,6 +268,12 @@ class Predictions(Cells):
 
     def caption(self) -> str:
         return predictions.caption(self.plan, self.placed)
+
+    def cells(self) -> list[str]:
+        return []
+
+    def tells(self) -> list[str]:
+        return [getattr(self.plot, role) for role in self.placed.axes]
 
     @property
     def is_small(self) -> bool:

@@ -19,7 +19,8 @@ from moebench.figures.data import Data
 from moebench.figures.header import Header, legends, wrap
 
 X_LABEL_PT = 12.0
-SLANT = 40
+SLANT, STEEP = 40, 80
+"""Of names that have no room beside each other, degrees."""
 
 Place = tuple[str, Any, Any]
 """What one panel shows: metric, level of the row, level of the panel."""
@@ -169,15 +170,28 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
         for axes in shown:
             _thin_out(axes)
     elif _collide(shown):
-        for axes in (a for a in shown if any(t.get_text() for t in a.get_xticklabels())):  # the others share x
+        named = [a for a in shown if any(t.get_text() for t in a.get_xticklabels())]  # the others share x
+        for axes in named:
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
         made.draw_without_rendering()
         if _collide(shown):
+            for axes in named:
+                whole = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
+                axes.set_xticks(axes.get_xticks(), whole)
+            slant = max(_slant(axes) for axes in named)
             for axes in shown:
-                axes.tick_params(axis="x", labelrotation=SLANT)
+                axes.tick_params(axis="x", labelrotation=slant)
                 for text in axes.get_xticklabels():
-                    text.set(ha="right", rotation_mode="anchor", text=text.get_text().replace("\n", " "))
+                    text.set(ha="right", rotation_mode="anchor")
     made.draw_without_rendering()
+
+
+def _slant(axes: Axes) -> int:
+    """Degrees by which names are slanted: so many that a line of text has room between two ticks."""
+    places = [axes.transData.transform((x, 0))[0] for x in axes.get_xticks()]
+    apart_px = min((b - a for a, b in itertools.pairwise(places)), default=np.inf)
+    line_px = max(float(t.get_fontsize()) for t in axes.get_xticklabels()) * axes.figure.dpi / 72
+    return SLANT if apart_px * math.sin(math.radians(SLANT)) >= line_px else STEEP
 
 
 def _thin_out(axes: Axes) -> None:

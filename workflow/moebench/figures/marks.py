@@ -2,13 +2,17 @@
 
 The SVG of a figure names its marks ``mark.hue0.ttft_s.3-7-11``: kind, number of the hue level, metric, and the rows of
 the figure's CSV that the marks of the group stand for, in order.  A ``part`` belongs to marks (an error bar, a dash),
-a ``lacks`` stands for cells without a value.  Entries of the legend are ``legend.hue0`` and ``legend.hue0.text``.
+a ``lacks`` stands for cells without a value.  One mark of several rows shows their sum.  A map of 4 by 8 places, the
+first of them in row 12, is ``map.relative_activation.12.4x8``.  Entries of the legend are ``legend.hue0`` and
+``legend.hue0.text``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Literal
+
+from matplotlib.axes import Axes
 
 Kind = Literal["mark", "lacks"]
 
@@ -24,6 +28,18 @@ def parts(artists: Iterable[Any], hue: int, metric: str, rows: Iterable[int]) ->
     if first is not None:
         for number, artist in enumerate(artists):
             artist.set_gid(f"part.hue{hue}.{metric}.{first}.{number}")
+
+
+def targets(axes: Axes, at: Any, values: Any, gid: str) -> None:
+    """What a pointer finds on a line that is drawn without markers: markers that nobody sees."""
+    if len(at):
+        axes.plot(at, values, linestyle="none", marker="o", markersize=7, markerfacecolor=(0, 0, 0, 0),
+                  markeredgewidth=0, gid=gid)  # fmt: skip
+
+
+def grid(metric: str, first: int, lines: int, across: int) -> str:
+    """The identifier of a map whose places are rows of the figure's data from ``first`` on, line by line."""
+    return f"map.{metric}.{first}.{lines}x{across}"
 
 
 def legend_entry(hue: int) -> str:

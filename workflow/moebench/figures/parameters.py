@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import style
+from moebench.figures import marks, style
 from moebench.figures.caption import NOT_MEASURED
 from moebench.figures.header import Header
 from moebench.tables import parquet
@@ -65,12 +65,17 @@ def caption(frame: pd.DataFrame) -> str:
 
 
 def by_component(frame: pd.DataFrame) -> pd.DataFrame:
-    """Parameters and shares of each model and component, all layers together; models and components in order."""
+    """Parameters and shares of each model and component, all layers together, and the ``rows`` that they are the sums
+    of; models and components in order.
+    """
     values = [f"{side}_{what}" for side in SIDES for what in ("parameters", "share")]
-    summed = frame.groupby(["model_title", "component"], sort=False)[values].sum().astype(float)
+    grouped = frame.groupby(["model_title", "component"], sort=False)
+    summed = grouped[values].sum().astype(float)
     titles, known = dict.fromkeys(frame["model_title"]), set(frame["component"])
     order = [(title, c) for title in titles for c in style.COMPONENTS if c in known]
-    return summed.reindex(order, fill_value=0.0)
+    return summed.reindex(order, fill_value=0.0).assign(
+        rows=pd.Series({key: list(of) for key, of in grouped.groups.items()})
+    )
 
 
 def count(value: float) -> str:
@@ -161,11 +166,12 @@ def _stack(axes: Axes, rows: pd.DataFrame, column: str, y: float, scale: float) 
     """Draw one bar; give its components with their left ends and widths."""
     drawn: list[tuple[str, float, float]] = []
     left = 0.0
-    for component, value in zip(rows.index.get_level_values(1), rows[column].tolist(), strict=True):
+    for component, value, of in zip(rows.index.get_level_values(1), rows[column].tolist(), rows["rows"], strict=True):
         width = value * scale
         if width > 0:
             colour = style.COMPONENTS[component][1]
-            axes.barh([y], [width], _BAR_PT, left=[left], color=colour, linewidth=0, zorder=2)
+            (bar,) = axes.barh([y], [width], _BAR_PT, left=[left], color=colour, linewidth=0, zorder=2)
+            bar.set_gid(marks.name("mark", list(style.COMPONENTS).index(component), column, of))
             drawn.append((component, left, width))
             left += width
     return drawn

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from moebench import columns
 from moebench.config import Plot
 from moebench.figures import data as figure_data
-from moebench.figures import draw, style
+from moebench.figures import draw, marks, style
 from moebench.figures.header import Header
 from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet
@@ -157,5 +157,6 @@ def _strip(axes: Axes, line: int, rows: pd.DataFrame, name: str) -> None:
         axes.plot(
             values[some], line + aside[some], color=style.CATEGORIES[0], alpha=0.55, linestyle="none", marker="o",
             markersize=2.6, markerfacecolor=face, markeredgewidth=edge, zorder=3,
+            gid=marks.name("mark", 0, name, rows.index[some]) if some.any() else None,
         )  # fmt: skip
     axes.plot([np.median(values)], [line], color=style.INK, marker="|", markersize=9, markeredgewidth=1.4, zorder=4)

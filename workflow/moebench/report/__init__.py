@@ -43,6 +43,8 @@ from moebench.tables import join, parquet, stats
 from moebench.tables.cell_rows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
+_STYLES = "/* styles of the drawings */"
+"""Where the template leaves room for them: what they are is known when everything is drawn."""
 
 
 def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
@@ -101,16 +103,16 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters["shown_path"] = _shown_path
+    ran = frame.merge(measured[["engine", "cell"]]) if len(measured) else frame
     counted_cells, total = content.counts(frame), len(plan["cells"]) + unsupported.count(plan)
     derived, imported = content.derived(parquet.read(tables_dir, "derived")), machines.section(plan, tables_dir)
-    decided, undecided = summary.findings(plan, claimed)
     titles = {key: engine["model"]["title"] for key, engine in plan["engines"].items()}
     repeats = sorted(set(measured["n_repeats"].dropna().astype(int)) - {0})
     data = cells.payload(
         plan,
         frame,
         tables_dir,
-        {f.plot.id: f.cells for f in figures},
+        figures,
         _shown_path(links["records"]).removesuffix("/cells"),
     ) | {"index": _index(figures, claimed)}
     grouped, caused = groups.groups(experiments), content.causes(content.failures(failed, titles, links["records"]))
@@ -120,13 +122,14 @@ def render(
         links=links,
         tables=columns.TABLES,
         engine=caption.engine(plan, measured[measured["engine_name"] == plan["engine"]["name"]]),
-        what=caption.what(plan, frame.merge(measured[["engine", "cell"]]) if len(measured) else frame),
+        caveat=caption.caveat(plan, ran),
+        what=caption.what(plan, ran),
         wrong=caption.WRONG_TOKENS if caption.tokens_are_wrong(plan, pd.concat([frame, answers])) else "",
         counts=counted_cells,
         total=total,
         cards=summary.cards(measured, counted_cells, total, claimed, compared is not None),
-        findings=decided,
-        undecided=undecided,
+        findings=summary.findings(plan, claimed),
+        tried=summary.tried(claimed),
         experiments=experiments,
         residuals=compared,
         machines=imported,
@@ -156,6 +159,8 @@ def render(
         style=(_HERE / "page.css").read_text(encoding="utf-8"),
         font=svg.font(svg.characters([figure.svg for figure in figures])) if figures else "",
     )
+    text, styles = svg.with_shared_styles(text)
+    text = text.replace(_STYLES, styles, 1)
     return re.sub(r"[ \t]+\n", "\n", re.sub(r"\n{3,}", "\n\n", text)), captioned
 
 
@@ -239,6 +244,7 @@ def _experiment(
         "figures": made[False],
         "predicted": made[True],
         "numbers": [plot.number for plot in shown],
+        "drawn_as": _drawn_as([plot.number for plot in shown]),
         "cells": content.cell_table(rows, shown) if len(rows) else None,
         "counts": content.counts(rows),
         "state": summary.state(rows),
@@ -253,8 +259,16 @@ def _experiment(
     }
 
 
+def _drawn_as(numbers: list[str]) -> str:
+    """``Figures 4, 4b``; numbers that have a comma stand behind semicolons."""
+    between = "; " if any("," in number for number in numbers) else ", "
+    return f"Figure{'s' * (len(numbers) > 1)} {between.join(numbers)}"
+
+
 def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure:
-    made = content.drawn(figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells())
+    made = content.drawn(
+        figure.plot, figure.caption(), figure.alt_text(), figures_dir, href, figure.cells(), figure.tells()
+    )
     if isinstance(figure, Predictions) and figure.is_small:
         made = dataclasses.replace(made, numbers=predictions.as_table(figure.placed))
     return made

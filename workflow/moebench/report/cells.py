@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from moebench import columns, text
 from moebench.config import KNOBS
+from moebench.figures import caption
 from moebench.figures import data as figure_data
 from moebench.formats.plan import Plan
 from moebench.report import content
@@ -26,6 +27,7 @@ DIGITS = 7
 REPEATED = ("e2e_s", "ttft_s", "itl_s", "throughput_total_tokens_per_s")
 """Metrics of the single repeats that a cell's record shows."""
 _OTHER = ("accuracy", "draft_acceptance", "tokens_per_draft_step", "e2e_s_cv", "canary_drift", "residual_e2e",
+          "residual_itl", "residual_ttft_max", *columns.EVENNESS,
           "predicted_e2e_s", "predicted_bytes_per_gpu", "load_s", "n_repeats")  # fmt: skip
 """Columns beside the metrics that can be drawn."""
 _TOLD = ("status", "reason", "unstable", "throttled", "derived_from", "prediction_refused", "engine_version", "host",
@@ -34,12 +36,11 @@ _TOLD = ("status", "reason", "unstable", "throttled", "derived_from", "predictio
 _KEY = ["engine", "cell"]
 
 
-def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Mapping[str, list[str]], results: str) -> Json:
+def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Sequence[content.Figure], results: str) -> Json:
     """What the page's script reads.
 
     Args:
         frame: the plan joined with measurements, a row per experiment and cell.
-        figures: for each figure, ``ENGINE/CELL`` of each row of its data.
         results: the results folder as commands name it.
     """
     failed = parquet.read(tables_dir, "failures")
@@ -57,12 +58,13 @@ def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Mapping[
         "study": plan["study"],
         "rerun": text.rerun_command("CELL", results, f"profiles/{profile}", plan["study"]),
         "records": f"{results}/cells",
-        "names": {c: _named(c) for c in kept if c not in ends},
+        "names": _names_in(figures) | {c: _named(c) for c in kept if c not in ends},
         "knobs": knobs,
         "metrics": drawn,
         "ids": ids,
         "columns": {c: _column(distinct[c]) for c in kept},
-        "words": {s: content.status_words(s) for s in distinct["status"].unique()},
+        "words": {s: content.status_words(s) for s in ["infeasible", *distinct["status"].unique()]},
+        "range_up_to": caption.MOST_RANGE,
         "evidence": {
             str(place[key]): said
             for key, said in zip(evidence["engine"] + "/" + evidence["cell"], evidence["evidence"], strict=True)
@@ -70,7 +72,8 @@ def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Mapping[
         },
         "repeats": {"of": list(REPEATED), "cells": _repeats(tables_dir, place)},
         "experiments": [_experiment(plan, name, rows, place) for name, rows in frame.groupby("experiment", sort=False)],
-        "figures": {name: [place.get(key) for key in keys] for name, keys in figures.items() if keys},
+        "figures": {f.plot.id: [place.get(key) for key in f.cells] for f in figures if f.cells},
+        "tells": {f.plot.id: f.tells for f in figures if f.tells},
         "machines": _machines(tables_dir, place, metrics),
     }
 
@@ -87,6 +90,16 @@ def _named(name: str) -> list[str]:
     """Heading, unit and meaning of a column; which values are better."""
     column = columns.COLUMNS[name]
     return [column.heading, column.unit, column.description, column.better]
+
+
+def _names_in(figures: Iterable[content.Figure]) -> dict[str, list[str]]:
+    """Heading and unit of the columns of figures whose marks are not cells."""
+    named = {name for figure in figures if figure.tells for name in (*figure.columns, *figure.tells)}
+    known = {name: columns.COLUMNS.get(name) for name in sorted(named)}
+    return {
+        name: [column.heading, column.unit, "", ""] if column else [figure_data.label_of(name), "", "", ""]
+        for name, column in known.items()
+    }
 
 
 def _column(values: pd.Series) -> Any:

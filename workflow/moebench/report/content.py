@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
 from moebench import columns
 from moebench.config import Plot
+from moebench.figures import caption, style
 from moebench.figures import data as figure_data
-from moebench.figures import style
 from moebench.figures.kinds import KINDS
 from moebench.report import svg
 from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
@@ -44,12 +44,18 @@ class Figure:
     """As SVG for small screens; empty where there is none."""
     caption: str
     cells: list[str]
-    """``ENGINE/CELL`` of each row of its data."""
+    """``ENGINE/CELL`` of each row of its data; none where its marks are not cells."""
+    tells: list[str]
+    """Columns of its data that say what a mark stands for; none where that is a cell."""
+    columns: list[str]
+    """The columns of its data."""
     numbers: tuple[list[str], list[list[str]]] | None = None
     """Heads and rows of a figure of so few numbers that the page shows a table instead."""
 
 
-def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str]) -> Figure:
+def drawn(
+    plot: Plot, said: str, words: str, folder: Path, href: str, cells: list[str], tells: Iterable[str] = ()
+) -> Figure:
     """A figure from its files.  Raises StorageError if one is missing."""
     text = svg.inline(folder / f"{plot.id}.svg", plot.id, f"Figure {plot.number}. {plot.title}", words)
     narrow = folder / "narrow" / f"{plot.id}.svg"
@@ -60,8 +66,9 @@ def drawn(plot: Plot, said: str, words: str, folder: Path, href: str, cells: lis
     )
     data, csv = (folder / f"{plot.id}.csv").read_bytes(), ""
     if len(data) <= MOST_CSV:
-        csv = "data:text/csv;charset=utf-8;base64," + base64.b64encode(data).decode("ascii")
-    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells)
+        csv = "data:text/csv;charset=utf-8," + quote(data, safe="/,:;.()+")
+    heads = data.partition(b"\n")[0].decode("utf-8").split(",")
+    return Figure(plot, text, csv, f"{href}/{plot.id}", small, said, cells, list(tells), heads)
 
 
 # ----------------------------------------------------------------------------------------- numbers
@@ -108,11 +115,13 @@ def with_interval(row: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of an experiment: heads (and whether numbers stand below), and rows with link, texts and status."""
+    """The cells of an experiment: heads (and whether numbers stand below), rows with link, texts and status, how many
+    more there are, and batch and lengths in words."""
 
     heads: list[tuple[str, bool]]
     rows: list[dict[str, Any]]
     left_out: int
+    workload: str
 
 
 def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
@@ -149,7 +158,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
                 "name": f"{row['engine']}/{row['cell']}",
             }
         )
-    return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])))
+    return CellTable(heads, rows, sum(map(len, entries[MOST_ROWS:])), caption.workload(frame))
 
 
 def _entries(frame: pd.DataFrame) -> list[list[int]]:

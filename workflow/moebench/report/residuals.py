@@ -33,10 +33,11 @@ def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, 
         row | {k: content.number(row[k], 3) for k in row if k not in ("experiment", "cells")}
         for row in residuals.summary(frame)
     ]
+    cells = [f"{engine}/{cell}" for engine, cell in zip(frame["engine"], frame["cell"], strict=True)]
     return {
         "words": _words(plan, frame, measured),
         "rows": rows,
-        "figure": content.drawn(residuals.PLOT, said, words, folder, href, []) if rows else None,
+        "figure": content.drawn(residuals.PLOT, said, words, folder, href, cells) if rows else None,
         "constants": _constants(parquet.read(tables_dir, "machines")),
         "without": _without(measured),
     }

@@ -12,7 +12,7 @@ PLOT = _HERE / "plot" / "plot.js"
 LICENSES = _HERE / "plot" / "LICENSES.txt"
 PLOT_SHA256 = "f1217ec3542480d7d561add62c27291bab4a31ddb0419ad40e5a84865de326ce"
 """Of ``plot.js``; `make plot` makes the same file from the locked packages."""
-PARTS = ("data", "state", "fold", "marks", "record", "table", "explore", "page")
+PARTS = ("data", "state", "fold", "rows", "marks", "record", "table", "explore", "page")
 """Files of ``script/`` in the order in which they run; they share one scope."""
 
 

@@ -23,7 +23,10 @@ Json = Mapping[str, Any]
 MOST_FINDINGS = 8
 _YES_OR_NO = ("monotone", "rank", "steepest")
 _AS_SHARE = ("mean", "max", "min", "spread", "every", "share")
-"""Tests whose value is a share where the claim's sentence speaks in percent."""
+"""Tests whose value is a share, unless the claim compares by ratio."""
+_UNITS = {"trend": "{} per doubling", "exponent": "exponent {}", "ratio": "{} times", "gain": "gain {}",
+          "drop": "drop {}", "spread": "spread {}"}  # fmt: skip
+"""What the value of a test or a comparison is, if not a share or a yes or no."""
 _WIDE, _HIGH = 120, 16
 """Size of a finding's drawing, in CSS pixels."""
 
@@ -46,6 +49,7 @@ class Finding:
     statement: str
     outcome: str
     effect: str
+    interval: str
     expected: str
     comparisons: str
     drawing: str
@@ -93,21 +97,24 @@ def _claims(claimed: pd.DataFrame) -> Card:
     tally = verdict_counts(claimed)
     confirmed, refuted = tally.get("confirmed", 0), tally.get("refuted", 0)
     open_ = sum(tally.values()) - confirmed - refuted
-    outcomes = claimed["outcome"].value_counts()
-    here = ", ".join(
-        f"{int(outcomes[name])} {words}"
-        for name, words in ((ev.AGREES, "agree"), (ev.DISAGREES, "disagree"), (ev.UNDECIDED, "undecided"))
-        if name in outcomes
-    )
-    words = f"confirmed, refuted, open; the same comparisons on these cells: {here or 'none measured'}"
-    return Card("Claims of the papers", f"{confirmed} / {refuted} / {open_}", words, "#claims")
+    named = zip(tried(claimed), ("agree", "disagree", "undecided"), strict=True)
+    here = ", ".join(f"{n} {words}" for n, words in named if n)
+    words = f"{confirmed} confirmed, {refuted} refuted, {open_} open; tried on these cells: {here or 'none'}"
+    return Card("Claims of the papers", f"{confirmed + refuted} of {sum(tally.values())} decided", words, "#claims")
 
 
 # ---------------------------------------------------------------------------------------- findings
 
 
-def findings(plan: Plan, claimed: pd.DataFrame) -> tuple[list[Finding], int]:
-    """The comparisons that the cells decide, and how many others cannot be told from noise.
+def tried(claimed: pd.DataFrame) -> tuple[int, int, int]:
+    """Comparisons of the papers on the cells of this study: how many agree, disagree, cannot be told from noise."""
+    outcomes = claimed["outcome"].value_counts()
+    agree, disagree, noise = (int(outcomes.get(name, 0)) for name in (ev.AGREES, ev.DISAGREES, ev.UNDECIDED))
+    return agree, disagree, noise
+
+
+def findings(plan: Plan, claimed: pd.DataFrame) -> list[Finding]:
+    """The comparisons that the cells decide.
 
     One for each claim family (``MIB-F05-01-DS`` and ``-QW`` are one): those with an interval first, then by number of
     comparisons; in the papers' order at the end.  No more than ``MOST_FINDINGS``.
@@ -118,30 +125,35 @@ def findings(plan: Plan, claimed: pd.DataFrame) -> tuple[list[Finding], int]:
         interval=decided["value_low"].notna(), family=decided["claim"].str.extract(r"^(.*?-[A-Z]\d+)", expand=False)
     ).sort_values(["interval", "comparisons", "unstable_cells"], ascending=[False, False, True], kind="stable")
     chosen = ranked.drop_duplicates("family").head(MOST_FINDINGS).sort_index()
-    made = [_finding(row, claims.get(row["claim"]), scale) for row in chosen.to_dict("records")]
-    return made, int((claimed["outcome"] == ev.UNDECIDED).sum())
+    return [_finding(row, claims.get(row["claim"]), scale) for row in chosen.to_dict("records")]
 
 
 def _finding(row: Mapping[Any, Any], claim: spec.Claim | None, scale: str) -> Finding:
     here = claim.at_scale(scale) if claim else None
     low, high = ends(here.expect) if here and here.expect else (-math.inf, math.inf)
-    share = "%" in row["statement"] and row["test"] in _AS_SHARE and (here is None or here.as_ != "ratio")
-    number = _percent if share else _plain
-    drawing = "" if row["test"] in _YES_OR_NO or pd.isna(row["value_low"]) else _draw(row, low, high)
+    by = here.as_ if here and here.as_ and row["test"] in _AS_SHARE else row["test"]
+    number = _percent if row["test"] in _AS_SHARE and by != "ratio" else _plain
+    known = row["test"] not in _YES_OR_NO and pd.notna(row["value_low"])
     expected = row["expected_here"] or row["expected"]
     if number is _percent and (low, high) != (-math.inf, math.inf):
         expected = _range(low, high)
-    return Finding(row["claim"], row["statement"], row["outcome"], _effect(row, number), expected,
-                   content.counted(int(row["comparisons"]), "comparison"), drawing)  # fmt: skip
+    return Finding(
+        claim=row["claim"],
+        statement=row["statement"],
+        outcome=row["outcome"],
+        effect=_UNITS.get(by, "{}").format(_effect(row, number)),
+        interval=f"{number(row['value_low'])} to {number(row['value_high'])}" if known else "",
+        expected=expected,
+        comparisons=content.counted(int(row["comparisons"]), "comparison"),
+        drawing=_draw(row, low, high) if known else "",
+    )
 
 
 def _effect(row: Mapping[Any, Any], number: Any) -> str:
     if row["test"] in _YES_OR_NO:
         holds = "" if pd.isna(row["support"]) else f" (in {row['support']:.0%} of resamples)"
         return f"{'yes' if row['value'] else 'no'}{holds}"
-    if pd.isna(row["value_low"]):
-        return str(number(row["value"]))
-    return f"{number(row['value'])} ({number(row['value_low'])} to {number(row['value_high'])})"
+    return str(number(row["value"]))
 
 
 def _percent(value: float) -> str:
@@ -198,9 +210,10 @@ class State:
         return [(name, 100 * n / total) for name, n in named.items() if n]
 
     @property
-    def numbers(self) -> tuple[int, ...]:
-        """Cells of each state, in the order of the table."""
-        return (self.stable, self.unstable, self.unsupported, self.failed, self.missing)
+    def named(self) -> list[tuple[str, int]]:
+        """Words and cells of each state, in the order of the table."""
+        return [("stable", self.stable), ("unstable", self.unstable), ("unsupported", self.unsupported),
+                ("failed", self.failed), ("not measured", self.missing)]  # fmt: skip
 
     @property
     def worst(self) -> str:

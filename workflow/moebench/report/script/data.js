@@ -41,6 +41,12 @@ function withInterval(metric, i) {
   return middle === null ? "" : number(middle) + ends;
 }
 
+/** What stands in brackets behind the medians of cell i: with few repeats, intervals are their range. */
+const inBrackets = i => {
+  const n = value("n_repeats", i) || 0;
+  return n < 2 ? "" : `, in brackets ${n > DATA.range_up_to ? "their bootstrap 95% intervals" : "the range of the repeats"}`;
+};
+
 /** Knobs in which the given cells differ. */
 const differing = cells => DATA.knobs.filter(knob => new Set(cells.map(i => value(knob, i))).size > 1);
 
@@ -48,7 +54,9 @@ const WORKLOAD = ["batch", "input_tokens", "output_tokens", "top_k", "quantizati
 
 /** What was run in cell i, in a line. */
 function workload(i) {
-  const parts = [value("model_title", i), `batch ${value("batch", i)}`];
+  const users = value("concurrency", i), rate = value("request_rate", i);
+  const load = users !== null ? `${plain(users)} user${users === 1 ? "" : "s"}` : rate !== null ? `${plain(rate)} requests/s` : `batch ${value("batch", i)}`;
+  const parts = [value("model_title", i), load];
   if (value("input_tokens", i) !== null) parts.push(`${value("input_tokens", i)} input and ${value("output_tokens", i)} output tokens`);
   for (const knob of ["top_k", "quantization", "images"])
     if (![null, "none", 0].includes(value(knob, i))) parts.push(`${heading(knob).toLowerCase()} ${value(knob, i)}`);

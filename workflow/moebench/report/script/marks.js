@@ -1,5 +1,6 @@
 // Values of marks: on hover, on focus (arrow keys go from mark to mark), with a click on to the cell's record.
 // The marks of the drawn figures name their rows (figures/marks.py); those of the explorer bring their cell along.
+// A mark is a cell's, or says what is in the figure's own rows, or both: a place in the map of a cell.
 
 const tip = el("div", { id: "tip", hidden: true, role: "tooltip" });
 document.body.append(tip);
@@ -7,14 +8,16 @@ const NEAR = 18;  // CSS pixels from a mark at which it answers
 
 /** What is said of a mark: its metric's value and how it was measured. */
 function told(mark) {
+  if (mark.rows) return toldOfRows(mark);
   const { cell, metric } = mark;
   const lines = [workload(cell)];
   if (isOk(cell) && value(metric, cell) !== null) {
     const unit = DATA.names[metric][1];
     lines.push(`${heading(metric)}: ${withInterval(metric, cell)}${unit ? ` ${unit}` : ""}`);
     const repeats = value("n_repeats", cell);
-    if (repeats) lines.push(`median of ${repeats} repeat${repeats > 1 ? "s" : ""}${value("unstable", cell) ? "; UNSTABLE" : ""}`);
-  } else lines.push(`${statusWords(cell)}${value("reason", cell) ? `: ${value("reason", cell)}` : ""}`);
+    if (repeats) lines.push(`median of ${repeats} repeat${repeats > 1 ? "s" : ""}${inBrackets(cell)}${value("unstable", cell) ? "; UNSTABLE" : ""}`);
+  } else if (isOk(cell)) lines.push(`${heading(metric)}: not measured`);
+  else lines.push(`${statusWords(cell)}${value("reason", cell) ? `: ${value("reason", cell)}` : ""}`);
   if (mark.more) lines.push(mark.more);
   return lines;
 }
@@ -32,7 +35,9 @@ function showTip(mark) {
 
 function hideTip() { tip.hidden = true; }
 
-/** Let an SVG's marks answer.  A mark: {element, cell, metric, more}. */
+const isCell = mark => mark.cell !== null && mark.cell !== undefined;
+
+/** Let an SVG's marks answer.  A mark: {element, metric, cell, more}, or {element, metric, rows, tells, cell, across}. */
 function answer(svg, marks) {
   if (!marks.length) return;
   let current = null;
@@ -45,14 +50,14 @@ function answer(svg, marks) {
   };
   const at = new Map(marks.map((mark, i) => [mark.element, i]));
   marks.forEach((mark, i) => {
-    mark.element.setAttribute("data-cell", DATA.ids[mark.cell]);
+    if (isCell(mark)) mark.element.setAttribute("data-cell", DATA.ids[mark.cell]);
     mark.element.setAttribute("tabindex", i ? "-1" : "0");
-    mark.element.setAttribute("role", "button");
+    mark.element.setAttribute("role", isCell(mark) ? "button" : "img");
     mark.element.setAttribute("aria-label", told(mark).join("; "));
   });
   svg.setAttribute("role", "group");
   const nearest = event => {
-    const direct = at.get(event.target.closest("[role=button]"));
+    const direct = at.get(event.target.closest("[tabindex]"));
     if (direct !== undefined) return marks[direct];
     let best = null, least = NEAR;
     for (const mark of marks) {
@@ -67,16 +72,16 @@ function answer(svg, marks) {
   };
   svg.addEventListener("pointermove", event => { const mark = nearest(event); if (mark !== current) point(mark); });
   svg.addEventListener("pointerleave", () => point(null));
-  svg.addEventListener("click", event => { const mark = nearest(event); if (mark) openRecord(mark.cell); });
+  svg.addEventListener("click", event => { const mark = nearest(event); if (mark && isCell(mark)) openRecord(mark.cell); });
   svg.addEventListener("focusin", event => { const i = at.get(event.target); if (i !== undefined) point(marks[i]); });
   svg.addEventListener("focusout", () => point(null));
   svg.addEventListener("keydown", event => {
     const i = at.get(event.target);
     if (i === undefined) return;
-    if (event.key === "Enter" || event.key === " ") openRecord(marks[i].cell);
+    if (event.key === "Enter" || event.key === " ") { if (isCell(marks[i])) openRecord(marks[i].cell); }
     else if (event.key === "Escape") point(null);
     else {
-      const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      const across = marks[i].across || 1, step = { ArrowRight: 1, ArrowDown: across, ArrowLeft: -1, ArrowUp: -across }[event.key];
       if (!step) return;
       const next = marks[(i + step + marks.length) % marks.length].element;
       marks[i].element.setAttribute("tabindex", "-1");
@@ -87,23 +92,48 @@ function answer(svg, marks) {
   });
 }
 
+/** The marks of a drawn figure. */
+function marksOf(svg) {
+  const id = svg.closest("figure").id, name = svg.dataset.name, cells = DATA.figures[id], tells = DATA.tells[id], marks = [];
+  const rows = tells ? rowsOf(svg.closest("figure")) : [];
+  const named = new RegExp(`^${CSS.escape(name)}-(?:mark|lacks)\\.hue\\d+\\.(\\w+)\\.([\\d-]+)$`);
+  for (const group of svg.querySelectorAll(`[id^="${name}-mark."], [id^="${name}-lacks."]`)) {
+    const [, metric, numbers] = named.exec(group.id) || [];
+    if (!metric || !DATA.names[metric]) continue;
+    const of = numbers.split("-").map(Number), uses = [...group.querySelectorAll("use")];
+    const parts = uses.length ? uses.map((element, n) => [element, of.slice(n, n + 1)]) : [[group, tells ? of : of.slice(0, 1)]];
+    for (const [element, mine] of parts) {
+      if (cells && mine.length && cells[mine[0]] !== null) marks.push({ element, metric, cell: cells[mine[0]] });
+      else if (mine.length && mine.every(n => rows[n])) marks.push({ element, metric, tells, rows: mine.map(n => rows[n]) });
+    }
+  }
+  for (const panel of svg.querySelectorAll(`[id^="${name}-map."]`)) marks.push(...places(panel, rows, tells));
+  return marks;
+}
+
+/** The places of a map as marks: rectangles over the picture, which the SVG has as pixels. */
+function places(panel, rows, tells) {
+  const [, metric, first, lines, across] = /map\.(\w+)\.(\d+)\.(\d+)x(\d+)$/.exec(panel.id), box = panel.getBBox(), made = [];
+  const layer = document.createElementNS(panel.namespaceURI, "g"), wide = box.width / across, high = box.height / lines;
+  for (let n = 0; n < lines * across; n++) {
+    const row = rows[Number(first) + n];
+    if (!row) continue;
+    const element = document.createElementNS(panel.namespaceURI, "rect");
+    const size = { x: box.x + (n % across) * wide, y: box.y + Math.floor(n / across) * high, width: wide, height: high, fill: "#000", "fill-opacity": 0 };
+    for (const [key, given] of Object.entries(size)) element.setAttribute(key, given);
+    layer.append(element);
+    made.push({ element, metric, tells, rows: [row], cell: PLACE.get(`${row.engine}/${row.cell}`), across: Number(across) });
+  }
+  panel.closest("svg").append(layer);
+  return made;
+}
+
 /** Let a drawn figure answer: its marks, and its legend, whose entries hide their series. */
 function enhance(svg) {
-  const cells = DATA.figures[svg.closest("figure").id], figure = svg.dataset.name;
+  const figure = svg.dataset.name;
   if (svg.dataset.live) return;
   svg.dataset.live = "yes";
-  const named = new RegExp(`^${CSS.escape(figure)}-(mark|lacks)\\.hue(\\d+)\\.(\\w+)\\.([\\d-]+)$`);
-  const marks = [];
-  for (const group of svg.querySelectorAll(`[id^="${figure}-mark."], [id^="${figure}-lacks."]`)) {
-    const found = named.exec(group.id);
-    if (!found || !cells) continue;
-    const rows = found[4].split("-").map(Number), parts = [...group.querySelectorAll("use")];
-    (parts.length ? parts : [group]).forEach((element, n) => {
-      if (rows[n] !== undefined && cells[rows[n]] !== null && DATA.names[found[3]])
-        marks.push({ element, cell: cells[rows[n]], metric: found[3] });
-    });
-  }
-  answer(svg, marks);
+  answer(svg, marksOf(svg));
   const entries = new Map();
   for (const part of svg.querySelectorAll(`[id^="${figure}-legend.hue"]`)) {
     const hue = /legend\.(hue\d+)/.exec(part.id)[1];

@@ -60,11 +60,20 @@ function buildNavigation() {
   document.querySelectorAll("main > section[id], main details.experiment[id]").forEach(section => watcher.observe(section));
 }
 
-/** Save a drawn figure as a file: the SVG as it stands in the page. */
+/** A drawn figure as a file of its own: the SVG as it stands in the page, with those of its styles that it uses. */
+function standalone(svg) {
+  const copy = svg.cloneNode(true), used = rule => svg.querySelector(rule.selectorText);
+  const rules = [...document.getElementById("drawn").sheet.cssRules].filter(used).map(rule => rule.cssText);
+  const style = document.createElementNS(svg.namespaceURI, "style");
+  style.textContent = rules.join("\n");
+  copy.prepend(style);
+  return new XMLSerializer().serializeToString(copy);
+}
+
 document.addEventListener("click", event => {
   const button = event.target.closest("button.save-svg");
   if (!button) return;
-  const figure = button.closest("figure"), blob = new Blob([new XMLSerializer().serializeToString(figure.querySelector("svg"))], { type: "image/svg+xml" });
+  const figure = button.closest("figure"), blob = new Blob([standalone(figure.querySelector("svg"))], { type: "image/svg+xml" });
   const link = el("a", { href: URL.createObjectURL(blob), download: `${figure.id}.svg` });
   document.body.append(link);
   link.click();

@@ -67,7 +67,7 @@ function openRecord(i, anchor = readAnchor()) {
       reason ? ` ${reason}` : ""),
     membership(i),
     el("div", { class: "record-tables" },
-      el("div", {}, results.length ? pairs("Medians, in brackets the ends of their intervals", results) : "", from.length ? pairs("Where it was measured", from) : ""),
+      el("div", {}, results.length ? pairs(`Medians${inBrackets(i)}`, results) : "", from.length ? pairs("Where it was measured", from) : ""),
       el("div", {}, repeatsTable(i) || "",
         evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : "",
         planned ? "" : el("h3", { text: "Measure it again" }), planned ? "" : el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),

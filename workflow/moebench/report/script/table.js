@@ -66,7 +66,7 @@ function cellOf(column, i, numeric) {
     return el("td", {}, el("span", { class: `status status-${badge}`, text: statusWords(i) }), value("unstable", i) ? el("span", { class: "note", text: "unstable" }) : "");
   }
   const v = value(column, i);
-  return el("td", { class: numeric.has(column) && "number", text: v === null ? "" : DATA.knobs.includes(column) ? plain(v) : number(v) });
+  return el("td", { class: numeric.has(column) && "number", text: [null, "none"].includes(v) || (column === "images" && v === 0) ? "" : DATA.knobs.includes(column) ? plain(v) : number(v) });
 }
 
 function focusHead(column) { tablePlace.querySelector(`[data-column="${column}"]`)?.focus(); }
