@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from slurm import soak
 from slurm.soak import play, prepared
 
 
+@pytest.mark.nightly  # two minutes, and a busy machine decides where a fault strikes
 def test_random_faults_lose_double_and_falsify_nothing(tmp_path: Path) -> None:
     with prepared(tmp_path) as (run, checker):
         done, wrong = play(run, checker, seed=1, faults=12)

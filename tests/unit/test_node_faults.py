@@ -50,7 +50,7 @@ def test_a_checkpoint_that_a_node_cannot_make_is_made_on_another(
     assert made(plan, monkeypatch, RuntimeError(f"{ECC}\nmore")) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"some-pruned: not made: {REASON} on n7 ({ECC} more); mend the node" in said
+    assert f"some-pruned: not made: {REASON} on n7 ({ECC} more); fix the node" in said
     assert slurm_commands.faulty_nodes() == ["n7"]
 
 

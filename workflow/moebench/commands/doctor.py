@@ -339,7 +339,7 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
     else:
         may = os.access(folder, os.W_OK)
         said = f"{folder.resolve()} can{'' if may else 'not'} be written"
-        writable = Finding("results", may, said, "mend its permissions")
+        writable = Finding("results", may, said, "fix its permissions")
     return [
         Finding(
             "disk",

@@ -149,7 +149,7 @@ def derive(
                 raise
             faults.note(plan.parent.parent, fault)  # plans are kept in results/plan
             said = f"{name}: not made: {fault} on {faults.node()} ({' '.join(str(error).split())[:300]})"
-            raise UserError(f"{said}; mend the node or its environment (`moebench doctor`, run there)") from error
+            raise UserError(f"{said}; fix the node or its environment (`moebench doctor`, run there)") from error
         say(f"{name}: {'made' if new else 'there already'}")
     return 0
 

@@ -259,7 +259,7 @@ class EndpointEngine:
     ) -> LoadTrace:
         """Send the requests of a workload over time; ``warmup``: untimed ones before.
 
-        ``requests``: those to send; None: the client draws them.  Raises Verdict.
+        ``requests``: those to send; None: the client draws them.  Raises Failure.
         """
         assert self.client is not None
         options = load_client.arguments(
@@ -278,7 +278,7 @@ class EndpointEngine:
         return load
 
     def reach(self) -> None:
-        """Raise Verdict if the service is gone: then it is not the load that requests failed for."""
+        """Raise Failure if the service is gone: then it is not the load that requests failed for."""
         assert self.client is not None
         with contextlib.suppress(RateLimited):
             self.client.models()

@@ -267,7 +267,7 @@ class Driver:
         faults.note(self.results, reason)
         if self.is_hopeless():
             self.say(
-                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; mend the node or its "
+                f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; fix the node or its "
                 "environment (`moebench doctor`, run there), then run again: nothing of this counts as a result"
             )
 

@@ -157,7 +157,7 @@ def is_final(record: RecordHead) -> bool:
 
 
 def is_mendable(record: RecordHead) -> bool:
-    """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody mends that, and it is
+    """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody fixes that, and it is
     never tried out.  Records from before ``checks.host`` tell of their node by the reason."""
     return failures.of_host(record) or 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
 
