@@ -109,7 +109,7 @@ def test_without_accounting_squeue_must_show_jobs_long_enough(said, tmp_path, mo
     (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho 'MinJobAge               = {age}'\n")
     (tmp_path / "scontrol").chmod(0o755)
     (found,) = [f for f in doctor.slurm(plan, tmp_path / "config.yaml") if f.what == "accounting"]
-    assert found.good is good and "squeue is asked" in found.seen
+    assert found.good is good and "squeue" in found.seen
 
 
 def test_environments_are_those_of_the_variable(tmp_path, monkeypatch):

@@ -135,7 +135,7 @@ def test_a_group_in_arms_and_beside_models():
         ([{"cross": {"topk": [1]}}], ["'topk'", "did you mean 'top_k'?"]),
         ([{"cross": {"arm": [{"label": "a", "expert_parallel": True}]}}], ["'expert_parallel'"]),
         ([{"cross": {"input_tokens = outptu_tokens": [1]}}], ["'outptu_tokens'", "did you mean 'output_tokens'?"]),
-        ([{"cross": {"zzzz": [1]}}], ["'zzzz'", "known: batch, "]),
+        ([{"cross": {"zzzz": [1]}}], ["'zzzz'", "known: all_to_all, "]),
     ],
 )
 def test_refused_with_file_place_and_remedy(blocks, words):

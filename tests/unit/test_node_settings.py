@@ -249,7 +249,7 @@ def rank(gpu=H100, **more):
         (rank(gpu=H200), "node n2 has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
         (rank(gpu=(H100[0], 10_468_982_784, 16)), "node n2 has NVIDIA H100 80GB HBM3 with 10.5 GB of memory"),
         (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, the plan says 0.32.0"),
-        (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from another lock"),
+        (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from a lock other than"),
         (rank(gpu=None), None),  # a CPU
     ],
 )

@@ -15,7 +15,7 @@ from snakemake.exceptions import WorkflowError
 
 from moebench.commands import doctor, snakefile
 from moebench.errors import UserError
-from moebench.measure import driver, faults, manifest, records
+from moebench.measure import faults, job_log, manifest, records
 from moebench.storage import lock, sharing
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="becomes two other users")
@@ -69,7 +69,7 @@ def run(stamp: str) -> None:
     """What a run writes, in the order it does."""
     results = Path("results")
     snakefile.refuse_others_files({"results": "results", "reports": "reports"})
-    driver.note(Path("logs/s/j.progress.log"), stamp)
+    job_log.note(Path("logs/s/j.progress.log"), stamp)
     with lock.held(results, "e-1", print, wait_s=0):
         records.sweep(results, "e-1")
         records.store(results, RECORD | {"ended_at": stamp})

@@ -220,7 +220,7 @@ def front_words(placed: Data) -> str:
     """What the caption of a figure of points says of its front."""
     if pareto.has_frontier(placed):
         return "Ringed: the points that no other one beats (Pareto frontier, dashed)."
-    return "No Pareto frontier: the values cannot be told from noise."
+    return "No Pareto frontier: the differences are within noise."
 
 
 def cost_words(plan: Plan, placed: Data) -> str:
