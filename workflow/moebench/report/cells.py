@@ -27,7 +27,7 @@ DIGITS = 7
 REPEATED = ("e2e_s", "ttft_s", "itl_s", "throughput_total_tokens_per_s")
 """Metrics of the single repeats that a cell's record shows."""
 _OTHER = ("accuracy", "draft_acceptance", "tokens_per_draft_step", "e2e_s_cv", "canary_drift", "residual_e2e",
-          "residual_itl", "residual_ttft_max", *columns.EVENNESS,
+          "residual_itl", "residual_ttft_max", *columns.EVENNESS, *columns.COUNTED, *columns.SEARCHED,
           "predicted_e2e_s", "predicted_bytes_per_gpu", "load_s", "n_repeats")  # fmt: skip
 """Columns beside the metrics that can be drawn."""
 _TOLD = ("status", "reason", "unstable", "throttled", "derived_from", "prediction_refused", "engine_version", "host",
@@ -51,7 +51,7 @@ def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Sequence
     metrics = [m.name for m in columns.METRICS if distinct[m.name].notna().any()]
     drawn = metrics + [c for c in _OTHER if c in distinct and distinct[c].notna().any()]
     knobs = ["model_title", *(k for k in KNOBS if k != "model" and k in distinct and distinct[k].notna().any())]
-    ends = [f"{m}_{end}" for m in (*metrics, "accuracy") for end in ("low", "high")]
+    ends = [f"{m}_{end}" for m in (*metrics, "accuracy", *columns.SEARCHED) for end in ("low", "high")]
     kept = [*knobs, *drawn, *(c for c in (*ends, *_TOLD) if c in distinct and distinct[c].notna().any())]
     evidence = failed.dropna(subset=["evidence"])
     return {
