@@ -44,9 +44,8 @@ SlurmctldPidFile={folder}/run/slurmctld.pid
 SlurmdPidFile={folder}/run/%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/%n.log
-# No systemd and no cgroups: processes are told apart by their groups, and memory is enforced by looking once a second.
-# Not by their parents: of a job whose script ends first, the rest would have none and be left.
-ProctrackType=proctrack/pgid
+# No systemd and no cgroups: memory is enforced by looking once a second.
+ProctrackType=proctrack/{tracking}
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
@@ -115,10 +114,12 @@ class Cluster:
         folder: everything lies below it.
         nodes: how many virtual nodes it has; each has GPUS fake GPUs.
         cpus: how many CPUs each node claims to have.
+        tracking: how the processes of a job are found: ``linuxproc``, by their parents, counts all their memory, and
+            leaves those behind whose parent ended first; ``pgid``, by their group, leaves none and counts the first.
     """
 
-    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 64):
-        self.folder, self.cpus = folder.resolve(), cpus
+    def __init__(self, folder: Path, nodes: int = 2, cpus: int = 64, tracking: str = "linuxproc"):
+        self.folder, self.cpus, self.tracking = folder.resolve(), cpus, tracking
         self.names = [f"node{n:02d}" for n in range(1, nodes + 1)]
         self.conf = self.folder / "etc" / "slurm.conf"
 
@@ -169,7 +170,9 @@ class Cluster:
             f"Sockets=1 CoresPerSocket={self.cpus} ThreadsPerCore=1 RealMemory=512000 Gres=gpu:h100:{GPUS}"
             for name, port in zip(self.names, ports, strict=True)
         )
-        self.conf.write_text(SLURM_CONF.format(folder=self.folder, controller_port=controller, nodes=nodes))
+        self.conf.write_text(
+            SLURM_CONF.format(folder=self.folder, controller_port=controller, nodes=nodes, tracking=self.tracking)
+        )
         for number in range(GPUS):
             device = self.folder / "dev" / f"nvidia{number}"
             if not device.is_char_device():  # of a plain file SLURM makes an empty CUDA_VISIBLE_DEVICES

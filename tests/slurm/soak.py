@@ -383,7 +383,7 @@ KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name
 def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
     """A cluster and a project on it, whose results are a file system of their own."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and all that is started
-    cluster = Cluster(where / "slurm").start()
+    cluster = Cluster(where / "slurm", tracking="pgid").start()
     folder = copy(where / "project")
     try:
         with fulldisk.mounted(folder / "results", "64m"):

@@ -224,7 +224,7 @@ def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:
     measured = machine.stat().st_mtime_ns
     done = snakemake(project)
     assert machine.stat().st_mtime_ns == measured
-    assert "Nothing to be done" in done.stdout + done.stderr
+    assert "Nothing to do" in done.stdout + done.stderr
     assert measured_since(project, before) == set()
     assert cpu_of_children_s() - started < 60
 
@@ -245,7 +245,7 @@ def test_damaged_and_deleted_records_are_measured_again_and_nothing_else(project
     assert aside == {cut.partition("/")[2], edited.partition("/")[2]}
     for key in (cut, gone, edited):
         assert records.load(folder / f"{key}.json")["status"] == "ok"
-    assert "Nothing to be done" in (again := snakemake(project)).stdout + again.stderr
+    assert "Nothing to do" in (again := snakemake(project)).stdout + again.stderr
 
 
 def test_one_cell_by_its_path_and_the_tables_follow(project: Path) -> None:
