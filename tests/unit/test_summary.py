@@ -87,4 +87,4 @@ def test_cards_say_what_is_measured_unstable_and_refused(plan):
     assert cells.number == "2 of 4" and "1 not supported" in cells.words
     assert stability.number == "1 of 2" and "20%" in stability.words
     assert model.number == "12x" and "1 prediction refused" in model.words
-    assert claims.number == "0 of 1 decided" and "1 disagree" in claims.words
+    assert claims.number == "0 of 1 decided" and "1 open" in claims.words

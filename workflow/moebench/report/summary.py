@@ -97,9 +97,7 @@ def _claims(claimed: pd.DataFrame) -> Card:
     tally = verdict_counts(claimed)
     confirmed, refuted = tally.get("confirmed", 0), tally.get("refuted", 0)
     open_ = sum(tally.values()) - confirmed - refuted
-    named = zip(tried(claimed), ("agree", "disagree", "undecided"), strict=True)
-    here = ", ".join(f"{n} {words}" for n, words in named if n)
-    words = f"{confirmed} confirmed, {refuted} refuted, {open_} open; tried on these cells: {here or 'none'}"
+    words = f"{confirmed} confirmed, {refuted} refuted, {open_} open"
     return Card("Claims of the papers", f"{confirmed + refuted} of {sum(tally.values())} decided", words, "#claims")
 
 
