@@ -515,6 +515,19 @@ def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads
     assert len(few["cells"]) <= 102 and len(few["engines"]) - len(refused) <= 26
 
 
+@pytest.mark.parametrize("study", ["tiny", "tiny-full", "paper"])
+def test_assumptions_are_those_of_the_studys_own_scale(study):
+    """What is assumed of the paper's GPUs is not said of small models on a CPU."""
+    plan, others = studies.planned(study), 0
+    for name, experiment in plan["experiments"].items():
+        said = {"".join(text.split()) for text in experiment["assumptions"]}
+        for given in yaml.safe_load((ROOT / f"config/experiments/{name}.yaml").read_text()).get("assumptions", ()):
+            text, mine = (given, True) if isinstance(given, str) else (given["text"], study in given["scales"])
+            assert ("".join(text.split()) in said) == mine, (name, given)
+            others += not mine
+    assert others > 10 or study == "paper"
+
+
 def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as end:
