@@ -173,4 +173,4 @@ def test_a_caption_says_what_the_bracket_of_a_search_is():
                          "unstable": False, "throttled": None, "derived_from": None,
                          "max_rate_high": [8.0, None]})  # fmt: skip
     said = caption.how(rows, medians=False)
-    assert "error bars: up to the lowest that misses them; 1 of 2 are lower bounds" in said
+    assert "error bars: up to the lowest that misses them; 1 of 2 is a lower bound" in said

@@ -164,7 +164,8 @@ def _searched(good: pd.DataFrame) -> str:
     """What the ends of a search's bracket are, and how many have no upper one."""
     open_ended = int(good["max_rate_high"].isna().sum())
     said = "Highest rate found that keeps the goals, error bars: up to the lowest that misses them"
-    return said + (f"; {open_ended} of {len(good)} are lower bounds: no rate tried misses them." if open_ended else ".")
+    bounds = "is a lower bound" if open_ended == 1 else "are lower bounds"
+    return said + (f"; {open_ended} of {len(good)} {bounds}: no rate tried misses them." if open_ended else ".")
 
 
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
