@@ -130,6 +130,17 @@ def test_one_figure_each_of_speed_accuracy_and_the_front_shows_all_four_knobs(an
         assert len(placed.rows) == len(answered.cells), "no cell is left out"
 
 
+def test_a_row_has_no_panel_for_a_size_that_its_grid_lacks() -> None:
+    plan = studies.planned("tiny")
+    (source,) = (s for s in figures._planned(plan) if s.experiment == "matrix")
+    values = dict.fromkeys((THROUGHPUT, f"{THROUGHPUT}_low", f"{THROUGHPUT}_high"), 1.0)
+    source = frame_of(source, source.cells.assign(status="ok", **values))
+    with style.drawing():
+        made = layout.figure(place(source, "matrix-speed").placed, "Caption.")
+    shown = {(a.get_subplotspec().rowspan.start, a.get_subplotspec().colspan.start) for a in made.axes if a.axison}
+    assert shown == {(0, 0), (0, 1), (0, 2), (1, 0)}, "Mixtral at TP 1, 2 and 3, OLMoE at TP 1"
+
+
 def test_a_hue_of_two_knobs_has_a_colour_for_the_first_and_shades_for_the_second(answered) -> None:
     placed = place(answered, "matrix-pareto").placed
     assert placed.axes["hue"].label == "Precision, Share pruned"

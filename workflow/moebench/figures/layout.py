@@ -90,12 +90,17 @@ def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.nda
     units = {y: ticks.unit_of(columns.COLUMNS[y].unit, data.shown(y)) for y in data.plot.y}
     alike: dict[Any, list[draw.Panel]] = {}
     wrapped = len(places) > len(data.plot.y) * len(data.levels("row"))
+    shown = [[not data.at(row=row, panel=panel).empty for _, row, panel in across] for across in places]
     for line, across in enumerate(places):
         for column, axes in enumerate(grid_axes[line]):
             if column >= len(across):
                 axes.set_axis_off()
                 continue
             y, row, panel = across[column]
+            if not shown[line][column] and column:  # a place that the grid does not have; the first holds the y axis
+                axes.set_axis_off()
+                _title(axes, data, across[column], first_line=line == 0, last=column == len(across) - 1)
+                continue
             same = alike.setdefault((y, row) if apart else None, [])
             if same:
                 axes.sharey(same[0].axes)
@@ -107,7 +112,7 @@ def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.nda
                 heading, unit = columns.COLUMNS[y].heading, units[y][1]
                 text = f"{heading} ({unit})" if unit else heading
                 axes.set_ylabel("\n".join(wrap(made, text, 88, style.NORMAL)))
-            below = line + 1 < len(places) and column < len(places[line + 1])
+            below = any(column < len(later) and later[column] for later in shown[line + 1 :])
             axes.tick_params(axis="x", labelbottom=not below)
     for group in alike.values():
         _draw(data, group)
