@@ -61,7 +61,7 @@ def _rate(work: Workload) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def imported_meanwhile() -> Iterator[None]:
-    """Import the client while a server starts: that takes as long, and would come after it, before the first request."""
+    """Import the client while a server starts, which takes as long; else the first request would wait for it."""
 
     def imported() -> None:
         with contextlib.suppress(ImportError):  # then a load says so; other cells do not need it

@@ -33,7 +33,7 @@ def main() -> None:
     from moebench.engines import vllm_startup
 
     with vllm_startup.no_collection():
-        import vllm.entrypoints.cli.serve  # noqa: F401 - what the next imports only when it is called
+        import vllm.entrypoints.cli.serve  # which the next imports only when it is called
         from vllm.entrypoints.cli.main import main as vllm
 
     vllm_startup.copy_processes()

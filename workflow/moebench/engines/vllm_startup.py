@@ -47,7 +47,7 @@ def no_collection() -> Iterator[None]:
 
 
 def copy_processes() -> None:
-    """On a CPU with one thread, have vLLM's processes be copies of this one, which need not import vLLM again (5 s each).
+    """On a CPU with one thread, make vLLM's processes copies of this one, which need not import it again (5 s each).
 
     Its default on a CPU is a new process, since copies share the binding of their threads to cores; one thread is not
     bound here.  More threads, once started, do not survive a copy.

@@ -28,7 +28,7 @@ CHECKPOINT_S = 2.0
 """A checkpoint."""
 FIGURE_S = 0.35
 """A figure, and its share of the tables and the report: 63 took 22 s on two cores (study tiny)."""
-FIGURE_KINDS = (".pdf", ".png", ".csv", ".rst")
+FIGURE_KINDS = (".csv", ".rst")
 """Files beside a figure's SVG, and captions: not counted on their own."""
 
 
