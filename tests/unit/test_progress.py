@@ -82,6 +82,23 @@ def test_a_phase_whose_last_cell_was_seen_before_its_job_ended_is_said_to_be_don
     assert "1/1" in first and "done" not in first and "1/1, done" in last
 
 
+def test_the_time_of_the_tables_is_not_taken_for_that_of_a_figure(tmp_path):
+    units = [
+        phases.Unit(tmp_path / "tables", 1, free=True),
+        *(phases.Unit(tmp_path / f"{n}.svg", 2) for n in range(60)),
+    ]
+    phase = phases.Phase("figures", (0.0, 0.0, 0.5), units, {1, 2})
+    phase.job_started(1, 0.0)
+    (tmp_path / "tables").touch()
+    phase.look(20.0)
+    phase.job_ended(1)
+    assert phase.done == 1 and phase.seconds_left(20.0) == 30
+    phase.job_started(2, 20.0)
+    (tmp_path / "0.svg").touch()
+    phase.look(21.0)
+    assert phase.times.cells == [1.0]
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path):
     stream, phase = io.StringIO(), cell_phase(tmp_path, "ab")
     lines = screen.screen_on(stream)

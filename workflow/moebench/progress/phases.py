@@ -50,7 +50,7 @@ class Unit:
     path: Path
     job: int
     since: float = 0.0
-    free: bool = False  # truncated from another cell's record: takes no time
+    free: bool = False  # truncated from another cell's record, or the tables or the page: not like other units
     engine: str = ""
     process: str = ""
     done: bool = False
@@ -100,7 +100,7 @@ class Phase:
         for unit, record in sorted(found, key=lambda pair: str(pair[1].get("ended_at"))):
             if unit.engine:
                 self.times.add(unit.process, record)
-            elif self.last is not None:
+            elif self.last is not None and not unit.free:
                 self.times.cells.append((now - self.last) / len(found))
         if found and self.last is not None:
             self.last = now
@@ -167,9 +167,9 @@ def _units(plan: Plan, results: Path, job: Job) -> list[Unit]:
     now = time.time()
     if phase_of(job.rule) not in ("cells", "accuracy"):
         if job.rule == "collect":  # all tables at once
-            return [Unit(Path(job.output[0]), job.id, now)]
-        kept = 0.0 if job.rule == "stage" else now
-        return [Unit(Path(path), job.id, kept) for path in job.output if not path.endswith(FIGURE_KINDS)]
+            return [Unit(Path(job.output[0]), job.id, now, free=True)]
+        kept, page = 0.0 if job.rule == "stage" else now, job.rule == "report"
+        return [Unit(Path(path), job.id, kept, page) for path in job.output if not path.endswith(FIGURE_KINDS)]
     if harness := job.wildcards.get("harness"):
         plan, results = accuracy.view(plan, harness), accuracy.folder(results, harness)
     if "cell" in job.wildcards:
