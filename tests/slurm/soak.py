@@ -40,6 +40,7 @@ from slurm.clusterproject import Head, Project, until
 
 FAULTS_IN_ROUND = 100
 REAL_EVERY = 10
+PATIENCE_S = 15
 OTHER_USER = 20001
 SMALL = {"input_tokens": 16, "output_tokens": 16}
 STUDY = {
@@ -342,7 +343,7 @@ class Round:
             self.checker.note()
             if getattr(self, name)():
                 self.done[name] += 1
-                time.sleep(self.dice.uniform(0.05, 1))
+                self.pause()
             else:
                 self.say("  (nothing to happen to)")
                 time.sleep(0.1)
@@ -350,6 +351,13 @@ class Round:
                 self.unlock()
                 self.lose()
                 self.start()
+
+    def pause(self) -> None:
+        """Until the next fault: a moment, or until something more is measured, or else all would strike at the start."""
+        before = len(list(self.results.glob("history/*/*.json")))
+        until_s = time.monotonic() + (self.dice.uniform(0.05, 1) if self.dice.random() < 0.8 else PATIENCE_S)
+        while time.monotonic() < until_s and len(list(self.results.glob("history/*/*.json"))) == before:
+            time.sleep(0.05)
 
     def forget(self) -> None:
         """Start from nothing: what a round finds must not depend on the rounds before it."""
@@ -404,7 +412,7 @@ class Round:
         return commands
 
 
-NO_FAULTS = ("say", "start", "play", "forget", "lose", "unlock", "mend", "given_up")
+NO_FAULTS = ("say", "start", "play", "pause", "forget", "lose", "unlock", "mend", "given_up")
 KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name not in NO_FAULTS)
 
 
@@ -441,6 +449,8 @@ def play(
         part.mend()  # a round before may not have ended
         part.forget()
         checker.known.clear()
+        part.start().wait()
+        part.lose()
         part.play(faults)
         part.mend()
         part.say("the next plain call")
