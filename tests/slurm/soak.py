@@ -353,7 +353,7 @@ class Round:
                 self.start()
 
     def pause(self) -> None:
-        """Until the next fault: a moment, or until something more is measured, or else all would strike at the start."""
+        """A moment, or until something more is measured: else all faults would strike before the first record."""
         before = len(list(self.results.glob("history/*/*.json")))
         until_s = time.monotonic() + (self.dice.uniform(0.05, 1) if self.dice.random() < 0.8 else PATIENCE_S)
         while time.monotonic() < until_s and len(list(self.results.glob("history/*/*.json"))) == before:
