@@ -340,17 +340,26 @@ class Round:
             self.dice = random.Random(f"{self.seed}/{number}")  # not of what other faults found to happen to
             name = self.dice.choice(KINDS)
             self.say(name)
-            self.checker.note()
-            if getattr(self, name)():
+            if self.strike(name):
                 self.done[name] += 1
                 self.pause()
             else:
                 self.say("  (nothing to happen to)")
-                time.sleep(0.1)
             if all(head.process.poll() is not None for head in self.heads):
                 self.unlock()
                 self.lose()
                 self.start()
+
+    def strike(self, name: str) -> bool:
+        """Do a thing, as soon as there is something to do it to; whether there was while the run went on."""
+        until_s = time.monotonic() + PATIENCE_S
+        while True:
+            self.checker.note()
+            if getattr(self, name)():
+                return True
+            if time.monotonic() > until_s or all(head.process.poll() is not None for head in self.heads):
+                return False
+            time.sleep(0.1)
 
     def pause(self) -> None:
         """A moment, or until something more is measured: else all faults would strike before the first record."""
@@ -412,7 +421,7 @@ class Round:
         return commands
 
 
-NO_FAULTS = ("say", "start", "play", "pause", "forget", "lose", "unlock", "mend", "given_up")
+NO_FAULTS = ("say", "start", "play", "strike", "pause", "forget", "lose", "unlock", "mend", "given_up")
 KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name not in NO_FAULTS)
 
 
