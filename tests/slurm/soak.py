@@ -32,7 +32,7 @@ from pathlib import Path
 import pytest
 
 import fulldisk
-from project import copy
+from project import HANG_S, copy
 from slurm import stand_in
 from slurm.checker import Checker
 from slurm.cluster import Cluster, alive, wait_for
@@ -67,10 +67,11 @@ class Round:
         checker: of its files; it notes every record that was ever there.
         seed: of what happens, to what and when.
         log: file of what happened, with times.
+        patience_s: how long a fault waits for something to happen to.
     """
 
-    def __init__(self, run: Project, checker: Checker, seed: int, log: Path):
-        self.run, self.checker, self.seed, self.log = run, checker, seed, log
+    def __init__(self, run: Project, checker: Checker, seed: int, log: Path, patience_s: float = PATIENCE_S):
+        self.run, self.checker, self.seed, self.log, self.patience_s = run, checker, seed, log, patience_s
         self.results = run.folder / "results"
         self.dice = random.Random(seed)
         self.heads: list[Head] = []
@@ -352,7 +353,7 @@ class Round:
 
     def strike(self, name: str) -> bool:
         """Do a thing, as soon as there is something to do it to; whether there was while the run went on."""
-        until_s = time.monotonic() + PATIENCE_S
+        until_s = time.monotonic() + self.patience_s
         while True:
             self.checker.note()
             if getattr(self, name)():
@@ -396,7 +397,7 @@ class Round:
             cluster.start_daemon(name, "slurmd", ["-N", name])
             cluster.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
         cluster.start()
-        if impatient := self.dice.random() < 0.5:
+        if impatient := random.Random(self.seed).random() < 0.5:
             for head in self.heads:
                 if head.process.poll() is None:
                     head.signal(signal.SIGINT)
@@ -426,8 +427,8 @@ KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name
 
 
 @contextlib.contextmanager
-def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
-    """A cluster and a project on it, whose results are a file system of their own."""
+def prepared(where: Path, models: int = 3) -> Iterator[tuple[Project, Checker]]:
+    """A cluster and a project on it, whose results are a file system of their own.  ``models``: of the study."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and all that is started
     cluster = Cluster(where / "slurm", tracking="pgid").start()
     folder = copy(where / "project")
@@ -437,7 +438,7 @@ def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
     try:
         with fulldisk.mounted(folder / "results", "64m"):
             run = Project(folder, cluster)
-            run.study("soak", STUDY)
+            run.study("soak", {name: blocks[:models] for name, blocks in STUDY.items()})
             run.moebench("stage")
             try:
                 yield run, Checker(folder, run.plan)
@@ -448,18 +449,19 @@ def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
 
 
 def play(
-    run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND, real: bool = False
+    run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND, real: bool = False, measured: bool = True
 ) -> tuple[Counter[str], list[str]]:
     """One round; what was done, and what was wrong after it.  Of one with a violation everything is kept beside the
-    project (``evidence``)."""
-    part = Round(run, checker, seed, run.folder.with_name(f"faults-{seed}.txt"))
+    project (``evidence``).  ``real``: with vLLM.  ``measured``: begin when all is measured, and lose most of it."""
+    part = Round(run, checker, seed, run.folder.with_name(f"faults-{seed}.txt"), PATIENCE_S if measured else HANG_S)
     stand_in.copy_to(run.folder, not real)
     try:
         part.mend()  # a round before may not have ended
         part.forget()
         checker.known.clear()
-        part.start().wait()
-        part.lose()
+        if measured:
+            part.start().wait()
+            part.lose()
         part.play(faults)
         part.mend()
         part.say("the next plain call")

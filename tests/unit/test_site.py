@@ -89,6 +89,21 @@ def test_certificates_that_are_not_there(tmp_path):
     assert (what, good) == ("certificates", False) and f"SSL_CERT_FILE={tmp_path}/none.pem" in seen
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, {}), ({"REQUESTS_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"SSL_CERT_FILE": "/own.pem", "CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/own.pem"}),
+     ({"SSL_CERT_DIR": "/certs"}, {})],
+)  # fmt: skip
+def test_a_sites_ca_has_the_name_that_the_hubs_client_reads(monkeypatch, given, found):
+    for name in site._CERTIFICATES:
+        monkeypatch.delenv(name, raising=False)
+    for name, path in given.items():
+        monkeypatch.setenv(name, path)
+    assert site.certificates() == found
+
+
 def test_a_clock_of_the_file_server_that_is_wrong(tmp_path, monkeypatch):
     now = site.time.time()
     monkeypatch.setattr(site.time, "time", lambda: now - 3600)

@@ -97,6 +97,12 @@ def _limits() -> Iterator[Finding]:
         yield Finding("ulimit", False, seen, f"ulimit -u {LEAST_FILES}{todo}")
 
 
+def certificates() -> dict[str, str]:
+    """A site's CA by the name that the hub's client and uv know it by, where the shell has another name for it."""
+    named = [path for name in _CERTIFICATES if name != "SSL_CERT_DIR" and (path := os.environ.get(name))]
+    return {"SSL_CERT_FILE": named[0]} if named else {}
+
+
 def _certificates() -> Iterator[Finding]:
     for name in _CERTIFICATES:
         path = os.environ.get(name)
