@@ -360,14 +360,14 @@ class Round:
                 return True
             if time.monotonic() > until_s or all(head.process.poll() is not None for head in self.heads):
                 return False
-            time.sleep(0.1)
+            time.sleep(0.3)
 
     def pause(self) -> None:
         """A moment, or until something more is measured: else all faults would strike before the first record."""
         before = len(list(self.results.glob("history/*/*.json")))
         until_s = time.monotonic() + (self.dice.uniform(0.05, 1) if self.dice.random() < 0.8 else PATIENCE_S)
         while time.monotonic() < until_s and len(list(self.results.glob("history/*/*.json"))) == before:
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def forget(self) -> None:
         """Start from nothing: what a round finds must not depend on the rounds before it."""
@@ -406,8 +406,8 @@ class Round:
             head.wait()
         for job in self.run.queue():
             cluster.run("scancel", job, check=False)
-        until(lambda: not self.run.queue(), "an empty queue")
-        until(lambda: not self.run.workers(), "no engine process left by jobs that ended")
+        until(lambda: not self.run.queue(), "an empty queue", pause=0.5)
+        until(lambda: not self.run.workers(), "no engine process left by jobs that ended", pause=0.5)
         self.unlock()
 
     def given_up(self) -> list[str]:
