@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,16 @@ def test_another_encoding_is_refused(tmp_path):
 def test_limits_that_jobs_inherit_are_said(tmp_path, before, words):
     found = look(tmp_path, before)
     assert [(good, seen.startswith(words), bool(todo)) for _, good, seen, todo in found] == [(False, True, True)], found
+
+
+@pytest.mark.parametrize(("kind", "free"), [("small", 67), ("none", 0)])
+def test_shared_memory_of_a_container(tmp_path, monkeypatch, kind, free):
+    monkeypatch.setattr(site, "SHARED_MEMORY", tmp_path / kind)
+    if kind == "small":
+        monkeypatch.setattr(site.os, "statvfs", lambda path: SimpleNamespace(f_bavail=2**14, f_frsize=2**12))
+    (found,) = [f for f in site.look(tmp_path) if f.what == "shared memory"]
+    assert found.good is False and "--shm-size" in found.todo
+    assert found.seen.startswith(f"{tmp_path / kind}: {free} MB free")
 
 
 def test_foreign_packages_and_libraries(tmp_path):
