@@ -312,11 +312,8 @@ class Round:
         return bool(queue)
 
     def _record(self, harm: Callable[[Path], object]) -> bool:
-        paths = sorted(self.results.glob("cells/*/*.json"))
-        if not paths:
-            return False
-        path = self.dice.choice(paths)
-        with contextlib.suppress(FileNotFoundError):
+        path = self.results / "cells" / f"{self.dice.choice(sorted(self.run.plan['cells']))}.json"
+        with contextlib.suppress(FileNotFoundError):  # or it is not there yet
             harm(path)
             self.say(f"  {path.relative_to(self.results)}")
             return True
@@ -353,8 +350,9 @@ class Round:
 
     def strike(self, name: str) -> bool:
         """Do a thing, as soon as there is something to do it to; whether there was while the run went on."""
-        until_s = time.monotonic() + self.patience_s
+        until_s, dice = time.monotonic() + self.patience_s, self.dice.getstate()
         while True:
+            self.dice.setstate(dice)
             self.checker.note()
             if getattr(self, name)():
                 return True
