@@ -189,7 +189,7 @@ def test_figure_page_and_terminal_say_it(measured) -> None:
     assert drawn.count("unsupported") == 1 and drawn.count("it has no experts to prune") == 1
     assert "4 cells" in page or "0 of 4" in page
     assert "qwen3-0.6b is dense, it has no experts to prune" in page
-    assert "from the plan; nothing tries to measure it" in page
+    assert "the plan; the cell is not tried" in page
     (name,) = (row["engine"] for row in made["experiments"]["x"]["unsupported"])
     assert f"cells/{name}" not in page, "there is no record to link to"
     text = show.plan(made, root / "results")

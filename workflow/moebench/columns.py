@@ -394,7 +394,7 @@ def _claim_columns() -> list[Column]:
             "Lower end of its 95% interval, from the errors of left-out points; null: a bound has none",
             only,
         ),
-        Column("predicted_high", real, "", "Upper end of its 95% interval", only),
+        Column("predicted_high", real, "", "Upper end of the same interval", only),
         Column(
             "predicted_support",
             real,
