@@ -67,8 +67,8 @@ REMEDIES = {
     r"(?i)hash mismatch": "a file differs from the lock: `uv cache clean`, then again; a mirror may serve another file",
     r"(?i)no space left|disk quota": "free space below {target} and in uv's cache, or move them by MOEBENCH_ENVS and "
     "UV_CACHE_DIR",
-    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "a "
-    "package index was not reached: run this where there is internet (a login node), or set UV_DEFAULT_INDEX (and "
+    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "no package index "
+    "can be reached: run this where there is internet access (a login node), or set UV_DEFAULT_INDEX (and "
     "PIP_INDEX_URL) to a mirror",
 }
 """What to do about an error, by what uv or pip printed; the first that matches."""
@@ -331,7 +331,7 @@ def main(arguments):
         try:
             names += of_the_study(studies[-1])
         except BuildError as error:
-            sys.exit(f"envs/build.py: the study's environments are not known\n{error}")
+            sys.exit(f"envs/build.py: the study's environments are unknown\n{error}")
     build_all(names)
 
 
@@ -343,7 +343,7 @@ def stop():
     for process in list(running):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-    print("\nenvironments: interrupted; the next call builds what is not ready", file=sys.stderr, flush=True)
+    print("\nenvironments: interrupted; the next call continues", file=sys.stderr, flush=True)
     os._exit(130)
 
 

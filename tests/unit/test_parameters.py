@@ -235,8 +235,8 @@ def test_true_values_stand_in_the_table():
 def test_a_rows_own_sizes_may_refute_it():
     reasons = " ".join(text for _, text in corrected().reasons)
     experts = 48 * 128 * 3 * 5120 * 13824
-    assert f"routed experts alone would have {experts / 1e9:,.0f} B parameters; it gives 30.5B in total" in reasons
-    assert "active experts alone would have 3.25 B parameters; it gives 2.8B active" in reasons
+    assert f"routed experts alone would have {experts / 1e9:,.0f} B parameters; the row says 30.5B in total" in reasons
+    assert "active experts alone would have 3.25 B parameters; the row says 2.8B active" in reasons
 
 
 def test_sizes_agree_to_half_a_unit_of_their_last_digit():

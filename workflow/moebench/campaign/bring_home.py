@@ -36,7 +36,7 @@ class Taken:
 
     def __str__(self) -> str:
         new, better, kept = (self.counts[k] for k in (parcels.NEW, parcels.BETTER, parcels.KEPT))
-        return f"{self.folder}: {new} records new, {better} in place of worse ones, {kept} there already; " + "; ".join(
+        return f"{self.folder}: {new} new records, {better} replacing worse ones, {kept} already there;  " + "; ".join(
             self.ran
         )
 

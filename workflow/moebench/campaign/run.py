@@ -170,7 +170,9 @@ def read(folder: Path) -> CampaignAbout:
         campaign: CampaignAbout = json.loads(path.read_bytes())
         schema = campaign["schema"]
     except FileNotFoundError:
-        raise UserError(f"{path}: no campaign here; unpack what `moebench campaign pack` made") from None
+        raise UserError(
+            f"{path}: no campaign in this folder; unpack the archive written by `moebench campaign pack`"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; unpack the archive again") from None
     if schema > SCHEMA:
@@ -240,14 +242,14 @@ class Campaign:
                 if not self.run_session(driver, session["engine"], [c["cell"] for c in session["cells"]]):
                     waiting.append(session["engine"])
                 if driver.lost_loads == MAX_LOST_LOADS:
-                    self.say(f"study {plan['study']}: given up for now, {MAX_LOST_LOADS} loads in a row failed")
+                    self.say(f"study {plan['study']}: abandoned for now, {MAX_LOST_LOADS} loads in a row failed")
                     return
         finally:
             driver.stop_worker()
         if waiting:
             left = max(0.0, self.clock.left_s())
             more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-            self.say(f"study {plan['study']}: {waiting[0]}{more} not begun, {left:.0f} s are not enough to load it")
+            self.say(f"study {plan['study']}: {waiting[0]}{more} not started, {left:.0f} s are not enough to load it")
 
     def run_session(self, driver: CampaignDriver, engine: str, cells: list[str]) -> bool:
         """Measure what has no result of a session, in its order; False if there is no time for its load and a cell."""

@@ -223,7 +223,7 @@ def load(config: Config) -> list[ClaimFile]:
     for path in sorted((config.folder / "claims").glob("*.yaml")):
         made = parse(ClaimFile, read_yaml(path), path)
         if made.name != path.stem:
-            raise ConfigError(f"{path}: name is {made.name!r}, the file is called {path.stem!r}; make them equal")
+            raise ConfigError(f"{path}: name is {made.name!r}, but the file is {path.stem!r}; make them equal")
         for claim in made.claims:
             if claim.id in seen:
                 raise ConfigError(f"{path}: claim {claim.id} is in {seen[claim.id]} too; ids are unique")

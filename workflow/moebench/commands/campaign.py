@@ -37,10 +37,10 @@ def _words(made: Packed) -> str:
     lines += [f"left out: {name}: {why}" for name, why in made.left_out.items()]
     if made.stand_ins:
         lines.append(
-            f"{len(made.stand_ins)} models are not staged here: config.json from the registry, words as tokens "
-            "(every record says so)"
+            f"{len(made.stand_ins)} models are not staged here: they use the registry's config.json and whole words "
+            f"as tokens (every record says so)"
         )
-    lines.append(f"there: python3 -m tarfile -e {made.path.name} && sh campaign/run.sh --minutes 9")
+    lines.append(f"on that machine: python3 -m tarfile -e {made.path.name} && sh campaign/run.sh --minutes 9")
     return "\n".join(lines)
 
 
@@ -51,7 +51,7 @@ def run(folder: Path, arguments: Sequence[str], python: str | None = None) -> in
     """
     script = folder / "run.sh"
     if not script.is_file():
-        raise UserError(f"{script}: no campaign there; unpack what `moebench campaign pack` made")
+        raise UserError(f"{script}: no campaign in this folder; unpack the archive written by `moebench campaign pack`")
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.call(["sh", str(script), *arguments], env=clean | {"PYTHON": python or sys.executable})
 

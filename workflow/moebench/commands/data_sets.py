@@ -65,8 +65,8 @@ def _bring(config: Config, path: Path, data: DataSet, update: bool, full: bool) 
             return "written" if maker.write(data["id"], path) else "there"
         except OSError as error:
             raise StorageError(
-                f"{path}: cannot be written ({error.strerror or error}); free space and run this again: what is "
-                "whole is kept"
+                f"{path}: cannot be written ({error.strerror or error}); free space and run this again: complete "
+                f"files are kept"
             ) from None
     table = isinstance(config.task(data["task"]).data, TableSource)
     if not staged.check(path, full=full) and (table or not update):

@@ -40,12 +40,12 @@ def fetch_table(data: DataSet, environments: Path) -> None:
         if not (table.is_file() and _md5(table) == data["revision"]):
             _download(data, table)
     except OfflineModeIsEnabled:
-        raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it to stage") from None
+        raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is downloaded; unset it to stage") from None
     except httpx2.HTTPError as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(
-            f"{url}: cannot be fetched ({said}); run this again where that address can be reached, or put the file, "
-            f"with MD5 {data['revision']}, to {table}"
+            f"{url}: cannot be fetched ({said}); run this again where that address can be reached, or copy the file "
+            f"with MD5 {data['revision']} to {table}"
         ) from None
     except OSError as error:
         raise StageError(

@@ -78,7 +78,9 @@ def environments(config: Config, plan: Plan) -> list[Finding]:
 def service(runs_on: Runtime) -> list[Finding]:
     """Whether the variables that a hosted service needs are set; their values are nobody's business."""
     lacking = waiting.unset(runs_on)
-    seen = f"{runs_on['name']}: " + (f"{' and '.join(lacking)} not set; its cells wait" if lacking else "configured")
+    seen = f"{runs_on['name']}: " + (
+        f"{' and '.join(lacking)} not set; its cells stay pending" if lacking else "configured"
+    )
     return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
 
 
@@ -149,7 +151,7 @@ def gpus(plan: Plan) -> list[Finding]:
     names = [line.removesuffix(", [N/A]").removesuffix(", Disabled") for line in text.splitlines()]
     others = [other for name in names if (other := _other(plan, name))]
     seen = f"{len(names)}: {others[0] if others else names[0]}"
-    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; choose another hardware in it")]
+    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; set another hardware in the study")]
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
     driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
@@ -213,7 +215,7 @@ def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding
         found.append(Finding("job limit", None, seen, f"set jobs: {limit.jobs:.0f} in {profile}"))
     longest = max((job["runtime_min"] for job in jobs.values()), default=0)
     if limit.minutes < longest:
-        seen = f"your jobs may run {limit.minutes:.0f} min, the longest of the study asks for {longest} min"
+        seen = f"your jobs may run {limit.minutes:.0f} min, the study's longest requests {longest} min"
         found.append(Finding("time limit", lacking, seen, f"another qos or account in {profile}, or jobs.time_factor"))
     return found
 
@@ -307,7 +309,8 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
             Finding(
                 "disk",
                 need < free,
-                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are "
+                f"the models that are not yet staged or derived need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB "
+                f"are "
                 f"free at {place}",
                 "free space, or set models in config/config.yaml",
             )

@@ -36,7 +36,7 @@ def run(
     """
     frame = own_points.load(path)
     if "value" not in frame:
-        raise UserError(f"--fit {path}: column 'value' is missing; a fit needs what was measured")
+        raise UserError(f"--fit {path}: column 'value' is missing; a fit needs measured values")
     tables = fit.Tables.read(kernels) if kernels else None
     given = known(config) if tables is None else None
     model = fit.fit_all(frame, config, tables, given)

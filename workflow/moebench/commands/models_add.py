@@ -25,7 +25,7 @@ def run(
 ) -> int:
     """Add a model; return 0.  Raises UserError in one line for what cannot be added."""
     if (total or active) and not reference:
-        raise UserError("--total and --active: say where they are published, --reference TEXT")
+        raise UserError("--total and --active: give their source with --reference TEXT")
     published = Published(total_parameters=total, active_parameters=active, reference=reference) if reference else None
     config = Config(folder)
     added = adding.described(_found(source), config.families(), name, published, vision)
@@ -42,5 +42,5 @@ def _found(source: str) -> Described:
         return from_folder(folder)
     match = _HUB.match(source)
     if match is None:
-        raise UserError(f"{source!r} is no model; give ORG/NAME, ORG/NAME@REVISION, or a folder with a config.json")
+        raise UserError(f"{source!r} is not a model; give ORG/NAME, ORG/NAME@REVISION, or a folder with a config.json")
     return from_hub(match["name"], match["revision"] or "main")

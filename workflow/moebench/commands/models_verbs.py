@@ -35,7 +35,7 @@ def add(
     name: Annotated[str | None, Option("--name", metavar="NAME", help="File name. Default: the model's.")] = None,
     total: Annotated[float | None, _number("--total", "Published total parameters, e.g. 116.8e9.")] = None,
     active: Annotated[float | None, _number("--active", "Published active parameters.")] = None,
-    reference: Annotated[str, Option("--reference", metavar="TEXT", help="Where these are published.")] = "",
+    reference: Annotated[str, Option("--reference", metavar="TEXT", help="Source of the published numbers.")] = "",
     vision: Annotated[float | None, _number("--vision-parameters", "Parameters of the model's vision part.")] = None,
     replace: Annotated[bool, flag("--replace", "Overwrite an existing file.")] = False,
     config: ConfigFolder = CONFIG,

@@ -246,5 +246,5 @@ def failures_text(found: dict[str, Any]) -> str:
     ]
     if found["not_measured"]:
         missing = f"{found['not_measured']:,} of {count(found['cells'], 'cell')} not measured"
-        blocks.append(f"study {study}: {missing}; the logs of the jobs that should measure them are in logs/{study}/")
+        blocks.append(f"study {study}: {missing}; the logs of their jobs are in logs/{study}/")
     return "\n\n".join(blocks) or f"study {study}: no failed cells"

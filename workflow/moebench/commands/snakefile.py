@@ -101,8 +101,8 @@ def refuse_paths(config: Knobs, workflow: Any) -> None:
     for what, path in named.items():
         if shlex.quote(str(path)) != str(path):
             raise WorkflowError(
-                f"{what}: {path}: a shell reads some of its characters; use a folder, or a link to it, whose path has "
-                "only letters, digits and @%+=:,./-_"
+                f"{what}: {path}: it has characters that a shell interprets; use a folder, or a link to it, whose "
+                f"path has only letters, digits and @%+=:,./-_"
             )
 
 
@@ -130,7 +130,7 @@ def _of_study(plan: Plan, what: str, name: str, known: Mapping[str, object]) -> 
     if name not in known:
         raise WorkflowError(
             f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
-            "(what another study asks for needs `--config study=NAME`)"
+            "(for another study, add `--config study=NAME`)"
         )
     return known[name]
 
@@ -205,9 +205,9 @@ def refuse_unpinned(plan: Plan, workflow: Any) -> None:
     names = unpinned(plan)
     if names and not any(str(target).endswith("stage") for target in targets):  # a module may add a prefix
         raise WorkflowError(
-            f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
-            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "
-            "leave experiments whose models you cannot get out of the study"
+            f"{len(names)} models or data sets are not staged yet, e.g. {names[0]}; run "
+            f"`moebench stage --study {plan['study']}` on a machine with internet access, then snakemake again; "
+            f"remove experiments whose models you cannot get from the study"
         )
 
 
@@ -217,7 +217,7 @@ def refuse_unbuilt(plan: Plan, config: Knobs, jobs: Iterable[Any]) -> None:
         for folder in _environments(plan, Path(config["environments"]), job):
             if not (folder / "bin" / "python").exists():
                 raise WorkflowError(
-                    f"{folder} is not built, and {job.output[0]} is made in it; run "
+                    f"{folder} is not built, but {job.output[0]} needs it; run "
                     f"`python3 envs/build.py {folder.name}`, then snakemake again"
                 )
 

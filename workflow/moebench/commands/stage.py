@@ -98,7 +98,7 @@ def stage_study(
         print(*(f"not staged: {words}" for words in failed), sep="\n", file=sys.stderr)
         raise StageError(
             f"study {study}: {len(failed)} of {len(models) + len(data)} models and data sets are not staged, listed "
-            "above; fix what they report and run this again, or leave the experiments that need them out of the study"
+            "above; fix the reported causes and run this again, or remove the experiments that need them from the study"
         )
     return 0
 

@@ -32,7 +32,7 @@ def _joint(given: Any) -> Any:
     if not isinstance(given, list):
         return given
     if len(given) != 2 or not all(isinstance(name, str) for name in given):
-        raise ValueError("a hue is made of one column or of two")
+        raise ValueError("hue takes one column or two")
     return JOIN.join(given)
 
 
@@ -187,7 +187,7 @@ class Experiment(Strict):
         if not (self.grid or self.models or self.computed or self.accuracy):
             raise ValueError("grid is missing; give a grid, accuracy, computed, or models whose parameters are counted")
         if self.printed_in and not self.models:
-            raise ValueError("printed_in needs models: those whose architectures are compared")
+            raise ValueError("printed_in needs models, whose architectures are compared")
         for figure in self.figures:
             if figure.kind == "computed" and not self.computed:
                 raise ValueError(f"figure {figure.id} of kind computed needs computed in the experiment")

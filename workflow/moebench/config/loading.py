@@ -153,7 +153,7 @@ class Config:
             )
         parsed = parse(model, read_yaml(path), path)
         if parsed.name != name:
-            raise ConfigError(f"{path}: name is {parsed.name!r}, the file is called {name!r}; make them equal")
+            raise ConfigError(f"{path}: name is {parsed.name!r}, but the file is called {name!r}; make them equal")
         return parsed
 
     @functools.cache  # noqa: B019 - one Config per process

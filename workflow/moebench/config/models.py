@@ -85,7 +85,7 @@ class Experts(Growing):
     @model_validator(mode="after")
     def _top_k_within_count(self) -> Experts:
         if self.top_k > self.count:
-            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts there are")
+            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts")
         return self
 
 
@@ -99,12 +99,12 @@ class Recurrent(Strict):
     kind: Literal["gated_delta", "mamba2"] = Field(
         description="Gated DeltaNet (Qwen3-Next, Qwen3.5) or Mamba-2 (Granite 4 H)"
     )
-    layers: Positive = Field(description="How many layers have such a state instead of attention")
+    layers: Positive = Field(description="Number of layers with such a state instead of attention")
     key_heads: Positive = Field(description="Heads of queries and of keys; Mamba-2: groups")
-    key_head_dim: Positive = Field(description="Width of such a head; Mamba-2: state size")
+    key_head_dim: Positive = Field(description="Width of a query or key head; Mamba-2: state size")
     value_heads: Positive = Field(description="Heads of values; Mamba-2: heads")
     value_head_dim: Positive = Field(description="Width of such a head")
-    conv_width: Positive = Field(description="Tokens that the convolution before it spans")
+    conv_width: Positive = Field(description="Width of the preceding convolution, tokens")
     state_dtype: Literal["auto", "float32"] = Field(
         "auto", description="Data type of the state in config.json; auto: the model's"
     )
@@ -267,7 +267,7 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _no_tag_means_all(self) -> ModelSpec:
         if ALL in self.tags:
-            raise ValueError(f"tags: {ALL!r} stands for every model with experts already; leave it out")
+            raise ValueError(f"tags: {ALL!r} already means every model with experts; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -281,7 +281,9 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _code_of_a_hub_model(self) -> ModelSpec:
         if self.trust_remote_code and self.source.hub is None:
-            raise ValueError("trust_remote_code: only for a model whose source is a hub; the project's own has no code")
+            raise ValueError(
+                "trust_remote_code: only for a model whose source is a hub; the project's own models have no code"
+            )
         return self
 
 

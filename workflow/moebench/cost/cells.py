@@ -59,23 +59,23 @@ def why_not(
     if hardware.fitted is None:
         return f"no constants are fitted for {hardware.name}"
     if any(interval(hardware, metric, "") is None for metric in ("ttft", "tpot")):
-        return f"no left-out points say how far off constants of {hardware.name} are; fit them with more models"
+        return f"no left-out points give the error of {hardware.name}'s constants; fit them with more models"
     if runtime not in ("vllm", "endpoint"):
-        return f"the constants are of vLLM, the engine is {runtime}"
+        return f"the constants are for vLLM, but the engine is {runtime}"
     if knobs.draft_tokens and acceptance is None:
-        return "speculative decoding: how many drafted tokens are accepted is not stated (jobs.draft_acceptance)"
+        return "speculative decoding: the share of accepted draft tokens is not given (jobs.draft_acceptance)"
     if knobs.speculation is not None:
         return f"speculation by {knobs.speculation}: only draft models are predicted"
     if knobs.budgeted:
         return "a budget of active experts: how many tokens use is not known beforehand"
     if knobs.routing or knobs.prefix_caching:
-        return "the constants are of the router's own choices, and of prompts that no cache holds"
+        return "the constants are for the router's own choices and for prompts that are not cached"
     if knobs.expert_kernel != "fused":
-        return f"the constants are of fused experts, not {knobs.expert_kernel} ones"
+        return f"the constants are for fused experts, not {knobs.expert_kernel} ones"
     if knobs.eager:
-        return "the constants are of CUDA graphs, and the engine runs without"
+        return "the constants are for CUDA graphs, but the engine runs without"
     if knobs.dtype == "float32":
-        return "the constants are of 16-bit arithmetic, and the engine computes in float32"
+        return "the constants are for 16-bit arithmetic, but the engine computes in float32"
     if knobs.pp > 1 and architecture.vision is not None:
         return "a vision tower in a pipeline"
     return None

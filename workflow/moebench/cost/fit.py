@@ -286,7 +286,7 @@ def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.A
     good = np.isfinite(values) & (values > 0)
     good[list(known.reasons)] = False
     if not good.any():
-        raise UserError("--fit: no row has a value and a model, machine, metric and precision that are known")
+        raise UserError("--fit: no row has a value and a known model, machine, metric and precision")
     names, middle = list(PRIOR), np.log([value for value, _ in PRIOR.values()])
     sigma = np.array([spread for _, spread in PRIOR.values()])
     seen = np.log(values[good])

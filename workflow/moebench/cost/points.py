@@ -323,7 +323,7 @@ class _Lookup:
         sizes, traits = Sizes.of(architecture), _traits(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
         if layout.ranks < layout.ep <= sizes.experts:
-            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine deals experts so"
+            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine distributes experts like this"
         limits.check(sizes, layout, row["batch"], row["input"])
         draft = (sizes, width, traits)
         drafted, acceptance = _optional(row, "draft_tokens") or 0.0, _optional(row, "acceptance")
@@ -332,9 +332,9 @@ class _Lookup:
             if named is None:
                 return f"draft_model {row.get('draft_model')}: no file in config/models or config/shapes describes it"
             if acceptance is None:
-                return "speculative decoding: column acceptance is empty; nothing here predicts it"
+                return "speculative decoding: column acceptance is empty, and acceptance cannot be predicted"
             if not 0 <= acceptance <= 1:
-                raise UserError(f"acceptance is {acceptance:g}: give the share of drafted tokens that are accepted")
+                raise UserError(f"acceptance is {acceptance:g}: give the share of draft tokens that is accepted")
             plain = precision("bf16", named[1], hardware, cached)
             assert plain is not None
             draft = (Sizes.of(named[1]), plain, _traits(named[1]))
@@ -369,7 +369,7 @@ def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture
         raise UserError(f"{name} is given for {row['model']}, which has no experts; leave it empty")
     block = architecture.experts.model_copy(update=wanted)
     if min(wanted.values()) < 1 or block.top_k > block.count:
-        raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose 1 to all of the experts")
+        raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose between 1 and the number of experts")
     return architecture.model_copy(update={"experts": block})
 
 

@@ -159,7 +159,7 @@ def expected_times(
         return why, nothing
     draft = Architecture.model_validate(engine["draft"]["architecture"]) if engine["draft"] else None
     found = calibrated_cells.times(architecture, knobs, hardware, works, engine["model"]["name"], draft, acceptance)
-    return "the size of its images, or a constant of the machine, is unknown", found
+    return "the size of its images or a constant of the machine is unknown", found
 
 
 def _nothing(engine: EngineConfig, cells: dict[str, Cell], study: Study) -> None:

@@ -208,7 +208,7 @@ def _one_per_place(
         knobs = ", ".join(_apart(first)) or "their protocol"
         raise ConfigError(
             f"{where}: {len(first)} cells have the same position and differ in {knobs}; "
-            "give the figure a hue, panel or row for that, or use a separate experiment"
+            "add a hue, panel or row that separates them, or use a separate experiment"
         )
     return distinct
 

@@ -54,7 +54,7 @@ def problem(load: LoadTrace, part: Steady) -> str | None:
     if failed:
         return f"{len(failed)} of {count} requests failed: {failed[0][:300]}"
     if len(part.requests) < 2 or part.end_s <= part.begin_s:
-        return f"no steady state in {count} requests: all are sent before the first are done; ask for more requests"
+        return f"no steady state in {count} requests: all are sent before the first are done; increase requests"
     return None
 
 

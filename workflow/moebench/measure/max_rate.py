@@ -80,9 +80,9 @@ def judged(rate: float, started: str, runs: list[Run], work: Workload) -> Try:
     share, sent = met / counted if counted else 0.0, fmean(rates)
     verdict = rate_search.KEPT if share >= work["goals_share"] - 1e-9 else rate_search.MISSED
     if verdict == rate_search.MISSED:
-        why = why or f"{100 * share:.3g}% of {counted} requests kept the goals"
+        why = why or f"{100 * share:.3g}% of {counted} requests met the goals"
     elif sent < SENT * rate:
-        verdict, why = rate_search.NOT_SENT, f"the client sent {sent:.3g} requests/s: it can no more"
+        verdict, why = rate_search.NOT_SENT, f"the client sent only {sent:.3g} requests/s, its limit"
     return {
         "request_rate": rate,
         "started_at": started,
@@ -110,7 +110,7 @@ def result(tries: list[Try]) -> Searched:
 def so_far(tries: list[Try]) -> str:
     """What unfinished tries say, in words."""
     kept, other = rate_search.bracket(tries)
-    said = [f"{rate:g} {what}" for rate, what in ((kept, "keeps the goals"), (other, "does not")) if rate is not None]
+    said = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
     return ", ".join(said) or "no rate was tried before"
 
 
@@ -127,7 +127,7 @@ def ended(work: Workload, journal: Journal) -> Outcome:
         reason = f"{lowest}, misses the goals: {last['why']}" if missed else f"{lowest}: {last['why']}"
     elif found["missed_rate"] is None:
         limit = [t["why"] for t in journal.tries if t["verdict"] == rate_search.NOT_SENT]
-        why = limit[0] if limit else f"highest_rate {work['highest_rate']:g} keeps the goals"
+        why = limit[0] if limit else f"highest_rate {work['highest_rate']:g} meets the goals"
         reason = f"max_rate is {found['max_rate']:g} requests/s or more: {why}"
     return {
         "status": status,

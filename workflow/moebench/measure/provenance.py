@@ -127,7 +127,7 @@ def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = Non
     for version in (version_of(runtime["kind"], versions), served):
         if version and public(version) != public(runtime["version"]):
             found = f"{runtime['name']} {public(version)}"
-            return f"the environment {name} has {found}, the plan says {runtime['version']}; {build}"
+            return f"the environment {name} has {found}, but the plan requires {runtime['version']}; {build}"
     lock, built = lock_hashes().get(name), seen.get("lock_sha256")
     if not (lock and built):
         return None

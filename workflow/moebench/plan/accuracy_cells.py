@@ -69,7 +69,7 @@ def table_of(task: TaskSpec, own: bool, root: str) -> TaskData:
     Raises ConfigError for a task without a table, or fixtures that are not written.
     """
     if not isinstance(task.data, TableSource):
-        raise ConfigError(f"task {task.name} has no table of questions with images; take one of harness vlmeval")
+        raise ConfigError(f"task {task.name} has no table of questions with images; use a task of harness vlmeval")
     name = task.task
     if own:
         if name not in vlm_fixtures.NAMES:
@@ -147,7 +147,9 @@ class AccuracyPlanner:
                 f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
             )
         if knobs.routing:
-            raise ConfigError(f"{path}: accuracy with routing {knobs.routing}: drawn experts answer nothing")
+            raise ConfigError(
+                f"{path}: accuracy with routing {knobs.routing}: answers of random experts are meaningless"
+            )
         if knobs.dp > 1:
             raise Misfit(
                 f"accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
@@ -229,7 +231,7 @@ class AccuracyPlanner:
         """Raise Misfit for a model that sees nothing."""
         architecture = self.config.model(name, path).architecture
         if not (architecture.vision or architecture.vision_parameters):
-            raise Misfit(f"task {task.name} shows images, and model {name} has no vision part")
+            raise Misfit(f"task {task.name} uses images, but model {name} has no vision part")
 
     def parts(
         self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None

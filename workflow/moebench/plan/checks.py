@@ -51,7 +51,7 @@ def check(
             f"max_model_len {knobs.max_model_len} is more than the max_positions of"
             f" {name}, {positions}; set it to that or less",
         ),
-        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} accepts none"),
     ]
     problems = [
         (
@@ -85,12 +85,12 @@ def check(
         ),
         (
             work.images > 0 and corpus is not None and not shown,
-            f"images {work.images}: corpus {work.corpus} is text, and images made up for it would look like its own;"
-            " leave images out, or take a corpus with a table",
+            f"images {work.images}: corpus {work.corpus} is text, and generated images would look like its own; "
+            f"leave images out, or use a corpus with a table",
         ),
         (
             shown and work.images > 0 and (work.images, work.image_size, work.prompts) != (1, None, "items"),
-            f"corpus {work.corpus} shows each item with its own image: set images: 1 and prompts: items, and leave"
+            f"corpus {work.corpus} has an image for each item: set images: 1 and prompts: items, and leave"
             " image_size out",
         ),
         (
@@ -155,13 +155,13 @@ def check_protocol(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, pro
         (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),
         (
             work.prompts == "items" and not counts,
-            "prompts: items have lengths of their own, only protocol activation takes them; use text",
+            "prompts: items have their own lengths, which only protocol activation supports; use text",
         ),
     ]
     problems += [
         (
             work.requests > 0 and protocol.kind not in ("activation", "load"),
-            f"requests {work.requests}: only the protocols activation and load take it",
+            f"requests {work.requests}: only the protocols activation and load use it",
         ),
     ]
     for wrong, text in problems:

@@ -73,13 +73,13 @@ def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs,
         return
     assert engine.endpoint is not None
     if spec.name not in engine.endpoint.models:
-        yield f"engines.{name}.endpoint.models does not say what {spec.name} is called at that service"
+        yield f"engines.{name}.endpoint.models does not give the service's name of {spec.name}"
     for knob in _NOT_OF_A_SERVICE:
         if getattr(knobs, knob) != EngineKnobs.model_fields[knob].default:
-            yield f"{knob} {getattr(knobs, knob)!r}: engine {name!r} is a hosted service, its model cannot be changed"
+            yield f"{knob} {getattr(knobs, knob)!r}: engine {name!r} is a hosted service; its model cannot be changed"
     trained = spec.architecture.experts.top_k if spec.architecture.experts else None
     if work.top_k not in (None, trained):
-        yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
+        yield f"top_k {work.top_k}: engine {name!r} is a hosted service; it runs {spec.name} with top-k {trained}"
 
 
 def check_variables(study: Study, where: str) -> None:

@@ -169,11 +169,11 @@ def _span(plan: Plan) -> str:
 def _memory(plan: Plan) -> list[str]:
     cells = len(plan["cells"])
     if all(cell["predicted"]["fits"] is None for cell in plan["cells"].values()):
-        return ["whether cells fit in memory is unknown: the memory of this hardware is not given"] * bool(cells)
+        return ["whether cells fit in memory is unknown: the hardware file gives no memory size"] * bool(cells)
     text = []
     for found, words in (
         (unfit(plan), "cannot fit in memory and will be recorded as out of memory"),
-        (split(plan), "have a batch that the KV cache does not hold at once, and will be invalid"),
+        (split(plan), "have a batch that does not fit in the KV cache and will be invalid"),
     ):
         count = sum(len(c) for c in found.values())
         of = [

@@ -276,7 +276,7 @@ class _Planner:
         if sizes[0] != sizes[1]:
             raise Misfit(
                 f"draft_model {spec.name} has a vocabulary of {sizes[0]} tokens, {target.name} one of {sizes[1]}; "
-                "speculation needs the same"
+                "speculative decoding requires the same"
             )
         try:
             return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)

@@ -94,7 +94,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
     except ValueError as error:
         return [str(error)]
     if manifest is None:
-        return [f"{folder}: no {MANIFEST}, so it is not completely staged"]
+        return [f"{folder}: no {MANIFEST}, so staging is incomplete"]
     problems = []
     for name, expected in sorted(manifest["files"].items()):
         path = folder / name
@@ -103,7 +103,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
         elif (size := path.stat().st_size) != expected["bytes"]:
             problems.append(f"{path}: {size} bytes instead of {expected['bytes']}")
         elif full and _sha256(path) != expected["sha256"]:
-            problems.append(f"{path}: its SHA-256 is not the one it was staged with")
+            problems.append(f"{path}: its SHA-256 differs from the staged one")
     return problems
 
 
