@@ -85,7 +85,7 @@ def test_an_id_changes_with_what_can_change_a_number_and_with_nothing_else(
     ("given", "words"),
     [
         (block(["wino-grande"]), "unknown task 'wino-grande'; did you mean 'winogrande'?"),
-        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is of speed cells only"),
+        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is for speed cells only"),
         (block(["rte"], cross={"topk": [1]}), "unknown knob 'topk'; did you mean 'top_k'?"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2, "ep": True}), "dp 2 and ep: lm-eval would start 2"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2}), "with dp 2: lm-eval would start 2"),

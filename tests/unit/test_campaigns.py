@@ -196,7 +196,7 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch)
     campaign.run()
     found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
     assert Counter((r["study"], r["status"]) for r in found) == {("test", "crashed"): 2, ("other", "ok"): 3}
-    assert any("study test: given up for now, 2 loads in a row failed" in line for line in said)
+    assert any("study test: abandoned for now, 2 loads in a row failed" in line for line in said)
     assert campaign.summary()[1] == 3, "the crashed ones are tried again"
     (part,) = campaign.pack()
     counts = bring_home.take(
@@ -358,7 +358,7 @@ def test_an_import_makes_tables_of_ordinary_records(config, plan, tmp_path):
     assert set(frame["engine_version"]) == {"0.26.0"}, "the version that ran, not the planned one"
     assert set(frame["weights"]) == {"dummy"} and len(frame) == 4
     before = snapshot(folder)
-    assert "0 records new, 0 in place of worse ones, 4 there already" in imported(config, tmp_path, files)
+    assert "0 new records, 0 replacing worse ones, 4 already there" in imported(config, tmp_path, files)
     assert snapshot(folder) == before
 
 

@@ -62,7 +62,7 @@ def test_an_empty_corpus_is_refused(spec, tmp_path):
     path = tmp_path / "empty.jsonl"
     path.write_text("\n")
     empty = spec | {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert "holds no text" in corpora.check(empty)
+    assert "contains no text" in corpora.check(empty)
 
 
 def test_identity_is_content_not_place(spec):

@@ -106,7 +106,7 @@ def test_the_time_of_a_search_is_that_of_all_its_tries(tmp_path):
         ({"request_rate": 4, "ramp_to": 2}, ["ramp_to 2", "to a higher one"]),
         ({"request_rate": 0.5, "ramp_to": 2}, ["request_rate 0.5", "whole number"]),
         ({"ramp_to": 2, "concurrency": 1}, ["ramp_to 2", "request_rate None"]),
-        ({"concurrency": 1, "turns": 3}, ["requests 64 are no multiple of turns 3"]),
+        ({"concurrency": 1, "turns": 3}, ["requests 64 is not a multiple of turns 3"]),
         ({"concurrency": 1, "turns": 8}, ["384", "max_model_len"]),
         ({"concurrency": 1, "length_shape": "lognormal", "input_tokens": 120}, ["twice the mean", "272"]),
     ],

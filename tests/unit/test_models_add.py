@@ -145,7 +145,7 @@ def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
 
 @pytest.mark.parametrize(
     ("source", "more", "words"),
-    [("mixtral", (), "'mixtral' is no model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
+    [("mixtral", (), "'mixtral' is not a model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
      ("a/b@@c", (), "'a/b@@c' is no model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(capsys, config, source, more, words):
@@ -164,7 +164,7 @@ def test_a_hub_that_is_not_there_and_a_repository_without_config(capsys, config,
         code, _, err = add(capsys, "org/name", "--config", config)
         assert code == 2 and "org/name: no config.json" in err
         code, _, err = add(capsys, "org/text", "--config", config)
-        assert code == 2 and "org/text: config.json is no JSON" in err
+        assert code == 2 and "org/text: config.json is not JSON" in err
         code, _, err = add(capsys, "org/none", "--config", config)
         assert code == 2 and "no such repository" in err
 
@@ -287,7 +287,7 @@ def test_changed_files_are_found_and_refused(shared, tmp_path):
     def place(revision: str) -> Path:
         return Path(shared_folder(str(tmp_path / "models"), "here", revision))
 
-    with pytest.raises(StageError, match=r"its files are not the ones that were pinned .* `moebench stage --update`"):
+    with pytest.raises(StageError, match=r"its files differ from the pinned ones .* `moebench stage --update`"):
         stage_shared(spec.source, place, lock, Progress(io.StringIO()), full=True)
     (disk / "model.safetensors").write_bytes(b"x" * 999)
     assert "999 bytes instead of 1000" in staged.check(links)[0]

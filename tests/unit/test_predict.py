@@ -352,7 +352,7 @@ def test_own_tables_are_points(rich, tmp_path):
     renamed.to_csv(tmp_path / "own.csv", index=False)
     made, _ = predict.run(CONFIG, tmp_path / "own.csv")
     assert made["kind"].str.startswith("calibrated (h100-sxm5-80gb").all()
-    with pytest.raises(UserError, match="no row has a value and a model, machine"):
+    with pytest.raises(UserError, match="no row has a value and a known model, machine"):
         fitting.run(CONFIG, folder, None, False, None)
 
 

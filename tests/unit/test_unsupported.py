@@ -51,7 +51,7 @@ WIDTHS = "shared expert as wide as a routed one"
     ({"prune_ratio": [0.25, 0.5]}, {"pruning": "intra", "model": "tiny-olmoe"}, 0,
      ["leaves all of them in multiples of 64", "shares"]),
     ({"model": ["tiny-mixtral", "qwen3-0.6b"]}, {"pruning": "inter", "prune_ratio": 0.5}, 1, ["dense"]),
-    ({"quantization": ["none", "int8"]}, {"weights": "dummy"}, 1, ["there are no weights to make a checkpoint of"]),
+    ({"quantization": ["none", "int8"]}, {"weights": "dummy"}, 1, ["there are no weights to quantize"]),
     ({"model": ["tiny-mixtral", "tiny-olmoe"], "top_k": [2, 16]}, {}, 3, ["top_k 16 is more than the 8 experts"]),
     ({"model": ["tiny-mixtral", "qwen3-0.6b"]}, {"top_k": 1}, 1, ["qwen3-0.6b is dense"]),
     ({"model": ["tiny-mixtral", "tiny-llava-moe-s"]}, {"images": 1, "image_size": 56}, 1, ["tiny-mixtral takes none"]),
