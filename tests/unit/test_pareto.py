@@ -123,7 +123,7 @@ def test_equal_points_beat_nobody_and_are_both_kept() -> None:
 
 def test_a_figure_of_what_is_neither_good_nor_bad_is_refused(speed: Any) -> None:
     _, frame = speed
-    with pytest.raises(ConfigError, match="neither high nor low 'distinct_experts' is better"):
+    with pytest.raises(ConfigError, match="neither high nor low values of 'distinct_experts' are better"):
         pareto.place(plot(y=["distinct_experts"]), joined(frame, answers(frame)), "figure f")
 
 
@@ -259,7 +259,7 @@ def test_lines_show_accuracy_beside_speed_with_its_own_failures(speed: Any) -> N
     ("change", "words"),
     [
         ({"x": "acuracy"}, "unknown column 'acuracy'"),
-        ({"y": ["batch"]}, "'batch' is not measured"),
+        ({"y": ["batch"]}, "'batch' is not a measured metric"),
         ({"hue": None}, "have the same position"),
     ],
 )
@@ -273,5 +273,5 @@ def test_a_figure_of_accuracy_that_nobody_asks_for_is_refused(speed: Any) -> Non
     _, frame = speed
     with pytest.raises(ConfigError, match=r"no cell .*accuracy"):
         pareto.place(plot(), frame, "figure f")
-    with pytest.raises(ConfigError, match="that accuracy asks"):
+    with pytest.raises(ConfigError, match="with accuracy tasks"):
         data.place(plot(kind="lines", x="top_k", y=["accuracy"], hue=None), frame, "figure f")
