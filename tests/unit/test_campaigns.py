@@ -215,7 +215,7 @@ def test_the_bare_machine_needs_only_the_standard_library():
 
 def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
     out = tmp_path / "c.tar.gz"
-    said = verbs.pack(config, ["test"], out)
+    said = str(verbs.pack(config, ["test"], out))
     assert "study test: 4 cells" in said and "2 models are not staged here" in said
     with tarfile.open(out) as packed:
         names = set(packed.getnames())
@@ -342,18 +342,29 @@ def test_importing_twice_changes_nothing_and_worse_never_replaces_better(plan, t
 
 
 def imported(config, tmp_path, files, **more):
-    return verbs.import_files(config, files, tmp_path / "results", **more)
+    return str(verbs.import_files(config, files, tmp_path / "results", **more))
 
 
 def snapshot(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "tables" not in p.parts}
 
 
+def test_packing_and_importing_as_json(config, plan, tmp_path, capsys):
+    for arguments, keys in (
+        (["pack", "--study", "test", "--out", str(tmp_path / "c.tar.gz")], {"path", "cells", "left_out", "stand_ins"}),
+        (["import", *map(str, parcel(plan, tmp_path / "there", tmp_path / "out")), "--results", str(tmp_path / "r")],
+         {"taken", "tables", "reports"}),
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["campaign", *arguments, "--config", str(config.folder), "--json"])
+        assert ended.value.code == 0 and set(json.loads(capsys.readouterr().out)) == keys
+
+
 def test_an_import_makes_tables_of_ordinary_records(config, plan, tmp_path):
     files = parcel(plan, tmp_path / "there", tmp_path / "out", version="0.26.0")
     said = imported(config, tmp_path, files)
     folder = tmp_path / "results/imported/card-a-2026-03-01"
-    assert "4 records new" in said and "vllm 0.26.0 on Card A" in said and "dummy weights" in said and "4 ok" in said
+    assert "4 new records" in said and "vllm 0.26.0 on Card A" in said and "dummy weights" in said and "4 ok" in said
     frame = parquet.read(folder / "tables/test", "measurements")
     assert set(frame["engine_version"]) == {"0.26.0"}, "the version that ran, not the planned one"
     assert set(frame["weights"]) == {"dummy"} and len(frame) == 4

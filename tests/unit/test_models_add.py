@@ -136,6 +136,15 @@ def test_what_cannot_be_expressed_is_refused_and_nothing_written(tmp_path, capsy
     assert not (config / "models").exists()
 
 
+def test_facts_as_json(tmp_path, capsys, config):
+    made = folder(tmp_path, "some-8x7B", CONFIGS["mixtral-8x7b"])
+    code, out, _ = add(capsys, made, "--config", config, "--json", "--total", "46.7e9", "--reference", "its paper")
+    found = json.loads(out)
+    assert code == 0 and found["file"] == f"{config}/models/some-8x7b.yaml" and found["kv_bytes_per_token"] == 131072
+    assert (found["total_parameters"], found["active_parameters"]) == (46702792704, 12879925248)
+    assert found["published"]["total_parameters"] == 46.7e9 and found["published"]["reference"] == "its paper"
+
+
 def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
     made = folder(tmp_path, "some", CONFIGS["mixtral-8x7b"] | {"sliding_window": 4096})
     assert add(capsys, made, "--config", config)[0] == 0
@@ -146,7 +155,7 @@ def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
 @pytest.mark.parametrize(
     ("source", "more", "words"),
     [("mixtral", (), "'mixtral' is not a model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
-     ("a/b@@c", (), "'a/b@@c' is no model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
+     ("a/b@@c", (), "'a/b@@c' is not a model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(capsys, config, source, more, words):
     code, _, err = add(capsys, source, "--config", config, *more)

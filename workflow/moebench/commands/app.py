@@ -7,6 +7,7 @@ workflow and developers call.  Verbs import what they need when they run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
@@ -295,5 +296,10 @@ def checked_profile(folder: str | None) -> str | None:
 
 
 def print_json(data: Any) -> None:
-    """Print JSON and nothing else."""
-    print(json.dumps(data, indent=1))
+    """Print JSON and nothing else; paths as text."""
+    print(json.dumps(data, indent=1, default=str))
+
+
+def print_fields(data: Any, as_json: bool) -> None:
+    """Print a dataclass: its fields as JSON, or its text."""
+    print_json(dataclasses.asdict(data)) if as_json else print(data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from moebench.commands.app import print_json
 from moebench.config import Config, Published
 from moebench.errors import UserError
 from moebench.models import adding
@@ -22,6 +23,7 @@ def run(
     reference: str,
     vision: int,
     replace: bool,
+    as_json: bool,
 ) -> int:
     """Add a model; return 0.  Raises UserError in one line for what cannot be added."""
     if (total or active) and not reference:
@@ -30,8 +32,7 @@ def run(
     config = Config(folder)
     added = adding.described(_found(source), config.families(), name, published, vision)
     path = adding.write(added, folder, replace)
-    print(adding.report(added))
-    print(f"written: {path}")
+    print_json(adding.facts(added) | {"file": path}) if as_json else print(f"{adding.report(added)}\nwritten: {path}")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from moebench.commands.app import CONFIG, MODELS, ConfigFolder, Verb, app, flag, positive
+from moebench.commands.app import CONFIG, MODELS, ConfigFolder, JsonFlag, Verb, app, flag, positive
 
 models = typer.Typer(no_args_is_help=True)
 app.add_typer(models, name="models", rich_help_panel=MODELS, short_help="Add a model to the registry (config/models).")
@@ -38,9 +38,10 @@ def add(
     reference: Annotated[str, Option("--reference", metavar="TEXT", help="Source of the published numbers.")] = "",
     vision: Annotated[float | None, _number("--vision-parameters", "Parameters of the model's vision part.")] = None,
     replace: Annotated[bool, flag("--replace", "Overwrite an existing file.")] = False,
+    json: JsonFlag = False,
     config: ConfigFolder = CONFIG,
 ) -> int:  # fmt: skip
     """Write config/models/NAME.yaml from a model's config.json, and print its parameters beside the published ones."""
     from moebench.commands import models_add
 
-    return models_add.run(Path(config), source, name, total, active, reference, int(vision or 0), replace)
+    return models_add.run(Path(config), source, name, total, active, reference, int(vision or 0), replace, json)
