@@ -33,9 +33,9 @@ def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engin
 
 
 def run(folder: Path, arguments: Sequence[str], python: str | None = None) -> int:
-    """Run a campaign that is unpacked in ``folder`` with the code it carries; return its exit code.
+    """Run the campaign unpacked in ``folder`` with its own code; return its exit code.
 
-    ``python``: its interpreter, one with the engine's packages.  Raises UserError.
+    ``python``: an interpreter with the engine's packages.  Raises UserError.
     """
     script = folder / "run.sh"
     if not script.is_file():

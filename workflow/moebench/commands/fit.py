@@ -1,4 +1,4 @@
-"""``moebench calibrate --fit``: constants of the calibrated cost model, from points that were measured."""
+"""``moebench calibrate --fit``: constants of the calibrated cost model from measured points."""
 
 from __future__ import annotations
 
@@ -53,7 +53,8 @@ def run(
 
 
 def known(config: Config) -> fit.Model:
-    """The constants of the first machine that has some, and all all-reduces.  Raises UserError without any."""
+    """The constants of the first machine that has any, and all all-reduce tables.  Raises UserError if there are
+    none."""
     having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and not h.fitted.like]
     if not having:
         raise UserError("--fit: no file of config/hardware has constants yet; give --kernels FOLDER")
@@ -139,6 +140,6 @@ def _indented(text: str) -> str:
 
 
 def put(path: Path, block: str) -> None:
-    """Write the block at the end of a machine's file, instead of the one there.  It must be the last key."""
+    """Write the block at the end of a machine's file, replacing the existing one, which must be the last key."""
     text = path.read_text(encoding="utf-8").partition("\nfitted:")[0].rstrip("\n")
     path.write_text(f"{text}\n{block}", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Verbs of the group Models: what the cost model says about a model, without measuring."""
+"""Verbs of the group Models: predictions of the cost model, without measuring."""
 
 from __future__ import annotations
 

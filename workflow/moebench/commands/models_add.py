@@ -1,4 +1,4 @@
-"""``moebench models add``: a model's ``config.json`` becomes a file of the registry."""
+"""``moebench models add``: turn a model's ``config.json`` into a file of the registry."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run(
     replace: bool,
     as_json: bool,
 ) -> int:
-    """Add a model; return 0.  Raises UserError in one line for what cannot be added."""
+    """Add a model; return 0. Raises UserError in one line if it cannot be added."""
     if (total or active) and not reference:
         raise UserError("--total and --active: give their source with --reference TEXT")
     published = Published(total_parameters=total, active_parameters=active, reference=reference) if reference else None
@@ -37,7 +37,8 @@ def run(
 
 
 def _found(source: str) -> Described:
-    """What the source's small files say.  A folder that is there comes before a repository of that name."""
+    """Description of the model from its small files.  An existing folder takes precedence over a repository of the same
+    name."""
     folder = Path(source).expanduser()
     if folder.is_dir() or source.startswith(("/", "~", ".")):
         return from_folder(folder)

@@ -1,4 +1,4 @@
-"""What an accuracy task takes: its sequences times prefill and decoding on the engine configuration."""
+"""Time of an accuracy task: its sequences times prefill and decoding on the engine configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no engine could run as asked: mistakes are refused when the plan is made, points that cannot be are rows."""
+"""Settings that no engine can run: mistakes are refused by the plan, and points that cannot run become rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def check(
     hardware: Hardware,
     path: str,
 ) -> None:
-    """Refuse what no engine could run as asked.  ``engine``: its name and settings.
-
-    Raises ConfigError for a mistake, Misfit for what this model has no room for.
+    """Refuse settings that no engine can run.  ``engine``: its name and settings.  Raises ConfigError for a mistake,
+    Misfit for a value that does not fit this model.
     """
     count, top_k = experts_of(spec.architecture.experts, knobs, work)
     called, runs_on = engine
@@ -117,7 +116,7 @@ def check(
 
 
 def _of_serving(knobs: EngineKnobs, experts: int, top_k: int) -> Iterator[tuple[bool, str]]:
-    """What is wrong with speculation, EPLB and routing."""
+    """Problems with speculation, EPLB and routing."""
     headless = knobs.speculation in ("ngram", "mtp")
     proposes = knobs.draft_model is not None or headless
     yield (
@@ -149,7 +148,7 @@ def _of_serving(knobs: EngineKnobs, experts: int, top_k: int) -> Iterator[tuple[
 
 
 def check_protocol(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
-    """Refuse what a protocol could not measure, and what only another can.  Raises ConfigError."""
+    """Refuse settings that the protocol cannot measure, or that only another one can. Raises ConfigError."""
     counts = protocol.kind == "activation"
     problems = [
         (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),

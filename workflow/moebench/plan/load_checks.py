@@ -1,4 +1,4 @@
-"""Requests over time that no client could send as asked, and searches that could find nothing: refused in the plan."""
+"""Requests over time that no client can send, and searches that cannot succeed: refused in the plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moebench.prompts import over_time
 def check(
     knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine, protocol: Protocol, goals: Mapping[str, float], path: str
 ) -> None:
-    """Refuse what is wrong with requests over time, or is of them in another cell.  Raises ConfigError."""
+    """Refuse invalid settings for requests over time, and such settings in other cells. Raises ConfigError."""
     if protocol.kind != "load":
         problems = _of_others(LOAD, work, f"only protocol load, not {protocol.kind},")
     else:
@@ -26,7 +26,7 @@ def check(
 
 
 def _of_others(knobs: tuple[str, ...], work: WorkloadKnobs, whose: str) -> Iterator[str]:
-    """Knobs that this cell does not have."""
+    """Knobs that do not apply to this cell."""
     for knob in knobs:
         value = getattr(work, knob)
         if value != WorkloadKnobs.model_fields[knob].default:
@@ -41,7 +41,7 @@ def longest(work: WorkloadKnobs) -> int:
 
 
 def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterator[str]:
-    """What is wrong with requests over time."""
+    """Problems with requests over time."""
     given = work.request_rate is not None or work.concurrency is not None
     if engine.name != "endpoint":
         yield f"protocol load: engine {engine.name!r} is not a service; choose an engine with an endpoint"
@@ -99,7 +99,7 @@ def _of_trace(work: WorkloadKnobs, timed: bool) -> Iterator[str]:
 
 
 def _of_search(work: WorkloadKnobs, protocol: Protocol, goals: Mapping[str, float]) -> Iterator[str]:
-    """What is wrong with a search for the highest rate."""
+    """Problems with a search for the highest rate."""
     if not goals:
         yield "find: max_rate: the study has no goals; set some, e.g. goals: {ttft_s: 0.5, tpot_s: 0.05}"
     for knob in ("request_rate", "ramp_to", "concurrency"):
