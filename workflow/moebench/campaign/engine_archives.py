@@ -45,7 +45,7 @@ partial-json-parser==0.2.1.1.post7 pybase64==1.5.1 pydantic==2.14.3 pydantic-cor
 pydantic-extra-types==2.11.1 pydantic-settings==2.16.3 python-multipart==0.0.34 pyzmq==27.3.0 sniffio==1.3.1
 starlette==1.10.0 truststore==0.10.5 typing-inspection==0.4.5 xgrammar==0.2.8
 """
-"""What vLLM imports and the machine lacks."""
+"""Packages that vLLM imports and the machine lacks."""
 
 _FATBIN = struct.pack("<I", 0xBA55ED50)
 _PTX, _CUBIN = 1, 2

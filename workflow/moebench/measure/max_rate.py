@@ -1,6 +1,6 @@
-"""A search for the highest request rate that keeps the goals, try by try: what is kept of each, and what it ends as.
+"""A search for the highest request rate that meets the goals: its tries, what is stored of each, and its result.
 
-Every try is written to a journal at once, so that a job that is killed goes on where it was and tries no rate twice.
+Every try is written to a journal at once, so a killed job continues where it was and tries no rate twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moebench.measure import load_metrics, records
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 SENT = 0.9
-"""Share of a rate that the client must have sent: less says nothing of the server."""
+"""Share of a rate that the client must have sent; less says nothing about the server."""
 
 
 class Journal:
@@ -66,7 +66,7 @@ def search(work: Workload, journal: Journal, ask: Callable[[Workload], Outcome],
 
 
 def judged(rate: float, started: str, runs: list[Run], work: Workload) -> Try:
-    """What became of a rate."""
+    """Outcome of a rate."""
     goals, counted, met, rates, why = work["goals"], 0, 0.0, [], ""
     for run in runs:
         load = run["load"]
@@ -101,21 +101,21 @@ def _medians(found: list[Metrics]) -> Metrics:
 
 
 def result(tries: list[Try]) -> Searched:
-    """The bracket that tries leave."""
+    """The bracket after the given tries."""
     kept, other = rate_search.bracket(tries)
     missed = [t["request_rate"] for t in tries if t["verdict"] == rate_search.MISSED]
     return {"max_rate": kept, "missed_rate": other if other in missed else None, "tries": tries}
 
 
 def so_far(tries: list[Try]) -> str:
-    """What unfinished tries say, in words."""
+    """Summary of unfinished tries."""
     kept, other = rate_search.bracket(tries)
     said = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
     return ", ".join(said) or "no rate was tried before"
 
 
 def ended(work: Workload, journal: Journal) -> Outcome:
-    """What a finished search ends as."""
+    """Result of a finished search."""
     found, last = result(journal.tries), journal.tries[-1]
     status, reason = "ok", ""
     if found["max_rate"] is None:

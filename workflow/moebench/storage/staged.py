@@ -1,4 +1,4 @@
-"""A staged model: a folder and the manifest that says it is whole (docs/data.md).  Standard library only."""
+"""A staged model: a folder with a manifest that marks it as complete (docs/data.md). Standard library only."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def revision_of(folder: Path) -> str | None:
 
 
 def check(folder: Path, full: bool = False) -> list[str]:
-    """What is wrong with a staged folder, a sentence each; empty when it is whole.
+    """Problems of a staged folder, one sentence each; empty if it is complete.
 
     Names and sizes are compared; ``full`` reads every byte and compares SHA-256 too.
     """

@@ -1,4 +1,4 @@
-"""Accuracy beside speed: the table ``accuracy`` joined by the engine configuration and top-k of each speed cell."""
+"""Accuracy and speed: the table ``accuracy`` joined by the engine configuration and top-k of each speed cell."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def _plain(value: Any) -> Any:
 
 
 def _one(rows: pd.DataFrame) -> dict[str, Any]:
-    """What stands for an engine configuration: the mean if there is one, else its only task's value, else why not."""
+    """Accuracy of an engine configuration: the mean if there is one, otherwise its only task's value, otherwise the
+    reason."""
     if rows["block"].nunique() > 1:
         return {"accuracy_status": AMBIGUOUS}
     means, main = rows[rows["task"] == MEAN], rows[(rows["task"] != MEAN) & rows["main"].fillna(False)]

@@ -29,7 +29,7 @@ def empty(name: str) -> pa.Table:
 
 
 def path_of(out: Path, name: str) -> Path:
-    """Where a table lies."""
+    """Path of a table."""
     return out / f"{name}.parquet"
 
 
