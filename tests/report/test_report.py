@@ -126,7 +126,7 @@ def test_models_of_a_paper_are_shown_corrected(page, elements):
         a["id"] for a in elements.of("li") if "-why-" in a.get("id", "")
     }
     assert (
-        "the width of the shared expert. With the sizes that the row gives, the routed experts alone would" in section
+        "the width of the shared expert. With the sizes in the row, the routed experts alone would" in section
     )
     assert '<td>Mixtral-8x7B</td><td>32 MoE</td><td>Routed experts</td><td class="number">1.41 B</td>' in section
     assert '<a href="#fig01-parameters">' in text and "Table 1, Figures 1, A1" in text

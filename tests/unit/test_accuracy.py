@@ -323,4 +323,4 @@ def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> No
     assert table.rows == [("Tiny Mixtral", [("0.500", "0.100", ""), ("0.750", "0.200", ""), ("0.625", "0.112", "")])]
     text = " ".join(table.notes)
     assert "are at chance level" in text and "2 of 2 values are within 3 standard errors of guessing" in text
-    assert "no value here is a result on them" in text and "2 tasks, all counting the same" in text
+    assert "no value here is a result on those" in text and "2 tasks, all counting the same" in text

@@ -233,7 +233,7 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
 
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
-    with pytest.raises(UserError, match="not completely staged; run `moebench stage --study test`"):
+    with pytest.raises(UserError, match="staging is incomplete; run `moebench stage --study test`"):
         verbs.pack(given, ["test"], tmp_path / "c.tar.gz")
     assert not (tmp_path / "c.tar.gz").exists()
 

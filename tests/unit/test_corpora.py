@@ -119,7 +119,7 @@ def test_rows_without_an_image_are_left_out_as_the_harness_does(table):
             lambda rows: rows[2].update(question=" "),
             r"MME.tsv, row 3: no text in column 'question'; fix config/corpora/",
         ),
-        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is not there; fix"),
+        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is missing; fix"),
         (lambda rows: [r.update(asked=r.pop("question")) for r in rows], "MME.tsv: no column 'question'; fix"),
         (lambda rows: [r.update(image="") for r in rows], "corpus own has no question with an image"),
     ],

@@ -68,7 +68,7 @@ def test_a_rate_that_the_client_cannot_send_says_nothing_of_the_server(tmp_path)
     assert found["missed_rate"] is None and 8 <= found["max_rate"] <= 10
     assert outcome["reason"].endswith("the client sent only 9 requests/s, its limit")
     outcome = searched(tmp_path / "slow", Service(1000, sends=0.5))
-    assert outcome["status"] == "invalid" and "the client sent 0.5" in outcome["reason"]
+    assert outcome["status"] == "invalid" and "the client sent only 0.5" in outcome["reason"]
 
 
 FAULT = {"status": "service_fault", "reason": "rate limited (HTTP 429): 3 of 20 requests; lower the load"}

@@ -387,5 +387,5 @@ def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
         os.chdir(before)
     assert "<p>Computed from published architectures; nothing was measured." in page
     assert "Nothing is measured yet" not in page and "Incomplete" not in page
-    assert "These are full-size models" not in page, "there are no others in this report"
+    assert "full-size models, not those" not in page, "there are no others in this report"
     assert again.identical

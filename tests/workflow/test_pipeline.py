@@ -179,7 +179,7 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
         pruned = list(csv.DictReader(file))
     assert len(pruned) == 3 and all(float(row["accuracy"]) > 0 for row in pruned), "speed and accuracy are joined"
     page = (project / "reports/tiny/report.html").read_text()
-    assert "are at chance level" in page and "no value here is a result on them" in page
+    assert "are at chance level" in page and "no value here is a result on those" in page
 
 
 def test_report_holds_every_figure(project: Path) -> None:

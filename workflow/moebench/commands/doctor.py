@@ -302,7 +302,7 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     hub = "   (needs internet)" if any(m["source"].startswith("hub:") for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
-        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
+        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints created"))
     found += _data(plan, study)
     if need > 1e9:
         found.append(

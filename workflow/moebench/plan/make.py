@@ -354,7 +354,7 @@ class Draft:
 
     def predict(self, kept: set[str] | None = None) -> None:
         """Add the parts of accuracy (``kept``: only these cells, ``HARNESS:ENGINE/CELL``), what is predicted, which
-        cells come from longer runs, derived checkpoints and the jobs that make them."""
+        cells truncated from longer runs, derived checkpoints and the jobs that make them."""
         plan, study, hardware = self.plan, self.study, self.hardware
         plan["accuracy"] = self._accuracy.parts(study, hardware, predict, jobs_of, kept)
         for cell in plan["cells"].values():
