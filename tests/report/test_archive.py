@@ -112,7 +112,7 @@ def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monk
     monkeypatch.setattr(module.moebench, "__version__", "9.9")
     again = rebuild(project / "archive.zip", tmp_path / "out")
     assert not again.identical and again.same_numbers
-    said = "differs from the one in the archive, but the numbers are the same; that one was made by moebench 0.1.0"
+    said = "differs from the one in the archive, but the numbers are the same; that one was built by moebench 0.1.0"
     assert said in str(again)
 
 
@@ -183,7 +183,7 @@ def _rewrite(source: Path, target: Path, change) -> Path:
     [
         (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "measurements|cells/.*: changed; its checksum differs"),
         (lambda n, d: [] if n.endswith("samples.parquet") else [(n, d)], "samples.parquet: missing"),
-        (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside itself"),
+        (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside the archive"),
         (lambda n, d: [] if n == "SHA256SUMS" else [(n, d)], "not an archive of moebench"),
         (
             lambda n, d: [(n, d.replace(b'"format": 1', b'"format": 2'))],
@@ -199,7 +199,7 @@ def test_changed_archives_are_refused(project, tmp_path, change, message):
 
 
 def test_other_mistakes_are_one_line(project, tmp_path):
-    with pytest.raises(StorageError, match="is not empty; give another folder with --out"):
+    with pytest.raises(StorageError, match="not empty; give another folder with --out"):
         rebuild(project / "archive.zip", project)
     (tmp_path / "text.zip").write_text("no zip")
     with pytest.raises(StorageError, match=r"text.zip: cannot be read"):

@@ -375,7 +375,7 @@ def test_unstable_cells_can_be_hidden(show, cells, page, tmp_path):
     assert "3 of them unstable (hollow)" in browser.execute_script(hollow)
     browser = show(f"{anchor}&stable=1", file=file)
     assert len(browser.execute_script(POINTS)) == len(measured) - 3
-    assert "3 unstable hidden" in browser.execute_script(hollow)
+    assert "3 unstable cells hidden" in browser.execute_script(hollow)
 
 
 def test_another_report_is_run_b(show, page):

@@ -118,7 +118,7 @@ def test_what_it_says(page):
 def test_models_of_a_paper_are_shown_corrected(page, elements):
     text = re.sub(r"\s+", " ", page.read_text())
     section = text[text.index('id="fig01-parameters"') : text.index('<section id="claims"')]
-    assert "<strong>Computed from published architectures; nothing was measured.</strong> These are full-" in section
+    assert "<strong>Computed from published architectures; nothing was measured.</strong> These are the paper's full-" in section
     assert "Table 1 of MoE-Inference-Bench, corrected" in section and "half a unit of the last printed digit" in section
     marks = re.findall(r'<td class="number">([^<]*?) <span class="printed">paper: (\S+) <a href="#(\S+)"', section)
     assert ("768", "13824", "fig01-parameters-why-b") in marks and ("6.92 B", "7.2B", "fig01-parameters-why-d") in marks

@@ -47,6 +47,17 @@ def test_exactly_the_12_shapes_of_figures_7_to_9_cannot_fit(whole):
     )
 
 
+def test_only_batches_of_cells_with_a_batch_are_split():
+    """Served requests wait for room in the KV cache; their cells do not become invalid."""
+    whole = studies.planned("paper")
+    kinds = {
+        whole["cells"][f"{e}/{c}"]["protocol"]["kind"] for e, cells in forecast.split(whole).items() for c in cells
+    }
+    assert kinds == {"trace"} and any(
+        c["predicted"]["batch_fits"] is False for c in whole["cells"].values() if c["protocol"]["kind"] == "load"
+    )
+
+
 def test_where_memory_ends(whole):
     rows = {r[0]: r for r in forecast.boundaries(whole)}
     assert set(rows) == {name for name, e in whole["engines"].items() if not e["runtime"]["hosted"]}

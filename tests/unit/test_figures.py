@@ -419,7 +419,7 @@ def test_cells_on_default_tile_sizes_are_marked_among_cells_on_tuned_ones(rich, 
     made = drawn(rich, where)
     assert count > 3 and white_dots(made) == count
     assert tiles.WORDS in {t.get_text() for t in texts(made)}
-    assert f"{count} on {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
+    assert f"{count} with {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
 
 
 @pytest.mark.parametrize("untuned", [lambda row: True, lambda row: False, lambda row: None])

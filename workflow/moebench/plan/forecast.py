@@ -90,13 +90,18 @@ def unfit(plan: Plan) -> dict[str, list[str]]:
 
 
 def split(plan: Plan) -> dict[str, list[str]]:
-    """Cells whose batch does not fit in the KV cache although the engine starts, by engine configuration."""
-    return _by_engine(plan, "batch_fits", but="fits")
+    """Cells whose batch does not fit in the KV cache although the engine starts, by engine configuration.
+
+    Requests over time have no batch: those that do not fit wait.
+    """
+    return _by_engine(plan, "batch_fits", but="fits", without="load")
 
 
-def _by_engine(plan: Plan, wanted: Fit, but: Fit | None = None) -> dict[str, list[str]]:
+def _by_engine(plan: Plan, wanted: Fit, but: Fit | None = None, without: str = "") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for cell in plan["cells"].values():
+        if cell["protocol"]["kind"] == without:
+            continue
         if cell["predicted"][wanted] is False and (but is None or cell["predicted"][but] is not False):
             found.setdefault(cell["engine"], []).append(cell["cell"])
     return found

@@ -78,7 +78,7 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
         table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such table yet; `moebench report --partial --study {out.name}` builds it from the existing records"
+            f"{path}: no such table yet; `moebench report --partial --study {out.name}` builds it from the records"
         ) from None
     except (KeyError, ValueError, OSError):
         again = "`moebench report --partial` makes the tables again"

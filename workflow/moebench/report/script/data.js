@@ -44,7 +44,7 @@ function withInterval(metric, i) {
 /** Explains the brackets after the medians of cell i: with few repeats, intervals are their range. */
 const inBrackets = i => {
   const n = value("n_repeats", i) || 0;
-  return n < 2 ? "" : `; in brackets: ${n > DATA.range_up_to ? "bootstrap 95% intervals" : "range of the repeats"}`;
+  return n < 2 ? "" : `, in brackets: ${n > DATA.range_up_to ? "bootstrap 95% intervals" : "range of the repeats"}`;
 };
 
 /** Knobs in which the given cells differ. */
