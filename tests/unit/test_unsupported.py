@@ -54,7 +54,7 @@ WIDTHS = "shared expert as wide as a routed one"
     ({"quantization": ["none", "int8"]}, {"weights": "dummy"}, 1, ["there are no weights to quantize"]),
     ({"model": ["tiny-mixtral", "tiny-olmoe"], "top_k": [2, 16]}, {}, 3, ["top_k 16 is more than the 8 experts"]),
     ({"model": ["tiny-mixtral", "qwen3-0.6b"]}, {"top_k": 1}, 1, ["qwen3-0.6b is dense"]),
-    ({"model": ["tiny-mixtral", "tiny-llava-moe-s"]}, {"images": 1, "image_size": 56}, 1, ["tiny-mixtral accepts none"]),
+    ({"model": ["tiny-mixtral", "tiny-llava-moe-s"]}, {"images": 1, "image_size": 56}, 1, ["mixtral accepts none"]),
     ({"draft_model": ["tiny-qwen3-draft-4b", "qwen3-0.6b"]}, {"model": "tiny-qwen3-moe", "draft_tokens": 1}, 1,
      ["draft_model qwen3-0.6b has a vocabulary of"]),
 ])  # fmt: skip
