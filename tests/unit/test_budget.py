@@ -137,13 +137,13 @@ def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
     key = next(k for k in cells["cells"] if k.startswith("olmoe-1b-7b") and "mmlu" in k)
     cell, engine = cells["cells"][key], cells["engines"][key.partition("/")[0]]
     hardware = CONFIG.hardware("h100-sxm5-80gb")
-    everything, some = (accuracy_forecast.engine_s(cell | {"limit": n}, engine, hardware) for n in (None, 10))
+    unknown = cell | {"task": cell["task"] | {"size": None}}
+    everything, nothing, some = accuracy_forecast.engine_s([cell, unknown, cell | {"limit": 10}], engine, hardware)
     for end in ("", "_low", "_high"):
         assert some[end] == pytest.approx(everything[end] * 570 / 14042, rel=0.01), "a limit is per subject"
     assert everything["_low"] < everything[""] < everything["_high"]
-    unknown = cell | {"task": cell["task"] | {"size": None}}
-    assert accuracy_forecast.engine_s(unknown, engine, hardware) is None
-    assert accuracy_forecast.engine_s(cell, engine, CONFIG.hardware("local-cpu")) is None
+    assert nothing is None
+    assert accuracy_forecast.engine_s([cell], engine, CONFIG.hardware("local-cpu")) == [None]
 
 
 def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(whole):
