@@ -41,7 +41,12 @@ PROMPTS += [[random.Random(100 * n + i).randrange(10240) for i in range(n)] for 
 
 def run(*arguments: Any, expect: int = 0) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "workflow")])
-    env = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    env = os.environ | {
+        "PYTHONPATH": path,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [str(PYTHON), *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == expect, done.stderr[-4000:]
