@@ -210,9 +210,9 @@ def test_each_claim_left_out_costs_more_than_is_left(whole, small):
     assert small["budget"]["left_out"] and min(small["budget"]["left_out"].values()) > left - 0.01
 
 
-def test_a_budget_for_nothing_is_one_line():
+def test_a_budget_for_nothing_is_one_line(whole):
     with pytest.raises(ConfigError, match=r"budget_gpu_hours 0\.001: .*MIB-\S+.* 0\.\d"):
-        make_plan(CONFIG, "paper", budget_gpu_hours=0.001)
+        budget.reduce(whole, 0.001)
 
 
 def test_figures_that_cannot_be_filled_are_left_out(small):
@@ -223,11 +223,13 @@ def test_figures_that_cannot_be_filled_are_left_out(small):
     check(small)
 
 
-def test_the_command_says_all_of_it(capsys):
+def test_the_command_says_all_of_it(capsys, monkeypatch, small):
+    asked = {}
+    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda *_, **given: asked.update(given) or small)
     root = ["--config", str(ROOT / "config"), "--results", "/nowhere"]
     with pytest.raises(SystemExit) as end:
         cli.main(["plan", "--study", "paper", "--gpus", "8", "--budget", "5", *root])
-    assert end.value.code == 0
+    assert end.value.code == 0 and asked == {"budget_gpu_hours": 5}
     out = capsys.readouterr().out
     for words in (
         "GPU-hours at the predicted speed",

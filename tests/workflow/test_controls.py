@@ -69,6 +69,7 @@ fused_moe.try_get_optimal_moe_config((8, 128, 64), (8, 64, 64), 2, None, 4)
 """
 
 
+@pytest.mark.nightly  # what the locked vLLM says
 def test_a_shape_without_tuned_tile_sizes_is_known_by_vllms_own_warning(tmp_path: Path) -> None:
     environment = {**os.environ, "VLLM_TUNED_CONFIG_FOLDER": str(tmp_path)}
     done = subprocess.run([ENGINE, "-c", UNKNOWN_SHAPE], capture_output=True, text=True, env=environment)
