@@ -63,7 +63,7 @@ gallery:       ## documentation's sample report, figures and picture, from the r
 plot:          ## bundle Observable Plot for the report again (needs npm; users do not)
 	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js
 
-bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
+bench: envs    ## performance claims, as ratios in one run, and what reports and tests take (BENCH=--quick: less)
 	@$(BIN)/python tests/bench.py $(BENCH)
 
 clean:         ## remove generated files, but neither results nor environments
