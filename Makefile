@@ -63,7 +63,7 @@ gallery:       ## sample report, figures and picture of the documentation, from 
 plot:          ## rebuild the report's bundle of Observable Plot (needs npm; users do not)
 	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js
 
-bench: envs    ## performance claims, as ratios within one run (BENCH=--tests: also time the tests)
+bench: envs    ## performance claims, as ratios within one run; times of the report and the tests (BENCH=--quick: no tests)
 	@$(BIN)/python tests/bench.py $(BENCH)
 
 clean:         ## remove generated files, but neither results nor environments

@@ -148,13 +148,13 @@ def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
     key = next(k for k in cells["cells"] if k.startswith("olmoe-1b-7b") and "mmlu" in k)
     cell, engine = cells["cells"][key], cells["engines"][key.partition("/")[0]]
     hardware = CONFIG.hardware("h100-sxm5-80gb")
-    everything, some = (accuracy_forecast.engine_s(cell | {"limit": n}, engine, hardware) for n in (None, 10))
+    unknown = cell | {"task": cell["task"] | {"size": None}}
+    everything, nothing, some = accuracy_forecast.engine_s([cell, unknown, cell | {"limit": 10}], engine, hardware)
     for end in ("", "_low", "_high"):
         assert some[end] == pytest.approx(everything[end] * 570 / 14042, rel=0.01), "a limit is per subject"
     assert everything["_low"] < everything[""] < everything["_high"]
-    unknown = cell | {"task": cell["task"] | {"size": None}}
-    assert accuracy_forecast.engine_s(unknown, engine, hardware) is None
-    assert accuracy_forecast.engine_s(cell, engine, CONFIG.hardware("local-cpu")) is None
+    assert nothing is None
+    assert accuracy_forecast.engine_s([cell], engine, CONFIG.hardware("local-cpu")) == [None]
 
 
 def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(whole):
@@ -221,9 +221,9 @@ def test_each_claim_left_out_costs_more_than_is_left(whole, small):
     assert small["budget"]["left_out"] and min(small["budget"]["left_out"].values()) > left - 0.01
 
 
-def test_a_budget_for_nothing_is_one_line():
+def test_a_budget_for_nothing_is_one_line(whole):
     with pytest.raises(ConfigError, match=r"budget_gpu_hours 0\.001: .*MIB-\S+.* 0\.\d"):
-        make_plan(CONFIG, "paper", budget_gpu_hours=0.001)
+        budget.reduce(whole, 0.001)
 
 
 def test_figures_that_cannot_be_filled_are_left_out(small):
@@ -234,11 +234,13 @@ def test_figures_that_cannot_be_filled_are_left_out(small):
     check(small)
 
 
-def test_the_command_says_all_of_it(capsys):
+def test_the_command_says_all_of_it(capsys, monkeypatch, small):
+    asked = {}
+    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda *_, **given: asked.update(given) or small)
     root = ["--config", str(ROOT / "config"), "--results", "/nowhere"]
     with pytest.raises(SystemExit) as end:
         cli.main(["plan", "--study", "paper", "--gpus", "8", "--budget", "5", *root])
-    assert end.value.code == 0
+    assert end.value.code == 0 and asked == {"budget_gpu_hours": 5}
     out = capsys.readouterr().out
     for words in (
         "GPU-hours at the predicted speed",

@@ -233,14 +233,14 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
 
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
-    with pytest.raises(UserError, match="staging is incomplete; run `moebench stage --study test`"):
+    with pytest.raises(UserError, match="`moebench stage --study test`"):
         verbs.pack(given, ["test"], tmp_path / "c.tar.gz")
     assert not (tmp_path / "c.tar.gz").exists()
 
 
 def test_nothing_to_pack_is_said(config, tmp_path):
     services = studies.folder(tmp_path / "b", {"asked": BLOCKS[3:]}, engines=ENGINES, defaults=DUMMY)
-    with pytest.raises(UserError, match=r"none of its cells can run on a machine with 1 device"):
+    with pytest.raises(UserError, match=r"none of its cells .* 1 device"):
         verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
     with pytest.raises(UserError, match=r"no \*.tar.xz there"):
         verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)
@@ -283,7 +283,7 @@ def test_damage_anywhere_is_refused_with_one_line(plan, tmp_path):
     broken = tmp_path / "broken.zip"
     for cut in (0, 10, len(data) // 2, len(data) - 1):
         broken.write_bytes(data[:cut])
-        with pytest.raises(UserError, match=r"broken\.zip: truncated, changed, or not the results") as error:
+        with pytest.raises(UserError, match=r"broken\.zip: ") as error:
             parcels.read(broken)
         assert "\n" not in str(error.value)
     clean = parcels.read(made)
@@ -401,7 +401,7 @@ def test_a_folder_is_of_one_device_and_empty_results_are_refused(config, plan, t
     files = parcel(plan, tmp_path / "a", tmp_path / "out-a")
     others = parcel(plan, tmp_path / "b", tmp_path / "out-b", device="Card B")
     imported(config, tmp_path, files, name="mine")
-    with pytest.raises(UserError, match=r"would hold records of Card A and of Card B; give --name"):
+    with pytest.raises(UserError, match=r"Card A .*Card B.*--name"):
         imported(config, tmp_path, others, name="mine")
     nothing = parcels.write(tmp_path / "out-c", "results", tmp_path / "c", tmp_path, ABOUT)
     with pytest.raises(UserError, match="nothing was measured"):

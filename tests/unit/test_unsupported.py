@@ -70,7 +70,7 @@ def test_a_point_that_cannot_be_is_a_row_with_the_reason(tmp_path, cross, fix, c
 
 
 def test_a_value_that_no_point_of_its_block_has_room_for_is_a_mistake(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"x\.yaml: top_k 16 is more than the 8 experts of tiny-mixtral; set it to 8"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: top_k 16 .* 8 experts of tiny-mixtral"):
         plan(tmp_path / "one", block({"batch": [1, 2]}, top_k=16), block({"batch": [1]}))
     alone = [{"tasks": ["arc-easy"], "data": "fixtures", "fix": {"model": "tiny-mixtral", "dp": 2}}]
     with pytest.raises(ConfigError, match=r"x\.yaml: accuracy with dp 2: .*set dp: 1"):
@@ -128,7 +128,7 @@ def test_a_misspelt_group_names_the_nearest(tmp_path) -> None:
 
 
 def test_a_ratio_without_a_kind_of_pruning_is_a_mistake(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"prune_ratio 0.25 without pruning: say inter .* or intra"):
+    with pytest.raises(ConfigError, match=r"prune_ratio 0.25 .*inter .* or intra"):
         plan(tmp_path, block({"prune_ratio": [0, 0.25]}))
 
 

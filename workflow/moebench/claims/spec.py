@@ -148,8 +148,9 @@ class Claim(Strict):
         """Refuse a claim that cannot be evaluated."""
         pair = (self.of is not None, self.to is not None, self.as_ is not None)
         known = {*METRIC_NAMES, *EVENNESS, *_OTHER_METRICS, *(_COMPUTED if self.test == "computed" else ())}
+        if self.metric not in known:
+            raise ValueError(f"metric: unknown {self.metric!r}" + nearest(self.metric, known))
         problems = [
-            (self.metric not in known, f"metric: unknown {self.metric!r}" + nearest(self.metric, known)),
             (any(pair) and not all(pair), "of, to and as: give all three or none"),
             (self.test in COMPARED and not all(pair), f"test {self.test} needs of, to and as"),
             (self.test in _ALONG and not self.over, f"test {self.test} needs over"),

@@ -29,8 +29,8 @@ class Arrays:
     """Makes every field an array of float64."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=np.float64))
+        for name, value in vars(self).items():
+            vars(self)[name] = np.asarray(value, dtype=np.float64)
 
 
 @dataclass(frozen=True)

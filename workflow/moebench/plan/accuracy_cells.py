@@ -91,12 +91,14 @@ def _short(row: Row) -> Row:
     return Row(row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}, row.labels, row.block)
 
 
-def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> dict[str, float]:
-    """Expected time of an accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
-    seconds = accuracy_time.engine_s(cell, engine, hardware)
-    if seconds is None:
-        return {"": float(study.jobs.task_s)}
-    return {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
+def tasks_s(cells: list[AccuracyCell], engine: EngineConfig, study: Any, hardware: Any) -> list[dict[str, float]]:
+    """Expected time of each accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
+    return [
+        {"": float(study.jobs.task_s)}
+        if seconds is None
+        else {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
+        for seconds in accuracy_time.engine_s(cells, engine, hardware)
+    ]
 
 
 @dataclass
@@ -254,9 +256,10 @@ class AccuracyPlanner:
                 part["engines"][engine_id] = engine
                 known = engine["predicted"]
                 least = known["job_s"]
-                for cell_id in cells:
-                    cell = self.cells[f"{engine_id}/{cell_id}"]
-                    seconds = task_s(cell, engine, study, hardware)
+                asked_of = [self.cells[f"{engine_id}/{cell_id}"] for cell_id in cells]
+                for cell_id, cell, seconds in zip(
+                    cells, asked_of, tasks_s(asked_of, engine, study, hardware), strict=True
+                ):
                     predicted: AccuracyPrediction = {
                         "bytes_per_gpu": known["weight_bytes_per_gpu"],
                         "fits": known["fits"],

@@ -71,8 +71,8 @@ class _Planner:
     engines: dict[str, planned.EngineConfig] = field(default_factory=dict)
     cells: dict[str, planned.Cell] = field(default_factory=dict)
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
-    _models: dict[str, Model] = field(default_factory=dict)
-    _engines: dict[str, str] = field(default_factory=dict)
+    _models: dict[EngineKnobs, Model] = field(default_factory=dict)
+    _engines: dict[tuple[EngineKnobs, int | None], str] = field(default_factory=dict)
 
     @property
     def goals(self) -> dict[str, float]:
@@ -214,7 +214,7 @@ class _Planner:
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
         """Add an engine configuration, unless it exists; return its id."""
-        key = repr((knobs, top_k))
+        key = (knobs, top_k)
         if key not in self._engines:
             model = self.model(knobs, spec, path)
             draft = self.draft(knobs, path)
@@ -258,15 +258,14 @@ class _Planner:
 
     def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
         """The model that an engine configuration loads.  Raises ConfigError naming ``path``, or Unsupported."""
-        key = repr(knobs)
-        if key not in self._models:
+        if knobs not in self._models:
             try:
-                self._models[key] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
+                self._models[knobs] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
             except Unsupported:
                 raise
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
-        return self._models[key]
+        return self._models[knobs]
 
     def draft(self, knobs: EngineKnobs, path: str) -> Model | None:
         """The draft model of speculative decoding, if there is one."""

@@ -15,6 +15,8 @@ Z = 1.96
 AMBIGUOUS = "ambiguous"
 """Several blocks of the experiment, or several tasks without a mean, give the engine configuration a value."""
 _KEY = ["experiment", "engine", "top_k"]
+_READ = ["block", "task", "main", "status", "unit", "value", "stderr", "made_of", "metric", "chance"]
+"""What is read of answers: pandas takes a part of a wide table slowly."""
 
 
 def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +33,7 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """
     found = {
         tuple(_plain(v) for v in key): _one(rows)
-        for key, rows in answers.groupby(_KEY, dropna=False, sort=False)
+        for key, rows in answers[_KEY + _READ].groupby(_KEY, dropna=False, sort=False)
         if len(rows)
     }
     numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance", "perplexity"]
