@@ -5,7 +5,7 @@ one of its own and a factor on it, and layers, sequences and steps have overhead
 GPU::
 
     step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
-         + L t_layer + L_block t_block + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
+         + L t_layer + M t_matrix + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
 
 Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
 bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
@@ -28,11 +28,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from moebench.config import Architecture
 from moebench.cost import limits, memory, roofline
 from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
+
+PROCESSOR_BYTES_PER_S = 25e9
+"""Rate that passes over activations are counted at, per multiprocessor.  An H200, with 1.43 times the bandwidth of an
+H100 and the same multiprocessors, is no faster at them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,11 @@ class Constants(Arrays):
     expert_share_low: Any = 0.35
     attention_share: Any = 0.45
     """eta of attention's scores and sums, of the plain peak."""
+    expert_share_packed: Any = 0.26
+    """eta of experts of 4 bits whose weights are unpacked for plain arithmetic."""
     tile_tokens: Any = 120.0
-    """Tokens of an expert that a kernel works on at a time."""
+    """Tokens of an expert that a kernel works on at a time; ``_packed``: of one with 4 bits."""
+    tile_tokens_packed: Any = 45.0
     expert_correlation: Any = 0.04
     """Correlation of two tokens' choices of an expert; 0: all experts are chosen alike.  Their popularity has the mean
     p = k / E and the variance correlation x p (1 - p)."""
@@ -64,8 +72,9 @@ class Constants(Arrays):
     moe_token_s: Any = 0.05e-6
     """Time per token and layer of experts beside bytes and operations: the router's small kernels, on every rank."""
     layer_s: Any = 35e-6
-    block_s: Any = 10e-6
-    """More of a layer with a dense or shared block: two more matrices and what is between them."""
+    matrix_s: Any = 5e-6
+    """More of a layer for each dense matrix beyond attention's two: a dense or shared block has two, latent attention
+    three."""
     piecewise_layer_s: Any = 15e-6
     """More of a layer of a step whose graph is cut at attention (vLLM's cudagraph_mode PIECEWISE)."""
     moe_layer_s: Any = 37e-6
@@ -73,6 +82,8 @@ class Constants(Arrays):
     """More of a MoE layer whose experts are dealt to ranks: tokens of others' experts are masked."""
     low_matrix_s: Any = 5e-6
     """More of a dense matrix in a faster data type: its activations are quantized first."""
+    scaled_matrix_s: Any = 90e-6
+    """More of one with a scale per block of weights, where no graph starts its kernels: time of the host."""
     sequence_s: Any = 5e-6
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
@@ -106,6 +117,8 @@ class Precision(Arrays):
     blocks_peak: Any
     experts_peak: Any
     plain_peak: Any
+    scaled: Any = False
+    """Weights in fp8 have a scale per block."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,14 @@ class Traits(Arrays):
 
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
+    latent: Any = False
+    """Multi-head latent attention."""
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> Traits:
+        """Traits of an architecture."""
+        attention = architecture.attention
+        return cls(whole_norms=attention.qk_norm == "full", latent=attention.kind == "mla")
 
 
 @dataclass(frozen=True)
@@ -218,11 +239,6 @@ def fullest_rank(
     return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(uneven) + skew, n * np.minimum(k, m)))
 
 
-def tile_waste(distinct: Floats, constants: Constants) -> Floats:
-    """Tokens' worth of empty places in the tiles of ``distinct`` experts: half a tile each."""
-    return np.asarray(distinct * constants.tile_tokens / 2)
-
-
 # ------------------------------------------------------------------------------------------- steps
 
 
@@ -240,8 +256,8 @@ def _matrices(
     group = layout.tp * layout.kvp
     per_byte = c.dense_bytes / machine.bandwidth
 
-    low = c.low_matrix_s * (p.attention_peak > p.plain_peak)
-    with_block = s.layers - s.sparse + s.sparse * (s.shared > 0)
+    more = 2 * (s.layers - s.sparse + s.sparse * (s.shared > 0)) + 3 * s.layers * setup.traits.latent
+    low = c.low_matrix_s * (p.attention_peak > p.plain_peak) + c.scaled_matrix_s * p.scaled * (own > setup.graph_tokens)
 
     def dense(weights: Floats, width: Floats, peak: Floats, count: Floats) -> Floats:
         share = np.where(peak > p.plain_peak, c.dense_share_low, c.dense_share)
@@ -252,8 +268,9 @@ def _matrices(
     time = time + dense(blocks, p.blocks, p.blocks_peak, own)
     time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
     time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
-    time = time + low * 2 * (s.layers + with_block) + c.block_s * with_block
-    time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / machine.bandwidth
+    time = time + low * (2 * s.layers + more) + c.matrix_s * more
+    rate = machine.processors * PROCESSOR_BYTES_PER_S
+    time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / rate
     time = time + s.sparse * own * c.moe_token_s
     if np.any(s.sparse > 0):
         spread = c.expert_correlation * (s.experts / top_k - 1)
@@ -262,10 +279,12 @@ def _matrices(
             expected, _ = fullest_rank(s.experts, top_k, tokens, 1.0, spread)
             fullest = np.where(np.isnan(distinct), fullest, fullest * np.asarray(distinct, float) / expected)
         piece = s.expert * layout.ep / layout.ranks
+        packed = (p.experts < 1) & (p.experts_peak <= p.plain_peak)
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
+        share, tile = np.where(packed, c.expert_share_packed, share), np.where(packed, c.tile_tokens_packed, c.tile_tokens)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
-        filled = 2.0 * (routed + tile_waste(fullest, c)) / (share * p.experts_peak)
-        moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
+        filled = 2.0 * (routed + fullest * tile / 2) / (share * p.experts_peak)
+        moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / rate
         time = time + s.sparse * expert_time * (piece * np.hypot(loaded, filled) + moved)
         time = time + s.sparse * (c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
     return np.asarray(time)
@@ -494,7 +513,9 @@ def serving(
     one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation, others * layout.dp, p + out / 2)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
-    ttft = c.request_s + p * c.prompt_token_s + c.waited_steps * tpot + one
-    ttft = ttft + c.opening_share * np.maximum(opening - one, 0.0) / 2
+    chunks = np.maximum(running / layout.dp * p / np.asarray(step_tokens, float), 1.0)
+    opening = opening * (1 + 1 / chunks) / 2
+    steady = c.waited_steps * tpot + one
+    ttft = c.request_s + p * c.prompt_token_s + steady + c.opening_share * (np.maximum(opening, one) + (asked - 1) / 2 * p * c.prompt_token_s - steady)
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

@@ -91,12 +91,11 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
     precision = cal.Precision(
         attention=formats.packed, blocks=formats.packed, experts=formats.packed * formats.expert_ratio,
         plain=formats.plain, cache=formats.cache, attention_peak=others, blocks_peak=others, experts_peak=packed,
-        plain_peak=machine.plain_peak,
+        plain_peak=machine.plain_peak, scaled=knobs.quantization == "fp8_block",
     )  # fmt: skip
-    traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
     return cal.Setup(
         Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), points.ideal(hardware), constants(fitted),
-        points.all_reduce_of(fitted.all_reduce, hardware), traits,
+        points.all_reduce_of(fitted.all_reduce, hardware), cal.Traits.of(architecture),
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ PRIOR: dict[str, tuple[float, float]] = {
     "dense_bytes": (1.2, 0.05),
     "layer_passes": (10.0, 0.5),
     "layer_s": (35e-6, 0.15),
-    "block_s": (10e-6, 0.5),
+    "matrix_s": (5e-6, 0.5),
     "piecewise_layer_s": (15e-6, 0.5),
     "low_matrix_s": (4e-6, 0.3),
     "sequence_s": (3e-6, 1.0),
@@ -54,8 +54,8 @@ PRIOR: dict[str, tuple[float, float]] = {
     "waited_steps": (1.5, 0.3),
     "opening_share": (0.1, 0.15),
     "expert_correlation": (0.032, 0.4),
-    "prefill_experts": (1.3, 0.3),
-    "moe_token_s": (0.03e-6, 1.0),
+    "prefill_experts": (1.0, 0.1),
+    "moe_token_s": (0.03e-6, 0.5),
     "prefill_reduces": (0.8, 0.4),
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables; layers and blocks from the sum of their
@@ -73,19 +73,26 @@ KERNEL: dict[str, float] = {
     "expert_share": 0.5,
     "expert_share_low": 0.35,
     "attention_share": 0.5,
+    "expert_share_packed": 0.26,
     "tile_tokens": 128.0,
+    "tile_tokens_packed": 48.0,
     "expert_passes": 3.0,
+    "scaled_matrix_s": 90e-6,
     "moe_layer_s": 40e-6,
     "deal_layer_s": 10e-6,
 }
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
+SMALL = 20e6
+"""Weights of a matrix below which a table's time of a block-scaled product is that of starting it."""
+
 UNITS = {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
-UNITS |= {name: "tokens" for name in KERNEL if name.endswith("_tokens")}
+UNITS |= {name: "tokens" for name in KERNEL if name.startswith("tile_")}
 MOE_FORMATS = {
     "bfloat16": ("bfloat16", 2.0),
     "fp8_block": ("fp8", 1 + 4 / 128**2),
     "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
+    "int4_wo": ("bfloat16", 0.5 + 2 / 128),
 }
 """Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
 UNGATED = {(512, 22, 2048), (512, 22, 1024), (128, 6, 2688)}
@@ -143,7 +150,9 @@ def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Rows that constants are fitted on: Triton kernels, gated, split by width over at most 8 or dealt to at most 8."""
     shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
     ungated = [shape in UNGATED for shape in shapes]
-    keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] <= 8) & (frame["moe_tp_size"] <= 8)
+    marlin, packed = frame["kernel_source"].str.contains("marlin"), frame["moe_dtype"].isin(["w4a16_mxfp4", "int4_wo"])
+    keep = frame["kernel_source"].str.contains("triton") & ~packed & (frame["moe_ep_size"] <= 8)
+    keep = (keep | marlin & (frame["moe_ep_size"] == 1)) & (frame["moe_tp_size"] <= 8)
     return frame[keep & ~np.array(ungated, bool) & frame["moe_dtype"].isin(MOE_FORMATS)]
 
 
@@ -185,13 +194,16 @@ def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, H
     bandwidth = np.array([machines[m].bandwidth_bytes_per_s for m in rows["machine"]], float)
     kinds = [MOE_FORMATS[d] for d in rows["moe_dtype"]]
     peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
-    share = np.array([constants["expert_share_low" if k[0] == "fp8" else "expert_share"] for k in kinds])
+    packed = np.array([k[1] < 1 for k in kinds])
+    names = ["expert_share_low" if k[0] == "fp8" else "expert_share_packed" if k[1] < 1 else "expert_share" for k in kinds]
+    share = np.array([constants[name] for name in names])
+    tile = np.where(packed, constants["tile_tokens_packed"], constants["tile_tokens"])
     loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
-    waste = cal.tile_waste(distinct, cal.Constants(**constants))
-    filled = 2.0 * (routed + waste) / (share * peak)
+    filled = 2.0 * (routed + distinct * tile / 2) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
+    rate = np.array([points.ideal(machines[m]).processors for m in rows["machine"]]) * cal.PROCESSOR_BYTES_PER_S
     start = constants["moe_layer_s"] + constants["deal_layer_s"] * (column["moe_ep_size"] > 1)
-    return np.asarray(start + piece * np.hypot(loaded, filled) + moved / bandwidth)
+    return np.asarray(start + piece * np.hypot(loaded, filled) + moved / rate)
 
 
 def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str, float]:
@@ -205,7 +217,7 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
     moe = moe_rows(tables.moe)
     if len(moe):
         names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name.endswith("_layer_s")]
-        weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / 3)
+        weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / moe["moe_dtype"].nunique())
         seen = np.log(moe["us"].to_numpy(float) * 1e-6)
         found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
     large = tables.gemm[tables.gemm[["m", "n", "k"]].min(axis=1) >= 4096]
@@ -217,6 +229,9 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
         if len(gemm):
             peak = np.array([machines[m].peak[numbers].flops_per_s for m in gemm["machine"]])
             found[name] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
+    scaled = tables.gemm[(tables.gemm["gemm_dtype"] == "fp8_block") & (tables.gemm["n"] * tables.gemm["k"] < SMALL)]
+    if len(scaled):
+        found["scaled_matrix_s"] = float(scaled["us"].median()) * 1e-6
     for name, table, kind in (("cache_bytes", tables.decode, "bfloat16"), ("cache_bytes_low", tables.decode, "fp8"),
                               ("attention_share", tables.prefill, "bfloat16")):  # fmt: skip
         rows = table[(table["kv_cache_dtype"] == kind) & (table["us"] > 200)]

@@ -41,6 +41,9 @@ SAME = {
     "nvfp4": "fp4",
 }
 
+SCALED = ("deepseek_v3", "minimax_m2", "qwen3", "qwen3_moe", "qwen3_next")
+"""Families whose developers publish fp8 weights with a scale per block of 128 x 128 (``fp8_block``)."""
+
 NOMINAL = {"inferencex": 0.9}
 """Mean of a source's token counts over what it calls them: InferenceX draws lengths from 0.8 to 1 times the nominal."""
 
@@ -140,6 +143,7 @@ def precision(name: str, architecture: Architecture, hardware: Hardware, cache: 
     return cal.Precision(
         attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=1.0 if cached == "fp8" else 2.0,
         attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
+        scaled=word == "fp8" and (name.strip().lower() == "fp8_block" or architecture.family in SCALED),
     )  # fmt: skip
 
 
@@ -156,6 +160,7 @@ def ideal(hardware: Hardware) -> Machine:
         link=hardware.link_bytes_per_s or nan,
         node=hardware.devices_per_node,
         far_link=far or nan,
+        processors=hardware.multiprocessors or Machine.processors,
     )
 
 
@@ -320,7 +325,7 @@ class _Lookup:
         shown, seen = tiles(architecture, images, size), image_tokens(architecture, images, size)
         if shown is None or seen is None:
             return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
-        sizes, traits = Sizes.of(architecture), _traits(architecture)
+        sizes, traits = Sizes.of(architecture), cal.Traits.of(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
         if layout.ranks < layout.ep <= sizes.experts:
             return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine deals experts so"
@@ -337,7 +342,7 @@ class _Lookup:
                 raise UserError(f"acceptance is {acceptance:g}: give the share of drafted tokens that are accepted")
             plain = precision("bf16", named[1], hardware, cached)
             assert plain is not None
-            draft = (Sizes.of(named[1]), plain, _traits(named[1]))
+            draft = (Sizes.of(named[1]), plain, cal.Traits.of(named[1]))
             limits.check(draft[0], layout, row["batch"], row["input"])
         server = SERVER | SERVERS.get((str(row.get("source")), found[0]), {})
         server |= {name: value for name in server if (value := _optional(row, name)) is not None}
@@ -371,10 +376,6 @@ def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture
     if min(wanted.values()) < 1 or block.top_k > block.count:
         raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose 1 to all of the experts")
     return architecture.model_copy(update={"experts": block})
-
-
-def _traits(architecture: Architecture) -> cal.Traits:
-    return cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
 
 
 NO_TABLE = cal.AllReduce((1.0,), {2: (1e-6,)}, {2: (1e-6,)}, 1.0)
