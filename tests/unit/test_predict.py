@@ -11,7 +11,7 @@ from moebench.commands import fit as fitting
 from moebench.commands import own_points, predict
 from moebench.commands.cli import main
 from moebench.config import Config
-from moebench.cost import fit, points
+from moebench.cost import cells, fit, points
 from moebench.cost.params import total_parameters
 from moebench.errors import UserError
 from moebench.tables import parquet
@@ -242,15 +242,16 @@ def test_no_configuration_is_on_both_sides_of_a_split():
     key = frame[[c for c in fit.CONFIGURATION if c in frame]].astype(str).agg("|".join, axis=1)
     made = list(fit.splits(frame))
     assert {(s.kind, s.left_out) for s in made} == {
-        ("seen", "half at random"), ("machine", "H100"), ("machine", "H200"),
-        ("model", "gpt-oss-120b"), ("model", "llama-3.1-70b"), ("model", "minimax-m2.5"),
+        *(("seen", f"half at random, seed {n}") for n in range(5)), ("machine", "H100"), ("machine", "H200"),
+        ("model", "gpt-oss-120b"), ("model", "llama-3.1-70b"), ("model", "minimax-m2.5"), ("source", "inferencex"),
     }  # fmt: skip
+    assert len({tuple(s.test) for s in made if s.kind == "seen"}) > 1, "halves differ"
     for split in made:
         assert not set(split.train) & set(split.test) and len(split.train) + len(split.test) == len(frame)
         assert not set(key[split.train]) & set(key[split.test])
         if split.kind != "seen":
             assert split.left_out not in set(frame[split.kind].iloc[split.train])
-    assert [list(s.test) for s in fit.splits(frame)] == [list(s.test) for s in made], "the seed is fixed"
+    assert [list(s.test) for s in fit.splits(frame)] == [list(s.test) for s in made], "seeds are fixed"
 
 
 def test_a_left_out_machine_or_shape_takes_its_kernel_times_along():
@@ -308,10 +309,26 @@ def test_predict_prints_how_many_values_lie_inside_their_interval(tmp_path):
     assert line.endswith(" 75%")
 
 
-def test_a_source_is_left_out_where_there_are_several():
+def test_sources_are_left_out_and_without_the_only_one_priors_predict():
     two = measured().assign(source=["mine", "inferencex"] * 6 + ["mine"])
     assert {s.left_out for s in fit.splits(two) if s.kind == "source"} == {"mine", "inferencex"}
-    assert not [s for s in fit.splits(measured()) if s.kind == "source"]
+    given = fitting.known(CONFIG)
+    (split,) = [s for s in fit.splits(measured()) if s.kind == "source"]
+    assert split.left_out == "inferencex" and not len(split.train) and len(split.test) == len(MEASURED)
+    model = fit.prior({n: given.constants[n] for n in fit.KERNEL}, given.reduces)
+    off = np.abs(model.predict(points.read(measured(), CONFIG)) / measured()["value"] - 1)
+    assert np.median(off) < 0.15, "no served point, kernel tables and priors only"
+
+
+def test_an_interval_is_the_widest_of_what_applies():
+    factors = {"seen": (0.9, 1.1), "model": (0.95, 1.3), "machine": (0.8, 1.05), "source": (0.99, 1.4)}
+    h100 = CONFIG.hardware("h100-sxm5-80gb")
+    own = h100.model_copy(update={"fitted": h100.fitted.model_copy(update={"factors": {"tpot": factors}})})
+    other = own.model_copy(update={"fitted": own.fitted.model_copy(update={"like": "h100-sxm5-80gb"})})
+    assert cells.interval(own, "tpot", "minimax-m2") == (0.9, 1.1)
+    assert cells.interval(own, "tpot", "mixtral-8x7b") == (0.95, 1.3)
+    assert cells.interval(other, "tpot", "mixtral-8x7b") == (0.8, 1.3)
+    assert cells.interval(own, "tpot", "minimax-m2", vllm=False) == (0.8, 1.4)
 
 
 def test_published_routing_follows_the_power_law_and_is_the_fullest_rank_s():

@@ -19,7 +19,7 @@ from moebench.cost.inputs import Floats
 BOUND = cal.Constants(
     **dict.fromkeys((*fit.PRIOR, *fit.KERNEL), 0.0)
     | dict.fromkeys((name for name in fit.KERNEL if "_bytes" in name or "_share" in name), 1.0)
-    | dict.fromkeys(("dense_bytes", "prefill_reduces", "prefill_experts"), 1.0)
+    | dict.fromkeys(("dense_bytes", "prefill_reduces"), 1.0)
 )
 """Everything ideal: no overhead, full bandwidth and peak."""
 

@@ -88,8 +88,6 @@ class Constants(Arrays):
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
     """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
-    prefill_experts: Any = 1.3
-    """Time of experts in a prefill over their kernel's alone."""
     prefill_reduces: Any = 1.0
     """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
     request_s: Any = 10e-3
@@ -249,7 +247,6 @@ def _matrices(
     outputs: Floats,
     top_k: Floats,
     distinct: Any = None,
-    expert_time: Any = 1.0,
 ) -> Floats:
     """Time of all matrices of a step, s: ``own`` tokens of a replica, ``tokens`` of all, ``outputs`` sampled ones."""
     s, p, layout, machine, c = setup.sizes, setup.precision, setup.layout, setup.machine, setup.constants
@@ -281,11 +278,12 @@ def _matrices(
         piece = s.expert * layout.ep / layout.ranks
         packed = (p.experts < 1) & (p.experts_peak <= p.plain_peak)
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
-        share, tile = np.where(packed, c.expert_share_packed, share), np.where(packed, c.tile_tokens_packed, c.tile_tokens)
+        share = np.where(packed, c.expert_share_packed, share)
+        tile = np.where(packed, c.tile_tokens_packed, c.tile_tokens)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
         filled = 2.0 * (routed + fullest * tile / 2) / (share * p.experts_peak)
         moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / rate
-        time = time + s.sparse * expert_time * (piece * np.hypot(loaded, filled) + moved)
+        time = time + s.sparse * (piece * np.hypot(loaded, filled) + moved)
         time = time + s.sparse * (c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
     return np.asarray(time)
 
@@ -383,7 +381,7 @@ def prefill_s(
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
     spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
     scores = read * spanned * s.prefill_ops / (layout.tp * layout.kvp)
-    time = _matrices(setup, own, tokens, own_sequences / chunks + others, k, None, c.prefill_experts)
+    time = _matrices(setup, own, tokens, own_sequences / chunks + others, k)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + others * _decoding_s(setup, context)
@@ -495,12 +493,13 @@ def serving(
     ::
 
         TPOT = step + (C - 1) / output x (prefill of one request - step)
-        TTFT = t_request + input x t_token + waited x TPOT + prefill of one
-             + w / 2 x (prefill of C at once - prefill of one)
+        TTFT = t_request + (1 - w) x (host + waited x TPOT + prefill of one)
+             + w x ((C + 1) / 2 x host + prefill of C at once x (1 + 1 / steps) / 2)
 
     The others' prefills stand between the tokens; a step with a prefill gives the others their token, and reads their
-    caches.  A request that comes finds some steps scheduled.  A share w of a run's requests start together at its
-    beginning and wait for half of each other's prefills on average.
+    caches.  A request that comes finds some steps scheduled; the host reads its prompt in input x t_token.  A share w of
+    a run's requests start together at its beginning: the host reads their prompts one after another, and the mean
+    request waits for half of the steps of all prefills, and half a step.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -513,9 +512,10 @@ def serving(
     one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation, others * layout.dp, p + out / 2)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
-    chunks = np.maximum(running / layout.dp * p / np.asarray(step_tokens, float), 1.0)
-    opening = opening * (1 + 1 / chunks) / 2
-    steady = c.waited_steps * tpot + one
-    ttft = c.request_s + p * c.prompt_token_s + steady + c.opening_share * (np.maximum(opening, one) + (asked - 1) / 2 * p * c.prompt_token_s - steady)
+    steps = np.maximum(running / layout.dp * p / np.asarray(step_tokens, float), 1.0)
+    host = p * c.prompt_token_s
+    steady = host + c.waited_steps * tpot + one
+    first = (asked + 1) / 2 * host + np.maximum(opening * (1 + 1 / steps) / 2, one)
+    ttft = c.request_s + (1 - c.opening_share) * steady + c.opening_share * first
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

@@ -40,16 +40,17 @@ def constants(fitted: Fitted) -> cal.Constants:
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
-    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, for
-    another machine of a machine that was not, for another engine of a source that was not, or else of a machine.
-    ``metric``: tpot or ttft.  None without any."""
+    """Factors on a value that held 80% of left-out points, the widest that apply: of a model that was fitted on, or one
+    that was not; for another machine also of a machine that was not; for another engine of all.  ``metric``: tpot or
+    ttft.  None without any."""
     fitted = hardware.fitted
     if fitted is None:
         return None
-    situation = "seen" if model in fitted.models else "model"
-    situation = "source" if not vllm else "machine" if fitted.like else situation
     known = fitted.factors.get(metric, {})
-    return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
+    kinds = ["seen" if model in fitted.models else "model"] + ["machine"] * bool(fitted.like)
+    kinds += [] if vllm else ["source", "machine", "model"]
+    pairs = [pair for kind in kinds if (pair := known.get(kind))] or list(known.values())  # type: ignore[call-overload]
+    return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
 
 
 def why_not(

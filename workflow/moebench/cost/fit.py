@@ -1,7 +1,7 @@
 """Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
 
-Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: twelve
-constants and the all-reduces.  Serving points, with those held fixed, give seventeen of everything round the kernels.
+Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: fifteen
+constants and the all-reduces.  Serving points, with those held fixed, give sixteen of everything round the kernels.
 Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
@@ -30,6 +30,8 @@ from moebench.cost.inputs import Floats
 from moebench.errors import UserError
 
 SEED = 0
+SEEDS = range(5)
+"""Of the halves at random."""
 EXPONENT = 1.01
 """Of the power law that tokens per expert follow in the MoE tables."""
 SPREAD = 0.3
@@ -54,7 +56,6 @@ PRIOR: dict[str, tuple[float, float]] = {
     "waited_steps": (1.5, 0.3),
     "opening_share": (0.1, 0.15),
     "expert_correlation": (0.032, 0.4),
-    "prefill_experts": (1.0, 0.1),
     "moe_token_s": (0.03e-6, 0.5),
     "prefill_reduces": (0.8, 0.4),
 }
@@ -94,7 +95,7 @@ MOE_FORMATS = {
     "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
     "int4_wo": ("bfloat16", 0.5 + 2 / 128),
 }
-"""Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
+"""Peak and bytes per weight of the MoE kernels that vLLM takes on these machines: Triton, for 4 bits Marlin."""
 UNGATED = {(512, 22, 2048), (512, 22, 1024), (128, 6, 2688)}
 """(experts, top-k, hidden size) in the MoE tables whose experts seem to have two matrices: their slopes are 2/3 of the
 others', which have three."""
@@ -147,7 +148,8 @@ def _fit(start: dict[str, float], residual: Callable[[dict[str, float]], Any]) -
 
 
 def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that constants are fitted on: Triton kernels, gated, split by width over at most 8 or dealt to at most 8."""
+    """Rows that constants are fitted on: gated experts, split by width over at most 8 or dealt to at most 8; Triton
+    kernels, and of experts of 4 bits Marlin's, not dealt."""
     shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
     ungated = [shape in UNGATED for shape in shapes]
     marlin, packed = frame["kernel_source"].str.contains("marlin"), frame["moe_dtype"].isin(["w4a16_mxfp4", "int4_wo"])
@@ -192,13 +194,13 @@ def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, H
     distinct, routed = routing(rows)
     piece = 3 * column["hidden_size"] * column["inter_size"] / column["moe_tp_size"]
     bandwidth = np.array([machines[m].bandwidth_bytes_per_s for m in rows["machine"]], float)
-    kinds = [MOE_FORMATS[d] for d in rows["moe_dtype"]]
-    peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
-    packed = np.array([k[1] < 1 for k in kinds])
-    names = ["expert_share_low" if k[0] == "fp8" else "expert_share_packed" if k[1] < 1 else "expert_share" for k in kinds]
-    share = np.array([constants[name] for name in names])
-    tile = np.where(packed, constants["tile_tokens_packed"], constants["tile_tokens"])
-    loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
+    arithmetic = [MOE_FORMATS[d][0] for d in rows["moe_dtype"]]
+    width = np.array([MOE_FORMATS[d][1] for d in rows["moe_dtype"]])
+    peak = np.array([machines[m].peak[a].flops_per_s for m, a in zip(rows["machine"], arithmetic, strict=True)])
+    plain = np.where(width < 1, constants["expert_share_packed"], constants["expert_share"])
+    share = np.where(np.array(arithmetic) == "fp8", constants["expert_share_low"], plain)
+    tile = np.where(width < 1, constants["tile_tokens_packed"], constants["tile_tokens"])
+    loaded = distinct * width * constants["expert_bytes"] / bandwidth
     filled = 2.0 * (routed + distinct * tile / 2) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
     rate = np.array([points.ideal(machines[m]).processors for m in rows["machine"]]) * cal.PROCESSOR_BYTES_PER_S
@@ -217,7 +219,8 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
     moe = moe_rows(tables.moe)
     if len(moe):
         names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name.endswith("_layer_s")]
-        weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / moe["moe_dtype"].nunique())
+        rows_of = moe["moe_dtype"].value_counts()
+        weight = np.sqrt(len(moe) / len(rows_of) / moe["moe_dtype"].map(rows_of).to_numpy(float))
         seen = np.log(moe["us"].to_numpy(float) * 1e-6)
         found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
     large = tables.gemm[tables.gemm[["m", "n", "k"]].min(axis=1) >= 4096]
@@ -295,6 +298,11 @@ class Model:
         return self.reduces.get(hardware.name) or next(iter(self.reduces.values()))
 
 
+def prior(kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
+    """Kernel constants with the priors of the others: no served point."""
+    return Model(kernel | {name: value for name, (value, _) in PRIOR.items()}, reduces)
+
+
 def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
     """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point."""
     values = known.frame["value"].to_numpy(float)
@@ -336,18 +344,22 @@ KINDS = ("seen", "model", "machine", "source")
 CONFIGURATION = ("machine", "engine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output")
 
 
-def splits(frame: pd.DataFrame, seed: int = SEED) -> Iterator[Split]:
-    """Half of the configurations at random, then every model, every machine and, of several, every source left out."""
+def splits(frame: pd.DataFrame) -> Iterator[Split]:
+    """Half of the configurations at random, by several seeds, then every model, machine and source left out.
+
+    The only source is left out, too: what then remains are kernel tables and priors, and no served point.
+    """
     columns = [c for c in CONFIGURATION if c in frame]
     key = frame[columns].astype(str).agg("|".join, axis=1)
     names = np.array(sorted(key.unique()))
-    chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
-    inside = key.isin(chosen).to_numpy()
-    yield Split("seen", "half at random", np.flatnonzero(inside), np.flatnonzero(~inside))
+    for seed in SEEDS:
+        chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+        inside = key.isin(chosen).to_numpy()
+        yield Split("seen", f"half at random, seed {seed}", np.flatnonzero(inside), np.flatnonzero(~inside))
     for column in KINDS[1:]:
         for name in sorted(frame[column].unique()) if column in frame else ():
             out = (frame[column] == name).to_numpy()
-            if not out.all():
+            if column == "source" or not out.all():
                 yield Split(column, str(name), np.flatnonzero(~out), np.flatnonzero(out))
 
 
@@ -357,27 +369,37 @@ def left_out(frame: pd.DataFrame, config: Config, tables: Tables | None, known: 
     ``tables``: kernel tables, of which a left-out model or machine loses its own; without, those of ``known``.
     """
     parts = []
+    kernels: dict[tuple[int, ...], Kernels] = {}
     for split in splits(frame):
         train, test = frame.iloc[split.train].reset_index(drop=True), frame.iloc[split.test].reset_index(drop=True)
-        model = fit_all(train, config, tables, known, split)
+        rest = tables and _without(tables, split, config)
+        key = tuple(len(t) for t in (rest.moe, rest.gemm, rest.decode, rest.prefill, rest.reduces)) if rest else ()
+        kernel, reduces = kernels[key] = kernels.get(key) or kernels_of(config, rest, known)
+        model = fit(points.read(train, config), kernel, reduces) if len(train) else prior(kernel, reduces)
         made = model.predict(points.read(test, config))
         parts.append(test.assign(kind=split.kind, left_out=split.left_out, predicted=made))
     return pd.concat(parts, ignore_index=True)
 
 
-def fit_all(
-    frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None, split: Split | None = None
-) -> Model:
-    """Kernel constants, then serving constants.  ``split``: without the kernel times of what it leaves out."""
+Kernels = tuple[dict[str, float], dict[str, cal.AllReduce]]
+"""Constants of kernels, and all-reduces by machine."""
+
+
+def _without(tables: Tables, split: Split, config: Config) -> Tables:
+    """Kernel tables without those of what a split leaves out."""
+    if split.kind == "machine":
+        return tables.without(machine=split.left_out)
+    if split.kind == "model" and (found := points.model(split.left_out, config)) and (block := found[1].experts):
+        return tables.without(shape=(found[1].hidden_size, block.ffn_size, block.count))
+    return tables
+
+
+def kernels_of(config: Config, tables: Tables | None, known: Model | None = None) -> Kernels:
+    """What kernel tables give; without any, what ``known`` has.  Raises UserError without either."""
     if tables is None:
         if known is None:
             raise UserError("--fit: no kernel tables and no machine with constants; give --kernels FOLDER")
-        return fit(points.read(frame, config), {n: known.constants[n] for n in KERNEL}, known.reduces)
-    if split and split.kind == "machine":
-        tables = tables.without(machine=split.left_out)
-    elif split and split.kind == "model" and (found := points.model(split.left_out, config)):
-        block = found[1].experts
-        tables = tables.without(shape=(found[1].hidden_size, block.ffn_size, block.count)) if block else tables
+        return {n: known.constants[n] for n in KERNEL}, known.reduces
     names = pd.unique(pd.concat([t["machine"] for t in (tables.moe, tables.gemm, tables.reduces)]))
     machines = {str(n): points.machine(str(n), config) for n in names}
     sheets = {n: m for n, m in machines.items() if m is not None}
@@ -386,7 +408,12 @@ def fit_all(
         rows = tables.reduces[tables.reduces["machine"] == name]
         if len(rows):
             reduces[hardware.name] = points.all_reduce_of(reduce_table(rows, "kernel tables"), hardware)
-    return fit(points.read(frame, config), kernel_constants(tables, sheets), reduces)
+    return kernel_constants(tables, sheets), reduces
+
+
+def fit_all(frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None) -> Model:
+    """Kernel constants, then serving constants."""
+    return fit(points.read(frame, config), *kernels_of(config, tables, known))
 
 
 def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -418,27 +445,28 @@ def factors(found: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
 def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """Low and high of measured over predicted, and the share of points inside.
 
-    10th and 90th percentile, stretched (in logarithms) until 80% of the points of each model, machine or source lie, in
-    the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of points of one kind
-    (half at random) two halves take the place of models.  The share is that of this check.
+    10th and 90th percentile, widened (in logarithms, alike at both ends) until 80% of the points of each model, machine
+    or source lie, in the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of
+    halves at random, and of an only source, two halves of the configurations take the place of models.  The share is
+    that of this check.
     """
     ratio = np.log((rows["value"] / rows["predicted"]).to_numpy(float))
     groups = rows["left_out"].to_numpy(object)
-    if len(set(groups)) == 1:
+    if rows["kind"].iloc[0] == "seen" or len(set(groups)) == 1:
         groups = rows.groupby([c for c in CONFIGURATION if c in rows], dropna=False).ngroup().to_numpy() % 2
     groups, ratio = groups[np.isfinite(ratio)], ratio[np.isfinite(ratio)]
 
     def ends(some: Floats) -> Floats:
         return np.asarray(np.clip(np.quantile(some, [0.1, 0.9]), [-np.inf, 0.0], [0.0, np.inf]))
 
-    stretch, inside = 1.0, 0.0
     others = {g: ends(ratio[groups != g]) for g in set(groups)} if len(set(groups)) > 1 else {}
     bounds = np.array([others.get(g, ends(ratio)) for g in groups])
-    for stretch in np.arange(1.0, 4.0, 0.05):
-        inside = float(np.mean((ratio >= stretch * bounds[:, 0]) & (ratio <= stretch * bounds[:, 1])))
+    wider, inside = 0.0, 0.0
+    for wider in np.arange(0.0, 1.0, 0.005):
+        inside = float(np.mean((ratio >= bounds[:, 0] - wider) & (ratio <= bounds[:, 1] + wider)))
         if inside >= INSIDE:
             break
-    low, high = np.exp(stretch * ends(ratio))
+    low, high = np.exp(ends(ratio) + np.array([-wider, wider]))
     return float(low), float(high), inside
 
 
