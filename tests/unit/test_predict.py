@@ -1,6 +1,7 @@
 """``moebench predict`` and ``calibrate --fit``: tables in, tables out, and nothing fitted that is tested on."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -100,9 +101,13 @@ def test_what_nothing_describes_is_named_and_skipped(tmp_path, change, why):
     [({"batch": 0}, "row 3: batch is 0"), ({"batch": -1}, "row 3: batch is -1"), ({"input": -5}, "row 3: input is -5"),
      ({"tp": 3}, "row 3: tp is 3"), ({"ep": 256}, "row 3: ep is 256"), ({"output": "many"}, "row 3: output is many")],
 )  # fmt: skip
-def test_what_no_engine_runs_is_refused_by_file_and_row(tmp_path, change, said):
-    with pytest.raises(UserError, match=f"points.csv: {said}: |points.csv: {said}; "):
-        run(tmp_path, {}, change)
+def test_what_no_engine_runs_is_refused_by_file_and_row_and_the_others_are_predicted(tmp_path, capsys, change, said):
+    good, wrong = run(tmp_path, {}, change).to_dict("records")
+    assert good["predicted"] > 0 and np.isnan(wrong["predicted"]) and wrong["kind"] == "none"
+    assert re.search(f"points.csv: {said}[:;] ", wrong["why"])
+    with pytest.raises(SystemExit) as left:
+        main(["predict", str(tmp_path / "points.csv"), "--config", str(CONFIG.folder)])
+    assert left.value.code and said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -168,8 +173,11 @@ def test_experts_are_unevenly_spread_over_ranks(tmp_path):
     ],
 )
 def test_impossible_changes_of_a_model_are_refused(tmp_path, change, said):
+    path = csv(tmp_path, [ROW | {"model": "qwen3-30b-a3b", "precision": "bf16"} | change])
+    made, known = predict.run(CONFIG, path)
+    assert np.isnan(made["predicted"][0])
     with pytest.raises(UserError, match=said):
-        run(tmp_path, {"model": "qwen3-30b-a3b", "precision": "bf16"} | change)
+        known.check()
 
 
 def test_units_protocols_and_names_of_metrics():

@@ -28,7 +28,7 @@ def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, 
     """The rows of a file with ``predicted``, ``low``, ``high``, ``kind`` and ``why`` (of rows without prediction).
 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
-    machine that was not.  Raises UserError for a column or value that is wrong.
+    machine that was not.  Raises UserError for a column that is missing.
     """
     known = points.read(own_points.load(path), config, str(path))
     count = len(known.frame)

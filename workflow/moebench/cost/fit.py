@@ -304,7 +304,9 @@ def prior(kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
 
 
 def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
-    """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point."""
+    """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point,
+    and for a row that is refused."""
+    known.check()
     values = known.frame["value"].to_numpy(float)
     good = np.isfinite(values) & (values > 0)
     good[list(known.reasons)] = False

@@ -41,7 +41,7 @@ SAME = {
     "nvfp4": "fp4",
 }
 
-SCALED = ("deepseek_v3", "minimax_m2", "qwen3", "qwen3_moe", "qwen3_next")
+SCALED = ("deepseek_v3", "deepseek_v32", "kimi_k2", "minimax_m2", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_moe")
 """Families whose developers publish fp8 weights with a scale per block of 128 x 128 (``fp8_block``)."""
 
 NOMINAL = {"inferencex": 0.9}
@@ -226,6 +226,14 @@ class Points:
     """Why a row cannot, by its place."""
     files: dict[int, str]
     """Name of the model's file, by place."""
+    refused: dict[int, str]
+    """Of ``reasons`` those of rows with a value that no engine takes."""
+
+    def check(self) -> None:
+        """Raises UserError with the first row that is refused."""
+        if self.refused:
+            first, more = next(iter(self.refused.values())), len(self.refused) - 1
+            raise UserError(f"{first}{f' (and {more} more rows)' if more else ''}")
 
 
 def load(path: Path) -> pd.DataFrame:
@@ -238,42 +246,47 @@ def load(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a CSV file ({error}); give one with the columns {', '.join(COLUMNS)}") from None
 
 
-def check_columns(frame: pd.DataFrame, path: str) -> pd.DataFrame:
-    """The table with numbers as such.  Raises UserError naming a missing column, or the row and value that is wrong."""
+def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[int, str]]:
+    """The table with numbers as such, and what is wrong with a row's, by its place.  Raises UserError naming a missing
+    column."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; a row needs {', '.join(COLUMNS)}")
     frame = frame.reset_index(drop=True).copy()
+    refused: dict[int, str] = {}
     for name in NUMBERS:
         numbers = pd.to_numeric(frame[name], errors="coerce")
         low = 0 if name in ("input",) else 1
         wrong = ~(numbers >= low) | ~np.isfinite(numbers.to_numpy(float))
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            raise UserError(f"{path}: row {place + 2}: {name} is {frame[name][place]}; give {low} or more")
+        for place in map(int, np.flatnonzero(wrong)):
+            refused.setdefault(place, f"{name} is {frame[name][place]}; give {low} or more")
         frame[name] = numbers.astype(float)
-    return frame
+    return frame, refused
 
 
 def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
-    """Look up machine, model, precision and metric of every row.  Raises UserError for values that no engine takes."""
-    frame = check_columns(frame, path)
+    """Look up machine, model, precision and metric of every row; one with a value that no engine takes is refused."""
+    frame, refused = check_columns(frame, path)
     reasons: dict[int, str] = {}
     files: dict[int, str] = {}
     parts: dict[str, list[tuple[int, _Row]]] = {}
     lookup = _Lookup(config)
     for i, row in enumerate(frame.to_dict("records")):
+        if i in refused:
+            continue
         try:
             found = lookup.row(row)
         except UserError as error:
-            raise UserError(f"{path}: row {i + 2}: {error}") from None
+            refused[i] = str(error)
+            continue
         if isinstance(found, str):
             reasons[i] = found
         else:
             files[i] = found.file
             parts.setdefault(found.hardware, []).append((i, found))
     batches = [_batch(frame, config.hardware(name), rows) for name, rows in parts.items()]
-    return Points(frame, batches, reasons, files)
+    refused = {i: f"{path}: row {i + 2}: {why}" for i, why in sorted(refused.items())}
+    return Points(frame, batches, reasons | refused, files, refused)
 
 
 @dataclass(frozen=True)
