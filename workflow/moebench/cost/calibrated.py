@@ -497,9 +497,9 @@ def serving(
              + w x ((C + 1) / 2 x host + prefill of C at once x (1 + 1 / steps) / 2)
 
     with host = input x t_token.  The others' prefills stand between the tokens; a step with a prefill gives the others
-    their token, and reads their caches.  A request that comes finds some steps scheduled.  A share w of a run's requests
-    start together at its beginning: the host reads their prompts one after another, and the mean request waits for half
-    of the steps of all prefills, and half a step.
+    their token, and reads their caches.  A request that comes finds some steps scheduled.  A share w of the requests
+    start together when the run begins: the host reads their prompts one after another, and the mean request waits for
+    half of the steps of all prefills, and half a step.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
