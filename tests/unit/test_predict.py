@@ -346,6 +346,9 @@ def test_published_routing_follows_the_power_law_and_is_the_fullest_rank_s():
     assert (distinct[0], routed[0]) == (8, 8) and routed[1] == 512
     assert 170 < distinct[1] < 195, "222 of uniform routing"
     assert routed[2] > 1.4 * 512 and distinct[2] <= 16
+    few = pd.DataFrame([(256, 8, 1, 8), (256, 8, 4, 1)], columns=keys)
+    assert 2 < fit.routing(few)[0][0] < 3, "one token's experts are spread over ranks"
+    assert fit.routing(few)[0][1] == 32, "few tokens meet on few experts"
 
 
 def test_servers_are_started_as_columns_or_a_source_s_scripts_say(tmp_path):

@@ -165,12 +165,12 @@ def _power_law(experts: int, top_k: int, tokens: int, groups: int, draws: int = 
     rest = 1 - EXPONENT
     place = np.random.default_rng(SEED).random((draws, experts))
     drawn = (place * (high**rest - low**rest) + low**rest) ** (1 / rest)
-    count = np.round(drawn / drawn.sum(1, keepdims=True) * tokens * top_k)
-    for row in count:  # what rounding lost goes to the experts with most, what it added is taken from those with fewest
+    share = drawn / drawn.sum(1, keepdims=True) * tokens * top_k
+    count = np.round(share)
+    for row, over in zip(count, share - count, strict=True):  # what rounding lost or added, where it was most
         while lost := int(tokens * top_k - row.sum()):
-            order = np.argsort(-row)
-            changed = order[:lost] if lost > 0 else order[row[order] > 0][lost:]
-            row[changed] += np.sign(lost)
+            most = over if lost > 0 else np.where(row > 0, -over, -np.inf)
+            row[np.argsort(-most)[: abs(lost)]] += np.sign(lost)
     ranks = count.reshape(draws, groups, -1)
     fullest = ranks[np.arange(draws), ranks.sum(2).argmax(1)]
     return float((fullest > 0).sum(1).mean()), float(fullest.sum(1).mean())
