@@ -127,14 +127,14 @@ def test_time_and_memory_of_jobs_come_from_the_prediction(whole):
 
 def test_accuracy_tasks_take_what_their_questions_take(whole):
     """By hand: Mixtral at TP 2 reads 4 x 14,042 MMLU prompts of 700 tokens; prefill is bound by arithmetic, which
-    served mixtures do at about a third of the peak."""
+    Triton's experts do at 0.58 of the peak; with all else about 0.45 are left."""
     part = whole["accuracy"]["lm-eval"]
     engine = next(name for name in part["engines"] if name.startswith("mixtral-8x7b.tp2-"))
     cells = {part["cells"][f"{engine}/{c}"]["task"]["name"]: part["cells"][f"{engine}/{c}"] for c in
              part["engines"][engine]["cells"]}  # fmt: skip
     active, tokens = 12.9e9, 4 * 14042 * 700
     mmlu = cells["mmlu"]["predicted"]["run_s"] - 60
-    assert mmlu == pytest.approx(2 * active * tokens / (2 * 989e12) / 0.32, rel=0.2)
+    assert mmlu == pytest.approx(2 * active * tokens / (2 * 989e12) / 0.45, rel=0.2)
     assert mmlu / (cells["arc-challenge"]["predicted"]["run_s"] - 60) > 100
     spec = part["engines"][engine]["predicted"]
     load = 180 + spec["weight_bytes"] / 1e9

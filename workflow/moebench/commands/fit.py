@@ -71,7 +71,7 @@ def _machines(frame: pd.DataFrame, config: Config) -> list[Hardware]:
 
 def protocol_text(left: pd.DataFrame) -> str:
     """Errors of left-out points: each split, then bias along TP, batch and precision."""
-    text = [f"Left-out points (seed {fit.SEED}); a configuration is never on both sides"]
+    text = [f"Left-out points ({len(fit.SEEDS)} halves at random); a configuration is never on both sides"]
     for metric, rows in left.groupby(left["metric"].map(fit.base_metric)):
         text += ["", f"{metric}: |predicted / measured - 1|, and bias"]
         text += error_tables(rows, ("kind", "left_out"))
@@ -79,7 +79,9 @@ def protocol_text(left: pd.DataFrame) -> str:
         for kind, part in rows.groupby("kind"):
             low, high, inside = fit.interval(part)
             text.append(f"  {kind:<36} {low:>12.3f} {high:>6.3f} {inside:>7.0%}")
-        text += error_tables(rows[rows["kind"] == "seen"], ("tp", "batch", "precision"), "half at random, by ")
+        columns = ("tp", "batch", "precision", "input")
+        text += error_tables(rows[rows["kind"] == "seen"], columns, "halves at random, by ")
+        text += error_tables(rows[rows["kind"] == "model"], columns, "models left out, by ")
     return "\n".join(text)
 
 

@@ -19,7 +19,7 @@ from moebench.cost.inputs import Floats
 BOUND = cal.Constants(
     **dict.fromkeys((*fit.PRIOR, *fit.KERNEL), 0.0)
     | dict.fromkeys((name for name in fit.KERNEL if "_bytes" in name or "_share" in name), 1.0)
-    | dict.fromkeys(("dense_bytes", "prefill_reduces", "prefill_experts"), 1.0)
+    | dict.fromkeys(("dense_bytes", "prefill_reduces"), 1.0)
 )
 """Ideal constants: no overhead, full bandwidth and peak."""
 
@@ -28,7 +28,7 @@ def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, 
     """The rows of a file with ``predicted``, ``low``, ``high``, ``kind`` and ``why`` (of rows without prediction).
 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
-    machine that was not.  Raises UserError for a column or value that is wrong.
+    machine that was not.  Raises UserError for a column that is missing.
     """
     known = points.read(own_points.load(path), config, str(path))
     count = len(known.frame)

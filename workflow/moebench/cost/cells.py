@@ -40,16 +40,17 @@ def constants(fitted: Fitted) -> cal.Constants:
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
-    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, for
-    another machine of a machine that was not, for another engine of a source that was not, or else of a machine.
-    ``metric``: tpot or ttft.  None without any."""
+    """Factors on a value that held 80% of left-out points, the widest that apply: of a model that was fitted on, or one
+    that was not; for another machine also of a machine that was not; for another engine of all.  ``metric``: tpot or
+    ttft.  None without any."""
     fitted = hardware.fitted
     if fitted is None:
         return None
-    situation = "seen" if model in fitted.models else "model"
-    situation = "source" if not vllm else "machine" if fitted.like else situation
     known = fitted.factors.get(metric, {})
-    return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
+    kinds = ["seen" if model in fitted.models else "model"] + ["machine"] * bool(fitted.like)
+    kinds += [] if vllm else ["source", "machine", "model"]
+    pairs = [pair for kind in kinds if (pair := known.get(kind))] or list(known.values())  # type: ignore[call-overload]
+    return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
 
 
 def why_not(
@@ -91,12 +92,11 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
     precision = cal.Precision(
         attention=formats.packed, blocks=formats.packed, experts=formats.packed * formats.expert_ratio,
         plain=formats.plain, cache=formats.cache, attention_peak=others, blocks_peak=others, experts_peak=packed,
-        plain_peak=machine.plain_peak,
+        plain_peak=machine.plain_peak, scaled=knobs.quantization == "fp8_block",
     )  # fmt: skip
-    traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
     return cal.Setup(
         Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), points.ideal(hardware), constants(fitted),
-        points.all_reduce_of(fitted.all_reduce, hardware), traits,
+        points.all_reduce_of(fitted.all_reduce, hardware), cal.Traits.of(architecture),
     )  # fmt: skip
 
 

@@ -263,6 +263,8 @@ class Machine(Arrays):
     """Time an MoE layer takes beside its bytes and operations."""
     step_s: Any = 0.0
     """Time a step takes beside its layers."""
+    processors: Any = 132
+    """Streaming multiprocessors of a GPU; an H100's where they are not known."""
 
     @classmethod
     def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:
