@@ -20,7 +20,7 @@ import synthetic
 from moebench.campaign import bring_home, engine_archives, order, parcels, run
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
-from moebench.campaign.pack import portable
+from moebench.campaign.pack import RUN, portable
 from moebench.campaign.run import Clock
 from moebench.claims import budget
 from moebench.commands import campaign as verbs
@@ -231,6 +231,20 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
     assert sum(len(s["cells"]) for s in about["studies"][0]["sessions"]) == 4
 
 
+@pytest.mark.parametrize("found", ["#!/bin/sh\nexit 1\n", None])
+def test_a_python_that_is_too_old_or_not_there_is_one_line(tmp_path, found):
+    """The one there ends as Python 3.10 does when it is asked for 3.11."""
+    (tmp_path / "run.sh").write_text(RUN)
+    python = tmp_path / "python3"
+    if found:
+        python.write_text(found)
+        python.chmod(0o755)
+    command = ["/bin/sh", tmp_path / "run.sh", "--minutes", "9"]
+    done = subprocess.run(command, env={"PYTHON": str(python)}, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{python} is not Python 3.11 or newer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
     with pytest.raises(UserError, match="not completely staged; run `moebench stage --study test`"):
@@ -244,6 +258,16 @@ def test_nothing_to_pack_is_said(config, tmp_path):
         verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
     with pytest.raises(UserError, match=r"no \*.tar.xz there"):
         verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)
+
+
+def test_a_figure_that_could_not_be_drawn_is_refused_before_anything_travels(tmp_path):
+    figure = {"id": "f", "number": "1", "title": "T", "kind": "lines", "x": "batch", "y": ["tpot_s"]}
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 16}, "cross": {"batch": [1, 2], "output_tokens": [4, 8]}}
+    asked = {"asked": {"blocks": [block], "figures": [figure]}}
+    config = Config(studies.folder(tmp_path, asked, tmp_path / "models", defaults=DUMMY))
+    with pytest.raises(UserError, match="figure f: 2 cells have the same position"):
+        verbs.pack(config, ["test"], tmp_path / "campaign.tar.gz")
+    assert not (tmp_path / "campaign.tar.gz").exists()
 
 
 def test_the_stand_in_tokenizers_tokens_are_words():
