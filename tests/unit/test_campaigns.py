@@ -164,8 +164,39 @@ def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
     assert not driver.has_time("e", "short")
 
 
-def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch):
-    """The engines' answers are scripted: vLLM cannot be loaded, transformers can."""
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """Packs studies, unpacks them in an empty folder, and gives the campaign there and what it says; the engines'
+    answers are scripted: a load is lost where ``lost(engine configuration)``."""
+
+    def unpacked(folder, names, lost):
+        verbs.pack(Config(folder), names, tmp_path / "c.tar.gz")
+        with tarfile.open(tmp_path / "c.tar.gz") as packed:
+            packed.extractall(tmp_path, filter="data")
+
+        def ask(driver, request, timeout_s, phase):
+            if request["do"] == "load":
+                if lost(request["engine"]):
+                    driver.stop_worker()
+                    return {"status": "crashed", "reason": "no driver"}
+                return {"facts": {"resolved_config": {}}, "took_s": 0.0}
+            values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+            return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
+
+        monkeypatch.setattr(run.CampaignDriver, "ask", ask)
+        monkeypatch.chdir(tmp_path / "campaign")
+        campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
+        said = []
+        campaign.say = said.append
+        return campaign, said
+
+    monkeypatch.setattr(run, "_IMPORTS", dict.fromkeys(run._IMPORTS, "print('engines may say things')"))
+    monkeypatch.setattr(run, "_DEVICES", "; print('{}')")
+    return unpacked
+
+
+def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, bare):
+    """vLLM cannot be loaded, transformers can."""
     lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
     cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
     folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
@@ -174,25 +205,7 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch)
         "engine": ENGINES["transformers"],
     }
     studies.write(folder / "studies/other.yaml", other)
-    verbs.pack(Config(folder), ["test", "other"], tmp_path / "c.tar.gz")
-    with tarfile.open(tmp_path / "c.tar.gz") as packed:
-        packed.extractall(tmp_path, filter="data")
-
-    def ask(driver, request, timeout_s, phase):
-        if driver.plan["study"] == "test":
-            driver.stop_worker()
-            return {"status": "crashed", "reason": "no driver"}
-        if request["do"] == "load":
-            return {"facts": {"resolved_config": {}}, "took_s": 0.0}
-        values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
-        return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
-
-    monkeypatch.setattr(run.CampaignDriver, "ask", ask)
-    monkeypatch.setattr(run.Campaign, "check_engines", lambda campaign, plan: None)
-    monkeypatch.chdir(tmp_path / "campaign")
-    campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
-    said = []
-    campaign.say = said.append
+    campaign, said = bare(folder, ["test", "other"], lambda engine: engine["runtime"]["kind"] == "vllm")
     campaign.run()
     found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
     assert Counter((r["study"], r["status"]) for r in found) == {("test", "crashed"): 2, ("other", "ok"): 3}
@@ -203,6 +216,45 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch)
         [part], {s: make_plan(Config(folder), s) for s in ("test", "other")}, tmp_path / "home", "x"
     ).counts
     assert counts[parcels.NEW] == 5
+
+
+def test_a_model_that_cannot_be_loaded_does_not_take_the_time_of_the_others(tmp_path, bare):
+    """Its other configurations come last, in the next call too: one missing kernel of it is not the machine's fault."""
+    fix = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
+    blocks = [{"fix": fix | {"model": "tiny-deepseek-v2"}, "cross": {"top_k": [1, 2, 6]}},
+              {"fix": fix, "cross": {"model": ["tiny-mixtral", "tiny-olmoe"]}}]  # fmt: skip
+    live = {"live_top_k": False, "defaults": DUMMY}
+    folder = studies.folder(tmp_path, {"asked": blocks}, tmp_path / "models", **live)
+    campaign, said = bare(folder, ["test"], lambda engine: engine["model"]["name"] == "tiny-deepseek-v2")
+    plan = campaign.plans["test"]
+    sessions = sorted(campaign.about["studies"][0]["sessions"], key=lambda s: "deepseek" not in s["engine"])
+    for call in (1, 2):
+        said.clear()
+        campaign.run_study(plan, sessions)
+        loads = [line.split(".")[0] for line in said if line.startswith("loading")]
+        found = Counter(records.load(p)["status"] for p in Path("results/cells").glob("*/*.json"))
+        assert found["ok"] == 2, said
+        if call == 1:
+            first, *rest = loads
+            assert "deepseek" in first and not any("deepseek" in load for load in rest[:2]) and "deepseek" in rest[2]
+        else:
+            assert all("deepseek" in load for load in loads)
+
+
+def test_a_study_for_other_devices_is_left_out_before_anything_is_loaded(tmp_path, bare, monkeypatch):
+    """An archive may hold a study for each machine that one may be lent."""
+    fix = {"model": "qwen1.5-moe-a2.7b", "batch": 1, "input_tokens": 16, "output_tokens": 8}
+    folder = studies.folder(tmp_path, {"asked": [{"fix": fix}]}, tmp_path / "models", hardware="h100-sxm5-80gb",
+                            defaults={"weights": "dummy"})  # fmt: skip
+    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {"name": "other", "hardware": "h200-sxm-141gb"}
+    studies.write(folder / "studies/other.yaml", other)
+    campaign, said = bare(folder, ["test", "other"], lambda engine: False)
+    here = {"gpus": [{"name": "NVIDIA H200", "memory_bytes": 150.1e9, "multiprocessors": 132}]}
+    monkeypatch.setattr(run, "_DEVICES", f"; print({json.dumps(json.dumps(here))})")
+    campaign.run()
+    found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
+    assert {r["study"] for r in found} == {"other"} and len(found) == 1, said
+    assert any("study test: not measured, this machine has NVIDIA H200" in line for line in said)
 
 
 def test_the_bare_machine_needs_only_the_standard_library():
