@@ -17,7 +17,7 @@ import yaml
 
 import studies
 import synthetic
-from moebench.campaign import bring_home, engine_archives, order, parcels, run
+from moebench.campaign import bring_home, engine_archives, machine, order, parcels, run
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
 from moebench.campaign.pack import RUN, portable
@@ -190,8 +190,8 @@ def bare(tmp_path, monkeypatch):
         campaign.say = said.append
         return campaign, said
 
-    monkeypatch.setattr(run, "_IMPORTS", dict.fromkeys(run._IMPORTS, "print('engines may say things')"))
-    monkeypatch.setattr(run, "_DEVICES", "; print('{}')")
+    monkeypatch.setattr(machine, "_IMPORTS", dict.fromkeys(machine._IMPORTS, "print('engines may say things')"))
+    monkeypatch.setattr(machine, "_DEVICES", "; print('{}')")
     return unpacked
 
 
@@ -250,11 +250,14 @@ def test_a_study_for_other_devices_is_left_out_before_anything_is_loaded(tmp_pat
     studies.write(folder / "studies/other.yaml", other)
     campaign, said = bare(folder, ["test", "other"], lambda engine: False)
     here = {"gpus": [{"name": "NVIDIA H200", "memory_bytes": 150.1e9, "multiprocessors": 132}]}
-    monkeypatch.setattr(run, "_DEVICES", f"; print({json.dumps(json.dumps(here))})")
+    monkeypatch.setattr(machine, "_DEVICES", f"; print({json.dumps(json.dumps(here))})")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
     campaign.run()
     found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
     assert {r["study"] for r in found} == {"other"} and len(found) == 1, said
     assert any("study test: not measured, this machine has NVIDIA H200" in line for line in said)
+    assert any("warning: no C compiler" in line for line in said), "Triton would say so after a load"
 
 
 def test_the_bare_machine_needs_only_the_standard_library():

@@ -12,14 +12,13 @@ import hashlib
 import importlib.metadata
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moebench.campaign import carried_engine, parcels
+from moebench.campaign import carried_engine, machine, parcels
 from moebench.campaign.estimates import Estimates
 from moebench.errors import StageError, StorageError, UserError
 from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout, Session
@@ -42,9 +41,6 @@ LOCK_WAIT_S = 30.0
 
 MAX_LOST_LOADS = 2
 """After so many failed loads in a row a study is given up: the time may serve the next one's engine."""
-
-_IMPORTS = {"vllm": "from vllm import LLM", "transformers": "import torch, transformers"}
-_DEVICES = "; import json; from moebench.measure.worker import provenance; print(json.dumps(provenance()))"
 
 
 class Clock:
@@ -219,13 +215,10 @@ class Campaign:
         """
         if self.estimates.measured("load", driver.plan["engines"]):
             return  # they were loaded here
+        if driver.plan["hardware"]["kind"] == "gpu" and (lacking := machine.lacks()):
+            self.say(f"warning: {lacking}: Triton needs it, so engines may not load")
         for kind in sorted({spec["runtime"]["kind"] for spec in driver.plan["engines"].values()}):
-            command = [sys.executable, "-c", _IMPORTS[kind] + _DEVICES]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            if done.returncode:
-                last = (done.stderr.strip() or "killed").splitlines()[-1]
-                raise UserError(f"{kind} cannot be imported by {sys.executable} ({last})")
-            driver.seen = json.loads(done.stdout.splitlines()[-1])  # vLLM logs on standard output
+            driver.seen = machine.seen_by(kind)
             driver.check_device(self.about["gpus"])
 
     def run_study(self, plan: Plan, sessions: list[Session]) -> None:
