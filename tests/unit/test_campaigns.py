@@ -548,3 +548,14 @@ def test_only_the_code_of_other_gpus_is_zeroed():
     assert engine_archives.slim(data) == 40 + 24 + 40 + 24 + 24 + 40 and len(data) == len(before)
     kept = [letter for letter in b"abpcqrsd" if bytes([letter]) * 24 in data]
     assert bytes(kept) == b"br" and data.startswith(b"code ") and data.endswith(b"no fatbin") and b"between" in data
+
+
+@pytest.mark.parametrize(("lacking", "said"), [("pip", "has no pip"), ("xz", "xz is not on PATH")])
+def test_what_packing_an_engine_needs_is_said_in_one_line(tmp_path, monkeypatch, capsys, lacking, said):
+    """The project's own environments have no pip."""
+    monkeypatch.setattr(sys, "argv", ["engine_archives", str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == lacking else sys)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == lacking else name)
+    with pytest.raises(SystemExit) as end:
+        engine_archives.main()
+    assert end.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.iterdir())
