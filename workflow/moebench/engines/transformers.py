@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 
 from moebench.architectures.hf_config import shape_overrides
+from moebench.engines.expert_counts import ExpertCounts
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.formats import Knobs
@@ -34,7 +35,7 @@ class TransformersEngine:
         self.spec, self.config, self.model_spec = spec, spec["config"], spec["model"]
         self.model: Any = None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._capture: dict[int, dict[str, Any]] = {}
+        self._capture: dict[int, ExpertCounts] = {}
         self._hooks: list[Any] = []
         self._phase = "prefill"
 
@@ -108,34 +109,20 @@ class TransformersEngine:
         if on:
             self._capture = {}
             for layer, module in self._experts():
-                counts = torch.zeros(module.num_experts, dtype=torch.int64)
-                self._capture[layer] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
-                hook = self._keeper(self._capture[layer])
-                self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+                counts = self._capture[layer] = ExpertCounts(module.num_experts)
+                self._hooks.append(module.register_forward_pre_hook(self._keeper(counts), with_kwargs=True))
         return bool(self._hooks)
 
     def captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by phase: a step is all prefill or all decode here."""
-        return {
-            number: {
-                "counts": layer["counts"].tolist(),
-                "phases": {phase: counts.tolist() for phase, counts in layer["phases"].items()},
-                "steps": layer["steps"],
-                "step_phases": layer["step_phases"],
-            }
-            for number, layer in self._capture.items()
-        }
+        return {number: counts.routed() for number, counts in self._capture.items()}
 
-    def _keeper(self, layer: dict[str, Any]) -> Callable[..., None]:
+    def _keeper(self, counts: ExpertCounts) -> Callable[..., None]:
         """A hook before an experts module that counts which experts its tokens are sent to."""
 
         def keep(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             chosen = kwargs["top_k_index"] if "top_k_index" in kwargs else args[1]
-            new = torch.bincount(chosen.reshape(-1).long().cpu(), minlength=layer["counts"].numel())
-            layer["counts"] += new
-            layer["phases"][self._phase] = layer["phases"].get(self._phase, 0) + new
-            layer["step_phases"].append(self._phase)
-            layer["steps"].append([int(chosen.shape[0]), int((new > 0).sum())])
+            counts.add(chosen, int(chosen.shape[0]), self._phase)
 
         return keep
 

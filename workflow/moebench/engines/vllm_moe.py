@@ -19,6 +19,7 @@ from moebench.engines import (
     vllm_routing,
     vllm_unfused,
 )
+from moebench.engines.expert_counts import ExpertCounts
 from moebench.engines.protocol import Routed
 from moebench.engines.vllm_phases import Phases
 from moebench.formats.record import Backends, Rank
@@ -83,35 +84,20 @@ class MoEExtension:
     def moe_capture(self, on: bool) -> int:
         """Start counting routed experts per layer, or stop; return the number of layers."""
         runners = _runners(self.model_runner.get_model())
-        self._captured: dict[int, dict[str, Any]] = {}
+        self._captured: dict[int, ExpertCounts] = {}
         phases = Phases(self.model_runner, on)
         for runner in runners:
             if not on:
                 runner.router.set_capture_fn(None)
                 continue
-            counts = torch.zeros(runner.router.global_num_experts, dtype=torch.int64)
-            layer: dict[str, Any] = {"counts": counts, "steps": [], "phases": {}, "step_phases": []}
-            self._captured[runner.layer_id] = layer
+            counts = self._captured[runner.layer_id] = ExpertCounts(runner.router.global_num_experts)
 
-            def keep(topk_ids: torch.Tensor, layer: dict[str, Any] = layer, router: Any = runner.router) -> None:
-                chosen = vllm_routing.kept(router, topk_ids).long().cpu()
-                new = torch.bincount(chosen, minlength=layer["counts"].numel())
-                layer["counts"] += new
-                layer["phases"][phases.now] = layer["phases"].get(phases.now, 0) + new
-                layer["step_phases"].append(phases.now)
-                layer["steps"].append([int(topk_ids.shape[0]), int((new > 0).sum())])
+            def keep(topk_ids: torch.Tensor, counts: ExpertCounts = counts, router: Any = runner.router) -> None:
+                counts.add(vllm_routing.kept(router, topk_ids), int(topk_ids.shape[0]), phases.now)
 
             runner.router.set_capture_fn(keep)
         return len(runners)
 
     def moe_captured(self) -> dict[int, Routed]:
         """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
-        return {
-            number: {
-                "counts": layer["counts"].tolist(),
-                "phases": {phase: counts.tolist() for phase, counts in layer["phases"].items()},
-                "steps": layer["steps"],
-                "step_phases": layer["step_phases"],
-            }
-            for number, layer in self._captured.items()
-        }
+        return {number: counts.routed() for number, counts in self._captured.items()}
