@@ -185,6 +185,7 @@ class Campaign:
         self.say = speaker(self.logs / "campaign.progress.log")
         self.estimates = Estimates(self.results / CAMPAIGN)
         self.plans = {study["study"]: self._plan(study) for study in self.about["studies"]}
+        self.seen: dict[str, Provenance] = {}  # by engine, what it finds here
 
     def _plan(self, study: CampaignStudy) -> Plan:
         path = self.folder / study["plan"]
@@ -218,7 +219,9 @@ class Campaign:
         if driver.plan["hardware"]["kind"] == "gpu" and (lacking := machine.lacks()):
             self.say(f"warning: {lacking}: Triton needs it, so engines may not load")
         for kind in sorted({spec["runtime"]["kind"] for spec in driver.plan["engines"].values()}):
-            driver.seen = machine.seen_by(kind)
+            if kind not in self.seen:
+                self.seen[kind] = machine.seen_by(kind)
+            driver.seen = self.seen[kind]
             driver.check_device(self.about["gpus"])
 
     def run_study(self, plan: Plan, sessions: list[Session]) -> None:
