@@ -9,7 +9,7 @@ from __future__ import annotations
 from moebench.formats.model import HardwareDict
 
 MEMORY_SHARE = 0.95, 1.1
-"""Memory that torch or the driver reports, over what the hardware file states; nominal sizes are 7% less than either."""
+"""Memory that torch or the driver reports, over what the hardware file states; nominal sizes are about 7% less."""
 
 
 def unlike(
