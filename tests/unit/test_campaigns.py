@@ -17,10 +17,10 @@ import yaml
 
 import studies
 import synthetic
-from moebench.campaign import bring_home, engine_archives, order, parcels, run
+from moebench.campaign import bring_home, engine_archives, machine, order, parcels, run
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
-from moebench.campaign.pack import portable
+from moebench.campaign.pack import RUN, portable
 from moebench.campaign.run import Clock
 from moebench.claims import budget
 from moebench.commands import campaign as verbs
@@ -164,8 +164,39 @@ def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
     assert not driver.has_time("e", "short")
 
 
-def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch):
-    """The engines' answers are scripted: vLLM cannot be loaded, transformers can."""
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """Packs studies, unpacks them in an empty folder, and gives the campaign there and what it says; the engines'
+    answers are scripted: a load is lost where ``lost(engine configuration)``."""
+
+    def unpacked(folder, names, lost):
+        verbs.pack(Config(folder), names, tmp_path / "c.tar.gz")
+        with tarfile.open(tmp_path / "c.tar.gz") as packed:
+            packed.extractall(tmp_path, filter="data")
+
+        def ask(driver, request, timeout_s, phase):
+            if request["do"] == "load":
+                if lost(request["engine"]):
+                    driver.stop_worker()
+                    return {"status": "crashed", "reason": "no driver"}
+                return {"facts": {"resolved_config": {}}, "took_s": 0.0}
+            values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
+            return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
+
+        monkeypatch.setattr(run.CampaignDriver, "ask", ask)
+        monkeypatch.chdir(tmp_path / "campaign")
+        campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
+        said = []
+        campaign.say = said.append
+        return campaign, said
+
+    monkeypatch.setattr(machine, "_IMPORTS", dict.fromkeys(machine._IMPORTS, "print('engines may say things')"))
+    monkeypatch.setattr(machine, "_DEVICES", "; print('{}')")
+    return unpacked
+
+
+def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, bare):
+    """vLLM cannot be loaded, transformers can."""
     lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
     cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
     folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
@@ -174,25 +205,7 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch)
         "engine": ENGINES["transformers"],
     }
     studies.write(folder / "studies/other.yaml", other)
-    verbs.pack(Config(folder), ["test", "other"], tmp_path / "c.tar.gz")
-    with tarfile.open(tmp_path / "c.tar.gz") as packed:
-        packed.extractall(tmp_path, filter="data")
-
-    def ask(driver, request, timeout_s, phase):
-        if driver.plan["study"] == "test":
-            driver.stop_worker()
-            return {"status": "crashed", "reason": "no driver"}
-        if request["do"] == "load":
-            return {"facts": {"resolved_config": {}}, "took_s": 0.0}
-        values = {"e2e_s": 1.0, "throughput_total_tokens_per_s": 1.0}
-        return {"status": "ok", "reason": "", "repeats": [{"metrics": values}]}
-
-    monkeypatch.setattr(run.CampaignDriver, "ask", ask)
-    monkeypatch.setattr(run.Campaign, "check_engines", lambda campaign, plan: None)
-    monkeypatch.chdir(tmp_path / "campaign")
-    campaign = run.Campaign(Path.cwd(), tmp_path / "out", Clock(60))
-    said = []
-    campaign.say = said.append
+    campaign, said = bare(folder, ["test", "other"], lambda engine: engine["runtime"]["kind"] == "vllm")
     campaign.run()
     found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
     assert Counter((r["study"], r["status"]) for r in found) == {("test", "crashed"): 2, ("other", "ok"): 3}
@@ -203,6 +216,48 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, monkeypatch)
         [part], {s: make_plan(Config(folder), s) for s in ("test", "other")}, tmp_path / "home", "x"
     ).counts
     assert counts[parcels.NEW] == 5
+
+
+def test_a_model_that_cannot_be_loaded_does_not_take_the_time_of_the_others(tmp_path, bare):
+    """Its other configurations come last, in the next call too: one missing kernel of it is not the machine's fault."""
+    fix = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
+    blocks = [{"fix": fix | {"model": "tiny-deepseek-v2"}, "cross": {"top_k": [1, 2, 6]}},
+              {"fix": fix, "cross": {"model": ["tiny-mixtral", "tiny-olmoe"]}}]  # fmt: skip
+    live = {"live_top_k": False, "defaults": DUMMY}
+    folder = studies.folder(tmp_path, {"asked": blocks}, tmp_path / "models", **live)
+    campaign, said = bare(folder, ["test"], lambda engine: engine["model"]["name"] == "tiny-deepseek-v2")
+    plan = campaign.plans["test"]
+    sessions = sorted(campaign.about["studies"][0]["sessions"], key=lambda s: "deepseek" not in s["engine"])
+    for call in (1, 2):
+        said.clear()
+        campaign.run_study(plan, sessions)
+        loads = [line.split(".")[0] for line in said if line.startswith("loading")]
+        found = Counter(records.load(p)["status"] for p in Path("results/cells").glob("*/*.json"))
+        assert found["ok"] == 2, said
+        if call == 1:
+            first, *rest = loads
+            assert "deepseek" in first and not any("deepseek" in load for load in rest[:2]) and "deepseek" in rest[2]
+        else:
+            assert all("deepseek" in load for load in loads)
+
+
+def test_a_study_for_other_devices_is_left_out_before_anything_is_loaded(tmp_path, bare, monkeypatch):
+    """An archive may hold a study for each machine that one may be lent."""
+    fix = {"model": "qwen1.5-moe-a2.7b", "batch": 1, "input_tokens": 16, "output_tokens": 8}
+    folder = studies.folder(tmp_path, {"asked": [{"fix": fix}]}, tmp_path / "models", hardware="h100-sxm5-80gb",
+                            defaults={"weights": "dummy"})  # fmt: skip
+    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {"name": "other", "hardware": "h200-sxm-141gb"}
+    studies.write(folder / "studies/other.yaml", other)
+    campaign, said = bare(folder, ["test", "other"], lambda engine: False)
+    here = {"gpus": [{"name": "NVIDIA H200", "memory_bytes": 150.1e9, "multiprocessors": 132}]}
+    monkeypatch.setattr(machine, "_DEVICES", f"; print({json.dumps(json.dumps(here))})")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    campaign.run()
+    found = [records.load(path) for path in sorted(Path("results/cells").glob("*/*.json"))]
+    assert {r["study"] for r in found} == {"other"} and len(found) == 1, said
+    assert any("study test: not measured, this machine has NVIDIA H200" in line for line in said)
+    assert any("warning: no C compiler" in line for line in said), "Triton would say so after a load"
 
 
 def test_the_bare_machine_needs_only_the_standard_library():
@@ -231,6 +286,20 @@ def test_the_archive_has_code_plan_configs_and_tokenizers(config, tmp_path):
     assert sum(len(s["cells"]) for s in about["studies"][0]["sessions"]) == 4
 
 
+@pytest.mark.parametrize("found", ["#!/bin/sh\nexit 1\n", None])
+def test_a_python_that_is_too_old_or_not_there_is_one_line(tmp_path, found):
+    """The one there ends as Python 3.10 does when it is asked for 3.11."""
+    (tmp_path / "run.sh").write_text(RUN)
+    python = tmp_path / "python3"
+    if found:
+        python.write_text(found)
+        python.chmod(0o755)
+    command = ["/bin/sh", tmp_path / "run.sh", "--minutes", "9"]
+    done = subprocess.run(command, env={"PYTHON": str(python)}, capture_output=True, text=True)
+    assert done.returncode == 2 and f"{python} is not Python 3.11 or newer" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     given = Config(studies.folder(tmp_path, {"asked": BLOCKS[:1]}, tmp_path / "models"))
     with pytest.raises(UserError, match="`moebench stage --study test`"):
@@ -244,6 +313,16 @@ def test_nothing_to_pack_is_said(config, tmp_path):
         verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
     with pytest.raises(UserError, match=r"no \*.tar.xz there"):
         verbs.pack(config, ["test"], tmp_path / "c.tar.gz", engine=tmp_path)
+
+
+def test_a_figure_that_could_not_be_drawn_is_refused_before_anything_travels(tmp_path):
+    figure = {"id": "f", "number": "1", "title": "T", "kind": "lines", "x": "batch", "y": ["tpot_s"]}
+    block = {"fix": {"model": "tiny-mixtral", "input_tokens": 16}, "cross": {"batch": [1, 2], "output_tokens": [4, 8]}}
+    asked = {"asked": {"blocks": [block], "figures": [figure]}}
+    config = Config(studies.folder(tmp_path, asked, tmp_path / "models", defaults=DUMMY))
+    with pytest.raises(UserError, match="figure f: 2 cells have the same position"):
+        verbs.pack(config, ["test"], tmp_path / "campaign.tar.gz")
+    assert not (tmp_path / "campaign.tar.gz").exists()
 
 
 def test_the_stand_in_tokenizers_tokens_are_words():
@@ -480,3 +559,14 @@ def test_only_the_code_of_other_gpus_is_zeroed():
     assert engine_archives.slim(data) == 40 + 24 + 40 + 24 + 24 + 40 and len(data) == len(before)
     kept = [letter for letter in b"abpcqrsd" if bytes([letter]) * 24 in data]
     assert bytes(kept) == b"br" and data.startswith(b"code ") and data.endswith(b"no fatbin") and b"between" in data
+
+
+@pytest.mark.parametrize(("lacking", "said"), [("pip", "has no pip"), ("xz", "xz is not on PATH")])
+def test_what_packing_an_engine_needs_is_said_in_one_line(tmp_path, monkeypatch, capsys, lacking, said):
+    """The project's own environments have no pip."""
+    monkeypatch.setattr(sys, "argv", ["engine_archives", str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == lacking else sys)
+    monkeypatch.setattr("shutil.which", lambda name: None if name == lacking else name)
+    with pytest.raises(SystemExit) as end:
+        engine_archives.main()
+    assert end.value.code == 2 and said in capsys.readouterr().err and not list(tmp_path.iterdir())

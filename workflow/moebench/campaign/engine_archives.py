@@ -11,7 +11,9 @@ Needs pip and xz; standard library only.  51 MiB at the default preset, a quarte
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -133,6 +135,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder for the archives")
     parser.add_argument("--preset", default="9e", help="of xz: 0 (quick, larger) to 9e (default)")
     options = parser.parse_args()
+    if importlib.util.find_spec("pip") is None:
+        parser.error(f"{sys.executable} has no pip; run this with another Python (the package on PYTHONPATH)")
+    if shutil.which("xz") is None:
+        parser.error("xz is not on PATH; install it")
     make(options.folder.absolute(), options.preset)
 
 

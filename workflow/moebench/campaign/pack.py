@@ -34,10 +34,15 @@ RUN = f"""#!/bin/sh
 # Called again, it continues where it stopped. PYTHON=... selects another Python than python3
 # (3.11 or newer, with torch).
 cd "$(dirname "$0")" || exit 2
+python=${{PYTHON:-python3}}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    echo "campaign: $python is not Python 3.11 or newer; select one that has torch: PYTHON=... sh run.sh ..." >&2
+    exit 2
+fi
 export PYTHONPATH="$PWD/workflow:$PWD/{carried_engine.SITE}${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export VLLM_CACHE_ROOT="$PWD/cache/vllm" TRITON_CACHE_DIR="$PWD/cache/triton"
 export TORCHINDUCTOR_CACHE_DIR="$PWD/cache/inductor"
-exec "${{PYTHON:-python3}}" -m moebench.campaign.run "$@"
+exec "$python" -m moebench.campaign.run "$@"
 """
 
 

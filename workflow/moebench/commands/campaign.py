@@ -23,11 +23,18 @@ from moebench.formats.plan import Plan
 def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engine: Path | None = None) -> Packed:
     """Pack studies for a machine with ``gpus`` devices.
 
-    ``engine``: folder with the archives of an engine to include.  Raises UserError, StorageError.
+    ``engine``: folder with the archives of an engine to include.  Raises UserError (also for a figure that cannot be
+    drawn), StorageError.
     """
 
+    from moebench.figures import check  # imports matplotlib
+
     def planned(study: str, choose: Callable[[Plan], set[str]]) -> Plan:
-        return make_plan(config, study, models=MODELS, choose=choose)
+        def checked(plan: Plan) -> set[str]:
+            check(plan, config.folder)  # now, not when its results are home
+            return choose(plan)
+
+        return make_plan(config, study, models=MODELS, choose=checked)
 
     return pack_archive(out, planned, studies, Path(config.root().models), gpus, engine)
 

@@ -57,8 +57,16 @@ class Worker:
     def ask(self, request: Request, timeout_s: float) -> Outcome:
         """Send a request and wait for its reply.
 
-        Raises WorkerDied or WorkerTimeout; the process is gone in both cases.
+        Raises WorkerDied or WorkerTimeout; the process is gone in both cases, and after an interruption too: it is busy
+        and would not notice a polite end.
         """
+        try:
+            return self._ask(request, timeout_s)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+
+    def _ask(self, request: Request, timeout_s: float) -> Outcome:
         self._mark = self.log.stat().st_size
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
