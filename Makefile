@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 .PHONY: report envs test test-all soak check lint golden gallery plot bench clean
 
 report: envs   ## measure a study and build its report (STUDY=tiny-full: that study instead of the one in config/config.yaml)
-	@trap : INT; $(BIN)/snakemake --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
+	@trap : INT; $(BIN)/python -m snakemake_logger_plugin_moebench --profile profiles/local --cores $(CORES) $(if $(STUDY),--config study=$(STUDY)) \
 	  || { code=$$?; [ $$code = 130 ] || ls .snakemake/locks/* >/dev/null 2>&1 \
 	  || $(BIN)/python -m moebench report --partial $(if $(STUDY),--study $(STUDY)); exit $$code; }
 

@@ -294,9 +294,9 @@ def test_labels_stay_apart_and_inside(awkward, name, sheet):
 
 def test_files_hold_the_data_with_failures(rich, tmp_path):
     paths = figures.render(rich[0], rich[2], tmp_path, "latency")
-    assert [p.name for p in paths] == ["fig-3.svg", "fig-3.pdf", "fig-3.png", "fig-3.csv"]
+    assert [p.name for p in paths] == ["fig-3.svg", "fig-3.csv"]
     assert (tmp_path / "narrow/fig-3.svg").stat().st_size > 1000
-    table = pd.read_csv(paths[3])
+    table = pd.read_csv(paths[1])
     assert table["status"].tolist() == ["ok", "ok", "not measured", "ok", "unsupported"]
     assert {"model", "ttft_s", "ttft_s_low", "ttft_s_high", "engine", "cell", "weights"} <= set(table.columns)
     assert table["ttft_s"].iloc[0] < 1, "base units, not those of the axis"

@@ -163,7 +163,7 @@ def test_report_holds_every_figure(project: Path) -> None:
     assert {*map(str, range(3, 10)), "1", "10a", "10b", "11", "12a", "12b", "13", "14a", "14b", "15", "16a", "16b",
             "17", "18"} <= {*numbers}  # fmt: skip
     for figure in (f["id"] for f in figures):
-        for kind in ("svg", "pdf", "png", "csv"):
+        for kind in ("svg", "csv"):
             assert (project / f"reports/tiny/figures/{figure}.{kind}").stat().st_size > 500
     for figure in figures:
         assert f"Figure {figure['number']}" in page

@@ -14,6 +14,7 @@ for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
             derived_files(PLAN, job),
         log:
             f"logs/{STUDY}/derive/{job}.log",
+        priority: 1  # others wait for them
         conda:
             CONDA_FILE
         container:

@@ -31,11 +31,7 @@ rule figures:
         plan=PLAN_FILE,
     output:
         [in_report(*figure) for figure in FIGURES.items()],
-        expand(
-            f"{REPORT}/figures/{{figure}}.{{kind}}",
-            figure=FIGURES,
-            kind=["pdf", "png", "csv"],
-        ),
+        expand(f"{REPORT}/figures/{{figure}}.csv", figure=FIGURES),
     log:
         f"logs/{STUDY}/figures.log",
     conda:

@@ -97,4 +97,6 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
     for name in ("status", "reason"):
         joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
     joined["status"] = joined["status"].fillna(cell_rows.NOT_MEASURED)
-    return beside_speed(joined, parquet.read(out, "accuracy", **where))
+    whole = beside_speed(joined, parquet.read(out, "accuracy", **where))
+    texts = [name for name, kind in whole.dtypes.items() if kind == "str"]
+    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: rows are taken from it five times sooner
