@@ -18,7 +18,7 @@ import pytest
 import studies
 from moebench.commands.planning import make_plan
 from moebench.config import Config
-from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
+from moebench.engines import compatibility, failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
 from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
@@ -104,6 +104,48 @@ def test_the_environments_tools_come_before_the_nodes(tmp_path):
     (home / "bin" / "nvcc").write_text("")
     found = toolkit.environment(python, "/usr/bin")
     assert found == {"PATH": f"{python.parent}:/usr/bin", "CUDA_HOME": str(home), "CUDA_PATH": str(home)}
+
+
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (builder@host)\n"
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Thu Feb 22 01:44:30 UTC 2024\nGCC version:  12.2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "used"),
+    [
+        (CLOSED, "550.54.14", True),
+        (OPEN, "570.124.06", True),
+        (OPEN, "580.65.06", False),  # the same branch: nothing to gain
+        (CLOSED, "610.1", False),  # in front of a newer driver they do not work
+    ],
+)
+def test_compatibility_libraries_are_used_where_the_driver_is_older(tmp_path, text, version, used):
+    driver, place = tmp_path / "version", tmp_path / "envs" / "cuda-compat" / "cuda-compat"
+    driver.write_text(text.format(version))
+    assert compatibility.folder(tmp_path / "envs", driver) is None, "none are there"
+    place.mkdir(parents=True)
+    (place / "libcuda.so.580.95.05").write_text("")
+    (place / "libcuda.so.1").symlink_to("libcuda.so.580.95.05")
+    assert compatibility.folder(tmp_path / "envs", driver) == (place if used else None)
+    assert compatibility.folder(tmp_path / "envs", tmp_path / "no-gpu") is None
+
+
+def test_they_are_in_front_for_what_a_verb_starts_and_in_the_record(tmp_path, monkeypatch):
+    place = tmp_path / "cuda-compat"
+    place.mkdir()
+    (place / "libcuda.so.580.95.05").write_text("")
+    (place / "libcuda.so.1").symlink_to("libcuda.so.580.95.05")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 550.54.14\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "version").write_text(CLOSED.format("550.54.14"))
+    monkeypatch.setattr(compatibility.folder, "__defaults__", (tmp_path / "version",))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "vllm-cuda"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/site")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert worker.gpu_driver() == "550.54.14"
+    compatibility.put_in_front()
+    assert os.environ["LD_LIBRARY_PATH"] == f"{place}:/opt/site"
+    assert worker.gpu_driver() == "550.54.14 (libcuda 580.95.05)"
 
 
 def test_a_worker_gets_them(tmp_path, monkeypatch):

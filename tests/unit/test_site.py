@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_limits_that_jobs_inherit_are_said(tmp_path, before, words):
     assert [(good, seen.startswith(words), bool(todo)) for _, good, seen, todo in found] == [(False, True, True)], found
 
 
+@pytest.mark.parametrize(("kind", "free"), [("small", 67), ("none", 0)])
+def test_shared_memory_of_a_container(tmp_path, monkeypatch, kind, free):
+    monkeypatch.setattr(site, "SHARED_MEMORY", tmp_path / kind)
+    if kind == "small":
+        monkeypatch.setattr(site.os, "statvfs", lambda path: SimpleNamespace(f_bavail=2**14, f_frsize=2**12))
+    (found,) = [f for f in site.look(tmp_path) if f.what == "shared memory"]
+    assert found.good is False and "--shm-size" in found.todo
+    assert found.seen.startswith(f"{tmp_path / kind}: {free} MB free")
+
+
 def test_foreign_packages_and_libraries(tmp_path):
     (tmp_path / "site" / "numpy-1.2.dist-info").mkdir(parents=True)
     (tmp_path / "lib").mkdir()
@@ -87,6 +98,21 @@ def test_certificates_that_are_not_there(tmp_path):
     assert look(tmp_path, SSL_CERT_FILE=str(tmp_path / "ca.pem"))[0][1] is True
     ((what, good, seen, _),) = look(tmp_path, SSL_CERT_FILE=f"{tmp_path}/none.pem")
     assert (what, good) == ("certificates", False) and f"SSL_CERT_FILE={tmp_path}/none.pem" in seen
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, {}), ({"REQUESTS_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"SSL_CERT_FILE": "/own.pem", "CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/own.pem"}),
+     ({"SSL_CERT_DIR": "/certs"}, {})],
+)  # fmt: skip
+def test_a_sites_ca_has_the_name_that_the_hubs_client_reads(monkeypatch, given, found):
+    for name in site._CERTIFICATES:
+        monkeypatch.delenv(name, raising=False)
+    for name, path in given.items():
+        monkeypatch.setenv(name, path)
+    assert site.certificates() == found
 
 
 def test_a_clock_of_the_file_server_that_is_wrong(tmp_path, monkeypatch):

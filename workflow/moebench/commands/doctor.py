@@ -16,7 +16,7 @@ from moebench.commands.findings import Finding
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
-from moebench.engines import variables, waiting
+from moebench.engines import compatibility, variables, waiting
 from moebench.formats.plan import Plan, Runtime
 from moebench.measure import device
 from moebench.plan.jobs import environments_needed
@@ -139,8 +139,8 @@ def _other(plan: Plan, line: str) -> str | None:
     return device.unlike(plan["hardware"], name, int(mib[1]) * 2**20 if mib else None)
 
 
-def gpus(plan: Plan) -> list[Finding]:
-    """GPUs of this machine, compared with the study's hardware."""
+def gpus(plan: Plan, folder: Path) -> list[Finding]:
+    """GPUs of this machine, compared with the study's hardware.  ``folder``: that of the environments."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
     asked = "--query-gpu=name,memory.total,driver_version,mig.mode.current"
@@ -156,13 +156,13 @@ def gpus(plan: Plan) -> list[Finding]:
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
     driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
     if runtime and driver and runtime[1] in LEAST_DRIVER:
-        found.append(_driver(driver[0], runtime[1], lock))
+        found.append(_driver(driver[0], runtime[1], lock, folder))
     return found
 
 
-def _driver(version: str, cuda: str, lock: Path) -> Finding:
+def _driver(version: str, cuda: str, lock: Path, folder: Path) -> Finding:
     """Whether a driver runs a lock's CUDA, by its version or with NVIDIA's compatibility libraries in front of it; and
-    what to build if it does not."""
+    what to build if it does not.  ``folder``: that of the environments."""
     branch, least = int(version.partition(".")[0]), LEAST_DRIVER[cuda]
     said = f"NVIDIA driver {version}; CUDA {cuda} of {lock} needs {least} or newer"
     if branch >= least:
@@ -175,11 +175,12 @@ def _driver(version: str, cuda: str, lock: Path) -> Finding:
     if in_front:
         said += f"; the libcuda of CUDA {number // 1000} in front of it does not work with it (CUDA error {error})"
     if branch < LEAST_DRIVER["12"]:
-        return Finding("driver", False, said, f"ask for a newer driver: {LEAST_DRIVER['12']} for CUDA 12")
-    compat = "" if in_front else f"put cuda-compat {cuda} in front of the driver (data-centre GPUs), or "
-    return Finding(
-        "driver", False, said, f"{compat}build an environment locked for CUDA 12: docs/slurm.md, Older drivers"
-    )
+        return Finding("driver", False, said, f"ask for driver {least}")
+    todo = f"ask for driver {least}; compatibility libraries are for data-centre GPUs" if in_front else (
+        f"conda create -p {folder / compatibility.FOLDER} -c conda-forge cuda-compat={cuda}.0, or build the image with "
+        f"--build-arg compat={cuda}-0 (docs/slurm.md, Older drivers)"
+    )  # fmt: skip
+    return Finding("driver", False, said, todo)
 
 
 def slurm(plan: Plan, profile: Path) -> list[Finding]:
@@ -375,7 +376,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
         *shell(plan),
-        *gpus(plan),
+        *gpus(plan, Path(config.root().environments)),
         *slurm(plan, profile),
         *disk(plan, results),
         *site.look(results),

@@ -17,6 +17,8 @@ from moebench.storage import scratch
 SKEW_S = 30
 """Clocks of this machine and of the file server that differ by more may make Snakemake see old files as new."""
 LEAST_FILES = 4096
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_MB = 1000
 LONGEST_NAME = 200
 """Characters of the longest file name in a results folder: engine configuration, stamp, and what a draft adds."""
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -25,7 +27,7 @@ _LIBRARIES = ("libnccl*", "libcudart*", "libcublas*", "libcudnn*", "libtorch*", 
 
 def look(results: Path) -> list[Finding]:
     """All findings; those about what is as it should be are one line."""
-    found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_certificates(), *_folder(results)]
+    found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_shared(), *_certificates(), *_folder(results)]
     if not found:
         found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask are fine")]
     return [*found, local_folder()]
@@ -95,6 +97,23 @@ def _limits() -> Iterator[Finding]:
     if soft != none and soft < LEAST_FILES:
         seen = f"ulimit -u: {soft} processes and threads; engines with several GPUs need {LEAST_FILES}"
         yield Finding("ulimit", False, seen, f"ulimit -u {LEAST_FILES}{todo}")
+
+
+def _shared() -> Iterator[Finding]:
+    """Memory through which the ranks of an engine exchange data: containers have 64 MB of it, or none."""
+    free_mb = 0.0
+    with contextlib.suppress(OSError):
+        room = os.statvfs(SHARED_MEMORY)
+        free_mb = room.f_bavail * room.f_frsize / 1e6
+    if free_mb < LEAST_SHARED_MB:
+        seen = f"{SHARED_MEMORY}: {free_mb:.0f} MB free; engines with several GPUs need {LEAST_SHARED_MB}"
+        yield Finding("shared memory", False, seen, "make it larger (of a container: --shm-size=8g), or free some")
+
+
+def certificates() -> dict[str, str]:
+    """A site's CA by the name that the hub's client and uv know it by, where the shell has another name for it."""
+    named = [path for name in _CERTIFICATES if name != "SSL_CERT_DIR" and (path := os.environ.get(name))]
+    return {"SSL_CERT_FILE": named[0]} if named else {}
 
 
 def _certificates() -> Iterator[Finding]:

@@ -134,6 +134,8 @@ def _unreachable(error: Exception, endpoint: str) -> str:
         return f"the request cannot be sent: HF_TOKEN contains invalid characters; {LOGIN} again"
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return f"HF_ENDPOINT is {host_of(endpoint)!r}, which is not the address of a hub (https://...)"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"the certificate of {host_of(endpoint)} is not trusted here: set SSL_CERT_FILE to the file with your site's CA"
     return (
         f"{host_of(endpoint)} cannot be reached ({_first_line(error)}): check the network, the proxy (HTTPS_PROXY) and "
         "HF_ENDPOINT; compute nodes often have no internet access, so stage on a login node; run again: complete "
