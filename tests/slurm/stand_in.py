@@ -1,6 +1,6 @@
-"""A worker whose engine computes nothing, for ``soak.py``: a load of 2 s, steps of 50 ms, a process per rank.
+"""A worker whose engine computes nothing, for tests and soak: a load of 2 s, steps of 50 ms, a process per rank.
 
-What a soak disturbs is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
+What they disturb is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
 ``copy_to`` puts it into a copy of the project in the place of the engine; protocol, checks, metrics and messages stay
 those of the real worker.
 """

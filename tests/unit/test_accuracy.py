@@ -7,6 +7,8 @@ import gzip
 import hashlib
 import json
 import re
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 import studies
 from moebench import accuracy
-from moebench.accuracy import fixtures, lm_eval_results
+from moebench.accuracy import fixtures, lm_eval_harness, lm_eval_results
 from moebench.claims import collect
 from moebench.claims import table as claims
 from moebench.commands.planning import make_plan
@@ -85,7 +87,7 @@ def test_an_id_changes_with_what_can_change_a_number_and_with_nothing_else(
     ("given", "words"),
     [
         (block(["wino-grande"]), "unknown task 'wino-grande'; did you mean 'winogrande'?"),
-        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is of speed cells only"),
+        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is for speed cells only"),
         (block(["rte"], cross={"topk": [1]}), "unknown knob 'topk'; did you mean 'top_k'?"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2, "ep": True}), "dp 2 and ep: lm-eval would start 2"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2}), "with dp 2: lm-eval would start 2"),
@@ -323,4 +325,31 @@ def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> No
     assert table.rows == [("Tiny Mixtral", [("0.500", "0.100", ""), ("0.750", "0.200", ""), ("0.625", "0.112", "")])]
     text = " ".join(table.notes)
     assert "are at chance level" in text and "2 of 2 values are within 3 standard errors of guessing" in text
-    assert "no value here is a result on them" in text and "2 tasks, all counting the same" in text
+    assert "no value here is a result on those" in text and "2 tasks, all counting the same" in text
+
+
+@pytest.fixture
+def fresh():
+    lm_eval_harness.folders.cache_clear()
+    yield
+    lm_eval_harness.folders.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_folder_of_a_task_is_found_and_groups_are_in_none(tmp_path, monkeypatch):
+    """Groups may be of several folders: the harness's own index of all knows them."""
+    for path, text in (
+        ("arc/arc_easy.yaml", "tag:\n  - ai2_arc\ntask: arc_easy\n"),
+        ("glue/rte/default.yaml", 'task: "rte"\n'),
+        ("mmlu/all.yaml", "group: mmlu\ntask:\n  - task: stem\n"),
+        ("few.yaml", "task: [a, b]\n"),
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    tasks = types.ModuleType("lm_eval.tasks")
+    tasks.__file__ = str(tmp_path / "__init__.py")
+    package = types.ModuleType("lm_eval")
+    package.tasks = tasks
+    monkeypatch.setitem(sys.modules, "lm_eval", package)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", tasks)
+    assert lm_eval_harness.folders() == {"arc_easy": tmp_path / "arc", "rte": tmp_path / "glue/rte"}

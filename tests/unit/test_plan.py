@@ -64,10 +64,9 @@ def edit(path, **changes):
 def test_plans_are_equal_in_every_process(planned, tmp_path):
     here = planned({"fix": CELL, "cross": {"top_k": [1, 2, 4], "batch": [1, 2]}} | {"fix": {"model": "tiny-mixtral"}})
     command = [sys.executable, "-m", "moebench", "plan", "--json", "--config", str(tmp_path / "0" / "config")]
-    for seed in ("0", "1234"):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": seed}
-        there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
-        assert json.loads(there.stdout) == json.loads(json.dumps(here))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": "1234"}  # here it is drawn
+    there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
+    assert json.loads(there.stdout) == json.loads(json.dumps(here))
 
 
 def test_identifiers_stay_what_they_are(planned):
@@ -505,14 +504,14 @@ CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended"
 
 
 def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
-    """About 100 cells, at most 26 loads, of which a CPU without AMX refuses two (FP8, INT8): EP and PP do not load."""
+    """About 100 cells, at most 25 loads whatever the CPU has kernels for: on none of them do EP and PP load."""
     few, full = (studies.planned(study) for study in ("tiny", "tiny-full"))
     assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
     for name, experiment in few["experiments"].items():
         known = {figure["id"] for figure in full["experiments"][name]["figures"]}
         assert {figure["id"] for figure in experiment["figures"]} == known
     refused = [e for e in few["engines"].values() if e["config"]["ep"] or e["config"]["pp"] > 1]
-    assert len(few["cells"]) <= 102 and len(few["engines"]) - len(refused) <= 26
+    assert len(few["cells"]) <= 101 and len(few["engines"]) - len(refused) <= 25
 
 
 @pytest.mark.parametrize("study", ["tiny", "tiny-full", "paper"])

@@ -133,7 +133,7 @@ def test_a_results_folder_that_a_group_shares(tmp_path):
     tmp_path.chmod(0o2775)
     assert look(tmp_path, "umask 002")[0][1] is True
     ((what, good, seen, _),) = look(tmp_path, "umask 077")
-    assert (what, good) == ("umask", None) and "umask 0077 keeps what you write from its other members" in seen
+    assert (what, good) == ("umask", None) and "umask 0077 keeps its other members from changing your files" in seen
 
 
 @pytest.mark.parametrize(("problem", "good"), [("", True), ("on nfs4", None)])

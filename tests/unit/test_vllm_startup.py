@@ -1,6 +1,9 @@
 """Quick loads: on a CPU garbage is collected once, whatever happens in between; on a device nothing changes."""
 
 import gc
+import os
+import sys
+import types
 
 import pytest
 
@@ -39,3 +42,31 @@ def test_on_a_device_every_collection_takes_place_when_it_is_asked_for(collected
         assert collected == [2, 1]
         collected.clear()
     assert vllm_startup.shutdown_s() is None
+
+
+def test_no_garbage_is_collected_while_much_is_imported_also_after_a_failure():
+    with pytest.raises(ImportError), vllm_startup.no_collection():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize(("cpu", "threads", "copied"), [(True, 1, True), (True, 2, False), (False, 1, False)])
+def test_processes_are_copies_on_a_cpu_where_one_thread_is_all_there_is(monkeypatch, cpu, threads, copied):
+    """Threads do not survive a copy, nor does what a device was told."""
+    modules = {name: types.ModuleType(name) for name in ("vllm", "vllm.v1", "vllm.v1.engine", "vllm.v1.executor")}
+    utils, executor, torch = types.SimpleNamespace(), types.SimpleNamespace(), types.ModuleType("torch")
+    torch.get_num_threads = lambda: threads
+    modules["vllm.v1.engine"].utils, modules["vllm.v1.executor"].multiproc_executor = utils, executor
+    for name, module in (modules | {"torch": torch}).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: cpu)
+    vllm_startup.copy_processes()
+    if not copied:
+        assert not vars(utils) and not vars(executor)
+        return
+    for module in (utils, executor):
+        child = module.get_mp_context().Process(target=lambda: os._exit(7))
+        child.start()
+        child.join()
+        assert child.exitcode == 7, "it needed no import: what it runs has no name that another process could import"

@@ -1,4 +1,4 @@
-# Records to tables, figures, the report and its archive.
+# Tables from records; figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
 FIGURES = figure_labels(PLAN)
 
@@ -31,11 +31,7 @@ rule figures:
         plan=PLAN_FILE,
     output:
         [in_report(*figure) for figure in FIGURES.items()],
-        expand(
-            f"{REPORT}/figures/{{figure}}.{{kind}}",
-            figure=FIGURES,
-            kind=["pdf", "png", "csv"],
-        ),
+        expand(f"{REPORT}/figures/{{figure}}.csv", figure=FIGURES),
     log:
         f"logs/{STUDY}/figures.log",
     conda:

@@ -29,7 +29,7 @@ def look(results: Path) -> list[Finding]:
     """All findings; those about what is as it should be are one line."""
     found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_shared(), *_certificates(), *_folder(results)]
     if not found:
-        found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask do no harm")]
+        found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask are fine")]
     return [*found, local_folder()]
 
 
@@ -72,7 +72,7 @@ def _encoding() -> Iterator[Finding]:
         named = next(
             (f"{k}={os.environ[k]}" for k in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(k)), "the locale"
         )
-        seen = f"{named}: files are read and written as {found}, all of the project's are UTF-8"
+        seen = f"{named}: files are read and written as {found}, but the project's files are UTF-8"
         yield Finding("shell", False, seen, "export PYTHONUTF8=1, or LC_ALL=C.UTF-8")
 
 
@@ -131,8 +131,8 @@ def _folder(results: Path) -> Iterator[Finding]:
         yield Finding("umask", False, f"umask {umask:04o}: you could not read your own files", "umask 022")
     place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.is_dir())
     if umask & 0o020 and place == results.absolute() and place.stat().st_mode & 0o020:
-        seen = f"{place} is shared by a group, umask {umask:04o} keeps what you write from its other members"
-        yield Finding("umask", None, seen, "umask 002, if others shall go on with your results")
+        seen = f"{place} is shared by a group, umask {umask:04o} keeps its other members from changing your files"
+        yield Finding("umask", None, seen, "umask 002, if others are to continue with your results")
     if not os.access(place, os.W_OK):
         return  # said elsewhere
     probe = place / f".moebench-doctor-{os.getpid()}-".ljust(LONGEST_NAME, "x")
@@ -149,7 +149,7 @@ def _folder(results: Path) -> Iterator[Finding]:
         return
     if abs(skew) > SKEW_S:
         seen = f"the clock of the file system at {place} is {skew:+.0f} s from this machine's"
-        yield Finding("clock", False, seen, "have the clocks set (NTP): Snakemake goes by the times of files")
+        yield Finding("clock", False, seen, "have the clocks synchronized (NTP): Snakemake compares file times")
 
 
 def local_folder() -> Finding:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from moebench.engines import compiling, load_client, vllm, vllm_arguments, vllm_resolved, waiting
+from moebench.engines import compiling, load_client, vllm, vllm_arguments, vllm_resolved, vllm_startup, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Failure
 from moebench.engines.protocol import Images, Routed
@@ -107,7 +107,8 @@ class EndpointEngine:
         self.server = Server(asked, name, environment=environment, timeout_s=3600)
         start = compiling.mark()
         try:
-            self.server.start()
+            with vllm_startup.no_collection(), load_client.imported_meanwhile():
+                self.server.start()
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
@@ -226,7 +227,7 @@ class EndpointEngine:
             raise Failure("invalid", f"the service sent {ids} token ids and counted {said}")
         tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
         if not tokens or not answer.times:
-            raise Failure("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+            raise Failure("invalid", f"a request produced no tokens (finish_reason {answer.finish})")
         if not ids:
             self.refuse_unseen(answer, tokens)
         if self.settings["tokens"] == "exact":

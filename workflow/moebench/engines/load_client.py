@@ -7,8 +7,11 @@ gives the times of every request; what is made of them is ``measure.load_metrics
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,22 @@ def _rate(work: Workload) -> dict[str, Any]:
         return {"request-rate": work["request_rate"] or "inf"}
     start = int(work["request_rate"] or 0)
     return {"ramp-up-strategy": "linear", "ramp-up-start-rps": start, "ramp-up-end-rps": int(end)}
+
+
+@contextlib.contextmanager
+def imported_meanwhile() -> Iterator[None]:
+    """Import the client while a server starts, which takes as long; else the first request would wait for it."""
+
+    def imported() -> None:
+        with contextlib.suppress(ImportError):  # then a load says so; other cells do not need it
+            importlib.import_module("vllm.benchmarks.serve")
+
+    importing = threading.Thread(target=imported, daemon=True)
+    importing.start()
+    try:
+        yield
+    finally:
+        importing.join()
 
 
 def run(options: list[str], key: str | None, requests: Sequence[Asked] | None = None) -> dict[str, Any]:

@@ -30,8 +30,13 @@ def main() -> None:
 
     die_with(int(sys.argv[1]))
     sys.argv = ["vllm", "serve", *sys.argv[2:]]
-    from vllm.entrypoints.cli.main import main as vllm
+    from moebench.engines import vllm_startup
 
+    with vllm_startup.no_collection():
+        import vllm.entrypoints.cli.serve  # which the next imports only when it is called
+        from vllm.entrypoints.cli.main import main as vllm
+
+    vllm_startup.copy_processes()
     vllm()
 
 

@@ -92,7 +92,9 @@ class VllmEngine:
 
     def load(self) -> LoadFacts:
         """Load the model.  Raises whatever the engine raises."""
-        self.refuse()
+        with vllm_startup.no_collection():
+            self.refuse()
+            from vllm import LLM  # noqa: F401 - most of what it imports
         switch(self.spec)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}

@@ -42,7 +42,7 @@ def render_all(
             with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir)) as pool:
                 return _counted(pool.map(_given_part, parts), len(parts), say)
         except BrokenProcessPool:
-            raise UserError("a process that drew figures was killed (out of memory?); run again") from None
+            raise UserError("a process that draws figures was killed (out of memory?); run again") from None
 
 
 def _counted(made: Iterable[list[Path]], total: int, say: Callable[[str], None]) -> list[Path]:
@@ -99,7 +99,7 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -
 
 
 def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
-    """Draw the figures of an experiment into ``out_dir`` as SVG, PDF, PNG and CSV; return the files.  Those for small
+    """Draw the figures of an experiment into ``out_dir`` as SVG and CSV; return the files.  Those for small
     screens go into its folder ``narrow``; predictions are in an appendix and have none.
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or

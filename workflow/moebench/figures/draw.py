@@ -43,9 +43,9 @@ class Panel:
         return bool(has_value(self.rows, self.y).any() or predicted(self.rows, self.y).notna().any())
 
 
-def shows(rows: pd.DataFrame, y: str) -> bool:
-    """Whether some rows give anything to draw: a value, a prediction or a mark."""
-    return bool(has_value(rows, y).any() or predicted(rows, y).notna().any() or len(lacking(rows, y)))
+def shows(rows: pd.DataFrame, y: str) -> pd.Series:
+    """Which rows give anything to draw: a value, a prediction, or the mark of a cell that should have a value."""
+    return has_value(rows, y) | predicted(rows, y).notna() | (rows["status"] != PREDICTED)
 
 
 def drawn_only(placed: Data) -> Data:
@@ -53,18 +53,17 @@ def drawn_only(placed: Data) -> Data:
 
     A figure in which nothing is drawn stays as it is.
     """
-    if not any(shows(placed.rows, y) for y in placed.plot.y):
+    rows, something = placed.rows, pd.Series(False, index=placed.rows.index)
+    for y in placed.plot.y:
+        something |= shows(rows, y)
+    if not something.any():
         return placed
-    axes = {
-        role: dataclasses.replace(
-            axis, levels=tuple(v for v in axis.levels if any(shows(placed.at(**{role: v}), y) for y in placed.plot.y))
-        )
-        for role, axis in placed.axes.items()
-    }
-    kept = pd.Series(True, index=placed.rows.index)
-    for role, axis in axes.items():
-        kept &= placed.rows[role].isin(axis.levels)
-    return dataclasses.replace(placed, rows=placed.rows[kept], axes=axes)  # the index leads to the CSV
+    axes, kept = {}, pd.Series(True, index=rows.index)
+    for role, axis in placed.axes.items():
+        levels = set(rows.loc[something, role])
+        axes[role] = dataclasses.replace(axis, levels=tuple(level for level in axis.levels if level in levels))
+        kept &= rows[role].isin(levels)
+    return dataclasses.replace(placed, rows=rows[kept], axes=axes)  # the index leads to the CSV
 
 
 def has_value(rows: pd.DataFrame, y: str) -> pd.Series:

@@ -149,7 +149,7 @@ def hue_handles(data: Data) -> list[Any]:
             handle = Line2D([], [], color=colour, linestyle=line, marker=marker, markeredgewidth=0, label=words)
         elif foretold:
             handle = Line2D([], [], color=colour, linestyle=draw.PREDICTED_DASH, label=words)
-        elif data.plot.kind != "pareto" and any(draw.shows(rows, y) for y in data.plot.y):  # marks are all there is
+        elif data.plot.kind != "pareto" and any(draw.shows(rows, y).any() for y in data.plot.y):  # only marks
             handle = Patch(facecolor="none", edgecolor=colour, label=words)
         else:
             continue

@@ -393,8 +393,8 @@ def miscounted(planned: int | None, seen: float | None, at_most: bool = False) -
         return None
     if at_most:
         enough = seen is not None and seen <= planned
-        return None if enough else f"an image became {seen} tokens, by the registry's sizes it is {planned} at most"
-    return f"the images of a request became {seen} tokens, by the registry's sizes they are {planned}"
+        return None if enough else f"an image became {seen} tokens; by the registry's sizes it has {planned} at most"
+    return f"the images of a request became {seen} tokens; by the registry's sizes they have {planned}"
 
 
 def provenance() -> Provenance:
