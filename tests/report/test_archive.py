@@ -59,7 +59,7 @@ def test_everything_is_inside_with_relative_paths_and_checksums(project):
     assert str(project).encode() not in contents
     wanted = {
         "reports/tiny/report.html",
-        "reports/tiny/figures/fig.pdf",
+        "reports/tiny/figures/fig.svg",
         "reports/tiny/figures/fig.csv",
         "archive.json",
         "results/plan/tiny.json",

@@ -126,7 +126,7 @@ def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_p
             keep(results)
         collected(plan, results)
         assert list(figure_labels(plan)) == ["residuals"], "declared before anything is known"
-        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 4
+        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 2
         page = build(results / "plan.json", results / "tables", figures_dir, tmp_path / "reports" / "report.html")
         text = page.read_text()
         assert ("Figure M1" in text) == kept and ("run `moebench calibrate`" in text.lower()) == (not kept)
