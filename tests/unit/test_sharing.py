@@ -113,7 +113,8 @@ def test_doctor_says_it_too(project: Path) -> None:
         return [found.good, found.seen, found.todo]
 
     good, seen, todo = as_user(BEN, results)
-    assert good is False and "belongs to user 20001" in seen and todo.startswith("`chmod -R g+rwX results` by user 20001")
+    assert good is False and "belongs to user 20001" in seen
+    assert todo.startswith("`chmod -R g+rwX results` by user 20001")
     assert as_user(ANNA, results)[0] is True
 
 
