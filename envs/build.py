@@ -69,11 +69,22 @@ REMEDIES = {
     r"(?i)hash mismatch": "a file differs from the lock: `uv cache clean`, then again; a mirror may serve another file",
     r"(?i)no space left|disk quota": "free space below {target} and in uv's cache, or move them by MOEBENCH_ENVS and "
     "UV_CACHE_DIR",
-    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "a "
-    "package index was not reached: run this where there is internet (a login node), or set UV_DEFAULT_INDEX (and "
+    r"(?i)invalid peer certificate|certificate verify failed": "the certificate of a package index is not trusted "
+    "here: set SSL_CERT_FILE to the file with your site's CA",
+    r"(?i)failed to initialize cache|permission denied|read-only file system": "a folder cannot be written: set "
+    "UV_CACHE_DIR and MOEBENCH_ENVS to folders of yours",
+    r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "no package index "
+    "can be reached: run this where there is internet access (a login node), or set UV_DEFAULT_INDEX (and "
     "PIP_INDEX_URL) to a mirror",
 }
 """What to do about an error, by what uv or pip printed; the first that matches."""
+
+
+# Compiled modules are what the first imports are for, and where packages go is decided here.
+ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "UV_EXCLUDE_NEWER", "UV_TARGET")
+"""Variables of the caller's shell that would change what is built, or where."""
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
+"""Variables that name a site's CA; uv reads only the first."""
 
 
 class BuildError(Exception):
@@ -86,9 +97,8 @@ interrupted = threading.Event()
 
 def run(*command, **environment):
     """Output of a command.  Raises BuildError with its last lines and the remedy when it fails."""
-    # Compiled modules are what the first imports are for, whatever the caller's shell says.
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    env.update(environment)
+    env = {key: value for key, value in os.environ.items() if key not in ELSEWHERE}
+    env.update(PIP_USER="0", PIP_REQUIRE_VIRTUALENV="0", **environment)
     process = subprocess.Popen(
         list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env,
         text=True, errors="replace",
@@ -279,6 +289,9 @@ def build_all(names):
         index = pip_option("index-url")
         if index:
             os.environ.setdefault("UV_DEFAULT_INDEX", index[-1])
+        trusted = [*filter(None, map(os.environ.get, CERTIFICATES)), *pip_option("cert")]
+        if trusted:
+            os.environ["SSL_CERT_FILE"] = trusted[0]
         jobs = {pool.submit(build, name, uv, links): name for name in missing}
         if terminal:
             threading.Thread(target=show_bar, args=(left, len(missing), started, usual_s), daemon=True).start()
@@ -348,7 +361,7 @@ def main(arguments):
         try:
             names += of_the_study(studies[-1])
         except BuildError as error:
-            sys.exit(f"envs/build.py: the study's environments are not known\n{error}")
+            sys.exit(f"envs/build.py: the study's environments are unknown\n{error}")
     build_all(names)
 
 
@@ -360,7 +373,7 @@ def stop():
     for process in list(running):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
-    print("\nenvironments: interrupted; the next call builds what is not ready", file=sys.stderr, flush=True)
+    print("\nenvironments: interrupted; the next call continues", file=sys.stderr, flush=True)
     os._exit(130)
 
 

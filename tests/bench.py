@@ -1,7 +1,7 @@
 """``make bench``: the project's performance claims, as ratios in one run, on this machine.
 
 Prints a table; asserts nothing (these machines are shared and noisy).  Every number is measured here and now.
-``--quick`` compares fewer cells with ``vllm bench latency``; ``--tests`` also runs ``make test``.
+``--quick`` compares fewer cells with ``vllm bench latency`` and leaves out ``make test``.
 """
 
 from __future__ import annotations
@@ -338,21 +338,19 @@ def predicting(cells: int) -> list[tuple[str, str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer cells and records")
-    parser.add_argument("--tests", action="store_true", help="also make test (a quarter of an hour)")
-    asked = parser.parse_args()
-    quick = asked.quick
+    parser.add_argument("--quick", action="store_true", help="fewer cells and records, no make test")
+    quick = parser.parse_args().quick
     rows: list[tuple[str, str, str]] = []
 
     def note(found: list[tuple[str, str, str]]) -> None:
-        """Keep rows, and say them at once: the whole takes half an hour."""
+        """Keep rows, and say them at once: the whole takes an hour."""
         rows.extend(found)
         say("\n".join("  ".join(row) for row in found))
 
     with tempfile.TemporaryDirectory(prefix="moebench-bench-") as name:
         folder = Path(name)
         note(first_contact.report(folder))
-        if asked.tests:
+        if not quick:
             note(first_contact.tests(folder))
         place = project(folder)
         note(against_cli(place, folder, 3 if quick else 12))

@@ -22,13 +22,18 @@ import synthetic
 
 LONGEST = (
     "test_tiny_full.py",
+    "test_soak.py",
+    "test_nodes.py",
     "test_pipeline.py",
     "test_slurm.py",
     "test_driver.py",
-    "test_engines.py",
-    "test_quantize.py",
+    "test_next_calls.py",
+    "test_checkpoints.py",
+    "test_vlmeval_jobs.py",
+    "test_accuracy_jobs.py",
+    "test_routing.py",
 )
-"""Files of several minutes each, longest first."""
+"""Files of a minute and more each, longest first."""
 
 
 def pytest_configure() -> None:

@@ -2,8 +2,8 @@
 
     python tests/fuzz_config.py [FIRST_SEED] [COUNT]
 
-A seed always makes the same change.  Each change is either planned or refused in one line that names the file.  Every
-third change puts a value in the place of another that the file's schema allows there, which an editor would accept.
+A seed always makes the same change.  Each change is either planned or refused in one line that names the file.  The
+other way, ``allowed``, has hypothesis put values that the file's schema allows, which an editor would accept.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import strategies as st
 
 from moebench.commands.planning import make_plan
 from moebench.config import Config
@@ -41,21 +42,6 @@ IDS = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
 
 
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "config" / "schemas").glob("*.json")}
-TEXTS = (
-    "x",
-    "A b",
-    "a-b.c",
-    "a/b",
-    "1",
-    "0.5",
-    "name",
-    "x" * 60,
-    "path",
-    "https://x/v1",
-    "SOME_NAME",
-    "hub:a/b",
-    "2x2",
-)
 
 
 def meant(schema: Any, root: Any) -> list[Any]:
@@ -77,29 +63,52 @@ def at(place: tuple[Any, ...], schemas: list[Any], root: Any) -> list[Any]:
     return schemas
 
 
-def allowed(schema: Any, root: Any, dice: random.Random, depth: int = 0) -> Any:
-    """A value that a schema allows."""
-    schema = dice.choice(meant(schema, root))
+def values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
+    """What a schema allows: of numbers the usual and the extreme, of texts also those that are no name and no path."""
+    return st.deferred(lambda: st.one_of([_values(one, root) for one in meant(schema, root)]))
+
+
+def _values(schema: Any, root: Any) -> st.SearchStrategy[Any]:
     kind = schema.get("type")
     if "enum" in schema or "const" in schema:
-        return dice.choice(schema.get("enum") or [schema["const"]])
+        return st.sampled_from(schema.get("enum") or [schema["const"]])
     if kind in ("integer", "number"):
-        least = schema.get("minimum", schema.get("exclusiveMinimum", -5) + (1 if kind == "integer" else 1e-3))
-        most = schema.get("maximum", schema.get("exclusiveMaximum", 10**7))
-        value = min(least + dice.choice((0, 1, 2, 3, 7, 100, 4096, 10**6)), most)
-        return value if kind == "integer" else value * dice.choice((1, 1, 0.999))
+        bounds = {"min_value": schema.get("minimum", schema.get("exclusiveMinimum")),
+                  "max_value": schema.get("maximum", schema.get("exclusiveMaximum"))}  # fmt: skip
+        if kind == "integer":
+            bounds["min_value"] = schema.get("minimum", schema.get("exclusiveMinimum", -1) + 1)
+            return st.integers(**bounds)
+        return st.floats(**bounds, exclude_min="exclusiveMinimum" in schema, exclude_max="exclusiveMaximum" in schema)
     if kind == "string":
-        fits = [text for text in TEXTS if re.search(schema.get("pattern", ""), text)]
-        return dice.choice(fits or TEXTS)
+        texts = st.sampled_from([value for value in VALUES if isinstance(value, str)]) | st.text()
+        return st.from_regex(schema["pattern"]) if "pattern" in schema else texts
     if kind == "array":
         inner = schema.get("items", {"type": "string"})
-        number = dice.randint(schema.get("minItems", 0), max(schema.get("minItems", 0), 0 if depth > 3 else 3))
-        return [allowed(inner, root, dice, depth + 1) for _ in range(number)]
+        return st.lists(values(inner, root), min_size=schema.get("minItems", 0), max_size=schema.get("maxItems", 4))
     if kind == "object":
         given, needed = schema.get("properties", {}), schema.get("required", [])
-        names = [name for name in given if name in needed or (depth < 3 and dice.random() < 0.3)]
-        return {name: allowed(given[name], root, dice, depth + 1) for name in names}
-    return None if kind == "null" else dice.choice((True, False))
+        inner = {name: values(part, root) for name, part in given.items()}
+        free = schema.get("additionalProperties")
+        if not given and isinstance(free, dict):
+            return st.dictionaries(st.text(max_size=9), values(free, root), max_size=3)
+        optional = {name: part for name, part in inner.items() if name not in needed}
+        return st.fixed_dictionaries({name: inner[name] for name in needed}, optional=optional)
+    return st.none() if kind == "null" else st.booleans()
+
+
+@st.composite
+def allowed(draw: st.DrawFn, given: dict[Path, Any]) -> tuple[Path, Any, str]:
+    """A file of those given by their contents, its contents with one value that its schema allows, and the change."""
+    path = draw(st.sampled_from(sorted(given)))
+    tree, schema = copy.deepcopy(given[path]), SCHEMAS[path.parent.name]
+    known = [(place, found) for place in places(tree)[1:] if (found := at(place, meant(schema, schema), schema))]
+    place, found = draw(st.sampled_from(known))
+    value = draw(st.one_of([values(one, schema) for one in found]))
+    holder = tree
+    for part in place[:-1]:
+        holder = holder[part]
+    old, holder[place[-1]] = holder[place[-1]], value
+    return path, tree, f"{place}: {old!r} -> {value!r}"[:300]
 
 
 def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -112,17 +121,9 @@ def places(tree: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def mutated(tree: Any, dice: random.Random, schema: Any) -> tuple[Any, str]:
-    """A copy with one change, and the change in words.  ``schema``: the file's."""
+def mutated(tree: Any, dice: random.Random) -> tuple[Any, str]:
+    """A copy with one change, and the change in words."""
     tree = copy.deepcopy(tree)
-    if dice.random() < 1 / 3:
-        known = [(place, found) for place in places(tree)[1:] if (found := at(place, meant(schema, schema), schema))]
-        place, found = dice.choice(known)
-        holder = tree
-        for part in place[:-1]:
-            holder = holder[part]
-        old, holder[place[-1]] = holder[place[-1]], allowed(dice.choice(found), schema, dice)
-        return tree, f"{place}: {old!r} -> {holder[place[-1]]!r} (allowed)"[:300]
     place = dice.choice(places(tree)[1:] or [()])
     if not place:
         return dice.choice(VALUES), "the whole file"
@@ -168,26 +169,35 @@ def prepare(folder: Path) -> Path:
 
 
 def case(seed: int, study: str, folder: Path, given: list[Path]) -> tuple[str, str]:
-    """Make the change of a seed in the configuration ``folder`` (a copy), try it, undo it; say what came of it.
-
-    Raises AssertionError or whatever the project raised that no user should see.
-    """
+    """Try the change of a seed in the configuration ``folder`` (a copy); the change, and what came of it."""
     dice = random.Random(seed)
     path = folder / dice.choice(given).relative_to(ROOT / "config")
-    original = path.read_bytes()
-    tree, change = mutated(yaml.safe_load(original), dice, SCHEMAS[path.parent.name])
+    tree, change = mutated(yaml.safe_load(path.read_bytes()), dice)
     change = f"seed {seed}: {path.relative_to(folder)} {change}"
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+    return change, tried(study, folder, path, tree, change)
+
+
+def tried(study: str, folder: Path, path: Path, tree: Any, change: str) -> str:
+    """What comes of other contents of a file in a configuration ``folder``: ``planned``, or the line that refuses it.
+
+    The figures of the file's experiment are checked; of another file those of one experiment, since all take long.
+    Raises AssertionError for whatever no user should see.
+    """
+    original = path.read_bytes()
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
     try:
         plan = make_plan(Config(folder), study)
-        check(plan)
+        names = sorted(plan["experiments"])
+        name = path.stem if path.stem in names else names[len(change) % len(names)] if names else None
+        check(plan | {"experiments": {name: plan["experiments"][name]} if name else {}})
         sound(plan)
-        return change, "planned"
+        return "planned"
     except UserError as error:
         message = str(error)
         assert "\n" not in message.strip(), f"{change}: more than a line: {message}"
-        assert path.name in message or path.stem in message, f"{change}: names no file: {message}"
-        return change, message
+        named = path.stem in message or re.search(r"[\w.-]+[.]yaml", message)  # or the file that refers to it
+        assert named, f"{change}: names no file: {message}"
+        return message
     except AssertionError:
         raise
     except Exception:
@@ -202,8 +212,27 @@ def sound(plan: Plan) -> None:
     for key, cell in plan["cells"].items():
         assert IDS.fullmatch(key) and ".." not in key, key
         assert min(cell["workload"]["batch"], cell["workload"]["input_tokens"], cell["workload"]["output_tokens"]) > 0
+        engine = plan["engines"][cell["engine"]]
+        if not engine["runtime"]["hosted"]:
+            loaded(engine, cell)
     for name in (*plan["experiments"], *plan["engines"], *plan["jobs"]):
         assert IDS.fullmatch(name) and ".." not in name, name
+
+
+def loaded(engine: Any, cell: Any) -> None:
+    """Assert what vLLM checks of a shape before it loads a model and when it takes a request, in this test's words."""
+    config, work, shape = engine["config"], cell["workload"], engine["model"]["architecture"]
+    heads, kv_heads, tp = shape["attention"]["heads"], shape["attention"]["kv_heads"], config["tp"]
+    key = f"{engine['id']}/{cell['cell']}"
+    assert heads % tp == 0 and (kv_heads % tp == 0 or tp % kv_heads == 0 or shape["attention"]["kind"] == "mla"), key
+    assert config["pp"] <= shape["layers"], key
+    assert engine["gpus"] == tp * config["pp"] * config["dp"], key
+    if experts := shape["experts"]:
+        assert 1 <= (work["top_k"] or 1) <= experts["count"], key
+        assert config["ep"] or experts["ffn_size"] % tp == 0, key
+    assert work["input_tokens"] + work["output_tokens"] <= config["max_model_len"] <= shape["max_positions"], key
+    if not work["requests"]:  # of a load, the server keeps the rest waiting
+        assert work["batch"] <= config["max_num_seqs"] <= config["max_num_batched_tokens"], key
 
 
 def main() -> None:

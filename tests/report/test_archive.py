@@ -59,7 +59,7 @@ def test_everything_is_inside_with_relative_paths_and_checksums(project):
     assert str(project).encode() not in contents
     wanted = {
         "reports/tiny/report.html",
-        "reports/tiny/figures/fig.pdf",
+        "reports/tiny/figures/fig.svg",
         "reports/tiny/figures/fig.csv",
         "archive.json",
         "results/plan/tiny.json",
@@ -112,7 +112,7 @@ def test_a_report_that_does_not_follow_is_said_to_differ(project, tmp_path, monk
     monkeypatch.setattr(module.moebench, "__version__", "9.9")
     again = rebuild(project / "archive.zip", tmp_path / "out")
     assert not again.identical and again.same_numbers
-    said = "differs from the one in the archive, but the numbers are the same; that one was made by moebench 0.1.0"
+    said = "differs from the one in the archive, but the numbers are the same; that one was built by moebench 0.1.0"
     assert said in str(again)
 
 
@@ -166,7 +166,7 @@ def test_tables_that_records_do_not_give_are_refused(here):
 def test_a_report_that_tables_do_not_give_is_refused(here):
     page = here / "reports/tiny/report.html"
     page.write_text(page.read_text().replace("measured", "guessed"))
-    with pytest.raises(StorageError, match=r"report.html: is not what the tables give"):
+    with pytest.raises(StorageError, match=r"report.html: does not match the tables"):
         archived.pack(here, "new.zip")
 
 
@@ -181,9 +181,9 @@ def _rewrite(source: Path, target: Path, change) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "measurements|cells/.*: changed; its checksum is another"),
+        (lambda n, d: [(n, d.replace(b'"ok"', b'"no"'))], "measurements|cells/.*: changed; its checksum differs"),
         (lambda n, d: [] if n.endswith("samples.parquet") else [(n, d)], "samples.parquet: missing"),
-        (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside itself"),
+        (lambda n, d: [(n, d), ("../evil", b"")] if n == "archive.json" else [(n, d)], "a path outside the archive"),
         (lambda n, d: [] if n == "SHA256SUMS" else [(n, d)], "not an archive of moebench"),
         (
             lambda n, d: [(n, d.replace(b'"format": 1', b'"format": 2'))],
@@ -199,7 +199,7 @@ def test_changed_archives_are_refused(project, tmp_path, change, message):
 
 
 def test_other_mistakes_are_one_line(project, tmp_path):
-    with pytest.raises(StorageError, match="is not empty; give another folder with --out"):
+    with pytest.raises(StorageError, match="not empty; give another folder with --out"):
         rebuild(project / "archive.zip", project)
     (tmp_path / "text.zip").write_text("no zip")
     with pytest.raises(StorageError, match=r"text.zip: cannot be read"):
@@ -230,8 +230,8 @@ def test_verify_says_of_every_file_what_was_done_to_it(project, tmp_path, capsys
     said = capsys.readouterr().out.splitlines()
     assert end.value.code == 1 and said[0] == f"{spoilt}: 5 files not as packed:"
     assert sorted(line.strip() for line in said[1:]) == [
-        "LICENSE: changed; its checksum is another",
-        "config/studies/tiny.yaml: changed; its checksum is another",
+        "LICENSE: changed; its checksum differs",
+        "config/studies/tiny.yaml: changed; its checksum differs",
         "results/cells/new.json: added; SHA256SUMS does not list it",
         "results/tables/tiny/claims.parquet: missing",
         "results/tables/tiny/samples.parquet: missing",

@@ -375,7 +375,7 @@ def test_unstable_cells_can_be_hidden(show, cells, page, tmp_path):
     assert "3 of them unstable (hollow)" in browser.execute_script(hollow)
     browser = show(f"{anchor}&stable=1", file=file)
     assert len(browser.execute_script(POINTS)) == len(measured) - 3
-    assert "3 unstable hidden" in browser.execute_script(hollow)
+    assert "3 unstable cells hidden" in browser.execute_script(hollow)
 
 
 def test_another_report_is_run_b(show, page):
@@ -384,10 +384,10 @@ def test_another_report_is_run_b(show, page):
     browser.find_element("css selector", "#explore input[type=file]").send_keys(str(page))
     for _ in range(100):
         points = browser.execute_script(POINTS)
-        if points and "over this run" in points[0][-1]:
+        if points and "/ this run" in points[0][-1]:
             break
         time.sleep(0.05)
-    assert len(points) == before and all(point[-1].endswith("over this run: 1.000") for point in points)
+    assert len(points) == before and all(point[-1].endswith("/ this run: 1.000") for point in points)
 
 
 # ------------------------------------------------------------------------------ contents and theme

@@ -26,6 +26,8 @@ from pathlib import Path
 
 PACKAGES = "slurm-wlm slurmctld slurmd slurm-client munge"
 GPUS = 4
+HANG_S = 3600
+"""Seconds after which a command of SLURM's is taken to hang."""
 _SBIN = "/usr/sbin:/sbin"
 
 SLURM_CONF = """\
@@ -131,7 +133,7 @@ class Cluster:
     def run(self, *command: str, check: bool = True) -> str:
         """Standard output of a SLURM client command.  Raises RuntimeError with its words, unless ``check`` is false."""
         environment = {**os.environ, **self.environment}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
         return done.stdout
@@ -239,7 +241,7 @@ class Cluster:
                 stdout=out,
                 stderr=out,
                 cwd=self.folder,
-                timeout=600,
+                timeout=HANG_S,
             )
         if done.returncode:
             raise RuntimeError(f"{command[0]} did not start: {log.read_text().strip().splitlines()[-1:]}")

@@ -4,7 +4,8 @@
 
 A round starts Snakemake on a login node, does FAULTS_IN_ROUND things to it at random moments, mends what an operator
 would mend, and calls Snakemake once more: that call must end well, and then nothing may be lost, doubled, wrong or left
-(``checker.py``).  A round's seed is printed; with it the same faults come in the same order at the same pauses.
+(``checker.py``).  A round starts from nothing, and its seed is printed: with ``--seed N --faults FAULTS_IN_ROUND`` the
+same faults come in the same order, with the same pauses, to the victims in the same places of the same lists.
 
 Engines are stand-ins that compute nothing (``stand_in.py``) but for one round in REAL_EVERY, which loads the real vLLM:
 most of a round would be its imports.  Of a round with a violation everything stays: the faults with their times, what
@@ -31,7 +32,7 @@ from pathlib import Path
 import pytest
 
 import fulldisk
-from project import copy
+from project import HANG_S, copy
 from slurm import stand_in
 from slurm.checker import Checker
 from slurm.cluster import Cluster, alive, wait_for
@@ -39,6 +40,7 @@ from slurm.clusterproject import Head, Project, until
 
 FAULTS_IN_ROUND = 100
 REAL_EVERY = 10
+PATIENCE_S = 15
 OTHER_USER = 20001
 SMALL = {"input_tokens": 16, "output_tokens": 16}
 STUDY = {
@@ -48,18 +50,30 @@ STUDY = {
     ]
 }
 
+SACCT = """\
+#!/bin/sh
+# As slurmdbd answers what the plugin asks: the states of the jobs of a run.
+while [ $# -gt 0 ] && [ "$1" != --name ]; do shift; done
+[ $# = 0 ] || exec {squeue} --states=all --noheader --name "$2" --format='%i|%T'
+"""
+"""slurmdbd needs a database server; jobs that slurmctld forgot, this forgets too."""
+
 
 class Round:
     """One round of faults.
 
     Args:
         run: the project; its results lie on a file system of their own.
-        dice: what happens, to what and when.
+        checker: of its files; it notes every record that was ever there.
+        seed: of what happens, to what and when.
         log: file of what happened, with times.
+        patience_s: how long a fault waits for something to happen to.
     """
 
-    def __init__(self, run: Project, dice: random.Random, log: Path):
-        self.run, self.dice, self.log, self.results = run, dice, log, run.folder / "results"
+    def __init__(self, run: Project, checker: Checker, seed: int, log: Path, patience_s: float = PATIENCE_S):
+        self.run, self.checker, self.seed, self.log, self.patience_s = run, checker, seed, log, patience_s
+        self.results = run.folder / "results"
+        self.dice = random.Random(seed)
         self.heads: list[Head] = []
         self.frozen: list[int] = []
         self.wrong: list[str] = []
@@ -161,14 +175,14 @@ class Round:
         self.run.cluster.run("scontrol", "update", f"JobId={self.dice.choice(queue)}", "EndTime=now+1", check=False)
         return True
 
+    def sacct_away(self) -> bool:
+        """slurmdbd does not answer for a while."""
+        return self._away("sacct", "sacct: error: slurm_persist_conn_open: Connection refused")
+
     def squeue_away(self) -> bool:
-        """SLURM's answers stay away for a while."""
-        program = self.run.cluster.folder / "bin" / "squeue"
-        whole = program.read_text()
-        program.write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact slurm controller' >&2\nexit 1\n")
-        time.sleep(self.dice.uniform(0.5, 4))
-        program.write_text(whole)
-        return True
+        """Nor does slurmctld."""
+        refused = "slurm_load_jobs error: Unable to contact slurm controller"
+        return self._away("squeue", refused, "sacct") if self.dice.random() < 0.5 else self._away("squeue", refused)
 
     def full_disk(self) -> bool:
         """No room for results for a while."""
@@ -231,6 +245,16 @@ class Round:
 
     # -------------------------------------------------------------------------------------------- how it is done
 
+    def _away(self, name: str, words: str, *others: str) -> bool:
+        programs = [self.run.cluster.folder / "bin" / program for program in (name, *others)]
+        whole = [program.read_text() for program in programs]
+        for program in programs:
+            program.write_text(f"#!/bin/sh\necho '{words}' >&2\nexit 1\n")
+        time.sleep(self.dice.uniform(0.5, 4))
+        for program, text in zip(programs, whole, strict=True):
+            program.write_text(text)
+        return True
+
     def _signal(self, processes: list[int], number: signal.Signals) -> bool:
         if not processes:
             return False
@@ -288,11 +312,8 @@ class Round:
         return bool(queue)
 
     def _record(self, harm: Callable[[Path], object]) -> bool:
-        paths = sorted(self.results.glob("cells/*/*.json"))
-        if not paths:
-            return False
-        path = self.dice.choice(paths)
-        with contextlib.suppress(FileNotFoundError):
+        path = self.results / "cells" / f"{self.dice.choice(sorted(self.run.plan['cells']))}.json"
+        with contextlib.suppress(FileNotFoundError):  # or it is not there yet
             harm(path)
             self.say(f"  {path.relative_to(self.results)}")
             return True
@@ -311,21 +332,45 @@ class Round:
     def play(self, faults: int) -> None:
         """Start a run and do ``faults`` things to it; a thing that finds nothing to happen to is not counted."""
         self.start()
-        for _ in range(30 * faults):
+        for number in range(30 * faults):
             if self.done.total() == faults:
                 break
+            self.dice = random.Random(f"{self.seed}/{number}")  # not of what other faults found to happen to
             name = self.dice.choice(KINDS)
             self.say(name)
-            if getattr(self, name)():
+            if self.strike(name):
                 self.done[name] += 1
-                time.sleep(self.dice.uniform(0.05, 1))
+                self.pause()
             else:
                 self.say("  (nothing to happen to)")
-                time.sleep(0.1)
             if all(head.process.poll() is not None for head in self.heads):
                 self.unlock()
                 self.lose()
                 self.start()
+
+    def strike(self, name: str) -> bool:
+        """Do a thing, as soon as there is something to do it to; whether there was while the run went on."""
+        until_s, dice = time.monotonic() + self.patience_s, self.dice.getstate()
+        while True:
+            self.dice.setstate(dice)
+            self.checker.note()
+            if getattr(self, name)():
+                return True
+            if time.monotonic() > until_s or all(head.process.poll() is not None for head in self.heads):
+                return False
+            time.sleep(0.3)
+
+    def pause(self) -> None:
+        """A moment, or until something more is measured: else all faults would strike before the first record."""
+        before = len(list(self.results.glob("history/*/*.json")))
+        until_s = time.monotonic() + (self.dice.uniform(0.05, 1) if self.dice.random() < 0.8 else PATIENCE_S)
+        while time.monotonic() < until_s and len(list(self.results.glob("history/*/*.json"))) == before:
+            time.sleep(0.1)
+
+    def forget(self) -> None:
+        """Start from nothing: what a round finds must not depend on the rounds before it."""
+        for path in (*self.results.iterdir(), self.run.folder / ".snakemake", self.run.folder / "logs"):
+            shutil.rmtree(path, ignore_errors=True)
 
     def lose(self) -> None:
         """Have most jobs measure again, so that there is something to disturb."""
@@ -350,7 +395,7 @@ class Round:
             cluster.start_daemon(name, "slurmd", ["-N", name])
             cluster.run("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
         cluster.start()
-        if impatient := self.dice.random() < 0.5:
+        if impatient := random.Random(self.seed).random() < 0.5:
             for head in self.heads:
                 if head.process.poll() is None:
                     head.signal(signal.SIGINT)
@@ -359,8 +404,8 @@ class Round:
             head.wait()
         for job in self.run.queue():
             cluster.run("scancel", job, check=False)
-        until(lambda: not self.run.queue(), "an empty queue")
-        until(lambda: not self.run.workers(), "no engine process left by jobs that ended")
+        until(lambda: not self.run.queue(), "an empty queue", pause=0.5)
+        until(lambda: not self.run.workers(), "no engine process left by jobs that ended", pause=0.5)
         self.unlock()
 
     def given_up(self) -> list[str]:
@@ -375,20 +420,23 @@ class Round:
         return commands
 
 
-NO_FAULTS = ("say", "start", "play", "lose", "unlock", "mend", "given_up")
+NO_FAULTS = ("say", "start", "play", "strike", "pause", "forget", "lose", "unlock", "mend", "given_up")
 KINDS = sorted(name for name in vars(Round) if not name.startswith("_") and name not in NO_FAULTS)
 
 
 @contextlib.contextmanager
-def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
-    """A cluster and a project on it, whose results are a file system of their own."""
+def prepared(where: Path, models: int = 3) -> Iterator[tuple[Project, Checker]]:
+    """A cluster and a project on it, whose results are a file system of their own.  ``models``: of the study."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and all that is started
     cluster = Cluster(where / "slurm", tracking="pgid").start()
     folder = copy(where / "project")
+    sacct = cluster.folder / "bin" / "sacct"
+    sacct.write_text(SACCT.format(squeue=f"env SLURM_CONF={cluster.conf} {shutil.which('squeue')}"))
+    sacct.chmod(0o755)
     try:
         with fulldisk.mounted(folder / "results", "64m"):
             run = Project(folder, cluster)
-            run.study("soak", STUDY)
+            run.study("soak", {name: blocks[:models] for name, blocks in STUDY.items()})
             run.moebench("stage")
             try:
                 yield run, Checker(folder, run.plan)
@@ -399,15 +447,19 @@ def prepared(where: Path) -> Iterator[tuple[Project, Checker]]:
 
 
 def play(
-    run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND, real: bool = False
+    run: Project, checker: Checker, seed: int, faults: int = FAULTS_IN_ROUND, real: bool = False, measured: bool = True
 ) -> tuple[Counter[str], list[str]]:
     """One round; what was done, and what was wrong after it.  Of one with a violation everything is kept beside the
-    project (``evidence``)."""
-    part = Round(run, random.Random(seed), run.folder.with_name(f"faults-{seed}.txt"))
+    project (``evidence``).  ``real``: with vLLM.  ``measured``: begin when all is measured, and lose most of it."""
+    part = Round(run, checker, seed, run.folder.with_name(f"faults-{seed}.txt"), PATIENCE_S if measured else HANG_S)
     stand_in.copy_to(run.folder, not real)
     try:
         part.mend()  # a round before may not have ended
-        part.lose()
+        part.forget()
+        checker.known.clear()
+        if measured:
+            part.start().wait()
+            part.lose()
         part.play(faults)
         part.mend()
         part.say("the next plain call")
@@ -453,13 +505,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends
     where = arguments.keep or Path(tempfile.mkdtemp(prefix="moebench-soak-"))
     where.mkdir(parents=True, exist_ok=True)
-    done, bad, seed = Counter[str](), 0, arguments.seed
+    done, bad, records, seed = Counter[str](), 0, 0, arguments.seed
     with prepared(where) as (run, checker):
         while done.total() < arguments.faults:
             started = time.monotonic()
             number = min(arguments.in_round, arguments.faults - done.total())
             faults, wrong = play(run, checker, seed, number, real=seed % REAL_EVERY == 0)
-            done, bad = done + faults, bad + bool(wrong)
+            done, bad, records = done + faults, bad + bool(wrong), records + len(checker.known)
             print(f"seed {seed}: {faults.total()} faults, {time.monotonic() - started:.0f} s, "
                   f"{len(wrong[:-1])} violations ({', '.join(f'{name} {n}' for name, n in sorted(faults.items()))})",
                   flush=True)  # fmt: skip
@@ -467,7 +519,7 @@ def main() -> None:
                 print(f"  {violation}", flush=True)
             seed += 1
     print(f"{done.total()} faults ({', '.join(f'{name} {n}' for name, n in sorted(done.items()))}), {bad} rounds with "
-          f"violations; records seen: {len(checker.known)}")  # fmt: skip
+          f"violations; records seen: {records}")  # fmt: skip
     if not bad and not arguments.keep:
         shutil.rmtree(where)
     sys.exit(bad > 0)

@@ -1,6 +1,6 @@
-"""A worker whose engine computes nothing, for ``soak.py``: a load of a second, steps of 20 ms, a process per rank.
+"""A worker whose engine computes nothing, for tests and soak: a load of 2 s, steps of 50 ms, a process per rank.
 
-What a soak disturbs is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
+What they disturb is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
 ``copy_to`` puts it into a copy of the project in the place of the engine; protocol, checks, metrics and messages stay
 those of the real worker.
 """
@@ -15,7 +15,7 @@ from typing import Any
 
 from moebench.measure import worker
 
-LOAD_S, STEP_S = 1.0, 0.02
+LOAD_S, STEP_S = 2.0, 0.05
 LAST_LINE = "    main()\n"
 INSTEAD = "    from moebench.measure.stand_in import StandIn\n\n    main(StandIn)\n"
 
@@ -65,7 +65,7 @@ class StandIn(worker.Session):
     """As the real worker's session, but for what needs torch, transformers or vLLM."""
 
     def load(self, request: Any) -> Any:
-        """Load nothing, for a second."""
+        """Load nothing, in LOAD_S."""
         self.spec = request["engine"]
         time.sleep(LOAD_S)
         self.engine = Steps(self.spec["gpus"])  # type: ignore[assignment]

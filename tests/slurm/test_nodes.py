@@ -44,6 +44,7 @@ def executors(run: Project) -> list[int]:
     return found
 
 
+@pytest.mark.nightly  # five minutes of imports of vLLM; tests/unit has what a node's end means, scripted
 def test_an_engine_across_two_nodes_is_measured_and_survives_the_loss_of_one(wide: Project) -> None:
     (engine,) = wide.plan["engines"]
     assert wide.plan["jobs"][engine]["nodes"] == 2

@@ -1,8 +1,9 @@
 """The tiny study's way through a real SLURM with profiles/slurm: what is asked of it, and what survives when it fails.
 
-Nothing is simulated but the GPUs: real slurmctld, slurmd and sbatch, real vLLM on the CPU, real signals.  Runs are
-shared between tests: ``night`` is one run of ten engine loads in which an engine crashes, another hangs until its
-job's time limit, and a third job is cancelled; ``tight`` is one whose first attempt has too little memory.
+slurmctld, slurmd, sbatch, Snakemake, drivers and signals are real.  Runs are shared between tests: ``night`` is one
+in which an engine crashes, another hangs until its job's time limit, and a third job is cancelled; its engines, as
+those of ``interrupted``, are stand-ins that compute nothing (``stand_in.py``).  ``tight`` and ``real`` have the real
+vLLM: the first attempt of ``tight`` has too little memory, and an engine of ``real`` refuses.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 
 from moebench.storage import lock
 from moebench.tables import parquet
+from slurm import stand_in
 from slurm.cluster import Missing, check
 from slurm.clusterproject import Head, Project, until
 
@@ -66,6 +68,14 @@ def tight(project: Make) -> Iterator[tuple[Project, Head]]:
         yield run, head
 
 
+@pytest.fixture(scope="module")
+def real(project: Make) -> Project:
+    """A run of two engine configurations, of which vLLM refuses one on a CPU."""
+    run = project("real", {"one": [block("tiny-mixtral", [2]), block("tiny-mixtral", [2], dp=2)]})
+    run.snakemake("collect")
+    return run
+
+
 @dataclass
 class Night:
     """The run of ``night``, and what was seen while it ran."""
@@ -74,7 +84,7 @@ class Night:
     crashing: str = ""
     hanging: str = ""
     cancelled: str = ""
-    refused: str = ""
+    wide: str = ""
     victim: str = ""
     devices: dict[str, str] = field(default_factory=dict)
     kept: dict[str, list[str]] = field(default_factory=dict)
@@ -128,9 +138,10 @@ class Night:
 def night(project: Make, tight: tuple[Project, Head]) -> Night:
     """The run of all tests that need no run of their own."""
     topk = [block(model, [1, 2, 4]) for model in ("tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe")]
-    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], dp=2)]})
+    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], tp=2)]})
+    stand_in.copy_to(run.folder, wanted=True)
     seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
-                 run.engine("tiny-mixtral.dp2"))  # fmt: skip
+                 run.engine("tiny-mixtral.tp2"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
     with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
         doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel, seen.watch)]
@@ -184,7 +195,7 @@ def test_what_a_job_requests(night: Night) -> None:
         assert first["MinMemoryNode"] == f"{planned['mem_mb']}M"
         if name != night.hanging:  # its limit was moved
             assert first["TimeLimit"] == clock(planned["runtime_min"])
-    assert night.run.plan["jobs"][night.refused]["gpus"] == 2
+    assert night.run.plan["jobs"][night.wide]["gpus"] == 2
     said = night.run.moebench("doctor")
     assert "squeue is used, which shows jobs for 86400 s after their end" in said
     assert re.search(r"each of the \d+ jobs finds a node in partition h100", said)
@@ -252,20 +263,22 @@ def test_a_job_ended_by_slurm_keeps_its_finished_cells(night: Night, what: str, 
     assert second["TimeLimit"] == clock(2 * run.plan["jobs"][name]["runtime_min"])
 
 
-def test_an_engine_that_refuses_is_a_result(night: Night) -> None:
-    (job,) = night.run.jobs(night.refused)
-    assert job["JobState"] == "COMPLETED"
-    for key in night.run.cells(night.refused):
-        record = night.run.record(key)
-        assert record is not None
-        assert record["status"] == "unsupported"
-        assert "data parallelism" in " ".join(record["evidence"])
+def test_the_real_engine_measures_and_one_that_refuses_is_a_result(real: Project) -> None:
+    states = {job["JobState"] for engine in real.plan["engines"] for job in real.jobs(engine)}
+    assert states == {"COMPLETED"} and len(real.jobs()) == 2
+    (measured,), (refused,) = (
+        [real.record(key) for key in real.cells(real.engine(slug))] for slug in ("tiny-mixtral", "tiny-mixtral.dp2")
+    )
+    assert measured is not None and measured["status"] == "ok"
+    assert measured["checks"]["experts_per_token"] == 2
+    assert refused is not None and refused["status"] == "unsupported"
+    assert "data parallelism" in " ".join(refused["evidence"])
 
 
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     run, out = night.run, night.run.folder / "results" / "tables" / "night"
     failed = [f"{row.engine}/{row.cell}" for row in parquet.read(out, "failures").itertuples()]
-    assert sorted(failed) == sorted([night.victim, *run.cells(night.refused)])
+    assert failed == [night.victim]
     listed = run.moebench("failures", "--profile", "profiles/slurm", expect=1)
     command = f"snakemake --profile profiles/slurm --force results/cells/{night.victim}.json"
     assert command in listed
@@ -284,8 +297,7 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     report = (run.folder / "reports" / "night" / "report.html").read_text()
     assert set(rules(run.snakemake())) == {"collect", "figures", "report", "all"}
     assert len(run.jobs()) == jobs + 1
-    left = [f"{row.engine}/{row.cell}" for row in parquet.read(out, "failures").itertuples()]
-    assert sorted(left) == sorted(run.cells(night.refused))
+    assert len(parquet.read(out, "failures")) == 0
     assert report != (run.folder / "reports" / "night" / "report.html").read_text()
     assert "Nothing to be done" in run.snakemake()
 
@@ -296,7 +308,9 @@ def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
 @pytest.fixture(scope="module")
 def interrupted(project: Make) -> Project:
     """Two engine configurations of three cells each."""
-    return project("interrupted", {"topk": [block("tiny-qwen3-moe", [1, 2, 4]), block("tiny-mixtral", [1, 2, 4])]})
+    run = project("interrupted", {"topk": [block("tiny-qwen3-moe", [1, 2, 4]), block("tiny-mixtral", [1, 2, 4])]})
+    stand_in.copy_to(run.folder, wanted=True)
+    return run
 
 
 def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> None:

@@ -87,7 +87,7 @@ def test_an_id_changes_with_what_can_change_a_number_and_with_nothing_else(
     ("given", "words"),
     [
         (block(["wino-grande"]), "unknown task 'wino-grande'; did you mean 'winogrande'?"),
-        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is of speed cells only"),
+        (block(["rte"], cross={"batch": [1, 2]}), "knob 'batch' is for speed cells only"),
         (block(["rte"], cross={"topk": [1]}), "unknown knob 'topk'; did you mean 'top_k'?"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2, "ep": True}), "dp 2 and ep: lm-eval would start 2"),
         (block(["rte"], fix={"model": "tiny-mixtral", "dp": 2}), "with dp 2: lm-eval would start 2"),
@@ -325,7 +325,7 @@ def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> No
     assert table.rows == [("Tiny Mixtral", [("0.500", "0.100", ""), ("0.750", "0.200", ""), ("0.625", "0.112", "")])]
     text = " ".join(table.notes)
     assert "are at chance level" in text and "2 of 2 values are within 3 standard errors of guessing" in text
-    assert "no value here is a result on them" in text and "2 tasks, all counting the same" in text
+    assert "no value here is a result on those" in text and "2 tasks, all counting the same" in text
 
 
 @pytest.fixture

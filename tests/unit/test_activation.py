@@ -276,8 +276,8 @@ def test_what_cannot_be_counted_is_refused(tmp_path):
     for number, (fix, more, text) in enumerate((
         ({"eager": False}, COUNTING, "protocol activation needs eager: true"),
         ({"model": "tiny-qwen3-draft-4b"}, COUNTING, "tiny-qwen3-draft-4b is dense, it has no experts"),
-        ({"prompts": "items"}, {}, "only protocol activation takes them; use text"),
-        ({"requests": 4}, {}, "requests 4: only the protocols activation and load take it"),
+        ({"prompts": "items"}, {}, "which only protocol activation supports; use text"),
+        ({"requests": 4}, {}, "requests 4: only the protocols activation and load use it"),
         ({"corpus": "wiki"}, {}, "unknown corpus 'wiki'"),
     )):  # fmt: skip
         with pytest.raises(ConfigError, match=text):
@@ -318,10 +318,10 @@ def test_images_of_a_corpus_are_its_own_and_belong_to_its_items(tmp_path):
         plan["engines"][e] for e in job["engines"]
     )
     for number, (fix, about, words) in enumerate((
-        ({"image_size": 56}, pictures, "corpus wiki shows each item with its own image: set images: 1"),
-        ({"images": 2, "max_model_len": 512}, pictures, "corpus wiki shows each item with its own image"),
-        ({"prompts": "text"}, pictures, "corpus wiki shows each item with its own image"),
-        ({"image_size": 56}, corpus(), "corpus wiki is text, and images made up for it would look like its own"),
+        ({"image_size": 56}, pictures, "corpus wiki has an image for each item: set images: 1"),
+        ({"images": 2, "max_model_len": 512}, pictures, "corpus wiki has an image for each item"),
+        ({"prompts": "text"}, pictures, "corpus wiki has an image for each item"),
+        ({"image_size": 56}, corpus(), "corpus wiki is text, and generated images would look like its own"),
         ({}, pictures | {"table": "boolq"}, "task boolq has no table of questions with images"),
         ({}, pictures | {"table": None}, "give file or table, one of the two"),
         ({}, pictures | {"sha256": "0" * 64}, "sha256 is for a file"),

@@ -62,9 +62,12 @@ def fake_uv(folder, body):
     [
         ("error: No interpreter found for Python 3.11", "UV_PYTHON_INSTALL_MIRROR"),
         ("Failed to fetch: PAGE\n  cause: dns error", "UV_DEFAULT_INDEX"),
+        ("Failed to fetch: PAGE\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer",
+         "SSL_CERT_FILE"),
+        ("error: Failed to initialize cache at `/home/me`\n  cause: Read-only file system", "UV_CACHE_DIR"),
         ("Because decord==0.6.0 has no wheels with a matching platform tag", "x86-64"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_had_is_the_tools_last_lines_and_a_remedy(tmp_path, printed, remedy):
     path = fake_uv(tmp_path / "bin", f"echo '{printed}'; exit 2")
     done = build(sys.executable, "workflow", PATH=path, MOEBENCH_ENVS=str(tmp_path / "envs"))
@@ -84,6 +87,21 @@ def test_the_time_left_is_that_of_the_locks_packages_and_of_downloads_nothing_is
     builder.show_bar(left, 3, time.monotonic(), 26.4)
     said = capsys.readouterr().out
     assert "2/3" in said and "about 26 s left" in said and "vlmeval" in said
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"])
+def test_a_sites_certificates_and_options_of_pip(tmp_path, monkeypatch, name):
+    for other in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT"):
+        monkeypatch.delenv(other, raising=False)
+    path = fake_uv(tmp_path / "bin", f"env > {tmp_path}/seen; exit 2")
+    elsewhere = {"PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1", "PIP_PREFIX": "/x", "UV_EXCLUDE_NEWER": "2020-01-01"}
+    build(
+        sys.executable, "workflow", PATH=path, MOEBENCH_ENVS=str(tmp_path / "e"), **elsewhere, **{name: "/site/ca.pem"}
+    )
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
+    assert seen["SSL_CERT_FILE"] == "/site/ca.pem", "the only one that uv reads"
+    assert (seen["PIP_USER"], seen["PIP_REQUIRE_VIRTUALENV"]) == ("0", "0")
+    assert not {"PIP_PREFIX", "UV_EXCLUDE_NEWER"} & set(seen), "packages go where the builder puts them"
 
 
 def test_an_interruption_leaves_no_environment_and_no_process(tmp_path):

@@ -126,7 +126,7 @@ def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_p
             keep(results)
         collected(plan, results)
         assert list(figure_labels(plan)) == ["residuals"], "declared before anything is known"
-        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 4
+        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 2
         page = build(results / "plan.json", results / "tables", figures_dir, tmp_path / "reports" / "report.html")
         text = page.read_text()
         assert ("Figure M1" in text) == kept and ("run `moebench calibrate`" in text.lower()) == (not kept)
@@ -170,7 +170,7 @@ def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_p
     page = build(results / "plan.json", results / "tables", tmp_path / "figures", tmp_path / "report.html").read_text()
     start = page.index('id="summary"')
     assert words[0] in page[start : page.index('class="cards"', start)], "on the first screen"
-    assert "4 with constants of the machine that are refused" in page
+    assert "4 whose machine constants are refused" in page
 
 
 def test_what_larger_arrays_reach_smaller_ones_reach_too():

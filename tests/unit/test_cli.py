@@ -301,6 +301,10 @@ def test_every_verb_has_json_but_those_that_print_no_table():
     groups = {"campaign", "models"}
     writers = {"archive", "collect", "derive", "evaluate", "figures", "measure", "report", "schema"}
     assert without == groups | writers  # these print the files that they wrote, or progress
+    nested = {(group, name): verb for group in groups for name, verb in COMMAND.commands[group].commands.items()}
+    assert {name for name, verb in nested.items() if not any("--json" in p.opts for p in verb.params)} == {
+        ("campaign", "run")
+    }
 
 
 def test_plan_and_summary_as_json(capsys, kept_plans):

@@ -114,7 +114,7 @@ def test_report_and_archive(config, tmp_path):
         for row in numbers["rows"]:
             assert all(f">{digits}</td>" in page for k, digits in row["printed"].items()
                        if digits and (numbers["id"], k) != ("table6", "throughput_moe"))  # fmt: skip
-    assert page.count('<span class="aside">lost</span>') == 5 and "nothing was measured" in page
+    assert page.count('<span class="aside">illegible</span>') == 5 and "nothing was measured" in page
     assert "assumed, the paper does not say" in page, "what is assumed is said"
     packed = archive(path, results, results / "tables/test", reports / "report.html", config, tmp_path / "a.zip")
     assert packed

@@ -146,7 +146,7 @@ MISTAKES = {
     "longer than the engine with its images": (
         knob(model="tiny-llava-moe-s", images=2, image_size=112, input_tokens=73), EXPERIMENT,
         ["73 + 8 tokens and 176 of 2 images of 112 x 112 pixels are more than max_model_len, 256", "tiny-llava-moe-s"]),
-    "images for a text model": (knob(images=1, image_size=224), EXPERIMENT, ["images 1", "tiny-mixtral takes none"]),
+    "images for a text model": (knob(images=1, image_size=224), EXPERIMENT, ["images 1", "tiny-mixtral accepts none"]),
     "pruning without a ratio": (knob(pruning="inter"), EXPERIMENT, ["'inter' with prune_ratio 0.0", "both or neither"]),
     "method without pruning": (knob(prune_by="reap"), EXPERIMENT, ["'reap' without pruning", "both or neither"]),
     "draft without tokens": (knob(draft_model="qwen3-0.6b"), EXPERIMENT, ["draft_tokens 0", "both or neither"]),

@@ -62,7 +62,7 @@ def test_an_empty_corpus_is_refused(spec, tmp_path):
     path = tmp_path / "empty.jsonl"
     path.write_text("\n")
     empty = spec | {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert "holds no text" in corpora.check(empty)
+    assert "contains no text" in corpora.check(empty)
 
 
 def test_identity_is_content_not_place(spec):
@@ -119,7 +119,7 @@ def test_rows_without_an_image_are_left_out_as_the_harness_does(table):
             lambda rows: rows[2].update(question=" "),
             r"MME.tsv, row 3: no text in column 'question'; fix config/corpora/",
         ),
-        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is not there; fix"),
+        (lambda rows: rows[0].update(image_path="a.png"), r"MME.tsv, row 1: its image \S*a.png is missing; fix"),
         (lambda rows: [r.update(asked=r.pop("question")) for r in rows], "MME.tsv: no column 'question'; fix"),
         (lambda rows: [r.update(image="") for r in rows], "corpus own has no question with an image"),
     ],

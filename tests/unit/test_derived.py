@@ -151,8 +151,8 @@ def test_top_k_is_kept_unless_fewer_experts_remain(tmp_path):
     (INTER | {"prune_ratio": 0.999}, "prune_ratio 0.999 of 64 experts removes 64, all of them"),
     (INTER | {"prune_ratio": 0.001}, "prune_ratio 0.001 of 64 experts removes none"),
     ({"pruning": "intra", "prune_ratio": 0.25}, "leaves all of them in multiples of 64; set prune_multiple"),
-    ({"model": "llama-4-scout-17b-16e"} | INTER, "has all experts of a layer in one tensor, and those are not pruned"),
-    (INTER | {"weights": "dummy"}, "weights: dummy: there is nothing to choose between"),
+    ({"model": "llama-4-scout-17b-16e"} | INTER, "has all experts of a layer in one tensor, which cannot be pruned"),
+    (INTER | {"weights": "dummy"}, "weights: dummy: all choices are equivalent"),
     ({"model": "tiny-deepseek-v2", "pruning": "intra", "prune_ratio": 0.25, "prune_multiple": 8},
      "makes a shared expert as wide as a routed one: it cannot spell a shared width of 192 beside experts of 72"),
 ])  # fmt: skip

@@ -98,7 +98,7 @@ def test_limits_below_what_the_study_asks_for_are_said(said, tmp_path, monkeypat
     (tmp_path / "sacctmgr").chmod(0o755)
     two = plan | {"jobs": {name: job for job in plan["jobs"].values() for name in ("a", "b")}}
     lacking, whole = said(H100, {"slurm_partition": "h100", "gpu_model": "h100"}, two)
-    assert len(lacking) == 1 and "your jobs may run 5 min, the longest of the study asks for" in lacking[0]
+    assert len(lacking) == 1 and "your jobs may run 5 min, the study's longest requests" in lacking[0]
     assert "you may have 1 jobs in the queue, the study has 2: the others wait" in whole and "set jobs: 1 in" in whole
 
 
@@ -176,7 +176,7 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(studies.ROOT)
-    gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}})
+    gpus, found = doctor.gpus(plan | {"engine": plan["engine"] | {"environment": "vllm-cuda"}}, tmp_path)
     assert (gpus.good, found.good) == (True, good)
     assert found.seen == f"NVIDIA driver {driver}; CUDA 13 of envs/vllm-cuda.lock needs 580 or newer"
 
@@ -185,18 +185,18 @@ def test_a_driver_too_old_for_the_locked_cuda_is_said(tmp_path, monkeypatch, pla
     ("driver", "libcuda", "good", "words"),
     [
         ("550.54.14", "0 13000", True, "or libcuda of CUDA 13, which is in front of it"),
-        ("550.54.14", "0 12040", False, "put cuda-compat 13 in front of the driver (data-centre GPUs), or build an "
-         "environment locked for CUDA 12: docs/slurm.md, Older drivers"),
-        ("550.54.14", None, False, "put cuda-compat 13 in front"),
+        ("550.54.14", "0 12040", False, "conda create -p .envs/cuda-compat -c conda-forge cuda-compat=13.0, or build "
+         "the image with --build-arg compat=13-0 (docs/slurm.md, Older drivers)"),
+        ("550.54.14", None, False, "conda create -p .envs/cuda-compat"),
         ("535.104.05", "803 13000", False, "CUDA 13 in front of it does not work with it (CUDA error 803)"),
-        ("470.82.01", "0 11040", False, "ask for a newer driver: 525 for CUDA 12"),
+        ("470.82.01", "0 11040", False, "ask for driver 580"),
     ],
 )  # fmt: skip
 def test_for_an_older_driver_doctor_says_what_to_build(monkeypatch, driver, libcuda, good, words):
     monkeypatch.setattr(doctor, "_ask", lambda *command: (0, libcuda) if libcuda else (1, "OSError: libcuda.so.1"))
-    found = doctor._driver(driver, "13", Path("envs/vllm-cuda.lock"))
+    found = doctor._driver(driver, "13", Path("envs/vllm-cuda.lock"), Path(".envs"))
     assert found.good is good and words in f"{found.seen} {found.remedy}"
-    again = doctor._driver("550.54.14", "12", Path("envs/vllm-cuda12.lock"))
+    again = doctor._driver("550.54.14", "12", Path("envs/vllm-cuda12.lock"), Path(".envs"))
     assert again.good is True
 
 
@@ -219,7 +219,7 @@ def test_a_gpu_is_the_studys_whole_or_not_at_all(tmp_path, monkeypatch, plan, li
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.chdir(tmp_path)
-    found = doctor.gpus(plan | {"hardware": plan["hardware"] | WHOLE})[0]
+    found = doctor.gpus(plan | {"hardware": plan["hardware"] | WHOLE}, tmp_path)[0]
     assert found.good is good and found.seen.startswith(seen), found
 
 

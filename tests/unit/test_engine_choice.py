@@ -104,8 +104,8 @@ def test_a_server_is_started_with_its_top_k(planned):
     ("block", "words"),
     [
         (on("transformer"), "is not an engine of study test; did you mean 'transformers'?"),
-        (on("away", model="tiny-olmoe"), "does not say what tiny-olmoe is called at that service"),
-        (on("away", top_k=1), "top_k 1: engine 'away' is a hosted service, it runs tiny-mixtral with top-k 2"),
+        (on("away", model="tiny-olmoe"), "does not give the service's name of tiny-olmoe"),
+        (on("away", top_k=1), "top_k 1: engine 'away' is a hosted service; it runs tiny-mixtral with top-k 2"),
         (on("away", quantization="fp8"), "quantization 'fp8': engine 'away' is a hosted service"),
         (on("away", experts=16), "experts 16: engine 'away' is a hosted service"),
         (on("vllm", expert_kernel="batched_mm"), "expert_kernel 'batched_mm' is one of transformers"),

@@ -98,6 +98,9 @@ IN_PROCESS = [
      " from http://www.nvidia.com/Download/index.aspx", "load", "node_fault"),
     ("ImportError: libcuda.so.1: cannot open shared object file: No such file or directory", "load", "node_fault"),
     # vllm/config/parallel.py, vllm/v1/worker/gpu_worker.py
+    ("AssertionError: Error in memory profiling. Initial free memory 70.1 GiB, current free memory 71.2 GiB. This happens"
+     " when other processes sharing the same container release GPU memory while vLLM is profiling during"
+     " initialization.", "load", "node_fault"),
     ("ValidationError: 1 validation error for ParallelConfig\n  Value error, World size (4) is larger than the number of"
      " available GPUs (2) in this node. If this is intentional and you are using:\n- ray, set"
      " '--distributed-executor-backend ray'.\n- multiprocessing, set '--nnodes' appropriately.", "load", "node_fault"),
@@ -117,6 +120,13 @@ IN_PROCESS = [
      " NCCL version 2.29.7\nncclInvalidUsage: This usually reflects invalid usage of NCCL library.", "load", "crashed"),
     ("RuntimeError: NCCL error: invalid usage (run with NCCL_WARN=1 for details)", "load", "crashed"),  # ours, not theirs
     ("RuntimeError: no address of this node that others reach (n1); set VLLM_HOST_IP on the nodes", "load", "node_fault"),
+    # vllm/distributed/device_communicators/all2all.py, vllm/utils/deep_gemm.py, triton/runtime/errors.py
+    ("AssertionError: DeepEP kernels not found. Please follow https://github.com/vllm-project/vllm/blob/main/tools/"
+     "ep_kernels/README.md to install DeepEP kernels.", "load", "unsupported"),
+    ("AssertionError: flashinfer all2all module not found. Please install/check flashinfer", "load", "unsupported"),
+    ("RuntimeError: DeepGEMM is not available", "run", "unsupported"),
+    ("triton.runtime.errors.OutOfResources: out of resource: shared memory, Required: 262144, Hardware limit: 232448."
+     " Reducing block sizes or `num_stages` may help.", "run", "unsupported"),
     ("ValueError: Expert parallelism load balancing is only supported on CUDA devices or ROCm devices or XPU devices now.",
      "load", "unsupported"),
     ("ValueError: Following weights were not initialized from checkpoint: {'model.layers.2.enorm.weight',"

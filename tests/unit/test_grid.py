@@ -120,7 +120,7 @@ def test_a_group_in_arms_and_beside_models():
     ("blocks", "words"),
     [
         ([{"fix": {"model": "pair"}}], ["grid.test[0]: fix: model is pair", "one value", "put it under cross"]),
-        ([{"cross": {"model": ["none"]}}], ["model none: no model of this group", "name models"]),
+        ([{"cross": {"model": ["none"]}}], ["model none: this group has no model", "name models"]),
         ([{"fix": {"precision": "int5"}}], ["fix: unknown precision 'int5'", "did you mean 'int"]),
         ([{"fix": FIX, "cross": {"precision": [4]}}], ["grid.test[0]: unknown precision 4", "known: awq, bf16"]),
         ([{"fix": {"precision": "bf16", "dtype": "float16"}}], ["fix: knob 'dtype' is set twice"]),

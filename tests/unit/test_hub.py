@@ -373,7 +373,7 @@ def test_a_hub_that_keeps_failing_ends_in_one_line_and_whole_files_are_kept(
 
 def test_a_download_that_brings_nothing_is_no_success(bench: Bench, server: HubServer, repo: Repo) -> None:
     server.refuse_tree = True  # the library returns a folder that is there, with a warning
-    assert "config.json: did not arrive" in bench.refused()
+    assert "config.json: missing after the download" in bench.refused()
     assert not (bench.folder(repo.branches["main"]) / staged.MANIFEST).exists()
 
 
@@ -404,7 +404,7 @@ def test_two_processes_do_not_write_one_folder(bench: Bench, repo: Repo) -> None
     guard = bench.folder(repo.branches["main"]) / ".cache" / "moebench.lock"
     guard.parent.mkdir(parents=True)
     with FileLock(guard):
-        assert "another process is fetching it" in bench.refused()
+        assert "another process is downloading it" in bench.refused()
     assert_whole(bench.stage().folder, FILES)
 
 
@@ -472,7 +472,7 @@ def test_a_token_that_cannot_be_sent_is_not_printed(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     message = bench.refused()
-    assert "HF_TOKEN contains characters" in message
+    assert "HF_TOKEN contains invalid characters" in message
     assert "secret" not in message
 
 
@@ -554,7 +554,7 @@ def test_a_password_in_the_endpoint_is_not_printed(bench: Bench) -> None:
 
 def test_a_login_page_in_between(bench: Bench, server: HubServer, repo: Repo) -> None:
     server.html = True
-    assert "is not a hub's answer" in bench.refused()
+    assert "is not a hub's" in bench.refused()
 
 
 def test_offline_mode_says_so(bench: Bench, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,7 +566,7 @@ def test_what_is_whole_on_disk_needs_no_network(bench: Bench, repo: Repo) -> Non
     done = bench.stage()
     endpoint = closed_port()
     assert bench.stage(endpoint=endpoint, full=True) == hub.Staged(done.folder, done.commit, 3, done.bytes, 0)
-    assert f"used as it is: {done.folder} is complete" in bench.log.getvalue()
+    assert f"using {done.folder}, which is complete" in bench.log.getvalue()
     (done.folder / "config.json").write_bytes(b'{"a": 9}\n')
     assert "cannot be reached" in bench.refused(endpoint=endpoint, full=True)
     assert "config.json" in bench.log.getvalue().splitlines()[-1]

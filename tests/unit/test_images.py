@@ -211,5 +211,5 @@ def test_images_of_one_size_become_equally_many_tokens():
 
 
 def test_a_text_model_takes_no_images(tmp_path):
-    with pytest.raises(ConfigError, match="images 1: tiny-mixtral takes none"):
+    with pytest.raises(ConfigError, match="images 1: tiny-mixtral accepts none"):
         planned(tmp_path, hardware="local-cpu", model="tiny-mixtral", kv_cache_mb=64, images=1, image_size=56)

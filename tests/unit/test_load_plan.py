@@ -106,7 +106,7 @@ def test_the_time_of_a_search_is_that_of_all_its_tries(tmp_path):
         ({"request_rate": 4, "ramp_to": 2}, ["ramp_to 2", "to a higher one"]),
         ({"request_rate": 0.5, "ramp_to": 2}, ["request_rate 0.5", "whole number"]),
         ({"ramp_to": 2, "concurrency": 1}, ["ramp_to 2", "request_rate None"]),
-        ({"concurrency": 1, "turns": 3}, ["requests 64 are no multiple of turns 3"]),
+        ({"concurrency": 1, "turns": 3}, ["requests 64 is not a multiple of turns 3"]),
         ({"concurrency": 1, "turns": 8}, ["384", "max_model_len"]),
         ({"concurrency": 1, "length_shape": "lognormal", "input_tokens": 120}, ["twice the mean", "272"]),
     ],
@@ -150,7 +150,7 @@ def test_a_trace_is_known_by_what_it_holds(tmp_path):
         assert cell["workload"]["trace"] == str(path) and len(cell["workload"]["trace_sha256"]) == 64
         keys.add(key)
     assert len(keys) == 2
-    with pytest.raises(ConfigError, match=r"3 requests, 9 are asked for"):
+    with pytest.raises(ConfigError, match=r"3 requests, but requests is 9"):
         refused(trace=str(tmp_path / "a.jsonl"), requests=9)
     with pytest.raises(ConfigError, match=r"load.yaml: trace .*none.jsonl: cannot be read"):
         refused(trace=str(tmp_path / "none.jsonl"), requests=3)
@@ -165,7 +165,7 @@ def test_no_figure_of_predictions_is_planned_of_a_load():
 
 def test_a_caption_names_no_batch_of_a_load():
     rows = pd.DataFrame({"protocol_kind": ["load"] * 2, "batch": 1, "input_tokens": [32, 64], "output_tokens": 16})
-    assert caption.workload(rows) == "Requests over time, of about 32 to 64 input and 16 output tokens."
+    assert caption.workload(rows) == "Requests over time with about 32 to 64 input and 16 output tokens."
 
 
 def test_a_caption_says_what_the_bracket_of_a_search_is():

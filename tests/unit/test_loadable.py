@@ -92,7 +92,7 @@ def test_what_claims_need_is_found_beside_points_that_cannot_be(tmp_path):
     assert {row["tp"] for row in budget.rows_of(plan)} == {2} == {row["tp"] for row in budget.answers_of(plan)}
 
 
-@pytest.mark.parametrize("study", ["tiny", "tiny-full", "h100-dummy", "paper"])
+@pytest.mark.parametrize("study", ["tiny", "tiny-full", "h100-dummy", "h200-dummy", "paper"])
 def test_every_layout_of_the_shipped_figures_loads_but_molmoe(study):
     figures = {n: e for n, e in studies.planned(study)["experiments"].items() if n != "matrix"}
     rows = [row for e in figures.values() for row in (*e.get("unsupported", ()), *e.get("unsupported_accuracy", ()))]

@@ -1,4 +1,4 @@
-"""A search for the highest request rate that keeps the goals, against a service whose limit is known."""
+"""A search for the highest request rate that meets the goals, against a service whose limit is known."""
 
 import pytest
 
@@ -59,16 +59,16 @@ def test_a_goal_that_nobody_meets_is_a_result_of_its_own(tmp_path):
 def test_a_search_that_ends_at_its_highest_rate_says_at_least(tmp_path):
     outcome = searched(tmp_path, Service(1000))
     assert (outcome["status"], outcome["search"]["max_rate"], outcome["search"]["missed_rate"]) == ("ok", 64, None)
-    assert outcome["reason"] == "max_rate is 64 requests/s or more: highest_rate 64 keeps the goals"
+    assert outcome["reason"] == "max_rate is 64 requests/s or more: highest_rate 64 meets the goals"
 
 
 def test_a_rate_that_the_client_cannot_send_says_nothing_of_the_server(tmp_path):
     outcome = searched(tmp_path, Service(1000, sends=9.0))
     found = outcome["search"]
     assert found["missed_rate"] is None and 8 <= found["max_rate"] <= 10
-    assert outcome["reason"].endswith("the client sent 9 requests/s: it can no more")
+    assert outcome["reason"].endswith("the client sent only 9 requests/s, its limit")
     outcome = searched(tmp_path / "slow", Service(1000, sends=0.5))
-    assert outcome["status"] == "invalid" and "the client sent 0.5" in outcome["reason"]
+    assert outcome["status"] == "invalid" and "the client sent only 0.5" in outcome["reason"]
 
 
 FAULT = {"status": "service_fault", "reason": "rate limited (HTTP 429): 3 of 20 requests; lower the load"}
@@ -78,7 +78,7 @@ def test_what_fails_half_way_keeps_the_other_rates_and_goes_on_from_them(tmp_pat
     service = Service(10.0, fails={8.0: dict(FAULT)})
     outcome = searched(tmp_path, service)
     assert outcome["status"] == "service_fault"
-    assert outcome["reason"] == f"{FAULT['reason']} (at 8 requests/s; 4 keeps the goals)"
+    assert outcome["reason"] == f"{FAULT['reason']} (at 8 requests/s; 4 meets the goals)"
     assert [t["request_rate"] for t in outcome["search"]["tries"]] == [1, 2, 4] and outcome["repeats"] == []
     again = Service(10.0)
     outcome = searched(tmp_path, again)

@@ -136,6 +136,15 @@ def test_what_cannot_be_expressed_is_refused_and_nothing_written(tmp_path, capsy
     assert not (config / "models").exists()
 
 
+def test_facts_as_json(tmp_path, capsys, config):
+    made = folder(tmp_path, "some-8x7B", CONFIGS["mixtral-8x7b"])
+    code, out, _ = add(capsys, made, "--config", config, "--json", "--total", "46.7e9", "--reference", "its paper")
+    found = json.loads(out)
+    assert code == 0 and found["file"] == f"{config}/models/some-8x7b.yaml" and found["kv_bytes_per_token"] == 131072
+    assert (found["total_parameters"], found["active_parameters"]) == (46702792704, 12879925248)
+    assert found["published"]["total_parameters"] == 46.7e9 and found["published"]["reference"] == "its paper"
+
+
 def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
     made = folder(tmp_path, "some", CONFIGS["mixtral-8x7b"] | {"sliding_window": 4096})
     assert add(capsys, made, "--config", config)[0] == 0
@@ -145,8 +154,8 @@ def test_a_window_in_all_layers_is_expressed(tmp_path, capsys, config):
 
 @pytest.mark.parametrize(
     ("source", "more", "words"),
-    [("mixtral", (), "'mixtral' is no model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
-     ("a/b@@c", (), "'a/b@@c' is no model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
+    [("mixtral", (), "'mixtral' is not a model; give ORG/NAME"), ("/nowhere/at/all", (), "/at/all: no such folder"),
+     ("a/b@@c", (), "'a/b@@c' is not a model"), ("a/b", ("--total", "1e9"), "--reference TEXT")],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(capsys, config, source, more, words):
     code, _, err = add(capsys, source, "--config", config, *more)
@@ -164,7 +173,7 @@ def test_a_hub_that_is_not_there_and_a_repository_without_config(capsys, config,
         code, _, err = add(capsys, "org/name", "--config", config)
         assert code == 2 and "org/name: no config.json" in err
         code, _, err = add(capsys, "org/text", "--config", config)
-        assert code == 2 and "org/text: config.json is no JSON" in err
+        assert code == 2 and "org/text: config.json is not JSON" in err
         code, _, err = add(capsys, "org/none", "--config", config)
         assert code == 2 and "no such repository" in err
 
@@ -287,7 +296,7 @@ def test_changed_files_are_found_and_refused(shared, tmp_path):
     def place(revision: str) -> Path:
         return Path(shared_folder(str(tmp_path / "models"), "here", revision))
 
-    with pytest.raises(StageError, match=r"its files are not the ones that were pinned .* `moebench stage --update`"):
+    with pytest.raises(StageError, match=r"its files differ from the pinned ones .* `moebench stage --update`"):
         stage_shared(spec.source, place, lock, Progress(io.StringIO()), full=True)
     (disk / "model.safetensors").write_bytes(b"x" * 999)
     assert "999 bytes instead of 1000" in staged.check(links)[0]

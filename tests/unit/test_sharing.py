@@ -98,7 +98,7 @@ def test_another_users_files_are_refused_before_anything_is_written(project: Pat
     before = sorted(map(str, project.rglob("*")))
     said = as_user(BEN, lambda: run("2026-01-02T00:00:00.0Z"))
     assert isinstance(said, str) and "\n" not in said
-    assert said.startswith("results/") and "user 20001's, and user 20002 cannot write it" in said
+    assert said.startswith("results/") and "belongs to user 20001, and user 20002 cannot write it" in said
     assert "chmod -R g+rwX results" in said and "umask 002" in said
     assert sorted(map(str, project.rglob("*"))) == before
     assert as_user(ANNA, lambda: run("2026-01-03T00:00:00.0Z"), umask) is None, "its owner goes on"
@@ -113,19 +113,20 @@ def test_doctor_says_it_too(project: Path) -> None:
         return [found.good, found.seen, found.todo]
 
     good, seen, todo = as_user(BEN, results)
-    assert good is False and "user 20001's" in seen and todo.startswith("`chmod -R g+rwX results` by user 20001")
+    assert good is False and "belongs to user 20001" in seen
+    assert todo.startswith("`chmod -R g+rwX results` by user 20001")
     assert as_user(ANNA, results)[0] is True
 
 
 def test_a_log_that_is_written_on_and_a_sticky_folder(project: Path) -> None:
     (project / "logs").mkdir()
     (project / "logs" / "job.log").touch()
-    assert as_user(BEN, lambda: sharing.refusal([], [Path("logs")])).startswith("logs: is root's")
+    assert as_user(BEN, lambda: sharing.refusal([], [Path("logs")])).startswith("logs: belongs to root")
     (project / "logs").chmod(0o777)
     assert as_user(BEN, lambda: sharing.refusal([Path("logs")])) is None, "files that are replaced may be anybody's"
-    assert as_user(BEN, lambda: sharing.refusal([], [Path("logs")])).startswith("logs/job.log: is root's")
+    assert as_user(BEN, lambda: sharing.refusal([], [Path("logs")])).startswith("logs/job.log: belongs to root")
     (project / "logs").chmod(0o1777)
-    assert as_user(BEN, lambda: sharing.refusal([Path("logs")])).startswith("logs/job.log: is root's")
+    assert as_user(BEN, lambda: sharing.refusal([Path("logs")])).startswith("logs/job.log: belongs to root")
 
 
 def test_nothing_is_in_the_way_of_the_only_user(project: Path) -> None:

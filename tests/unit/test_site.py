@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,16 @@ def test_limits_that_jobs_inherit_are_said(tmp_path, before, words):
     assert [(good, seen.startswith(words), bool(todo)) for _, good, seen, todo in found] == [(False, True, True)], found
 
 
+@pytest.mark.parametrize(("kind", "free"), [("small", 67), ("none", 0)])
+def test_shared_memory_of_a_container(tmp_path, monkeypatch, kind, free):
+    monkeypatch.setattr(site, "SHARED_MEMORY", tmp_path / kind)
+    if kind == "small":
+        monkeypatch.setattr(site.os, "statvfs", lambda path: SimpleNamespace(f_bavail=2**14, f_frsize=2**12))
+    (found,) = [f for f in site.look(tmp_path) if f.what == "shared memory"]
+    assert found.good is False and "--shm-size" in found.todo
+    assert found.seen.startswith(f"{tmp_path / kind}: {free} MB free")
+
+
 def test_foreign_packages_and_libraries(tmp_path):
     (tmp_path / "site" / "numpy-1.2.dist-info").mkdir(parents=True)
     (tmp_path / "lib").mkdir()
@@ -89,6 +100,21 @@ def test_certificates_that_are_not_there(tmp_path):
     assert (what, good) == ("certificates", False) and f"SSL_CERT_FILE={tmp_path}/none.pem" in seen
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, {}), ({"REQUESTS_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/site.pem"}),
+     ({"SSL_CERT_FILE": "/own.pem", "CURL_CA_BUNDLE": "/site.pem"}, {"SSL_CERT_FILE": "/own.pem"}),
+     ({"SSL_CERT_DIR": "/certs"}, {})],
+)  # fmt: skip
+def test_a_sites_ca_has_the_name_that_the_hubs_client_reads(monkeypatch, given, found):
+    for name in site._CERTIFICATES:
+        monkeypatch.delenv(name, raising=False)
+    for name, path in given.items():
+        monkeypatch.setenv(name, path)
+    assert site.certificates() == found
+
+
 def test_a_clock_of_the_file_server_that_is_wrong(tmp_path, monkeypatch):
     now = site.time.time()
     monkeypatch.setattr(site.time, "time", lambda: now - 3600)
@@ -107,7 +133,7 @@ def test_a_results_folder_that_a_group_shares(tmp_path):
     tmp_path.chmod(0o2775)
     assert look(tmp_path, "umask 002")[0][1] is True
     ((what, good, seen, _),) = look(tmp_path, "umask 077")
-    assert (what, good) == ("umask", None) and "umask 0077 keeps what you write from its other members" in seen
+    assert (what, good) == ("umask", None) and "umask 0077 keeps its other members from changing your files" in seen
 
 
 @pytest.mark.parametrize(("problem", "good"), [("", True), ("on nfs4", None)])

@@ -53,7 +53,7 @@ def test_what_is_asked_for_by_path_must_be_of_the_study(plan):
     for wrong, words in [
         ({"engine": engine, "cell": cell[:-1]}, f"no cell '{cell[:-1]}'; did you mean '{cell}'?"),
         ({"engine": engine[:-1], "cell": cell}, f"no engine configuration '{engine[:-1]}'; did you mean '{engine}'?"),
-        ({"job": "qwertz"}, "no job 'qwertz' (what another study asks for needs `--config study=NAME`)"),
+        ({"job": "qwertz"}, "no job 'qwertz' (for another study, add `--config study=NAME`)"),
         ({"engine": engine, "cell": cell, "harness": "lm-evil"}, "no harness 'lm-evil'; did you mean 'lm-eval'?"),
         ({"engine": answer, "cell": cell, **harness}, f"no cell '{cell}'"),
     ]:
@@ -79,7 +79,7 @@ def test_an_environment_that_is_not_built_is_named_before_anything_runs(tmp_path
         (tmp_path / name / "bin").mkdir(parents=True)
         (tmp_path / name / "bin" / "python").touch()
     config = {"environments": str(tmp_path)}
-    remedy = rf"{wanted} is not built, and {needs.output[0]} is made in it; run `python3 envs/build.py {wanted}`"
+    remedy = rf"{wanted} is not built, but {needs.output[0]} needs it; run `python3 envs/build.py {wanted}`"
     with pytest.raises(WorkflowError, match=remedy):
         refuse_unbuilt(plan, config, [job("collect"), needs])
     (tmp_path / wanted / "bin").mkdir(parents=True)

@@ -40,7 +40,7 @@ def test_writing_again_leaves_no_temporary_files_and_does_not_list_itself(folder
 
 def test_no_manifest(tmp_path):
     assert staged.read_manifest(tmp_path) is None
-    assert staged.check(tmp_path) == [f"{tmp_path}: no moebench-stage.json, so it is not completely staged"]
+    assert staged.check(tmp_path) == [f"{tmp_path}: no moebench-stage.json, so staging is incomplete"]
     assert len(staged.check(tmp_path / "absent")) == 1
 
 
@@ -61,7 +61,7 @@ def test_flipped_bit_is_found_by_the_full_check_only(folder):
     data[100] ^= 1
     path.write_bytes(data)
     assert staged.check(folder) == []
-    assert staged.check(folder, full=True) == [f"{path}: its SHA-256 is not the one it was staged with"]
+    assert staged.check(folder, full=True) == [f"{path}: its SHA-256 differs from the staged one"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema": 1}', '{"schema": 1, "files": {"a": 3}}'])

@@ -39,7 +39,7 @@ def test_energy_of_a_run_between_idle_times_is_nearly_right(update_s, begin, las
     ("samples", "begin", "end", "why"),
     [
         (sampled(lambda t: 500, 6), 102, 103.9, "shorter than 2 s"),
-        (sampled(lambda t: 500, 6, update_s=1.0), 101, 105, "moved only 3 times"),
+        (sampled(lambda t: 500, 6, update_s=1.0), 101, 105, "only 3 times"),
         (sampled(lambda t: 500, 6), 103, 107, "no samples around"),
         (sampled(lambda t: 500, 6), 99, 103, "no samples around"),
         (sampled(lambda t: 500, 6, period_s=0.5), 101.1, 103.9, "no sample close"),

@@ -171,7 +171,7 @@ def test_only_what_an_engine_reads_can_be_declared(tmp_path, name, words):
 def test_a_hosted_service_has_no_variables(tmp_path):
     endpoint = {"base_url_env": "URL", "models": {"tiny-mixtral": "m"}, "hardware": "H"}
     away = {"name": "endpoint", "version": "1", "environment": "vllm-cpu", "endpoint": endpoint}
-    with pytest.raises(ConfigError, match="variables: only for an engine that is started here"):
+    with pytest.raises(ConfigError, match=r"variables: .* engine"):
         planned(tmp_path, CPU, engines={"away": away | {"variables": {"NCCL_ALGO": "Ring"}}})
 
 

@@ -76,7 +76,7 @@ def test_an_id_changes_with_the_longest_answer_and_the_data(tmp_path: Path, monk
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"fix": {"model": "tiny-mixtral"}}, "task mme shows images, and model tiny-mixtral has no vision part"),
+        ({"fix": {"model": "tiny-mixtral"}}, "task mme uses images, but model tiny-mixtral has no vision part"),
         ({"fix": {"model": "tiny-llava-moe-s", "dp": 2}}, "dp 2"),
         ({"tasks": ["rte"], "max_tokens": 4, "fix": {"model": "tiny-mixtral"}}, "rte is one of lm-eval"),
         ({"tasks": ["mmee"]}, "unknown task 'mmee'; did you mean 'mme'?"),
@@ -197,7 +197,7 @@ def half_an_image(folder: Path) -> Path:
 
 def test_images_are_dumped_anew(tmp_path: Path) -> None:
     image = half_an_image(tmp_path)
-    with pytest.raises(StageError, match=r"MME: its images could not be extracted \(exit code 1"):
+    with pytest.raises(StageError, match=r"MME: .*exit code 1"):
         data_tables.dump_images(Path(sys.executable), "MME", tmp_path)  # there is no harness in it
     assert not image.exists()
 

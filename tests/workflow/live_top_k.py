@@ -1,7 +1,7 @@
 """Run by test_live_top_k.py in the engine's environment: another top-k set in a compiled engine.
 
-Usage: python live_top_k.py MODEL-FOLDER OUT.  vLLM's CPU build calls a MoE layer as plain Python, which is compiled in.
-Here it is called through its custom operator, as on CUDA (`MoERunner._select_forward`).
+Usage: python live_top_k.py MODEL-FOLDER OUT [operator].  vLLM's CPU build calls a MoE layer as plain Python, which is
+compiled in.  With ``operator`` it is called through its custom operator, as on CUDA (`MoERunner._select_forward`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from vllm import LLM, SamplingParams
+from vllm.compilation.wrapper import reset_compile_wrapper
+from vllm.config import set_current_vllm_config
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.inputs import TokensPrompt
 from vllm.model_executor.layers.fused_moe.runner.moe_runner import MoERunner
@@ -36,8 +38,8 @@ class Engine:
             max_num_seqs=4, max_num_batched_tokens=256, kv_cache_memory_bytes=64 << 20, enable_prefix_caching=False,
             hf_overrides={"num_experts_per_tok": top_k}, seed=0,
         )  # fmt: skip
-        model = self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.get_model()
-        self.runners = [module for module in model.modules() if isinstance(module, MoERunner)]
+        self.model = self.llm.llm_engine.model_executor.driver_worker.worker.model_runner.get_model()
+        self.runners = [module for module in self.model.modules() if isinstance(module, MoERunner)]
 
     def run(self) -> dict[str, Any]:
         """Greedy tokens, and the numbers of experts per token that the routers chose."""
@@ -53,19 +55,29 @@ class Engine:
             runner.router.top_k = top_k
             runner.moe_config.experts_per_token = top_k
 
+    def compile_again(self) -> None:
+        """Drop what is compiled, as vLLM does when experts move to other devices (`elastic_ep/elastic_execute.py`)."""
+        torch.compiler.reset()
+        with set_current_vllm_config(self.llm.llm_engine.vllm_config):
+            reset_compile_wrapper(self.model)
+
     def close(self) -> None:
         self.llm.llm_engine.engine_core.shutdown(timeout=0.5)
-        del self.llm, self.runners
+        del self.llm, self.model, self.runners
         gc.collect()
         cleanup_dist_env_and_memory()
 
 
-def main(folder: str, out: str) -> None:
-    MoERunner._select_forward = through_the_operator
+def main(folder: str, out: str, operator: str = "") -> None:
+    if operator:
+        MoERunner._select_forward = through_the_operator
     compiled = Engine(folder, eager=False, top_k=2)
     found = {"mode": str(compiled.llm.llm_engine.vllm_config.compilation_config.mode), "two": compiled.run()}
     compiled.set_top_k(1)
     found["set_to_one"] = compiled.run()
+    if not operator:
+        compiled.compile_again()
+        found["compiled_again"] = compiled.run()
     compiled.close()
     eager = Engine(folder, eager=True, top_k=1)
     found["loaded_with_one"] = eager.run()

@@ -11,7 +11,6 @@ files describe.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -73,26 +72,29 @@ def with_vllm(folder: str, prompts: list[list[int]]) -> dict[str, Any]:
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.inputs import TokensPrompt
 
+    from moebench.engines import vllm_startup
+
     narrow = {"kv_lora_rank", "linear_num_key_heads"} & json.loads((Path(folder) / "config.json").read_text()).keys()
-    llm = LLM(
-        model=folder,
-        dtype="bfloat16" if narrow else "float32",
-        load_format="auto",
-        enforce_eager=True,
-        max_model_len=512,
-        max_num_seqs=16,
-        kv_cache_memory_bytes=64 << 20,
-        enable_prefix_caching=False,
-        worker_extension_cls="load_checkpoints.Capture",
-    )
+    with vllm_startup.quick_start():
+        llm = LLM(
+            model=folder,
+            dtype="bfloat16" if narrow else "float32",
+            load_format="auto",
+            enforce_eager=True,
+            max_model_len=512,
+            max_num_seqs=16,
+            kv_cache_memory_bytes=64 << 20,
+            enable_prefix_caching=False,
+            worker_extension_cls="load_checkpoints.Capture",
+        )
     sampling = SamplingParams(temperature=0, max_tokens=OUTPUT_TOKENS, min_tokens=OUTPUT_TOKENS, ignore_eos=True)
     llm.collective_rpc("start_capture")
     outputs = llm.generate([TokensPrompt(prompt_token_ids=p) for p in prompts], sampling, use_tqdm=False)
     routed = llm.collective_rpc("stop_capture")[0]
-    llm.llm_engine.engine_core.shutdown()
-    del llm
-    gc.collect()
-    cleanup_dist_env_and_memory()
+    with vllm_startup.one_collection():
+        llm.llm_engine.engine_core.shutdown()
+        del llm
+        cleanup_dist_env_and_memory()
     return {
         "tokens": [list(o.outputs[0].token_ids) for o in outputs],
         "text": outputs[0].outputs[0].text,

@@ -73,7 +73,8 @@ def routers(study: Study, model: str, given: list) -> dict[str, np.ndarray]:
     (path,) = {e["model"]["path"] for e in study.plan["engines"].values() if e["model"]["name"] == model}
     prompts, out = study.folder / "prompts.json", study.folder / "routers.json"
     prompts.write_text(json.dumps(given, default=str))
-    env = os.environ | {"PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1"}
+    env = os.environ | {"PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1",
+                        "OMP_NUM_THREADS": "1"}  # fmt: skip
     script = Path(__file__).with_name("routers.py")
     command = [str(ENGINE), str(script), path, str(prompts), str(LIMIT), str(OUTPUT), str(out)]
     subprocess.run(command, env=env, check=True)

@@ -105,8 +105,8 @@ def gone(pid):
 def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
     config, folder = home
 
-    code, said = finished(start(folder, minutes=0.2))  # a load that cannot be finished is not started
-    assert code == 1 and "not begun" in said and "loading" not in said and not there(folder), said
+    code, said = finished(start(folder, minutes=0.5))  # a load that cannot be finished is not started
+    assert code == 1 and "not started" in said and "loading" not in said and not there(folder), said
 
     running = start(folder)
     first = wait_for(folder, 1, running)

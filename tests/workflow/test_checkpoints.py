@@ -41,7 +41,12 @@ PROMPTS += [[random.Random(100 * n + i).randrange(10240) for i in range(n)] for 
 
 def run(*arguments: Any, expect: int = 0) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "workflow")])
-    env = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+    env = os.environ | {
+        "PYTHONPATH": path,
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [str(PYTHON), *map(str, arguments)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == expect, done.stderr[-4000:]
@@ -285,30 +290,40 @@ def test_the_router_really_chooses(in_vllm, name):
 
 
 FLOPS = """
-import sys
+import json, sys
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-width, layers, heads, ffn, patch, tile = map(int, sys.argv[1:])
-config = SiglipVisionConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, patch_size=patch,
-                            intermediate_size=ffn, image_size=tile, vision_use_head=False)
-config._attn_implementation = "eager"
-with torch.device("meta"):
-    tower, pixels = SiglipVisionModel(config), torch.empty(1, 3, tile // patch * patch, tile // patch * patch)
-with FlopCounterMode(display=False) as counted:
-    tower(pixels)
-print(counted.get_total_flops())
+found = []
+for width, layers, heads, ffn, patch, tile in json.loads(sys.argv[1]):
+    config = SiglipVisionConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
+                                patch_size=patch, intermediate_size=ffn, image_size=tile, vision_use_head=False)
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        tower, pixels = SiglipVisionModel(config), torch.empty(1, 3, tile // patch * patch, tile // patch * patch)
+    with FlopCounterMode(display=False) as counted:
+        tower(pixels)
+    found.append(counted.get_total_flops())
+print(json.dumps(found))
 """
+TOWERS = ("deepseek-vl2", "tiny-llava-moe-s")
 
 
-@pytest.mark.parametrize("name", ["deepseek-vl2", "tiny-llava-moe-s"])
-def test_a_tile_takes_the_operations_that_torch_counts(name):
+@pytest.fixture(scope="module")
+def operations() -> dict[str, int]:
+    """Operations of a tile in the vision towers, as torch counts them."""
+    towers = [CONFIG.model(name).architecture.vision for name in TOWERS]
+    sizes = [[v.hidden_size, v.layers, v.heads, v.ffn_size, v.patch_size, v.tile_size] for v in towers]
+    return dict(zip(TOWERS, json.loads(run("-c", FLOPS, json.dumps(sizes)).stdout), strict=True))
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_a_tile_takes_the_operations_that_torch_counts(operations, name):
     architecture = CONFIG.model(name).architecture
     v, hidden = architecture.vision, architecture.hidden_size
-    done = run("-c", FLOPS, v.hidden_size, v.layers, v.heads, v.ffn_size, v.patch_size, v.tile_size)
     merged, inputs = (
         (14**2, 4 * v.hidden_size) if v.layout == "deepseek_vl2" else (vision.patches(v) ** 2, v.hidden_size)
     )
     projector = 2 * merged * (inputs * hidden + hidden**2)
-    assert vision.tile_ops(architecture) == int(done.stdout) + projector
+    assert vision.tile_ops(architecture) == operations[name] + projector

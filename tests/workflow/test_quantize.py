@@ -91,7 +91,7 @@ def test_every_expert_sees_every_token(made: list[dict]) -> None:
 def test_an_expert_that_saw_none_ends_it_in_a_line(made: list[dict]) -> None:
     """Two tokens, routed to two experts each, leave at least four of eight experts without any."""
     words = made[-1]["refused"]
-    assert "saw none of the 2 calibration tokens" in words and "calibration.tokens" in words and "\n" not in words
+    assert "got none of the 2 calibration tokens" in words and "calibration.tokens" in words and "\n" not in words
 
 
 def test_routers_norms_and_embeddings_stay_as_they_are(made: list[dict]) -> None:

@@ -101,7 +101,7 @@ def test_a_search_that_was_killed_goes_on_and_tries_no_rate_twice(served):
     tries = record["search"]["tries"]
     assert tries[: len(before)] == before and 1 <= len(before) < len(tries)
     rates = [t["request_rate"] for t in tries]
-    assert len(set(rates)) == len(rates) and rates[0] == 8 and f"goes on after {len(before)} rates" in said
+    assert len(set(rates)) == len(rates) and rates[0] == 8 and f"continues after {len(before)} rates" in said
     assert not journal.exists(), "the record holds all of it"
     assert record["status"] == "ok" and record["search"]["max_rate"] in rates
     assert record["repeats"][0]["load"]["errors"] == [""] * len(record["repeats"][0]["load"]["start_s"])
@@ -125,7 +125,7 @@ def test_a_trace_is_sent_with_its_lengths_at_its_times(served):
     load = record["repeats"][0]["load"]
     assert load["input_tokens"] == [4 + n % 12 for n in range(20)]
     assert load["output_tokens"] == [2 + n % 6 for n in range(20)]
-    assert load["start_s"][-1] == pytest.approx(1.9, abs=0.3)
+    assert all(start > 0.1 * n - 0.1 for n, start in enumerate(load["start_s"])), "none before its time"
 
 
 def test_a_ramp_gets_faster(served):
@@ -179,5 +179,5 @@ def test_services_that_fail_half_way_leave_a_typed_record_with_the_other_rates(t
     for record in (throttled, mortal):
         tries = record["search"]["tries"]
         assert tries and {t["verdict"] for t in tries} == {"kept"} and all(t["metrics"] for t in tries)
-        assert record["reason"].endswith("requests/s; 16 keeps the goals)")
+        assert record["reason"].endswith("requests/s; 16 meets the goals)")
     assert slower["status"] == "ok" and slower["search"]["missed_rate"] > slower["search"]["max_rate"]

@@ -38,7 +38,8 @@ def found(tmp_path_factory):
              "num_local_experts": 4, "num_experts_per_tok": 2, "vocab_size": 128}  # fmt: skip
     (tiny / "config.json").write_text(json.dumps(sizes))
     files = [spec(folder / "a", "tiny-mixtral", tiny), spec(folder / "b", "mixtral-8x7b", folder / "b" / "mixtral")]
-    environment = {**os.environ, "PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1",
+                   "OMP_NUM_THREADS": "1"}  # fmt: skip
     script = Path(__file__).with_name("transformers_device.py")
     command = [ENGINE, script, *files, folder / "out.json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)

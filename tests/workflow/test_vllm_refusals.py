@@ -12,7 +12,10 @@ import pytest
 from project import ENGINE, HANG_S
 from studies import ROOT
 
-pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
+pytestmark = [
+    pytest.mark.nightly,  # what the locked vLLM does
+    pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu"),
+]
 
 
 @pytest.fixture(scope="module")

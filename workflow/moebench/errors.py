@@ -1,4 +1,4 @@
-"""Errors meant for people: one line that names the file, the value and the remedy."""
+"""Errors shown to users: one line that names the file, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """A configuration file says something that cannot be."""
+    """A configuration file is invalid."""
 
 
 class Unsupported(ConfigError):
-    """A point of a grid that no engine can run; the text is the reason alone.  The plan has it as a row with it."""
+    """A grid point that no engine can run; the text is only the reason, which the plan's row shows."""
 
 
 class Misfit(Unsupported):
-    """A value that one model has no room for: a mistake where no other point of its block can be, else a point."""
+    """A value that does not fit one model: a mistake if it fits no point of its block, otherwise an unsupported
+    point."""
 
 
 class StageError(UserError):
-    """A model or data set is not there, or not whole."""
+    """A model or data set is missing or incomplete."""
 
 
 class StorageError(UserError):
-    """The results folder cannot be written, or holds what this version cannot read."""
+    """The results folder cannot be written, or contains something that this version cannot read."""
 
 
 FULL_DISK = r"No space left on device|Not enough disk space|Disk quota exceeded|\(os error (?:28|122)\)"
-"""What the system says about a full disk or a used-up quota, and what libraries written in Rust make of it."""
+"""Messages of the system, and of libraries written in Rust, about a full disk or an exhausted quota."""
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether an error is that of a full disk or a used-up quota: by its number, or by its words."""
+    """Whether an error is about a full disk or an exhausted quota, by its number or its text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return re.search(FULL_DISK, str(error)) is not None

@@ -1,4 +1,4 @@
-"""Text for a terminal: aligned tables, counts, the command that measures a cell again."""
+"""Text for a terminal: aligned tables, counts, the command that reruns a cell."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STYLES = {
     **dict.fromkeys(("MISSING", "refuted", "oom_weights", "oom_kv", "oom_activation", "invalid", "crashed"), "red"),
     **dict.fromkeys(("note", "not measured", "not decided"), "dim"),
 }
-"""Colours of words that tell how something stands, as whole cells of a table."""
+"""Colours of status words that fill a table cell."""
 
 
 def console() -> Console:
@@ -33,7 +33,7 @@ def console() -> Console:
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
-    """Columns aligned, numbers to the right; cells are broken where the terminal is too narrow."""
+    """An aligned table, numbers to the right; cells are wrapped if the terminal is too narrow."""
     from rich.table import Table
     from rich.text import Text
 

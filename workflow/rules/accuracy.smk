@@ -1,5 +1,5 @@
-# Accuracy: one job per engine configuration (or pack of small ones) and harness, apart from the speed jobs.  As there,
-# the declared output is the job's manifest and the records are not.
+# Accuracy: one job per engine configuration (or pack of small ones) and harness, separate from the speed jobs.  As
+# there, the declared output is the job's manifest, not the records.
 
 
 rule evaluate:
@@ -20,7 +20,7 @@ rule evaluate:
     threads: 1
     resources:
         **asked,
-        measuring=1,  # nothing that is timed runs beside it, another such job may
+        measuring=1,  # may run beside another such job, but not beside a timed one
     params:
         python=python_of,
         plan=untracked(PLAN_FILE),

@@ -1,4 +1,4 @@
-# What the rules share: the plan, where their commands find Python, what a job asks for.
+# Shared by the rules: the plan, the interpreters of their commands, and the resources of jobs.
 import shutil
 
 from snakemake.settings.types import DeploymentMethod
@@ -22,8 +22,7 @@ from moebench.commands.snakefile import (
     staged_files,
 )
 
-# The plan decides the jobs, so it is made when Snakemake starts and kept in a file named after its contents
-# (docs/decisions/0012).
+# The plan determines the jobs, so it is built when Snakemake starts and saved under its digest (docs/decisions/0012).
 if Path.cwd() != PROJECT:
     config.setdefault(
         "environments", os.environ.get("MOEBENCH_ENVS") or f"{PROJECT}/.envs"
@@ -49,8 +48,8 @@ LOCAL_RULES += ["measure_hosted", "measure_hosted_cell"]
 
 
 # ------------------------------------------------------------------------------------------ environments
-# Built by envs/build.py, in .envs; with --sdm conda or --sdm apptainer by the same builder in the conda environment or
-# the image (envs/deploy).
+# Built by envs/build.py in .envs, or, with --sdm conda or --sdm apptainer, by the same builder in the conda environment
+# or the image (envs/deploy).
 if any("cuda" in name for name in environments_needed(PLAN)):
     DEPLOY = "cuda"
 else:
@@ -65,7 +64,7 @@ elif DeploymentMethod.CONDA in DEPLOYED:
 else:
     ENVIRONMENTS = config["environments"]
 OWN_BUILD = ENVIRONMENTS == config["environments"]
-# below the project by a relative path: that of the project may have characters that a shell reads
+# relative below the project, whose own path may have characters that a shell interprets
 PYTHON = near(sys.executable) if OWN_BUILD else f"{ENVIRONMENTS}/workflow/bin/python"
 
 
@@ -107,9 +106,9 @@ def across_nodes(value):
     )
 
 
-# What a job asks for, from the plan.  Without `nodes` SLURM may take its GPUs from several.  Where it needs several,
-# `mpi` and what follows make the plugin start it on the first of them, outside a job step, which could not hold the
-# GPUs of all (docs/facts.md); the engine starts the rest of itself on the others.
+# Resources of a job, from the plan.  Without `nodes`, SLURM may spread its GPUs over several.  If it needs several nodes,
+# `mpi` and the following make the plugin start it on the first one, outside a job step, which could not hold the GPUs of
+# all nodes (docs/facts.md); the engine starts its processes on the others.
 asked = dict(
     gpu=resource("gpus"),
     nodes=resource("nodes"),
@@ -149,6 +148,6 @@ def in_report(figure, labels):
         caption=os.path.abspath(f"{REPORT}/captions/{figure}.rst"),
         category=labels["experiment"].replace(
             ":", ","
-        ),  # Snakemake makes a link target of it
+        ),  # Snakemake turns it into a link target
         labels={key: value for key, value in labels.items() if key != "experiment"},
     )

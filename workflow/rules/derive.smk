@@ -1,5 +1,5 @@
-# Derived checkpoints (pruned, quantized): jobs on a compute node, from what was staged.  One checkpoint each, or packs of
-# small ones: a rule per job, since each job's outputs are its own.
+# Derived checkpoints (pruned, quantized): jobs on a compute node, created from staged models, one each or packs of small
+# ones.  There is one rule per job, since each job has its own outputs.
 from moebench.commands.snakefile import derived_files, parent_files
 
 for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
@@ -8,7 +8,7 @@ for number, (job, needs) in enumerate(PLAN["derive_jobs"].items()):
         name:
             f"derive_{number}"
         input:
-            # ancient: a parent staged again is the same, by its revision
+            # ancient: a parent that is staged again has the same revision
             ancient(parent_files(PLAN, job)),
         output:
             derived_files(PLAN, job),

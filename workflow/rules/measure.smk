@@ -1,7 +1,7 @@
-# One job per engine configuration (or pack of small ones).  The declared output is the job's manifest: the records
-# of its cells are not outputs, so that Snakemake does not delete what was measured when a job fails.
+# One job per engine configuration (or pack of small ones).  The declared output is the job's manifest.  The records of
+# its cells are not outputs, so Snakemake does not delete measurements when a job fails.
 
-# Jobs that only send requests to a service elsewhere: no device, and run where Snakemake runs (see below).
+# Jobs that only send requests to a hosted service need no device and run where Snakemake runs (see below).
 HOSTED_JOBS = one_of(name for name, job in PLAN["jobs"].items() if job["hosted"])
 HOSTED_ENGINES = one_of(
     name for name, e in PLAN["engines"].items() if e["runtime"]["hosted"]
@@ -10,7 +10,7 @@ HOSTED_ENGINES = one_of(
 
 rule measure:
     input:
-        # ancient: a newer model folder alone measures nothing again.  The plan is no input for the same reason:
+        # ancient: a newer model folder alone measures nothing again.  For the same reason the plan is not an input:
         # changed cells run the job again through the digest of its cells.
         models=ancient(models_of),
     output:
@@ -26,7 +26,7 @@ rule measure:
     threads: 1
     resources:
         **asked,
-        measuring=2,  # all there is (profiles/local): nothing runs beside it
+        measuring=2,  # all units (profiles/local): nothing runs beside it
     params:
         python=python_of,
         plan=untracked(PLAN_FILE),
@@ -55,7 +55,7 @@ rule measure_cell:
     threads: 1
     resources:
         **asked,
-        measuring=2,  # all there is (profiles/local): nothing runs beside it
+        measuring=2,  # all units (profiles/local): nothing runs beside it
     params:
         python=python_of,
         plan=untracked(PLAN_FILE),
@@ -65,7 +65,7 @@ rule measure_cell:
         " --results {params.results} --engine-log {log}"
 
 
-# Through a hosted service: local rules, since compute nodes usually have no way out, and the key is in the user's shell.
+# Hosted services: local rules, since compute nodes usually have no internet access, and the key is in the user's shell.
 use rule measure as measure_hosted with:
     wildcard_constraints:
         job=HOSTED_JOBS,

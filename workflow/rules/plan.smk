@@ -3,7 +3,7 @@ STAGED = roots(PLAN)
 BUDGET = f"--budget {PLAN['budget']['gpu_hours']}" if "budget" in PLAN else ""
 
 
-# update(): files that are there are checked and kept, not deleted and fetched again.
+# update(): existing files are checked and kept, not deleted and downloaded again.
 rule stage:
     output:
         update(STAGED),

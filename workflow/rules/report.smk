@@ -1,4 +1,4 @@
-# Records to tables, figures, the report and its archive.
+# Tables from records; figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
 FIGURES = figure_labels(PLAN)
 

@@ -86,7 +86,7 @@ class Evaluator(Driver):
         there = (manifest["source"], manifest["revision"]) if manifest else (None, None)
         if there == (data["source"], data["revision"]):
             return None
-        return f"{data['path']} holds {there[1]}, the plan is for {data['revision']}"
+        return f"{data['path']} contains {there[1]}, but the plan is for {data['revision']}"
 
     def watch(self, spec: EngineConfig) -> None:
         """No telemetry: tasks are not timed."""

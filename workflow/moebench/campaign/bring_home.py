@@ -24,7 +24,7 @@ from moebench.storage.atomic import write_atomic
 
 @dataclass
 class Taken:
-    """What an import did."""
+    """Result of an import."""
 
     folder: Path
     studies: list[str]
@@ -36,7 +36,7 @@ class Taken:
 
     def __str__(self) -> str:
         new, better, kept = (self.counts[k] for k in (parcels.NEW, parcels.BETTER, parcels.KEPT))
-        return f"{self.folder}: {new} records new, {better} in place of worse ones, {kept} there already; " + "; ".join(
+        return f"{self.folder}: {new} new records, {better} replacing worse ones, {kept} already there;  " + "; ".join(
             self.ran
         )
 
@@ -70,7 +70,7 @@ def take(paths: Sequence[Path], plans: Mapping[str, Plan], results: Path, name: 
 
 
 def disagreement(record: Record, plans: Mapping[str, Plan]) -> str | None:
-    """What of a record is not as the plan of its study has it, in words; None if all is.
+    """How a record differs from the plan of its study; None if it does not.
 
     The version of the engine is not compared: the record says which one ran.
     """
@@ -120,7 +120,7 @@ def _refuse_other_device(folder: Path, new: Sequence[Record], path: Path) -> Non
 
 
 def _devices(folder: Path) -> Iterator[str]:
-    """The device of the records that are there; all are of one."""
+    """The device of the existing records, which is the same for all."""
     for path in sorted((folder / "cells").glob("*/*.json")):
         try:
             if device := records.load(path)["provenance"].get("device_name"):

@@ -11,7 +11,9 @@ Needs pip and xz; standard library only.  51 MiB at the default preset, a quarte
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -45,7 +47,7 @@ partial-json-parser==0.2.1.1.post7 pybase64==1.5.1 pydantic==2.14.3 pydantic-cor
 pydantic-extra-types==2.11.1 pydantic-settings==2.16.3 python-multipart==0.0.34 pyzmq==27.3.0 sniffio==1.3.1
 starlette==1.10.0 truststore==0.10.5 typing-inspection==0.4.5 xgrammar==0.2.8
 """
-"""What vLLM imports and the machine lacks."""
+"""Packages that vLLM imports and the machine lacks."""
 
 _FATBIN = struct.pack("<I", 0xBA55ED50)
 _PTX, _CUBIN = 1, 2
@@ -133,6 +135,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder for the archives")
     parser.add_argument("--preset", default="9e", help="of xz: 0 (quick, larger) to 9e (default)")
     options = parser.parse_args()
+    if importlib.util.find_spec("pip") is None:
+        parser.error(f"{sys.executable} has no pip; run this with another Python (the package on PYTHONPATH)")
+    if shutil.which("xz") is None:
+        parser.error("xz is not on PATH; install it")
     make(options.folder.absolute(), options.preset)
 
 

@@ -1,4 +1,4 @@
-"""What loads and cells take on this machine: the plan's expectation times what it was wrong by so far.
+"""Estimated times of loads and cells on this machine: the plan's expectation times the observed ratio.
 
 Standard library only: runs where the campaign does.
 """
@@ -48,13 +48,13 @@ class Estimates:
         return any(t["kind"] == kind and t["what"] in what for t in self.state["took"])
 
     def cut_off(self, what: str, after_s: float) -> None:
-        """Remember that something was not finished after so long.  Raises StorageError."""
+        """Store that something was not finished after this time. Raises StorageError."""
         known = self.state["cut_off"]
         known[what] = max(known.get(what, 0.0), after_s)
         self._write()
 
     def note(self, kind: str, what: str, expected_s: float, took_s: float) -> None:
-        """Remember what something took.  Raises StorageError."""
+        """Store a measured time. Raises StorageError."""
         if expected_s > 0:
             self.state["took"].append({"kind": kind, "what": what, "expected_s": expected_s, "took_s": took_s})
             self._write()

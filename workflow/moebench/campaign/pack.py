@@ -34,16 +34,21 @@ RUN = f"""#!/bin/sh
 # Called again, it continues where it stopped. PYTHON=... selects another Python than python3
 # (3.11 or newer, with torch).
 cd "$(dirname "$0")" || exit 2
+python=${{PYTHON:-python3}}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    echo "campaign: $python is not Python 3.11 or newer; select one that has torch: PYTHON=... sh run.sh ..." >&2
+    exit 2
+fi
 export PYTHONPATH="$PWD/workflow:$PWD/{carried_engine.SITE}${{PYTHONPATH:+:$PYTHONPATH}}" PYTHONSAFEPATH=1
 export VLLM_CACHE_ROOT="$PWD/cache/vllm" TRITON_CACHE_DIR="$PWD/cache/triton"
 export TORCHINDUCTOR_CACHE_DIR="$PWD/cache/inductor"
-exec "${{PYTHON:-python3}}" -m moebench.campaign.run "$@"
+exec "$python" -m moebench.campaign.run "$@"
 """
 
 
 @dataclass(frozen=True)
 class Packed:
-    """What an archive holds."""
+    """Contents of an archive."""
 
     path: Path
     cells: dict[str, int]
@@ -51,6 +56,19 @@ class Packed:
     left_out: dict[str, str]
     """Models that do not travel, and why."""
     stand_ins: list[str]
+    """Models that are not staged here."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.path}: {self.path.stat().st_size / 2**20:.1f} MiB"]
+        lines += [f"study {study}: {count} cells" for study, count in self.cells.items()]
+        lines += [f"left out: {name}: {why}" for name, why in self.left_out.items()]
+        if self.stand_ins:
+            lines.append(
+                f"{len(self.stand_ins)} models are not staged here: they use the registry's config.json and whole "
+                "words as tokens (every record says so)"
+            )
+        lines.append(f"on that machine: python3 -m tarfile -e {self.path.name} && sh campaign/run.sh --minutes 9")
+        return "\n".join(lines)
 
 
 def portable(plan: Plan, gpus: int) -> set[str]:

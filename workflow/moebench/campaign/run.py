@@ -12,14 +12,13 @@ import hashlib
 import importlib.metadata
 import json
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moebench.campaign import carried_engine, parcels
+from moebench.campaign import carried_engine, machine, parcels
 from moebench.campaign.estimates import Estimates
 from moebench.errors import StageError, StorageError, UserError
 from moebench.formats.campaign import CampaignAbout, CampaignStudy, ParcelAbout, Session
@@ -42,8 +41,6 @@ LOCK_WAIT_S = 30.0
 
 MAX_LOST_LOADS = 2
 """After so many failed loads in a row a study is given up: the time may serve the next one's engine."""
-
-_IMPORTS = {"vllm": "from vllm import LLM", "transformers": "import torch, transformers"}
 
 
 class Clock:
@@ -170,16 +167,14 @@ def read(folder: Path) -> CampaignAbout:
         campaign: CampaignAbout = json.loads(path.read_bytes())
         schema = campaign["schema"]
     except FileNotFoundError:
-        raise UserError(f"{path}: no campaign here; unpack what `moebench campaign pack` made") from None
+        raise UserError(
+            f"{path}: no campaign in this folder; unpack the archive written by `moebench campaign pack`"
+        ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; unpack the archive again") from None
     if schema > SCHEMA:
         raise UserError(f"{path}: campaign of schema {schema}, this version reads up to {SCHEMA}")
     return campaign
-
-
-class EngineMissing(UserError):
-    """This machine has no engine for a study."""
 
 
 class Campaign:
@@ -192,6 +187,7 @@ class Campaign:
         self.say = speaker(self.logs / "campaign.progress.log")
         self.estimates = Estimates(self.results / CAMPAIGN)
         self.plans = {study["study"]: self._plan(study) for study in self.about["studies"]}
+        self.seen: dict[str, Provenance] = {}  # by engine, what it finds here
 
     def _plan(self, study: CampaignStudy) -> Plan:
         path = self.folder / study["plan"]
@@ -212,19 +208,23 @@ class Campaign:
             plan = self.plans[study["study"]]
             try:
                 self.run_study(plan, study["sessions"])
-            except EngineMissing as error:
+            except UserError as error:  # another study may be for this machine
                 self.say(f"study {plan['study']}: not measured, {error}")
 
-    def check_engines(self, plan: Plan) -> None:
-        """Refuse a study whose engines cannot be imported: better one line than a failure of each cell."""
-        if self.estimates.measured("load", plan["engines"]):
+    def check_machine(self, driver: CampaignDriver) -> None:
+        """Refuse a study for other devices, or whose engines cannot be imported: better one line than a failed load.
+
+        Raises UserError.
+        """
+        if self.estimates.measured("load", driver.plan["engines"]):
             return  # they were loaded here
-        for kind in sorted({spec["runtime"]["kind"] for spec in plan["engines"].values()}):
-            command = [sys.executable, "-c", _IMPORTS[kind]]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            if done.returncode:
-                last = (done.stderr.strip() or "killed").splitlines()[-1]
-                raise EngineMissing(f"{kind} cannot be imported by {sys.executable} ({last})")
+        if driver.plan["hardware"]["kind"] == "gpu" and (lacking := machine.lacks()):
+            self.say(f"warning: {lacking}: Triton needs it, so engines may not load")
+        for kind in sorted({spec["runtime"]["kind"] for spec in driver.plan["engines"].values()}):
+            if kind not in self.seen:
+                self.seen[kind] = machine.seen_by(kind)
+            driver.seen = self.seen[kind]
+            driver.check_device(self.about["gpus"])
 
     def run_study(self, plan: Plan, sessions: list[Session]) -> None:
         """Measure the sessions of a study."""
@@ -236,18 +236,41 @@ class Campaign:
         driver.done = sum(driver.is_measured(s["engine"], c["cell"]) for s in sessions for c in s["cells"])
         waiting: list[str] = []
         try:
-            for session in sessions:
+            for session in self.in_turn(driver, sessions):
                 if not self.run_session(driver, session["engine"], [c["cell"] for c in session["cells"]]):
                     waiting.append(session["engine"])
                 if driver.lost_loads == MAX_LOST_LOADS:
-                    self.say(f"study {plan['study']}: given up for now, {MAX_LOST_LOADS} loads in a row failed")
+                    self.say(f"study {plan['study']}: abandoned for now, {MAX_LOST_LOADS} loads in a row failed")
                     return
         finally:
             driver.stop_worker()
         if waiting:
             left = max(0.0, self.clock.left_s())
             more = f" and {len(waiting) - 1} more" if len(waiting) > 1 else ""
-            self.say(f"study {plan['study']}: {waiting[0]}{more} not begun, {left:.0f} s are not enough to load it")
+            self.say(f"study {plan['study']}: {waiting[0]}{more} not started, {left:.0f} s are not enough to load it")
+
+    def in_turn(self, driver: CampaignDriver, sessions: list[Session]) -> Iterator[Session]:
+        """Sessions in their order, but last those of models whose load failed: others may take other kernels."""
+        put_off: list[Session] = []
+        lost = {self.model(driver, s) for s in sessions if self.was_lost(s)}
+        for session in sessions:
+            if self.model(driver, session) in lost:
+                put_off.append(session)
+                continue
+            yield session
+            if driver.lost_loads:
+                lost.add(self.model(driver, session))
+        yield from put_off
+
+    def model(self, driver: CampaignDriver, session: Session) -> str:
+        """The model of a session."""
+        return driver.plan["engines"][session["engine"]]["model"]["name"]
+
+    def was_lost(self, session: Session) -> bool:
+        """Whether the latest load of a session failed for reasons of the machinery."""
+        found = (records.current(self.results, session["engine"], c["cell"])[0] for c in session["cells"])
+        there = [record for record in found if record is not None]
+        return bool(there) and all(r["status"] in records.INFRASTRUCTURE and not r["load"] for r in there)
 
     def run_session(self, driver: CampaignDriver, engine: str, cells: list[str]) -> bool:
         """Measure what has no result of a session, in its order; False if there is no time for its load and a cell."""
@@ -258,7 +281,7 @@ class Campaign:
         driver.switch_to(engine)
         if not any(driver.has_time(engine, cell) for cell in todo):
             return False
-        self.check_engines(driver.plan)
+        self.check_machine(driver)
         try:
             driver.check_staged([engine])
             constants.ensure(driver.plan, engine, self.results, sys.executable, self.say)

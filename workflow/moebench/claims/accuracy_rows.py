@@ -24,9 +24,9 @@ from moebench.tables.accuracy import MEAN
 from moebench.tables.cell_rows import NOT_MEASURED
 
 Speed = tuple[Sequence[Row], Mapping[int, ev.Floats]]
-"""Speed cells and the draws of those with a value."""
+"""Speed cells, and the draws of those with a value."""
 Logged = Callable[[Row], dict[str, float] | None]
-"""Score of every question of a row that stands for a task; None where its sample log is not at hand."""
+"""Score of every question of a row that represents a task; None without its sample log."""
 
 _PLANNED = (
     "task", "metric", "filter", "harness", "harness_version", "limit", "data_source", "data_revision", "weights",
@@ -76,7 +76,7 @@ def _how(tasks: Sequence[Row]) -> Row:
 
 
 def evaluate(claim: Claim, cells: Sequence[Row], speed: Speed) -> list[ev.Outcome]:
-    """The outcomes of a claim about accuracy, at the scale of the cells."""
+    """The outcomes of a claim about accuracy at the cells' scale."""
     values: dict[int, ev.Floats] = {}
     repeats: dict[int, int] = {}
     for i, row in enumerate(cells):
@@ -157,14 +157,14 @@ def _provide(
 
 
 def of_speed(claim: Claim) -> Claim:
-    """The comparison of speed that a claim about accuracy is joined with."""
+    """The speed comparison that a claim about accuracy requires."""
     assert claim.provided is not None
     where = {k: v for k, v in claim.where.items() if k != "task"}
     return claim.model_copy(update={"metric": claim.provided.metric, "as_": claim.provided.as_, "where": where})
 
 
 def loaded(row: Row) -> tuple[Any, Any]:
-    """What a row of speed and one of accuracy are joined by."""
+    """Key that joins a speed row and an accuracy row."""
     return row["engine"], row["top_k"]
 
 

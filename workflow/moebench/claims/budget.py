@@ -30,7 +30,7 @@ from moebench.tables.accuracy import MEAN, unmeasured
 
 
 def needs(plan: Plan) -> dict[str, set[str]]:
-    """The cells each claim needs, by claim; claims that no experiment of the study decides are left out.
+    """The cells that each claim needs; claims that no experiment of the study decides are left out.
 
     Cells predicted not to fit are not needed (they give no value), except for a claim about what does not fit.
     """
@@ -62,7 +62,7 @@ def rows_of(plan: Plan) -> Iterable[Row]:
 
 
 def answers_of(plan: Plan) -> Iterator[Row]:
-    """Accuracy as claims select it: a row per task and mean; ``members``: the cells that it is made of."""
+    """Accuracy rows for claims, one per task and mean; ``members``: their cells."""
     asked = [row for row in unmeasured(plan) if row["status"] != cell_rows.UNSUPPORTED]
     counted: dict[tuple[Any, ...], set[str]] = {}
     for row in asked:
@@ -101,13 +101,13 @@ def _decides(outcome: ev.Outcome) -> bool:
 
 
 def fits(plan: Plan, row: Row) -> bool:
-    """Whether a speed cell is predicted to give a value."""
+    """Whether a speed cell is predicted to have a value."""
     predicted = plan["cells"][f"{row['engine']}/{row['cell']}"]["predicted"]
     return predicted["fits"] is not False and predicted["batch_fits"] is not False
 
 
 def _tasks(plan: Plan, claim: Claim, asked: list[Row], speed: list[Row]) -> set[str]:
-    """The cells of a claim about accuracy, with those of speed that it is joined with."""
+    """The cells of a claim about accuracy, and the speed cells that it requires."""
     chosen = select.select(claim, asked)
     engines = [plan["accuracy"][row["harness"]]["engines"][row["engine"]] for row in asked]
     alike = {i: np.ones(1) for i in chosen.rows if engines[i]["predicted"]["fits"] is not False}
@@ -136,11 +136,11 @@ class Prices:
 
     runs: dict[str, float]
     loads: dict[str, tuple[str, float, tuple[str, ...]]]
-    """Per cell: what is loaded for it, what that takes, and the jobs that derive what is loaded."""
+    """Per cell: its load, the time of that, and the jobs that derive the loaded checkpoint."""
     derive: dict[str, float]
 
     def gpu_hours(self, cells: Iterable[str], paid: Iterable[tuple[str, float, tuple[str, ...]]] = ()) -> float:
-        """Of some cells: each run once, each load and each job that derives shared, also with loads paid already."""
+        """Price of some cells: each run once, with loads and derivation jobs shared, and without loads already paid."""
         cells, there = list(cells), set(paid)
         loads = {self.loads[cell] for cell in cells} - there
         made = {j for _, _, jobs in loads for j in jobs} - {j for _, _, jobs in there for j in jobs}
@@ -149,7 +149,7 @@ class Prices:
 
 
 def prices(plan: Plan) -> Prices:
-    """The prices of a plan's cells, those of accuracy among them."""
+    """The prices of a plan's cells, including accuracy cells."""
     jobs, runs, loads = plan["jobs_settings"], dict[str, float](), dict[str, tuple[str, float, tuple[str, ...]]]()
     makers = {model: job for job, spec in plan.get("derive_jobs", {}).items() for model in spec["models"]}
     seconds = {("", key): cell_seconds(cell, jobs["cell_overhead_s"]) for key, cell in plan["cells"].items()}
@@ -167,7 +167,7 @@ def prices(plan: Plan) -> Prices:
 
 
 class Choice(TypedDict):
-    """Cells to keep, the claims they decide, and those that are left out with the GPU-hours each would cost more."""
+    """Cells to keep, the claims they decide, and the claims left out with the additional GPU-hours of each."""
 
     cells: list[str]
     decides: list[str]
@@ -233,7 +233,7 @@ def reduce(plan: Plan, budget: float) -> set[str]:
 
 
 def leave(plan: Plan, kept: set[str]) -> None:
-    """Take all other cells out of a plan that has no jobs yet, except for the parts of accuracy."""
+    """Remove all other cells from a plan without jobs, except for the accuracy part."""
     for experiment in plan["experiments"].values():
         experiment["rows"] = [r for r in experiment["rows"] if f"{r['engine']}/{r['cell']}" in kept]
         if experiment.get("accuracy"):

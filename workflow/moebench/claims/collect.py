@@ -1,4 +1,4 @@
-"""The tables of a study, made of its plan and its records, and of them its verdicts on the papers' claims."""
+"""The tables of a study, built from its plan and records, and the verdicts on the papers' claims built from these."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two result sets against each other: the same cells on other hardware, with another engine or another version.
+"""Comparison of two result sets: the same cells on other hardware, with another engine or another version.
 
 Cells are paired if every knob, the model's revision and the protocol are equal; hardware, engine and version are what
 may differ.  For each pair the ratio B / A of the medians comes with a bootstrap interval (repeats of both drawn anew,
@@ -49,12 +49,12 @@ _MACHINE = ("cpu_threads", "kv_cache_mb")  # how a machine runs the engine, not 
 KEY = [*(k for k in KNOBS if k not in _MACHINE), "revision", "protocol_kind"]
 """Columns in which paired cells are equal."""
 _DEFAULTS = {k: field.default for k, field in KNOBS.items() if not field.is_required()}
-"""What a knob was before there was a column for it."""
+"""Value of a knob before it had a column."""
 DIFFERS = (
     *("hardware", "device_name", "driver", "engine_name", "engine_version", "nccl", "git_commit", "lock_sha256"),
     *_MACHINE,
 )
-"""Columns in which two sets may differ; those that do are named."""
+"""Columns in which two sets may differ; the differing ones are reported."""
 JSON_DIFFERS = {"versions": ("version of ", None), "variables": ("", "not set")}
 """The same, of JSON: each key by its own name, after these words; and what a cell without it has, if that is a fact."""
 
@@ -111,7 +111,7 @@ def _read(folder: Path, name: str) -> Results:
 
 
 def t_tail(t: float, freedom: float) -> float:
-    """Probability that Student's t of so many degrees of freedom is beyond +-t."""
+    """Probability that Student's t with these degrees of freedom is beyond +-t."""
     return float(2 * stats.t.sf(abs(t), freedom))
 
 
@@ -143,18 +143,18 @@ def _holm(p: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Together:
-    """All pairs as one: the geometric mean of their ratios."""
+    """All pairs together: the geometric mean of their ratios."""
 
     ratio: float
     p: float
-    """Of no change on the whole; NaN with fewer than two pairs."""
+    """P-value of no overall change; NaN with fewer than two pairs."""
     noise: float
-    """The change that it must exceed: the median of the pairs'."""
+    """The change that it must exceed: the median of the pairs' thresholds."""
     verdict: str
 
     @property
     def changed(self) -> bool:
-        """Whether they changed."""
+        """Whether they changed overall."""
         return self.verdict not in (SAME, "no interval")
 
     def as_json(self) -> Json:
@@ -185,7 +185,7 @@ def together(pairs: pd.DataFrame, metric: str) -> Together:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired cells with their ratios, what differs between the sets, and the cells that have no partner."""
+    """Paired cells with their ratios, the differences between the sets, and the cells without a partner."""
 
     metric: str
     pairs: pd.DataFrame
@@ -203,7 +203,7 @@ class Comparison:
 
 
 def compare(a: Results, b: Results, metric: str, threshold: float, method: str = "bh") -> Comparison:
-    """Compare two result sets in a metric.  ``threshold``: the smallest change that counts, 0.05 for 5%.
+    """Compare a metric of two result sets.  ``threshold``: the smallest change that counts, 0.05 for 5%.
 
     Raises UserError if no cell has a partner, or if cells cannot be distinguished.
     """
@@ -241,7 +241,7 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
 
 
 def key(row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
-    """What a row of plan or measurements is paired by."""
+    """Key by which rows of plan or measurements are paired."""
     return tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
 
 

@@ -1,4 +1,4 @@
-"""How many comparisons each claim has in a plan, and whether they can decide it, before anything is measured."""
+"""Number of comparisons of each claim in a plan, and whether they can decide it, before anything is measured."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _counted(plan: Plan, claim: Claim, mine: list[Row]) -> tuple[int, int]:
 
 
 def text(made: list[Row], study: str) -> str:
-    """The table for a terminal."""
+    """The table as text."""
     lines = [
         [r["claim"], r["test"], str(r["planned"] or ""), str(r["fit"] or ""), r["needs"], r["why_not"]] for r in made
     ]

@@ -30,7 +30,7 @@ NOT_DECIDED, NOT_MEASURED, NO_EXPECTATION = "not decided", "not measured", "noth
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a claim's comparison gives on like rows."""
+    """Result of a claim's comparison on comparable rows."""
 
     outcome: str
     reason: str = ""
@@ -40,7 +40,7 @@ class Outcome:
     support: float | None = None
     """Yes-or-no tests: share of the resamples in which the test holds."""
     comparisons: int = 0
-    """Pairs or groups that were evaluated."""
+    """Number of evaluated pairs or groups."""
     planned: int = 0
     rows: tuple[int, ...] = ()
     context: tuple[tuple[str, Any], ...] = ()
@@ -91,7 +91,7 @@ def _one(
     repeats: dict[int, int] | None,
     planned: Sequence[select.Pair | Comparison],
 ) -> Outcome:
-    """The outcome in one context."""
+    """Outcome in one context."""
     kept, notes = _comparable(claim, rows, values, planned)
     everything = list(dict.fromkeys(i for one in planned for i in _members(one)))
     lacking = [i for i in everything if i not in values]
@@ -184,7 +184,7 @@ def _series(
 
 
 def _too_few(needs: Needs, claim: Claim, rows: Sequence[select.Row], series: Sequence[Series]) -> str:
-    """What the claim needs and lacks; an empty string if it has enough."""
+    """What the claim needs but lacks; an empty string if it has enough."""
     found = []
     if claim.over and len(series) < needs.series:
         found.append(f"needs {needs.series} series of {max(needs.points, 2)} points or more, has {len(series)}")
@@ -199,13 +199,13 @@ def _too_few(needs: Needs, claim: Claim, rows: Sequence[select.Row], series: Seq
 
 
 def _lost(rows: Sequence[select.Row], failed: list[int], everything: list[int]) -> str:
-    """How many cells have no value, which, and why."""
+    """Number of cells without a value, which, and why."""
     why = ", ".join(f"{n} {status}" for status, n in Counter(str(rows[i].get("status")) for i in failed).items())
     return f"{len(failed)} of {len(everything)} cells have no value: {why}" + _settings(rows, failed, everything)
 
 
 def _settings(rows: Sequence[select.Row], some: Sequence[int], every: Sequence[int]) -> str:
-    """The settings that tell some rows from all, in brackets."""
+    """The settings that distinguish some rows from the rest, in brackets."""
 
     def known(numbers: Iterable[int], column: str) -> list[Any]:
         return list(dict.fromkeys(rows[i].get(column) for i in numbers))
@@ -221,7 +221,7 @@ def _needs_all(claim: Claim) -> bool:
 
 
 _KNOWS_MEMORY = ("ok", "invalid", "oom_weights", "oom_kv", "oom_activation")
-"""Statuses of cells that were tried and fitted, or did not."""
+"""Statuses of cells that were tried and fit, or did not fit."""
 
 
 def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selection, measured: bool) -> Outcome:
@@ -283,11 +283,11 @@ def _computed_ratios(claim: Claim, rows: list[select.Row], to: Settings) -> list
 
 
 _POINT = ("model", "gpus", "quality", "context_tokens")
-"""What a computed point and a printed number have in common."""
+"""Key that a computed point and a printed number share."""
 
 
 def printed(claim: Claim) -> Outcome:
-    """A claim about numbers that the paper itself prints."""
+    """A claim about the paper's own printed numbers."""
     assert claim.printed is not None and claim.expect is not None
     given, reason = claim.printed, "from the paper's own printed numbers"
     if given.contexts:

@@ -20,7 +20,7 @@ IMPORTED = "imported"
 
 
 def tables(results: Path) -> list[Path]:
-    """The folders of tables of imported machines."""
+    """Folders with the tables of imported machines."""
     return sorted(path.parent for path in (results / IMPORTED).glob("*/tables/*/measurements.parquet"))
 
 

@@ -1,4 +1,4 @@
-"""What the cost model predicts of a claim's cells, as draws: the value itself, then values within its interval."""
+"""Predictions for a claim's cells as draws: the value itself, then values within its interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ shared by all configurations of a model and machine.  From the fit of docs/cost-
 EIGHTY = 2 * 1.2816
 """Standard deviations between the ends of an interval that holds 80% of a normal variable."""
 _LAYOUT = ("tp", "pp", "dp", "ep", "dtype", "quantization", "batch", "input_tokens", "output_tokens")
-"""Knobs that make a configuration of its own.  Along all others (top-k, pruning, widths) no points were fitted on, and
+"""Knobs that make a separate configuration.  Along all others (top-k, pruning, widths) no points were fitted on, and
 errors are taken to be shared."""
 
 

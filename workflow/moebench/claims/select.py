@@ -1,4 +1,4 @@
-"""Which cells a claim compares: rows that its settings select, paired or grouped, never across unlike rows.
+"""Selection of the cells that a claim compares: paired or grouped rows, never across incomparable rows.
 
 Two cells are alike if every knob is equal but those that the claim varies, those it says may differ, and, where it
 compares models, the sizes that belong to a model.  What is only known after measuring (``MEASURED_GUARDS``) must be
@@ -22,19 +22,19 @@ GUARDS = ("hardware", "engine_name", "engine_version", "protocol_kind", "questio
 MEASURED_GUARDS = ("device_name", "untuned_kernel_warning", "asked")
 """Columns of the records in which compared cells are always equal."""
 CONTEXT = ("weights", "prompts", "eager", "kernel_config", "mla", "kv_cache_dtype", *GUARDS)
-"""A claim is evaluated for each combination of these on its own."""
+"""A claim is evaluated separately for each combination of these."""
 OF_A_MODEL = ("experts", "moe_ffn_size", "top_k")
-"""Settings that come with a model and may differ where models are compared."""
+"""Settings that belong to a model and may differ when models are compared."""
 OF_PRUNING = ("experts", "moe_ffn_size", "prune_ratio", "prune_multiple")
-"""Settings that come with pruning and may differ where pruned and whole models are compared."""
+"""Settings that belong to pruning and may differ when pruned and unpruned models are compared."""
 _HIDDEN = ("cpu_threads", "kv_cache_mb", "own_process")  # how the machine runs the engine, the same in a figure
 TOLD = tuple(k for k in KNOBS if k not in _HIDDEN)
-"""Settings by which a reason names cells."""
+"""Settings that identify cells in a reason."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A row and what it is compared with: one row, or the candidates of which the best counts."""
+    """A row and its counterpart: one row, or several candidates of which the best counts."""
 
     of: int
     to: tuple[int, ...]
@@ -130,7 +130,7 @@ def _pairs(claim: Claim, rows: Sequence[Row], indices: list[int], free: set[str]
 
 
 def along(claim: Claim, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[list[int]]:
-    """Numbers of pairs, grouped so that those of a group differ along ``over`` only."""
+    """Indices of pairs, grouped so that the pairs of a group differ only along ``over``."""
     free = _free(varied(claim) | set(claim.over), claim)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for n, pair in enumerate(pairs):
@@ -150,7 +150,7 @@ def unlike(rows: Sequence[Row], members: Iterable[int]) -> list[str]:
 
 
 def context(rows: Sequence[Row], members: Iterable[int], claim: Claim) -> tuple[tuple[str, Any], ...]:
-    """What compared rows have in common that a verdict must name; what the claim varies is no context."""
+    """Common properties of compared rows that a verdict must name, except those that the claim varies."""
     free = varied(claim) | set(claim.over) | set(claim.may_differ)
     first = rows[next(iter(members))]
     return tuple((name, first.get(name)) for name in CONTEXT if name not in free)

@@ -25,7 +25,7 @@ def shown(value: Any, low: Any = None, high: Any = None) -> str:
 
 
 def value_of(row: Any) -> str:
-    """What a claim's test gave here: a number with its interval, or how sure a yes or no is."""
+    """Result of a claim's test here: a number with its interval, or the support of a yes or no."""
     if row["value"] is None or pd.isna(row["value"]):
         return ""
     if row["test"] in ("monotone", "rank", "steepest"):
@@ -36,7 +36,7 @@ def value_of(row: Any) -> str:
 
 
 def predicted(row: Mapping[Any, Any]) -> str:
-    """What the cost model says, in words; an empty string where it cannot."""
+    """The cost model's prediction as text; an empty string without one."""
     value = row["predicted_value"]
     if value is None or pd.isna(value):
         return ""
@@ -61,7 +61,7 @@ def counts(frame: pd.DataFrame) -> dict[str, int]:
 
 
 def text(frame: pd.DataFrame, study: str) -> str:
-    """The table of claims, and what the verdicts are about."""
+    """The table of claims, and the scope of the verdicts."""
     rows = [
         [
             row["claim"],
@@ -98,7 +98,7 @@ def details(frame: pd.DataFrame) -> str:
 
 
 def comparison(made: Any, a: str, b: str, every: bool = False) -> str:
-    """What changed from one result set to another."""
+    """Changes from one result set to another."""
     pairs = made.pairs if every else made.changed
     rows = [
         [

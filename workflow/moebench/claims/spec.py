@@ -1,4 +1,5 @@
-"""The language of ``config/claims/PAPER.yaml``: which cells a claim compares, how, and what the paper says comes out.
+"""The language of ``config/claims/PAPER.yaml``: which cells a claim compares, how, and the result according to the
+paper.
 
 A claim selects rows (``where``), may compare two settings within them (``of``, ``to``, ``as``), applies one of a
 handful of tests, and says how many comparisons it needs.  Nothing else is needed for the claims of the three papers.
@@ -72,7 +73,7 @@ class Printed(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Printed:
-        """Refuse what gives no number."""
+        """Refuse settings that give no number."""
         if bool(self.divide and self.by) == bool(self.contexts and self.batches):
             raise ValueError("give divide and by, or contexts and batches")
         if any(len(batches) != len(self.contexts) for batches in self.batches):
@@ -81,7 +82,7 @@ class Printed(Strict):
 
 
 class Needs(Strict):
-    """The fewest comparisons that decide a claim, in the paper's own grid; with fewer it is `not decided`."""
+    """Minimum number of comparisons that decide a claim in the paper's grid; with fewer it is `not decided`."""
 
     points: int = Field(
         1, ge=1, description="Number of pairs; for a test along `over`: points per series, shorter ones are dropped"
@@ -91,7 +92,7 @@ class Needs(Strict):
 
 
 class Provided(Strict):
-    """What must hold of the speed of the same engine configuration and top-k, at every load."""
+    """Condition on the speed of the same engine configuration and top-k, at every load."""
 
     metric: str
     as_: Literal["ratio", "gain", "drop"] = Field(alias="as")
@@ -99,7 +100,7 @@ class Provided(Strict):
 
 
 class Elsewhere(Strict):
-    """What differs in the grid of another scale than the paper's."""
+    """Differences in the grid of another scale."""
 
     where: Settings = Field({}, description="Replaces keys of `where`")
     of: Settings | list[Settings] | None = Field(None, description="Replaces keys of `of` (a list: all of it)")
@@ -109,7 +110,7 @@ class Elsewhere(Strict):
 
 
 class Claim(Strict):
-    """A sentence of a paper as a comparison of cells."""
+    """A paper's sentence as a comparison of cells."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9\-]+$")
     place: str = Field(description="Place in the paper")
@@ -144,11 +145,12 @@ class Claim(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Claim:
-        """Refuse what cannot be evaluated."""
+        """Refuse a claim that cannot be evaluated."""
         pair = (self.of is not None, self.to is not None, self.as_ is not None)
         known = {*METRIC_NAMES, *EVENNESS, *_OTHER_METRICS, *(_COMPUTED if self.test == "computed" else ())}
+        if self.metric not in known:
+            raise ValueError(f"metric: unknown {self.metric!r}" + nearest(self.metric, known))
         problems = [
-            (self.metric not in known, f"metric: unknown {self.metric!r}" + nearest(self.metric, known)),
             (any(pair) and not all(pair), "of, to and as: give all three or none"),
             (self.test in COMPARED and not all(pair), f"test {self.test} needs of, to and as"),
             (self.test in _ALONG and not self.over, f"test {self.test} needs over"),
@@ -223,7 +225,7 @@ def load(config: Config) -> list[ClaimFile]:
     for path in sorted((config.folder / "claims").glob("*.yaml")):
         made = parse(ClaimFile, read_yaml(path), path)
         if made.name != path.stem:
-            raise ConfigError(f"{path}: name is {made.name!r}, the file is called {path.stem!r}; make them equal")
+            raise ConfigError(f"{path}: name is {made.name!r}, but the file is {path.stem!r}; make them equal")
         for claim in made.claims:
             if claim.id in seen:
                 raise ConfigError(f"{path}: claim {claim.id} is in {seen[claim.id]} too; ids are unique")

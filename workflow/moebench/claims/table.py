@@ -1,4 +1,4 @@
-"""The table ``claims``: a row for each claim and context, from the tables of a study.
+"""The table ``claims``: one row per claim and context, from the tables of a study.
 
 A verdict is about the paper's own models on the paper's machine.  The same comparison on anything else is given beside
 it (``outcome``), with what it was evaluated on, and decides nothing about the paper.
@@ -38,7 +38,7 @@ _WEIGHTS = {"random_init": "random weights", "checkpoint": "trained weights", "d
 
 
 def asked(plan: Plan) -> Plan:
-    """What evaluating claims needs of a plan, which may be large."""
+    """The parts of a (possibly large) plan that evaluating claims needs."""
 
     def lists(experiments: Mapping[str, ExperimentPlan] | Mapping[str, ReferenceExperiment]) -> Any:
         return {name: {"claims": list(e.get("claims") or ())} for name, e in experiments.items()}
@@ -99,7 +99,7 @@ def _reference_lists(plan: Plan, claim: Claim) -> set[str]:
 
 
 def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
-    """Planned cells as plain rows: labels of the grid's axes as columns, small models under the name they stand for."""
+    """Planned cells as plain rows: axis labels as columns, small models under the name of their full-size model."""
     made = []
     for row in _plain(frame):
         own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
@@ -108,13 +108,13 @@ def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
 
 
 def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
-    """The row under the names of the paper's models, and whether a small model stands in for one."""
+    """The row with the paper's model names, and whether a small model represents one."""
     small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
     return row | small | {"stand_in": bool(small)}
 
 
 def _plain(frame: pd.DataFrame) -> list[Row]:
-    """Rows with None for what is missing."""
+    """Rows with None for missing values."""
     records = frame.astype(object).where(frame.notna(), None).to_dict("records")
     return [{str(k): v for k, v in record.items()} for record in records]
 
@@ -134,7 +134,7 @@ def _samples(folder: Path) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def _kind(cells: list[Row], foreseen: ev.Outcome | None, listed: set[str]) -> str:
-    """What the prediction of a claim is made from: ``calibrated (MACHINE, DATE)``, ``bound`` or both; else ``none``."""
+    """Kind of a claim's prediction: ``calibrated (MACHINE, DATE)``, ``bound`` or both, otherwise ``none``."""
     if foreseen is None:
         return "none"
     mine = [row for row in cells if row["experiment"] in listed]
@@ -143,7 +143,7 @@ def _kind(cells: list[Row], foreseen: ev.Outcome | None, listed: set[str]) -> st
 
 
 def _predicted(plan: Plan, folder: Path, stands_for: Mapping[str, str]) -> tuple[list[Row], str]:
-    """Cells of the paper's own grid with their predictions, and on which hardware."""
+    """Cells of the paper's own grid with their predictions, and the hardware."""
     if plan.get("reference"):
         frame, machine = parquet.read(folder, "predictions"), plan["reference"]["hardware"]
     else:
@@ -227,7 +227,7 @@ def _share(claim: Claim, parameters: pd.DataFrame) -> ev.Outcome:
 
 
 def _foreseen(claim: Claim, cells: list[Row]) -> dict[str, ev.Outcome]:
-    """What the cost model predicts for the paper's own cells, by kind of prompts; nothing where it cannot."""
+    """The cost model's predictions for the paper's own cells by kind of prompts; empty without any."""
     varied = {*select.varied(claim), *claim.over}
     bound = not any(str(row.get("predicted_kind") or "").startswith("calibrated") for row in cells)
     unknown = claim.metric == "accuracy" or varied & {*NEGLECTED, *(BOUND_NEGLECTS if bound else ())}
@@ -310,7 +310,7 @@ def _row(
 
 
 def _verdict(plan: Plan, paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mine: list[Row]) -> tuple[str, str]:
-    """Verdict on the paper's own models and machine, and why it is none."""
+    """Verdict on the paper's own models and machine, and the reason if there is none."""
     if claim.expect is None:
         return ev.NO_EXPECTATION, "the paper makes no claim here"
     if outcome.outcome not in VERDICTS and outcome.value is None:
@@ -335,7 +335,7 @@ def _verdict(plan: Plan, paper: ClaimFile, claim: Claim, outcome: ev.Outcome, mi
 
 
 def evaluated_on(plan: Plan, outcome: ev.Outcome, mine: list[Row]) -> str:
-    """What the compared cells are: models, weights, machine, prompts, mode."""
+    """Description of the compared cells: models, weights, machine, prompts, mode."""
     if not mine or outcome.value is None:
         return ""
     known = dict(outcome.context)
@@ -353,7 +353,7 @@ def evaluated_on(plan: Plan, outcome: ev.Outcome, mine: list[Row]) -> str:
 
 
 def needed(claim: Claim) -> str:
-    """The fewest comparisons that decide a claim, in short; an empty string where it names none."""
+    """Short form of ``needs``; an empty string without it."""
     needs = claim.needs
     if needs is None:
         return ""
@@ -362,7 +362,7 @@ def needed(claim: Claim) -> str:
 
 
 def said(expect: Expect | None) -> str:
-    """What is expected, in short: ``0.15 to 0.2``, ``at least 8``, ``falling``."""
+    """Short form of the expectation: ``0.15 to 0.2``, ``at least 8``, ``falling``."""
     if expect is None:
         return "nothing"
     ends = expect.min, expect.max

@@ -1,4 +1,4 @@
-"""The tests of claims: from the draws of cells to a value, its interval, and whether it is what the paper says.
+"""The tests of claims: from the draws of cells to a value, its interval, and whether it agrees with the paper.
 
 Every array has shape (draws, n): the first draw is the value itself, the others are resamples.  A test that speaks of
 each of many comparisons ("every", the best, the worst, any yes or no) takes the interval of each comparison by itself,
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 TAIL = 0.025
 AGREES, DISAGREES, UNDECIDED = "agrees", "disagrees", "undecided"
 SHORTEST = {"steepest": 3, "bend": 3}
-"""Fewest points of a series with which the test says anything; 2 for the others."""
+"""Minimum number of points in a series for the test; 2 for the others."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def place(low: float, high: float, expect: Expect) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether small values are better; of a metric that is not a column, large ones are."""
+    """Whether small values are better; for a metric that is not a column, large ones are."""
     return metric in columns.COLUMNS and columns.COLUMNS[metric].better == "low"
 
 
@@ -73,7 +73,7 @@ def compared(claim: Claim, values: dict[int, Floats], pairs: Sequence[Pair]) -> 
 
 
 def tested(claim: Claim, series: Sequence[Series]) -> Tested | None:
-    """The test done on all series; None if not one of them has what it needs."""
+    """The test on all series; None if none of them has enough points."""
     everything = np.concatenate([s.y for s in series], axis=1)
     if claim.test == "mean":
         return _central(claim, everything.mean(axis=1))
@@ -94,7 +94,7 @@ def tested(claim: Claim, series: Sequence[Series]) -> Tested | None:
 
 
 def ends(expect: Expect) -> tuple[float, float]:
-    """Smallest and largest value that a claim expects; infinite where it sets no limit."""
+    """Smallest and largest expected value; infinite without a limit."""
     return (-np.inf if expect.min is None else expect.min), (np.inf if expect.max is None else expect.max)
 
 
@@ -109,14 +109,14 @@ def _central(claim: Claim, draws: Floats) -> Tested:
 
 
 def _intervals(columns: Floats, among: int = 1) -> list[tuple[float, float, float]]:
-    """Value and interval of every column, such that the intervals of all columns hold at once."""
+    """Value and interval of every column; the intervals hold simultaneously."""
     tail = TAIL / (columns.shape[1] * among)
     ends = np.quantile(columns, [tail, 1 - tail], axis=0)
     return list(zip(columns[0].tolist(), ends[0].tolist(), ends[1].tolist(), strict=True))
 
 
 def _extreme(claim: Claim, columns: Floats) -> Tested:
-    """The best or the worst: one comparison by itself must lie where the claim wants it."""
+    """The best or the worst: one comparison by itself must lie in the expected range."""
     pick = max if claim.test == "max" else min
     values, lows, highs = zip(*_intervals(columns), strict=True)
     return _judged(claim, pick(values), pick(lows), pick(highs))
@@ -188,7 +188,7 @@ def _statements(claim: Claim, series: Series) -> NDArray[np.bool_] | None:
 
 
 def _rank(claim: Claim, expect: Expect, x: list[Any], y: Floats) -> NDArray[np.bool_] | None:
-    """Whether the candidates stand in the expected order, best first.  Equal ones satisfy any order between them."""
+    """Whether the candidates are in the expected order, best first.  Equal ones satisfy any order between them."""
     wanted = [w for w in (expect.first, expect.last, *expect.order, *expect.top) if w is not None]
     if any(w not in x for w in wanted):
         return None

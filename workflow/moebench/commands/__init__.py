@@ -1,1 +1,1 @@
-"""The command line, and what Snakemake calls."""
+"""The command line, and the functions that Snakemake calls."""

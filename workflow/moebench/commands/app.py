@@ -7,6 +7,7 @@ workflow and developers call.  Verbs import what they need when they run.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import json
@@ -26,11 +27,11 @@ from moebench.formats.plan import Plan
 from moebench.storage import project
 
 GROUPS = STUDY, RESULTS, MODELS, INTERNAL = "Study", "Results", "Models", "Internal"
-"""Groups of verbs, in this order; the first help does not list the last."""
+"""Groups of verbs, in this order; `moebench --help` does not list the last."""
 CONFIG = project.config_folder()
-"""The configuration folder, unless a call names another."""
+"""The default configuration folder."""
 PROGRESS_LOG = "progress_log"
-"""Key of a context's ``meta``: the log of a job, which gets the job's last words too."""
+"""Key of a context's ``meta``: the log of a job, which also gets the final error message."""
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -40,7 +41,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Verb(TyperCommand):
-    """A verb.  Its long options may be cut short where only one begins so, as they always could."""
+    """A verb. Long options may be abbreviated if the prefix is unique, as they always could."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         known = ["--help", *(name for option in self.params for name in option.opts if name.startswith("--"))]
@@ -69,7 +70,7 @@ def _whole(argument: str, known: list[str]) -> str:
 
 
 class Verbs(TyperGroup):
-    """All verbs: a first help of one screen, and errors for people as one line on standard error."""
+    """All verbs: a help text of one screen, and errors as one line on standard error."""
 
     def invoke(self, ctx: Any) -> int:
         """Run a verb; return its exit code."""
@@ -158,7 +159,7 @@ def _all(
 
 
 def verb(group: str) -> Callable[[F], F]:
-    """Register a function as a verb of a group; the first line of its docstring stands in the first help."""
+    """Register a function as a verb of a group; the first line of its docstring is its line in `moebench --help`."""
 
     def register(function: F) -> F:
         words = (function.__doc__ or "").partition("\n")[0]
@@ -194,7 +195,7 @@ def flag(name: str, words: str) -> Any:
 
 
 def named(kind: str) -> Callable[[str], list[str]]:
-    """Completion of a shell: names of the files in a folder of ``config/``."""
+    """Shell completion: names of the files in a folder of ``config/``."""
     return lambda incomplete: sorted(path.stem for path in (CONFIG / kind).glob(f"{incomplete}*.yaml"))
 
 
@@ -267,7 +268,7 @@ class Study:
 
 
 def of_study(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a verb the options of :class:`Study`, which it gets as its first argument."""
+    """Add the options of :class:`Study` to a verb, passed as its first argument."""
     shared = inspect.signature(Study, eval_str=True).parameters
     _, *own = inspect.signature(function, eval_str=True).parameters.values()
 
@@ -295,5 +296,10 @@ def checked_profile(folder: str | None) -> str | None:
 
 
 def print_json(data: Any) -> None:
-    """Print JSON and nothing else."""
-    print(json.dumps(data, indent=1))
+    """Print JSON and nothing else; paths as text."""
+    print(json.dumps(data, indent=1, default=str))
+
+
+def print_fields(data: Any, as_json: bool) -> None:
+    """Print a dataclass: its fields as JSON, or its text."""
+    print_json(dataclasses.asdict(data)) if as_json else print(data)

@@ -1,6 +1,6 @@
-"""``moebench calibrate``: constants of this machine, measured, and how measured cells compare with them.
+"""``moebench calibrate``: measured constants of this machine, and measured cells compared with them.
 
-The constants go to ``results/machines/``, never into ``config/``: a data sheet and a measurement are different things.
+The constants go to ``results/machines/``, never to ``config/``: a data sheet and a measurement are different things.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from moebench.text import table
 
 
 def measure(config: Config, study: str, results: Path, threads: int | None) -> tuple[Path, MachineConstants]:
-    """Measure in the engine's environment of a study, and keep the result.
+    """Measure in the environment of the study's engine, and store the result.
 
-    ``threads``: default, those the study gives the engine, else all cores.  Raises StageError if the environment is not
-    built or the measurement fails, StorageError if the result cannot be kept.
+    ``threads``: by default the engine's threads in the study, or all cores.  Raises StageError if the environment is
+    not built or the measurement fails, StorageError if the result cannot be stored.
     """
     asked = config.study(study)
     threads = threads or asked.defaults.get("cpu_threads") or os.cpu_count() or 1
@@ -37,7 +37,7 @@ def measure(config: Config, study: str, results: Path, threads: int | None) -> t
 
 
 def residuals(config: Config, study: str, results: Path) -> list[Row]:
-    """Measured times over their bounds, per engine configuration, where bounds come from measured constants.
+    """Measured times divided by their bounds, per engine configuration, for bounds from measured constants.
 
     The numbers are those of the table ``measurements``.  Raises StorageError for damaged constants.
     """
@@ -60,7 +60,7 @@ def residuals(config: Config, study: str, results: Path) -> list[Row]:
 
 
 def text(path: Path, made: MachineConstants) -> str:
-    """Constants for people."""
+    """The constants as text."""
     lines = [f"{made['device_name']}, {made['threads']} threads, host {made['host']}, {made['started_at']}", ""]
     lines += [f"triad of {t['bytes'] / 1e6:>4.0f} MB   {t['bytes_per_s'] / 1e9:8.1f} GB/s" for t in made["triad"]]
     lines += [
@@ -73,7 +73,7 @@ def text(path: Path, made: MachineConstants) -> str:
 
 
 def residual_text(found: list[Row]) -> str:
-    """Residuals for people."""
+    """The residuals as text."""
     if not found:
         return (
             "No measured cell of a calibrated machine: measure the study, and run `moebench calibrate` on the same "

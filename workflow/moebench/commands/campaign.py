@@ -1,4 +1,4 @@
-"""``moebench campaign``: pack a campaign, run one that is unpacked here, import what it brought back."""
+"""``moebench campaign``: pack a campaign, run an unpacked one, import its results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from moebench.campaign import bring_home, parcels
@@ -19,53 +20,64 @@ from moebench.errors import UserError
 from moebench.formats.plan import Plan
 
 
-def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engine: Path | None = None) -> str:
-    """Pack studies for a machine with so many devices; what was packed, in words.
+def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engine: Path | None = None) -> Packed:
+    """Pack studies for a machine with ``gpus`` devices.
 
-    ``engine``: folder of the archives of an engine to carry along.  Raises UserError, StorageError.
+    ``engine``: folder with the archives of an engine to include.  Raises UserError (also for a figure that cannot be
+    drawn), StorageError.
     """
 
+    from moebench.figures import check  # imports matplotlib
+
     def planned(study: str, choose: Callable[[Plan], set[str]]) -> Plan:
-        return make_plan(config, study, models=MODELS, choose=choose)
+        def checked(plan: Plan) -> set[str]:
+            check(plan, config.folder)  # now, not when its results are home
+            return choose(plan)
 
-    return _words(pack_archive(out, planned, studies, Path(config.root().models), gpus, engine))
+        return make_plan(config, study, models=MODELS, choose=checked)
 
-
-def _words(made: Packed) -> str:
-    lines = [f"{made.path}: {made.path.stat().st_size / 2**20:.1f} MiB"]
-    lines += [f"study {study}: {count} cells" for study, count in made.cells.items()]
-    lines += [f"left out: {name}: {why}" for name, why in made.left_out.items()]
-    if made.stand_ins:
-        lines.append(
-            f"{len(made.stand_ins)} models are not staged here: config.json from the registry, words as tokens "
-            "(every record says so)"
-        )
-    lines.append(f"there: python3 -m tarfile -e {made.path.name} && sh campaign/run.sh --minutes 9")
-    return "\n".join(lines)
+    return pack_archive(out, planned, studies, Path(config.root().models), gpus, engine)
 
 
 def run(folder: Path, arguments: Sequence[str], python: str | None = None) -> int:
-    """Run a campaign that is unpacked in ``folder`` with the code it carries; return its exit code.
+    """Run the campaign unpacked in ``folder`` with its own code; return its exit code.
 
-    ``python``: its interpreter, one with the engine's packages.  Raises UserError.
+    ``python``: an interpreter with the engine's packages.  Raises UserError.
     """
     script = folder / "run.sh"
     if not script.is_file():
-        raise UserError(f"{script}: no campaign there; unpack what `moebench campaign pack` made")
+        raise UserError(f"{script}: no campaign in this folder; unpack the archive written by `moebench campaign pack`")
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.call(["sh", str(script), *arguments], env=clean | {"PYTHON": python or sys.executable})
 
 
-def import_files(config: Config, paths: Sequence[Path], results: Path, name: str | None = None) -> str:
-    """Take results in and make their tables; what was taken, in words.  Raises UserError, StorageError."""
+@dataclass(frozen=True)
+class Imported:
+    """Imported results and the tables built from them."""
+
+    taken: bring_home.Taken
+    tables: dict[str, str]
+    """By study: what its tables contain, in one line."""
+    reports: dict[str, str]
+    """By study: the command that builds a report of this machine."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.tables[study]}\nreport: {self.reports[study]}" for study in self.tables]
+        return "\n".join([str(self.taken), *lines])
+
+
+def import_files(config: Config, paths: Sequence[Path], results: Path, name: str | None = None) -> Imported:
+    """Import results and build their tables.  Raises UserError, StorageError."""
     known = {path.stem for path in (config.folder / "studies").glob("*.yaml")}
     wanted = {study for path in paths for study in parcels.read(path).about["studies"]}
     plans = {study: make_plan(config, study) for study in sorted(wanted & known)}
-    made = bring_home.take(paths, plans, results, name)
-    lines = [str(made)]
-    for study in made.studies:
-        plan = keep(plans[study], made.folder, config.folder)
-        lines.append(str(collect(plan, made.folder, made.folder / "tables" / study)))
-        reports = f"reports/{IMPORTED}/{made.folder.name}"
-        lines.append(f"report: moebench report --partial --study {study} --results {made.folder} --reports {reports}")
-    return "\n".join(lines)
+    taken = bring_home.take(paths, plans, results, name)
+    imported = Imported(taken, {}, {})
+    for study in taken.studies:
+        plan = keep(plans[study], taken.folder, config.folder)
+        imported.tables[study] = str(collect(plan, taken.folder, taken.folder / "tables" / study))
+        reports = f"reports/{IMPORTED}/{taken.folder.name}"
+        imported.reports[study] = (
+            f"moebench report --partial --study {study} --results {taken.folder} --reports {reports}"
+        )
+    return imported

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from moebench.commands.app import CONFIG, RESULTS, ConfigFolder, Verb, app, positive
+from moebench.commands.app import CONFIG, RESULTS, ConfigFolder, JsonFlag, Verb, app, positive, print_fields
 
 campaign = typer.Typer(no_args_is_help=True)
 app.add_typer(
@@ -37,14 +37,15 @@ def pack(
         Path | None, Option("--engine", metavar="FOLDER", help="Include the engine whose archives are in FOLDER.")
     ] = None,
     out: Annotated[Path, Option("--out", metavar="FILE", help="Archive to write.")] = Path("campaign.tar.gz"),
+    json: JsonFlag = False,
     config: ConfigFolder = CONFIG,
 ) -> int:  # fmt: skip
     """Pack cells of studies into one archive for such a machine."""
-    from moebench.commands import campaign as made
+    from moebench.commands import campaign as campaigns
     from moebench.config import Config
 
     read = Config(config)
-    print(made.pack(read, study or [read.root().study], out, gpus, engine))
+    print_fields(campaigns.pack(read, study or [read.root().study], out, gpus, engine), json)
     return 0
 
 
@@ -62,9 +63,9 @@ def run(
 
     Exit code 1: cells are left; run it again.
     """
-    from moebench.commands import campaign as made
+    from moebench.commands import campaign as campaigns
 
-    return made.run(folder, ["--minutes", str(minutes)], python)
+    return campaigns.run(folder, ["--minutes", str(minutes)], python)
 
 
 @campaign.command("import", cls=Verb)
@@ -77,12 +78,13 @@ def import_(
     results: Annotated[
         Path | None, Option("--results", metavar="FOLDER", help="Results folder. Default: as in config/config.yaml.")
     ] = None,
+    json: JsonFlag = False,
     config: ConfigFolder = CONFIG,
 ) -> int:
     """Check the results of a campaign against the plan, and import them."""
-    from moebench.commands import campaign as made
+    from moebench.commands import campaign as campaigns
     from moebench.config import Config
 
     read = Config(config)
-    print(made.import_files(read, files, results or Path(read.root().results), name))
+    print_fields(campaigns.import_files(read, files, results or Path(read.root().results), name), json)
     return 0

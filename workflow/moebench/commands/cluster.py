@@ -1,4 +1,4 @@
-"""What a SLURM cluster offers, and what the jobs of a plan request through a Snakemake profile."""
+"""Resources of a SLURM cluster, and what a plan's jobs request through a Snakemake profile."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from moebench.config.loading import read_yaml
 from moebench.formats.plan import DeriveJob, Job, Plan
 
 SINFO = "%P|%D|%G|%l|%m|%c"
-"""Format of ``sinfo`` that ``nodes`` reads: a line per kind of nodes of a partition."""
+"""Format of ``sinfo`` that ``nodes`` reads: one line per kind of node in a partition."""
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """Equal nodes of a partition: GPUs of a node by type ("" where they have none), memory in MB, limit in minutes."""
+    """Identical nodes of a partition: GPUs per node by type ("" without a type), memory in MB, time limit in
+    minutes."""
 
     partition: str
     default: bool
@@ -37,7 +38,7 @@ class Nodes:
         return f"{name} {self.count} nodes, {kinds}, {self.cpus} CPUs, {self.memory_mb} MB, limit {limit}"
 
     def hold(self, job: Job | DeriveJob, gpu_model: str, attempt: int = 1) -> bool:
-        """Whether they can run a job of a plan; each attempt asks for more memory and time (rules/measure.smk)."""
+        """Whether they can run a job of a plan; each attempt requests more memory and time (rules/measure.smk)."""
         across = nodes_of(job)
         offered = self.gpus.get(gpu_model, 0) if gpu_model else sum(self.gpus.values())
         sizes: list[tuple[float, float]] = [
@@ -51,12 +52,12 @@ class Nodes:
 
 
 def nodes_of(job: Job | DeriveJob) -> int:
-    """Nodes that a job of a plan asks for; one, where it derives checkpoints."""
+    """Number of nodes that a job requests; one for a job that derives checkpoints."""
     return cast(Job, job).get("nodes", 1)
 
 
 def nodes(text: str) -> list[Nodes]:
-    """What ``sinfo -h -o SINFO`` printed; lines of other forms (banners, names of clusters) are passed over."""
+    """Nodes from the output of ``sinfo -h -o SINFO``; other lines (banners, cluster names) are skipped."""
     found = []
     for line in text.splitlines():
         fields = [field.strip() for field in line.split("|")]
@@ -73,7 +74,7 @@ def nodes(text: str) -> list[Nodes]:
 
 
 def _number(text: str) -> int | None:
-    """A size as SLURM prints it: ``64``, ``64+`` (the least of several), ``1.5T`` (of MB); None for anything else."""
+    """A size in SLURM's format: ``64``, ``64+`` (smallest of several), ``1.5T`` (of MB); None for anything else."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)\+?", text)
     scale = {"": 1, "K": 1 / 1024, "M": 1, "G": 1024, "T": 1024**2}
     return int(float(found[1]) * scale[found[2]]) if found else None
@@ -102,7 +103,7 @@ LEAST_JOB_AGE_S = 300
 
 @dataclass(frozen=True)
 class Limits:
-    """How many jobs a user may have in the queue, and how many minutes one may ask for."""
+    """Maximum number of jobs in a user's queue, and maximum minutes of one."""
 
     jobs: float
     minutes: float
@@ -124,7 +125,7 @@ def limits(associations: str, qualities: str, account: str, qos: str) -> Limits:
 
 
 def jobs_at_once(profile: Path) -> int:
-    """How many jobs Snakemake submits at once; as many as there are where the profile does not say."""
+    """Number of jobs that Snakemake submits at once; all of them if the profile sets no limit."""
     given = str((read_yaml(profile) or {}).get("jobs", ""))
     return int(given) if given.isdigit() else sys.maxsize
 
@@ -140,7 +141,7 @@ def asked_by(profile: Path) -> dict[str, str]:
 
 
 def chosen(offered: Iterable[Nodes], partitions: str) -> list[Nodes]:
-    """The nodes of the partitions that a job names (``a,b``), of the default one where it names none."""
+    """The nodes of a job's partitions (``a,b``), or of the default one."""
     names = [name for name in partitions.split(",") if name]
     return [n for n in offered if (n.partition in names if names else n.default)]
 

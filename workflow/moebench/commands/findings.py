@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """One line: what was looked at, whether it is there, what was seen, what to do if it is not."""
+    """One line: subject, status, observation, and remedy if something is missing."""
 
     what: str
     good: bool | None
@@ -21,9 +21,9 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """What to do; empty where there is nothing to do."""
+        """The remedy; empty if there is nothing to do."""
         return "" if self.good else self.todo
 
     def as_json(self) -> dict[str, str]:
-        """The line for machines."""
+        """The line as JSON."""
         return {"what": self.what, "status": self.mark.lower(), "seen": self.seen, "remedy": self.remedy}

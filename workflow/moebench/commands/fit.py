@@ -1,4 +1,4 @@
-"""``moebench calibrate --fit``: constants of the calibrated cost model, from points that were measured."""
+"""``moebench calibrate --fit``: constants of the calibrated cost model from measured points."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(
     """
     frame = own_points.load(path)
     if "value" not in frame:
-        raise UserError(f"--fit {path}: column 'value' is missing; a fit needs what was measured")
+        raise UserError(f"--fit {path}: column 'value' is missing; a fit needs measured values")
     tables = fit.Tables.read(kernels) if kernels else None
     given = known(config) if tables is None else None
     model = fit.fit_all(frame, config, tables, given)
@@ -53,7 +53,8 @@ def run(
 
 
 def known(config: Config) -> fit.Model:
-    """The constants of the first machine that has some, and all all-reduces.  Raises UserError without any."""
+    """The constants of the first machine that has any, and all all-reduce tables.  Raises UserError if there are
+    none."""
     having = [h for n in config.names("hardware") if (h := config.hardware(n)).fitted and not h.fitted.like]
     if not having:
         raise UserError("--fit: no file of config/hardware has constants yet; give --kernels FOLDER")
@@ -70,7 +71,7 @@ def _machines(frame: pd.DataFrame, config: Config) -> list[Hardware]:
 
 def protocol_text(left: pd.DataFrame) -> str:
     """Errors of left-out points: each split, then bias along TP, batch and precision."""
-    text = [f"Left-out points (seed {fit.SEED}); a configuration is never on both sides"]
+    text = [f"Left-out points ({len(fit.SEEDS)} halves at random); a configuration is never on both sides"]
     for metric, rows in left.groupby(left["metric"].map(fit.base_metric)):
         text += ["", f"{metric}: |predicted / measured - 1|, and bias"]
         text += error_tables(rows, ("kind", "left_out"))
@@ -78,7 +79,9 @@ def protocol_text(left: pd.DataFrame) -> str:
         for kind, part in rows.groupby("kind"):
             low, high, inside = fit.interval(part)
             text.append(f"  {kind:<36} {low:>12.3f} {high:>6.3f} {inside:>7.0%}")
-        text += error_tables(rows[rows["kind"] == "seen"], ("tp", "batch", "precision"), "half at random, by ")
+        columns = ("tp", "batch", "precision", "input")
+        text += error_tables(rows[rows["kind"] == "seen"], columns, "halves at random, by ")
+        text += error_tables(rows[rows["kind"] == "model"], columns, "models left out, by ")
     return "\n".join(text)
 
 
@@ -139,6 +142,6 @@ def _indented(text: str) -> str:
 
 
 def put(path: Path, block: str) -> None:
-    """Write the block at the end of a machine's file, instead of the one there.  It must be the last key."""
+    """Write the block at the end of a machine's file, replacing the existing one, which must be the last key."""
     text = path.read_text(encoding="utf-8").partition("\nfitted:")[0].rstrip("\n")
     path.write_text(f"{text}\n{block}", encoding="utf-8")

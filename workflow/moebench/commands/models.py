@@ -1,4 +1,4 @@
-"""Verbs of the group Models: what the cost model says about a model, without measuring."""
+"""Verbs of the group Models: predictions of the cost model, without measuring."""
 
 from __future__ import annotations
 
@@ -89,14 +89,15 @@ def predict(
     from moebench.commands import predict as predicting
     from moebench.config import Config
 
-    made, _ = predicting.run(Config(config_folder), points, bound)
+    made, known = predicting.run(Config(config_folder), points, bound)
     if json:
         if out:
             made.to_csv(out, index=False)
         print_json(predicting.as_json(made))
-        return 0
-    text = made.to_csv(out, index=False)
-    if text is not None:
-        print(text, end="")
-    print(predicting.report(made), file=sys.stdout if out else sys.stderr)
+    else:
+        text = made.to_csv(out, index=False)
+        if text is not None:
+            print(text, end="")
+        print(predicting.report(made), file=sys.stdout if out else sys.stderr)
+    known.check()
     return 0

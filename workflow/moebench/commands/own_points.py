@@ -11,7 +11,7 @@ from moebench.errors import UserError
 from moebench.tables import parquet
 
 METRICS = {"ttft_max_s": "ttft_static", "itl_s": "tpot_static"}
-"""Columns of the table ``measurements`` and what they are as points."""
+"""Columns of the table ``measurements`` and the corresponding columns of points."""
 
 
 def load(path: Path) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""The whole plan of a study: cells and jobs (``plan.make``), claims, a budget, the study it refers to, its digest.
+"""The complete plan of a study: cells and jobs (``plan.make``), claims, budget, reference study and digest.
 
-It lies above all of these, so that none of them needs another.  Also keeps the plan in a file."""
+This module is above all of these packages, so none of them depends on another.  It also writes the plan to a file."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_plan(
 
 
 def _drop_figures(plan: Plan) -> list[str]:
-    """Take out figures that the kept cells cannot fill, and experiments of which nothing is left; the figures' ids."""
+    """Remove figures that the remaining cells cannot fill, and experiments without content; return the figures' ids."""
     from moebench.figures import cannot_draw
 
     dropped = cannot_draw(plan)

@@ -1,4 +1,4 @@
-"""``moebench predict``: predicted values, intervals and their kind for a table of points."""
+"""``moebench predict``: predicted values with interval and kind for a table of points."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from moebench.cost.inputs import Floats
 BOUND = cal.Constants(
     **dict.fromkeys((*fit.PRIOR, *fit.KERNEL), 0.0)
     | dict.fromkeys((name for name in fit.KERNEL if "_bytes" in name or "_share" in name), 1.0)
-    | dict.fromkeys(("dense_bytes", "prefill_reduces", "prefill_experts"), 1.0)
+    | dict.fromkeys(("dense_bytes", "prefill_reduces"), 1.0)
 )
-"""Everything ideal: no overhead, full bandwidth and peak."""
+"""Ideal constants: no overhead, full bandwidth and peak."""
 
 
 def run(config: Config, path: Path, bound: bool = False) -> tuple[pd.DataFrame, points.Points]:
     """The rows of a file with ``predicted``, ``low``, ``high``, ``kind`` and ``why`` (of rows without prediction).
 
     ``low`` to ``high`` holds 80% of left-out points: of models that were fitted on, of a model that was not, or of a
-    machine that was not.  Raises UserError for a column or value that is wrong.
+    machine that was not.  Raises UserError for a column that is missing.
     """
     known = points.read(own_points.load(path), config, str(path))
     count = len(known.frame)
@@ -53,7 +53,7 @@ def _unknown(frame: pd.DataFrame, place: int) -> str:
 
 
 def bound_values(batch: points.Batch) -> Floats:
-    """Ideal values of rows: the calibrated model without overhead, its collectives ideal."""
+    """Ideal values of rows: the calibrated model without overhead and with ideal collectives."""
     link = batch.hardware.link_bytes_per_s or float("nan")
     # A ring: 2 (n - 1) / n times the message over the link.
     sizes = (1.0, 1e12)
@@ -69,7 +69,7 @@ def calibrated_values(batch: points.Batch, hardware: Hardware) -> Floats:
 
 
 def intervals(batch: points.Batch, known: points.Points, values: Floats) -> tuple[Floats, Floats]:
-    """Low and high of values: times the 10th and 90th percentile of measured over predicted of left-out points."""
+    """Interval of values: times the 10th and 90th percentile of measured over predicted for left-out points."""
     low, high = np.full(len(values), np.nan), np.full(len(values), np.nan)
     engines = known.frame["engine"].astype(str) if "engine" in known.frame else None
     for i, (place, metric) in enumerate(zip(batch.rows, batch.metrics, strict=True)):

@@ -269,7 +269,7 @@ def claims(
 @verb(RESULTS)
 def compare(
     a: Annotated[Path, Argument(metavar="A", help="Results folder, folder of tables, or archive.zip.")],
-    b: Annotated[Path, Argument(metavar="B", help="The same, compared with A.")],
+    b: Annotated[Path, Argument(metavar="B", help="Result set to compare with A.")],
     more: Annotated[
         list[Path] | None, Argument(metavar="C", help="More sets, each compared with A.", show_default=False)
     ] = None,

@@ -104,7 +104,7 @@ def tables(plan: Plan, results: Path) -> dict[str, Table]:
     return {
         "experiments": (["experiment", "cells", "loads", "measured"], experiments),
         "jobs": _jobs("job", plan, seen),
-        "derived": (["derived checkpoint", "by", "from", "made"], derived),
+        "derived": (["derived checkpoint", "by", "from", "exists"], derived),
         "derive_jobs": (["job that derives", "checkpoints", "GPUs", "memory MB", "minutes"], derive_jobs),
     } | {
         f"accuracy_{harness}": _jobs("accuracy job", part, statuses(part, folder))
@@ -142,7 +142,7 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
         "",
         f"{count(len(made['cells']), 'distinct cell')}, {count(len(made['engines']), 'engine load')}, "
         f"{count(len(made['jobs']), 'job')}; "
-        f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells come from longer runs"
+        f"{sum(c['derived_from'] is not None for c in made['cells'].values())} cells truncated from longer runs"
         + (f"; {beside.rstrip('; ')}" if beside else ""),
         *forecast.lines(made, gpus),
         "",
@@ -246,5 +246,5 @@ def failures_text(found: dict[str, Any]) -> str:
     ]
     if found["not_measured"]:
         missing = f"{found['not_measured']:,} of {count(found['cells'], 'cell')} not measured"
-        blocks.append(f"study {study}: {missing}; the logs of the jobs that should measure them are in logs/{study}/")
+        blocks.append(f"study {study}: {missing}; the logs of their jobs are in logs/{study}/")
     return "\n\n".join(blocks) or f"study {study}: no failed cells"

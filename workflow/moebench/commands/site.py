@@ -17,6 +17,8 @@ from moebench.storage import scratch
 SKEW_S = 30
 """Clocks of this machine and of the file server that differ by more may make Snakemake see old files as new."""
 LEAST_FILES = 4096
+SHARED_MEMORY = Path("/dev/shm")
+LEAST_SHARED_MB = 1000
 LONGEST_NAME = 200
 """Characters of the longest file name in a results folder: engine configuration, stamp, and what a draft adds."""
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -25,9 +27,9 @@ _LIBRARIES = ("libnccl*", "libcudart*", "libcublas*", "libcudnn*", "libtorch*", 
 
 def look(results: Path) -> list[Finding]:
     """All findings; those about what is as it should be are one line."""
-    found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_certificates(), *_folder(results)]
+    found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_shared(), *_certificates(), *_folder(results)]
     if not found:
-        found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask do no harm")]
+        found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask are fine")]
     return [*found, local_folder()]
 
 
@@ -70,7 +72,7 @@ def _encoding() -> Iterator[Finding]:
         named = next(
             (f"{k}={os.environ[k]}" for k in ("LC_ALL", "LC_CTYPE", "LANG") if os.environ.get(k)), "the locale"
         )
-        seen = f"{named}: files are read and written as {found}, all of the project's are UTF-8"
+        seen = f"{named}: files are read and written as {found}, but the project's files are UTF-8"
         yield Finding("shell", False, seen, "export PYTHONUTF8=1, or LC_ALL=C.UTF-8")
 
 
@@ -97,6 +99,23 @@ def _limits() -> Iterator[Finding]:
         yield Finding("ulimit", False, seen, f"ulimit -u {LEAST_FILES}{todo}")
 
 
+def _shared() -> Iterator[Finding]:
+    """Memory through which the ranks of an engine exchange data: containers have 64 MB of it, or none."""
+    free_mb = 0.0
+    with contextlib.suppress(OSError):
+        room = os.statvfs(SHARED_MEMORY)
+        free_mb = room.f_bavail * room.f_frsize / 1e6
+    if free_mb < LEAST_SHARED_MB:
+        seen = f"{SHARED_MEMORY}: {free_mb:.0f} MB free; engines with several GPUs need {LEAST_SHARED_MB}"
+        yield Finding("shared memory", False, seen, "make it larger (of a container: --shm-size=8g), or free some")
+
+
+def certificates() -> dict[str, str]:
+    """A site's CA by the name that the hub's client and uv know it by, where the shell has another name for it."""
+    named = [path for name in _CERTIFICATES if name != "SSL_CERT_DIR" and (path := os.environ.get(name))]
+    return {"SSL_CERT_FILE": named[0]} if named else {}
+
+
 def _certificates() -> Iterator[Finding]:
     for name in _CERTIFICATES:
         path = os.environ.get(name)
@@ -112,8 +131,8 @@ def _folder(results: Path) -> Iterator[Finding]:
         yield Finding("umask", False, f"umask {umask:04o}: you could not read your own files", "umask 022")
     place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.is_dir())
     if umask & 0o020 and place == results.absolute() and place.stat().st_mode & 0o020:
-        seen = f"{place} is shared by a group, umask {umask:04o} keeps what you write from its other members"
-        yield Finding("umask", None, seen, "umask 002, if others shall go on with your results")
+        seen = f"{place} is shared by a group, umask {umask:04o} keeps its other members from changing your files"
+        yield Finding("umask", None, seen, "umask 002, if others are to continue with your results")
     if not os.access(place, os.W_OK):
         return  # said elsewhere
     probe = place / f".moebench-doctor-{os.getpid()}-".ljust(LONGEST_NAME, "x")
@@ -130,7 +149,7 @@ def _folder(results: Path) -> Iterator[Finding]:
         return
     if abs(skew) > SKEW_S:
         seen = f"the clock of the file system at {place} is {skew:+.0f} s from this machine's"
-        yield Finding("clock", False, seen, "have the clocks set (NTP): Snakemake goes by the times of files")
+        yield Finding("clock", False, seen, "have the clocks synchronized (NTP): Snakemake compares file times")
 
 
 def local_folder() -> Finding:

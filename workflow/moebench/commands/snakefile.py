@@ -1,4 +1,4 @@
-"""What the Snakefile needs: the plan, the engine's interpreter, and checks before a real run."""
+"""Functions for the Snakefile: the plan, the engine's interpreter, and checks before a real run."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def engine_python(job: Job, config: Knobs) -> str:
 
 
 def near(path: str) -> str:
-    """A path below the current folder as a relative one; any other as it is."""
+    """A path below the current folder as a relative one; any other unchanged."""
     given = Path(os.path.abspath(path))
     return str(given.relative_to(Path.cwd())) if given.is_relative_to(Path.cwd()) else path
 
@@ -101,8 +101,8 @@ def refuse_paths(config: Knobs, workflow: Any) -> None:
     for what, path in named.items():
         if shlex.quote(str(path)) != str(path):
             raise WorkflowError(
-                f"{what}: {path}: a shell reads some of its characters; use a folder, or a link to it, whose path has "
-                "only letters, digits and @%+=:,./-_"
+                f"{what}: {path}: it has characters that a shell interprets; use a folder, or a link to it, whose "
+                f"path has only letters, digits and @%+=:,./-_"
             )
 
 
@@ -130,7 +130,7 @@ def _of_study(plan: Plan, what: str, name: str, known: Mapping[str, object]) -> 
     if name not in known:
         raise WorkflowError(
             f"study {plan['study']} has no {what} {name!r}{nearest(name, known, listed=0)} "
-            "(what another study asks for needs `--config study=NAME`)"
+            "(for another study, add `--config study=NAME`)"
         )
     return known[name]
 
@@ -141,7 +141,7 @@ def engines_of(job: Job, wildcards: Any) -> list[str]:
 
 
 def one_of(names: Iterable[str]) -> str:
-    """Regular expression that matches these names and nothing else."""
+    """Regular expression that matches exactly these names."""
     return "|".join(re.escape(name) for name in names) or r"(?!)"
 
 
@@ -153,18 +153,18 @@ def staged_files(engines: Iterable[EngineConfig], cells: Iterable[AccuracyCell] 
 
 
 def roots(plan: Plan) -> list[str]:
-    """Manifests of what is staged: models (of a derived one, those of what it is made from) and data sets."""
+    """Manifests of staged models (for a derived one, its parents') and data sets."""
     models = _manifests(map(root, models_of(accuracy.engines(plan))))
     return models + _manifests(data_of(plan).values())
 
 
 def derived_files(plan: Plan, job: str) -> list[str]:
-    """Manifests of the derived models that a job makes."""
+    """Manifests of the derived models that a job creates."""
     return _manifests(plan["derived"][name] for name in plan["derive_jobs"][job]["models"])
 
 
 def parent_files(plan: Plan, job: str) -> list[str]:
-    """Manifests of what a job derives from, except for what it makes itself."""
+    """Manifests of the parents that a job derives from, except those that it creates itself."""
     models = [plan["derived"][name] for name in plan["derive_jobs"][job]["models"]]
     return sorted(set(_manifests(derivation(model)["parent"] for model in models)) - set(derived_files(plan, job)))
 
@@ -188,7 +188,7 @@ def figure_labels(plan: Plan) -> dict[str, dict[str, str]]:
 
 
 def unpinned(plan: Plan) -> list[str]:
-    """Hub models and data sets whose branch was not yet resolved to a commit."""
+    """Hub models and data sets whose branch is not yet resolved to a commit."""
     models = [root(e["model"]) for e in accuracy.engines(plan)]
     return sorted(
         {
@@ -205,9 +205,9 @@ def refuse_unpinned(plan: Plan, workflow: Any) -> None:
     names = unpinned(plan)
     if names and not any(str(target).endswith("stage") for target in targets):  # a module may add a prefix
         raise WorkflowError(
-            f"{len(names)} models or data sets are not staged yet, first: {names[0]}; run "
-            f"`moebench stage --study {plan['study']}` on a machine with internet, then snakemake again; "
-            "leave experiments whose models you cannot get out of the study"
+            f"{len(names)} models or data sets are not staged yet, e.g. {names[0]}; run "
+            f"`moebench stage --study {plan['study']}` on a machine with internet access, then snakemake again; "
+            f"remove experiments whose models you cannot get from the study"
         )
 
 
@@ -217,7 +217,7 @@ def refuse_unbuilt(plan: Plan, config: Knobs, jobs: Iterable[Any]) -> None:
         for folder in _environments(plan, Path(config["environments"]), job):
             if not (folder / "bin" / "python").exists():
                 raise WorkflowError(
-                    f"{folder} is not built, and {job.output[0]} is made in it; run "
+                    f"{folder} is not built, but {job.output[0]} needs it; run "
                     f"`python3 envs/build.py {folder.name}`, then snakemake again"
                 )
 

@@ -1,4 +1,5 @@
-"""Staging: every model and data set of a study into their folders, on a machine with internet, before any job runs."""
+"""Staging: models and data sets of a study are put into their folders, on a machine with internet access, before any
+job."""
 
 from __future__ import annotations
 
@@ -30,13 +31,13 @@ from moebench.storage import project, staged
 
 
 class StagedModel(ModelDict):
-    """A model to be staged; ``whole``: not only dummy weights are asked of it."""
+    """A model to be staged; ``whole``: its weights are needed, not only dummy ones."""
 
     whole: bool
 
 
 def models_of(plan: Plan) -> dict[str, StagedModel]:
-    """The distinct models to be staged by folder, the parents of derived ones among them."""
+    """The distinct models to be staged by folder, including the parents of derived ones."""
     found: dict[str, StagedModel] = {}
     for model in map(root, loaded_models(accuracy.engines(plan))):
         entry = found.setdefault(model["path"], {**model, "whole": False})
@@ -45,9 +46,8 @@ def models_of(plan: Plan) -> dict[str, StagedModel]:
 
 
 def problems(config: Config, study: str, full: bool = False, budget: float | None = None) -> dict[str, str | None]:
-    """What is wrong with each folder of a study's models and data sets (None: it is whole).
-
-    ``full``: by checksums, which reads every byte.
+    """Problem of each folder of a study's models and data sets (None: complete). ``full``: compare checksums, which
+    reads every byte.
     """
     plan = make_plan(config, study, budget_gpu_hours=budget)
     return _problems([*models_of(plan), *data_of(plan)], full)
@@ -98,14 +98,14 @@ def stage_study(
         print(*(f"not staged: {words}" for words in failed), sep="\n", file=sys.stderr)
         raise StageError(
             f"study {study}: {len(failed)} of {len(models) + len(data)} models and data sets are not staged, listed "
-            "above; fix what they report and run this again, or leave the experiments that need them out of the study"
+            "above; fix the reported causes and run this again, or remove the experiments that need them from the study"
         )
     return 0
 
 
 @contextlib.contextmanager
 def _noted(failed: list[str]) -> Iterator[None]:
-    """Say why something could not be staged and keep it for the end, instead of stopping."""
+    """Report why something could not be staged and note it for the summary, instead of stopping."""
     try:
         yield
     except StageError as error:
@@ -124,13 +124,13 @@ def sizes(plan: Plan) -> dict[str, float]:
 
 
 def free_bytes(folder: Path) -> tuple[int, Path]:
-    """What is free for a folder that may not be there yet, and the folder above it that is."""
+    """Free space for a folder that may not exist yet, and its nearest existing parent."""
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     return shutil.disk_usage(place).free, place
 
 
 def _say_size(plan: Plan, fetch: list[StagedModel], folder: Path) -> None:
-    """What all that is to be fetched needs, before the first of them is; each repository says its own exactly."""
+    """Estimate of the total download before it starts; each repository reports its exact size later."""
     known = sizes(plan)
     fetch = [model for model in fetch if model["source"].startswith("hub:")]
     need = sum(known.get(model["path"], 0) for model in fetch)
@@ -145,7 +145,7 @@ def _say_size(plan: Plan, fetch: list[StagedModel], folder: Path) -> None:
 
 
 def _write_checkpoints(config: Config, study: str, models: list[StagedModel], full: bool) -> None:
-    """Write random checkpoints in the engine's environment (torch and transformers live there)."""
+    """Write random checkpoints in the engine's environment, which has torch and transformers."""
     environment = config.study(study).engine.environment
     python = Path(config.root().environments) / environment / "bin" / "python"
     if not python.exists():
@@ -174,7 +174,7 @@ def _write_checkpoints(config: Config, study: str, models: list[StagedModel], fu
 
 
 def _hub_source(config: Config, model: StagedModel, lock: ModelLock) -> HubSource:
-    """The source that a hub model of a plan comes from: its own, or that of a ready-made quantized checkpoint."""
+    """The source of a hub model: its own, or that of a ready-made quantized checkpoint."""
     spec, models = config.model(model["name"]), config.root().models
     sources = [source for source in (spec.source.hub, *spec.quantized.values()) if source is not None]
     return next(
@@ -185,7 +185,7 @@ def _hub_source(config: Config, model: StagedModel, lock: ModelLock) -> HubSourc
 
 
 def _fetch(config: Config, model: StagedModel, lock_file: Path, update: bool, full: bool) -> None:
-    """Fetch one hub model, of which dummy weights need the small files only; or link one on a shared disk."""
+    """Download one hub model (only small files for dummy weights), or link one on a shared disk."""
     from moebench.models.hub import stage_hub
     from moebench.models.shared import stage_shared
 

@@ -149,13 +149,15 @@ def calibrate(
         Option(
             "--fit",
             metavar="POINTS",
-            help="Fit the cost model on measured points: a CSV file, or a folder of tables.",
+            help="Fit the cost model to measured points: a CSV file, or a folder of tables.",
             rich_help_panel="Fit",
         ),
     ] = None,
     kernels: Annotated[
         Path | None,
-        Option("--kernels", metavar="FOLDER", help="Kernel tables to fit on as well.", rich_help_panel="Fit"),
+        Option(
+            "--kernels", metavar="FOLDER", help="Folder of kernel tables to include in the fit.", rich_help_panel="Fit"
+        ),
     ] = None,
     source: Annotated[
         str | None,
@@ -163,9 +165,7 @@ def calibrate(
     ] = None,
     figure: Annotated[
         Path | None,
-        Option(
-            "--figure", metavar="FILE", help="Draw predictions for models that were left out.", rich_help_panel="Fit"
-        ),
+        Option("--figure", metavar="FILE", help="Draw predictions for left-out models.", rich_help_panel="Fit"),
     ] = None,
     write: Annotated[
         bool,

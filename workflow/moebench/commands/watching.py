@@ -15,7 +15,7 @@ from moebench.text import console
 
 
 def follow(study: Study, once: bool, every_s: float, report_minutes: float | None, json: bool = False) -> int:
-    """Show a study until all its cells are done; or once, as text or as JSON."""
+    """Show a study until all of its cells are done, or once as text or JSON."""
     plan = study.plan()
     watch, out = Watch(plan, study.results), console()
     if json:

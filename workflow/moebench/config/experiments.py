@@ -32,7 +32,7 @@ def _joint(given: Any) -> Any:
     if not isinstance(given, list):
         return given
     if len(given) != 2 or not all(isinstance(name, str) for name in given):
-        raise ValueError("a hue is made of one column or of two")
+        raise ValueError("hue takes one column or two")
     return JOIN.join(given)
 
 
@@ -77,13 +77,14 @@ class Plot(Strict):
     value: str | None = Field(None, description="Column shown as colour (heatmap)")
     beside: tuple[str, ...] = Field(
         (),
-        description="Columns whose values are printed above each panel (heatmap), or beside points of the front",
+        description="Columns whose values are printed above each panel (heatmap), or beside points on the Pareto "
+        "frontier",
     )
     only: dict[str, Any] = Field(
         {}, description="Column: value or list of values; only matching rows are shown (all but parameters)"
     )
     hue: Annotated[str, BeforeValidator(_joint), WithJsonSchema(_AXIS_OR_TWO)] | None = Field(
-        None, description="Column that determines the colour; of two, the second determines the shade"
+        None, description="Column that determines the colour; if there are two, the second determines the shade"
     )
     marker: str | None = Field(None, description="Column that determines the marker (pareto)")
     panel: str | None = Field(None, description="Column with one column of panels per value")
@@ -129,7 +130,7 @@ class ComputedKnobs(Strict):
     tp: Positive | None = Field(None, description="Tensor parallel size")
     pp: Positive | None = Field(None, description="Pipeline parallel size")
     dp: Positive | None = Field(None, description="Data parallel size")
-    ep: Positive | None = Field(None, description="Number of groups that whole experts are distributed over")
+    ep: Positive | None = Field(None, description="Number of groups over which whole experts are distributed")
     kvp: Positive | None = Field(None, description="Number of ranks that split a sequence's KV cache by tokens")
     quantization: Quantization = Field("none", description="Quantization scheme of the weights")
     quality: float = Field(
@@ -157,7 +158,7 @@ class Experiment(Strict):
     question: str = Field(description="The question in a sentence or two")
     paper: str = Field("MoE-Inference-Bench (arXiv 2508.17467)")
     assumptions: tuple[str | Assumption, ...] = Field(
-        (), description="Choices made here where the paper is silent; with scales and text: those of some grids only"
+        (), description="Choices made here where the paper is silent; with scales and text: for those scales only"
     )
     claims: tuple[str, ...] = Field((), description="Ids of the claims that this experiment decides")
     protocol: Protocol | None = Field(None, description="Overrides the study's")
@@ -186,7 +187,7 @@ class Experiment(Strict):
         if not (self.grid or self.models or self.computed or self.accuracy):
             raise ValueError("grid is missing; give a grid, accuracy, computed, or models whose parameters are counted")
         if self.printed_in and not self.models:
-            raise ValueError("printed_in needs models: those whose architectures are compared")
+            raise ValueError("printed_in needs models, whose architectures are compared")
         for figure in self.figures:
             if figure.kind == "computed" and not self.computed:
                 raise ValueError(f"figure {figure.id} of kind computed needs computed in the experiment")

@@ -15,34 +15,37 @@ from moebench.formats.model import SpellingDict
 class FamilySpec(Strict):
     """A family of architectures: ``config/families/NAME.yaml``."""
 
-    name: str = Field(pattern=r"^[a-z0-9_]+$", description="As architecture.family of config/models names it")
+    name: str = Field(pattern=r"^[a-z0-9_]+$", description="Name used in architecture.family of config/models")
     model_type: str = Field(description="model_type of config.json")
-    also: tuple[str, ...] = Field((), description="Other model types that mean the same")
+    also: tuple[str, ...] = Field((), description="Equivalent model types")
     engine_class: str = Field(description="architectures of config.json")
     sizes: dict[str, str] = Field(
-        description="Keys of config.json (several, separated by spaces: the first is written, any is read), and the "
-        "place of each in architecture, e.g. {num_attention_heads: attention.heads}"
+        description="Key of config.json (several, separated by spaces: the first is written, any is read) and its "
+        "place in architecture, e.g. {num_attention_heads: attention.heads}"
     )
-    omitted: dict[str, Any] = Field({}, description="What a key that config.json leaves out means")
+    omitted: dict[str, Any] = Field({}, description="Value of a key that config.json omits")
     facts: dict[str, Any] = Field(
-        {}, description="What all models of the family are though no key says so, by place: {attention.sinks: true}"
+        {}, description="Facts about all models of the family that no key states, by place: {attention.sinks: true}"
     )
     shared: Literal["width", "count", "routed"] = Field(
-        "width", description="Shared experts are given by total width, by count, or are one as wide as a routed one"
+        "width",
+        description="Shared experts are given by total width or by count, or there is one as wide as a routed expert",
     )
     shared_key: str = Field("n_shared_experts", description="Key of the count")
-    kinds: dict[Literal["full", "windowed", "recurrent"], str] = Field({}, description="Words of layer_types")
-    full_every: Count = Field(
-        0, description="Where no key says so: every n-th layer attends to everything, the others do not"
+    kinds: dict[Literal["full", "windowed", "recurrent"], str] = Field(
+        {}, description="Meaning of the values of layer_types"
     )
-    full_every_other: Literal["windowed", "recurrent"] = Field("windowed", description="What those others are")
+    full_every: Count = Field(
+        0, description="If no key says so: every n-th layer has full attention, the others do not"
+    )
+    full_every_other: Literal["windowed", "recurrent"] = Field("windowed", description="Kind of the other layers")
     section: str = Field("", description="Key of config.json that holds the text model")
     override_section: str = Field("", description="The same in the configuration object, where overrides go")
     ignored: tuple[str, ...] = Field((), description="Keys that look as if they changed sizes but do not")
     constants: dict[str, Any] | None = Field(
-        None, description="Further keys of a config.json that the project writes; without them it writes none"
+        None, description="Additional keys of a config.json that the project writes; without them it writes none"
     )
-    reference: str = Field(description="Where the spelling is from")
+    reference: str = Field(description="Source of the spelling")
 
     @model_validator(mode="after")
     def _known_places(self) -> FamilySpec:

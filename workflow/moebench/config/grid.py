@@ -103,7 +103,7 @@ def _options(
         word = settings.get("model")
         members = groups(word) if isinstance(word, str) else None
         if members == ():
-            raise ConfigError(f"{where}: model {word}: no model of this group is for the study's hardware; name models")
+            raise ConfigError(f"{where}: model {word}: this group has no model for the study's hardware; name models")
         for model in members or ():
             options.append((settings | {"model": model}, model if label == word else label))
         if members is None:
@@ -169,6 +169,6 @@ def expand_accuracy(
         for row in _expand_block(block, number, where, KNOBS, groups):
             for knob in row.settings:
                 if knob not in EngineKnobs.model_fields and knob != "top_k":
-                    raise ConfigError(f"{where}: knob {knob!r} is of speed cells only; a task brings its own questions")
+                    raise ConfigError(f"{where}: knob {knob!r} is for speed cells only; a task has its own questions")
             rows.append((block, row))
     return rows

@@ -59,11 +59,15 @@ class AllReduceTable(Strict):
     """Measured times of all-reduces of a machine."""
 
     message_bytes: tuple[float, ...]
-    graph_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: in a CUDA graph")
-    eager_us: dict[Positive, tuple[float, ...]] = Field(description="By GPUs, a time per size: started one by one")
+    graph_us: dict[Positive, tuple[float, ...]] = Field(
+        description="Time per message size by number of GPUs, in a CUDA graph"
+    )
+    eager_us: dict[Positive, tuple[float, ...]] = Field(
+        description="Time per message size by number of GPUs, launched one by one"
+    )
     source: str
     link_bytes_per_s: float | None = Field(
-        None, description="Link of the machine it was measured on, where that is another; one way, bytes/s"
+        None, description="One-way link bandwidth of the machine it was measured on, if another, bytes/s"
     )
 
     @model_validator(mode="after")
@@ -80,18 +84,19 @@ class Fitted(Strict):
     """Constants of the calibrated cost model (docs/cost-model.md).  Plans do not carry them."""
 
     like: Name | None = Field(
-        None, description="Nothing is measured on this machine: the constants of that one, with this one's peaks"
+        None,
+        description="Machine whose constants are used, with this one's peaks, because nothing was measured on this one",
     )
     date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$", description="When they were fitted")
     constants: dict[str, Figure] = Field({}, description="By name, as in moebench.cost.calibrated.Constants")
     all_reduce: AllReduceTable | None = None
     far_link: Figure | None = Field(None, description="Bandwidth between nodes, one way, of one device, bytes/s")
-    far_hop: Figure | None = Field(None, description="Start of a ring step between nodes, s")
-    models: tuple[Name, ...] = Field((), description="Models among the points they were fitted on")
+    far_hop: Figure | None = Field(None, description="Startup latency of a ring step between nodes, s")
+    models: tuple[Name, ...] = Field((), description="Models whose points are in the fit")
     factors: dict[str, dict[Literal["seen", "model", "machine", "source"], tuple[float, float]]] = Field(
         {},
-        description="Measured over predicted, 10th and 90th percentile of left-out points, by metric: of "
-        "models that were seen, of a model, of a machine, of a source that was not",
+        description="Measured over predicted, 10th and 90th percentile of left-out points, by metric: for models in "
+        "the fit, for a new model, a new machine, a new source",
     )
 
     @model_validator(mode="after")
@@ -119,10 +124,11 @@ class Hardware(Strict):
         None, description="Whole device name as reported by the driver; a run on another device is refused"
     )
     multiprocessors: Positive | None = Field(
-        None, exclude=True, description="Multiprocessors (SMs) of one device; a run on a part of one is refused"
+        None, exclude=True, description="Multiprocessors (SMs) of one device; a run on part of a device is refused"
     )
     memory_bytes: float | None = Field(
-        None, description="Memory of one device, as its driver reports it; a run on one with another is refused"
+        None,
+        description="Memory of one device as its driver reports it; a run on a device with another size is refused",
     )
     bandwidth_bytes_per_s: float | None = Field(None, description="Memory bandwidth of one device")
     link_bytes_per_s: float | None = Field(None, description="One-way bandwidth between devices of a node")
@@ -135,7 +141,9 @@ class Hardware(Strict):
     )
     fitted: Fitted | None = Field(None, exclude=True, description="Constants of the calibrated cost model")
     price: Price | None = Field(
-        None, exclude=True, description="For cost per token; yours, if it is another; null: unknown, and so is the cost"
+        None,
+        exclude=True,
+        description="Price for the cost per token; enter your own; null: unknown, and so is the cost",
     )
     devices_per_node: Positive = 1
     usable_memory_fraction: float = Field(0.9, gt=0, le=1, description="vLLM's gpu_memory_utilization")

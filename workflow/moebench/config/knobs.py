@@ -53,7 +53,7 @@ class EngineKnobs(Strict):
     speculation: Literal["ngram", "mtp", "eagle", "eagle3"] | None = Field(
         None,
         description="How draft_tokens are proposed: by n-grams of the text, by the model's own MTP layers, or by an"
-        " EAGLE head (draft_model); default: by draft_model as a model of its own",
+        " EAGLE head (draft_model); default: by draft_model as a separate model",
     )
     tp: Positive = Field(1, description="Tensor parallel size")
     pp: Positive = Field(1, description="Pipeline parallel size")
@@ -81,43 +81,51 @@ class EngineKnobs(Strict):
     all_to_all: AllToAll | None = Field(
         None, description="How ranks exchange tokens with dp and ep: vLLM's all2all_backend; default: its choice"
     )
-    eplb: bool = Field(False, description="Move experts between the ranks of ep by their load (EPLB), while running")
-    redundant_experts: Count = Field(0, description="EPLB: copies of busy experts per layer, over all ranks")
-    eplb_steps: Positive | None = Field(
-        None, description="EPLB: steps from one rearrangement to the next, and that loads are counted over"
+    eplb: bool = Field(
+        False, description="Move experts between expert-parallel ranks by their load while running (EPLB)"
     )
-    prefix_caching: bool = Field(False, description="Keep the KV cache of prompts for later ones that begin alike")
+    redundant_experts: Count = Field(0, description="EPLB: additional copies of busy experts per layer, over all ranks")
+    eplb_steps: Positive | None = Field(
+        None, description="EPLB: steps between rearrangements, which are also the steps over which loads are counted"
+    )
+    prefix_caching: bool = Field(False, description="Reuse the KV cache of earlier prompts with the same prefix")
     chunked_prefill: bool | None = Field(
-        None, description="Split long prefills over steps of max_num_batched_tokens; default: the engine's choice"
+        None, description="Split long prefills into steps of max_num_batched_tokens; default: the engine's choice"
     )
     graph_sizes: str | None = Field(
-        None, pattern=r"^[1-9]\d*( [1-9]\d*)*$", description="Batch sizes that CUDA graphs are captured for: '1 2 4 8'"
+        None,
+        pattern=r"^[1-9]\d*( [1-9]\d*)*$",
+        description="Batch sizes for which CUDA graphs are captured, e.g. '1 2 4 8'",
     )
     routing: Literal["uniform", "zipf"] | None = Field(
         None,
-        description="Experts are drawn, whatever the router says: all equally often, or the r-th most popular 1/r as"
-        " often as the first; default: the router's choice",
+        description="Draw experts at random instead of using the router's choice: all equally often, or the r-th "
+        "most popular 1/r as often as the first; default: the router's choice",
     )
     routing_experts: Positive | None = Field(
-        None, description="Routing: draw from so many experts only, the first ones (with ep: those of the first ranks)"
+        None,
+        description="routing: draw only from this number of experts, the first ones (with ep: those on the "
+        "first ranks)",
     )
     gate_share: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Of a token's top-k experts, use as many of the first as have this share of their weights",
+        description="Of a token's top-k experts, use the smallest number that together have this share of the router "
+        "weight",
     )
     load_cap: str | None = Field(
         None,
         pattern=r"^[1-9]\d*:[1-9]\d*( [1-9]\d*:[1-9]\d*)*$",
-        description="Most active experts per token by tokens in the step: '8:4 32:2' is 4 from 8 tokens on, 2 from 32",
+        description="Cap on active experts per token by tokens in the step: '8:4 32:2' is 4 from 8 tokens on, 2 from "
+        "32",
     )
     mla: bool = Field(True, description="Use the latent KV cache if the model has one; false: expand it to full heads")
     eager: bool = Field(False, description="Disable CUDA graphs and compilation")
     own_process: bool = Field(
         False,
-        description="Run vLLM's engine core in a separate process on one device too, as always on several and on GPUs;"
-        " otherwise it runs in the process that sends requests, without interprocess overhead",
+        description="Also run vLLM's engine core in a separate process on one CPU device, as it always does on "
+        "several and on GPUs; otherwise it runs in the process that sends requests, without interprocess overhead",
     )
     max_model_len: Positive = Field(4096, description="Longest sequence that the engine accepts, tokens")
     max_num_seqs: Positive = Field(128, description="Maximum number of sequences per step")
@@ -163,7 +171,7 @@ class WorkloadKnobs(Strict):
         " protocol load sends them over time",
     )
     request_rate: float | None = Field(
-        None, gt=0, description="Protocol load: requests sent per second; default: as fast as concurrency admits them"
+        None, gt=0, description="Protocol load: requests sent per second; default: as fast as concurrency allows"
     )
     burstiness: float = Field(
         1.0,
@@ -171,50 +179,56 @@ class WorkloadKnobs(Strict):
         description="Protocol load: shape of the gamma distribution of the gaps between requests: 1 is Poisson"
         " arrivals, less is burstier, more is steadier",
     )
-    concurrency: Positive | None = Field(None, description="Protocol load: most requests in flight; default: no limit")
+    concurrency: Positive | None = Field(
+        None, description="Protocol load: maximum number of requests in flight; default: no limit"
+    )
     length_spread: float = Field(
         0.0,
         ge=0,
-        description="Protocol load: lengths are uniform within this share of input_tokens and output_tokens; lognormal:"
-        " their standard deviation over their mean",
+        description="Protocol load: lengths are uniform within this fraction of input_tokens and output_tokens; "
+        "lognormal: standard deviation divided by mean",
     )
     length_shape: Literal["uniform", "lognormal"] = Field(
         "uniform", description="Protocol load: distribution of the lengths, whose mean is input_tokens or output_tokens"
     )
     prefix_tokens: Count = Field(
-        0, description="Protocol load: tokens that all prompts begin with, added to input_tokens"
+        0, description="Protocol load: length of a prefix common to all prompts, in addition to input_tokens"
     )
     trace: str | None = Field(
         None,
         pattern=r"\.jsonl$",
         description="Protocol load: file with the lengths of the requests, and with their times unless request_rate or"
-        " concurrency is set; input_tokens and output_tokens are the longest it may have (docs/serving.md)",
+        " concurrency is set; input_tokens and output_tokens are the longest allowed (docs/serving.md)",
     )
     turns: Positive = Field(
         1,
-        description="Protocol load: requests of a conversation; each prompt repeats the earlier ones and as many tokens"
+        description="Protocol load: requests per conversation; each prompt repeats the earlier ones and as many tokens"
         " as their answers had, and adds input_tokens",
     )
     ramp_to: float | None = Field(
         None,
         gt=0,
-        description="Protocol load: the rate rises linearly from request_rate to this one over the requests; both are"
-        " whole numbers",
+        description="Protocol load: the rate rises linearly from request_rate to this value during the repeat; both "
+        "are whole numbers",
     )
     find: Literal["max_rate"] | None = Field(
         None,
-        description="Protocol load: instead of one request_rate, the highest at which the study's goals are kept",
+        description="Protocol load: instead of using one request_rate, find the highest that meets the study's goals",
     )
-    lowest_rate: float = Field(1.0, gt=0, description="find: the rate tried first, requests/s; then twice as much")
+    lowest_rate: float = Field(1.0, gt=0, description="find: the first rate tried, requests/s; it is then doubled")
     highest_rate: float = Field(64.0, gt=0, description="find: no higher rate is tried, requests/s")
     rate_tolerance: float = Field(
-        0.1, ge=0.01, le=1, description="find: ends when the rates kept and missed differ by this share or less"
+        0.1,
+        ge=0.01,
+        le=1,
+        description="find: ends when the highest rate that met the goals and the lowest that "
+        "missed them differ by this fraction or less",
     )
     goals_share: float = Field(
-        0.99, gt=0, le=1, description="find: a rate is kept if this share of the requests keeps all goals (0.99: p99)"
+        0.99, gt=0, le=1, description="find: a rate meets the goals if this share of its requests does (0.99: p99)"
     )
     try_s: float = Field(
-        30.0, gt=0, description="find: each rate is sent for at least so long, s, and for `requests` or more"
+        30.0, gt=0, description="find: each rate is held for at least this time, s, and at least `requests` requests"
     )
     images: Count = Field(0, description="Images per request; their tokens are added to input_tokens")
     image_size: Positive | None = Field(

@@ -153,7 +153,7 @@ class Config:
             )
         parsed = parse(model, read_yaml(path), path)
         if parsed.name != name:
-            raise ConfigError(f"{path}: name is {parsed.name!r}, the file is called {name!r}; make them equal")
+            raise ConfigError(f"{path}: name is {parsed.name!r}, but the file is called {name!r}; make them equal")
         return parsed
 
     @functools.cache  # noqa: B019 - one Config per process
@@ -182,9 +182,9 @@ class Config:
         """
         spec = self._read(ModelSpec, "models", name, wanted_by)
         family, full = spec.architecture.family, spec.variant_of
-        path, models = self.folder / "models" / f"{name}.yaml", self._names("models")
-        if full is not None and full not in models:
-            raise ConfigError(f"{path}: variant_of: unknown model {full!r}{nearest(full, models)}")
+        path = self.folder / "models" / f"{name}.yaml"
+        if full is not None and not path.with_name(f"{full}.yaml").exists():
+            raise ConfigError(f"{path}: variant_of: unknown model {full!r}{nearest(full, self._names('models'))}")
         if family in FAMILIES:
             return spec
         if family not in self._names("families"):
@@ -211,7 +211,7 @@ class Config:
         ``all`` are those with experts; any other word is a tag.  ``small``: those that the project writes, else the
         published ones.
         """
-        return None if word in self._names("models") else self._groups(small).get(word)
+        return None if (self.folder / "models" / f"{word}.yaml").exists() else self._groups(small).get(word)
 
     def _known(self, kind: str) -> list[str]:
         """What may stand where a name of a kind is wanted: models have groups, too."""

@@ -44,7 +44,7 @@ class Attention(Growing):
     output_gate: bool = Field(False, description="A gate of the queries' width multiplies attention's output")
     sinks: bool = Field(False, description="A learned attention sink per head")
     window: Count = Field(0, description="Tokens that layers with a sliding window, or with chunks, attend to")
-    windowed_layers: Count = Field(0, description="How many layers attend to the window only")
+    windowed_layers: Count = Field(0, description="Number of layers that attend only to the window")
     index_heads: Count = Field(0, description="Sparse attention (DeepSeek-V3.2): heads of the indexer")
     index_head_dim: Count = Field(0, description="Sparse attention: width of an indexer's head")
     index_top_k: Count = Field(0, description="Sparse attention: tokens that a token attends to")
@@ -85,7 +85,7 @@ class Experts(Growing):
     @model_validator(mode="after")
     def _top_k_within_count(self) -> Experts:
         if self.top_k > self.count:
-            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts there are")
+            raise ValueError(f"top_k {self.top_k} is more than the {self.count} experts")
         return self
 
 
@@ -99,14 +99,14 @@ class Recurrent(Strict):
     kind: Literal["gated_delta", "mamba2"] = Field(
         description="Gated DeltaNet (Qwen3-Next, Qwen3.5) or Mamba-2 (Granite 4 H)"
     )
-    layers: Positive = Field(description="How many layers have such a state instead of attention")
+    layers: Positive = Field(description="Number of layers with such a state instead of attention")
     key_heads: Positive = Field(description="Heads of queries and of keys; Mamba-2: groups")
-    key_head_dim: Positive = Field(description="Width of such a head; Mamba-2: state size")
+    key_head_dim: Positive = Field(description="Width of a query or key head; Mamba-2: state size")
     value_heads: Positive = Field(description="Heads of values; Mamba-2: heads")
     value_head_dim: Positive = Field(description="Width of such a head")
-    conv_width: Positive = Field(description="Tokens that the convolution before it spans")
+    conv_width: Positive = Field(description="Width of the preceding convolution, tokens")
     state_dtype: Literal["auto", "float32"] = Field(
-        "auto", description="Data type that config.json asks for the state; auto: the model's"
+        "auto", description="Data type of the state in config.json; auto: the model's"
     )
 
 
@@ -251,13 +251,13 @@ class ModelSpec(Strict):
     published: Published | None = None
     reference: str = Field(description="Source of the architecture facts")
     trust_remote_code: bool = Field(
-        False, description="Run the Python files of the repository: its code, pinned with its weights, runs as you"
+        False, description="Run the repository's own Python files, pinned with its weights, under your account"
     )
     variant_of: str | None = Field(None, description="The full-size model that a small variant represents")
     tags: tuple[Name, ...] = Field(
         (),
-        description="Groups that the model belongs to, for grids (`model: llms`); a small variant is in its model's."
-        " `cost-only`: no engine runs it",
+        description="Groups that the model belongs to, for grids (`model: llms`); a small variant has the groups of "
+        "its full-size model. `cost-only`: no engine runs it",
     )
     quantized: dict[Quantization, HubSource] = Field(
         {}, description="Ready-made quantized checkpoints by scheme; the others are created from the source"
@@ -267,7 +267,7 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _no_tag_means_all(self) -> ModelSpec:
         if ALL in self.tags:
-            raise ValueError(f"tags: {ALL!r} stands for every model with experts already; leave it out")
+            raise ValueError(f"tags: {ALL!r} already means every model with experts; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -281,7 +281,9 @@ class ModelSpec(Strict):
     @model_validator(mode="after")
     def _code_of_a_hub_model(self) -> ModelSpec:
         if self.trust_remote_code and self.source.hub is None:
-            raise ValueError("trust_remote_code: only for a model whose source is a hub; the project's own has no code")
+            raise ValueError(
+                "trust_remote_code: only for a model whose source is a hub; the project's own models have no code"
+            )
         return self
 
 
@@ -289,11 +291,11 @@ class Shape(Strict):
     """A model that this project does not run, but predicts times of: ``config/shapes/NAME.yaml``."""
 
     name: Name
-    also: tuple[Name, ...] = Field((), description="Other models of the same sizes")
-    same_as: Name | None = Field(None, description="The model of config/models that has the same sizes")
+    also: tuple[Name, ...] = Field((), description="Other models with the same sizes")
+    same_as: Name | None = Field(None, description="Model of config/models with the same sizes")
     architecture: Architecture | None = None
     published: Published | None = None
-    reference: str = Field(description="Where the sizes are from")
+    reference: str = Field(description="Source of the sizes")
 
     @model_validator(mode="after")
     def _one(self) -> Shape:

@@ -52,7 +52,7 @@ class PrintedRow(Strict):
     label: str
     model: Name | None = Field(None, description="Model of the registry that the row is about")
     given: dict[str, float] = Field({}, description="Inputs of the row by name, e.g. quality, gpus")
-    printed: dict[str, str | None] = Field(description="Quantity: its value as printed; null: illegible in our copy")
+    printed: dict[str, str | None] = Field(description="Value as printed, by quantity; null: illegible in our copy")
 
 
 class PrintedNumbers(Strict):

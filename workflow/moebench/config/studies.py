@@ -64,7 +64,9 @@ class Engine(Strict):
     )
     endpoint: Endpoint | None = Field(None, description="The service (name: endpoint)")
     variables: dict[Variable, str] = Field(
-        {}, description="Environment variables to start it with; those that change kernels or their speed are identity"
+        {},
+        description="Environment variables for the engine; those that change kernels or their speed are part of "
+        "the identity",
     )
 
     @model_validator(mode="after")
@@ -112,8 +114,8 @@ class Jobs(Strict):
     )
     draft_acceptance: float | None = Field(
         None, ge=0, le=1, exclude=True,
-        description="Share of drafted tokens that is accepted, as stated by a paper or measured before (column "
-        "draft_acceptance); without it cells with speculative decoding have no calibrated times",
+        description="Share of draft tokens that is accepted, from a paper or an earlier measurement (column "
+        "draft_acceptance); without it, cells with speculative decoding have no calibrated times",
     )  # fmt: skip
     cpus: Positive = Field(8, description="CPU cores per GPU")
     host_memory_mb: Positive = Field(64000, description="Host memory per GPU, MB")
@@ -128,7 +130,7 @@ class Study(Strict):
     scale: str = Field(description="The key of `grid` to use in each experiment")
     hardware: Name
     engine: Engine
-    engines: dict[Name, Engine] = Field({}, description="Further engines by name, for the knob engine_name")
+    engines: dict[Name, Engine] = Field({}, description="Additional engines by name, for the knob engine_name")
     experiments: tuple[Name, ...]
     reference: Name | None = Field(
         None,
@@ -137,7 +139,8 @@ class Study(Strict):
     defaults: dict[str, Any] = Field({}, description="Knob values that experiments leave unset")
     protocol: Protocol = Protocol()
     goals: dict[Literal["ttft_s", "tpot_s", "e2e_s"], float] = Field(
-        {}, description="Latency that a request over time must not exceed, s: goodput counts those that keep all goals"
+        {},
+        description="Latency that a request over time must not exceed, s; goodput counts requests that meet all goals",
     )
     jobs: Jobs = Jobs()
     calibration: Calibration = Calibration()

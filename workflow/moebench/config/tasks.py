@@ -13,7 +13,7 @@ from moebench.config.models import DataSource, TableSource
 class TaskMetric(Strict):
     """A metric that a harness reports for a task."""
 
-    name: str = Field(description="The harness's name of it, e.g. acc_norm")
+    name: str = Field(description="The harness's name, e.g. acc_norm")
     filter: str = Field("none", description="The harness's answer filter, e.g. strict-match")
     unit: Literal["share", "points", "perplexity", "bits/byte"] = Field(
         "share", description="share: of correct answers (or of all points), 0 to 1"

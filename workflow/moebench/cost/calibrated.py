@@ -5,7 +5,7 @@ one of its own and a factor on it, and layers, sequences and steps have overhead
 GPU::
 
     step = sum over layers and operators of  hypot(c_x bytes_x / bandwidth, operations_x / (eta_x peak_x))
-         + L t_layer + L_block t_block + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
+         + L t_layer + M t_matrix + L_moe t_moe + 2 L T_AR(ranks, n d bytes) + own sequences t_sequence + t_step
 
 Operators: attention's projections, dense and shared blocks, experts, attention itself, the output matrix.  Each has the
 bytes and the arithmetic of its own data type, so that attention in bfloat16 may stand beside experts of 4 bits.
@@ -28,11 +28,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from moebench.config import Architecture
 from moebench.cost import limits, memory, roofline
 from moebench.cost.inputs import DTYPE_BYTES, Arrays, Floats, Formats, Layout, Machine, Sizes
 
 GRAPH_TOKENS = 512
 """Most tokens of a step that vLLM replays as one CUDA graph; larger steps start their collectives one by one."""
+
+PROCESSOR_BYTES_PER_S = 25e9
+"""Rate that passes over activations are counted at, per multiprocessor.  An H200, with 1.43 times the bandwidth of an
+H100 and the same multiprocessors, is no faster at them."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,11 @@ class Constants(Arrays):
     expert_share_low: Any = 0.35
     attention_share: Any = 0.45
     """eta of attention's scores and sums, of the plain peak."""
+    expert_share_packed: Any = 0.26
+    """eta of experts of 4 bits whose weights are unpacked for plain arithmetic."""
     tile_tokens: Any = 120.0
-    """Tokens of an expert that a kernel works on at a time."""
+    """Tokens of an expert that a kernel works on at a time; ``_packed``: of one with 4 bits."""
+    tile_tokens_packed: Any = 45.0
     expert_correlation: Any = 0.04
     """Correlation of two tokens' choices of an expert; 0: all experts are chosen alike.  Their popularity has the mean
     p = k / E and the variance correlation x p (1 - p)."""
@@ -64,8 +72,9 @@ class Constants(Arrays):
     moe_token_s: Any = 0.05e-6
     """Time per token and layer of experts beside bytes and operations: the router's small kernels, on every rank."""
     layer_s: Any = 35e-6
-    block_s: Any = 10e-6
-    """More of a layer with a dense or shared block: two more matrices and what is between them."""
+    matrix_s: Any = 5e-6
+    """More of a layer for each dense matrix beyond attention's two: a dense or shared block has two, latent attention
+    three."""
     piecewise_layer_s: Any = 15e-6
     """More of a layer of a step whose graph is cut at attention (vLLM's cudagraph_mode PIECEWISE)."""
     moe_layer_s: Any = 37e-6
@@ -73,12 +82,12 @@ class Constants(Arrays):
     """More of a MoE layer whose experts are dealt to ranks: tokens of others' experts are masked."""
     low_matrix_s: Any = 5e-6
     """More of a dense matrix in a faster data type: its activations are quantized first."""
+    scaled_matrix_s: Any = 90e-6
+    """More of one with a scale per block of weights, where no graph starts its kernels: time of the host."""
     sequence_s: Any = 5e-6
     step_s: Any = 0.5e-3
     prefill_layer_s: Any = 100e-6
     """Instead of ``layer_s`` in a step with a prefill, which is no replayed graph."""
-    prefill_experts: Any = 1.3
-    """Time of experts in a prefill over their kernel's alone."""
     prefill_reduces: Any = 1.0
     """Time of all-reduces in a prefill over the table's: engines have faster ones for large messages."""
     request_s: Any = 10e-3
@@ -106,6 +115,8 @@ class Precision(Arrays):
     blocks_peak: Any
     experts_peak: Any
     plain_peak: Any
+    scaled: Any = False
+    """Weights in fp8 have a scale per block."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,14 @@ class Traits(Arrays):
 
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
+    latent: Any = False
+    """Multi-head latent attention."""
+
+    @classmethod
+    def of(cls, architecture: Architecture) -> Traits:
+        """Traits of an architecture."""
+        attention = architecture.attention
+        return cls(whole_norms=attention.qk_norm == "full", latent=attention.kind == "mla")
 
 
 @dataclass(frozen=True)
@@ -218,11 +237,6 @@ def fullest_rank(
     return np.asarray(distinct), np.asarray(np.minimum(routed + z * np.sqrt(uneven) + skew, n * np.minimum(k, m)))
 
 
-def tile_waste(distinct: Floats, constants: Constants) -> Floats:
-    """Tokens' worth of empty places in the tiles of ``distinct`` experts: half a tile each."""
-    return np.asarray(distinct * constants.tile_tokens / 2)
-
-
 # ------------------------------------------------------------------------------------------- steps
 
 
@@ -233,15 +247,14 @@ def _matrices(
     outputs: Floats,
     top_k: Floats,
     distinct: Any = None,
-    expert_time: Any = 1.0,
 ) -> Floats:
     """Time of all matrices of a step, s: ``own`` tokens of a replica, ``tokens`` of all, ``outputs`` sampled ones."""
     s, p, layout, machine, c = setup.sizes, setup.precision, setup.layout, setup.machine, setup.constants
     group = layout.tp * layout.kvp
     per_byte = c.dense_bytes / machine.bandwidth
 
-    low = c.low_matrix_s * (p.attention_peak > p.plain_peak)
-    with_block = s.layers - s.sparse + s.sparse * (s.shared > 0)
+    more = 2 * (s.layers - s.sparse + s.sparse * (s.shared > 0)) + 3 * s.layers * setup.traits.latent
+    low = c.low_matrix_s * (p.attention_peak > p.plain_peak) + c.scaled_matrix_s * p.scaled * (own > setup.graph_tokens)
 
     def dense(weights: Floats, width: Floats, peak: Floats, count: Floats) -> Floats:
         share = np.where(peak > p.plain_peak, c.dense_share_low, c.dense_share)
@@ -252,8 +265,9 @@ def _matrices(
     time = time + dense(blocks, p.blocks, p.blocks_peak, own)
     time = time + dense(s.sparse * s.router, p.plain, p.plain_peak, own)
     time = time + dense(s.vocab * s.hidden / group, p.plain, p.plain_peak, outputs)
-    time = time + low * 2 * (s.layers + with_block) + c.block_s * with_block
-    time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / machine.bandwidth
+    time = time + low * (2 * s.layers + more) + c.matrix_s * more
+    rate = machine.processors * PROCESSOR_BYTES_PER_S
+    time = time + s.layers * own * c.layer_passes * s.hidden * p.plain / rate
     time = time + s.sparse * own * c.moe_token_s
     if np.any(s.sparse > 0):
         spread = c.expert_correlation * (s.experts / top_k - 1)
@@ -262,11 +276,14 @@ def _matrices(
             expected, _ = fullest_rank(s.experts, top_k, tokens, 1.0, spread)
             fullest = np.where(np.isnan(distinct), fullest, fullest * np.asarray(distinct, float) / expected)
         piece = s.expert * layout.ep / layout.ranks
+        packed = (p.experts < 1) & (p.experts_peak <= p.plain_peak)
         share = np.where(p.experts_peak > p.plain_peak, c.expert_share_low, c.expert_share)
+        share = np.where(packed, c.expert_share_packed, share)
+        tile = np.where(packed, c.tile_tokens_packed, c.tile_tokens)
         loaded = fullest * p.experts * c.expert_bytes / machine.bandwidth
-        filled = 2.0 * (routed + tile_waste(fullest, c)) / (share * p.experts_peak)
-        moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / machine.bandwidth
-        time = time + s.sparse * expert_time * (piece * np.hypot(loaded, filled) + moved)
+        filled = 2.0 * (routed + fullest * tile / 2) / (share * p.experts_peak)
+        moved = c.expert_passes * routed * (2 * s.hidden + piece / s.hidden) * p.plain / rate
+        time = time + s.sparse * (piece * np.hypot(loaded, filled) + moved)
         time = time + s.sparse * (c.moe_layer_s + c.deal_layer_s * (layout.ep > 1))
     return np.asarray(time)
 
@@ -364,7 +381,7 @@ def prefill_s(
     near = near - near * near / (2 * np.maximum(tokens_each, 1))
     spanned = (s.layers * s.attends - s.windowed) * half + s.windowed * near
     scores = read * spanned * s.prefill_ops / (layout.tp * layout.kvp)
-    time = _matrices(setup, own, tokens, own_sequences / chunks + others, k, None, c.prefill_experts)
+    time = _matrices(setup, own, tokens, own_sequences / chunks + others, k)
     time = time + scores / (c.attention_share * setup.precision.plain_peak)
     time = time + c.prefill_reduces * _collectives(setup, own, tokens)
     time = time + others * _decoding_s(setup, context)
@@ -476,12 +493,13 @@ def serving(
     ::
 
         TPOT = step + (C - 1) / output x (prefill of one request - step)
-        TTFT = t_request + input x t_token + waited x TPOT + prefill of one
-             + w / 2 x (prefill of C at once - prefill of one)
+        TTFT = t_request + (1 - w) x (host + waited x TPOT + prefill of one)
+             + w x ((C + 1) / 2 x host + prefill of C at once x (1 + 1 / steps) / 2)
 
-    The others' prefills stand between the tokens; a step with a prefill gives the others their token, and reads their
-    caches.  A request that comes finds some steps scheduled.  A share w of a run's requests start together at its
-    beginning and wait for half of each other's prefills on average.
+    with host = input x t_token.  The others' prefills stand between the tokens; a step with a prefill gives the others
+    their token, and reads their caches.  A request that comes finds some steps scheduled.  A share w of the requests
+    start together when the run begins: the host reads their prompts one after another, and the mean request waits for
+    half of the steps of all prefills, and half a step.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.
     """
     limits.check(setup.sizes, setup.layout, concurrency, prompt)
@@ -494,7 +512,10 @@ def serving(
     one = _first_s(setup, 1.0, p, step_tokens, tiles, speculation, others * layout.dp, p + out / 2)
     tpot = step + others / out * np.maximum(one - step, 0.0) / layout.pp
     opening = _first_s(setup, running, p, step_tokens, tiles, speculation)
-    ttft = c.request_s + p * c.prompt_token_s + c.waited_steps * tpot + one
-    ttft = ttft + c.opening_share * np.maximum(opening - one, 0.0) / 2
+    steps = np.maximum(running / layout.dp * p / np.asarray(step_tokens, float), 1.0)
+    host = p * c.prompt_token_s
+    steady = host + c.waited_steps * tpot + one
+    first = (asked + 1) / 2 * host + np.maximum(opening * (1 + 1 / steps) / 2, one)
+    ttft = c.request_s + (1 - c.opening_share) * steady + c.opening_share * first
     ttft = ttft + (asked / running - 1.0) * (ttft + (out - 1) * tpot)
     return Times(np.asarray(ttft), np.asarray(tpot), np.asarray(ttft + np.maximum(out - 1, 0) * tpot))

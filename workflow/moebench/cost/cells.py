@@ -40,16 +40,17 @@ def constants(fitted: Fitted) -> cal.Constants:
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
-    """Factors on a value that held 80% of left-out points: of a model that was fitted on, of one that was not, for
-    another machine of a machine that was not, for another engine of a source that was not, or else of a machine.
-    ``metric``: tpot or ttft.  None without any."""
+    """Factors on a value that held 80% of left-out points, the widest that apply: of a model that was fitted on, or one
+    that was not; for another machine also of a machine that was not; for another engine of all.  ``metric``: tpot or
+    ttft.  None without any."""
     fitted = hardware.fitted
     if fitted is None:
         return None
-    situation = "seen" if model in fitted.models else "model"
-    situation = "source" if not vllm else "machine" if fitted.like else situation
     known = fitted.factors.get(metric, {})
-    return next((pair for kind in (situation, "machine", "model", "seen") if (pair := known.get(kind))), None)  # type: ignore[call-overload]
+    kinds = ["seen" if model in fitted.models else "model"] + ["machine"] * bool(fitted.like)
+    kinds += [] if vllm else ["source", "machine", "model"]
+    pairs = [pair for kind in kinds if (pair := known.get(kind))] or list(known.values())  # type: ignore[call-overload]
+    return (min(low for low, _ in pairs), max(high for _, high in pairs)) if pairs else None
 
 
 def why_not(
@@ -59,23 +60,23 @@ def why_not(
     if hardware.fitted is None:
         return f"no constants are fitted for {hardware.name}"
     if any(interval(hardware, metric, "") is None for metric in ("ttft", "tpot")):
-        return f"no left-out points say how far off constants of {hardware.name} are; fit them with more models"
+        return f"no left-out points give the error of {hardware.name}'s constants; fit them with more models"
     if runtime not in ("vllm", "endpoint"):
-        return f"the constants are of vLLM, the engine is {runtime}"
+        return f"the constants are for vLLM, but the engine is {runtime}"
     if knobs.draft_tokens and acceptance is None:
-        return "speculative decoding: how many drafted tokens are accepted is not stated (jobs.draft_acceptance)"
+        return "speculative decoding: the share of accepted draft tokens is not given (jobs.draft_acceptance)"
     if knobs.speculation is not None:
         return f"speculation by {knobs.speculation}: only draft models are predicted"
     if knobs.budgeted:
         return "a budget of active experts: how many tokens use is not known beforehand"
     if knobs.routing or knobs.prefix_caching:
-        return "the constants are of the router's own choices, and of prompts that no cache holds"
+        return "the constants are for the router's own choices and for prompts that are not cached"
     if knobs.expert_kernel != "fused":
-        return f"the constants are of fused experts, not {knobs.expert_kernel} ones"
+        return f"the constants are for fused experts, not {knobs.expert_kernel} ones"
     if knobs.eager:
-        return "the constants are of CUDA graphs, and the engine runs without"
+        return "the constants are for CUDA graphs, but the engine runs without"
     if knobs.dtype == "float32":
-        return "the constants are of 16-bit arithmetic, and the engine computes in float32"
+        return "the constants are for 16-bit arithmetic, but the engine computes in float32"
     if knobs.pp > 1 and architecture.vision is not None:
         return "a vision tower in a pipeline"
     return None
@@ -91,12 +92,11 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
     precision = cal.Precision(
         attention=formats.packed, blocks=formats.packed, experts=formats.packed * formats.expert_ratio,
         plain=formats.plain, cache=formats.cache, attention_peak=others, blocks_peak=others, experts_peak=packed,
-        plain_peak=machine.plain_peak,
+        plain_peak=machine.plain_peak, scaled=knobs.quantization == "fp8_block",
     )  # fmt: skip
-    traits = cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
     return cal.Setup(
         Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), points.ideal(hardware), constants(fitted),
-        points.all_reduce_of(fitted.all_reduce, hardware), traits,
+        points.all_reduce_of(fitted.all_reduce, hardware), cal.Traits.of(architecture),
     )  # fmt: skip
 
 

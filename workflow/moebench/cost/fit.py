@@ -1,7 +1,7 @@
 """Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
 
-Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: twelve
-constants and the all-reduces.  Serving points, with those held fixed, give seventeen of everything round the kernels.
+Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: fifteen
+constants and the all-reduces.  Serving points, with those held fixed, give sixteen of everything round the kernels.
 Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
@@ -30,6 +30,8 @@ from moebench.cost.inputs import Floats
 from moebench.errors import UserError
 
 SEED = 0
+SEEDS = range(5)
+"""Of the halves at random."""
 EXPONENT = 1.01
 """Of the power law that tokens per expert follow in the MoE tables."""
 SPREAD = 0.3
@@ -43,7 +45,7 @@ PRIOR: dict[str, tuple[float, float]] = {
     "dense_bytes": (1.2, 0.05),
     "layer_passes": (10.0, 0.5),
     "layer_s": (35e-6, 0.15),
-    "block_s": (10e-6, 0.5),
+    "matrix_s": (5e-6, 0.5),
     "piecewise_layer_s": (15e-6, 0.5),
     "low_matrix_s": (4e-6, 0.3),
     "sequence_s": (3e-6, 1.0),
@@ -54,8 +56,7 @@ PRIOR: dict[str, tuple[float, float]] = {
     "waited_steps": (1.5, 0.3),
     "opening_share": (0.1, 0.15),
     "expert_correlation": (0.032, 0.4),
-    "prefill_experts": (1.3, 0.3),
-    "moe_token_s": (0.03e-6, 1.0),
+    "moe_token_s": (0.03e-6, 0.5),
     "prefill_reduces": (0.8, 0.4),
 }
 """Constants fitted on serving points.  Bytes and shares from the GEMM tables; layers and blocks from the sum of their
@@ -73,21 +74,28 @@ KERNEL: dict[str, float] = {
     "expert_share": 0.5,
     "expert_share_low": 0.35,
     "attention_share": 0.5,
+    "expert_share_packed": 0.26,
     "tile_tokens": 128.0,
+    "tile_tokens_packed": 48.0,
     "expert_passes": 3.0,
+    "scaled_matrix_s": 90e-6,
     "moe_layer_s": 40e-6,
     "deal_layer_s": 10e-6,
 }
 """Constants fitted on kernel tables; the values are where a fit starts, and what stands where no table is left."""
 
+SMALL = 20e6
+"""Weights of a matrix below which a table's time of a block-scaled product is that of starting it."""
+
 UNITS = {name: "s" for name in (*PRIOR, *KERNEL) if name.endswith("_s")}
-UNITS |= {name: "tokens" for name in KERNEL if name.endswith("_tokens")}
+UNITS |= {name: "tokens" for name in KERNEL if name.startswith("tile_")}
 MOE_FORMATS = {
     "bfloat16": ("bfloat16", 2.0),
     "fp8_block": ("fp8", 1 + 4 / 128**2),
     "w4a16_mxfp4": ("bfloat16", 0.5 + 1 / 32),
+    "int4_wo": ("bfloat16", 0.5 + 2 / 128),
 }
-"""Peak and bytes per weight of the MoE kernels that vLLM takes on these machines (Triton)."""
+"""Peak and bytes per weight of the MoE kernels that vLLM takes on these machines: Triton, for 4 bits Marlin."""
 UNGATED = {(512, 22, 2048), (512, 22, 1024), (128, 6, 2688)}
 """(experts, top-k, hidden size) in the MoE tables whose experts seem to have two matrices: their slopes are 2/3 of the
 others', which have three."""
@@ -140,10 +148,13 @@ def _fit(start: dict[str, float], residual: Callable[[dict[str, float]], Any]) -
 
 
 def moe_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows that constants are fitted on: Triton kernels, gated, split by width over at most 8 or dealt to at most 8."""
+    """Rows that constants are fitted on: gated experts, split by width over at most 8 or dealt to at most 8; Triton
+    kernels, and of experts of 4 bits Marlin's, not dealt."""
     shapes = zip(frame["num_experts"], frame["topk"], frame["hidden_size"], strict=True)
     ungated = [shape in UNGATED for shape in shapes]
-    keep = frame["kernel_source"].str.contains("triton") & (frame["moe_ep_size"] <= 8) & (frame["moe_tp_size"] <= 8)
+    marlin, packed = frame["kernel_source"].str.contains("marlin"), frame["moe_dtype"].isin(["w4a16_mxfp4", "int4_wo"])
+    keep = frame["kernel_source"].str.contains("triton") & ~packed & (frame["moe_ep_size"] <= 8)
+    keep = (keep | marlin & (frame["moe_ep_size"] == 1)) & (frame["moe_tp_size"] <= 8)
     return frame[keep & ~np.array(ungated, bool) & frame["moe_dtype"].isin(MOE_FORMATS)]
 
 
@@ -154,12 +165,12 @@ def _power_law(experts: int, top_k: int, tokens: int, groups: int, draws: int = 
     rest = 1 - EXPONENT
     place = np.random.default_rng(SEED).random((draws, experts))
     drawn = (place * (high**rest - low**rest) + low**rest) ** (1 / rest)
-    count = np.round(drawn / drawn.sum(1, keepdims=True) * tokens * top_k)
-    for row in count:  # what rounding lost goes to the experts with most, what it added is taken from those with fewest
+    share = drawn / drawn.sum(1, keepdims=True) * tokens * top_k
+    count = np.round(share)
+    for row, over in zip(count, share - count, strict=True):  # what rounding lost or added, where it was most
         while lost := int(tokens * top_k - row.sum()):
-            order = np.argsort(-row)
-            changed = order[:lost] if lost > 0 else order[row[order] > 0][lost:]
-            row[changed] += np.sign(lost)
+            most = over if lost > 0 else np.where(row > 0, -over, -np.inf)
+            row[np.argsort(-most)[: abs(lost)]] += np.sign(lost)
     ranks = count.reshape(draws, groups, -1)
     fullest = ranks[np.arange(draws), ranks.sum(2).argmax(1)]
     return float((fullest > 0).sum(1).mean()), float(fullest.sum(1).mean())
@@ -183,15 +194,18 @@ def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, H
     distinct, routed = routing(rows)
     piece = 3 * column["hidden_size"] * column["inter_size"] / column["moe_tp_size"]
     bandwidth = np.array([machines[m].bandwidth_bytes_per_s for m in rows["machine"]], float)
-    kinds = [MOE_FORMATS[d] for d in rows["moe_dtype"]]
-    peak = np.array([machines[m].peak[k[0]].flops_per_s for m, k in zip(rows["machine"], kinds, strict=True)])
-    share = np.array([constants["expert_share_low" if k[0] == "fp8" else "expert_share"] for k in kinds])
-    loaded = distinct * np.array([k[1] for k in kinds]) * constants["expert_bytes"] / bandwidth
-    waste = cal.tile_waste(distinct, cal.Constants(**constants))
-    filled = 2.0 * (routed + waste) / (share * peak)
+    arithmetic = [MOE_FORMATS[d][0] for d in rows["moe_dtype"]]
+    width = np.array([MOE_FORMATS[d][1] for d in rows["moe_dtype"]])
+    peak = np.array([machines[m].peak[a].flops_per_s for m, a in zip(rows["machine"], arithmetic, strict=True)])
+    plain = np.where(width < 1, constants["expert_share_packed"], constants["expert_share"])
+    share = np.where(np.array(arithmetic) == "fp8", constants["expert_share_low"], plain)
+    tile = np.where(width < 1, constants["tile_tokens_packed"], constants["tile_tokens"])
+    loaded = distinct * width * constants["expert_bytes"] / bandwidth
+    filled = 2.0 * (routed + distinct * tile / 2) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
+    rate = np.array([points.ideal(machines[m]).processors for m in rows["machine"]]) * cal.PROCESSOR_BYTES_PER_S
     start = constants["moe_layer_s"] + constants["deal_layer_s"] * (column["moe_ep_size"] > 1)
-    return np.asarray(start + piece * np.hypot(loaded, filled) + moved / bandwidth)
+    return np.asarray(start + piece * np.hypot(loaded, filled) + moved / rate)
 
 
 def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str, float]:
@@ -205,7 +219,8 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
     moe = moe_rows(tables.moe)
     if len(moe):
         names = [name for name in KERNEL if name.startswith(("expert_", "tile_")) or name.endswith("_layer_s")]
-        weight = np.sqrt(len(moe) / moe["moe_dtype"].map(moe["moe_dtype"].value_counts()).to_numpy(float) / 3)
+        rows_of = moe["moe_dtype"].value_counts()
+        weight = np.sqrt(len(moe) / len(rows_of) / moe["moe_dtype"].map(rows_of).to_numpy(float))
         seen = np.log(moe["us"].to_numpy(float) * 1e-6)
         found |= _fit({n: KERNEL[n] for n in names}, lambda c: (np.log(moe_s(moe, c, machines)) - seen) * weight)
     large = tables.gemm[tables.gemm[["m", "n", "k"]].min(axis=1) >= 4096]
@@ -217,6 +232,9 @@ def kernel_constants(tables: Tables, machines: dict[str, Hardware]) -> dict[str,
         if len(gemm):
             peak = np.array([machines[m].peak[numbers].flops_per_s for m in gemm["machine"]])
             found[name] = float(np.median(2.0 * gemm["m"] * gemm["n"] * gemm["k"] / (gemm["us"] * 1e-6) / peak))
+    scaled = tables.gemm[(tables.gemm["gemm_dtype"] == "fp8_block") & (tables.gemm["n"] * tables.gemm["k"] < SMALL)]
+    if len(scaled):
+        found["scaled_matrix_s"] = float(scaled["us"].median()) * 1e-6
     for name, table, kind in (("cache_bytes", tables.decode, "bfloat16"), ("cache_bytes_low", tables.decode, "fp8"),
                               ("attention_share", tables.prefill, "bfloat16")):  # fmt: skip
         rows = table[(table["kv_cache_dtype"] == kind) & (table["us"] > 200)]
@@ -280,13 +298,20 @@ class Model:
         return self.reduces.get(hardware.name) or next(iter(self.reduces.values()))
 
 
+def prior(kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
+    """Kernel constants with the priors of the others: no served point."""
+    return Model(kernel | {name: value for name, (value, _) in PRIOR.items()}, reduces)
+
+
 def fit(known: points.Points, kernel: dict[str, float], reduces: dict[str, cal.AllReduce]) -> Model:
-    """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point."""
+    """Fit the serving constants on points with values, the kernels' held fixed.  Raises UserError without a point,
+    and for a row that is refused."""
+    known.check()
     values = known.frame["value"].to_numpy(float)
     good = np.isfinite(values) & (values > 0)
     good[list(known.reasons)] = False
     if not good.any():
-        raise UserError("--fit: no row has a value and a model, machine, metric and precision that are known")
+        raise UserError("--fit: no row has a value and a known model, machine, metric and precision")
     names, middle = list(PRIOR), np.log([value for value, _ in PRIOR.values()])
     sigma = np.array([spread for _, spread in PRIOR.values()])
     seen = np.log(values[good])
@@ -321,18 +346,22 @@ KINDS = ("seen", "model", "machine", "source")
 CONFIGURATION = ("machine", "engine", "model", "precision", "tp", "ep", "pp", "dp", "batch", "input", "output")
 
 
-def splits(frame: pd.DataFrame, seed: int = SEED) -> Iterator[Split]:
-    """Half of the configurations at random, then every model, every machine and, of several, every source left out."""
+def splits(frame: pd.DataFrame) -> Iterator[Split]:
+    """Half of the configurations at random, by several seeds, then every model, machine and source left out.
+
+    The only source is left out, too: what then remains are kernel tables and priors, and no served point.
+    """
     columns = [c for c in CONFIGURATION if c in frame]
     key = frame[columns].astype(str).agg("|".join, axis=1)
     names = np.array(sorted(key.unique()))
-    chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
-    inside = key.isin(chosen).to_numpy()
-    yield Split("seen", "half at random", np.flatnonzero(inside), np.flatnonzero(~inside))
+    for seed in SEEDS:
+        chosen = set(np.random.default_rng(seed).permutation(names)[: len(names) // 2])
+        inside = key.isin(chosen).to_numpy()
+        yield Split("seen", f"half at random, seed {seed}", np.flatnonzero(inside), np.flatnonzero(~inside))
     for column in KINDS[1:]:
         for name in sorted(frame[column].unique()) if column in frame else ():
             out = (frame[column] == name).to_numpy()
-            if not out.all():
+            if column == "source" or not out.all():
                 yield Split(column, str(name), np.flatnonzero(~out), np.flatnonzero(out))
 
 
@@ -342,27 +371,37 @@ def left_out(frame: pd.DataFrame, config: Config, tables: Tables | None, known: 
     ``tables``: kernel tables, of which a left-out model or machine loses its own; without, those of ``known``.
     """
     parts = []
+    kernels: dict[tuple[int, ...], Kernels] = {}
     for split in splits(frame):
         train, test = frame.iloc[split.train].reset_index(drop=True), frame.iloc[split.test].reset_index(drop=True)
-        model = fit_all(train, config, tables, known, split)
+        rest = tables and _without(tables, split, config)
+        key = tuple(len(t) for t in (rest.moe, rest.gemm, rest.decode, rest.prefill, rest.reduces)) if rest else ()
+        kernel, reduces = kernels[key] = kernels.get(key) or kernels_of(config, rest, known)
+        model = fit(points.read(train, config), kernel, reduces) if len(train) else prior(kernel, reduces)
         made = model.predict(points.read(test, config))
         parts.append(test.assign(kind=split.kind, left_out=split.left_out, predicted=made))
     return pd.concat(parts, ignore_index=True)
 
 
-def fit_all(
-    frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None, split: Split | None = None
-) -> Model:
-    """Kernel constants, then serving constants.  ``split``: without the kernel times of what it leaves out."""
+Kernels = tuple[dict[str, float], dict[str, cal.AllReduce]]
+"""Constants of kernels, and all-reduces by machine."""
+
+
+def _without(tables: Tables, split: Split, config: Config) -> Tables:
+    """Kernel tables without those of what a split leaves out."""
+    if split.kind == "machine":
+        return tables.without(machine=split.left_out)
+    if split.kind == "model" and (found := points.model(split.left_out, config)) and (block := found[1].experts):
+        return tables.without(shape=(found[1].hidden_size, block.ffn_size, block.count))
+    return tables
+
+
+def kernels_of(config: Config, tables: Tables | None, known: Model | None = None) -> Kernels:
+    """What kernel tables give; without any, what ``known`` has.  Raises UserError without either."""
     if tables is None:
         if known is None:
             raise UserError("--fit: no kernel tables and no machine with constants; give --kernels FOLDER")
-        return fit(points.read(frame, config), {n: known.constants[n] for n in KERNEL}, known.reduces)
-    if split and split.kind == "machine":
-        tables = tables.without(machine=split.left_out)
-    elif split and split.kind == "model" and (found := points.model(split.left_out, config)):
-        block = found[1].experts
-        tables = tables.without(shape=(found[1].hidden_size, block.ffn_size, block.count)) if block else tables
+        return {n: known.constants[n] for n in KERNEL}, known.reduces
     names = pd.unique(pd.concat([t["machine"] for t in (tables.moe, tables.gemm, tables.reduces)]))
     machines = {str(n): points.machine(str(n), config) for n in names}
     sheets = {n: m for n, m in machines.items() if m is not None}
@@ -371,7 +410,12 @@ def fit_all(
         rows = tables.reduces[tables.reduces["machine"] == name]
         if len(rows):
             reduces[hardware.name] = points.all_reduce_of(reduce_table(rows, "kernel tables"), hardware)
-    return fit(points.read(frame, config), kernel_constants(tables, sheets), reduces)
+    return kernel_constants(tables, sheets), reduces
+
+
+def fit_all(frame: pd.DataFrame, config: Config, tables: Tables | None, known: Model | None = None) -> Model:
+    """Kernel constants, then serving constants."""
+    return fit(points.read(frame, config), *kernels_of(config, tables, known))
 
 
 def errors(measured: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
@@ -403,27 +447,28 @@ def factors(found: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
 def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """Low and high of measured over predicted, and the share of points inside.
 
-    10th and 90th percentile, stretched (in logarithms) until 80% of the points of each model, machine or source lie, in
-    the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of points of one kind
-    (half at random) two halves take the place of models.  The share is that of this check.
+    10th and 90th percentile, widened (in logarithms, alike at both ends) until 80% of the points of each model, machine
+    or source lie, in the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of
+    halves at random, and of an only source, two halves of the configurations take the place of models.  The share is
+    that of this check.
     """
     ratio = np.log((rows["value"] / rows["predicted"]).to_numpy(float))
     groups = rows["left_out"].to_numpy(object)
-    if len(set(groups)) == 1:
+    if rows["kind"].iloc[0] == "seen" or len(set(groups)) == 1:
         groups = rows.groupby([c for c in CONFIGURATION if c in rows], dropna=False).ngroup().to_numpy() % 2
     groups, ratio = groups[np.isfinite(ratio)], ratio[np.isfinite(ratio)]
 
     def ends(some: Floats) -> Floats:
         return np.asarray(np.clip(np.quantile(some, [0.1, 0.9]), [-np.inf, 0.0], [0.0, np.inf]))
 
-    stretch, inside = 1.0, 0.0
     others = {g: ends(ratio[groups != g]) for g in set(groups)} if len(set(groups)) > 1 else {}
     bounds = np.array([others.get(g, ends(ratio)) for g in groups])
-    for stretch in np.arange(1.0, 4.0, 0.05):
-        inside = float(np.mean((ratio >= stretch * bounds[:, 0]) & (ratio <= stretch * bounds[:, 1])))
+    wider, inside = 0.0, 0.0
+    for wider in np.arange(0.0, 1.0, 0.005):
+        inside = float(np.mean((ratio >= bounds[:, 0] - wider) & (ratio <= bounds[:, 1] + wider)))
         if inside >= INSIDE:
             break
-    low, high = np.exp(stretch * ends(ratio))
+    low, high = np.exp(ends(ratio) + np.array([-wider, wider]))
     return float(low), float(high), inside
 
 

@@ -29,8 +29,8 @@ class Arrays:
     """Makes every field an array of float64."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]
-            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=np.float64))
+        for name, value in vars(self).items():
+            vars(self)[name] = np.asarray(value, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -263,6 +263,8 @@ class Machine(Arrays):
     """Time an MoE layer takes beside its bytes and operations."""
     step_s: Any = 0.0
     """Time a step takes beside its layers."""
+    processors: Any = 132
+    """Streaming multiprocessors of a GPU; an H100's where they are not known."""
 
     @classmethod
     def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:

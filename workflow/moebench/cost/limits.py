@@ -16,7 +16,12 @@ def check(sizes: Sizes, layout: Layout, batch: ArrayLike, context: ArrayLike, to
     for name, value, right, remedy in (
         ("batch", batch, np.asarray(batch, float) >= 1, "give at least 1 sequence"),
         ("context", context, np.asarray(context, float) >= 0, "give 0 tokens or more"),
-        ("top_k", chosen, ~sparse | ((chosen >= 1) & (chosen <= sizes.experts)), "choose 1 to all of the experts"),
+        (
+            "top_k",
+            chosen,
+            ~sparse | ((chosen >= 1) & (chosen <= sizes.experts)),
+            "choose between 1 and the number of experts",
+        ),
         ("tp", tp, (tp >= 1) & (sizes.heads % np.maximum(tp, 1) == 0), "take a divisor of the attention heads"),
         ("pp", pp, (pp >= 1) & (pp <= sizes.layers), "take 1 to the number of layers"),
         ("dp", dp, dp >= 1, "take at least 1"),

@@ -41,6 +41,9 @@ SAME = {
     "nvfp4": "fp4",
 }
 
+SCALED = ("deepseek_v3", "deepseek_v32", "kimi_k2", "minimax_m2", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5_moe")
+"""Families whose developers publish fp8 weights with a scale per block of 128 x 128 (``fp8_block``)."""
+
 NOMINAL = {"inferencex": 0.9}
 """Mean of a source's token counts over what it calls them: InferenceX draws lengths from 0.8 to 1 times the nominal."""
 
@@ -140,6 +143,7 @@ def precision(name: str, architecture: Architecture, hardware: Hardware, cache: 
     return cal.Precision(
         attention=others[0], blocks=others[0], experts=width, plain=2.0, cache=1.0 if cached == "fp8" else 2.0,
         attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
+        scaled=word == "fp8" and (name.strip().lower() == "fp8_block" or architecture.family in SCALED),
     )  # fmt: skip
 
 
@@ -156,6 +160,7 @@ def ideal(hardware: Hardware) -> Machine:
         link=hardware.link_bytes_per_s or nan,
         node=hardware.devices_per_node,
         far_link=far or nan,
+        processors=hardware.multiprocessors or Machine.processors,
     )
 
 
@@ -221,6 +226,14 @@ class Points:
     """Why a row cannot, by its place."""
     files: dict[int, str]
     """Name of the model's file, by place."""
+    refused: dict[int, str]
+    """Of ``reasons`` those of rows with a value that no engine takes."""
+
+    def check(self) -> None:
+        """Raises UserError with the first row that is refused."""
+        if self.refused:
+            first, more = next(iter(self.refused.values())), len(self.refused) - 1
+            raise UserError(f"{first}{f' (and {more} more rows)' if more else ''}")
 
 
 def load(path: Path) -> pd.DataFrame:
@@ -233,42 +246,47 @@ def load(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a CSV file ({error}); give one with the columns {', '.join(COLUMNS)}") from None
 
 
-def check_columns(frame: pd.DataFrame, path: str) -> pd.DataFrame:
-    """The table with numbers as such.  Raises UserError naming a missing column, or the row and value that is wrong."""
+def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[int, str]]:
+    """The table with numbers as such, and what is wrong with a row's, by its place.  Raises UserError naming a missing
+    column."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; a row needs {', '.join(COLUMNS)}")
     frame = frame.reset_index(drop=True).copy()
+    refused: dict[int, str] = {}
     for name in NUMBERS:
         numbers = pd.to_numeric(frame[name], errors="coerce")
         low = 0 if name in ("input",) else 1
         wrong = ~(numbers >= low) | ~np.isfinite(numbers.to_numpy(float))
-        if wrong.any():
-            place = int(np.flatnonzero(wrong)[0])
-            raise UserError(f"{path}: row {place + 2}: {name} is {frame[name][place]}; give {low} or more")
+        for place in map(int, np.flatnonzero(wrong)):
+            refused.setdefault(place, f"{name} is {frame[name][place]}; give {low} or more")
         frame[name] = numbers.astype(float)
-    return frame
+    return frame, refused
 
 
 def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
-    """Look up machine, model, precision and metric of every row.  Raises UserError for values that no engine takes."""
-    frame = check_columns(frame, path)
+    """Look up machine, model, precision and metric of every row; one with a value that no engine takes is refused."""
+    frame, refused = check_columns(frame, path)
     reasons: dict[int, str] = {}
     files: dict[int, str] = {}
     parts: dict[str, list[tuple[int, _Row]]] = {}
     lookup = _Lookup(config)
     for i, row in enumerate(frame.to_dict("records")):
+        if i in refused:
+            continue
         try:
             found = lookup.row(row)
         except UserError as error:
-            raise UserError(f"{path}: row {i + 2}: {error}") from None
+            refused[i] = str(error)
+            continue
         if isinstance(found, str):
             reasons[i] = found
         else:
             files[i] = found.file
             parts.setdefault(found.hardware, []).append((i, found))
     batches = [_batch(frame, config.hardware(name), rows) for name, rows in parts.items()]
-    return Points(frame, batches, reasons, files)
+    refused = {i: f"{path}: row {i + 2}: {why}" for i, why in sorted(refused.items())}
+    return Points(frame, batches, reasons | refused, files, refused)
 
 
 @dataclass(frozen=True)
@@ -320,10 +338,10 @@ class _Lookup:
         shown, seen = tiles(architecture, images, size), image_tokens(architecture, images, size)
         if shown is None or seen is None:
             return f"model {row['model']}: its vision tower is not described, or column image_size is empty"
-        sizes, traits = Sizes.of(architecture), _traits(architecture)
+        sizes, traits = Sizes.of(architecture), cal.Traits.of(architecture)
         layout = Layout(tp=row["tp"], pp=row["pp"], dp=row["dp"], ep=row["ep"])
         if layout.ranks < layout.ep <= sizes.experts:
-            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine deals experts so"
+            return f"ep is {row['ep']:g} on {layout.ranks:g} GPUs of a stage: no engine distributes experts like this"
         limits.check(sizes, layout, row["batch"], row["input"])
         draft = (sizes, width, traits)
         drafted, acceptance = _optional(row, "draft_tokens") or 0.0, _optional(row, "acceptance")
@@ -332,12 +350,12 @@ class _Lookup:
             if named is None:
                 return f"draft_model {row.get('draft_model')}: no file in config/models or config/shapes describes it"
             if acceptance is None:
-                return "speculative decoding: column acceptance is empty; nothing here predicts it"
+                return "speculative decoding: column acceptance is empty, and acceptance cannot be predicted"
             if not 0 <= acceptance <= 1:
-                raise UserError(f"acceptance is {acceptance:g}: give the share of drafted tokens that are accepted")
+                raise UserError(f"acceptance is {acceptance:g}: give the share of draft tokens that is accepted")
             plain = precision("bf16", named[1], hardware, cached)
             assert plain is not None
-            draft = (Sizes.of(named[1]), plain, _traits(named[1]))
+            draft = (Sizes.of(named[1]), plain, cal.Traits.of(named[1]))
             limits.check(draft[0], layout, row["batch"], row["input"])
         server = SERVER | SERVERS.get((str(row.get("source")), found[0]), {})
         server |= {name: value for name in server if (value := _optional(row, name)) is not None}
@@ -369,12 +387,8 @@ def _changed(architecture: Architecture, row: Mapping[Any, Any]) -> Architecture
         raise UserError(f"{name} is given for {row['model']}, which has no experts; leave it empty")
     block = architecture.experts.model_copy(update=wanted)
     if min(wanted.values()) < 1 or block.top_k > block.count:
-        raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose 1 to all of the experts")
+        raise UserError(f"top_k is {block.top_k} of {block.count} experts: choose between 1 and the number of experts")
     return architecture.model_copy(update={"experts": block})
-
-
-def _traits(architecture: Architecture) -> cal.Traits:
-    return cal.Traits(whole_norms=architecture.attention.qk_norm == "full")
 
 
 NO_TABLE = cal.AllReduce((1.0,), {2: (1e-6,)}, {2: (1e-6,)}, 1.0)

@@ -153,13 +153,13 @@ def expected_times(
 ) -> tuple[str | None, Sequence[CalibratedTimes | None]]:
     """Why an engine has no calibrated times on a machine with constants; those of its workloads (None: unknown)."""
     nothing = [None] * len(works)
-    if hardware.fitted is None:
+    if hardware.fitted is None or not works:
         return None, nothing
     if why := calibrated_cells.why_not(architecture, knobs, hardware, engine["runtime"]["kind"], acceptance):
         return why, nothing
     draft = Architecture.model_validate(engine["draft"]["architecture"]) if engine["draft"] else None
     found = calibrated_cells.times(architecture, knobs, hardware, works, engine["model"]["name"], draft, acceptance)
-    return "the size of its images, or a constant of the machine, is unknown", found
+    return "the size of its images or a constant of the machine is unknown", found
 
 
 def _nothing(engine: EngineConfig, cells: dict[str, Cell], study: Study) -> None:
@@ -198,6 +198,8 @@ def cell_times(
     ``works``: workload knobs of each cell; images of unknown sizes count nothing.  ``distinct``: distinct experts of
     its decode steps, where measured.
     """
+    if not works:
+        return []
     sizes = Sizes.of(architecture, knobs.mla)
     shown = [(w.get("images") or 0, w.get("image_size")) for w in works]
     work = roofline.Work(

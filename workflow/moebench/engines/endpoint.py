@@ -227,7 +227,7 @@ class EndpointEngine:
             raise Failure("invalid", f"the service sent {ids} token ids and counted {said}")
         tokens, prompt = ids or int(said or 0), answer.usage.get("prompt_tokens")
         if not tokens or not answer.times:
-            raise Failure("invalid", f"a request gave no tokens (finish_reason {answer.finish})")
+            raise Failure("invalid", f"a request produced no tokens (finish_reason {answer.finish})")
         if not ids:
             self.refuse_unseen(answer, tokens)
         if self.settings["tokens"] == "exact":

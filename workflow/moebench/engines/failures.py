@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
      "the requested KV cache is larger than the memory"),
     ("oom_weights", r"is less than desired CPU memory utilization", "too little memory is free at start-up"),
     ("oom_activation", r"CUDA out of memory occurred when warming up sampler", "no memory for the sampler's warm-up"),
-    ("node_fault", r"is less than desired GPU memory utilization|is less than the engine's budget",
+    ("node_fault", r"is less than desired GPU memory utilization|is less than the engine's budget"
+                   r"|release GPU memory while vLLM is profiling",
      "another process holds the device's memory"),
     ("node_fault", r"uncorrectable (ECC|NVLink)|ECC_UNCORRECTABLE|GPU has fallen off the bus|GPU is lost"
                    r"|NVML.*Unknown Error|no CUDA-capable device|is/are busy|CUDA error: unknown error"
@@ -78,6 +79,9 @@ RULES: tuple[tuple[str, str, str], ...] = (
     ("node_fault", r"the executor on node \S+ ended", ANOTHER_NODE),
     ("unsupported", r"No [\w ]+ MoE backend supports|requires AMX tile support|requires x86 with AVX"
                     r"|Declaration: _\w+::\w+\(\) -> \(\)|_OpNamespace|no kernel image is available", NO_KERNEL),
+    ("unsupported", r"(kernels|module) not found\. Please (follow|install)"
+                    r"|\b(DeepEP|DeepGEMM|FlashInfer|FlashMLA)\b.*(is|are) not available",
+     "the environment lacks the kernels for this"),
     ("unsupported", r"does not recognize this architecture|Unrecognized model in |Unrecognized configuration class"
                     r"|Model architectures .* are not supported for now|Cannot find model module"
                     r"|has no vLLM implementation",
@@ -94,7 +98,8 @@ RULES: tuple[tuple[str, str, str], ...] = (
      "the engine does not support this"),
     ("unsupported", r"weights were not initialized from checkpoint: .*\.(eh_proj|enorm|mtp_block)\b",
      "the checkpoint has no layers for MTP"),
-    ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported",
+    ("unsupported", r"must be divisible by|is not divisible by|not a multiple of|Only top-\d+ routing is supported"
+                    r"|OutOfResources: out of resource",
      "the engine does not support this shape"),
     ("unsupported", r"maximum context length is|is greater than the derived max_model_len",
      "the engine refuses this length"),

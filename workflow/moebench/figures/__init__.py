@@ -42,7 +42,7 @@ def render_all(
             with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir)) as pool:
                 return _counted(pool.map(_given_part, parts), len(parts), say)
         except BrokenProcessPool:
-            raise UserError("a process that drew figures was killed (out of memory?); run again") from None
+            raise UserError("a process that draws figures was killed (out of memory?); run again") from None
 
 
 def _counted(made: Iterable[list[Path]], total: int, say: Callable[[str], None]) -> list[Path]:

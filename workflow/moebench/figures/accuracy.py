@@ -31,7 +31,7 @@ def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
         return frame
     rows = frame[frame["accuracy_status"].notna()]
     if rows.empty:
-        raise ConfigError(f"{where}: no cell of the experiment has an engine configuration that accuracy asks for")
+        raise ConfigError(f"{where}: no cell of the experiment has an engine configuration with accuracy tasks")
     twice = rows[rows["accuracy_status"] == AMBIGUOUS]
     if len(twice):
         raise ConfigError(

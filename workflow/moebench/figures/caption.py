@@ -1,4 +1,4 @@
-"""The line under a figure's title: what was measured, so that no figure passes for more than it is."""
+"""The line under a figure's title, which says what was measured and what the figure does not show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moebench.tables import stats
 _ENGINES = {"vllm": "vLLM", "transformers": "transformers"}
 NOT_MEASURED = "Computed from published architectures; nothing was measured."
 MOST_RANGE = 5
-"""With so many repeats or fewer the bootstrap interval is their range."""
+"""With this number of repeats or fewer, the bootstrap interval is their range."""
 NBSP = "\N{NO-BREAK SPACE}"
 WEIGHTS = {
     "checkpoint": "trained weights",
@@ -37,7 +37,7 @@ def _few(values: pd.Series) -> str:
 
 
 def engine(plan: Plan, rows: pd.DataFrame | None = None) -> str:
-    """Names and versions of the engines of some rows, as their makers write them; without rows: the study's own."""
+    """Names and versions of the engines of some rows, in their official spelling; without rows: the study's own."""
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
         ran = _engines(rows[rows["status"] != "not measured"]) if "status" in rows else set()
@@ -51,7 +51,7 @@ def _engines(rows: pd.DataFrame) -> set[tuple[str, str]]:
 
 
 def _machines(plan: Plan, rows: pd.DataFrame) -> str:
-    """The study's hardware, with its device where that is one and the same, and hosted services' beside it."""
+    """The study's hardware, with its device if there is only one, and the hardware of hosted services."""
     own, elsewhere = plan["hardware"], rows["gpus"].isna()
     local = rows[~elsewhere]
     devices = local["device_name"].dropna().unique().tolist() if "device_name" in rows else []
@@ -60,7 +60,7 @@ def _machines(plan: Plan, rows: pd.DataFrame) -> str:
 
 
 def what(plan: Plan, rows: pd.DataFrame) -> str:
-    """Models, weights, engine, hardware and prompts of some rows, and what they say nothing about."""
+    """Models, weights, engine, hardware and prompts of some rows, and what they do not represent."""
     if rows.empty:
         return NOT_MEASURED
     size = "" if plan["scale"] == "paper" else f"{plan['scale']} "
@@ -77,7 +77,7 @@ def what(plan: Plan, rows: pd.DataFrame) -> str:
 
 
 def caveat(plan: Plan, rows: pd.DataFrame) -> str:
-    """Models, weights and hardware of a whole study in a line, and what they say nothing about."""
+    """Models, weights and hardware of a whole study in one line, and what they do not represent."""
     if rows.empty:
         return NOT_MEASURED
     size = "Models" if plan["scale"] == "paper" else f"{plan['scale'].capitalize()} models"
@@ -94,13 +94,13 @@ def workload(rows: pd.DataFrame) -> str:
     if timed.empty:
         return ""
     sizes = [_span(timed[name]) for name in ("batch", "input_tokens", "output_tokens")]
-    if set(timed["protocol_kind"]) == {"load"}:  # no batch: requests come when they come
-        return f"Requests over time, of about {sizes[1]} input and {sizes[2]} output tokens."
+    if set(timed["protocol_kind"]) == {"load"}:  # no batch: requests arrive over time
+        return f"Requests over time with about {sizes[1]} input and {sizes[2]} output tokens."
     return f"Batch {sizes[0]}, {sizes[1]} input and {sizes[2]} output tokens."
 
 
 def images(rows: pd.DataFrame) -> str:
-    """Number and size of the images of some rows, the smallest and the largest where they differ."""
+    """Number and size of the images of some rows, as a range if they differ."""
     seen = rows[rows["images"].fillna(0) > 0] if "images" in rows else rows[:0]
     if seen.empty:
         return ""
@@ -117,7 +117,7 @@ def _span(values: pd.Series) -> str:
 
 
 def _prompts(rows: pd.DataFrame) -> str:
-    """The kinds of prompts, and the corpora of those that are not the default one's."""
+    """The kinds of prompts, and corpora other than the default."""
     kinds = sorted(rows["prompts"].dropna().unique())
     plain = [kind for kind in kinds if kind != "items"]
     words = [f"{_listed(plain)} prompts"] if plain else []
@@ -128,18 +128,18 @@ def _prompts(rows: pd.DataFrame) -> str:
 
 
 def interval(repeats: pd.Series) -> str:
-    """What the intervals of medians over so many repeats are: with few, their range, which covers less than 95%."""
+    """Kind of interval for medians over this many repeats: with few, their range, which covers less than 95%."""
     counts = sorted({int(n) for n in repeats if n > 1})
     few = [n for n in counts if n <= MOST_RANGE]
     covered = _listed(dict.fromkeys(f"{stats.coverage_of_range(n):.0%}" for n in few))
     ranged = f"their range (contains the true median with {covered})" if few else ""
     if len(few) == len(counts):
         return ranged or "none"
-    return f"bootstrap 95% interval{f' of more than {MOST_RANGE}, else {ranged}' if few else ''}"
+    return f"bootstrap 95% interval{f' with more than {MOST_RANGE}, otherwise {ranged}' if few else ''}"
 
 
 def drift(rows: pd.DataFrame) -> str:
-    """How far the canaries of the loads behind some cells drifted; empty where none ran."""
+    """Canary drift of the loads that measured some cells; empty if no canary ran."""
     known = rows.drop_duplicates("engine")["canary_drift"].dropna() if "canary_drift" in rows else rows[:0]
     if not len(known):
         return ""
@@ -151,7 +151,7 @@ WRONG_TOKENS = "DeepSeek's tokens are wrong on a CPU (vLLM's kernel misreads its
 
 
 def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
-    """Whether rows hold cells whose tokens are wrong: multi-head latent attention in vLLM's CPU build."""
+    """Whether rows contain cells with wrong tokens: multi-head latent attention in vLLM's CPU build."""
     if plan["hardware"]["kind"] != "cpu":
         return False
     known = [plan["engines"], *(part["engines"] for part in plan.get("accuracy", {}).values())]
@@ -161,15 +161,15 @@ def tokens_are_wrong(plan: Plan, rows: pd.DataFrame) -> bool:
 
 
 def _searched(good: pd.DataFrame) -> str:
-    """What the ends of a search's bracket are, and how many have no upper one."""
+    """Meaning of a search's bracket, and the number of searches without an upper end."""
     open_ended = int(good["max_rate_high"].isna().sum())
-    said = "Highest rate found that keeps the goals, error bars: up to the lowest that misses them"
+    said = "Highest rate tried that meets the goals; error bars: up to the lowest that misses them"
     bounds = "is a lower bound" if open_ended == 1 else "are lower bounds"
-    return said + (f"; {open_ended} of {len(good)} {bounds}: no rate tried misses them." if open_ended else ".")
+    return said + (f"; {open_ended} of {len(good)} {bounds}: no rate tried misses the goals." if open_ended else ".")
 
 
 def how(rows: pd.DataFrame, medians: bool = True) -> str:
-    """Repeats, intervals and how many cells are not what they should be; ``medians``: the figure shows some."""
+    """Repeats, intervals and the numbers of irregular cells; ``medians``: the figure shows medians."""
     good = rows[rows["status"] == "ok"]
     parts = [] if len(good) else ["Nothing is measured yet."]
     if len(good):
@@ -177,7 +177,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         if set(good["protocol_kind"]) == {"activation"}:
             parts.append("Not timed: every choice of the router is counted.")
             if medians and repeats.max() > 1:
-                parts.append(f"Median of {_few(repeats)} batches, error bars: {interval(repeats)}.")
+                parts.append(f"Median of {_few(repeats)} batches; error bars: {interval(repeats)}.")
         elif not medians and "find" in good and good["find"].notna().all():
             parts.append(_searched(good))
         elif not medians:
@@ -185,7 +185,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         elif repeats.max() < 2:
             parts.append("One run per cell, so no interval.")
         else:
-            parts.append(f"Median of {_few(repeats)} repeats in one load, error bars: {interval(repeats)}.")
+            parts.append(f"Median of {_few(repeats)} repeats in one load; error bars: {interval(repeats)}.")
         parts += [drift(good)] * bool(drift(good))
     if set(good["protocol_kind"]) == {"paper"}:
         parts.append("Timed as in the paper.")
@@ -200,7 +200,7 @@ def how(rows: pd.DataFrame, medians: bool = True) -> str:
         ),
         (int(good["throttled"].fillna(False).sum()), "throttled (clocks reduced by a power or heat limit)"),
         (int(good["derived_from"].notna().sum()), "truncated from longer runs"),
-        (int(tiles.untuned(rows).sum()), f"on {tiles.WORDS}"),
+        (int(tiles.untuned(rows).sum()), f"with {tiles.WORDS}"),
     ]
     named = [f"{number} {words}".replace(" ", NBSP) for number, words in odd if number]
     if named and len(good):
@@ -218,36 +218,36 @@ def of(plan: Plan, placed: Data) -> str:
 
 
 def front_words(placed: Data) -> str:
-    """What the caption of a figure of points says of its front."""
+    """The caption's sentence about the Pareto frontier."""
     if pareto.has_frontier(placed):
-        return "Ringed: the points that no other one beats (Pareto frontier, dashed)."
+        return "Ringed: points that no other point beats (Pareto frontier, dashed)."
     return "No Pareto frontier: the differences are within noise."
 
 
 def cost_words(plan: Plan, placed: Data) -> str:
-    """What a figure of costs or energy says of price and power; empty for others."""
+    """The caption's sentences about price and power; empty for figures without cost or energy."""
     shown, parts = {*placed.plot.y, placed.plot.x, *placed.plot.beside}, []
     if any(name.startswith("usd_") for name in shown):
         price, file = plan["hardware"].get("price"), f"config/hardware/{plan['hardware']['name']}.yaml"
         parts.append(
             f"At {price['usd_per_hour']:g} USD per device and hour ({price['source']}, read {price['date']}): {file}."
             if price
-            else f"No cost: {file} has no price; give yours."
+            else f"No cost: {file} has no price; enter yours."
         )
     if energy := [name for name in shown if name.startswith("joules_")]:
         good = placed.rows[placed.rows["status"] == "ok"]
         if len(good) and not any(good[name].notna().any() for name in energy):
-            parts.append("No energy: the power of the devices was not read, or runs were too short for it.")
+            parts.append("No energy: the power of the devices was not read, or the runs were too short.")
     return " ".join(parts)
 
 
 def caption(plan: Plan, rows: pd.DataFrame, medians: bool = True) -> str:
-    """The whole line."""
+    """The complete caption."""
     return f"{what(plan, rows)} {how(rows, medians)}".strip()
 
 
 def accuracy_words(plan: Plan, placed: Data) -> str:
-    """What the caption of a figure with accuracy adds; empty for one without."""
+    """The caption's sentences about accuracy; empty for a figure without it."""
     if not (accuracy.uses(placed.plot) or accuracy.printed(placed.plot)):
         return ""
     rows = placed.rows
@@ -258,11 +258,11 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
     parts = [f"Accuracy: {'; '.join(_mean(of) for of in dict.fromkeys(good['accuracy_of']))}."]
     if accuracy.PERPLEXITY in placed.plot.y:
         texts = {task["title"] for task in tasks if task["metrics"][0]["unit"] == "perplexity"}
-        parts += [f"Perplexity: of the words of {name}." for name in sorted(texts)]
+        parts += [f"Perplexity: per word on {name}." for name in sorted(texts)]
     if accuracy.uses(placed.plot):
-        parts.append("Bars of accuracy: 1.96 standard errors over the questions, tasks being independent.")
+        parts.append("Error bars of accuracy: 1.96 standard errors over the questions, assuming independent tasks.")
     else:
-        parts.append("Numbers beside points of the front: their accuracy.")
+        parts.append("Numbers beside points on the frontier: their accuracy.")
     if placed.plot.kind == "pareto" and accuracy.uses(placed.plot):
         parts.append(front_words(placed))
     chance = sorted(set(good["accuracy_chance"].dropna()))
@@ -270,7 +270,7 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
         level = f"at chance level ({chance[0]:.2f})" if chance and chance[-1] - chance[0] < 0.005 else "at chance level"
         if any(task["harness"] == "vlmeval" for task in tasks):  # an answer that names no choice is wrong there
             level = "at or below chance level"
-        parts.append(f"Random weights: accuracy is {level}, differences are noise.")
+        parts.append(f"Random weights: accuracy is {level}; differences are noise.")
     if tokens_are_wrong(plan, rows):
         parts.append(f"{WRONG_TOKENS}.")
     if "fixtures" in {task["data"]["source"] for task in tasks}:
@@ -283,14 +283,14 @@ def accuracy_words(plan: Plan, placed: Data) -> str:
 
 
 def _mean(of: str) -> str:
-    """``made_of`` of the table in a few words."""
+    """Short form of the table's ``made_of``."""
     head, _, tasks = of.partition(", all counting the same: ")
     names = [task.partition(" ")[0] for task in tasks.split(", ")] if tasks else []
     return f"mean of {head} ({', '.join(names)})" if tasks else of
 
 
 def _tasks(plan: Plan, experiment: str, engines: set[str]) -> list[Task]:
-    """What an experiment asks of some engine configurations."""
+    """Accuracy tasks of an experiment on some engine configurations."""
     asked = [r for r in plan["experiments"][experiment].get("accuracy") or () if r["engine"] in engines]
     return [plan["accuracy"][r["harness"]]["cells"][f"{r['engine']}/{r['cell']}"]["task"] for r in asked]
 

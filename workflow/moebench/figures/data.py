@@ -198,17 +198,17 @@ def _one_per_place(
     """
     roles = roles or ["experiment"]  # without roles there is one place
     same = [*roles, "engine", "cell"]
-    distinct = rows.drop_duplicates(same)
-    if distinct.duplicated(roles).any():
+    distinct = rows[~rows[same].duplicated()]
+    if distinct[roles].duplicated().any():
         sweeping = rows[[plot.x in swept(labels[i]) for i in rows.index]]
-        distinct = sweeping.drop_duplicates(same) if len(sweeping) else distinct
-    clash = distinct[distinct.duplicated(roles, keep=False)]
+        distinct = sweeping[~sweeping[same].duplicated()] if len(sweeping) else distinct
+    clash = distinct[distinct[roles].duplicated(keep=False)]
     if len(clash):
         first = clash[(clash[roles] == clash[roles].iloc[0]).all(axis=1)]
         knobs = ", ".join(_apart(first)) or "their protocol"
         raise ConfigError(
             f"{where}: {len(first)} cells have the same position and differ in {knobs}; "
-            "give the figure a hue, panel or row for that, or use a separate experiment"
+            "add a hue, panel or row that separates them, or use a separate experiment"
         )
     return distinct
 

@@ -62,7 +62,9 @@ def source(plot: Plot, where: str) -> str:
     for name in wanted:
         common &= set(columns.column(name, where).tables)
     if not common - {"plan", "measurements"}:
-        raise ConfigError(f"{where}: no table has {', '.join(wanted)} together; `moebench columns` says what each has")
+        raise ConfigError(
+            f"{where}: no table has all of {', '.join(wanted)}; `moebench columns` lists the columns of each"
+        )
     return sorted(common - {"plan", "measurements"})[0]
 
 
@@ -89,7 +91,7 @@ def place(plot: Plot, frame: pd.DataFrame, tables_dir: Path | None, where: str) 
     values = values.merge(shown, on=["engine", "cell"])
     if values.duplicated(["engine", "cell", plot.x, plot.y[0]]).any():
         more = [c for c in known if c in ("phase", "layer", "expert") and c not in (plot.x, *plot.y)]
-        raise ConfigError(f"{where}: several values fall on one place; choose one of {', '.join(more)} with only")
+        raise ConfigError(f"{where}: several values have the same position; select one of {', '.join(more)} with only")
     return Data(plot, cells.rows, values.sort_values([plot.y[0], plot.x], kind="stable"), cells.axes)
 
 

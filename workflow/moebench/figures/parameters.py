@@ -48,7 +48,7 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     if missing or not wanted:
         what = f"model {missing[0]} is" if missing else "its models are"
         raise StorageError(
-            f"{where}: {what} not in the table of parameters; `moebench report --partial` makes the tables again"
+            f"{where}: {what} not in the table of parameters; `moebench report --partial` rebuilds the tables"
         )
     return pd.concat([frame[frame["model"] == name] for name in wanted], ignore_index=True)
 
@@ -61,7 +61,7 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
 def caption(frame: pd.DataFrame) -> str:
     """The line under the title."""
     whole = "embeddings and vision tower" if "vision" in set(frame["component"]) else "embeddings"
-    return f"{NOT_MEASURED} Active: what one token reads; {whole} count in full."
+    return f"{NOT_MEASURED} Active: read by one token; {whole} count in full."
 
 
 def by_component(frame: pd.DataFrame) -> pd.DataFrame:
@@ -105,9 +105,7 @@ def described(frame: pd.DataFrame) -> str:
             whole = count(rows[f"{side}_parameters"].sum())
             sides.append(f"{whole} {'in total' if side == 'total' else 'active'} ({', '.join(named)})")
         told.append(f"{title}: {'; '.join(sides)}.")
-    start = (
-        "Stacked bars of the share of each component in the total and in the active parameters, and of their numbers."
-    )
+    start = "Stacked bars of each component's share of the total and of the active parameters, and of their numbers."
     return " ".join([start, *told, caption(frame)])
 
 

@@ -33,9 +33,11 @@ def place(plot: Plot, frame: pd.DataFrame, where: str) -> Data:
     for name in (plot.x, *plot.y):
         columns.column(name, where)
         if name not in measured:
-            raise ConfigError(f"{where}: {name!r} is not measured, a figure of kind pareto shows what is")
+            raise ConfigError(f"{where}: {name!r} is not a measured metric; figures of kind pareto show only those")
         if not columns.COLUMNS[name].better:
-            raise ConfigError(f"{where}: neither high nor low {name!r} is better, so there is no Pareto frontier")
+            raise ConfigError(
+                f"{where}: neither high nor low values of {name!r} are better, so there is no Pareto frontier"
+            )
     placed = data.place_cells(plot, accuracy.answered(plot, frame, where), _ROLES, where)
     rows = placed.rows.assign(x=placed.rows[plot.x].astype(float))
     values = rows["x"].dropna()

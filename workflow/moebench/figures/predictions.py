@@ -37,7 +37,7 @@ def frame(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def alike(rows: pd.DataFrame) -> pd.Series:
-    """Rows whose layout the roofline tells from others by less than what it neglects of it."""
+    """Rows whose layout differs from others by less than what the roofline neglects about it."""
     return rows["ep"].fillna(False).astype(bool) | (rows["pp"].fillna(1) > 1)
 
 
@@ -47,14 +47,14 @@ def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
 
 
 def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
-    """The same before there are tables."""
+    """The same before tables exist."""
     reference = plan["reference"]
     rows = [r for r in cell_rows.plan_rows(as_plan(reference)) if r["experiment"] == experiment]
     return frame(cell_rows.table("predictions", rows).to_pandas())
 
 
 FEW = 8
-"""So many cells, or fewer, are a table on the page."""
+"""Figures with at most this many cells are shown as a table on the page."""
 
 
 def caption(plan: Plan, placed: Data) -> str:
@@ -72,13 +72,13 @@ def caption(plan: Plan, placed: Data) -> str:
             gone = [axis.text(v) for v in axis.levels if v not in shown.axes[role].levels]
             more += f"Not drawn, because there is no prediction: {', '.join(gone)}." if gone else ""
     return (
-        f"Predicted by the cost model for {reference['hardware']['title']}, the grid of study {reference['study']}: "
-        f"{what}. {captions.workload(rows)} Nothing in this figure is measured.{more}"
+        f"Predicted by the cost model for {reference['hardware']['title']} and the grid of study "
+        f"{reference['study']}: {what}. {captions.workload(rows)} Nothing in this figure is measured.{more}"
     )
 
 
 def as_table(placed: Data) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of a figure's predictions, numbers with three digits."""
+    """Headings and rows of a figure's predictions; numbers have three digits."""
     plot = placed.plot
     heads = [*(axis.label for axis in placed.axes.values()), *(columns.COLUMNS[y].axis for y in plot.y)]
     rows = []

@@ -23,14 +23,14 @@ from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet
 
 PLOT = Plot.model_construct(
-    id=machines.FIGURE, number="M1", title="Measured time over the cost model's prediction, every cell", kind="bars"
+    id=machines.FIGURE, number="M1", title="Ratio of measured time to the cost model's prediction, by cell", kind="bars"
 )
 METRICS = {"ttft_max_s": "TTFT of the batch", "itl_s": "Inter-token latency", "e2e_s": "End-to-end latency"}
 _LINE_PT, _AXIS_PT, _GAP_PT, _SPREAD = 15.0, 30.0, 10.0, 0.3
 
 
 def of_plan(plan: Plan, tables_dir: Path) -> pd.DataFrame:
-    """A row per experiment and measured cell with a prediction, in the plan's order."""
+    """One row per experiment and measured cell with a prediction, in the plan's order."""
     asked = parquet.read(tables_dir, "plan")[["experiment", "engine", "cell"]].drop_duplicates()
     wide = asked.merge(parquet.read(tables_dir, "measurements"), on=["engine", "cell"])
     good = wide[wide[[columns.residual(m) for m in METRICS]].notna().any(axis=1)]
@@ -39,7 +39,7 @@ def of_plan(plan: Plan, tables_dir: Path) -> pd.DataFrame:
 
 
 def table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The figure's data as it goes into its CSV; base units."""
+    """The figure's data for its CSV, in base units."""
     names = [n for m in METRICS for n in (m, f"predicted_{m}", columns.residual(m))]
     return figure_data.described(frame, {}, [*names, "predicted_with", "host"])
 
@@ -50,12 +50,12 @@ def caption(plan: Plan, frame: pd.DataFrame) -> str:
         return "No measured cell has a prediction yet."
     if set(frame["predicted_with"]) == {machines.MEASURED}:
         devices = ", ".join(sorted(frame["device_name"].dropna().unique()))
-        source = f"constants measured on the machine itself ({devices}): memory bandwidth and matrix products"
+        source = f"constants measured on the machine itself ({devices}; memory bandwidth and matrix products)"
     else:
         source = f"the data sheet of {plan['hardware']['title']}"
     return (
-        f"The prediction is a roofline without overheads, from {source}. 1: as fast as possible. Dots: cells, the "
-        "median over repeats of each; bars: median over the cells of an experiment."
+        f"The prediction is a roofline without overheads, from {source}. 1 is the lower bound. Dots: median over the "
+        f"repeats of each cell; bars: median over the cells of an experiment."
     )
 
 
@@ -127,7 +127,7 @@ def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
         for place, name in enumerate(names):
             rows = frame[(frame["experiment"] == name) & frame[columns.residual(metric)].notna()]
             _strip(axes, place, rows.sort_values(columns.residual(metric), kind="stable"), columns.residual(metric))
-    made.axes[-1 if lines > 1 else 1].set_xlabel("Measured over predicted")
+    made.axes[-1 if lines > 1 else 1].set_xlabel("Measured / predicted")
     return made
 
 

@@ -1,7 +1,7 @@
-"""Cells on default tile sizes among cells on tuned ones: marked with a white dot, named in legend and caption.
+"""Cells with default tile sizes among cells with tuned ones: marked with a white dot, named in legend and caption.
 
-vLLM has tile sizes tuned for some shapes of experts and a default for all others; where a figure mixes them, a step
-between two points may be the kernel's.  A figure whose cells all have one kind says nothing.
+vLLM has tuned tile sizes for some shapes of experts and defaults for all others.  In a figure that mixes them, a step
+between two points may be caused by the kernel.  A figure with only one kind has no such marks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UNTUNED = "untuned_kernel_warning"
 
 
 def untuned(rows: pd.DataFrame) -> pd.Series:
-    """Which measured cells ran on default tile sizes; none where all did, or none."""
+    """Measured cells that ran with default tile sizes; none if all did, or none did."""
     if _UNTUNED not in rows:
         return pd.Series(False, index=rows.index)
     known = rows[_UNTUNED].where(rows["status"] == "ok").astype(object)
@@ -28,13 +28,13 @@ def untuned(rows: pd.DataFrame) -> pd.Series:
 
 
 def dots(axes: Axes, at: Any, values: Any, ink: Any, **more: Any) -> None:
-    """A dot on each of some points: white, or in the colour of a hollow one."""
+    """A dot on each given point: white, or in the colour of a hollow mark."""
     if len(at):
         axes.plot(at, values, color=ink, linestyle="none", marker="o", markersize=1.8, markeredgewidth=0, **more)
 
 
 def handles(rows: pd.DataFrame) -> list[Any]:
-    """What the dot stands for, where there is one."""
+    """Legend entry for the dot, if there is one."""
     if not untuned(rows).any():
         return []
     shown: Any = {"marker": "o", "markersize": 4.6, "markerfacecolor": "white", "markeredgewidth": 1.4}

@@ -1,4 +1,4 @@
-"""Series that the engine cannot run at all: the caption names them once, instead of a mark per cell."""
+"""Series that the engine cannot run at all: named once in the caption instead of marked per cell."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from moebench.figures.data import Data
 
 
 def series(placed: Data) -> dict[str, list[Any]]:
-    """Levels of the hue of which all cells, two or more, are unsupported for one reason; by reason.
+    """Levels of the hue whose cells, two or more, are all unsupported for the same reason; by reason.
 
-    Empty where that is every series: then marks are all there is to draw.
+    Empty if this is true of every series: then there are only marks to draw.
     """
     found: dict[str, list[Any]] = {}
     for level in placed.levels("hue") if "hue" in placed.axes else ():
@@ -24,7 +24,7 @@ def series(placed: Data) -> dict[str, list[Any]]:
 
 
 def words(placed: Data) -> str:
-    """The sentence of the caption that names them; empty without any."""
+    """The caption's sentence that names them; empty if there are none."""
     parts = [
         f"{', '.join(placed.axes['hue'].text(level) for level in levels)} ({reason})"
         for reason, levels in series(placed).items()
@@ -33,7 +33,7 @@ def words(placed: Data) -> str:
 
 
 def without(placed: Data) -> Data:
-    """What is left to draw.  The figure's CSV keeps every row."""
+    """The remaining data to draw. The figure's CSV keeps every row."""
     gone = [level for levels in series(placed).values() for level in levels]
     if not gone:
         return placed

@@ -1,4 +1,4 @@
-"""What plans, records and manifests hold, key by key (the reference behind docs/data.md).
+"""The keys of plans, records and manifests (the reference for docs/data.md).
 
 Each is a TypedDict, so that mypy finds a misspelt key; at run time each is a plain dict, as JSON gives it.  Standard
 library only: every engine's environment imports this.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 Knobs = dict[str, Any]
-"""Values by the name of a knob, a setting or a library's keyword argument: free-form, as YAML gives them."""
+"""Values by name of a knob, a setting or a library's keyword argument: free-form, as read from YAML."""
 
 Json = dict[str, Any]
-"""JSON of somebody else: a model's ``config.json``, a harness's results, a service's answer."""
+"""External JSON: a model's ``config.json``, a harness's results, a service's response."""

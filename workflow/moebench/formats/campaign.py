@@ -1,4 +1,4 @@
-"""A campaign's own files: what the archive says about itself, and what the machine remembers."""
+"""Files of a campaign: the archive's description, and the state kept on the machine."""
 
 from __future__ import annotations
 

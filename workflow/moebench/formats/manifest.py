@@ -1,4 +1,4 @@
-"""Small files beside records: manifests of jobs, staged folders and archives, locks, the constants of a machine."""
+"""Small files other than records: manifests of jobs, staged folders and archives, locks, constants of a machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moebench.formats.record import CanaryRun
 
 
 class RecordEntry(TypedDict):
-    """A record file as it was when its job ended."""
+    """A record file at the end of its job."""
 
     bytes: int
     mtime_ns: int

@@ -1,4 +1,4 @@
-"""What the driver asks of its worker process and what that answers: JSON lines (``moebench.measure``)."""
+"""Messages between the driver and its worker process: JSON lines (``moebench.measure``)."""
 
 from __future__ import annotations
 

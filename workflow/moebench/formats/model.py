@@ -1,4 +1,4 @@
-"""Models and machines, as a plan and a record hold them: the JSON of ``moebench.config``'s classes of the same name."""
+"""Models and machines in plans and records: the JSON of ``moebench.config``'s classes of the same name."""
 
 from __future__ import annotations
 

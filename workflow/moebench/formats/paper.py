@@ -1,4 +1,4 @@
-"""What a paper prints about models and their speed, as a plan carries it: the JSON of ``config.Paper``."""
+"""A paper's printed values about models and their speed in a plan: the JSON of ``config.Paper``."""
 
 from __future__ import annotations
 

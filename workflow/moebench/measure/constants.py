@@ -82,4 +82,4 @@ def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[s
             say(f"no constants of this machine: {error}")
             return
         for reason in implausible(made).values():
-            say(f"nothing is predicted from these constants, which cannot be right: {reason}")
+            say(f"nothing is predicted from these constants, which are implausible: {reason}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from moebench.formats.model import HardwareDict
 
 MEMORY_SHARE = 0.95, 1.1
-"""Memory that a driver reports, over what the maker states: about 1.07, of an H100 81559 MiB of 80 GB."""
+"""Memory that torch or the driver reports, over what the hardware file states; nominal sizes are about 7% less."""
 
 
 def unlike(

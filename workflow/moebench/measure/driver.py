@@ -252,7 +252,7 @@ class Driver:
             self.keep(engine_id, cell_id, outcome)
             lost = lost + 1 if outcome["status"] in records.INFRASTRUCTURE else 0
             if lost == MAX_LOSSES:
-                self.say(f"{engine_id}: given up for now, {MAX_LOSSES} cells in a row were lost")
+                self.say(f"{engine_id}: abandoned for now, {MAX_LOSSES} cells in a row were lost")
                 break
         if self.loaded:
             self.run_canary(engine_id, sentinel, "end")
@@ -268,7 +268,7 @@ class Driver:
         if self.is_hopeless():
             self.say(
                 f"stopped: {MAX_HOST_FAULTS} times in a row on {faults.node()}: {reason}; fix the node or its "
-                "environment (`moebench doctor`, run there), then run again: nothing of this counts as a result"
+                "environment (`moebench doctor`, run there), then run again: none of this counts as a result"
             )
 
     def is_hopeless(self) -> bool:
@@ -295,7 +295,7 @@ class Driver:
             need = self.plan["cells"][f"{engine_id}/{cell_id}"]["predicted"]["bytes_per_gpu"] or 0.0
             reason = (
                 f"predicted to need {need / 1e9:.1f} GB per GPU, more than {self.plan['hardware']['title']} has; "
-                "not tried, by choice (jobs.skip_infeasible)"
+                "not tried (jobs.skip_infeasible)"
             )
             self.keep(
                 engine_id,
@@ -421,8 +421,8 @@ class Driver:
         known = [device.unlike(hardware, **gpu) for gpu in gpus] or [name and device.unlike(hardware, name)]
         for found in filter(None, known):
             raise UserError(
-                f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it where "
-                "those are (the profile's partition and gpu_model), or choose another hardware in the study"
+                f"this machine has {found}, study {self.plan['study']} is for {hardware['device_name']}: run it on "
+                f"such a machine (the profile's partition and gpu_model), or choose another hardware in the study"
             )
 
     def check_ranks(self, spec: EngineConfig, ranks: list[Rank]) -> None:
@@ -433,8 +433,8 @@ class Driver:
             if found:
                 study = self.plan["study"]
                 raise UserError(
-                    f"node {rank['node']} has {found}, study {study} is for {hardware['device_name']}: leave the node "
-                    "out (slurm_extra or constraint in the profile), or choose another hardware in the study"
+                    f"node {rank['node']} has {found}, study {study} is for {hardware['device_name']}: exclude the "
+                    f"node (slurm_extra or constraint in the profile), or choose another hardware in the study"
                 )
             seen: Provenance = {"versions": rank["versions"], "lock_sha256": rank["lock_sha256"]}
             if problem := provenance.unlike_the_plan(spec["runtime"], seen):
@@ -467,7 +467,7 @@ class Driver:
         """Run a cell at one rate after another; each has the time limit of a cell."""
         journal = max_rate.Journal(self.results, cell["engine"], cell["cell"])
         if journal.tries:
-            self.say(f"{cell['engine']}/{cell['cell']}: goes on after {len(journal.tries)} rates")
+            self.say(f"{cell['engine']}/{cell['cell']}: continues after {len(journal.tries)} rates")
         ask = lambda work: self.run_in_engine({**cell, "workload": work})  # noqa: E731
         return max_rate.search(cell["workload"], journal, ask, self.say)
 
@@ -619,7 +619,7 @@ class Driver:
             rate = f"{seen['samples_per_s']:.3g} requests/s"
             if "search" in record:
                 least = "at least " if record["reason"] else ""
-                rate = f"{least}{record['search']['max_rate']:g} requests/s keep the goals"
+                rate = f"{least}{record['search']['max_rate']:g} requests/s meet the goals"
             return f"ok  {rate}  TTFT {seen['ttft_s']:.3f} s  {seen['throughput_output_tokens_per_s']:,.0f} tokens/s"
         last = record["repeats"][-1]["metrics"]
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"

@@ -1,4 +1,4 @@
-"""The progress log of a job, and the signals that end a job."""
+"""The progress log of a job, and the signals that end it."""
 
 from __future__ import annotations
 

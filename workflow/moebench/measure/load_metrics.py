@@ -49,12 +49,12 @@ def arrival_rate(load: LoadTrace) -> float:
 
 
 def problem(load: LoadTrace, part: Steady) -> str | None:
-    """Why a run says nothing about a load, if so."""
+    """Why a run is not valid for a load, if so."""
     count, failed = len(load["errors"]), [error for error in load["errors"] if error]
     if failed:
         return f"{len(failed)} of {count} requests failed: {failed[0][:300]}"
     if len(part.requests) < 2 or part.end_s <= part.begin_s:
-        return f"no steady state in {count} requests: all are sent before the first are done; ask for more requests"
+        return f"no steady state in {count} requests: all are sent before the first are done; increase requests"
     return None
 
 
@@ -66,7 +66,7 @@ def percentile(values: list[float], percent: float) -> float:
 
 
 def enough(count: int, percent: float) -> bool:
-    """Whether so many values say something of a percentile: one at least is expected above it."""
+    """Whether this number of values supports a percentile: at least one is expected above it."""
     return count * (100 - percent) >= 100
 
 
@@ -97,7 +97,7 @@ def tokens_within(load: LoadTrace, part: Steady) -> float:
 
 
 def metrics(load: LoadTrace, part: Steady, devices: int) -> Metrics:
-    """Metrics of the requests of a part, and rates over its time.  ``devices``: 0 where nobody knows them."""
+    """Metrics of the requests of a part, and rates over its time. ``devices``: 0 if unknown."""
     values, length = of_requests(load, part.requests), part.end_s - part.begin_s
     gaps = [gap for i in part.requests for gap in load["gaps_s"][i]]
     found: Metrics = {

@@ -26,7 +26,7 @@ SETS_MB = (3, 12, 48, 192, 768)
 TYPES = ("bfloat16", "float16", "float32", "int8")
 """Of the matrix products; torch's names."""
 MOST_PASSES = 2
-"""Measurements at most: what cannot be right is measured again, and the best of each counts."""
+"""Maximum number of measurements: implausible ones are repeated, and the best of each counts."""
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
 """Matrices tried, while one product takes no longer than ``LONGEST_S``."""
 LONGEST_S = 0.04

@@ -19,7 +19,7 @@ SCHEMA = 1
 
 
 def path_of(results: Path, job: str) -> Path:
-    """Where a job's manifest lies."""
+    """Path of a job's manifest."""
     return results / "jobs" / f"{job}.json"
 
 

@@ -1,6 +1,6 @@
-"""A search for the highest request rate that keeps the goals, try by try: what is kept of each, and what it ends as.
+"""A search for the highest request rate that meets the goals: its tries, what is stored of each, and its result.
 
-Every try is written to a journal at once, so that a job that is killed goes on where it was and tries no rate twice.
+Every try is written to a journal at once, so a killed job continues where it was and tries no rate twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moebench.measure import load_metrics, records
 from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 SENT = 0.9
-"""Share of a rate that the client must have sent: less says nothing of the server."""
+"""Share of a rate that the client must have sent; less says nothing about the server."""
 
 
 class Journal:
@@ -66,7 +66,7 @@ def search(work: Workload, journal: Journal, ask: Callable[[Workload], Outcome],
 
 
 def judged(rate: float, started: str, runs: list[Run], work: Workload) -> Try:
-    """What became of a rate."""
+    """Outcome of a rate."""
     goals, counted, met, rates, why = work["goals"], 0, 0.0, [], ""
     for run in runs:
         load = run["load"]
@@ -80,9 +80,9 @@ def judged(rate: float, started: str, runs: list[Run], work: Workload) -> Try:
     share, sent = met / counted if counted else 0.0, fmean(rates)
     verdict = rate_search.KEPT if share >= work["goals_share"] - 1e-9 else rate_search.MISSED
     if verdict == rate_search.MISSED:
-        why = why or f"{100 * share:.3g}% of {counted} requests kept the goals"
+        why = why or f"{100 * share:.3g}% of {counted} requests met the goals"
     elif sent < SENT * rate:
-        verdict, why = rate_search.NOT_SENT, f"the client sent {sent:.3g} requests/s: it can no more"
+        verdict, why = rate_search.NOT_SENT, f"the client sent only {sent:.3g} requests/s, its limit"
     return {
         "request_rate": rate,
         "started_at": started,
@@ -101,21 +101,21 @@ def _medians(found: list[Metrics]) -> Metrics:
 
 
 def result(tries: list[Try]) -> Searched:
-    """The bracket that tries leave."""
+    """The bracket after the given tries."""
     kept, other = rate_search.bracket(tries)
     missed = [t["request_rate"] for t in tries if t["verdict"] == rate_search.MISSED]
     return {"max_rate": kept, "missed_rate": other if other in missed else None, "tries": tries}
 
 
 def so_far(tries: list[Try]) -> str:
-    """What unfinished tries say, in words."""
+    """Summary of unfinished tries."""
     kept, other = rate_search.bracket(tries)
-    said = [f"{rate:g} {what}" for rate, what in ((kept, "keeps the goals"), (other, "does not")) if rate is not None]
+    said = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
     return ", ".join(said) or "no rate was tried before"
 
 
 def ended(work: Workload, journal: Journal) -> Outcome:
-    """What a finished search ends as."""
+    """Result of a finished search."""
     found, last = result(journal.tries), journal.tries[-1]
     status, reason = "ok", ""
     if found["max_rate"] is None:
@@ -127,7 +127,7 @@ def ended(work: Workload, journal: Journal) -> Outcome:
         reason = f"{lowest}, misses the goals: {last['why']}" if missed else f"{lowest}: {last['why']}"
     elif found["missed_rate"] is None:
         limit = [t["why"] for t in journal.tries if t["verdict"] == rate_search.NOT_SENT]
-        why = limit[0] if limit else f"highest_rate {work['highest_rate']:g} keeps the goals"
+        why = limit[0] if limit else f"highest_rate {work['highest_rate']:g} meets the goals"
         reason = f"max_rate is {found['max_rate']:g} requests/s or more: {why}"
     return {
         "status": status,

@@ -1,4 +1,4 @@
-"""Other jobs on the node that measures, as SLURM tells.  Standard library only.
+"""Other jobs on the measuring node, according to SLURM.  Standard library only.
 
 A job with a few of a node's GPUs shares its CPUs, memory and links with strangers; `--exclusive` keeps them away, and
 costs the whole node.  So a record says whether there were any.

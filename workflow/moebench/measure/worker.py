@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from moebench.engines import compiling, failures
+from moebench.engines import compatibility, compiling, failures
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
@@ -393,8 +393,8 @@ def miscounted(planned: int | None, seen: float | None, at_most: bool = False) -
         return None
     if at_most:
         enough = seen is not None and seen <= planned
-        return None if enough else f"an image became {seen} tokens, by the registry's sizes it is {planned} at most"
-    return f"the images of a request became {seen} tokens, by the registry's sizes they are {planned}"
+        return None if enough else f"an image became {seen} tokens; by the registry's sizes it has {planned} at most"
+    return f"the images of a request became {seen} tokens; by the registry's sizes they have {planned}"
 
 
 def provenance() -> Provenance:
@@ -471,7 +471,7 @@ def holds_nothing(error: Exception, spec: EngineConfig) -> bool:
 
 
 def gpu_driver() -> str | None:
-    """Version of the NVIDIA driver, as nvidia-smi says."""
+    """Version of the NVIDIA driver, as nvidia-smi says, and of the libcuda in front of it, if there is one."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
@@ -481,7 +481,8 @@ def gpu_driver() -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.split("\n")[0].strip() or None
+    driver, libcuda = done.stdout.split("\n")[0].strip(), compatibility.in_front(os.environ.get("LD_LIBRARY_PATH", ""))
+    return (f"{driver} (libcuda {libcuda})" if libcuda and driver else driver) or None
 
 
 def cpu_name() -> str:

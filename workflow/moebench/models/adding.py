@@ -80,40 +80,48 @@ _REMEDY = (
 )
 
 
-def report(added: Added) -> str:
-    """Parameters computed and published, and the notes."""
+def facts(added: Added) -> Json:
+    """Parameters computed and published, memory of cache and states in bytes, and the notes."""
     architecture, published = added.spec.architecture, added.spec.published
-    total, active = params.total_parameters(architecture).total, params.active_parameters(architecture)
-    bare = active.total - active.embeddings - active.vision
+    knobs, active = EngineKnobs(model=added.spec.name), params.active_parameters(architecture)
+    per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
+    return {
+        "name": added.spec.name,
+        "total_parameters": params.total_parameters(architecture).total,
+        "active_parameters": active.total,
+        "active_without_embeddings_and_vision": active.total - active.embeddings - active.vision,
+        "published": published.model_dump() if published else None,
+        "kv_bytes_per_token": per_token,
+        "state_bytes_per_sequence": memory.sequence_bytes(architecture, knobs, 1) - per_token,
+        "notes": added.notes,
+    }
+
+
+def report(added: Added) -> str:
+    """The facts as text."""
+    known, architecture = facts(added), added.spec.architecture
+    published = known["published"] or {}
+    total, active = known["total_parameters"], known["active_parameters"]
     lines = [
-        f"total {total / 1e9:10.2f} B   {_beside(total, published.total_parameters if published else None)}",
-        f"active{active.total / 1e9:10.2f} B   {_beside(active.total, published.active_parameters if published else None)}"
-        f"; without embeddings and vision {bare / 1e9:.2f} B",
+        f"total {total / 1e9:10.2f} B   {_beside(total, published.get('total_parameters'))}",
+        f"active{active / 1e9:10.2f} B   {_beside(active, published.get('active_parameters'))}"
+        f"; without embeddings and vision {known['active_without_embeddings_and_vision'] / 1e9:.2f} B",
     ]
     if published:
-        lines.append(f"published: {published.reference}")
-    knobs = EngineKnobs(model=added.spec.name)
-    per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
-    lines.append(f"KV cache {per_token / 1e3:.1f} kB per token" + _kinds(architecture))
-    return "\n".join([*lines, *added.notes])
+        lines.append(f"published: {published['reference']}")
+    cache = f"KV cache {known['kv_bytes_per_token'] / 1e3:.1f} kB per token"
+    if window := architecture.attention.windowed_layers:
+        cache += f", of {window} layers for the last {architecture.attention.window} tokens only"
+    if architecture.recurrent:
+        state = known["state_bytes_per_sequence"] / 1e6
+        cache += f", and {state:.1f} MB of state per sequence in {architecture.recurrent.layers} layers"
+    return "\n".join([*lines, cache, *added.notes])
 
 
 def _beside(computed: int, published: float | None) -> str:
     if not published:
         return "published: not known"
     return f"published {published / 1e9:.4g} B ({computed / published - 1:+.1%})"
-
-
-def _kinds(architecture: Architecture) -> str:
-    attention, said = architecture.attention, ""
-    if attention.windowed_layers:
-        said += f", of {attention.windowed_layers} layers for the last {attention.window} tokens only"
-    if architecture.recurrent:
-        knobs = EngineKnobs(model="x")
-        per_token = memory.memory_per_gpu(architecture, knobs).kv_bytes_per_token
-        state = memory.sequence_bytes(architecture, knobs, 1) - per_token
-        said += f", and {state / 1e6:.1f} MB of state per sequence in {architecture.recurrent.layers} layers"
-    return said
 
 
 def _line(error: ValueError) -> str:

@@ -28,14 +28,16 @@ def _file_tokens(settings: CalibrationDict, folder: Path) -> list[int]:
 
     data = Path(settings["data"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != settings["sha256"]:
-        raise ValueError(f"{settings['data']} is not what it was when the plan was made")
+        raise ValueError(f"{settings['data']} changed after the plan was built")
     text = data.decode()
     if settings["data"].endswith(".jsonl"):
         try:
             text = "\n\n".join(json.loads(line)["text"] for line in text.splitlines() if line.strip())
         except (KeyError, TypeError) as error:
             raise ValueError(f"{settings['data']}: a line without a 'text' ({error})") from None
-    return list(AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(text, add_special_tokens=False)["input_ids"])
+    return list(
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)(text, add_special_tokens=False)["input_ids"]
+    )
 
 
 def source(settings: CalibrationDict) -> CalibrationDict:

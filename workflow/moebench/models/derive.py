@@ -83,5 +83,5 @@ def is_made(model: ModelDict) -> bool:
 def how_to_make(model: ModelDict, plan: Plan) -> str:
     """What to do about a model that is not whole."""
     if model.get("derived"):
-        return f"delete {model['path']} and run snakemake again: a job makes it"
+        return f"delete {model['path']} and run snakemake again: a job creates it"
     return f"run `moebench stage --study {plan['study']}` on a machine with internet"

@@ -94,7 +94,7 @@ def _kept(
         progress.note(f"{source.hub}: {problem}")
     if problems:
         return None
-    progress.note(f"{reason}; used as it is: {folder} is complete")
+    progress.note(f"{reason}; using {folder}, which is complete")
     sizes = list(_manifest_sizes(folder).values())
     return Staged(folder, commit, len(sizes), sum(sizes), 0)
 
@@ -188,7 +188,7 @@ class _Staging:
         if need > free:
             raise StageError(
                 f"does not fit: {size_text(need)} to fetch, {size_text(free)} free at {place}; nothing was written: "
-                "make room, or put the models folder on another file system"
+                "free space, or put the models folder on another file system"
             )
 
     def _pin(self) -> None:
@@ -208,7 +208,8 @@ class _Staging:
                 yield
         except filelock.Timeout:
             raise StageError(
-                f"{self.folder}: another process is fetching it; wait for it, then run this again (if there is none: "
+                f"{self.folder}: another process is downloading it; wait for it, then run this again (if there is "
+                f"none: "
                 f"remove {guard})"
             ) from None
 
@@ -235,7 +236,7 @@ class _Staging:
                         f"{file.name}: arrived twice with a wrong {file.algorithm} (expected {file.digest}); "
                         "deleted: try again later or through another network (a proxy may alter it)"
                     )
-                self.progress.note(f"{file.name}: arrived with a wrong checksum; fetching it again")
+                self.progress.note(f"{file.name}: arrived with a wrong checksum; downloading it again")
             altered.update(wrong)
             missing = [file for file in missing if not (self.folder / file.name).is_file()]
             if not missing:
@@ -244,7 +245,7 @@ class _Staging:
                 why = reason or "not all files arrived"
                 self.progress.note(f"{self.source.hub}: {why}; {len(missing)} files to go, again in {wait_s:g} s")
                 time.sleep(wait_s)
-        raise StageError(f"{missing[0].name}: did not arrive; run this again: complete files are kept")
+        raise StageError(f"{missing[0].name}: missing after the download; run this again: complete files are kept")
 
     def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
         """Have huggingface_hub download ``missing``; return what failed in passing (raised the ``last`` time)."""

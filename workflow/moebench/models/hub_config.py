@@ -1,4 +1,5 @@
-"""The small files of a model that say what it is, from the hub or from a folder: ``config.json`` and sizes of weights."""
+"""The small files of a model that say what it is, from the hub or from a folder: ``config.json`` and sizes of
+weights."""
 
 from __future__ import annotations
 
@@ -84,7 +85,7 @@ def _json(path: Path, name: str) -> Json | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StageError(f"{name}: {path.name} is no JSON ({error}); fix it, or choose another revision") from None
+        raise StageError(f"{name}: {path.name} is not JSON ({error}); fix it, or choose another revision") from None
     if not isinstance(found, dict):
-        raise StageError(f"{name}: {path.name} holds no keys; fix it, or choose another revision")
+        raise StageError(f"{name}: {path.name} has no keys; fix it, or choose another revision")
     return cast(Json, found)

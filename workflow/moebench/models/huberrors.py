@@ -60,13 +60,13 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
     elif isinstance(error, OSError) and error.errno:
         text = _disk(error, folder)
     elif isinstance(error, UnicodeError):
-        text = f"HF_TOKEN contains characters that no token has; {LOGIN} again"
+        text = f"HF_TOKEN contains invalid characters; {LOGIN} again"
     elif folder or isinstance(error, OSError):  # of Xet, or of a file that came short
         text = f"the download failed ({_first_line(error)}); run this again: complete files are kept"
     else:
         text = (
-            f"what {host_of(asked.endpoint)} answered is not a hub's answer ({type(error).__name__}); "
-            "check HF_ENDPOINT, and whether a proxy or a login page stands in between"
+            f"the response of {host_of(asked.endpoint)} is not a hub's ({type(error).__name__}); "
+            "check HF_ENDPOINT, and whether a proxy or a login page is in between"
         )
     line = " ".join(text.split())
     if asked.token:
@@ -123,7 +123,7 @@ def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
     if status == 403:
         return f"your token lacks the permission to read it{said}: change that at {asked.endpoint}/settings/tokens"
     if status == 429:
-        return f"the hub answers that there were too many requests: run this again in some minutes, or {LOGIN} first"
+        return f"the hub reports too many requests: run this again in a few minutes, or {LOGIN} first"
     later = "run this again later" if status >= 500 else "see the hub's status, and HF_ENDPOINT"
     return f"{host_of(asked.endpoint)} answered HTTP {status}{said}: {later}"
 
@@ -131,12 +131,15 @@ def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
 def _unreachable(error: Exception, endpoint: str) -> str:
     """No answer at all, or a broken one."""
     if isinstance(error, httpx2.LocalProtocolError):  # its words quote the header, and with it the token
-        return f"the request cannot be sent: HF_TOKEN contains characters that no token has; {LOGIN} again"
+        return f"the request cannot be sent: HF_TOKEN contains invalid characters; {LOGIN} again"
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return f"HF_ENDPOINT is {host_of(endpoint)!r}, which is not the address of a hub (https://...)"
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return f"the certificate of {host_of(endpoint)} is not trusted here: set SSL_CERT_FILE to the file with your site's CA"
     return (
         f"{host_of(endpoint)} cannot be reached ({_first_line(error)}): check the network, the proxy (HTTPS_PROXY) and "
-        "HF_ENDPOINT; compute nodes often have no internet access, so stage on a login node; run again: complete files are kept"
+        "HF_ENDPOINT; compute nodes often have no internet access, so stage on a login node; run again: complete "
+        "files are kept"
     )
 
 
@@ -145,5 +148,5 @@ def _disk(error: OSError, folder: Path | None) -> str:
     where = f" at {error.filename or folder}" if error.filename or folder else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kind = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"
-        return f"{kind}{where}: make room and run this again: complete files are kept"
+        return f"{kind}{where}: free space and run this again: complete files are kept"
     return f"cannot write{where}: {error.strerror or error}"

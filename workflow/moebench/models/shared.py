@@ -40,7 +40,7 @@ def stage_shared(
     revision = _revision(files)
     if pinned not in (None, revision):
         raise StageError(
-            f"{shared}: its files are not the ones that were pinned ({pinned[:12]}); put those back, or pin these: "
+            f"{shared}: its files differ from the pinned ones ({pinned[:12]}); restore those, or pin these: "
             "`moebench stage --update`"
         )
     lock.pin(name, SHARED_REVISION, revision, files=len(files), bytes_=sum(f["bytes"] for f in files.values()))
@@ -54,7 +54,9 @@ def _hashed(shared: Path, progress: Progress) -> dict[str, StagedFile]:
     """Sizes and checksums of the files of a shared folder."""
     try:
         if not shared.is_dir():
-            raise StageError(f"{shared}: no such folder; correct source.path, or run this where the disk is mounted")
+            raise StageError(
+                f"{shared}: no such folder; correct source.path, or run this on a machine where the disk is mounted"
+            )
         if not (shared / "config.json").is_file():
             raise StageError(f"{shared}: no config.json; give the folder of a checkpoint in the transformers format")
         size = sum(path.stat().st_size for path in shared.rglob("*") if path.is_file())

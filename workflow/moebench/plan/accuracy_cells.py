@@ -29,9 +29,9 @@ from moebench.formats.plan import (
 from moebench.plan import accuracy_time, unsupported
 
 ACCURACY_VERSION = 1
-"""Raised whenever the way of evaluating changes so that old and new numbers must not meet."""
+"""Increased whenever the evaluation changes so that old and new numbers must not be mixed."""
 VERSIONS = {"lm-eval": "0.4.13", "vlmeval": "0.0.20"}
-"""Harnesses and their versions, as pinned in envs/; another one installed is refused."""
+"""Harnesses and their versions as pinned in envs/; other installed versions are refused."""
 SEEDS: dict[str, dict[str, int]] = {
     "lm-eval": {"random": 0, "numpy": 1234, "torch": 1234, "fewshot": 1234},
     "vlmeval": {},
@@ -39,12 +39,12 @@ SEEDS: dict[str, dict[str, int]] = {
 """Seeds of lm-eval: its own defaults, so that few-shot examples are those of published numbers.  VLMEvalKit with exact
 matching draws nothing."""
 JUDGE = "exact_matching"
-"""Who judges in VLMEvalKit; always named to it, since without a name it names a model it does not ask."""
+"""VLMEvalKit's judge; always set, since by default it names a model that it does not query."""
 LOCK = "datasets.lock.yaml"
 
 
 def data_of(task: TaskSpec, block: AccuracyBlock, config: Config, root: str) -> TaskData:
-    """Which files a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
+    """Files that a task reads: ``id`` (ORG/NAME), ``source``, ``revision`` and the folder they are staged in."""
     if isinstance(task.data, TableSource):
         return table_of(task, block.data == "fixtures", root)
     name = task.data.hub
@@ -69,7 +69,7 @@ def table_of(task: TaskSpec, own: bool, root: str) -> TaskData:
     Raises ConfigError for a task without a table, or fixtures that are not written.
     """
     if not isinstance(task.data, TableSource):
-        raise ConfigError(f"task {task.name} has no table of questions with images; take one of harness vlmeval")
+        raise ConfigError(f"task {task.name} has no table of questions with images; use a task of harness vlmeval")
     name = task.task
     if own:
         if name not in vlm_fixtures.NAMES:
@@ -87,16 +87,18 @@ def _folder(root: str, kind: str, name: str, revision: str) -> str:
 
 
 def _short(row: Row) -> Row:
-    """The row with a shortest workload: lengths and batches are the task's own."""
+    """The row with a minimal workload, since the task sets lengths and batches."""
     return Row(row.settings | {"batch": 1, "input_tokens": 1, "output_tokens": 1}, row.labels, row.block)
 
 
-def task_s(cell: AccuracyCell, engine: EngineConfig, study: Any, hardware: Any) -> dict[str, float]:
-    """Expected time of an accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
-    seconds = accuracy_time.engine_s(cell, engine, hardware)
-    if seconds is None:
-        return {"": float(study.jobs.task_s)}
-    return {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
+def tasks_s(cells: list[AccuracyCell], engine: EngineConfig, study: Any, hardware: Any) -> list[dict[str, float]]:
+    """Expected time of each accuracy cell in its loaded engine, s, and the ends of its interval where it has one."""
+    return [
+        {"": float(study.jobs.task_s)}
+        if seconds is None
+        else {end: float(value + study.jobs.task_overhead_s) for end, value in seconds.items()}
+        for seconds in accuracy_time.engine_s(cells, engine, hardware)
+    ]
 
 
 @dataclass
@@ -118,7 +120,7 @@ class AccuracyPlanner:
     def experiment(
         self, experiment: Any, scale: str, path: str, groups: Groups
     ) -> tuple[list[AccuracyRow], list[UnsupportedAnswer]]:
-        """Add an experiment's cells; return its rows, and those of points that cannot be."""
+        """Add an experiment's cells; return its rows, and those of points that cannot run."""
         rows, refused, possible = {}, [], set()
         for block, row in expand_accuracy(experiment, scale, path, groups):
             for name in block.tasks:
@@ -135,7 +137,7 @@ class AccuracyPlanner:
         return list(rows.values()), list(lacking.values())
 
     def add(self, block: AccuracyBlock, number: int, row: Row, task: TaskSpec, path: str) -> AccuracyRow:
-        """Add a cell of the experiment's block with that number, unless it is there.
+        """Add a cell of the experiment's block with this number, unless it exists.
 
         Raises ConfigError for what the harness cannot do, Unsupported for what no engine can.
         """
@@ -147,7 +149,9 @@ class AccuracyPlanner:
                 f"{path}: accuracy on an engine of kind {kind}: {task.harness} runs on vllm; choose that one"
             )
         if knobs.routing:
-            raise ConfigError(f"{path}: accuracy with routing {knobs.routing}: drawn experts answer nothing")
+            raise ConfigError(
+                f"{path}: accuracy with routing {knobs.routing}: answers of random experts are meaningless"
+            )
         if knobs.dp > 1:
             raise Misfit(
                 f"accuracy with dp {knobs.dp}{' and ep' if knobs.ep else ''}: {task.harness} would start "
@@ -180,7 +184,7 @@ class AccuracyPlanner:
         }
 
     def asked(self, block: AccuracyBlock, task: TaskSpec, engine_id: str, top_k: int | None) -> tuple[Task, str]:
-        """A task as a block asks it, and the id of its cell."""
+        """A task with a block's settings, and the id of its cell."""
         data, version = data_of(task, block, self.config, self.root), VERSIONS[task.harness]
         asked = {
             "harness": task.harness,
@@ -226,10 +230,10 @@ class AccuracyPlanner:
         }
 
     def check_vision(self, name: str, task: TaskSpec, path: str) -> None:
-        """Raise Misfit for a model that sees nothing."""
+        """Raise Misfit for a model without a vision part."""
         architecture = self.config.model(name, path).architecture
         if not (architecture.vision or architecture.vision_parameters):
-            raise Misfit(f"task {task.name} shows images, and model {name} has no vision part")
+            raise Misfit(f"task {task.name} uses images, but model {name} has no vision part")
 
     def parts(
         self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None
@@ -252,9 +256,10 @@ class AccuracyPlanner:
                 part["engines"][engine_id] = engine
                 known = engine["predicted"]
                 least = known["job_s"]
-                for cell_id in cells:
-                    cell = self.cells[f"{engine_id}/{cell_id}"]
-                    seconds = task_s(cell, engine, study, hardware)
+                asked_of = [self.cells[f"{engine_id}/{cell_id}"] for cell_id in cells]
+                for cell_id, cell, seconds in zip(
+                    cells, asked_of, tasks_s(asked_of, engine, study, hardware), strict=True
+                ):
                     predicted: AccuracyPrediction = {
                         "bytes_per_gpu": known["weight_bytes_per_gpu"],
                         "fits": known["fits"],

@@ -1,4 +1,4 @@
-"""What no engine could run as asked: mistakes are refused when the plan is made, points that cannot be are rows."""
+"""Settings that no engine can run: mistakes are refused by the plan, and points that cannot run become rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ def check(
     hardware: Hardware,
     path: str,
 ) -> None:
-    """Refuse what no engine could run as asked.  ``engine``: its name and settings.
-
-    Raises ConfigError for a mistake, Misfit for what this model has no room for.
+    """Refuse settings that no engine can run.  ``engine``: its name and settings.  Raises ConfigError for a mistake,
+    Misfit for a value that does not fit this model.
     """
     count, top_k = experts_of(spec.architecture.experts, knobs, work)
     called, runs_on = engine
@@ -51,7 +50,7 @@ def check(
             f"max_model_len {knobs.max_model_len} is more than the max_positions of"
             f" {name}, {positions}; set it to that or less",
         ),
-        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} takes none"),
+        (work.images > 0 and parameters(spec.architecture) == 0, f"images {work.images}: {name} accepts none"),
     ]
     problems = [
         (
@@ -85,12 +84,12 @@ def check(
         ),
         (
             work.images > 0 and corpus is not None and not shown,
-            f"images {work.images}: corpus {work.corpus} is text, and images made up for it would look like its own;"
-            " leave images out, or take a corpus with a table",
+            f"images {work.images}: corpus {work.corpus} is text, and generated images would look like its own; "
+            f"leave images out, or use a corpus with a table",
         ),
         (
             shown and work.images > 0 and (work.images, work.image_size, work.prompts) != (1, None, "items"),
-            f"corpus {work.corpus} shows each item with its own image: set images: 1 and prompts: items, and leave"
+            f"corpus {work.corpus} has an image for each item: set images: 1 and prompts: items, and leave"
             " image_size out",
         ),
         (
@@ -117,7 +116,7 @@ def check(
 
 
 def _of_serving(knobs: EngineKnobs, experts: int, top_k: int) -> Iterator[tuple[bool, str]]:
-    """What is wrong with speculation, EPLB and routing."""
+    """Problems with speculation, EPLB and routing."""
     headless = knobs.speculation in ("ngram", "mtp")
     proposes = knobs.draft_model is not None or headless
     yield (
@@ -149,19 +148,19 @@ def _of_serving(knobs: EngineKnobs, experts: int, top_k: int) -> Iterator[tuple[
 
 
 def check_protocol(knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec, protocol: Protocol, path: str) -> None:
-    """Refuse what a protocol could not measure, and what only another can.  Raises ConfigError."""
+    """Refuse settings that the protocol cannot measure, or that only another one can. Raises ConfigError."""
     counts = protocol.kind == "activation"
     problems = [
         (counts and not knobs.eager, "protocol activation needs eager: true; a compiled router reports no experts"),
         (
             work.prompts == "items" and not counts,
-            "prompts: items have lengths of their own, only protocol activation takes them; use text",
+            "prompts: items have their own lengths, which only protocol activation supports; use text",
         ),
     ]
     problems += [
         (
             work.requests > 0 and protocol.kind not in ("activation", "load"),
-            f"requests {work.requests}: only the protocols activation and load take it",
+            f"requests {work.requests}: only the protocols activation and load use it",
         ),
     ]
     for wrong, text in problems:

@@ -1,4 +1,4 @@
-"""Derived checkpoints in a plan: models made from another checkpoint (pruned, quantized) before anything loads them.
+"""Derived checkpoints in a plan: models created from another checkpoint (pruned, quantized) before they are loaded.
 
 A derived model is a model like any other, with its own folder, revision and architecture; ``derived`` says by what,
 with which settings and from which parent it is made.  A parent may be derived itself.  Pure: names and sizes, no files.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moebench.plan.model import Model
 
 DERIVE_VERSION = 1
-"""Raised whenever the same parent and settings give other weights: derived checkpoints are then made anew."""
+"""Increased whenever the same parent and settings give other weights, so derived checkpoints are created again."""
 
 SOURCE = "derived:"
 """How the ``source`` of a derived model begins; what it is derived by follows."""
@@ -52,14 +52,14 @@ def derive(parent: Model, by: str, label: str, settings: DerivationSettings, arc
 
 
 def parents(model: ModelDict) -> Iterator[ModelDict]:
-    """The models that a model of a plan is made from, the nearest first."""
+    """The ancestors of a model, nearest first."""
     while derived := model.get("derived"):
         model = derived["parent"]
         yield model
 
 
 def root(model: ModelDict) -> ModelDict:
-    """The staged model at the beginning: the model itself where it is not derived."""
+    """The staged ancestor: the model itself if it is not derived."""
     return [model, *parents(model)][-1]
 
 
@@ -69,7 +69,7 @@ def models_of(engines: Iterable[EngineConfig]) -> Iterator[ModelDict]:
 
 
 def derived_models(engines: Mapping[str, EngineConfig]) -> dict[str, ModelDict]:
-    """Every derived model of a plan, once, by the name of its folder, parents before what is made from them."""
+    """Every derived model of a plan once, by folder name, parents first."""
     found: dict[str, ModelDict] = {}
     for loaded in models_of(engines.values()):
         for model in reversed([loaded, *parents(loaded)]):
@@ -119,7 +119,7 @@ def jobs(models: Mapping[str, ModelDict], study: Study, devices: int) -> dict[st
 
 
 def parent_bytes(model: ModelDict) -> float:
-    """Weight bytes of what a derived model is made from, at 16 bits."""
+    """Weight bytes of a derived model's parent at 16 bits."""
     architecture = Architecture.model_validate(derivation(model)["parent"]["architecture"])
     return memory.weight_bytes(architecture, EngineKnobs(model=model["name"]))
 

@@ -18,14 +18,14 @@ _OF_THE_SERVICE = (
     "dtype", "kv_cache_dtype", "tp", "pp", "dp", "ep", "kernel_config", "mla", "eager", "max_model_len",
     "max_num_seqs", "max_num_batched_tokens", "cpu_threads", "kv_cache_mb",
 )  # fmt: skip
-"""Knobs of the machine that a hosted service turns itself: a study's defaults for them mean nothing there."""
+"""Hardware knobs that a hosted service sets itself, so a study's defaults do not apply."""
 
 _NOT_OF_A_SERVICE = ("experts", "moe_ffn_size", "quantization", "pruning", "prune_ratio", "prune_by", "draft_model",
                      "draft_tokens", "expert_kernel", "weights", *OPTIONAL)  # fmt: skip
-"""Knobs that change the model: nobody can turn them in a hosted service, so asking for it is a mistake."""
+"""Knobs that change the model, which is impossible in a hosted service, so setting them is a mistake."""
 
 _NO_IDENTITY = {"key_env", "timeout_s", "models"}
-"""Settings of an endpoint that change no number; of ``models`` only the one in use counts."""
+"""Settings of an endpoint that do not affect results; of ``models`` only the one in use matters."""
 
 
 def of(study: Study, knobs: EngineKnobs) -> tuple[str, Engine]:
@@ -49,7 +49,7 @@ def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
 
 
 def plain(knobs: EngineKnobs, study: Study, engine: Engine, hardware: Hardware) -> EngineKnobs:
-    """The knobs as this engine understands them, so that two spellings of one thing are one cell.
+    """The knobs as this engine interprets them, so equivalent settings are one cell.
 
     ``own_process`` is a choice only for vLLM's offline engine on one device of a CPU study: on GPUs one device is
     compared with several.
@@ -66,20 +66,20 @@ def plain(knobs: EngineKnobs, study: Study, engine: Engine, hardware: Hardware) 
 
 
 def problems(name: str, engine: Engine, knobs: EngineKnobs, work: WorkloadKnobs, spec: ModelSpec) -> Iterator[str]:
-    """What this engine cannot be asked, in words."""
+    """Settings that this engine does not support, as messages."""
     if engine.name != "transformers" and knobs.expert_kernel in ("eager", "batched_mm", "grouped_mm"):
         yield f"expert_kernel {knobs.expert_kernel!r} is one of transformers, not of engine {name!r}"
     if not engine.hosted:
         return
     assert engine.endpoint is not None
     if spec.name not in engine.endpoint.models:
-        yield f"engines.{name}.endpoint.models does not say what {spec.name} is called at that service"
+        yield f"engines.{name}.endpoint.models does not give the service's name of {spec.name}"
     for knob in _NOT_OF_A_SERVICE:
         if getattr(knobs, knob) != EngineKnobs.model_fields[knob].default:
-            yield f"{knob} {getattr(knobs, knob)!r}: engine {name!r} is a hosted service, its model cannot be changed"
+            yield f"{knob} {getattr(knobs, knob)!r}: engine {name!r} is a hosted service; its model cannot be changed"
     trained = spec.architecture.experts.top_k if spec.architecture.experts else None
     if work.top_k not in (None, trained):
-        yield f"top_k {work.top_k}: engine {name!r} is a hosted service, it runs {spec.name} with top-k {trained}"
+        yield f"top_k {work.top_k}: engine {name!r} is a hosted service; it runs {spec.name} with top-k {trained}"
 
 
 def check_variables(study: Study, where: str) -> None:
@@ -109,7 +109,7 @@ def local_vllm(engine: Engine) -> bool:
 
 
 def as_json(name: str, engine: Engine, model: str) -> Runtime:
-    """What the plan tells jobs about an engine; ``model`` is the one of the registry."""
+    """The plan's description of an engine for jobs; ``model`` is the registry's."""
     endpoint = engine.endpoint
     made: Runtime = {
         "name": name,
@@ -129,7 +129,7 @@ def _settings(endpoint: Endpoint, model: str) -> EndpointDict:
 
 
 def identity(engine: Engine, model: str, nodes: int) -> Knobs:
-    """What of an engine, on so many nodes, can change a number."""
+    """Properties of an engine, on this number of nodes, that can affect results."""
     found: Knobs = {"name": engine.name, "version": engine.version}
     if changing := {k: v for k, v in engine.variables.items() if variables.changes(k, nodes)}:
         found["variables"] = changing

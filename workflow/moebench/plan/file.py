@@ -10,7 +10,7 @@ from moebench.errors import ConfigError
 from moebench.formats.plan import Plan
 
 SCHEMA = 1
-_NO_PLAN = "not a plan; give the file that `moebench plan --write` or snakemake made"
+_NO_PLAN = "not a plan; give the file written by `moebench plan --write` or snakemake"
 
 
 def read_plan(path: Path) -> Plan:

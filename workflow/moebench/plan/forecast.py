@@ -1,4 +1,4 @@
-"""What a plan takes, before anything is submitted: GPU-hours, wall time, disk, and what cannot fit in memory."""
+"""Forecast of a plan before anything is submitted: GPU-hours, wall time, disk, and cells that do not fit in memory."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def wall_hours(plan: Plan, gpus: int) -> float | None:
 
 
 def checkpoint_bytes(plan: Plan) -> dict[str, float]:
-    """Disk that checkpoints take, by folder: two bytes per parameter, as they are published in 16 bits; of those that
+    """Disk space of checkpoints by folder: two bytes per parameter, as they are published in 16 bits; of those that
     are stored quantized, the predicted size in memory.
 
     Those of accuracy cells count too; data sets do not.  Those that others are made from count too; where only dummy
@@ -90,23 +90,28 @@ def unfit(plan: Plan) -> dict[str, list[str]]:
 
 
 def split(plan: Plan) -> dict[str, list[str]]:
-    """Cells whose batch the KV cache does not hold at once, though the engine starts, by engine configuration."""
-    return _by_engine(plan, "batch_fits", but="fits")
+    """Cells whose batch does not fit in the KV cache although the engine starts, by engine configuration.
+
+    Requests over time have no batch: those that do not fit wait.
+    """
+    return _by_engine(plan, "batch_fits", but="fits", without="load")
 
 
-def _by_engine(plan: Plan, wanted: Fit, but: Fit | None = None) -> dict[str, list[str]]:
+def _by_engine(plan: Plan, wanted: Fit, but: Fit | None = None, without: str = "") -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for cell in plan["cells"].values():
+        if cell["protocol"]["kind"] == without:
+            continue
         if cell["predicted"][wanted] is False and (but is None or cell["predicted"][but] is not False):
             found.setdefault(cell["engine"], []).append(cell["cell"])
     return found
 
 
 def boundaries(plan: Plan) -> list[list[Any]]:
-    """Where memory ends: a row per engine configuration.
+    """Memory limits: one row per engine configuration.
 
-    Engine, weights per GPU in GB, tokens that the KV cache holds, longest requests asked for in tokens, the largest
-    batch of those that fits, the largest batch asked for.  Without a known memory size there are no rows.
+    Engine, weights per GPU in GB, capacity of the KV cache in tokens, longest requested sequence in tokens, the largest
+    batch of these that fits, and the largest requested batch.  Without a known memory size there are no rows.
     """
     rows: list[list[Any]] = []
     for name, engine in plan["engines"].items():
@@ -123,8 +128,8 @@ def boundaries(plan: Plan) -> list[list[Any]]:
 
 
 def tightest(plan: Plan) -> list[list[Any]]:
-    """Where memory ends, a row per model and number of GPUs: model, GPUs, and the rest of the row of ``boundaries``
-    that holds the fewest of its longest requests, without its engine."""
+    """Memory limits, one row per model and number of GPUs: model, GPUs, and the other columns of the tightest row of
+    ``boundaries``."""
     found: dict[tuple[str, int], list[Any]] = {}
     for name, *rest in boundaries(plan):
         engine = plan["engines"][name]
@@ -135,7 +140,7 @@ def tightest(plan: Plan) -> list[list[Any]]:
 
 
 def lines(plan: Plan, gpus: int | None) -> list[str]:
-    """The forecast in words."""
+    """The forecast as text."""
     cpu = plan["hardware"]["kind"] == "cpu"
     hours_of = {kind: hours for kind, hours in gpu_hours(plan).items() if jobs_by_kind(plan)[kind]}
     parts = ", ".join(f"{hours:.1f} {kind}" for kind, hours in hours_of.items())
@@ -157,7 +162,7 @@ def lines(plan: Plan, gpus: int | None) -> list[str]:
 
 
 def _span(plan: Plan) -> str:
-    """How sure the hours are: their interval, and what the times of how many cells are."""
+    """Uncertainty of the hours: their interval, and the kinds of times of the cells."""
     kinds = Counter(kind_of(cell["predicted"]) for cell in plan["cells"].values())
     if not any(kind.startswith("calibrated") for kind in kinds):
         return "a rough estimate"
@@ -169,11 +174,11 @@ def _span(plan: Plan) -> str:
 def _memory(plan: Plan) -> list[str]:
     cells = len(plan["cells"])
     if all(cell["predicted"]["fits"] is None for cell in plan["cells"].values()):
-        return ["whether cells fit in memory is unknown: the memory of this hardware is not given"] * bool(cells)
+        return ["whether cells fit in memory is unknown: the hardware file gives no memory size"] * bool(cells)
     text = []
     for found, words in (
         (unfit(plan), "cannot fit in memory and will be recorded as out of memory"),
-        (split(plan), "have a batch that the KV cache does not hold at once, and will be invalid"),
+        (split(plan), "have a batch that does not fit in the KV cache and will be invalid"),
     ):
         count = sum(len(c) for c in found.values())
         of = [

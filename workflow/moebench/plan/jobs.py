@@ -1,4 +1,4 @@
-"""Cells that longer runs give, and engine configurations to jobs."""
+"""Cells truncated from longer runs, and packing of engine configurations into jobs."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
 
 
 def _contents(engine: EngineConfig, skip_infeasible: bool) -> list[Any]:
-    """What of an engine configuration makes a job's manifest outdated when it changes."""
+    """Parts of an engine configuration whose change makes a job's manifest outdated."""
     skipped = skip_infeasible and engine["predicted"]["fits"] is False
     return [engine["id"], sorted(engine["cells"])] + ["skipped"] * skipped
 

@@ -1,4 +1,4 @@
-"""Requests over time that no client could send as asked, and searches that could find nothing: refused in the plan."""
+"""Requests over time that no client can send, and searches that cannot succeed: refused in the plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moebench.prompts import over_time
 def check(
     knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine, protocol: Protocol, goals: Mapping[str, float], path: str
 ) -> None:
-    """Refuse what is wrong with requests over time, or is of them in another cell.  Raises ConfigError."""
+    """Refuse invalid settings for requests over time, and such settings in other cells. Raises ConfigError."""
     if protocol.kind != "load":
         problems = _of_others(LOAD, work, f"only protocol load, not {protocol.kind},")
     else:
@@ -26,7 +26,7 @@ def check(
 
 
 def _of_others(knobs: tuple[str, ...], work: WorkloadKnobs, whose: str) -> Iterator[str]:
-    """Knobs that this cell does not have."""
+    """Knobs that do not apply to this cell."""
     for knob in knobs:
         value = getattr(work, knob)
         if value != WorkloadKnobs.model_fields[knob].default:
@@ -41,10 +41,10 @@ def longest(work: WorkloadKnobs) -> int:
 
 
 def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterator[str]:
-    """What is wrong with requests over time."""
+    """Problems with requests over time."""
     given = work.request_rate is not None or work.concurrency is not None
     if engine.name != "endpoint":
-        yield f"protocol load: engine {engine.name!r} serves nobody; name an engine of the study that is an endpoint"
+        yield f"protocol load: engine {engine.name!r} is not a service; choose an engine with an endpoint"
     if not (given or work.trace or work.find):
         yield "protocol load: give request_rate, concurrency or both"
     if work.requests < 2 * (work.concurrency or 1):
@@ -60,7 +60,7 @@ def _of_load(knobs: EngineKnobs, work: WorkloadKnobs, engine: Engine) -> Iterato
         what = "twice the mean request" if work.length_shape == "lognormal" else "the longest request"
         yield f"{what} has {whole} tokens, max_model_len is {knobs.max_model_len}; raise that"
     if work.requests % work.turns:
-        yield f"requests {work.requests} are no multiple of turns {work.turns}: whole conversations are sent"
+        yield f"requests {work.requests} is not a multiple of turns {work.turns}: only whole conversations are sent"
     yield from _of_ramp(work)
     if work.trace:
         yield from _of_trace(work, timed=not given)
@@ -79,7 +79,7 @@ def _of_ramp(work: WorkloadKnobs) -> Iterator[str]:
 
 def _of_trace(work: WorkloadKnobs, timed: bool) -> Iterator[str]:
     if work.turns > 1 or work.length_spread or work.length_shape != "uniform":
-        yield f"trace {work.trace}: it has lengths of its own; leave turns, length_spread and length_shape"
+        yield f"trace {work.trace}: it has its own lengths; leave out turns, length_spread and length_shape"
         return
     if work.find and timed:
         timed = False  # the search sets the rate
@@ -99,9 +99,9 @@ def _of_trace(work: WorkloadKnobs, timed: bool) -> Iterator[str]:
 
 
 def _of_search(work: WorkloadKnobs, protocol: Protocol, goals: Mapping[str, float]) -> Iterator[str]:
-    """What is wrong with a search for the highest rate."""
+    """Problems with a search for the highest rate."""
     if not goals:
-        yield "find: max_rate: the study has no goals to keep; e.g. goals: {ttft_s: 0.5, tpot_s: 0.05}"
+        yield "find: max_rate: the study has no goals; set some, e.g. goals: {ttft_s: 0.5, tpot_s: 0.05}"
     for knob in ("request_rate", "ramp_to", "concurrency"):
         if getattr(work, knob) is not None:
             yield f"{knob} {getattr(work, knob):g}: find: max_rate sets the rate itself; leave it out"
@@ -115,4 +115,4 @@ def _of_search(work: WorkloadKnobs, protocol: Protocol, goals: Mapping[str, floa
         )
     slowest = goals.get("e2e_s", 0.0)
     if work.try_s <= slowest:
-        yield f"try_s {work.try_s:g} is not above the goal e2e_s {slowest:g}: no request need be answered; raise it"
+        yield f"try_s {work.try_s:g} is not above the goal e2e_s {slowest:g}: no request would need an answer; raise it"

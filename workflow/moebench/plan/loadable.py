@@ -1,4 +1,4 @@
-"""Shapes and layouts that vLLM does not load: known while the plan is made, so nothing is started for them."""
+"""Shapes and layouts that vLLM does not load: known when the plan is built, so nothing is started for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def problem(knobs: EngineKnobs, model: Model, draft: Model | None, engine: Engin
 
 
 def _problems(knobs: EngineKnobs, model: Model, engine: Engine) -> Iterator[str]:
-    """What vLLM refuses, read in its source (docs/facts.md)."""
+    """Settings that vLLM refuses, according to its source (docs/facts.md)."""
     shape, title = model.architecture, model.spec.title
     if why := vllm.unknown(model.as_json()):
         yield f"vLLM {engine.version} does not run {title}: {why}"

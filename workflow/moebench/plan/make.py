@@ -1,7 +1,8 @@
-"""The plan: a study's grids to cells, engine configurations and jobs.  Pure: reads configuration, writes nothing.
+"""The plan: turns a study's grids into cells, engine configurations and jobs.  It reads configuration and writes
+nothing.
 
-Cells are identified by content.  A cell that two experiments ask for is one cell, measured once; a change that can
-change a number changes the identifier, so that a stale record is never taken for a new one.
+Cells are identified by content.  A cell that two experiments contain is one cell, measured once.  Every change that can
+affect a number changes the id, so a stale record is never taken for a new one.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ from moebench.prompts import corpora, over_time
 from moebench.qs import points
 
 PROTOCOL_VERSION = 2
-"""Raised whenever the way of measuring changes so that old and new numbers must not meet."""
+"""Increased whenever the measurement changes so that old and new numbers must not be mixed."""
 
 
 @dataclass
@@ -70,8 +71,8 @@ class _Planner:
     engines: dict[str, planned.EngineConfig] = field(default_factory=dict)
     cells: dict[str, planned.Cell] = field(default_factory=dict)
     _knobs: dict[str, EngineKnobs] = field(default_factory=dict)
-    _models: dict[str, Model] = field(default_factory=dict)
-    _engines: dict[str, str] = field(default_factory=dict)
+    _models: dict[EngineKnobs, Model] = field(default_factory=dict)
+    _engines: dict[tuple[EngineKnobs, int | None], str] = field(default_factory=dict)
 
     @property
     def goals(self) -> dict[str, float]:
@@ -100,7 +101,7 @@ class _Planner:
             raise explain(error, cls, path) from None
 
     def add(self, row: Row, protocol: Protocol, path: str) -> planned.GridRow:
-        """Add the cell of a row, unless it is there; return where it is.  Raises Unsupported for what cannot be."""
+        """Add the cell of a row, unless it exists; return its location. Raises Unsupported if it cannot run."""
         knobs, work = self.split(row, path)
         engine = self.engine_of(knobs, path)[1]
         load_checks.check(knobs, work, engine, protocol, self.goals, path)
@@ -126,7 +127,7 @@ class _Planner:
     def identified(
         self, engine_id: str, work: WorkloadKnobs, top_k: int | None, protocol: Protocol
     ) -> tuple[Knobs, Knobs]:
-        """A cell's workload as it is run, and what identifies it, but for a corpus of its own."""
+        """A cell's resolved workload and its identity, except for its corpus."""
         settings = work.model_dump(exclude=_not_of(work, protocol)) | {"top_k": top_k}
         settings |= {} if work.images else {"image_size": None}
         stated_work = stated(WorkloadKnobs, settings)
@@ -173,7 +174,7 @@ class _Planner:
     def rows(
         self, grid: Iterable[Row], protocol: Protocol, path: str
     ) -> tuple[list[planned.GridRow], list[planned.UnsupportedRow]]:
-        """Add the cells of a grid: its rows, and those of points that cannot be."""
+        """Add the cells of a grid; return its rows, and those of points that cannot run."""
         rows: dict[tuple[str, str, str], planned.GridRow] = {}
         refused, possible = [], set()
         for row in grid:
@@ -188,7 +189,7 @@ class _Planner:
         return list(rows.values()), list({(r["cell"], canonical(r["labels"])): r for r in lacking}.values())
 
     def corpus(self, work: WorkloadKnobs, path: str) -> planned.CorpusDict | None:
-        """The corpus that a workload reads, unless it is the prose."""
+        """The corpus of a workload, unless it is the prose."""
         if work.corpus == corpora.PROSE or work.prompts == "random":
             return None
         corpus = self.config.corpus(work.corpus, path)
@@ -199,7 +200,7 @@ class _Planner:
         return cast(planned.CorpusDict, corpus.model_dump(exclude={"data"}) | {"table": table})
 
     def place(self, knobs: EngineKnobs, work: WorkloadKnobs, path: str) -> tuple[str, int | None]:
-        """The engine configuration that runs a workload, added unless it is there, and the workload's top-k."""
+        """The engine configuration for a workload, added unless it exists, and the workload's top-k."""
         spec = self.config.model(knobs.model, path)
         called, runs_on = self.engine_of(knobs, path)
         check(knobs, work, spec, (called, runs_on), self.corpus(work, path), self.hardware, path)
@@ -212,8 +213,8 @@ class _Planner:
         return self.engine(knobs, spec, None if engine_choice.live_top_k(runs_on, knobs) else top_k, path), top_k
 
     def engine(self, knobs: EngineKnobs, spec: ModelSpec, top_k: int | None, path: str) -> str:
-        """Add an engine configuration, unless it is there; return its id."""
-        key = repr((knobs, top_k))
+        """Add an engine configuration, unless it exists; return its id."""
+        key = (knobs, top_k)
         if key not in self._engines:
             model = self.model(knobs, spec, path)
             draft = self.draft(knobs, path)
@@ -257,15 +258,14 @@ class _Planner:
 
     def model(self, knobs: EngineKnobs, spec: ModelSpec, path: str) -> Model:
         """The model that an engine configuration loads.  Raises ConfigError naming ``path``, or Unsupported."""
-        key = repr(knobs)
-        if key not in self._models:
+        if knobs not in self._models:
             try:
-                self._models[key] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
+                self._models[knobs] = resolve_model(spec, knobs, self.models, self.commit, self.study.calibration)
             except Unsupported:
                 raise
             except ConfigError as error:
                 raise ConfigError(f"{path}: {error}") from None
-        return self._models[key]
+        return self._models[knobs]
 
     def draft(self, knobs: EngineKnobs, path: str) -> Model | None:
         """The draft model of speculative decoding, if there is one."""
@@ -276,7 +276,7 @@ class _Planner:
         if sizes[0] != sizes[1]:
             raise Misfit(
                 f"draft_model {spec.name} has a vocabulary of {sizes[0]} tokens, {target.name} one of {sizes[1]}; "
-                "speculation needs the same"
+                "speculative decoding requires the same"
             )
         try:
             return resolve_model(spec, EngineKnobs(model=knobs.draft_model), self.models, self.commit)
@@ -285,7 +285,7 @@ class _Planner:
 
 
 class Draft:
-    """A plan in the making: the cells of all experiments, then what is predicted of them, and at last their jobs.
+    """A plan being built: the cells of all experiments, then their predictions, and finally their jobs.
 
     ``plan`` lacks claims, reference and digest, which ``commands.planning`` adds.
     """
@@ -353,7 +353,7 @@ class Draft:
 
     def predict(self, kept: set[str] | None = None) -> None:
         """Add the parts of accuracy (``kept``: only these cells, ``HARNESS:ENGINE/CELL``), what is predicted, which
-        cells come from longer runs, derived checkpoints and the jobs that make them."""
+        cells truncated from longer runs, derived checkpoints and the jobs that make them."""
         plan, study, hardware = self.plan, self.study, self.hardware
         plan["accuracy"] = self._accuracy.parts(study, hardware, predict, jobs_of, kept)
         for cell in plan["cells"].values():
@@ -380,7 +380,7 @@ def _not_of(work: WorkloadKnobs, protocol: Protocol) -> set[str]:
 
 
 def _as_dict(hardware: Hardware) -> HardwareDict:
-    """A machine as a plan holds it: without multiprocessors or price where there are none, as plans were before."""
+    """A machine as stored in a plan: without multiprocessors or price if there are none, like earlier plans."""
     own: Knobs = {"multiprocessors": hardware.multiprocessors} if hardware.multiprocessors else {}
     own |= {"price": hardware.price.model_dump()} if hardware.price else {}
     return cast(HardwareDict, hardware.model_dump() | own)

@@ -25,10 +25,10 @@ class Model:
     stem: str
     """The path's readable last part, without the revision."""
     derived: Derivation | None = None
-    """How it is made from another; None for a staged model."""
+    """How it is derived from another; None for a staged model."""
 
     def as_json(self) -> ModelDict:
-        """The model as a plan and a record hold it."""
+        """The model as stored in plans and records."""
         made: ModelDict = {
             "name": self.spec.name,
             "title": self.spec.title,
@@ -43,9 +43,8 @@ class Model:
         return made | {"trust_remote_code": True} if self.spec.trust_remote_code else made
 
     def identity(self) -> Knobs:
-        """What can change a number: the folder is where the weights lie, not what they are.
-
-        How a derived model is made is in its revision, and so are the windows of its layers.
+        """Properties that can affect results.  The folder is only the location of the weights; the recipe of a derived
+        model and the windows of its layers are part of its revision.
         """
         facts = {k: v for k, v in self.as_json().items() if k not in ("path", "title", "derived")}
         architecture = stated(Architecture, self.architecture)

@@ -1,4 +1,4 @@
-"""Which weights an engine configuration loads, and where they lie."""
+"""Weights of an engine configuration and their location."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moebench.plan.pruned import pruned
 from moebench.plan.quantized import quantized, ready_made
 
 RECIPE_VERSION = 1
-"""Raised whenever ``checkpoints`` writes other weights or another tokenizer from the same architecture and seed."""
+"""Increased whenever other weights or another tokenizer are written for the same architecture and seed."""
 
 
 def recipe_revision(architecture: ArchitectureDict, seed: int) -> str:
@@ -24,12 +24,12 @@ def recipe_revision(architecture: ArchitectureDict, seed: int) -> str:
 
 
 def hub_folder(models: str, hub: str, revision: str) -> str:
-    """Where a hub model of a revision lies; a commit is shortened, a branch not yet pinned stays as it is."""
+    """Folder of a hub model at a revision; a commit is shortened, an unpinned branch is used as it is."""
     return f"{models}/{hub.replace('/', '--')}/{revision[:12] if len(revision) == 40 else revision}"
 
 
 def shared_folder(models: str, name: str, revision: str) -> str:
-    """Where the links to a shared model's files lie."""
+    """Folder with the links to a shared model's files."""
     return f"{models}/{name}--{revision[:12]}"
 
 
@@ -40,9 +40,8 @@ def resolve_model(
     commit: Callable[[str, str], str | None],
     calibration: Calibration | None = None,
 ) -> Model:
-    """Which files an engine configuration reads, and what they are: a staged model, or one derived from it.
-
-    Raises ConfigError for a shape or a derivation that cannot be.
+    """The model that an engine configuration reads: a staged one, or one derived from it.  Raises ConfigError for an
+    impossible shape or derivation.
     """
     model = staged_model(spec, knobs, models, commit)
     if knobs.pruning != "none":

@@ -1,4 +1,4 @@
-"""Knobs in one spelling, and the readable parts of ids."""
+"""Canonical knobs, and the readable parts of ids."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Experiments about models instead of cells: facts for the plan, rows for the table ``parameters``.
 
-The plan carries the architectures, and what a paper prints about them, so that the report of an archive needs no
-configuration.  All counts come from :mod:`moebench.cost.params`.
+The plan contains the architectures and a paper's printed values, so the report of an archive needs no configuration.
+All counts come from :mod:`moebench.cost.params`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def facts(config: Config, experiment: Experiment) -> Row:
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    """A row per experiment, model, kind of layer and component that has parameters."""
+    """One row per experiment, model, kind of layer and component that has parameters."""
     for name, experiment in plan["experiments"].items():
         for model in experiment.get("models") or ():
             about = {"study": plan["study"], "experiment": name, "model": model["name"], "model_title": model["title"]}

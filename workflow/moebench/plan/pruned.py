@@ -43,13 +43,13 @@ def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model
         raise Unsupported(f"pruning {knobs.pruning!r}: {name} is dense, it has no experts to prune")
     if parent.architecture["family"] in STACKED:
         raise Unsupported(
-            f"pruning {knobs.pruning!r}: the checkpoint of {name} has all experts of a layer in one tensor, and those "
-            "are not pruned; leave this model out"
+            f"pruning {knobs.pruning!r}: the checkpoint of {name} has all experts of a layer in one tensor, which "
+            f"cannot be pruned; leave this model out"
         )
     if parent.weights == "dummy":
         raise Unsupported(
-            f"pruning {knobs.pruning!r} of {name} with weights: dummy: there is nothing to choose between; set experts "
-            "or moe_ffn_size instead"
+            f"pruning {knobs.pruning!r} of {name} with weights: dummy: all choices are equivalent; set experts or "
+            f"moe_ffn_size instead"
         )
     try:
         by = prune_shape.method(knobs.pruning, knobs.prune_by)

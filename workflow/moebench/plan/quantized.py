@@ -33,13 +33,13 @@ def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Mo
         return parent
     if name in quantization_schemes.EXPERTS_ONLY:
         raise Unsupported(
-            f"quantization {name!r} of {model}: the project makes no such checkpoints; name a published one "
-            f"(quantized.{name} of its file), or another scheme"
+            f"quantization {name!r} of {model}: the project cannot create such checkpoints; name a published one "
+            f"(quantized.{name} in its file), or another scheme"
         )
     if parent.weights == "dummy":
         raise Unsupported(
-            f"quantization {name!r} of {model} with weights: dummy: there are no weights to make a checkpoint of; use "
-            f"weights: checkpoint or random_init, or name a ready-made checkpoint (quantized.{name} of its file)"
+            f"quantization {name!r} of {model} with weights: dummy: there are no weights to quantize; use weights: "
+            f"checkpoint or random_init, or name a ready-made checkpoint (quantized.{name} in its file)"
         )
     scheme = quantization_schemes.SCHEMES[name]
     settings: DerivationSettings = {"scheme": name, "method": scheme.method, "tool": quantization_schemes.TOOL}

@@ -1,4 +1,4 @@
-"""What a terminal shows while Snakemake runs: phases, failures, the report's path.
+"""Terminal output while Snakemake runs: phases, failures, the report's path.
 
 The logger plugin ``snakemake_logger_plugin_moebench`` makes a :class:`Run` and feeds it; the Snakefile tells it the
 plan (``planned``) and the jobs to run (``begin``).  Without the plugin both do nothing.
@@ -27,17 +27,17 @@ current: Run | None = None
 """The run of this process, if the plugin is used."""
 
 LOOK_S = 1.0
-"""Seconds between looks at what the jobs wrote."""
+"""Seconds between checks of the jobs' files."""
 
 
 def planned(plan: Plan, config: Knobs) -> None:
-    """Tell the run, if there is one, what it is about."""
+    """Pass the plan to the run, if there is one."""
     if current is not None:
         current.plan, current.config = plan, config
 
 
 def begin(workflow: Any) -> None:
-    """Tell the run, if there is one, the jobs of a Snakemake workflow that are to run."""
+    """Pass the jobs of a Snakemake workflow to the run, if there is one."""
     if current is not None:
         jobs = [
             Job(job.jobid, job.rule.name, tuple(map(str, job.output)), dict(job.wildcards_dict or {}),
@@ -108,7 +108,7 @@ class Run:
             self.look()
 
     def look(self) -> None:
-        """See what the jobs wrote, and show it."""
+        """Read what the jobs wrote, and show it."""
         with self._lock:
             if self._screen is not None and not self._closed.is_set():
                 now = time.monotonic()
@@ -131,7 +131,7 @@ class Run:
         return self.phases.get(str(phase_of(self.jobs[job].rule))) if job in self.jobs else None
 
     def job_started(self, job: int, logs: list[str]) -> None:
-        """A job runs from now on; ``logs``: those of its rule."""
+        """A job has started; ``logs``: those of its rule."""
         with self._lock:
             if phase := self._phase(job):
                 phase.job_started(job, time.monotonic())
@@ -140,7 +140,7 @@ class Run:
         self.look()
 
     def job_finished(self, job: int) -> None:
-        """A job did well."""
+        """A job succeeded."""
         with self._lock:
             self._running.pop(job, None)
             self.failures.pop(job, None)
@@ -179,7 +179,8 @@ class Run:
         return folder / name if (folder / name).exists() else None
 
     def close(self) -> None:
-        """End the show: bars as they are, what failed, and the report's path on standard output if all went well."""
+        """Finish: leave the bars as they are, list failures, and print the report's path on standard output if all went
+        well."""
         if self._closed.is_set():
             return
         self.look()

@@ -1,4 +1,4 @@
-"""Why a job of Snakemake failed, in three lines: what, the decisive reason, where its log is."""
+"""Why a Snakemake job failed, in three lines: the job, the decisive reason, its log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moebench.measure.records import is_final
 from moebench.progress.phases import Unit
 
 INTERRUPTED = "interrupted"
-"""How the last line of a job that was told to end begins."""
+"""Start of the last line of a job that was told to end."""
 TAIL = 20_000
 
 
@@ -54,7 +54,7 @@ def reason(log: Path | None, output: Path, since: float, offset: int, units: Ite
 
 
 def _lost(unit: Unit, since: float) -> tuple[str, str] | None:
-    """When and why the last attempt at a cell gave no result; None: it did, or was not made."""
+    """When and why the last attempt at a cell gave no result; None: it did, or there was none."""
     try:
         if not unit.engine or unit.path.stat().st_mtime < since:
             return None

@@ -1,4 +1,4 @@
-"""How long it still takes: a pure function of what is left, what was expected and what was measured."""
+"""Time left: a pure function of remaining work, expected times and measured times."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def seconds_left(kinds: Iterable[Work], side_by_side: int = 1, since_s: float = 
 
 
 def about(seconds: float) -> str:
-    """A time left for people, no more exact than it is: ``under 10 s``, ``about 40 s``, ``about 1 h 20 min``."""
+    """Time left as text, rounded to its accuracy: ``under 10 s``, ``about 40 s``, ``about 1 h 20 min``."""
     if seconds < 10:
         return "under 10 s"
     if seconds < 90:

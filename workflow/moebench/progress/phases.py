@@ -1,6 +1,6 @@
-"""The phases of a run of Snakemake: which of its jobs belong to each, how far each is, how long it still takes.
+"""The phases of a Snakemake run: their jobs, progress, and time left.
 
-How far is read from the files that jobs write, so it is the same for a job here and for one on a compute node.
+Progress is read from the files that jobs write, so it works for local jobs and for jobs on compute nodes.
 """
 
 from __future__ import annotations
@@ -86,12 +86,12 @@ class Phase:
 
     @property
     def done(self) -> int:
-        """Units that are done."""
+        """Finished units."""
         return sum(unit.done for unit in self.units)
 
     @property
     def failed(self) -> int:
-        """Units that are done and not ok."""
+        """Finished units that are not ok."""
         return sum(unit.failed for unit in self.units)
 
     def look(self, now: float) -> bool:
@@ -107,7 +107,7 @@ class Phase:
         return bool(found)
 
     def job_started(self, job: int, now: float) -> None:
-        """A job of this phase runs from now on."""
+        """A job of this phase has started."""
         self.last = now
         for process in {unit.process for unit in self.units if unit.job == job}:
             self.times.new_process(process)
@@ -163,7 +163,7 @@ def phases_of(plan: Plan, results: Path, jobs: Iterable[Job], slots: int | None)
 
 
 def _units(plan: Plan, results: Path, job: Job) -> list[Unit]:
-    """What a job makes, one by one."""
+    """The units that a job produces."""
     now = time.time()
     if phase_of(job.rule) not in ("cells", "accuracy"):
         if job.rule == "collect":  # all tables at once

@@ -1,4 +1,4 @@
-"""Showing phases: bars on a terminal, a line now and then elsewhere."""
+"""Display of phases: bars on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress of one command: a line that changes on a terminal, a line now and then elsewhere; on standard error."""
+"""Progress of one command on standard error: a changing line on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERY_S = 10.0
 
 @contextlib.contextmanager
 def steps(what: str) -> Iterator[Callable[[str], None]]:
-    """Show what a command is at; the function that it gives takes each step: ``say("figure fig03")``."""
+    """Show the steps of a command; yields a function that is called with each step: ``say("figure fig03")``."""
     from rich.console import Console
 
     console = Console(stderr=True, highlight=False)

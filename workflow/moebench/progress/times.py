@@ -1,4 +1,4 @@
-"""What the records of a job tell about time: process starts, further loads, cells."""
+"""Times from the records of a job: process starts, further loads, cells."""
 
 from __future__ import annotations
 

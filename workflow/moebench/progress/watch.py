@@ -1,6 +1,6 @@
-"""A study while it runs, from its files alone: what is done, what fails and why, what is left.
+"""State of a running study, from its files alone: what is done, what failed and why, what is left.
 
-It needs no word from the jobs, so it works beside any of them: Snakemake's here, SLURM's on other nodes, a campaign's.
+It needs nothing from the jobs, so it works with local Snakemake jobs, SLURM jobs on other nodes, and campaigns.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True)
 class State:
-    """A study at a moment."""
+    """State of a study at one moment."""
 
     lines: list[Line]
     causes: list[Cause]

@@ -92,11 +92,11 @@ def check(spec: CorpusDict) -> str | None:
     except OSError as error:
         return f"{path}: the text of corpus {spec['name']} cannot be read ({error.strerror}); put it there, see {where}"
     if spec["sha256"] is None:
-        return f"{where}: sha256 is missing; {path} has {found}: write that there, so that records say what they read"
+        return f"{where}: sha256 is missing; {path} has {found}: add it there, so that records say what they read"
     if found != spec["sha256"]:
         return f"{path}: SHA-256 is {found}, {where} says {spec['sha256']}; fix whichever is wrong"
     try:
-        return None if items(spec) else f"{path}: holds no text; put the texts of corpus {spec['name']} there"
+        return None if items(spec) else f"{path}: contains no text; put the texts of corpus {spec['name']} there"
     except ValueError as error:
         return f"{error}; fix it, or set field in {where}"
 

@@ -32,5 +32,5 @@ def questions(folder: Path, name: str, column: str) -> Iterator[tuple[str, Path]
             if not (text := (row[column] or "").strip()):
                 raise ValueError(f"{table}, row {number}: no text in column {column!r}")
             if not image.is_file():
-                raise ValueError(f"{table}, row {number}: its image {image} is not there")
+                raise ValueError(f"{table}, row {number}: its image {image} is missing")
             yield text, image

@@ -49,7 +49,7 @@ def read_trace(path: Path, count: int, timed: bool) -> list[Line]:
     sha256(path)  # readable
     texts = [text for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if text.strip()]
     if len(texts) < count:
-        raise ValueError(f"{path}: {len(texts)} requests, {count} are asked for; lower requests")
+        raise ValueError(f"{path}: {len(texts)} requests, but requests is {count}; lower it")
     found: list[Line] = []
     for number, text in enumerate(texts[:count], 1):
         try:
@@ -61,12 +61,14 @@ def read_trace(path: Path, count: int, timed: bool) -> list[Line]:
         for key in ("input_length", "output_length"):
             value = given.get(key)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{path}, line {number}: {key} {value!r} is no number of tokens above 0")
+                raise ValueError(f"{path}, line {number}: {key} {value!r} is not a number of tokens above 0")
         at_s = None
         if timed:
             when, last = given.get("timestamp"), (found[-1].at_s if found else None) or 0.0
             if not isinstance(when, (int, float)) or isinstance(when, bool) or not last <= when / 1000 < math.inf:
-                raise ValueError(f"{path}, line {number}: timestamp {when!r} is no time in ms after the line above")
+                raise ValueError(
+                    f"{path}, line {number}: timestamp {when!r} is not a time in ms after the previous line's"
+                )
             at_s = when / 1000
         found.append(Line(given["input_length"], given["output_length"], at_s))
     return found
@@ -86,7 +88,7 @@ def make(work: Workload, vocab_size: int, longest: int, seed: int) -> list[Asked
     prefix = _ids(rng, vocab_size, work["prefix_tokens"])
     if path := work.get("trace"):
         if sha256(Path(path)) != work["trace_sha256"]:
-            raise ValueError(f"trace {path}: it has changed since the plan was made; plan anew")
+            raise ValueError(f"trace {path}: it changed after the plan was built; rebuild the plan")
         timed = not (work["request_rate"] or work["concurrency"])
         lines = read_trace(Path(path), work["requests"], timed)
         return [Asked(prefix + _ids(rng, vocab_size, n), made, at) for n, made, at in lines]

@@ -30,7 +30,7 @@ def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs
     """
     spec, machine = config.model(model, "MODEL"), config.hardware(hardware, "--hardware")
     if spec.architecture.experts is None:
-        raise UserError(f"{model} is a dense model; the inequality is about mixtures of experts")
+        raise UserError(f"{model} is a dense model; the inequality applies only to MoE models")
     if knobs.get("quantization") is None:
         knobs["quantization"] = "fp8" if "fp8" in machine.peak else "none"
     knobs = {name: value for name, value in knobs.items() if value is not None}
@@ -96,12 +96,12 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: versus_dense.Compared)
     else:
         first = f"qs = {found.qs:.3g} is not below 1: at no batch does {spec.title} read more than the dense model."
     if found.moe.batch is None or found.dense.batch is None:
-        return f"{first} What fits and how fast it is cannot be said: a constant of the machine is unknown."
+        return f"{first} Capacity and speed are unknown, because a constant of the machine is unknown."
     lacking = [(name, s) for name, s in ((spec.title, found.moe), ("the dense model", found.dense)) if not s.batch]
     if lacking:
         return f"{first} {_too_many(lacking, point)}"
     if found.speedup is None:
-        return f"{first} How fast it is cannot be said: a constant of the machine is unknown."
+        return f"{first} Its speed is unknown, because a constant of the machine is unknown."
     faster = "the dense model is" if found.speedup > 1 else f"{spec.title} is"
     factor = max(found.speedup, 1 / found.speedup)
     if factor < 1.005:
@@ -114,7 +114,9 @@ def _too_many(lacking: list[tuple[str, versus_dense.Side]], point: ComputedKnobs
     """What the models that do not hold the batch hold instead."""
     none = [name for name, side in lacking if not side.most]
     devices = f"{point.gpus} device" + "s" * (point.gpus > 1)
-    said = [f"{_start(' and '.join(none))} cannot hold one sequence of this context on {devices}."] if none else []
+    said = (
+        [f"{_start(' and '.join(none))} cannot hold one sequence of this context length on {devices}."] if none else []
+    )
     for name, side in lacking:
         if side.most:
             said.append(f"{_start(name)} holds at most {side.most:,} sequences of this context on {devices}.")
@@ -132,7 +134,7 @@ def _start(text: str) -> str:
 def _warnings(spec: ModelSpec, machine: Hardware, point: ComputedKnobs, found: versus_dense.Compared) -> list[str]:
     said = []
     if point.context_tokens > spec.architecture.max_positions:
-        said.append(f"the model takes {spec.architecture.max_positions:,} tokens at most")
+        said.append(f"the model supports at most {spec.architecture.max_positions:,} tokens")
     for name in ("memory_bytes", "bandwidth_bytes_per_s"):
         if getattr(machine, name) is None:
             said.append(f"{name} of {machine.name} is unknown")

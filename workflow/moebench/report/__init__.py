@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML page of a study, made from its plan, tables and figures."""
+"""The report: one self-contained HTML page about a study, built from its plan, tables and figures."""
 
 from __future__ import annotations
 
@@ -44,14 +44,15 @@ from moebench.tables.cell_rows import NOT_MEASURED
 
 _HERE = Path(__file__).parent
 _STYLES = "/* styles of the drawings */"
-"""Where the template leaves room for them: what they are is known when everything is drawn."""
+"""Placeholder in the template; the styles are known once everything is drawn."""
 
 
 def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, results: Path | None = None) -> Path:
-    """Write the report of a study to the file ``out`` and return it; beside it, in ``captions``, those of its figures.
+    """Write the report of a study to the file ``out`` and return it; write the captions of its figures to ``captions``
+    beside it.
 
-    The page links to nothing outside itself; it names records, figures and tables by their path from the project's
-    folder.  ``results`` is the folder above the tables' (default: two above ``tables_dir``).  The same inputs give the
+    The page has no external links; it names records, figures and tables by their path in the project's folder.
+    ``results`` is the folder above the tables' (default: two above ``tables_dir``).  The same inputs give the
     same bytes.  Raises ConfigError without a plan, StorageError
     without tables or figures, or if the page cannot be written.
     """
@@ -71,7 +72,7 @@ def build(plan_path: Path, tables_dir: Path, figures_dir: Path, out: Path, *, re
 
 
 def _relative(path: Path, page: Path) -> str:
-    # abspath, not resolve: links follow the layout that users see, not where symbolic links lead.
+    # abspath, not resolve: links follow the visible layout, not the targets of symbolic links.
     return Path(os.path.relpath(os.path.abspath(path), Path(os.path.abspath(page)).parent)).as_posix()
 
 
@@ -165,12 +166,12 @@ def render(
 
 
 def _shown_path(link: str) -> str:
-    """A path relative to the page as one below the project's folder, in which reports lie two folders deep."""
+    """A path relative to the page as one relative to the project's folder; reports are two levels below it."""
     return re.sub(r"^(\.\./)+", "", link)
 
 
 def _index(figures: list[content.Figure], claimed: pd.DataFrame) -> list[tuple[str, str]]:
-    """What the search finds beside the contents: text and anchor."""
+    """Search entries in addition to the table of contents: text and anchor."""
     drawn = [(f"Figure {figure.plot.number}. {figure.plot.title}", figure.plot.id) for figure in figures]
     named = claimed.drop_duplicates("claim")
     return drawn + [(f"{c}: {s}", f"claim-{c}") for c, s in zip(named["claim"], named["statement"], strict=True)]
@@ -179,7 +180,7 @@ def _index(figures: list[content.Figure], claimed: pd.DataFrame) -> list[tuple[s
 def _contents(
     grouped: list[groups.Group], compared: Any, derived: Any, imported: Any, predicted: Any
 ) -> list[tuple[str, str, list[groups.Experiment]]]:
-    """The contents at the side: anchor and title of each section, and the experiments in it."""
+    """The table of contents: anchor and title of each section, and its experiments."""
     sections: list[tuple[str, str, list[groups.Experiment]]] = [
         ("summary", "Findings", []),
         ("explore", "Explore", []),
@@ -203,7 +204,7 @@ def _contents(
 
 
 def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, folder: Path) -> None:
-    """Tables of an older plan would put numbers under the wrong questions."""
+    """Refuse tables of an older plan, which would show numbers under the wrong questions."""
     asked = {
         (name, row["engine"], row["cell"])
         for name, e in plan["experiments"].items()
@@ -213,8 +214,8 @@ def _refuse_other_plan(plan: Plan, frame: pd.DataFrame, counted: pd.DataFrame, f
     there = set(zip(frame["experiment"], frame["engine"], frame["cell"], strict=True))
     if asked != there or models != set(zip(counted["experiment"], counted["model"], strict=True)):
         raise StorageError(
-            f"{folder}: the tables are of another plan than that of {plan['study']}; "
-            "`moebench report --partial` makes them again"
+            f"{folder}: the tables belong to another plan than {plan['study']}'s; `moebench report --partial` "
+            f"rebuilds them"
         )
 
 
@@ -260,7 +261,7 @@ def _experiment(
 
 
 def _drawn_as(numbers: list[str]) -> str:
-    """``Figures 4, 4b``; numbers that have a comma stand behind semicolons."""
+    """``Figures 4, 4b``; numbers with a comma are separated by semicolons."""
     between = "; " if any("," in number for number in numbers) else ", "
     return f"Figure{'s' * (len(numbers) > 1)} {between.join(numbers)}"
 
@@ -275,7 +276,7 @@ def _drawn(figure: PlacedFigure, figures_dir: Path, href: str) -> content.Figure
 
 
 def _not_run(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Experiments with cells that have no record: how many, of how many, which."""
+    """Experiments with cells that have no record: their number, the total, and the cells."""
     found = []
     for name, rows in frame.groupby("experiment", sort=False):
         cells = rows.drop_duplicates(["engine", "cell"])

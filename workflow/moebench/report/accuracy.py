@@ -14,14 +14,14 @@ from moebench.formats.plan import Plan
 from moebench.tables.accuracy import MEAN
 
 _NEAR = 3.0
-"""Standard errors of guessing, sqrt(c (1 - c) / n), within which a value is said to be at chance c."""
+"""Number of standard errors of guessing, sqrt(c (1 - c) / n), within which a value is at chance level c."""
 _UNITS = {"share": "", "points": "points", "perplexity": "perplexity", "bits/byte": "bits/byte"}
 _BESIDE = ("model", "weights")
 
 
 @dataclass
 class Table:
-    """What a block gave: a row per engine configuration and top-k, a column per task."""
+    """Results of a block: a row per engine configuration and top-k, a column per task."""
 
     heads: list[tuple[str, str]]
     """Task and what is below its name."""
@@ -33,7 +33,7 @@ class Table:
 
 
 def tables(plan: Plan, frame: pd.DataFrame, experiment: str) -> list[Table]:
-    """The tables of an experiment from the table ``accuracy``; none where it asks for no accuracy."""
+    """The tables of an experiment from the table ``accuracy``; none if it has no accuracy tasks."""
     mine = frame[(frame["experiment"] == experiment) & (frame["main"].fillna(False) | (frame["task"] == MEAN))]
     return [_table(plan, rows.reset_index(drop=True)) for _, rows in mine.groupby("block", sort=True)]
 
@@ -77,17 +77,17 @@ def _cell(row: Any) -> tuple[str, str, str]:
 
 
 def _notes(frame: pd.DataFrame) -> list[str]:
-    """What a reader must know before comparing."""
+    """Notes that a reader must know before comparing."""
     notes = []
     harness = ", ".join(sorted({f"{h} {v}" for h, v in zip(frame["harness"], frame["harness_version"], strict=True)}))
     judge = (
         "no judge: the harness compares" if frame["judge"].isna().all() else ", ".join(frame["judge"].dropna().unique())
     )
-    notes.append(f"Asked and scored by {harness}, its own task definitions ({judge}). Standard errors in brackets.")
+    notes.append(f"Run and scored by {harness} with its own task definitions ({judge}). Standard errors in brackets.")
     if (frame["data_source"] == "fixtures").any():
         notes.append(
-            "The questions are small sets that the project writes in the form of the published ones. They are not "
-            "those data sets: no value here is a result on them."
+            "The questions are small sets in the published format, written by the project. They are not the "
+            "published data sets, and no value here is a result on those."
         )
     random = frame["weights"].isin(["random_init", "dummy"])
     if random.any():
@@ -105,21 +105,22 @@ def _notes(frame: pd.DataFrame) -> list[str]:
         )
     if (frame["harness"] == "vlmeval").any():
         notes.append(
-            "An answer that names none of the choices is wrong here, not a guess: less than chance level is possible. "
+            "An answer that names none of the choices counts as wrong, not as a guess, so accuracy may be below "
+            "chance level. "
             "Chance level: the mean of 1 / choices over the questions, and for MME 75 of the 200 points of each kind. "
             "MME's value is its share of 2800 points."
         )
     notes += [f"Mean: {text}." for text in dict.fromkeys(frame["made_of"].dropna())]
     if (cut := int(frame["truncated_prompts"].fillna(0).max() or 0)) > 0:
-        notes.append(f"The harness truncated prompts to the engine's longest sequence: up to {cut} of a task.")
+        notes.append(f"The harness truncated up to {cut} prompts of a task to the engine's maximum sequence length.")
     compared = frame[frame["arm_of"].notna()]
     for _, row in compared.iterrows():
         if pd.isna(row["arm_differs"]):
             verdict = "cannot be compared: a sample log is missing or altered"
         else:
             verdict = f"differs by {row['arm_difference']:+.4f}, " + (
-                "beyond noise (question by question; a chance of 1% in all such comparisons together): one of them is "
-                "likely wrong"
+                "which exceeds noise (question by question, at 1% for all such comparisons together): one of them is "
+                "probably wrong"
                 if row["arm_differs"]
                 else "within noise"
             )

@@ -1,5 +1,5 @@
-"""Models in the report: a table of their architectures, with a paper's values where they differ, and their parameters
-by layer.  No HTML here."""
+"""Models in the report: a table of their architectures, with a paper's values where those differ, and their parameters
+by layer. No HTML here."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from moebench.formats import Knobs
 from moebench.formats.plan import CountedModel, ExperimentPlan
 
 TOLERANCE = (
-    "A size agrees if the computed number of parameters, or the one its makers publish, is within half a unit of the "
-    "last printed digit; everything else must be equal."
+    "A size agrees if the computed or published number of parameters is within half a unit of the last printed "
+    "digit; everything else must be equal."
 )
 UNKNOWN = "reason unknown"
 _HEADS = {
@@ -39,7 +39,7 @@ _KINDS = {"moe": "MoE", "dense": "dense", "recurrent": "recurrent", "outside": "
 
 @dataclass(frozen=True)
 class Cell:
-    """A true value, what else is to be said of it, and a paper's value where that is wrong."""
+    """A true value, a remark, and a paper's value if that is wrong."""
 
     text: str
     aside: str = ""
@@ -54,12 +54,12 @@ class Table:
 
     caption: str
     source: str
-    """Where the paper prints its own, e.g. Table 1; empty without a paper."""
+    """Place of the paper's table, e.g. Table 1; empty without a paper."""
     heads: list[tuple[str, bool]]
-    """Head, and whether a paper's table has the column."""
+    """Heading, and whether a paper's table has the column."""
     rows: list[tuple[str, list[Cell]]] = field(default_factory=list)
     reasons: list[tuple[str, str]] = field(default_factory=list)
-    """Letter, and what it says."""
+    """Letter and text of each reason."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -78,7 +78,7 @@ def agrees(printed: str, value: float | None) -> bool:
 
 
 def true_values(architecture: Architecture) -> Knobs:
-    """What a table of architectures should say about a model, by column."""
+    """True values of a model for a table of architectures, by column."""
     block = architecture.experts
     return {
         "modality": "Text + Image" if vision.parameters(architecture) else "Text",
@@ -94,7 +94,7 @@ def true_values(architecture: Architecture) -> Knobs:
 
 
 def table(asked: ExperimentPlan) -> Table | None:
-    """The table of an experiment of a plan; None where it asks about no models."""
+    """The table of an experiment of a plan; None if it names no models."""
     if not asked.get("models"):
         return None
     paper = asked.get("printed")
@@ -103,7 +103,7 @@ def table(asked: ExperimentPlan) -> Table | None:
     else:
         theirs = paper["architectures"]
         printed = {row["model"]: PrintedModel.model_validate(row) for row in theirs["rows"]}
-        caption = f"{theirs['source']} of {paper['title']}, corrected: true values, and those printed where they differ"
+        caption = f"{theirs['source']} of {paper['title']}, corrected: true values, with printed ones where different"
         made = Table(caption, theirs["source"], [(head, column not in _OWN) for column, head in _HEADS.items()])
         said = f"Printed values: {paper['title']} ({paper['reference']}), {theirs['source']}, {theirs['title']}."
         made.notes += [*filter(None, [said, theirs["note"]]), TOLERANCE]
@@ -177,7 +177,7 @@ def _other_count(models: Iterable[CountedModel]) -> str:
         if published and abs(without / published - 1) < abs(value / published - 1):
             found.append(f"{model['title']} {billions(without)}")
     return (
-        f"Active parameters without the input embedding, nearer to what is published: {', '.join(found)}."
+        f"Active parameters without the input embedding, closer to the published numbers: {', '.join(found)}."
         if found
         else ""
     )
@@ -193,7 +193,7 @@ def _contradiction(architecture: Architecture, printed: PrintedModel) -> str:
     ):
         if count * one > 1e9 * float(whole.removesuffix("B")):
             experts = f"the {which} experts alone would have {billions(count * one)} parameters"
-            return f"With the sizes that the row gives, {experts}; it gives {whole} {words}."
+            return f"With the sizes in the row, {experts}; the row says {whole} {words}."
     return ""
 
 

@@ -1,4 +1,4 @@
-"""The archive of a study: one zip with everything the report follows from, and the way back from it to the report.
+"""The archive of a study: one zip with everything that the report is built from, and rebuilding the report from it.
 
 Inside, the layout is that of the project (``reports/``, ``results/``, ``config/``, ``envs/``), so that the links of the
 report work when the zip is unpacked.  Before packing, tables, figures and report are made anew from the records; an
@@ -35,16 +35,16 @@ from moebench.storage import project
 from moebench.tables import derived_checkpoints, parquet
 
 Say = Callable[[str], None]
-"""Is told what is being done, for people who wait."""
+"""Callback that reports progress."""
 
 
 def _quiet(step: str) -> None:
-    """Nobody waits."""
+    """No progress output."""
 
 
 FORMAT = 1
 MOST_NAMED = 20
-"""So many altered files are named in one line."""
+"""Maximum number of altered files named in one line."""
 _TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content has the same bytes
 _RESULTS = "results"
 _SUMS = "SHA256SUMS"
@@ -53,7 +53,7 @@ _ABOUT = "archive.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are below the root of an archive (or of the project)."""
+    """Paths below the root of an archive (or of the project)."""
 
     root: Path
     study: str
@@ -74,7 +74,7 @@ class Layout:
         return self.root / "reports" / self.study
 
     def make(self, say: Say = _quiet) -> Path:
-        """Records to tables to figures to the report, whose file is returned."""
+        """Build tables from records, then figures, then the report; return the report's path."""
         say("tables from the records")
         collect.collect(self.plan, self.root / _RESULTS, self.tables, results_name=_RESULTS)
         figures.render_all(read_plan(self.plan), self.tables, self.report / "figures", say)
@@ -139,12 +139,12 @@ def archive(
 
 
 def _refuse_stale(plan: Plan, layout: Layout, page: Path, results: Path, tables_dir: Path, report: Path) -> None:
-    """Raise StorageError if the tables or the report at hand are not what the records give."""
+    """Raise StorageError if the existing tables or report do not match the records."""
     for name in ("measurements", "failures", "accuracy"):
         ours = parquet.read(layout.tables, name).drop(columns="rerun", errors="ignore")
         if not ours.equals(parquet.read(tables_dir, name).drop(columns="rerun", errors="ignore")):
             raise StorageError(
-                f"{tables_dir}: records or moebench changed since these tables were made; run snakemake (or `moebench "
+                f"{tables_dir}: records or moebench changed since these tables were built; run snakemake (or `moebench "
                 "collect`, `figures`, `report`) again"
             )
     there = report / "report.html"
@@ -155,12 +155,12 @@ def _refuse_stale(plan: Plan, layout: Layout, page: Path, results: Path, tables_
     # With folders of other names its links differ from those in an archive, and there is nothing to compare.
     if usual and there.exists() and there.read_bytes() != page.read_bytes():
         raise StorageError(
-            f"{there}: is not what the tables give (made by another version?); run `moebench report` again"
+            f"{there}: does not match the tables (built by another version?); run `moebench report` again"
         )
 
 
 def _files(plan: Plan, layout: Layout, results: Path, config: Path) -> Iterator[tuple[str, Path]]:
-    """Path in the archive and file, for everything but the crate and the checksums."""
+    """Path in the archive and file, for everything except the crate and the checksums."""
     for folder in (layout.tables, layout.report):
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             yield path.relative_to(layout.root).as_posix(), path
@@ -234,24 +234,24 @@ def _zip(files: dict[str, Path], out: Path, say: Say = _quiet) -> None:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A report made again from an archive."""
+    """A report rebuilt from an archive."""
 
     report: Path
     same_numbers: bool
-    """Whether the archive's tables have the numbers that its records give."""
+    """Whether the numbers in the archive's tables match its records."""
     identical: bool
-    """Whether the report is the archived one to the byte."""
+    """Whether the report is byte-identical to the archived one."""
     about: ArchiveAbout
 
     @property
     def verdict(self) -> str:
-        """How the report compares with the one in the archive, in words."""
+        """Comparison of the report with the archived one, as text."""
         if self.identical and self.same_numbers:
             return "identical to the one in the archive"
         made_by = f"moebench {self.about['moebench']}, commit {self.about.get('git_commit') or 'unknown'}"
         numbers = "but the numbers are the same" if self.same_numbers else "AND SO DO THE NUMBERS"
         return (
-            f"differs from the one in the archive, {numbers}; that one was made by {made_by}, this one by moebench "
+            f"differs from the one in the archive, {numbers}; that one was built by {made_by}, this one by moebench "
             f"{moebench.__version__}, perhaps with other libraries (each page lists its own under Provenance)"
         )
 
@@ -260,7 +260,7 @@ class Rebuilt:
 
 
 class AlteredError(StorageError):
-    """An archive is not as it was packed; ``files`` says what of it, a line each."""
+    """An archive was changed after packing; ``files`` describes the changes, one line per file."""
 
     def __init__(self, archive: Path, files: list[str]):
         self.files = files
@@ -269,7 +269,7 @@ class AlteredError(StorageError):
 
 
 def _altered(packed: zipfile.ZipFile, names: list[str], say: Say) -> list[str]:
-    """What in an archive is not as it was packed, a line per file: changed, damaged, missing or added."""
+    """Differences from the packed state, one line per file: changed, damaged, missing or added."""
     lines = packed.read(_SUMS).decode("utf-8", "replace").splitlines()
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     found = []
@@ -277,12 +277,12 @@ def _altered(packed: zipfile.ZipFile, names: list[str], say: Say) -> list[str]:
         say(f"checking file {number:,} of {len(names):,}")
         if name != _SUMS and (what := _wrong(packed, name, sums.get(name))):
             found.append(f"{name}: {what}")
-    found += [f"{name}: there {n} times" for name, n in Counter(names).items() if n > 1]
+    found += [f"{name}: occurs {n} times" for name, n in Counter(names).items() if n > 1]
     return found + [f"{name}: missing" for name in sorted(set(sums) - set(names))]
 
 
 def _wrong(packed: zipfile.ZipFile, name: str, digest: str | None) -> str:
-    """What is wrong with a file of an archive; empty if it is as it was packed."""
+    """Problem with a file of an archive; empty if it is unchanged."""
     if digest is None:
         return f"added; {_SUMS} does not list it"
     try:
@@ -290,7 +290,7 @@ def _wrong(packed: zipfile.ZipFile, name: str, digest: str | None) -> str:
             same = hashlib.file_digest(stream, "sha256").hexdigest() == digest  # type: ignore[arg-type]
     except (zipfile.BadZipFile, zlib.error, EOFError):
         return "damaged; it cannot be unpacked"
-    return "" if same else "changed; its checksum is another"
+    return "" if same else "changed; its checksum differs"
 
 
 def verify(archive: Path, say: Say = _quiet) -> Rebuilt:
@@ -303,12 +303,12 @@ def verify(archive: Path, say: Say = _quiet) -> Rebuilt:
 
 
 def rebuild(archive: Path, out_dir: Path, say: Say = _quiet) -> Rebuilt:
-    """Unpack an archive into ``out_dir`` (new or empty), check it, and make its report again from its records.
+    """Unpack an archive into ``out_dir`` (new or empty), check it, and rebuild its report from its records.
 
     Raises StorageError if it is not such an archive, or was changed.
     """
     if out_dir.exists() and any(out_dir.iterdir()):
-        raise StorageError(f"{out_dir}: is not empty; give another folder with --out")
+        raise StorageError(f"{out_dir}: not empty; give another folder with --out")
     try:
         with zipfile.ZipFile(archive) as packed:
             names = packed.namelist()
@@ -339,7 +339,7 @@ def rebuild(archive: Path, out_dir: Path, say: Say = _quiet) -> Rebuilt:
 
 
 def _numbers(folder: Path) -> dict[str, pd.DataFrame]:
-    """Tables of an archive that hold measurements, without empty columns; older versions wrote fewer of both."""
+    """Tables of an archive that contain measurements, without empty columns; older versions wrote fewer of both."""
     there = [name for name in ("measurements", "accuracy") if parquet.path_of(folder, name).exists()]
     frames = {name: parquet.read(folder, name).drop(columns="rerun", errors="ignore") for name in there}
     return {name: frame.dropna(axis="columns", how="all") for name, frame in frames.items()}
@@ -370,4 +370,4 @@ def _refuse_odd_paths(archive: Path, names: list[str]) -> None:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
-            raise StorageError(f"{archive}: holds {name!r}, a path outside itself; not unpacked")
+            raise StorageError(f"{archive}: contains {name!r}, a path outside the archive; not unpacked")

@@ -1,4 +1,4 @@
-"""Captions of figures as reStructuredText, one file each: what ``snakemake --report`` shows beside a figure."""
+"""Captions of figures as reStructuredText, one file each, for ``snakemake --report``."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Paper:
-    """The claims of a paper: those with a verdict, the others, how many have each verdict."""
+    """The claims of a paper: those with a verdict, the others, and the number of each verdict."""
 
     name: str
     decided: list[dict[str, Any]]
@@ -26,9 +26,8 @@ class Paper:
 
 
 def papers(frame: pd.DataFrame) -> list[Paper]:
-    """The table ``claims``, by paper; the paper with most verdicts comes first.
-
-    Of open claims, those whose comparison the study's own cells decide come first, else as in the paper.
+    """The table ``claims`` by paper; the paper with the most verdicts comes first. Open claims that the study's cells
+    agree or disagree with come first, the rest in the paper's order.
     """
     made = []
     for name, part in frame.groupby("paper", sort=False):

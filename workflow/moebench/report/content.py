@@ -1,4 +1,4 @@
-"""What the report says: tables joined and put into words.  No HTML here."""
+"""Contents of the report: joined tables as text. No HTML here."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from moebench.tables.cell_rows import NOT_MEASURED, UNSUPPORTED
 
 Json = Mapping[str, Any]
 MOST_ROWS = 400
-"""Rows of a table in the page; the CSV beside it has them all."""
+"""Maximum number of rows of a table in the page; the CSV file has all of them."""
 
 MOST_CSV = 500_000
-"""Bytes of a figure's data that the page carries itself; larger ones are in the file beside it only."""
+"""Maximum size of a figure's data in the page, bytes; larger data are only in the file beside it."""
 
 PREFERRED = ("e2e_s", "throughput_total_tokens_per_s")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure as the page shows it."""
+    """A figure of the page."""
 
     plot: Plot
     svg: str
     csv: str
-    """Its data as an address that holds them; empty for large ones."""
+    """Its data as a data URL; empty if they are large."""
     path: str
-    """Its files, without the ending."""
+    """Path of its files without the suffix."""
     narrow: str
-    """As SVG for small screens; empty where there is none."""
+    """SVG for small screens; empty if there is none."""
     caption: str
     cells: list[str]
-    """``ENGINE/CELL`` of each row of its data; none where its marks are not cells."""
+    """``ENGINE/CELL`` of each row of its data; none if its marks are not cells."""
     tells: list[str]
-    """Columns of its data that say what a mark stands for; none where that is a cell."""
+    """Columns of its data that identify a mark; none if marks are cells."""
     columns: list[str]
     """The columns of its data."""
     numbers: tuple[list[str], list[list[str]]] | None = None
-    """Heads and rows of a figure of so few numbers that the page shows a table instead."""
+    """Headings and rows, if the page shows a small figure as a table instead."""
 
 
 def drawn(
@@ -115,8 +115,8 @@ def with_interval(row: Any, name: str) -> str:
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of an experiment: heads (and whether numbers stand below), rows with link, texts and status, how many
-    more there are, and batch and lengths in words."""
+    """The cells of an experiment: headings (and whether the column is numeric), rows with link, texts and status, the
+    number of further rows, and batch and lengths as text."""
 
     heads: list[tuple[str, bool]]
     rows: list[dict[str, Any]]
@@ -162,7 +162,7 @@ def cell_table(frame: pd.DataFrame, shown: Iterable[Plot]) -> CellTable:
 
 
 def _entries(frame: pd.DataFrame) -> list[list[int]]:
-    """Places of the rows that each entry is for: one, or an engine configuration's that cannot be run."""
+    """Positions of the rows of each entry: one row, or all rows of an engine configuration that cannot run."""
     found: dict[Any, list[int]] = {}
     for place, (engine, status, reason) in enumerate(
         zip(frame["engine"], frame["status"], frame["reason"], strict=True)
@@ -172,7 +172,7 @@ def _entries(frame: pd.DataFrame) -> list[list[int]]:
 
 
 def _shared(texts: Iterable[str]) -> str:
-    """The text that some rows have in common, or that there are several."""
+    """The text common to some rows, or "several"."""
     different = set(texts)
     return different.pop() if len(different) == 1 else "several"
 
@@ -192,7 +192,7 @@ def _plain(value: Any) -> str:
 
 
 def record_link(row: Any, records: str) -> str | None:
-    """Link from the page to a cell's record; None where there is none: not yet, or the plan says that it cannot be."""
+    """Link from the page to a cell's record; None if there is none yet, or if the plan rules the cell out."""
     planned = row["status"] == UNSUPPORTED and pd.isna(row["started_at"])
     return None if planned or row["status"] == NOT_MEASURED else f"{records}/{row['engine']}/{row['cell']}.json"
 
@@ -203,7 +203,7 @@ def status_words(status: str) -> str:
 
 
 def counts(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
-    """Status, its words and how many distinct cells have it; measured first, not measured last."""
+    """Status, its label, and the number of distinct cells with it; measured first, not measured last."""
     distinct = frame.drop_duplicates(["engine", "cell"])["status"].value_counts()
     order = ["ok", *style.STATUSES, *sorted(set(distinct.index) - set(style.STATUSES) - {"ok"})]
     return [(s, status_words(s), int(distinct[s])) for s in order if s in distinct.index]
@@ -212,7 +212,7 @@ def counts(frame: pd.DataFrame) -> list[tuple[str, str, int]]:
 def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> list[dict[str, Any]]:
     """Failed cells with reason, evidence, predicted memory and the command that runs one again.
 
-    Cells of an engine configuration that it cannot run are one entry: ``cells`` of them, shown by the first.
+    All cells of an engine configuration that cannot run are one entry with their number, ``cells``, shown by the first.
     """
     rows = []
     for places in _entries(failed):
@@ -240,7 +240,8 @@ def failures(failed: pd.DataFrame, titles: Mapping[str, str], records: str) -> l
 
 
 def causes(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Failures by cause: status and reason, how many cells and engine configurations; causes of most cells first."""
+    """Failures by cause: status and reason, numbers of cells and engine configurations; the most frequent cause
+    first."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in entries:
         found.setdefault((entry["status"], entry["reason"]), []).append(entry)
@@ -267,12 +268,12 @@ def repeats(runs: pd.DataFrame) -> dict[str, str]:
 
 
 def _memory(values: pd.Series) -> str:
-    """Predicted memory of some cells: one quantity, or the least and the most."""
+    """Predicted memory of some cells: one quantity, or the range."""
     return " to ".join(dict.fromkeys(quantity(v, "bytes") for v in (values.min(), values.max())))
 
 
 def provenance(measured: pd.DataFrame) -> list[tuple[str, list[str]]]:
-    """Where the numbers come from: each fact with its values (how many cells have each, if they differ)."""
+    """Origin of the numbers: each fact with its values (and the number of cells with each, if they differ)."""
     facts = [
         "host",
         "device_name",
@@ -328,7 +329,7 @@ def _short_list(texts: list[str], most: int = 12) -> list[str]:
 
 
 def derived(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The table ``derived`` in words; empty strings for what is not known, or has no meaning for such a checkpoint."""
+    """The table ``derived`` as text; empty strings for values that are unknown or do not apply to a checkpoint."""
     words = {
         **dict.fromkeys(("ratio_asked", "ratio_reached"), "{:.1%}"),
         **dict.fromkeys(("calibration_tokens", "tokens_per_expert_min"), "{:,}"),
@@ -340,7 +341,7 @@ def derived(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def weights(measured: pd.DataFrame) -> list[dict[str, str]]:
-    """Models with shape of their experts, kind and revision of their weights."""
+    """Models with the shape of their experts and the kind and revision of their weights."""
     shown = ["model_title", "experts", "moe_ffn_size", "weights", "revision"]
     kinds = measured[shown].drop_duplicates().sort_values(shown[:3])
     return [

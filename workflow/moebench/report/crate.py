@@ -1,4 +1,5 @@
-"""RO-Crate 1.1 metadata of an archive: what each part is, for people and machines that know nothing of this project."""
+"""RO-Crate 1.1 metadata of an archive: a description of each part for people and machines that do not know this
+project."""
 
 from __future__ import annotations
 
@@ -32,15 +33,18 @@ _FOLDERS = {
         "Accuracy",
         "Per harness: records of tasks, logs of every question and answer, job manifests",
     ),
-    "results/jobs/": ("Job manifests", "Which records each job wrote, and its canary runs"),
-    "results/machines/": ("Constants of machines", "Memory bandwidth and matrix products, measured where cells were"),
-    "config/": ("Configuration", "Studies, experiments, models, hardware and what papers print, as configured"),
+    "results/jobs/": ("Job manifests", "Records that each job wrote, and its canary runs"),
+    "results/machines/": (
+        "Constants of machines",
+        "Memory bandwidth and matrix products of the machines that measured cells",
+    ),
+    "config/": ("Configuration", "Studies, experiments, models, hardware and the papers' printed numbers"),
     "envs/": ("Environments", "Locked requirements of every environment"),
 }
 _NAMES = {
     "report.html": "Report",
     **{f"{name}.parquet": f"Table: {what[0].lower()}{what[1:]}" for name, what in columns.TABLES.items()},
-    "archive.json": "Versions and code revision that made this archive",
+    "archive.json": "Versions and code revision that built this archive",
     "SHA256SUMS": "SHA-256 of every file",
 }
 
@@ -51,7 +55,7 @@ def metadata(plan: Plan, sizes: Mapping[str, int], published: str, commit: str |
     Args:
         plan: the study's plan.
         sizes: bytes of each file of the archive by path; records and configuration are described by their folder.
-        published: day of the last measurement, ISO 8601 (an archive made again must be the same).
+        published: day of the last measurement, ISO 8601 (a rebuilt archive must be identical).
         commit: git commit of the code.
     """
     crate = ROCrate(version="1.1")

@@ -1,4 +1,4 @@
-"""The section of the report on imported machines: what each is, how far it came, and its times beside the others'."""
+"""The report's section on imported machines: each machine, its progress, and its times beside the others'."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = "this study's own"
 
 
 def section(plan: Mapping[str, Any], tables_dir: Path) -> dict[str, Any] | None:
-    """What the section shows; None where no machine was imported.  Raises StorageError for a damaged table."""
+    """Contents of the section; None if no machine was imported. Raises StorageError for a damaged table."""
     if not parquet.path_of(tables_dir, "imported").exists():  # tables of an older version
         return None
     found = parquet.read(tables_dir, "imported")

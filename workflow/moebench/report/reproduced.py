@@ -1,4 +1,5 @@
-"""A paper's tables of numbers in the report: printed, by its formulas, by this project's cost model.  No HTML here."""
+"""A paper's tables of numbers in the report: printed, from its formulas, from this project's cost model. No HTML
+here."""
 
 from __future__ import annotations
 
@@ -10,12 +11,12 @@ from moebench.formats.plan import ExperimentPlan
 from moebench.qs import points
 from moebench.qs.paper_tables import QUANTITIES, Line, Reproduced, Value
 
-SOURCES = "A value by the formulas agrees if it is within half a unit of the last printed digit; the others are marked."
+SOURCES = "Values from the formulas that differ by more than half a unit of the last printed digit are marked."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value, and how far it is from the printed one."""
+    """A value and its deviation from the printed one."""
 
     text: str
     aside: str = ""
@@ -24,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One quantity; ``label`` stands at the first of a row of the paper, over ``span`` lines."""
+    """One quantity; the first one of a row of the paper has the ``label``, which spans ``span`` lines."""
 
     label: str
     span: int
@@ -52,7 +53,7 @@ def tables(asked: ExperimentPlan) -> list[Table]:
 
 
 def assumed(asked: ExperimentPlan) -> list[str]:
-    """What the formulas need beside the printed inputs, in words."""
+    """Inputs of the formulas other than the printed ones, as text."""
     printed, computed = asked.get("printed"), asked.get("computed")
     if not printed or not (given := printed["assumed"]):
         return []
@@ -98,7 +99,7 @@ def _cell(line: Line, value: Value, mark: bool) -> Cell:
 
 
 def text_of(value: Value) -> str:
-    """A value with as many digits as tell it from its neighbours: whole numbers whole, others with four digits."""
+    """A value with enough digits to distinguish it: whole numbers in full, others with four digits."""
     if value is None:
         return ""
     if isinstance(value, str):

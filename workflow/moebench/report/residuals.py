@@ -1,4 +1,4 @@
-"""The section of the report on model against measurement: residuals by experiment, and the constants behind them."""
+"""The report's section on the model against measurements: residuals by experiment, and the constants used."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOW = {
 
 
 def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, Any] | None:
-    """What the section shows; None for a plan whose cells cannot have predictions.
+    """Contents of the section; None for a plan whose cells cannot have predictions.
 
     Raises StorageError for missing tables or a missing figure.
     """
@@ -44,23 +44,23 @@ def section(plan: Plan, tables_dir: Path, folder: Path, href: str) -> dict[str, 
 
 
 def _words(plan: Plan, frame: pd.DataFrame, measured: pd.DataFrame) -> str:
-    """What the ratios mean, or what is missing for them."""
+    """Meaning of the ratios, or what is missing for them."""
     if frame.empty and (measured["status"] == "ok").any():
         return (
-            "The cells were measured on a machine whose constants are not known. Run `moebench calibrate` on it, then "
+            "The constants of the machine that measured the cells are unknown. Run `moebench calibrate` on it, then "
             "`moebench report --partial`."
         )
     if frame.empty:
         return "Nothing is measured yet."
     text = (
-        "Measured time of each cell over the least time by the cost model. A ratio far above 1 is time "
-        "that the roofline does not include: Python, the scheduler, starting kernels, products too small for the "
-        "machine's rate."
+        "Measured time of each cell divided by the cost model's lower bound. A ratio far above 1 shows time that the "
+        "roofline does not include: Python, the scheduler, kernel launches, and products too small to reach the "
+        "machine's peak rate."
     )
     if set(frame["predicted_with"]) == {machines.MEASURED}:
         text += (
-            " No data sheet is used for this machine: its constants were measured, and the bandwidth is that of arrays "
-            "no larger than the model, which may stay in caches."
+            " This machine has no data sheet: its constants were measured, and the bandwidth is that of arrays no "
+            "larger than the model, which may fit in caches."
         )
     return text
 
@@ -85,18 +85,19 @@ def _constants(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def refused(measured: pd.DataFrame) -> list[tuple[str, int]]:
-    """Reasons why measured constants are refused, each with the number of cells that have no prediction by it."""
+    """Reasons why measured constants are refused, each with the number of cells without a prediction for that
+    reason."""
     counts = measured.loc[measured["status"] == "ok", "prediction_refused"].value_counts()
     return [(str(reason), int(n)) for reason, n in counts.items()]
 
 
 def _without(measured: pd.DataFrame) -> str:
-    """Why measured cells have no prediction, with how many."""
+    """Why measured cells have no prediction, with their numbers."""
     rest = measured[(measured["status"] == "ok") & measured["predicted_with"].isna()]
     refused = rest["prediction_refused"].notna()
     kinds = {
-        "with constants of the machine that are refused": refused,
-        "with speculation": rest["draft_tokens"].fillna(0) > 0,
+        "whose machine constants are refused": refused,
+        "with speculative decoding": rest["draft_tokens"].fillna(0) > 0,
         "with images of unknown sizes": rest["images"].fillna(0) > 0,
         "through a hosted service": rest["gpus"].isna(),
     }

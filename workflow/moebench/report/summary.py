@@ -1,4 +1,4 @@
-"""The first screen of the report: four cards, the findings, and experiments by state.  No HTML but small drawings."""
+"""The first screen of the report: four cards, the findings, and experiments by state. No HTML except small drawings."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _AS_SHARE = ("mean", "max", "min", "spread", "every", "share")
 """Tests whose value is a share, unless the claim compares by ratio."""
 _UNITS = {"trend": "{} per doubling", "exponent": "exponent {}", "ratio": "{} times", "gain": "gain {}",
           "drop": "drop {}", "spread": "spread {}"}  # fmt: skip
-"""What the value of a test or a comparison is, if not a share or a yes or no."""
+"""Format of the value of a test or a comparison that is neither a share nor a yes or no."""
 _WIDE, _HIGH = 120, 16
 """Size of a finding's drawing, in CSS pixels."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """A number of the study, what it counts, and what else there is to know."""
+    """A number of the study, its meaning, and further details."""
 
     title: str
     number: str
@@ -43,7 +43,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Finding:
-    """A comparison that the cells of this study decide: the sentence, its outcome, the effect here."""
+    """A comparison decided by the cells of this study: the sentence, its outcome, the effect here."""
 
     claim: str
     statement: str
@@ -58,7 +58,7 @@ class Finding:
 def cards(
     measured: pd.DataFrame, counted: list[tuple[str, str, int]], total: int, claimed: pd.DataFrame, compared: bool
 ) -> list[Card]:
-    """What was measured, how stable it is, how it compares with the cost model, and what happened to the claims.
+    """Cards on measured cells, their stability, the cost model, and the claims.
 
     ``counted``: status, words and number of cells; ``compared``: the page has a section on the cost model.
     """
@@ -82,7 +82,7 @@ def _stability(good: pd.DataFrame) -> Card:
 
 def _model(good: pd.DataFrame, compared: bool) -> Card:
     ratios, refused = good["residual_e2e"].dropna(), int(good["prediction_refused"].notna().sum())
-    words = f"measured over least time, median of {len(ratios)} cells" if len(ratios) else "no cell has a prediction"
+    words = f"measured / roofline bound, median of {len(ratios)} cells" if len(ratios) else "no cell has a prediction"
     if refused:
         words += f"; {content.counted(refused, 'prediction')} refused"
     return Card(
@@ -105,7 +105,7 @@ def _claims(claimed: pd.DataFrame) -> Card:
 
 
 def tried(claimed: pd.DataFrame) -> tuple[int, int, int]:
-    """Comparisons of the papers on the cells of this study: how many agree, disagree, cannot be told from noise."""
+    """The papers' comparisons on the cells of this study: how many agree, disagree, or are within noise."""
     outcomes = claimed["outcome"].value_counts()
     agree, disagree, noise = (int(outcomes.get(name, 0)) for name in (ev.AGREES, ev.DISAGREES, ev.UNDECIDED))
     return agree, disagree, noise
@@ -169,7 +169,7 @@ def _range(low: float, high: float) -> str:
 
 
 def _draw(row: Mapping[Any, Any], low: float, high: float) -> str:
-    """The interval here (dot and line) over the range that the paper's sentence allows (band), as SVG."""
+    """The interval here (dot and line) and the range that the paper's sentence allows (band), as SVG."""
     shown = [row["value_low"], row["value_high"], *(v for v in (low, high) if math.isfinite(v))]
     first, last = min(shown), max(shown)
     margin = 0.12 * (last - first or abs(last) or 1)
@@ -209,13 +209,13 @@ class State:
 
     @property
     def named(self) -> list[tuple[str, int]]:
-        """Words and cells of each state, in the order of the table."""
+        """Label and number of cells of each state, in the order of the table."""
         return [("stable", self.stable), ("unstable", self.unstable), ("unsupported", self.unsupported),
                 ("failed", self.failed), ("not measured", self.missing)]  # fmt: skip
 
     @property
     def worst(self) -> str:
-        """Class of the state that a reader must know of."""
+        """Class of the most important state for a reader."""
         order = {"failed": self.failed, "missing": self.missing, "unstable": self.unstable,
                  "ok": self.stable, "unsupported": self.unsupported}  # fmt: skip
         return next(name for name, n in order.items() if n)

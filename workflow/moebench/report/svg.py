@@ -31,9 +31,9 @@ ET.register_namespace("", _SVG.strip("{}"))
 def inline(path: Path, name: str, title: str, description: str) -> str:
     """The SVG file as an element of an HTML page, named for screen readers.
 
-    What only takes room goes: groups and identifiers that nobody refers to, digits below a hundredth of a point,
-    rotations by nothing, and the style sheet, which inside a page would apply to everything (the page repeats it for
-    figures).  Speaking identifiers get the figure's name in front; the others are hashes that no two figures share.
+    Removed to save space: unreferenced groups and identifiers, digits below a hundredth of a point, rotations by zero,
+    and the style sheet, which inside a page would apply to everything (the page has its own copy for figures).
+    Readable identifiers are prefixed with the figure's name; the others are hashes that no two figures share.
     Raises StorageError.
     """
     try:
@@ -63,7 +63,7 @@ def inline(path: Path, name: str, title: str, description: str) -> str:
 
 
 def _lean(element: ET.Element, name: str, referred: set[str]) -> Iterator[ET.Element]:
-    """The element without what only takes room; in place of a group that says nothing, what is in it."""
+    """The element without redundant parts; a group without attributes is replaced by its contents."""
     if element.tag in _LEFT_OUT:
         return
     made = ET.Element(element.tag, dict(_attributes(element, name, referred)))
@@ -94,14 +94,15 @@ def _attributes(element: ET.Element, name: str, referred: set[str]) -> Iterator[
 
 
 def _short(number: re.Match[str]) -> str:
-    """A coordinate, points, to a hundredth: less than a pixel shows."""
+    """A coordinate in points, rounded to a hundredth, which is far below a pixel."""
     return f"{float(number.group()):.2f}".rstrip("0").rstrip(".")
 
 
 def with_shared_styles(page: str) -> tuple[str, str]:
-    """A page whose drawings have classes in place of styles, and the style sheet of these classes.
+    """A page whose drawings have classes instead of styles, and the style sheet of these classes.
 
-    Fifteen thousand elements of sixty figures have some hundred styles: written once, the page is a sixth smaller.
+    Fifteen thousand elements of sixty figures share a few hundred styles; writing each once makes the page a sixth
+    smaller.
     """
     classes: dict[str, str] = {}
 
@@ -115,7 +116,7 @@ def with_shared_styles(page: str) -> tuple[str, str]:
 
 @functools.cache
 def font(characters: str) -> str:
-    """DejaVu Sans cut down to ``characters``, WOFF, base64: figures look the same where it is not installed."""
+    """DejaVu Sans reduced to ``characters``, WOFF, base64, so figures look the same where it is not installed."""
     from fontTools import subset  # type: ignore[import-untyped]
     from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 
@@ -133,7 +134,7 @@ def font(characters: str) -> str:
 
 
 def characters(texts: list[str]) -> str:
-    """The characters that figures use, sorted, printable ASCII always among them."""
+    """The characters used in figures, sorted, always including printable ASCII."""
     used = set(map(chr, range(32, 127)))
     for text in texts:
         used.update(re.sub(r"<[^>]*>", "", text))

@@ -1,1 +1,1 @@
-"""Files on disk: written whole or not at all, locks, full disks, staged folders."""
+"""Files on disk: atomic writes, locks, full disks, staged folders."""

@@ -1,4 +1,4 @@
-"""Full disks: which of the folders that a job, its engine and its harness write to has no room left."""
+"""Full disks: finds the full folder among those that a job, its engine and its harness write to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 DISK = "the disk is full"
-"""How the reason begins where there was no room for what the engine or a harness writes (its log, a cache)."""
+"""Start of the reason if the engine or a harness had no space (for its log, a cache)."""
 
 FULL_BYTES, TIGHT_BYTES = 1 << 16, 1 << 24
 """Room with which a file system counts as full (what was written last may have left a little), and as the one that was
@@ -15,7 +15,7 @@ full a moment ago: who fails removes its temporary files."""
 
 
 def full(folders: Iterable[Path], least_bytes: int = FULL_BYTES) -> list[Path]:
-    """Those folders whose file system has no room, or no place for another file, once per file system."""
+    """The folders whose file system has no space or inodes left, one per file system."""
     found: dict[int, Path] = {}
     for folder in folders:
         try:

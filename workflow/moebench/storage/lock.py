@@ -39,7 +39,7 @@ def _process_start(pid: int) -> str | None:
 
 
 def _place() -> LockHolder:
-    """Where process ids mean the same as here: this host since its last boot, in this process namespace (container)."""
+    """Scope of process ids: this host since its last boot, in this process namespace (container)."""
     boot, namespace = "", ""
     with contextlib.suppress(OSError):
         boot, namespace = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
@@ -100,14 +100,14 @@ def _is_dead(path: Path, holder: LockHolder) -> bool:
 
 
 def holder(results: Path, engine: str) -> LockHolder | None:
-    """Who measures this engine configuration right now; None if nobody alive does."""
+    """The live job that is measuring this engine configuration; None without one."""
     path = _path(results, engine)
     found = _read(path)
     return None if found is None or _is_dead(path, found) else found
 
 
 def describe(found: LockHolder) -> str:
-    """A holder in words."""
+    """A holder as text."""
     job = f"SLURM job {found['slurm_job_id']}, " if found.get("slurm_job_id") else ""
     return f"{job}process {found.get('pid')} on {found.get('host')}"
 
@@ -122,7 +122,7 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def _try(path: Path, me: LockHolder) -> LockHolder | None:
-    """Take the lock; return None on success, else its holder, or who is taking it over."""
+    """Take the lock; return None on success, otherwise its holder or the job that is taking it over."""
     temporary = path.with_name(f".{path.name}.{me['nonce']}")
     try:
         while True:

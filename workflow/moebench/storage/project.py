@@ -1,6 +1,6 @@
-"""Where the project's own files are: in a checkout beside the package, or in the package that a wheel installs.
+"""Location of the project's own files: beside the package in a checkout, or inside an installed wheel.
 
-Standard library only: engines' environments import it.
+Standard library only, because engine environments import it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ INSTALLED = _SHIPPED.is_dir()
 """Whether this is an installed wheel, without a checkout and so without a commit."""
 
 ROOT = _SHIPPED if INSTALLED else _PACKAGE.parents[1]
-"""The folder of ``config`` and ``envs``."""
+"""The folder that contains ``config`` and ``envs``."""
 
 
 def config_folder() -> Path:

@@ -1,4 +1,4 @@
-"""A folder of a job on its node's own disk, for temporary files, sockets and what engines compile.
+"""A job's folder on its node's local disk, for temporary files, sockets and files that engines compile.
 
 On clusters ``TMPDIR`` may be so long that no socket fits into it, and caches in ``$HOME`` are on NFS, full or shared
 with other jobs.  Standard library only.
@@ -16,7 +16,7 @@ from pathlib import Path
 from moebench.errors import UserError
 
 LOCAL = "MOEBENCH_LOCAL"
-"""Variable that names the folder to make it in."""
+"""Variable that names its parent folder."""
 LONGEST = 48
 """Characters of the folder, so that the names of sockets in it (up to 57 more) stay within the system's 107."""
 LEAST_BYTES = 2 * 10**9
@@ -55,7 +55,7 @@ CACHES = {
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to make a job's in, and what speaks against it (empty: nothing)."""
+    """A candidate parent folder, and the objection to it (empty: none)."""
 
     folder: Path
     problem: str
@@ -72,7 +72,7 @@ def places() -> list[Place]:
 
 
 def choose() -> Place:
-    """The first place that nothing speaks against, or else the first that can be used.  Raises UserError for none."""
+    """The first candidate without objection, otherwise the first usable one. Raises UserError if there is none."""
     found = places()
     good = [place for place in found if not place.problem] or [place for place in found if place.usable]
     if not good:
@@ -91,7 +91,7 @@ def make() -> Path:
 
 
 def needed() -> bool:
-    """Whether a job needs a folder of its own: under SLURM, and where sockets do not fit into the usual one."""
+    """Whether a job needs its own folder: under SLURM, and if the usual path is too long for sockets."""
     return "SLURM_JOB_ID" in os.environ or LOCAL in os.environ or len(tempfile.gettempdir()) > LONGEST
 
 

@@ -1,4 +1,4 @@
-"""Folders that several users share: whether this one can go on with what another one wrote.  Standard library only."""
+"""Folders shared by several users: whether this user can continue another's work. Standard library only."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def refusal(folders: Iterable[Path], appended: Iterable[Path] = ()) -> str | Non
         if (found := _in_the_way(top, top in appended)) is not None:
             whose, me = owner(found), name(os.geteuid())
             return (
-                f"{found}: is {whose}'s, and {me} cannot write it; `chmod -R g+rwX {top}` by {whose}, a group of both "
-                "and umask 002 for both, or a checkout and results of your own (docs/slurm.md)"
+                f"{found}: belongs to {whose}, and {me} cannot write it; `chmod -R g+rwX {top}` by {whose}, a common "
+                f"group and umask 002 for both, or your own checkout and results (docs/slurm.md)"
             )
     return None
 
@@ -58,7 +58,7 @@ def _ours(path: Path) -> bool:
 
 
 def owner(path: Path) -> str:
-    """Whose a file is."""
+    """Owner of a file."""
     try:
         return name(path.stat().st_uid)
     except OSError:

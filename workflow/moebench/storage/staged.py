@@ -1,4 +1,4 @@
-"""A staged model: a folder and the manifest that says it is whole (docs/data.md).  Standard library only."""
+"""A staged model: a folder with a manifest that marks it as complete (docs/data.md). Standard library only."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def revision_of(folder: Path) -> str | None:
 
 
 def check(folder: Path, full: bool = False) -> list[str]:
-    """What is wrong with a staged folder, a sentence each; empty when it is whole.
+    """Problems of a staged folder, one sentence each; empty if it is complete.
 
     Names and sizes are compared; ``full`` reads every byte and compares SHA-256 too.
     """
@@ -94,7 +94,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
     except ValueError as error:
         return [str(error)]
     if manifest is None:
-        return [f"{folder}: no {MANIFEST}, so it is not completely staged"]
+        return [f"{folder}: no {MANIFEST}, so staging is incomplete"]
     problems = []
     for name, expected in sorted(manifest["files"].items()):
         path = folder / name
@@ -103,7 +103,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
         elif (size := path.stat().st_size) != expected["bytes"]:
             problems.append(f"{path}: {size} bytes instead of {expected['bytes']}")
         elif full and _sha256(path) != expected["sha256"]:
-            problems.append(f"{path}: its SHA-256 is not the one it was staged with")
+            problems.append(f"{path}: its SHA-256 differs from the staged one")
     return problems
 
 

@@ -1,1 +1,1 @@
-"""Records as Parquet tables, and how tables are joined."""
+"""Records as Parquet tables, and joins of tables."""

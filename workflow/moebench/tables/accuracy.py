@@ -1,4 +1,5 @@
-"""Accuracy records to rows of the table ``accuracy``: one per task (or part of it), metric and filter, and means."""
+"""Turns accuracy records into rows of the table ``accuracy``: one per task (or subtask), metric and filter, and
+means."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from moebench.measure import records
 from moebench.tables import cell_rows, parity
 
 MEAN = "mean"
-"""Name of the task in rows that are means over tasks."""
+"""Name of the task in rows with means over tasks."""
 
 
 def rows(plan: Plan, results: Path, results_name: str, profile: str) -> list[Row]:
@@ -45,7 +46,7 @@ def rows(plan: Plan, results: Path, results_name: str, profile: str) -> list[Row
 
 
 def _unsupported(plan: Plan, experiment: str) -> Iterator[Row]:
-    """The tasks that an experiment asks of engine configurations that cannot be."""
+    """Tasks of an experiment on engine configurations that cannot run."""
     for row in plan["experiments"][experiment].get("unsupported_accuracy", ()):
         first = row["task"]["metrics"][0]
         config = row["config"]
@@ -93,12 +94,12 @@ def unmeasured(plan: Plan) -> list[Row]:
 
 
 def _without(status: str, reason: str = "") -> AccuracyRecord:
-    """What stands for a record where there is none."""
+    """Substitute for a missing record."""
     return cast(AccuracyRecord, {"status": status, "reason": reason})
 
 
 def _record(folder: Path, cell: AccuracyCell) -> AccuracyRecord:
-    """A cell's record; what stands for it where there is none or it is damaged."""
+    """A cell's record, or a substitute if it is missing or damaged."""
     path = records.cell_path(folder, cell["engine"], cell["cell"])
     try:
         return cast(AccuracyRecord, records.load(path))
@@ -109,7 +110,7 @@ def _record(folder: Path, cell: AccuracyCell) -> AccuracyRecord:
 
 
 def _shared(plan: Plan, part: AccuracyPart, cell: AccuracyCell, experiment: str, block: int) -> Row:
-    """Columns that the plan knows."""
+    """Columns known from the plan."""
     engine, task = part["engines"][cell["engine"]], cell["task"]
     config = engine["config"]
     return cell_rows.knobs(config, engine["model"], {"top_k": cell["top_k"]}) | {
@@ -142,7 +143,7 @@ def _asked(task: Task, limit: int | None) -> Row:
 
 
 def _of_cell(cell: AccuracyCell, record: AccuracyRecord, compared: Row) -> Iterator[Row]:
-    """What a record adds to the shared columns, a row per result."""
+    """A record's own columns, one row per result."""
     origin, checks = record.get("provenance", {}), record.get("checks", {})
     evidence, log = record.get("evidence") or (), record.get("samples")
     common: Row = {
@@ -192,7 +193,7 @@ def _of_cell(cell: AccuracyCell, record: AccuracyRecord, compared: Row) -> Itera
 
 
 def _chance(task: Task, metric: TaskMetricDict, result: Result) -> float | None:
-    """What guessing gives: as the questions that were asked say, or by the task's number of choices."""
+    """Chance level, from the questions or from the task's number of choices."""
     if metric["unit"] != "share":
         return None
     if "chance" in result:

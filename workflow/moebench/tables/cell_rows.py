@@ -1,4 +1,5 @@
-"""Records and plans to rows of the tables.  Plain Python and Arrow: this runs once per cell, 100,000 times."""
+"""Turns records and plans into rows of the tables.  Plain Python and Arrow, since this runs once per cell, 100,000
+times."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ _STATISTICS = {*_SUMMARISED, "e2e_s_cv", "unstable", "n_repeats", *map(columns.r
 
 @dataclass(frozen=True)
 class Chunk:
-    """A share of the cells for one worker, with what only the plan and the manifests know."""
+    """A share of the cells for one worker, with data from the plan and the manifests."""
 
     study: str
     results: Path
@@ -51,7 +52,7 @@ class Chunk:
     gaps: dict[tuple[str, str], float] = field(default_factory=dict)
     """Of canary cells: ``gather.canaries``."""
     least: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Per cell the predicted time, s, below which no run can be."""
+    """Lower bound of the run time per cell, s."""
     machine: Hardware | None = None
     """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
     kept: machines.Kept = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Made:
-    """Tables made from a chunk, and its cells by status."""
+    """Tables built from a chunk, and its cells by status."""
 
     tables: dict[str, pa.Table]
     counts: dict[str, int]
@@ -99,7 +100,7 @@ def shared(
     predicted: Prediction,
     hosted: bool = False,
 ) -> Row:
-    """Columns that plan and measurements have in common."""
+    """Columns common to plan and measurements."""
     experts = model["architecture"].get("experts")
     return (
         knobs(config, model, workload, hosted)
@@ -132,7 +133,7 @@ def _predicted(work: Workload, predicted: Prediction) -> Row:
 
 
 def _calibrated(work: Workload, predicted: Prediction) -> Row:
-    """Calibrated metrics with their ends, the kind of prediction, and why it is not calibrated."""
+    """Calibrated metrics with their intervals, the kind of prediction, and why it is not calibrated."""
     row: Row = {"predicted_kind": kind_of(predicted), "uncalibrated": predicted.get("uncalibrated")}
     if times := predicted.get("calibrated"):
         row |= {f"calibrated_{name}": value for name, value in times.items() if name != "kind"}
@@ -148,7 +149,7 @@ def _calibrated(work: Workload, predicted: Prediction) -> Row:
 
 
 def plan_rows(plan: Plan) -> Iterator[Row]:
-    """A row per experiment and cell, then one per point of its grid that cannot be."""
+    """One row per experiment and cell, then one per grid point that cannot run."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
@@ -184,7 +185,7 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
 
 
 def unsupported_rows(plan: Plan, experiment: str) -> Iterator[Row]:
-    """The points of an experiment's grid that cannot be, as cells with status and reason."""
+    """Grid points of an experiment that cannot run, as cells with status and reason."""
     for row in plan["experiments"][experiment].get("unsupported", ()):
         runs_on = row["runtime"]
         yield shared(row["config"], row["model"], row["workload"], row["protocol"], {}, runs_on["hosted"]) | {
@@ -200,7 +201,7 @@ def unsupported_rows(plan: Plan, experiment: str) -> Iterator[Row]:
 
 
 def unsupported(plan: Plan) -> Made:
-    """Measurements and failures of all points that cannot be, each once: nothing will ever measure them."""
+    """Measurements and failures of all points that cannot run, each once, since they are never measured."""
     rows = {(r["engine"], r["cell"]): r for name in plan["experiments"] for r in unsupported_rows(plan, name)}
     failed = [row | {"evidence": None, "rerun": ""} for row in rows.values()]
     tables = {"measurements": _summarised(list(rows.values()), [[] for _ in rows])}
@@ -288,7 +289,7 @@ def _measurement(record: Record, chunk: Chunk) -> Row:
 
 
 def _at_hand(record: Record, chunk: Chunk) -> Row:
-    """Predictions with the constants of the machine that measured a cell, where the plan could make none."""
+    """Predictions with the constants of the measuring machine, if the plan has none."""
     loaded = record["protocol"]["kind"] == "load"  # how requests queue is not modelled
     found = machines.predicted(record, chunk.machine, chunk.kept) if chunk.machine and not loaded else {}
     if "refused" in found:
@@ -297,7 +298,7 @@ def _at_hand(record: Record, chunk: Chunk) -> Row:
 
 
 def _over_time(run: Run, record: Record, chunk: Chunk) -> Metrics:
-    """Of requests over time what was cut off, and how many kept the study's goals, as further metrics."""
+    """For requests over time: the steady part and the share that met the study's goals, as further metrics."""
     if "load" not in run:
         return {}
     part = load_metrics.steady(run["load"], record["workload"].get("concurrency"))
@@ -317,7 +318,7 @@ def _searched(record: Record) -> Row:
 
 
 def _active(checks: Checks) -> Row:
-    """Active experts per token, mean over the layers: as counted, where a budget lets them be fewer than top-k."""
+    """Active experts per token, mean over the layers, as counted if a budget allows fewer than top-k."""
     chosen, tokens, used = checks.get("experts_per_token"), checks.get("routed_tokens"), checks.get("used_experts")
     plain = chosen if isinstance(chosen, int | float) else None
     decode = checks.get("active_experts_decode")
@@ -328,7 +329,7 @@ def _active(checks: Checks) -> Row:
 
 
 def _queue(checks: Checks) -> Row:
-    """Requests over time: how many counted, how fast they came, and how long they waited in the server, mean."""
+    """Requests over time: number that count, arrival rate, and mean waiting time in the server."""
     waited, queued = checks.get("queue_time_s"), checks.get("queued_requests")
     return {
         "steady_requests": checks.get("steady_requests"),
@@ -482,7 +483,7 @@ def _sample(row: Row, number: int, run: Run, values: Metrics) -> Row:
 
 
 def table(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows to an Arrow table with the registry's columns; keys that are not columns are left out."""
+    """An Arrow table of rows with the registry's columns; other keys are left out."""
     return pa.Table.from_pylist(list(rows), schema=columns.schema(name))
 
 

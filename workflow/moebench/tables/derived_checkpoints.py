@@ -1,4 +1,4 @@
-"""How the derived checkpoints of a plan came about: rows of the table ``derived``, from what their manifests say.
+"""The derived checkpoints of a plan: rows of the table ``derived``, from their manifests.
 
 Checkpoints are not in an archive, so that it carries these facts of theirs: ``results/derived/NAME.json``.
 """
@@ -23,13 +23,14 @@ _PROSE = "prose of the Python standard library"
 
 
 def rows(plan: Plan, results: Path) -> Iterator[Row]:
-    """A row per derived checkpoint of a plan, parents first; of one that is not made, only what was requested."""
+    """One row per derived checkpoint of a plan, parents first; one that does not exist has only the requested
+    values."""
     for name, model in (plan.get("derived") or {}).items():
         yield {"study": plan["study"]} | _row(name, model, _facts(name, model, results))
 
 
 def keep(plan: Plan, results: Path) -> dict[str, Path]:
-    """Write the facts of all checkpoints that are made below ``results``; return the files.  Raises StorageError."""
+    """Write the facts of all existing checkpoints below ``results``; return the files. Raises StorageError."""
     written = {}
     for name, model in (plan.get("derived") or {}).items():
         facts = _facts(name, model, results)
@@ -40,7 +41,7 @@ def keep(plan: Plan, results: Path) -> dict[str, Path]:
 
 
 def _facts(name: str, model: ModelDict, results: Path) -> Json | None:
-    """What came out when a checkpoint was made: kept, or of its manifest; None if there is none of its revision."""
+    """Facts of a checkpoint, stored or from its manifest; None if it does not exist in this revision."""
     try:
         kept = json.loads((results / FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -78,7 +79,7 @@ def _row(name: str, model: ModelDict, facts: Json | None) -> Row:
 
 
 def _recipe(by: str, settings: DerivationSettings) -> str:
-    """What was removed and chosen by what, or the scheme and the tool."""
+    """What was removed and by which criterion, or the quantization scheme and tool."""
     if by == "prune":
         what, left = ("experts", settings["experts"]) if settings["kind"] == "inter" else (
             "channels of each expert", settings["ffn_size"])  # fmt: skip

@@ -1,4 +1,5 @@
-"""Columns made of a record's telemetry: energy per token, utilization of the device's peaks, what held clocks down."""
+"""Columns from a record's telemetry: energy per token, utilization of the device's peaks, reasons for reduced
+clocks."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from moebench.formats.record import LoadFacts, Metrics, Record, Run, Telemetry
 from moebench.measure.telemetry.nvml import LIMITING
 
 CAPPED = "power_cap_below_default"
-"""Reason of our own: somebody lowered the device's power limit."""
+"""Our own reason: the device's power limit was lowered."""
 
 
 def _mean(values: list[float]) -> float:
@@ -29,7 +30,7 @@ _SUMMARIES: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     "memory_peak_bytes": ("device_memory_peak_bytes", max),
     "utilization": ("device_utilization", _mean),
 }
-"""Key of a run's telemetry -> its column, and how a cell's number comes from those of its repeats."""
+"""Key of a run's telemetry -> its column, and how a cell's value is computed from its repeats."""
 
 
 def of_run(run: Run) -> Row:
@@ -42,7 +43,7 @@ def of_run(run: Run) -> Row:
 
 
 def metrics(run: Run, work: Workload, ideal: utilization.Ideal) -> Metrics:
-    """Energy, power and utilization of one run, as further metrics; those that cannot be told are left out."""
+    """Energy, power and utilization of one run as further metrics; unknown ones are left out."""
     measured, seen = run["metrics"], run.get("telemetry") or {}
     made = {"mfu": ideal.mfu(measured.get("e2e_s")), "mbu": ideal.mbu(measured.get("itl_s"))}
     energy = seen.get("energy_j")
@@ -60,7 +61,7 @@ def metrics(run: Run, work: Workload, ideal: utilization.Ideal) -> Metrics:
 
 
 def shares(measured: Metrics, record: Record, usd_per_hour: float | None) -> Metrics:
-    """What one user and one device get, and what tokens cost.  ``usd_per_hour``: of one device; None: unknown."""
+    """Tokens/s per user and per device, and cost of tokens. ``usd_per_hour``: of one device; None: unknown."""
     config, made = record["engine_config"], Metrics()
     devices = 0 if record["engine_version"].get("hosted") else config["tp"] * config["pp"] * config["dp"]
     if tpot_s := measured.get("tpot_s"):
@@ -77,7 +78,8 @@ def shares(measured: Metrics, record: Record, usd_per_hour: float | None) -> Met
 
 
 def ideal(record: Record, sheet: Hardware | None) -> tuple[utilization.Ideal, str | None]:
-    """Times of a record's cell at the peaks of the data sheet, and whose experts: ``measured`` or ``uniform``."""
+    """Times of a record's cell at the data sheet's peaks, and the source of its experts: ``measured`` or
+    ``uniform``."""
     timed = record["status"] == "ok" and "activation" not in record
     timed = timed and not any("load" in run for run in record["repeats"])
     if sheet is None or not timed or record["hardware"] != sheet.name or record["engine_version"].get("hosted"):
@@ -103,7 +105,7 @@ def of_cell(record: Record) -> Row:
 
 
 def _throttled(record: Record, seen: list[Telemetry]) -> Row:
-    """What held clocks down in any repeat, and whether that makes the cell slower than its device."""
+    """Reasons for reduced clocks in any repeat, and whether they throttle the cell."""
     lists = [found for one in seen if (found := one.get("throttle_reasons")) is not None]
     reasons = {reason for found in lists for reason in found}
     for device in (record["provenance"].get("telemetry") or {}).get("devices", ()):

@@ -1,4 +1,4 @@
-"""Expert activation: how evenly a layer's tokens are spread over its experts, and rows for the tables about it.
+"""Expert activation: evenness of a layer's tokens over its experts, and rows for the tables about it.
 
 Counts of layer l are n_1 ... n_E (how often each of E experts was chosen), N = sum n_e = tokens x top-k, shares
 p_e = n_e / N.  Definitions and sources: docs/metrics.md.
@@ -80,7 +80,7 @@ def variation(counts: ArrayLike) -> float:
 
 
 def evenness(counts: ArrayLike, top_k: int) -> Row:
-    """The numbers of one layer: columns of the table ``activation_layers``.  Counts [E]; raises ValueError without."""
+    """Numbers of one layer: columns of the table ``activation_layers``.  Counts [E]; raises ValueError without."""
     found = _counts(counts)
     bits, most = entropy(found), np.log2(len(found))
     return {

@@ -1,4 +1,4 @@
-"""Tables: the records of a study's cells as Parquet, one direction, made anew each time.
+"""Tables: the records of a study's cells as Parquet, rebuilt each time.
 
 Reading 100,000 records is the slow part, so chunks of cells go to two processes that each return finished Arrow
 tables; nothing is ever held as one Python object per row and column.
@@ -39,7 +39,7 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Collected:
-    """What a collection found: planned cells by status ("not measured" for those without a record)."""
+    """Summary of a collection: planned cells by status ("not measured" without a record)."""
 
     study: str
     counts: dict[str, int]
@@ -103,7 +103,7 @@ def _plan_parts(plan: Plan) -> Iterator[list[Row]]:
 
 
 def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Iterator[cell_rows.Chunk]:
-    """The cells of a plan in shares for workers; ``kept``: constants of machines that measured."""
+    """The cells of a plan in shares for workers; ``kept``: stored constants of machines."""
     unknown = kept and plan["hardware"].get("bandwidth_bytes_per_s") is None
     machine = Hardware.model_validate(plan["hardware"]) if unknown else None
     sheet = Hardware.model_validate(plan["hardware"]) if plan["hardware"].get("peak") else None
@@ -131,7 +131,7 @@ def chunks_of(plan: Plan, results: Path, rerun: str, kept: machines.Kept) -> Ite
 
 
 def _work(chunks: list[cell_rows.Chunk]) -> Iterator[cell_rows.Made]:
-    """Make the tables of all chunks, in order; in this process where starting others would take longer."""
+    """Build the tables of all chunks, in order; in this process if starting others would take longer."""
     workers = min(WORKERS, os.cpu_count() or 1)
     if len(chunks) <= 2 or workers < 2:
         yield from map(cell_rows.make, chunks)

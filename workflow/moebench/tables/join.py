@@ -1,4 +1,4 @@
-"""Accuracy beside speed: the table ``accuracy`` joined by the engine configuration and top-k of each speed cell."""
+"""Accuracy and speed: the table ``accuracy`` joined by the engine configuration and top-k of each speed cell."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ Z = 1.96
 AMBIGUOUS = "ambiguous"
 """Several blocks of the experiment, or several tasks without a mean, give the engine configuration a value."""
 _KEY = ["experiment", "engine", "top_k"]
+_READ = ["block", "task", "main", "status", "unit", "value", "stderr", "made_of", "metric", "chance"]
+"""What is read of answers: pandas takes a part of a wide table slowly."""
 
 
 def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -31,7 +33,7 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """
     found = {
         tuple(_plain(v) for v in key): _one(rows)
-        for key, rows in answers.groupby(_KEY, dropna=False, sort=False)
+        for key, rows in answers[_KEY + _READ].groupby(_KEY, dropna=False, sort=False)
         if len(rows)
     }
     numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance", "perplexity"]
@@ -47,7 +49,8 @@ def _plain(value: Any) -> Any:
 
 
 def _one(rows: pd.DataFrame) -> dict[str, Any]:
-    """What stands for an engine configuration: the mean if there is one, else its only task's value, else why not."""
+    """Accuracy of an engine configuration: the mean if there is one, otherwise its only task's value, otherwise the
+    reason."""
     if rows["block"].nunique() > 1:
         return {"accuracy_status": AMBIGUOUS}
     means, main = rows[rows["task"] == MEAN], rows[(rows["task"] != MEAN) & rows["main"].fillna(False)]

@@ -1,4 +1,4 @@
-"""Predictions for measured cells with the constants of the very machine that measured them.
+"""Predictions for measured cells with the constants of the machine that measured them.
 
 A machine type such as ``local-cpu`` has no data sheet, so a plan predicts nothing for it.  Once a cell is measured, its
 record names the machine; if its constants are kept (``measure.constants``), the same roofline gives the bound.
@@ -31,9 +31,9 @@ Kept = Mapping[tuple[Any, Any], MachineConstants]
 """Constants by host and number of threads."""
 
 DATA_SHEET, MEASURED = "data sheet", "measured constants"
-"""Where the constants behind a prediction are from."""
+"""Source of the constants used for a prediction."""
 CEILING_SLACK = 0.95
-"""A run may be this much below the least time: clocks and bandwidths differ a little from what they are taken to be."""
+"""A run may be this much below the lower bound, since clocks and bandwidths differ slightly from the assumed ones."""
 _FROM_CONSTANTS = [f"predicted_{name}" for name in (*columns.PREDICTED, "least_e2e_s")] + [
     columns.residual(name) for name in columns.RESIDUALS
 ]

@@ -1,4 +1,5 @@
-"""The accuracy canary: engine configurations that must answer alike, since they differ only in how work is spread.
+"""The accuracy canary: engine configurations that must give the same answers, since they differ only in the
+distribution of work.
 
 Tensor, pipeline and expert parallelism, the experts kernel and CUDA graphs change the order of additions, nothing else.
 Cells of one task on such arms are compared question by question, with that on the fewest devices.
@@ -25,7 +26,7 @@ ARM_KNOBS = ("tp", "pp", "dp", "ep", "expert_kernel", "kernel_config", "eager", 
              "graph_sizes")  # fmt: skip
 """Knobs that may not change an answer beyond rounding."""
 FALSE_ALARM = 0.01
-"""Chance of one false alarm or more in all comparisons of a harness together (Bonferroni)."""
+"""Probability of at least one false alarm in all comparisons of a harness together (Bonferroni)."""
 
 
 def compare(part: AccuracyPart, found: Mapping[str, AccuracyRecord], folder: Path) -> dict[str, Row]:
@@ -71,7 +72,8 @@ def difference(first: dict[str, float] | None, other: dict[str, float] | None, c
 
 
 def scores(folder: Path, cell: AccuracyCell, record: AccuracyRecord) -> dict[str, float] | None:
-    """The main metric of every question, from the cell's sample log; None where it is gone, altered or has none."""
+    """The main metric of every question, from the cell's sample log; None if the log is missing, altered or without
+    it."""
     metric, samples = cell["task"]["metrics"][0], record["samples"]
     assert samples is not None
     path = folder / "samples" / cell["engine"] / samples["file"]
@@ -79,7 +81,7 @@ def scores(folder: Path, cell: AccuracyCell, record: AccuracyRecord) -> dict[str
 
 
 def logged(path: Path, sha256: str, metric: str, filter_: str) -> dict[str, float] | None:
-    """A metric of every question of a sample log; None where it is gone, altered or has none."""
+    """A metric of every question of a sample log; None if the log is missing, altered or without it."""
     try:
         data = path.read_bytes()
     except OSError:

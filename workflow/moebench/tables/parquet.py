@@ -29,7 +29,7 @@ def empty(name: str) -> pa.Table:
 
 
 def path_of(out: Path, name: str) -> Path:
-    """Where a table lies."""
+    """Path of a table."""
     return out / f"{name}.parquet"
 
 
@@ -78,13 +78,14 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
         table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such table yet; `moebench report --partial --study {out.name}` makes it of what is measured"
+            f"{path}: no such table yet; `moebench report --partial --study {out.name}` builds it from the records"
         ) from None
     except (KeyError, ValueError, OSError):
         again = "`moebench report --partial` makes the tables again"
         raise StorageError(f"{path}: not a table of moebench, or damaged; {again}") from None
-    for field in columns.schema(name):
-        if field.name not in table.column_names:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    frame: pd.DataFrame = table.to_pandas(types_mapper=_nullable)
+    there = set(table.column_names)
+    lacking = [field for field in columns.schema(name) if field.name not in there]
+    arrays = [*table.columns, *(pa.nulls(len(table), field.type) for field in lacking)]
+    whole = pa.Table.from_arrays(arrays, [*table.column_names, *(field.name for field in lacking)])
+    frame: pd.DataFrame = whole.to_pandas(types_mapper=_nullable, use_threads=False)
     return frame

@@ -92,7 +92,7 @@ def main(kind: str, devices: int, nodes: int) -> None:
     if kind == "gpu":
         source = Nvml(os.environ.get("CUDA_VISIBLE_DEVICES"), devices)
         if len(source.devices) < devices:
-            missing = missing or f"only {len(source.devices)} of {devices} devices are seen"
+            missing = missing or f"only {len(source.devices)} of {devices} devices are visible"
     else:
         source = Rapl(Path(os.environ.get(RAPL_FOLDER) or rapl.FOLDER))
     if source.nothing:

@@ -90,7 +90,7 @@ def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: flo
         return "no sample close to an end of the run"
     updates = sum(b > a for (_, a), (_, b) in itertools.pairwise(known[1:-1]))
     if updates < LEAST_UPDATES:
-        return f"the counter of energy moved only {updates} times"
+        return f"the energy counter changed only {updates} times"
     first, last = (e0 + (e1 - e0) * (at - t0) / (t1 - t0) for at, (t0, e0), (t1, e1) in edges)
     return last - first
 

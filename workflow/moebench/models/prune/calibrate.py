@@ -129,7 +129,7 @@ def _load(layer: Any, checkpoint: Checkpoint, index: int, device: str) -> None:
                 stacked = stacked.replace("mlp.gate.", "mlp.router.")
             target = own.get(stacked)
         if target is None or target.shape != tensor.shape:
-            raise StageError(f"{checkpoint.folder}: {name} has no place in transformers' {type(layer).__name__}")
+            raise StageError(f"{checkpoint.folder}: {name} has no counterpart in transformers' {type(layer).__name__}")
         target.copy_(tensor.to(torch.float32))
         left[stacked] += tensor.numel()
     empty = [name for name, count in left.items() if count != own[name].numel()]

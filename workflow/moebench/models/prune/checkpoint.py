@@ -99,12 +99,16 @@ class Checkpoint:
             expert = expert_name(name)
             layer = router_layer(name)
             if expert is None and ".experts." in name:
-                raise StageError(f"{self.folder}: {name} is not a separate matrix of an expert; such experts are not pruned")
+                raise StageError(
+                    f"{self.folder}: {name} is not a separate matrix of an expert; such experts are not pruned"
+                )
             if expert is not None:
                 found.setdefault(expert.layer, set()).add((expert.expert, expert.role))
                 expected: tuple[int, ...] = (hidden, width) if expert.role == "down" else (width, hidden)
                 if shape != expected:
-                    raise StageError(f"{self.folder}: {name} is {shape}, not {expected}; is it quantized? Prune before")
+                    raise StageError(
+                        f"{self.folder}: {name} is {shape}, not {expected}; is it quantized? Prune before quantizing"
+                    )
             if layer is not None and shape[0] != experts:
                 raise StageError(f"{self.folder}: {name} has {shape[0]} rows for {experts} experts")
         for layer, parts in found.items():

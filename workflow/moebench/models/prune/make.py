@@ -38,7 +38,7 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     checkpoint = Checkpoint(parent)
     layers = checkpoint.moe_layers(block["count"], block["ffn_size"], before["hidden_size"])
     if not layers:
-        raise StageError(f"{parent}: it has no routed experts to prune")
+        raise StageError(f"{parent}: no routed experts to prune")
     groups = _groups(checkpoint.config, block["count"], settings)
     facts: Json = {"settings": settings, "layers": layers}
     kept: Kept = {}
@@ -49,7 +49,7 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     config = respelled(checkpoint.config, before, model["architecture"])
     wrong = disagreements(model["architecture"], config)
     if wrong:
-        raise StageError(f"{parent}/config.json cannot say what is left: {'; '.join(wrong)}")
+        raise StageError(f"{parent}/config.json cannot express the pruned model: {'; '.join(wrong)}")
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     manifest = staged.read_manifest(parent)
     copy_rest(manifest["files"] if manifest else {}, parent, out)

@@ -73,7 +73,7 @@ def checked(layers: dict[str, Layer], tokens: int) -> Json:
         for index, count in enumerate(layer.seen):
             if count == 0:
                 raise UserError(
-                    f"expert {index} of {name} saw none of the {tokens} calibration tokens, so its rounding would not "
+                    f"expert {index} of {name} got none of the {tokens} calibration tokens, so its rounding would not "
                     "be calibrated; raise calibration.sequences or calibration.tokens of the study"
                 )
     shares = [min(layer.seen) / layer.tokens for layer in layers.values()]

@@ -39,7 +39,8 @@ Say = Callable[[str], None]
 
 
 def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
-    """Write the quantized ``model`` of a plan into the empty folder ``out`` (``moebench.models.derive``); return facts for its
+    """Write the quantized ``model`` of a plan into the empty folder ``out`` (``moebench.models.derive``); return facts
+    for its
     manifest.
 
     Raises UserError: another version of llm-compressor than the plan names, an expert without calibration tokens, or
@@ -48,7 +49,7 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     settings = derivation(model)["settings"]
     found = f"llmcompressor {importlib.metadata.version('llmcompressor')}"
     if found != settings["tool"]:
-        raise UserError(f"the plan wants {settings['tool']}, this environment has {found}; build it again")
+        raise UserError(f"the plan wants {settings['tool']}, this environment has {found}; rebuild it")
     return quantize(parent, out, settings, say)
 
 
@@ -74,7 +75,7 @@ def quantize(parent: Path, out: Path, settings: DerivationSettings, say: Say) ->
     except (RuntimeError, ValueError, NotImplementedError, KeyError, AttributeError) as error:
         words = " ".join(str(error).split())[:400]
         raise UserError(
-            f"{parent}: {TOOL} cannot make {settings['scheme']} of it: {words or type(error).__name__}"
+            f"{parent}: {TOOL} cannot quantize it to {settings['scheme']}: {words or type(error).__name__}"
         ) from error
     return facts | {"parameters": before}
 
@@ -96,9 +97,7 @@ def _load(parent: Path) -> Any:
 
     transformers_logging.disable_progress_bar()
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(
-        parent, dtype="auto", local_files_only=True, trust_remote_code=False
-    )
+    model = AutoModelForCausalLM.from_pretrained(parent, dtype="auto", local_files_only=True, trust_remote_code=False)
     return linearize_moe(model.eval())
 
 

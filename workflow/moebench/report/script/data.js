@@ -1,10 +1,10 @@
-// The cells of the study, as report/cells.py wrote them, and how values are written.
+// The cells of the study, written by report/cells.py, and the formatting of values.
 
 const DATA = JSON.parse(document.getElementById("cells-data").textContent);
 const COUNT = DATA.ids.length;
 const PLACE = new Map(DATA.ids.map((id, i) => [id, i]));
 
-/** Value of a column for cell number i; null where there is none. */
+/** Value of a column for cell number i; null if there is none. */
 function value(name, i) {
   const column = DATA.columns[name];
   if (!column) return null;
@@ -18,7 +18,7 @@ const axisLabel = name => (DATA.names[name][1] ? `${DATA.names[name][0]} (${DATA
 const isOk = i => value("status", i) === "ok";
 const statusWords = i => DATA.words[value("status", i)];
 
-/** A number as the rest of the page writes it: four significant digits, thousands separated. */
+/** A number in the format of the page: four significant digits, thousands separated. */
 function number(v) {
   if (v === null || v === undefined) return "";
   if (typeof v !== "number") return String(v);
@@ -28,7 +28,7 @@ function number(v) {
   return v.toLocaleString("en-US", { minimumFractionDigits: places, maximumFractionDigits: places });
 }
 
-/** A knob's value: whole numbers as they are. */
+/** A knob's value; whole numbers are unchanged. */
 function plain(v) {
   if (v === null || v === undefined) return "none";
   if (typeof v === "boolean") return v ? "yes" : "no";
@@ -41,10 +41,10 @@ function withInterval(metric, i) {
   return middle === null ? "" : number(middle) + ends;
 }
 
-/** What stands in brackets behind the medians of cell i: with few repeats, intervals are their range. */
+/** Explains the brackets after the medians of cell i: with few repeats, intervals are their range. */
 const inBrackets = i => {
   const n = value("n_repeats", i) || 0;
-  return n < 2 ? "" : `, in brackets ${n > DATA.range_up_to ? "their bootstrap 95% intervals" : "the range of the repeats"}`;
+  return n < 2 ? "" : `, in brackets: ${n > DATA.range_up_to ? "bootstrap 95% intervals" : "range of the repeats"}`;
 };
 
 /** Knobs in which the given cells differ. */
@@ -52,7 +52,7 @@ const differing = cells => DATA.knobs.filter(knob => new Set(cells.map(i => valu
 
 const WORKLOAD = ["batch", "input_tokens", "output_tokens", "top_k", "quantization", "images"];
 
-/** What was run in cell i, in a line. */
+/** The workload of cell i in one line. */
 function workload(i) {
   const users = value("concurrency", i), rate = value("request_rate", i);
   const load = users !== null ? `${plain(users)} user${users === 1 ? "" : "s"}` : rate !== null ? `${plain(rate)} requests/s` : `batch ${value("batch", i)}`;

@@ -1,4 +1,4 @@
-// Any metric of any experiment over any axis, drawn with Observable Plot.
+// Any metric of any experiment against any axis, drawn with Observable Plot.
 
 const explorePlace = document.getElementById("explore-place");
 const PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255", "#999933", "#117733"];
@@ -10,7 +10,7 @@ let hidden = new Set();
 
 const chosenExperiment = () => DATA.experiments.find(e => e.name === STATE.get("e")) || FIRST;
 
-/** What can stand on an axis: the experiment's own axes, then knobs that differ between its cells. */
+/** Dimensions for an axis: the experiment's own axes, then knobs that differ between its cells. */
 function dimensions(experiment) {
   const found = new Map(experiment.axes.map(([name, label], n) => [name, { name, label, of: row => row[n + 1] }]));
   for (const knob of differing(experiment.rows.map(row => row[0]))) {
@@ -21,13 +21,13 @@ function dimensions(experiment) {
   return found;
 }
 
-/** Values of a dimension in order.  Where others have a number, a cell without one is of a block that does not vary it. */
+/** Values of a dimension in order. If the others are numbers, a cell without one belongs to a block that does not vary it. */
 const levelsOf = (dimension, rows) => {
   const seen = [...new Set(rows.map(row => dimension.of(row) ?? null))], there = seen.filter(v => v !== null);
   return there.length && there.every(v => typeof v === "number") ? there.sort((a, b) => a - b) : seen;
 };
 
-/** Axes where the reader chose none: those of the experiment's first figure, or the longest numeric one across, the next as colour, the next as panels. */
+/** Default axes: those of the experiment's first figure, or the longest numeric one as x, the next as colour, the next as panels. */
 function usual(experiment, all) {
   const own = [...all.values()].filter(d => !d.knob);
   const size = d => levelsOf(d, experiment.rows).length, numeric = d => levelsOf(d, experiment.rows).every(v => typeof v === "number");
@@ -38,7 +38,7 @@ function usual(experiment, all) {
   return { x: x.name, c: c ? c.name : "", f: f && size(f) <= MOST_PANELS ? f.name : "" };
 }
 
-/** Points to draw, and what the reader should know of them. */
+/** Points to draw, and notes for the reader. */
 function selection() {
   const experiment = chosenExperiment(), all = dimensions(experiment), first = usual(experiment, all);
   const pick = key => (STATE.get(key) === "-" ? "" : all.has(STATE.get(key)) ? STATE.get(key) : first[key]);
@@ -53,18 +53,18 @@ function selection() {
   points = points.filter(p => colours.includes(p.c) && shown.every(([key, levels]) => levels.has(p[key] ?? null)));
   const asked = points.length, notes = [];
   points = points.filter(p => !(stable && value("unstable", p.cell)));
-  if (points.length < asked) notes.push(`${asked - points.length} unstable hidden`);
+  if (points.length < asked) notes.push(`${asked - points.length} unstable cells hidden`);
   const without = points.filter(p => p.y === null);
   if (without.length) {
     const why = [...new Set(without.map(p => value("reason", p.cell) || statusWords(p.cell)))];
-    notes.push(`${without.length} without a value (${why.slice(0, 3).join("; ")})`);
+    notes.push(`${without.length} cells without a value (${why.slice(0, 3).join("; ")})`);
   }
   points = points.filter(p => p.y !== null && p.x !== null && p.x !== undefined);
   let label = axisLabel(metric), baseline = STATE.get("rel");
   if (other) {
     const theirs = new Map(other.ids.map((id, n) => [id, other.columns[metric]?.[n] ?? null]));
     points = ratio(points, p => theirs.get(DATA.ids[p.cell]) ?? null, true);
-    label = `${heading(metric)}: ${other.name} over this run`;
+    label = `${heading(metric)}: ${other.name} / this run`;
     notes.push(`${points.length} cells are in both runs`);
   } else if (baseline && names.c && colours.includes(baseline)) {
     const rest = experiment.axes.map(([name], n) => [name, n + 1]).filter(([name]) => name !== names.c).map(([, n]) => n);
@@ -74,16 +74,16 @@ function selection() {
     const before = points.length;
     points = ratio(points, p => base.get(key(p)) ?? null);
     label = `${heading(metric)}, relative to ${all.get(names.c).label.replace(/ \(.*/, "").toLowerCase()} ${baseline}`;
-    if (points.length < before) notes.push(`${before - points.length} without a counterpart`);
+    if (points.length < before) notes.push(`${before - points.length} cells without a counterpart`);
   } else baseline = "";
   points = points.filter(p => !hidden.has(p.c));
   const places = new Set(points.map(p => JSON.stringify([p.x, p.c, p.f])));
   const alone = places.size === points.length;
-  if (!alone) notes.push("several cells stand at one place: choose colour or panels for what else differs");
+  if (!alone) notes.push("several cells have the same position: choose colour or panels to separate them");
   return { experiment, all, names, metric, colours, points, label, baseline, alone, notes, relative: Boolean(other || baseline) };
 }
 
-/** Points as ratios to a value each has; the interval of a ratio is not known from those of its parts, so none is drawn. */
+/** Points as ratios to a baseline value; the interval of a ratio cannot be derived from those of its parts, so none is drawn. */
 function ratio(points, base, inverse = false) {
   return points.flatMap(p => {
     const b = base(p);
@@ -119,7 +119,7 @@ function drawChart() {
     symbol: { type: "identity" }, color: { type: "identity" }, marks,
   });
   chart.removeAttribute("aria-label");
-  chart.setAttribute("aria-label", `${s.label} over ${dimension.label}, ${s.points.length} cells`);
+  chart.setAttribute("aria-label", `${s.label} against ${dimension.label}, ${s.points.length} cells`);
   box.replaceChildren(chart);
   const svg = chart.matches("svg") ? chart : chart.querySelector("svg");
   const more = p => (s.relative ? `${s.label}: ${number(p.y)}` : null);
@@ -149,7 +149,7 @@ function options(select, given, chosen) {
 }
 
 function buildExplore() {
-  const box = {}, wanted = { e: "Experiment", y: "Metric", x: "Across", c: "Colour", f: "Panels", rel: "Relative to", run: "Run B" };
+  const box = {}, wanted = { e: "Experiment", y: "Metric", x: "X axis", c: "Colour", f: "Panels", rel: "Relative to", run: "Run B" };
   const controls = Object.entries(wanted).map(([key, text]) => { box[key] = el("select", { "data-key": key }); return el("label", {}, text, box[key]); });
   const flags = Object.entries({ log: "Log scale", stable: "Hide unstable" }).map(([key, text]) => { box[key] = el("input", { type: "checkbox", "data-key": key }); return el("label", { class: "flag" }, box[key], text); });
   const file = el("input", { type: "file", accept: ".html", class: "hidden", "aria-label": "Report of another run", tabindex: "-1" });
@@ -194,7 +194,7 @@ function readRun() {
   else if (!other || !other.file) other = null;
 }
 
-/** The cells of another report, from its file: nothing is sent anywhere. */
+/** The cells of another report, read from its file; nothing is sent anywhere. */
 async function readReport(file) {
   const made = new DOMParser().parseFromString(await file.text(), "text/html").getElementById("cells-data");
   if (!made) throw new Error("is not a report of this version; choose a report.html");

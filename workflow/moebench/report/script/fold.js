@@ -1,6 +1,6 @@
-// Folded parts are text inside <noscript> until they are unfolded: a page of 68 figures stays light.
+// Collapsed parts are text inside <noscript> until they are expanded, which keeps a page of 68 figures light.
 
-/** Make elements of what waits inside a part; without a script, the browser shows it as it is. */
+/** Turn the text inside a part into elements; without a script, the browser shows it directly. */
 function unpack(part) {
   for (const waiting of part.querySelectorAll("noscript.later")) {
     const box = document.createElement("div");
@@ -11,7 +11,7 @@ function unpack(part) {
   }
 }
 
-/** The element of an id, unpacked and unfolded with everything that it is in; null without such an id. */
+/** The element with an id, after expanding everything around it; null if there is none. */
 function reveal(id) {
   let target = document.getElementById(id);
   while (!target) {
@@ -29,7 +29,7 @@ function reveal(id) {
 
 document.addEventListener("toggle", event => { if (event.target.open) unpack(event.target); }, true);
 
-/** Unfold all, or fold all again. */
+/** Expand or collapse all. */
 function foldAll(open) {
   for (const part of document.querySelectorAll("main details")) {
     if (open) unpack(part);
@@ -37,7 +37,7 @@ function foldAll(open) {
   }
 }
 
-// On paper nothing can be unfolded: figures and their sections are.
+// Nothing can be expanded on paper, so printing expands figures and their sections.
 let folded = [];
 addEventListener("beforeprint", () => {
   folded = [...document.querySelectorAll("main details.experiment:not([open])")];

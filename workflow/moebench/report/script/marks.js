@@ -1,12 +1,12 @@
-// Values of marks: on hover, on focus (arrow keys go from mark to mark), with a click on to the cell's record.
-// The marks of the drawn figures name their rows (figures/marks.py); those of the explorer bring their cell along.
-// A mark is a cell's, or says what is in the figure's own rows, or both: a place in the map of a cell.
+// Values of marks on hover and focus (arrow keys move between marks); a click opens the cell's record.
+// Marks of drawn figures name their rows (figures/marks.py); those of the explorer carry their cell.
+// A mark belongs to a cell, shows rows of the figure's data, or both (a tile in a cell's heat map).
 
 const tip = el("div", { id: "tip", hidden: true, role: "tooltip" });
 document.body.append(tip);
 const NEAR = 18;  // CSS pixels from a mark at which it answers
 
-/** What is said of a mark: its metric's value and how it was measured. */
+/** Text of a mark: the value of its metric and how it was measured. */
 function told(mark) {
   if (mark.rows) return toldOfRows(mark);
   const { cell, metric } = mark;
@@ -37,7 +37,7 @@ function hideTip() { tip.hidden = true; }
 
 const isCell = mark => mark.cell !== null && mark.cell !== undefined;
 
-/** Let an SVG's marks answer.  A mark: {element, metric, cell, more}, or {element, metric, rows, tells, cell, across}. */
+/** Make an SVG's marks interactive. A mark: {element, metric, cell, more}, or {element, metric, rows, tells, cell, across}. */
 function answer(svg, marks) {
   if (!marks.length) return;
   let current = null;
@@ -111,7 +111,7 @@ function marksOf(svg) {
   return marks;
 }
 
-/** The places of a map as marks: rectangles over the picture, which the SVG has as pixels. */
+/** The tiles of a heat map as marks: rectangles over the picture, which is pixels in the SVG. */
 function places(panel, rows, tells) {
   const [, metric, first, lines, across] = /map\.(\w+)\.(\d+)\.(\d+)x(\d+)$/.exec(panel.id), box = panel.getBBox(), made = [];
   const layer = document.createElementNS(panel.namespaceURI, "g"), wide = box.width / across, high = box.height / lines;
@@ -128,7 +128,7 @@ function places(panel, rows, tells) {
   return made;
 }
 
-/** Let a drawn figure answer: its marks, and its legend, whose entries hide their series. */
+/** Make a drawn figure interactive: its marks, and its legend, whose entries hide their series. */
 function enhance(svg) {
   const figure = svg.dataset.name;
   if (svg.dataset.live) return;

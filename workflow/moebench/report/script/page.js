@@ -1,4 +1,4 @@
-// The contents at the side: search, theme; then everything starts.
+// The table of contents: search, theme; then everything starts.
 
 const themeListeners = [];
 const onTheme = listener => themeListeners.push(listener);
@@ -42,14 +42,14 @@ function buildNavigation() {
   document.getElementById("unfold").addEventListener("click", event => {
     const open = event.target.getAttribute("aria-pressed") !== "true";
     event.target.setAttribute("aria-pressed", String(open));
-    event.target.textContent = open ? "Fold all" : "Unfold all";
+    event.target.textContent = open ? "Collapse all" : "Expand all";
     foldAll(open);
   });
   const narrow = matchMedia("(max-width: 64rem)"), fit = () => { nav.open = !narrow.matches; };
   narrow.addEventListener("change", fit);
   fit();
   nav.addEventListener("click", event => { if (narrow.matches && event.target.closest("a")) nav.open = false; });
-  // Where the reader is: the entry of the section nearest to the top of the window.
+  // The reader's position: the entry of the section nearest to the top of the window.
   const links = new Map([...nav.querySelectorAll('a[href^="#"]')].map(a => [a.getAttribute("href").slice(1), a]));
   const watcher = new IntersectionObserver(seen => {
     for (const entry of seen.filter(e => e.isIntersecting)) {
@@ -60,7 +60,7 @@ function buildNavigation() {
   document.querySelectorAll("main > section[id], main details.experiment[id]").forEach(section => watcher.observe(section));
 }
 
-/** A drawn figure as a file of its own: the SVG as it stands in the page, with those of its styles that it uses. */
+/** A drawn figure as a separate file: the SVG in the page with the styles that it uses. */
 function standalone(svg) {
   const copy = svg.cloneNode(true), used = rule => svg.querySelector(rule.selectorText);
   const rules = [...document.getElementById("drawn").sheet.cssRules].filter(used).map(rule => rule.cssText);

@@ -1,4 +1,4 @@
-// A cell's record inside the page: what was run, what came out, every repeat, evidence of a failure, the command.
+// A cell's record inside the page: workload, results, every repeat, evidence of a failure, the command.
 
 const dialog = el("dialog", { id: "record", "aria-labelledby": "record-h" });
 document.body.append(dialog);
@@ -67,12 +67,12 @@ function openRecord(i, anchor = readAnchor()) {
       reason ? ` ${reason}` : ""),
     membership(i),
     el("div", { class: "record-tables" },
-      el("div", {}, results.length ? pairs(`Medians${inBrackets(i)}`, results) : "", from.length ? pairs("Where it was measured", from) : ""),
+      el("div", {}, results.length ? pairs(`Medians${inBrackets(i)}`, results) : "", from.length ? pairs("Machine and versions", from) : ""),
       el("div", {}, repeatsTable(i) || "",
         evidence ? el("h3", { text: "Engine log excerpt" }) : "", evidence ? el("pre", { tabindex: "0", "aria-label": "Engine log excerpt" }, el("code", { text: evidence })) : "",
         planned ? "" : el("h3", { text: "Measure it again" }), planned ? "" : el("pre", { tabindex: "0", "aria-label": "Command" }, el("code", { text: command })),
         el("p", {}, planned ? "" : copyButton("Copy command", () => command), " ", copyButton("Copy link to this cell", () => new URL(address("cells", { cell: id }), location.href).href)),
-        planned || status === "not measured" ? "" : el("p", { class: "aside" }, "The whole record: ", el("code", { text: file })),
+        planned || status === "not measured" ? "" : el("p", { class: "aside" }, "Complete record: ", el("code", { text: file })),
         pairs("Parameters", knobs))),
   );
   if (!dialog.open) dialog.showModal();

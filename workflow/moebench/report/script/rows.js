@@ -1,6 +1,6 @@
-// The rows of a drawn figure's own data (the CSV that the page carries): marks that are not cells say what is in them.
+// The rows of a drawn figure's own data (the CSV that the page carries): marks that are not cells show them.
 
-/** Rows of a CSV as objects; numbers are numbers, nothing is null. */
+/** Rows of a CSV as objects; numbers are parsed, empty values are null. */
 function parseCsv(text) {
   const lines = [[""]];
   for (const [, quoted, plain, end] of text.matchAll(/"((?:[^"]|"")*)"|([^",\n]+)|([,\n])/g)) {
@@ -16,7 +16,7 @@ function parseCsv(text) {
 
 const READ = new Map();
 
-/** The data of a figure; none where they are too large for the page. */
+/** The data of a figure; none if they are too large for the page. */
 function rowsOf(figure) {
   const link = figure.querySelector("figcaption a[download]");
   if (link && !READ.has(figure.id)) {
@@ -26,7 +26,7 @@ function rowsOf(figure) {
   return READ.get(figure.id) || [];
 }
 
-/** What a mark stands for that is not a cell, and its value; of several rows, their sum. */
+/** Meaning and value of a mark that is not a cell; for several rows, their sum. */
 function toldOfRows({ rows, metric, tells }) {
   const first = rows[0], unit = DATA.names[metric][1];
   const words = v => String(plain(v)).replaceAll("_", " ");
@@ -38,7 +38,7 @@ function toldOfRows({ rows, metric, tells }) {
   return [named.join(", "), said];
 }
 
-/** The interval of a value, where its row has one. */
+/** The interval of a value, if its row has one. */
 function ends(row, metric) {
   const low = row[`${metric}_low`], high = row[`${metric}_high`];
   return typeof low === "number" && low !== high ? ` (${number(low)} to ${number(high)})` : "";

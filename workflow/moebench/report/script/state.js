@@ -1,4 +1,4 @@
-// What the reader chose, kept behind the anchor of the address: #explore?y=e2e_s&log=1.  Defaults are left out.
+// The reader's choices, kept in the fragment of the URL: #explore?y=e2e_s&log=1. Defaults are left out.
 
 const STATE = new Map();
 const listeners = [];
@@ -10,7 +10,7 @@ function readAddress() {
   return decodeURIComponent(anchor);
 }
 
-/** Address of this page with other choices, as a link. */
+/** Link to this page with other choices. */
 function address(anchor, changes = {}) {
   const all = new Map(STATE);
   for (const [key, given] of Object.entries(changes)) given ? all.set(key, given) : all.delete(key);
@@ -18,7 +18,7 @@ function address(anchor, changes = {}) {
   return `#${encodeURIComponent(anchor)}${query ? `?${query}` : ""}`;
 }
 
-/** Take choices (null: the default) into the address, without a step in the history. */
+/** Write choices (null: the default) to the URL without adding a history entry. */
 function choose(changes, anchor = readAnchor()) {
   const to = address(anchor, changes);
   for (const [key, given] of Object.entries(changes)) given ? STATE.set(key, given) : STATE.delete(key);
@@ -28,7 +28,7 @@ function choose(changes, anchor = readAnchor()) {
 const readAnchor = () => decodeURIComponent(location.hash.slice(1).split("?")[0]);
 const onAddress = listener => listeners.push(listener);
 
-/** Go where the address says: unfold what the anchor is in, let every part read its choices. */
+/** Go to the URL's anchor, expand everything around it, and let every part read its choices. */
 function follow() {
   const anchor = readAddress();
   for (const listener of listeners) listener(anchor);

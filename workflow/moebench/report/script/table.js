@@ -9,7 +9,7 @@ const VARIED = new Set(differing(DATA.ids.map((_, i) => i)));
 
 const inExperiment = new Map(DATA.experiments.map(e => [e.name, new Set(e.rows.map(row => row[0]))]));
 
-/** Numbers of the cells that the filters leave, sorted. */
+/** Numbers of the cells that pass the filters, sorted. */
 function chosenCells() {
   const only = inExperiment.get(STATE.get("of")), status = STATE.get("state");
   const words = (STATE.get("find") || "").toLowerCase().split(/\s+/).filter(Boolean);
@@ -30,7 +30,7 @@ function chosenCells() {
   });
 }
 
-/** Columns of the table: what the experiment varies, or the workload; then metrics. */
+/** Columns of the table: the experiment's axes, or the workload; then metrics. */
 function tableColumns(cells) {
   const varied = STATE.get("of") ? differing(cells).filter(k => k !== "model_title") : WORKLOAD.filter(k => VARIED.has(k));
   return ["model_title", ...varied.slice(0, 6), "status", ...SHOWN];
@@ -50,10 +50,10 @@ function drawTable() {
   });
   const rows = cells.slice(page * PAGE, page * PAGE + PAGE).map(i => el("tr", { "data-cell": DATA.ids[i] }, ...shown.map(column => cellOf(column, i, numeric))));
   tablePlace.querySelector("table").replaceChildren(
-    el("caption", { text: "Medians over the repeats. Click a column head to sort, or a model's name to open the cell's record." }),
+    el("caption", { text: "Medians over the repeats. Click a column heading to sort, or a model's name to open the cell's record." }),
     el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows));
   const last = Math.min(cells.length, page * PAGE + PAGE);
-  tablePlace.querySelector(".count").textContent = cells.length ? `${page * PAGE + 1} to ${last} of ${cells.length} cells` : "No cell matches";
+  tablePlace.querySelector(".count").textContent = cells.length ? `${page * PAGE + 1} to ${last} of ${cells.length} cells` : "No matching cells";
   tablePlace.querySelector(".before").disabled = page === 0;
   tablePlace.querySelector(".after").disabled = last >= cells.length;
 }
@@ -71,7 +71,7 @@ function cellOf(column, i, numeric) {
 
 function focusHead(column) { tablePlace.querySelector(`[data-column="${column}"]`)?.focus(); }
 
-/** The chosen cells as CSV: every column, names and units as in the Parquet file, base units. */
+/** The selected cells as CSV: every column, with the names and base units of the Parquet file. */
 function asCsv() {
   const quoted = v => (v === null ? "" : /[",\n]/.test(String(v)) ? `"${String(v).replaceAll('"', '""')}"` : String(v));
   const names = Object.keys(DATA.columns), rows = chosenCells().map(i => [...DATA.ids[i].split("/"), ...names.map(name => value(name, i))]);

@@ -196,8 +196,8 @@ def test_points_have_rows_of_panels_each_with_a_front_of_its_own(answered) -> No
     ({"hue": ["precision", "prune_ration"]}, "'prune_ration' is neither a column .* did you mean 'prune_ratio'"),
     ({"marker": "tpp"}, "'tpp' is neither"),
     ({"log_x": True}, "log_x: not for a figure of kind pareto"),
-    ({"hue": ["precision", "tp", "model"]}, "hue is .*a hue is made of one column or of two"),
-    ({"hue": [1, 2]}, "a hue is made of one column or of two"),
+    ({"hue": ["precision", "tp", "model"]}, "hue is .*hue takes one column or two"),
+    ({"hue": [1, 2]}, "hue takes one column or two"),
     ({"kind": "lines", "x": "tp", "y": [THROUGHPUT]}, "marker: only for a figure of kind pareto"),
 ])  # fmt: skip
 def test_a_mistake_in_it_is_one_line(answered, change: dict[str, Any], words: str) -> None:

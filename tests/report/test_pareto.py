@@ -123,7 +123,7 @@ def test_equal_points_beat_nobody_and_are_both_kept() -> None:
 
 def test_a_figure_of_what_is_neither_good_nor_bad_is_refused(speed: Any) -> None:
     _, frame = speed
-    with pytest.raises(ConfigError, match="neither high nor low 'distinct_experts' is better"):
+    with pytest.raises(ConfigError, match="neither high nor low values of 'distinct_experts' are better"):
         pareto.place(plot(y=["distinct_experts"]), joined(frame, answers(frame)), "figure f")
 
 
@@ -134,7 +134,7 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
     plan, frame = speed
     placed = pareto.place(plot(), joined(frame, answers(frame, stderr=0.001)), "figure f")
     said = caption.of(plan, placed)
-    assert "mean of 2 tasks (arc, rte)" in said and "Ringed: the points that no other one beats" in said
+    assert "mean of 2 tasks (arc, rte)" in said and "Ringed: points that no other point beats" in said
     assert "chance level (0.25)" in said
     with mpl.rc_context(style.RC):
         made = layout.figure(placed, said)
@@ -182,8 +182,8 @@ def test_the_front_of_users_and_devices_says_how_accurate_its_points_are(speed: 
     placed = pareto.place(front(), joined(frame, answers(frame)).assign(**ends), "figure f")
     assert len(placed.rows) == len(frame), "a cell needs no accuracy to be there"
     said = caption.of(plan, placed)
-    assert "Ringed: the points" in said and "Numbers beside points of the front: their accuracy." in said
-    assert "mean of 2 tasks (arc, rte)" in said and "Bars of accuracy" not in said
+    assert "Ringed: points" in said and "Numbers beside points on the frontier: their accuracy." in said
+    assert "mean of 2 tasks (arc, rte)" in said and "Error bars of accuracy" not in said
     with style.drawing():
         made = layout.figure(placed, said)
     written = [text.get_text() for axes in made.axes for text in axes.texts]
@@ -208,7 +208,7 @@ def test_a_figure_of_costs_says_the_price_or_that_there_is_none(speed: Any) -> N
     shape = plot(kind="lines", x="batch", y=["usd_per_million_output_tokens", "joules_per_output_token"], only={})
     placed = data.place(shape, frame, "figure f")
     said = caption.of(plan, placed)
-    assert "No cost: config/hardware/local-cpu.yaml has no price; give yours." in said
+    assert "No cost: config/hardware/local-cpu.yaml has no price; enter yours." in said
     assert "No energy: the power of the devices was not read" in said
     with style.drawing():
         layout.figure(placed, said)
@@ -259,7 +259,7 @@ def test_lines_show_accuracy_beside_speed_with_its_own_failures(speed: Any) -> N
     ("change", "words"),
     [
         ({"x": "acuracy"}, "unknown column 'acuracy'"),
-        ({"y": ["batch"]}, "'batch' is not measured"),
+        ({"y": ["batch"]}, "'batch' is not a measured metric"),
         ({"hue": None}, "have the same position"),
     ],
 )
@@ -273,5 +273,5 @@ def test_a_figure_of_accuracy_that_nobody_asks_for_is_refused(speed: Any) -> Non
     _, frame = speed
     with pytest.raises(ConfigError, match=r"no cell .*accuracy"):
         pareto.place(plot(), frame, "figure f")
-    with pytest.raises(ConfigError, match="that accuracy asks"):
+    with pytest.raises(ConfigError, match="with accuracy tasks"):
         data.place(plot(kind="lines", x="top_k", y=["accuracy"], hue=None), frame, "figure f")

@@ -316,7 +316,7 @@ def test_the_caption_says_what_it_is(rich):
         "Tiny models with random weights, vLLM 0.32.0 on CPU of this machine (Test CPU @ 2.0 GHz), text prompts: "
     )
     assert "not representative of an H100." in said
-    assert "Median of 3 repeats in one load, error bars: their range (contains the true median with 75%)." in said
+    assert "Median of 3 repeats in one load; error bars: their range (contains the true median with 75%)." in said
     assert said.endswith("5 cells: 3 measured, 1 unsupported, 1 not measured.")
     gpu = json.loads(json.dumps(rich[0])) | {"scale": "paper", "hardware": {"kind": "gpu", "title": "NVIDIA H100"}}
     assert re.match(r"Models with random weights, vLLM 0.32.0 on NVIDIA H100[^:]*\.", caption.what(gpu, rows))
@@ -419,7 +419,7 @@ def test_cells_on_default_tile_sizes_are_marked_among_cells_on_tuned_ones(rich, 
     made = drawn(rich, where)
     assert count > 3 and white_dots(made) == count
     assert tiles.WORDS in {t.get_text() for t in texts(made)}
-    assert f"{count} on {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
+    assert f"{count} with {tiles.WORDS}" in caption.of(rich[0], where).replace(caption.NBSP, " ")
 
 
 @pytest.mark.parametrize("untuned", [lambda row: True, lambda row: False, lambda row: None])
@@ -473,7 +473,7 @@ def test_the_caption_says_how_far_canaries_drifted(rich):
     ([3, 3], "their range (contains the true median with 75%)"),
     ([1, 5], "their range (contains the true median with 94%)"),
     ([8, 9], "bootstrap 95% interval"),
-    ([1, 3, 8], "bootstrap 95% interval of more than 5, else their range (contains the true median with 75%)"),
+    ([1, 3, 8], "bootstrap 95% interval with more than 5, otherwise their range (contains the true median with 75%)"),
 ])  # fmt: skip
 def test_an_interval_is_called_what_it_is(repeats, words):
     assert caption.interval(pd.Series(repeats)) == words

@@ -107,9 +107,9 @@ def test_files_are_the_same_each_time(study, tmp_path):
 @pytest.mark.parametrize(("change", "text"), [
     ({"only": {"phase": "all", "batch": 5}}, "only: no row of the experiment has batch 5"),
     ({"only": {"phase": "all", "bacth": 4}}, "only: unknown column 'bacth'; did you mean 'batch'"),
-    ({"only": {}}, "several values fall on one place; choose one of phase with only"),
+    ({"only": {}}, "several values have the same position; select one of phase with only"),
     ({"panel": None}, "5 cells have the same position and differ in model"),
-    ({"value": "e2e_s"}, "no table has expert, layer, e2e_s together"),
+    ({"value": "e2e_s"}, "no table has all of expert, layer, e2e_s"),
     ({"value": "relative_activatoin"}, "unknown column 'relative_activatoin'; did you mean 'relative_activation'"),
     ({"beside": ["ginni"]}, "beside: 'ginni' is not a number of a cell; did you mean 'gini'"),
 ])  # fmt: skip
