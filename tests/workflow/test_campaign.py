@@ -139,7 +139,7 @@ def test_packed_cut_off_resumed_imported_and_drawn(home, tmp_path, capsys):
         )
     installed = json.loads(next(iter(last.values())))["provenance"]["versions"]["transformers"]
     said = capsys.readouterr().out
-    assert end.value.code == 0 and "5 records new" in said and f"transformers {installed} on " in said
+    assert end.value.code == 0 and "5 new records" in said and f"transformers {installed} on " in said
     assert installed != ENGINE["version"], "the environment has the version of the study: choose another one"
     results = tmp_path / "imported/m"
     plan = make_plan(config, "test")

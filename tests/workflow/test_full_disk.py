@@ -68,7 +68,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("verb", "room_bytes"),
-    [("collect", 0), ("collect", 65536), ("figures", 65536), ("report", 16384), ("archive", 0), ("archive", 65536),
+    [("collect", 0), ("collect", 65536), ("figures", 8192), ("report", 16384), ("archive", 0), ("archive", 65536),
      ("archive", 300_000), ("archive", 1_200_000)],
 )  # fmt: skip
 def test_a_full_disk_is_one_line_and_the_old_files_stay(project, capsys, verb, room_bytes):
