@@ -1,5 +1,4 @@
-"""The small files of a model that say what it is, from the hub or from a folder: ``config.json`` and sizes of
-weights."""
+"""The small files that describe a model, from the hub or from a folder: ``config.json`` and the sizes of weights."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ SMALL = ("config.json", INDEX)
 
 @dataclass(frozen=True)
 class Described:
-    """What a model's small files say."""
+    """The contents of a model's small files."""
 
     name: str
     """ORG/NAME, or the folder."""
