@@ -35,8 +35,7 @@ OFFLINE = {
 
 
 class Evaluator(Driver):
-    """Runs one accuracy job of a plan.  Takes the arguments of ``Driver``; ``harness`` selects the part of the
-    plan."""
+    """Runs one accuracy job of a plan.  Arguments as for ``Driver``; ``harness`` selects a part of the plan."""
 
     def __init__(self, plan: Plan, harness: str, results: Path, log: Path, say: Say, python: str = sys.executable):
         super().__init__(accuracy.view(plan, harness), accuracy.folder(results, harness), log, say, python)

@@ -51,8 +51,7 @@ class Harness:
         return self.hello
 
     def refuse(self, task: Task) -> None:
-        """Raise an error if a task cannot run: the version is not the plan's, or the harness would replace the
-        table."""
+        """Raise an error if a task cannot run: wrong version, or the harness would replace the table."""
         known = self.ready()
         if known["version"] != task["harness_version"]:
             raise RuntimeError(f"VLMEvalKit {known['version']} is installed, the plan is for {task['harness_version']}")

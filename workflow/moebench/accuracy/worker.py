@@ -68,8 +68,7 @@ class Session(worker.Session):
 
 
 def write_samples(path: Path, rows: list[Json]) -> SampleLog:
-    """Write the sample log (gzipped JSON lines); return its size in bytes, number of rows and SHA-256.  Raises
-    StorageError."""
+    """Write the sample log (gzipped JSON lines); return its bytes, rows and SHA-256.  Raises StorageError."""
     text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     data = gzip.compress(text.encode(), mtime=0)  # the same answers give the same bytes
     write_atomic(path, data)

@@ -62,8 +62,7 @@ def _rate(work: Workload) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def imported_meanwhile() -> Iterator[None]:
-    """Import the client while a server starts, since both are slow; else the first request would wait for the
-    import."""
+    """Import the client while a server starts, since both are slow; else the first request would wait for it."""
 
     def imported() -> None:
         with contextlib.suppress(ImportError):  # a cell with load reports it; other cells do not need the client

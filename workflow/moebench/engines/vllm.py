@@ -259,8 +259,8 @@ class VllmEngine:
         return found
 
     def counters(self) -> dict[str, float]:
-        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens; with a
-        budget of active experts also the experts used."""
+        """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens, with a
+        budget also the experts used."""
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         if vllm_routing.budgeted(self.config):
             found |= self._rpc("moe_used")

@@ -25,7 +25,7 @@ def path_of(results: Path, host: str, threads: int) -> Path:
 
 
 def load(path: Path) -> MachineConstants | None:
-    """Stored constants; None if there are none.  Raises StorageError for a damaged file."""
+    """Stored constants; None if there are none.  Raises StorageError if damaged."""
     try:
         made = json.loads(path.read_bytes())
         if records.seal(made)["sha256"] != made["sha256"]:

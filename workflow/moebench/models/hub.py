@@ -37,8 +37,7 @@ DOWNLOADS = Path(".cache") / "huggingface"
 
 @dataclass(frozen=True)
 class Staged:
-    """A complete model on disk; ``bytes`` is the size of all its files, ``fetched_files`` the number that this call
-    downloaded."""
+    """A complete model on disk; ``bytes`` is the size of all its files, ``fetched_files`` the number downloaded now."""
 
     folder: Path
     commit: str

@@ -32,8 +32,7 @@ _LINE = "{desc}: {n_fmt}B of {total_fmt}B, {rate_fmt}, {elapsed}, {remaining} le
 
 @dataclass(frozen=True)
 class Progress:
-    """Output of a download: permanent notes, and a bar, or a line every ``every_s`` seconds if the stream is not a
-    terminal."""
+    """Output of a download: permanent notes, and a bar (a line every ``every_s`` seconds if not on a terminal)."""
 
     stream: TextIO
     every_s: float = 10.0

@@ -29,8 +29,7 @@ def of_corpus(model_folder: Path, corpus: CorpusDict | None, trust: bool = False
 def of_items(
     model_folder: Path, corpus: CorpusDict | None, most_tokens: int, count: int, trust: bool = False
 ) -> list[list[int]]:
-    """The first ``count`` items of a corpus as token ids, each truncated to ``most_tokens``.  Raises as
-    ``of_corpus``."""
+    """The first ``count`` items of a corpus as token ids, truncated to ``most_tokens``.  Raises as ``of_corpus``."""
     asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count, "trust": trust}
     made: list[list[int]] = _apart(asked)
     return made

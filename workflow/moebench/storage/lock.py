@@ -114,8 +114,7 @@ def describe(found: LockHolder) -> str:
 
 
 def _link(temporary: Path, path: Path) -> bool:
-    """Give a file a second name; False if that name is taken.  Exactly one of several processes succeeds, also on
-    NFS."""
+    """Give a file a second name; False if that name is taken.  Exactly one of several succeeds, also on NFS."""
     try:
         os.link(temporary, path)
     except FileExistsError:

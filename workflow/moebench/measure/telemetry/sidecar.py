@@ -115,7 +115,7 @@ class Sidecar:
 
 
 def attach(sidecar: Sidecar | None, outcome: Outcome) -> Outcome:
-    """The outcome of a cell, with ``telemetry`` instead of ``window`` in its repeats, if available."""
+    """The outcome of a cell, with ``telemetry`` instead of ``window`` in its repeats if available."""
     for run in outcome.get("warmup", []):
         run.pop("window", None)
     runs = [run for run in outcome.get("repeats", []) if "window" in run]
