@@ -50,8 +50,7 @@ class Evaluator(Driver):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def check_staged(self, engines: list[str]) -> None:
-        """Refuse models that are not completely staged, and a harness whose environment is not built.  Raises
-        StageError."""
+        """Refuse incompletely staged models, and a harness whose environment is not built.  Raises StageError."""
         super().check_staged(engines)
         if self.harness == "vlmeval" and not (python := harness_python(self.python)).exists():
             raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {ENVIRONMENT}`")

@@ -286,7 +286,7 @@ def _one(value: Any) -> Any:
 
 
 def _given(config: Json, key: str, first: str, table: Family, before: Json) -> Any:
-    """The value of ``key`` in ``config.json``, else the family's default, else UNSAID; ``before``: the sizes read so
+    """The value of ``key`` in ``config.json``, else the family's default, else UNSAID; ``before``: sizes read so
     far."""
     if key == "kv_lora_rank" and config.get("use_mla") is False:
         return 0

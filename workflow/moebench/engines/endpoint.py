@@ -219,8 +219,7 @@ class EndpointEngine:
         return {"step_end_s": steps, "requests": requests, "seen": seen | {"fingerprints": fingerprints}}
 
     def count(self, answer: Answer, prompt_tokens: int, output_tokens: int) -> tuple[int | None, int]:
-        """Prompt tokens (None: not reported) and generated tokens of a request.  Raises Failure for unexpected
-        numbers."""
+        """Prompt tokens (None: not reported) and generated tokens of a request.  Raises Failure for wrong numbers."""
         ids, said = sum(answer.counts), answer.usage.get("completion_tokens")
         if not ids and said is None:
             raise Failure("unsupported", "the service gives neither token ids nor usage: tokens cannot be counted")

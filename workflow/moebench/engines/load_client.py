@@ -26,7 +26,7 @@ KEY = "OPENAI_API_KEY"
 
 
 def arguments(work: Workload, url: str, model: str, tokenizer: Path, seed: int, warmup: int) -> list[str]:
-    """Arguments of ``vllm bench serve`` for a workload.  ``url``: base URL with ``/v1``; ``warmup``: untimed requests
+    """Arguments of ``vllm bench serve`` for a workload.  ``url``: base, with ``/v1``; ``warmup``: untimed requests
     before."""
     made = {
         "backend": "openai",

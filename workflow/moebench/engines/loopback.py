@@ -11,8 +11,7 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def direct(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Proxy exceptions for a process that may call a server on this machine: the entries of both spellings, and this
-    machine."""
+    """Proxy exceptions for a process that calls a server on this machine: those of both spellings, and this machine."""
     listed = [host.strip() for name in NAMES for host in variables.get(name, "").split(",")]
     everywhere = "*" in listed  # valid only on its own
     return dict.fromkeys(NAMES, "*" if everywhere else ",".join(dict.fromkeys(filter(None, [*listed, *HOSTS]))))

@@ -40,8 +40,7 @@ class TransformersEngine:
         self._phase = "prefill"
 
     def load(self) -> LoadFacts:
-        """Load the model.  Raises any exception of transformers, and NotImplementedError for knobs that it does not
-        have."""
+        """Load the model.  Raises any exception of transformers, and NotImplementedError for unsupported knobs."""
         for knob in OPTIONAL:
             if (given := cast(Knobs, self.config).get(knob)) is not None:
                 raise NotImplementedError(f"{knob}={given!r} is not supported by this driver yet")

@@ -189,8 +189,7 @@ def kept(router: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def used(runners: list[Any]) -> dict[str, float]:
-    """Tokens of all steps and layers so far, and the number of experts that they were sent to; empty without a
-    budget."""
+    """Number of tokens in all steps and layers so far, and of experts used by them; empty without a budget."""
     counts = [s.used.tolist() for r in runners if (s := _steering(r.router)) is not None and s.used is not None]
     if not counts:
         return {}

@@ -177,8 +177,7 @@ class Driver:
         return found
 
     def is_measured(self, engine_id: str, cell_id: str) -> bool:
-        """Whether a cell has a final record, which is not measured again.  Raises StorageError for one of a newer
-        schema."""
+        """Whether a cell has a final record, which is not measured again.  Raises StorageError for a newer schema."""
         try:
             return self.is_final(records.load(records.cell_path(self.results, engine_id, cell_id)))
         except (FileNotFoundError, records.RecordDamaged):

@@ -10,8 +10,7 @@ from moebench.formats.plan import EngineConfig
 
 
 def switches(spec: EngineConfig, python: Path) -> dict[str, str]:
-    """Variables that the plan and the driver set for an engine; they override the shell's.  ``python``: the
-    engine's."""
+    """Variables that the plan and the driver set for an engine, overriding the shell's.  ``python``: the engine's."""
     package = str(Path(__file__).resolve().parents[2])
     path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     switches = toolkit.environment(python, os.environ.get("PATH", "")) | {

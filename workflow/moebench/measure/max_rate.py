@@ -23,8 +23,7 @@ SENT = 0.9
 
 
 class Journal:
-    """The tries of an unfinished search, and the runs and checks at the highest rate that met the goals, in a separate
-    file."""
+    """A file with the tries of an unfinished search, and the runs and checks at the highest rate that met the goals."""
 
     def __init__(self, results: Path, engine: str, cell: str):
         self.path = records.tries_path(results, engine, cell)

@@ -91,8 +91,7 @@ def trace_metrics(run: Trace | Run, input_tokens: float, output_tokens: float) -
 def paper_metrics(
     first_token_run_s: float, full_run_s: float, batch: int, input_tokens: int, output_tokens: int
 ) -> Metrics:
-    """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT comes from a separate run with one output
-    token."""
+    """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT is a separate run with one output token."""
     metrics = {"ttft_max_s": first_token_run_s, "e2e_s": full_run_s}
     metrics |= throughputs(batch, input_tokens, output_tokens, full_run_s)
     if batch * output_tokens > 1:

@@ -26,8 +26,7 @@ CHAT_TEMPLATE = (
 
 
 def save_processor(vision: VisionDict, tokenizer: Any, folder: Path) -> None:
-    """Write the processor of a LLaVA-NeXT: it splits an image into tiles, scales it to -1 to 1, and counts its
-    tokens."""
+    """Write the processor of a LLaVA-NeXT: it tiles an image, scales it to -1 to 1, and counts its tokens."""
     from transformers import LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 

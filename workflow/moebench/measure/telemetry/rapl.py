@@ -28,7 +28,7 @@ class Zone:
         return int(self._counter.read_text())
 
     def joules(self) -> float | None:
-        """Energy since an arbitrary time before the first call, J. Call it more often than the counter wraps around (a
+        """Energy since an arbitrary time before the first call, J; call it before the counter wraps around (a
         minute)."""
         try:
             now = self.raw()

@@ -78,8 +78,7 @@ class Checkpoint:
                 self.shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in self.files[file]}
 
     def tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
-        """Tensors whose names are wanted, file by file.  They are views of the file: copy what must outlive the next
-        one."""
+        """Tensors whose names are wanted, file by file.  They are views: copy what must outlive the next file."""
         from safetensors import safe_open
 
         for file, names in self.files.items():

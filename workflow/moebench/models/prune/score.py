@@ -143,8 +143,7 @@ class Reconstruction:
 
 
 class _restricted:
-    """A context in which a router has only some experts: all its tensors with a row per expert are reduced to their
-    rows."""
+    """A context in which a router has only some experts: its tensors with a row per expert keep only those rows."""
 
     def __init__(self, router: Any, kept: Any):
         self.router, self.kept = router, kept
