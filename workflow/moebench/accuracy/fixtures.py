@@ -171,11 +171,11 @@ def _wikitext(draw: random.Random, number: int) -> Json:
 
 def _splits(make: Callable[[random.Random, int], Json], where: str, **sizes: int) -> dict[str, Rows]:
     """Rows of each split; ``where`` keeps configurations apart."""
-    made = {}
+    splits = {}
     for split, size in sizes.items():
         draw = random.Random(f"{SEED}:{where}:{split}")
-        made[split] = [make(draw, number) for number in range(size)]
-    return made
+        splits[split] = [make(draw, number) for number in range(size)]
+    return splits
 
 
 def _usual(make: Callable[[random.Random, int], Json], *configs: str) -> Configs:

@@ -72,8 +72,8 @@ def _textvqa(draw: random.Random) -> list[Row]:
     rows = []
     for _ in range(ROWS):
         colour, form, _, shape = _drawn(draw)
-        said = [colour] * 7 + [f"{colour} {form}"] * 3  # ten people's answers, as published
-        rows.append({"question": f"what colour is the {form}?", "answer": str(said)} | _of(shape))
+        answers = [colour] * 7 + [f"{colour} {form}"] * 3  # ten people's answers, as published
+        rows.append({"question": f"what colour is the {form}?", "answer": str(answers)} | _of(shape))
     return rows
 
 
@@ -157,8 +157,8 @@ NAMES = tuple(_BUILDERS)
 
 def rows(name: str) -> list[Row]:
     """Rows of a data set; ``shape`` holds the drawing."""
-    made = _BUILDERS[name](random.Random(f"{SEED}:{name}"))
-    return [{"index": number} | row for number, row in enumerate(made)]
+    built = _BUILDERS[name](random.Random(f"{SEED}:{name}"))
+    return [{"index": number} | row for number, row in enumerate(built)]
 
 
 @functools.cache

@@ -200,9 +200,9 @@ def shown(choice: Json) -> str:
     delta = choice.get("delta") or {}
     calls = [call.get("function") or {} for call in delta.get("tool_calls") or ()]
     calls += [delta["function_call"]] if delta.get("function_call") else []
-    said = [choice.get("text"), delta.get("content"), delta.get("refusal")]
-    said += [call.get(part) for call in calls for part in ("name", "arguments")]
-    return "".join(text for text in said if isinstance(text, str))
+    texts = [choice.get("text"), delta.get("content"), delta.get("refusal")]
+    texts += [call.get(part) for call in calls for part in ("name", "arguments")]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def refusal(code: int, key_name: str) -> tuple[str, str]:

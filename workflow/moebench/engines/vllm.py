@@ -72,10 +72,12 @@ def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
     vLLM's own number is for one rank, and is also right if layers cache in several groups (Llama 4).  Its number of
     blocks is already the sum over the ranks.
     """
-    told = {k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))}
-    if "kv_cache_size_tokens" in told:
-        return told["kv_cache_size_tokens"] * dp
-    return told["num_gpu_blocks"] * told["block_size"] if {"num_gpu_blocks", "block_size"} <= told.keys() else None
+    sizes = {
+        k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))
+    }
+    if "kv_cache_size_tokens" in sizes:
+        return sizes["kv_cache_size_tokens"] * dp
+    return sizes["num_gpu_blocks"] * sizes["block_size"] if {"num_gpu_blocks", "block_size"} <= sizes.keys() else None
 
 
 def _number(value: Any) -> bool:

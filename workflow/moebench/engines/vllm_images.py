@@ -35,12 +35,12 @@ class Placeholders:
         """vLLM's inputs.  If a random prompt contains the placeholder's id, the neighbouring id is used instead."""
         from vllm.inputs import TokensPrompt
 
-        made = []
+        inputs = []
         for prompt, own in zip(prompts, images, strict=True):
             text = [self.token - 1 if token == self.token else token for token in prompt]
             ids = [self.token] * len(own) + text
-            made.append(TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": list(own)}))
-        return made
+            inputs.append(TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": list(own)}))
+        return inputs
 
 
 def image_tokens(prompts: list[list[int]], seen: list[int]) -> list[int]:

@@ -27,14 +27,14 @@ def path_of(results: Path, host: str, threads: int) -> Path:
 def load(path: Path) -> MachineConstants | None:
     """Stored constants; None if there are none.  Raises StorageError if damaged."""
     try:
-        made = json.loads(path.read_bytes())
-        if records.seal(made)["sha256"] != made["sha256"]:
+        constants = json.loads(path.read_bytes())
+        if records.seal(constants)["sha256"] != constants["sha256"]:
             raise ValueError
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OSError):
         raise StorageError(f"{path}: not a file of `moebench calibrate`, or changed by hand; delete it") from None
-    return cast(MachineConstants, made)
+    return cast(MachineConstants, constants)
 
 
 def take(python: str, results: Path, threads: int) -> tuple[Path, MachineConstants]:

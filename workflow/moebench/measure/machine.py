@@ -59,14 +59,14 @@ def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
 
 def measure(threads: int) -> MachineConstants:
     """Microbenchmarks, repeated while they are implausible."""
-    made = once(threads)
+    constants = once(threads)
     for _ in range(MOST_PASSES - 1):
-        wrong = implausible(made)
+        wrong = implausible(constants)
         if not wrong:
             break
         again = [name for name in TYPES if f"product {name}" in wrong]
-        made = better(made, once(threads, SETS_MB if "triad" in wrong else (), again))
-    return made
+        constants = better(constants, once(threads, SETS_MB if "triad" in wrong else (), again))
+    return constants
 
 
 def once(threads: int, sets_mb: Sequence[int] = SETS_MB, types: Sequence[str] = TYPES) -> MachineConstants:

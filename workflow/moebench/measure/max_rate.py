@@ -110,8 +110,8 @@ def result(tries: list[Try]) -> Searched:
 def so_far(tries: list[Try]) -> str:
     """Summary of unfinished tries."""
     kept, other = rate_search.bracket(tries)
-    said = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
-    return ", ".join(said) or "no rate was tried before"
+    parts = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
+    return ", ".join(parts) or "no rate was tried before"
 
 
 def ended(work: Workload, journal: Journal) -> Outcome:

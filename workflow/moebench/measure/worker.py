@@ -440,8 +440,8 @@ def gpu(properties: Any) -> Gpu:
 
 def imported(module: str, installed: str) -> str:
     """The version of an imported module if it differs from the installed one: PYTHONPATH may point elsewhere."""
-    said = getattr(sys.modules.get(module), "__version__", None)
-    return str(said) if said and public(str(said)) != public(installed) else installed
+    version = getattr(sys.modules.get(module), "__version__", None)
+    return str(version) if version and public(str(version)) != public(installed) else installed
 
 
 def nccl_version() -> str | None:

@@ -173,10 +173,10 @@ def _quantized(found: Described) -> Json:
 
 
 def _architecture(made: Architecture) -> Json:
-    said = made.model_dump(exclude_defaults=True)
-    said["attention"] = made.attention.model_dump(exclude_defaults=True)
-    said.pop("spelling", None)
-    return said
+    fields = made.model_dump(exclude_defaults=True)
+    fields["attention"] = made.attention.model_dump(exclude_defaults=True)
+    fields.pop("spelling", None)
+    return fields
 
 
 def _published(found: Described, made: Architecture) -> Published:

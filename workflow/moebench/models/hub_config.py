@@ -73,9 +73,9 @@ def _described(name: str, revision: str, folder: Path, weight_bytes: float | Non
     config = _json(folder / "config.json", name)
     if config is None:
         raise StageError(f"{name}: no config.json; only models in the transformers format can be added")
-    said = (_json(folder / INDEX, name) or {}).get("metadata") or {}
-    weight_bytes = said.get("total_size") or weight_bytes
-    return Described(name, revision, config, weight_bytes, said.get("total_parameters"))
+    metadata = (_json(folder / INDEX, name) or {}).get("metadata") or {}
+    weight_bytes = metadata.get("total_size") or weight_bytes
+    return Described(name, revision, config, weight_bytes, metadata.get("total_parameters"))
 
 
 def _json(path: Path, name: str) -> Json | None:

@@ -117,6 +117,6 @@ def _lengths(work: Workload, longest: int, rng: random.Random) -> tuple[int, int
             drawn = [round(rng.lognormvariate(math.log(mean) - variance / 2, math.sqrt(variance))) for mean in means]
         else:
             drawn = [rng.randint(math.floor(m * (1 - spread)), math.ceil(m * (1 + spread))) for m in means]
-        new, made = (max(1, n) for n in drawn)
-        if new + made <= longest:
-            return new, made
+        new, output = (max(1, n) for n in drawn)
+        if new + output <= longest:
+            return new, output

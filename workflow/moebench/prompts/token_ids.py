@@ -31,8 +31,8 @@ def of_items(
 ) -> list[list[int]]:
     """The first ``count`` items of a corpus as token ids, truncated to ``most_tokens``.  Raises as ``of_corpus``."""
     asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count, "trust": trust}
-    made: list[list[int]] = _apart(asked)
-    return made
+    ids: list[list[int]] = _apart(asked)
+    return ids
 
 
 def _apart(asked: Json) -> Any:
@@ -50,12 +50,12 @@ def main() -> None:
     try:
         if "count" in asked:
             texts = corpora.items(corpus)[: asked["count"]]
-            made: Any = text_prompts.items(folder, texts, asked["most_tokens"], trust)
+            ids: Any = text_prompts.items(folder, texts, asked["most_tokens"], trust)
         else:
-            made = text_prompts.text_tokens(folder, corpus, trust)
+            ids = text_prompts.text_tokens(folder, corpus, trust)
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
-    json.dump(made, sys.stdout)
+    json.dump(ids, sys.stdout)
 
 
 if __name__ == "__main__":
