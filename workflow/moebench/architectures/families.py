@@ -256,7 +256,7 @@ FAMILIES: dict[str, Family] = {
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
         also=("llama4_text",),
-        facts={"attention.qk_norm": "none"},  # without weights, whatever use_qk_norm says
+        facts={"attention.qk_norm": "none"},  # without weights, even if use_qk_norm is true
         full_every=4,
         section="text_config",
         override_section="text_config",

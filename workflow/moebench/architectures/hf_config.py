@@ -102,7 +102,7 @@ def to_hf_config(architecture: ArchitectureDict) -> Json:
     if "q_lora_rank" in config:
         config["num_key_value_heads"] = architecture["attention"]["kv_heads"]
         config["q_lora_rank"] = config["q_lora_rank"] or None
-    # Families with a width of its own for experts also want a dense one, whether a layer uses it or not.
+    # Families with a separate width for experts also need a dense width, even if no layer uses it.
     config["intermediate_size"] = (
         config.get("intermediate_size") or architecture["dense_ffn_size"] or (experts["ffn_size"] if experts else 0)
     )

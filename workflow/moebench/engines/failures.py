@@ -35,7 +35,7 @@ KERNEL = "a kernel failed on the device"
 """Reasons of a node fault that an engine's own mistake has too, so that its cells are tried out."""
 
 RULES: tuple[tuple[str, str, str], ...] = (
-    # status, what the engine says, the reason in our words
+    # status, pattern of the engine's message, our reason
     ("node_fault", FULL_DISK, DISK),
     ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),
     ("oom_kv", r"larger than the available KV cache memory", "the KV cache cannot hold one sequence of max_model_len"),

@@ -36,7 +36,7 @@ class Counts:
                 sums[1] += distinct
 
     def distinct(self, tokens: int) -> list[float | None]:
-        """Mean distinct experts of the decode steps of ``tokens`` tokens, per layer; None where there was none."""
+        """Mean distinct experts of the decode steps of ``tokens`` tokens, per layer; None if there are none."""
         found = self._steps.get("decode", {}).get(tokens, {})
         return [found[n][1] / found[n][0] if n in found else None for n in self.layers()]
 
@@ -111,7 +111,7 @@ def count(
 
 
 def _metrics(counts: Counts, tokens: int) -> Metrics:
-    """Distinct experts of the whole batch's decode steps, mean over steps and layers; nothing without such steps."""
+    """Distinct experts of the whole batch's decode steps, mean over steps and layers; empty without such steps."""
     found = [value for value in counts.distinct(tokens) if value is not None]
     if not found:
         return {}

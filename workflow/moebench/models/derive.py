@@ -49,7 +49,7 @@ def derive(plan: Plan, name: str, say: Say) -> bool:
         facts |= {"took_s": round(time.perf_counter() - started, 1)}
         staged.write_manifest(temporary, model["source"], model["revision"], facts)
         staged.publish(temporary, folder)
-    except Exception as error:  # safetensors has errors of its own for what a disk refuses
+    except Exception as error:  # safetensors raises its own errors when the disk fails
         if not (isinstance(error, OSError) or disk_is_full(error)):
             raise
         why = getattr(error, "strerror", None) or str(error)

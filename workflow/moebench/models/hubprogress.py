@@ -53,7 +53,7 @@ class Progress:
 
 
 class _Lines:
-    """A stream on which each state of a bar is a line of its own."""
+    """A stream that prints each state of a bar on a separate line."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream

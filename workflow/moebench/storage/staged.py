@@ -67,7 +67,7 @@ def read_manifest(folder: Path) -> StageManifest | None:
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is whole
+        _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is complete
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError, AttributeError):

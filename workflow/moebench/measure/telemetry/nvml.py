@@ -62,8 +62,8 @@ class Part:
 class Nvml:
     """The first ``count`` devices that CUDA shows to a process with ``CUDA_VISIBLE_DEVICES`` = ``visible``.
 
-    CUDA must number devices as NVML does (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the driver sets).  ``nothing`` says why
-    there is nothing to read; empty: there is.
+    CUDA must number devices as NVML does (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the driver sets).  ``nothing``: why there
+    is nothing to read; empty otherwise.
     """
 
     def __init__(self, visible: str | None, count: int):

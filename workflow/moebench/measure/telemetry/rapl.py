@@ -54,7 +54,7 @@ class Rapl:
 
     @property
     def nothing(self) -> str:
-        """Why there is nothing to read; empty: there is."""
+        """Why there is nothing to read; empty otherwise."""
         return "" if self.zones else "no readable RAPL counter"
 
     def facts(self) -> Devices:

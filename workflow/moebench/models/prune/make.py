@@ -59,7 +59,8 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
 
 
 def _rounding(settings: DerivationSettings, block: ExpertsDict) -> Json:
-    """What was requested and what was removed, since experts are whole and widths multiples."""
+    """The requested and the actual reduction, which differ because of rounding to whole experts and multiples of
+    widths."""
     inter = settings["kind"] == "inter"
     whole, left = (block["count"], settings["experts"]) if inter else (block["ffn_size"], settings["ffn_size"])
     what = "experts" if inter else "channels"

@@ -1,4 +1,4 @@
-"""What AWQ may rescale in a decoder, layer by layer (arXiv 2306.00978, section 3.2).
+"""The modules that AWQ may rescale in a decoder, layer by layer (arXiv 2306.00978, section 3.2).
 
 A norm's output is divided by a scale per channel, and the weights of every layer that reads it are multiplied by the
 same scale. llm-compressor 0.14's own mappings omit readers: those for Mixtral, PhiMoE, OLMoE and DeepSeek-V2 omit the
