@@ -1,8 +1,8 @@
 """Accuracy: tasks of real harnesses, run by the engine configurations whose speed is measured.
 
-A harness has a plan of its own inside the study's (``planning``), a folder of records, manifests and locks of its own
-(``results/accuracy/HARNESS``, laid out like ``results``) and jobs of its own; the machinery is that of the speed cells.
-``view`` gives what that machinery reads.
+Each harness has its own part of the study's plan (``planning``), its own folder of records, manifests and locks
+(``results/accuracy/HARNESS``, laid out like ``results``) and its own jobs. The machinery is shared with the speed
+cells; ``view`` returns the plan in the form that it reads.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ MOST_PARALLEL = 32
 
 
 def harnesses(plan: Plan) -> list[str]:
-    """Harnesses that a plan asks for."""
+    """The harnesses that a plan uses."""
     return sorted(plan.get("accuracy") or {})
 
 
 def view(plan: Plan, harness: str) -> Plan:
-    """The plan with a harness's engines, cells and jobs in the place of the speed cells'."""
+    """The plan with a harness's engines, cells and jobs instead of the speed cells'."""
     part = cast(Plan, plan["accuracy"][harness])  # its cells have tasks where those of speed have workloads
     return {**plan, **part}
 
 
 def folder(results: Path, harness: str) -> Path:
-    """Where a harness's records, manifests, locks and sample logs lie."""
+    """The folder with a harness's records, manifests, locks and sample logs."""
     return results / "accuracy" / harness
 
 
@@ -38,6 +38,6 @@ def views(plan: Plan, results: Path) -> list[tuple[str, Plan, Path]]:
 
 
 def engines(plan: Plan) -> list[EngineConfig]:
-    """All engine configurations of a plan, of speed and accuracy cells; the same one twice where both ask for it."""
+    """All engine configurations of a plan, for speed and accuracy cells; one that both use appears twice."""
     parts = [plan, *plan.get("accuracy", {}).values()]
     return [engine for part in parts for engine in part["engines"].values()]

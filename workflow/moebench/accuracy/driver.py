@@ -1,6 +1,6 @@
-"""The driver of an accuracy job: that of the speed cells, with tasks in the place of workloads.
+"""The driver of an accuracy job: the speed cells' driver, with tasks instead of workloads.
 
-Records, locks, attempts and manifests are the same machinery in a folder of its own (``accuracy.folder``).
+Records, locks, attempts and manifests work the same way, in a separate folder (``accuracy.folder``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OFFLINE = {
 
 
 class Evaluator(Driver):
-    """Runs one accuracy job of a plan.  Arguments as of ``Driver``; ``harness`` chooses the part of the plan."""
+    """Runs one accuracy job of a plan.  Arguments as for ``Driver``; ``harness`` selects a part of the plan."""
 
     def __init__(self, plan: Plan, harness: str, results: Path, log: Path, say: Say, python: str = sys.executable):
         super().__init__(accuracy.view(plan, harness), accuracy.folder(results, harness), log, say, python)
@@ -50,13 +50,13 @@ class Evaluator(Driver):
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def check_staged(self, engines: list[str]) -> None:
-        """Refuse models that are not staged whole, and a harness whose environment is not built.  Raises StageError."""
+        """Refuse incompletely staged models, and a harness whose environment is not built.  Raises StageError."""
         super().check_staged(engines)
         if self.harness == "vlmeval" and not (python := harness_python(self.python)).exists():
             raise StageError(f"{python}: the environment is not built; run `python3 envs/build.py {ENVIRONMENT}`")
 
     def run_engine(self, engine_id: str, pending: list[str], derive: bool = True) -> None:
-        """Run the cells whose data are staged whole; the others get a record that says what is wrong."""
+        """Run the cells whose data set is completely staged; the others get a record that says what is wrong."""
         good = []
         for cell_id in pending:
             problem = self.data_problem(self.part["cells"][f"{engine_id}/{cell_id}"]["task"]["data"])
@@ -67,7 +67,7 @@ class Evaluator(Driver):
         super().run_engine(engine_id, good, derive)
 
     def data_problem(self, data: TaskData) -> Outcome | None:
-        """Why a cell of this data set cannot be run, as its outcome; every byte is read, once per job."""
+        """The outcome of a cell whose data set is unusable, else None.  Reads every byte of it, once per job."""
         path = data["path"]
         if path not in self._data:
             found = staged.check(Path(path), full=True)
@@ -92,10 +92,10 @@ class Evaluator(Driver):
         """No telemetry: tasks are not timed."""
 
     def canary_cell(self, engine_id: str, todo: list[str]) -> None:
-        """No canary: what drifts is time, and tasks are not timed."""
+        """No canary: it detects drifting run times, and tasks are not timed."""
 
     def request(self, cell: Cell) -> Request:
-        """What the worker is asked for a cell."""
+        """The request to the worker for a cell."""
         asked = self.task_cell(cell)
         data = asked["task"]["data"]
         return {
@@ -108,11 +108,11 @@ class Evaluator(Driver):
         }
 
     def task_cell(self, cell: Cell) -> AccuracyCell:
-        """A cell of this harness, as the plan has it."""
+        """A cell of this harness, as in the plan."""
         return self.part["cells"][f"{cell['engine']}/{cell['cell']}"]
 
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
-        """Run a task; results whose log of questions could not be written are none."""
+        """Run a task. If its sample log cannot be written, the results are discarded."""
         outcome = super().measure(engine_id, cell_id)
         if "storage" not in outcome:
             return outcome
@@ -124,21 +124,21 @@ class Evaluator(Driver):
         }
 
     def written(self) -> list[Path]:
-        """As for speed, and the harness's caches."""
+        """The folders of a speed job, and the harness's caches."""
         return [self.scratch, *super().written()]
 
     def samples_path(self, engine: str, cell: str) -> Path:
-        """Where the sample log of a cell lies."""
+        """The path of a cell's sample log."""
         return Path(os.path.abspath(self.results)) / "samples" / engine / f"{cell}.jsonl.gz"
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
-        """As for speed; the harness may ask no network and finds no cache of an earlier job."""
+        """The environment of a speed job, in which the harness has no network access and no cache of an earlier job."""
         home = self.scratch / "huggingface"
         fresh = {"HF_HOME": str(home), "HF_DATASETS_CACHE": str(home / "datasets"), SCRATCH: str(self.scratch)}
         return super().environment(spec) | OFFLINE | fresh
 
     def about(self, cell: Cell, outcome: Outcome) -> Answered:
-        """The part of a record that tells a task from a workload."""
+        """The part of a record that describes the task instead of a workload."""
         asked = self.task_cell(cell)
         return {
             "task": asked["task"],
@@ -150,7 +150,7 @@ class Evaluator(Driver):
         }
 
     def how(self, record: Record) -> str:
-        """A good record in a few words."""
+        """A short description of a successful record."""
         answered = cast(AccuracyRecord, record)
         task, main = answered["task"]["task"], answered["task"]["metrics"][0]
         value = next(

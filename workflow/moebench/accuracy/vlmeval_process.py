@@ -1,10 +1,10 @@
 """VLMEvalKit in a separate process, in its own environment:  python -m moebench.accuracy.vlmeval_process
 
-Reads requests as JSON lines, forks for each (the imports take many seconds and happen once; a run leaves nothing
-behind), and answers with the exit code.  A run is the harness's own command line; what it wrote is put together in one
-file for ``vlmeval_results``.  With ``--dump NAME FOLDER`` it writes a data set's images instead, for staging.
+Reads requests as JSON lines, forks for each (the slow imports happen once, and a run leaves no state behind), and
+answers with the exit code.  A run is the harness's own command line; its output is collected in one file for
+``vlmeval_results``.  With ``--dump NAME FOLDER`` it writes a data set's images instead, for staging.
 
-Imports the standard library, VLMEvalKit and what it brings only.
+Imports only the standard library, VLMEvalKit and its dependencies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TABLES = {"mme": "score", "choices": "acc", "vqa": "acc", "anls": "acc"}
 
 
 def harness_python(python: str) -> Path:
-    """Interpreter with VLMEvalKit: of the environment beside that of ``python`` (``.envs/NAME/bin/python``)."""
+    """The interpreter with VLMEvalKit, in the environment beside the one of ``python`` (``.envs/NAME/bin/python``)."""
     return Path(python).absolute().parents[2] / ENVIRONMENT / "bin" / "python"
 
 
@@ -55,7 +55,7 @@ def main() -> None:
                 end_with_parent()
                 run(json.loads(line))
                 code = 0
-            except BaseException:  # the child must never go on with the loop
+            except BaseException:  # the child must never continue the loop
                 traceback.print_exc()
             finally:
                 sys.stderr.flush()
@@ -64,13 +64,13 @@ def main() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process when the one that started it is gone."""
+    """Have the kernel kill this process when its parent ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def tables() -> dict[str, str]:
-    """MD5 of each table that the harness knows, by data set."""
+    """The MD5 that the harness expects of each table, by data set."""
     import vlmeval.dataset
 
     known: dict[str, str] = {}
@@ -82,7 +82,7 @@ def tables() -> dict[str, str]:
 
 
 def accept(name: str, table: Path) -> None:
-    """Let the harness take a table that is not the published one (fixtures): its MD5 becomes the expected one."""
+    """Make the harness accept a table that is not the published one (fixtures): its MD5 becomes the expected one."""
     import vlmeval.dataset
 
     found = hashlib.md5(table.read_bytes(), usedforsecurity=False).hexdigest()
@@ -93,20 +93,20 @@ def accept(name: str, table: Path) -> None:
 
 
 def run(request: Json) -> None:
-    """Ask one data set, by the harness's command line, in a folder that is new."""
+    """Run one data set with the harness's command line, in a new folder."""
     from vlmeval.run import main as vlmeval
 
     task, work = request["task"], Path(request["work"])
     name, folder = task["task"], Path(task["data"]["path"])
     os.environ["LMUData"] = str(folder)  # noqa: SIM112 - its name
     os.environ["PRED_FORMAT"] = "tsv"  # in a spreadsheet an answer that begins with = is a formula
-    os.environ["LMDEPLOY_API_KEY"] = request["key"]  # not among the arguments, which it writes down
+    os.environ["LMDEPLOY_API_KEY"] = request["key"]  # not an argument, because the harness logs those
     if task["data"]["source"] == "fixtures":
         accept(name, folder / f"{name}.tsv")
     sys.argv = ["vlmeval", "--data", name, "--model", MODEL, "--base-url", request["url"]]
     sys.argv += ["--judge", task["judge"], "--work-dir", str(work), "--temperature", "0"]
     sys.argv += ["--max-tokens", str(task["max_tokens"]), "--api-nproc", str(request["parallel"]), "--retry", "2"]
-    sys.argv += ["--extra-body", json.dumps({"wait": 1})]  # s, mean of what it waits between tries
+    sys.argv += ["--extra-body", json.dumps({"wait": 1})]  # s, mean wait between tries
     sys.argv += ["--timeout", str(request["timeout_s"])]
     sys.argv += ["--limit", str(request["limit"])] if request["limit"] else []
     os.chdir(work)
@@ -115,9 +115,10 @@ def run(request: Json) -> None:
 
 
 def gather(task: Json, work: Path, folder: Path) -> Json:
-    """What a run wrote: ``status`` of the data set, ``asked`` rows, ``predictions``, ``scored`` rows, the ``table``.
+    """The output of a run: ``status`` of the data set, ``asked`` rows, ``predictions``, ``scored`` rows and the
+    ``table``.
 
-    What is missing is None: whether that is bad, ``vlmeval_results`` says.
+    A missing part is None; ``vlmeval_results`` decides whether that is an error.
     """
     stem, name = work / MODEL / f"{MODEL}_{task['task']}", task["task"]
     status = json.loads((work / MODEL / "status.json").read_text())["datasets"].get(name, {})
@@ -131,7 +132,7 @@ def gather(task: Json, work: Path, folder: Path) -> Json:
 
 
 def _rows(path: Path, keep: tuple[str, ...] = (), image: bool = False) -> list[Json] | None:
-    """A table's rows, empty cells as None; with ``image`` only those that have one, as the harness takes them."""
+    """A table's rows, empty cells as None; with ``image``, only the rows with an image, as the harness does."""
     import pandas as pd
 
     if not path.exists():
@@ -146,7 +147,7 @@ def _rows(path: Path, keep: tuple[str, ...] = (), image: bool = False) -> list[J
 
 
 def dump(name: str, folder: str) -> None:
-    """Write a data set's images where the harness will look for them; those that are there are kept."""
+    """Write a data set's images where the harness will look for them; existing ones are kept."""
     os.environ["LMUData"] = folder  # noqa: SIM112 - its name
     from vlmeval.dataset import build_dataset
 

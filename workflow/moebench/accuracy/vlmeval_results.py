@@ -1,7 +1,7 @@
-"""What a run of VLMEvalKit left, to rows of a record, and the checks without which it is not kept.
+"""Convert the output of a VLMEvalKit run to rows of a record, and check it first.
 
-The harness ends with 0 whatever happened, so nothing is taken on trust: every row must have an answer, and its table of
-scores is computed anew from the rows.  Standard library only.
+The harness exits with 0 even after errors, so nothing is trusted: every row must have an answer, and the table of
+scores is recomputed from the rows.  Standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 
 class Value(TypedDict):
-    """A metric's value, its standard error, questions, and chance level (None where not all have choices)."""
+    """A metric's value, standard error, number of questions and chance level (None if a question has no choices)."""
 
     value: float
     stderr: float | None
@@ -39,10 +39,10 @@ class Value(TypedDict):
 
 
 def rows_of(found: Row, task: Task, limit: int | None) -> tuple[list[Result], list[Row]]:
-    """Rows of the record (a metric each), and of the sample log (a question each, with its score, 0 to 1).
+    """Rows of the record (one per metric) and of the sample log (one per question, with its score, 0 to 1).
 
-    Raises Unsound for a run that did not end well, rows without an answer, missing metrics, or a table of scores that
-    the rows do not give.
+    Raises Unsound for a failed run, rows without an answer, missing metrics, or a table of scores that does not follow
+    from the rows.
     """
     name = task["task"]
     _check_status(found["status"], task)
@@ -104,7 +104,7 @@ def _check_answers(predictions: list[Row] | None, wanted: set[str], name: str) -
 
 
 def _sample(row: Row, task: Task) -> Row:
-    """A row of the sample log: question, answer, its score (0 to 1), how many answers to choose from."""
+    """A row of the sample log: question, answer, score (0 to 1) and number of choices."""
     kept = ("question", "answer", "prediction", "category", "split", "image_path")
     choices = sum(row.get(letter) is not None for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     if task["scoring"] == "choices":
@@ -136,7 +136,7 @@ def _error(values: Sequence[float]) -> float | None:
 
 
 def _mean(samples: list[Row], table: list[Row], task: Task) -> dict[str, Value]:
-    """The mean over the rows of the task's split, and its chance level where all its rows have choices."""
+    """The mean over the rows of the task's split, and its chance level if all its rows have choices."""
     metric, split = task["metrics"][0]["name"], task["split"]
     mine = [s for s in samples if split is None or s.get("split") == split]
     if not mine:
@@ -150,7 +150,7 @@ def _mean(samples: list[Row], table: list[Row], task: Task) -> dict[str, Value]:
 
 
 def _check_table(value: float, table: list[Row], task: Task) -> None:
-    """The harness's own number must be ours; it is a share for multiple choice and a percentage otherwise."""
+    """Check the harness's own number against ours; it is a share for multiple choice and a percentage otherwise."""
     scale, split = (1.0 if task["scoring"] == "choices" else 100.0), task["split"]
     lines = [row for row in table if split is None or row.get("split") == split]
     if len(lines) != 1 or not isinstance(lines[0].get("Overall"), (int, float)):
@@ -163,9 +163,10 @@ def _check_table(value: float, table: list[Row], task: Task) -> None:
 
 
 def _mme(samples: list[Row], table: list[Row], task: Task) -> dict[str, Value]:
-    """MME's points: per kind 100 x the share of right answers + 100 x the share of images with both answers right.
+    """MME's points: the sum over kinds of 100 x the share of right answers + 100 x the share of images with both right.
 
-    Their error: an image gives 100 (mean of its two answers + both right), images of a kind are independent, kinds add.
+    For the standard error, an image gives 100 x (mean of its two answers + both right), images of a kind are
+    independent, and the variances of kinds add up.
     """
     metric, points = task["metrics"][0]["name"], {}
     for kind in dict.fromkeys(s["category"] for s in samples):

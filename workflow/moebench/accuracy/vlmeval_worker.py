@@ -1,8 +1,8 @@
-"""The worker process of VLMEvalKit's jobs: a server of the engine configuration, and the harness that asks it.
+"""The worker process of VLMEvalKit's jobs: a server of the engine configuration, and the harness as its client.
 
-The server (``vllm serve``) is started here, watched while it is asked and stopped; the harness lives in a process and
-an environment of its own and knows nothing but the server's address.  A server that ends half way fails the task in
-its own words, and the next task gets a new one.
+The server (``vllm serve``) is started, monitored and stopped here.  The harness runs in its own process and environment
+and knows only the server's address.  If the server ends during a task, the task fails with the server's error, and the
+next task gets a new server.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Session(worker.Session):
         self.server: Server | None = None
         self.top_k: int | None = None
         self.ready_s = 0.0
-        atexit.register(self.unload, {})  # politely: it may hold a GPU
+        atexit.register(self.unload, {})  # gracefully: it may hold a GPU
 
     # ------------------------------------------------------------------------------------------ the server
 
@@ -71,9 +71,9 @@ class Session(worker.Session):
         return {"facts": facts, "provenance": seen}
 
     def serve(self, top_k: int | None) -> None:
-        """Have a server with ``top_k`` active experts (None: the configuration's) that is well; start one if need be.
+        """Ensure a healthy server with ``top_k`` active experts (None: the configuration's); start one if necessary.
 
-        Raises RuntimeError or NotImplementedError in the engine's words.
+        Raises RuntimeError or NotImplementedError with the engine's message.
         """
         if self.server is not None and self.top_k == top_k:
             with contextlib.suppress(ServerFailed):
@@ -86,7 +86,7 @@ class Session(worker.Session):
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
         vllm.VllmEngine(spec).refuse()
         arguments = flags(vllm_arguments.arguments(spec))
-        arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint's beside ours
+        arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint beside ours
         switches = vllm_arguments.switches(spec)
         if spec["gpus"] == 1 and config["cpu_threads"]:  # vLLM keeps the worker in the engine core's process: no
             switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # third import of vLLM, where no time counts
@@ -106,9 +106,9 @@ class Session(worker.Session):
         return {}
 
     def watch(self, sick: int, ask: bool) -> int:
-        """Raise RuntimeError if the server ended or is no longer well (``ask``: whether to ask it).
+        """Raise RuntimeError if the server ended or is unhealthy (``ask``: whether to query its health).
 
-        Returns how often in a row it was not well; ``sick``: until now.
+        Returns the number of failed health checks in a row; ``sick``: the number before this one.
         """
         assert self.server is not None
         try:
@@ -125,13 +125,13 @@ class Session(worker.Session):
     # -------------------------------------------------------------------------------------------- asking
 
     def evaluate(self, request: Request) -> Outcome:
-        """Ask one data set: results, checks, and the sample log as a file."""
+        """Run one data set: return results and checks, and write the sample log."""
         assert self.harness is not None
         task, spec = request["task"], self.spec
         trained = spec["model"]["architecture"]["experts"]
         own = spec["config"]["top_k"] or (trained["top_k"] if trained else None)
         self.serve(request["top_k"] if request["top_k"] != own else None)
-        work = Path(tempfile.mkdtemp(prefix=f"{task['task']}-", dir=self.scratch))  # never one that was used before
+        work = Path(tempfile.mkdtemp(prefix=f"{task['task']}-", dir=self.scratch))  # never a used one
         try:
             self.harness.refuse(task)
             found = self.ask(request, work)
@@ -147,11 +147,11 @@ class Session(worker.Session):
         reply: Outcome = {"status": "ok", "reason": "", "results": results, "checks": checks}
         try:
             return reply | {"samples": write_samples(Path(request["samples"]), samples)}
-        except StorageError as error:  # not the engine's fault, which goes on
+        except StorageError as error:  # not the engine's fault: it stays loaded
             return reply | {"storage": str(error)}
 
     def ask(self, request: Request, work: Path) -> Json:
-        """Have the harness ask a data set, watching the server.  Raises RuntimeError or Unsound."""
+        """Have the harness run a data set while the server is monitored.  Raises RuntimeError or Unsound."""
         assert self.server is not None and self.harness is not None
         parallel = min(MOST_PARALLEL, self.spec["config"]["max_num_seqs"])
         asked = {"task": request["task"], "limit": request["limit"], "work": str(work), "url": self.server.url}
@@ -161,7 +161,7 @@ class Session(worker.Session):
             reply = self.harness.reply(_POLL_S)
             due = time.monotonic() - looked > _HEALTH_EVERY_S
             sick, looked = self.watch(sick, due), time.monotonic() if due else looked
-        self.watch(_SICK - 1, True)  # one that is not well now explains what is missing
+        self.watch(_SICK - 1, True)  # an unhealthy server explains missing answers
         if not (work / FOUND).exists():
             words = "; ".join(self.harness.last_words()[-3:])
             raise RuntimeError(f"VLMEvalKit ended with exit code {reply['exit']} and left no results: {words}")

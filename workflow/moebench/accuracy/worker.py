@@ -44,7 +44,7 @@ class Session(worker.Session):
         return super().unload(request)
 
     def evaluate(self, request: Request) -> Outcome:
-        """Run a task: results, checks, and the sample log as a file."""
+        """Run a task: return results and checks, and write the sample log."""
         assert self.evaluated is not None
         engine, task = self.evaluated, request["task"]
         if self.spec["config"]["top_k"] is None and request["top_k"] is not None:
@@ -63,12 +63,12 @@ class Session(worker.Session):
         reply: Outcome = {"status": "ok", "reason": "", "results": results, "checks": checks}
         try:
             return reply | {"samples": write_samples(Path(request["samples"]), results_of.sample_rows(found))}
-        except StorageError as error:  # not the engine's fault, which goes on
+        except StorageError as error:  # not the engine's fault: it stays loaded
             return reply | {"storage": str(error)}
 
 
 def write_samples(path: Path, rows: list[Json]) -> SampleLog:
-    """Write the sample log, gzipped JSON lines; return its size, rows and SHA-256.  Raises StorageError."""
+    """Write the sample log (gzipped JSON lines); return its bytes, rows and SHA-256.  Raises StorageError."""
     text = "".join(json.dumps(row, sort_keys=True, ensure_ascii=False, default=str) + "\n" for row in rows)
     data = gzip.compress(text.encode(), mtime=0)  # the same answers give the same bytes
     write_atomic(path, data)

@@ -1,1 +1,1 @@
-"""Model families, their shapes as Hugging Face configurations say them, and schemes of quantization."""
+"""Model families, their shapes in Hugging Face configurations, and quantization schemes."""

@@ -1,7 +1,7 @@
 """How each architecture family spells its sizes in Hugging Face's ``config.json``: data for ``hf_config``.
 
-Standard library only.  A family needs no code: a file of config/families has the same keys as :class:`Family`, and
-travels with the architectures of a plan.  Those here ship with the project.
+Standard library only.  A family needs no code: a file of config/families has the same keys as :class:`Family`, and a
+plan's architectures carry it.  The families below ship with the project.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ UNSAID: Any = object()
 
 @dataclass(frozen=True)
 class Size:
-    """A size: its keys in ``config.json`` (the first is written, any is read) and where an architecture has it."""
+    """A size: its keys in ``config.json`` (the first is written, any is read) and its path in an architecture."""
 
     keys: tuple[str, ...]
     path: tuple[str, ...]
@@ -28,7 +28,7 @@ class Size:
         """The size of an architecture."""
         found: Any = architecture
         for step in self.path:
-            found = (found or {}).get(step, 0)  # a key that says nothing is left out
+            found = (found or {}).get(step, 0)  # a null value counts as missing
         return found if self.divisor == 1 else found // self.divisor
 
 
@@ -69,7 +69,7 @@ class Family:
 
 
 def spelled(name: str, spelling: SpellingDict) -> Family:
-    """The family of a file of config/families, as an architecture carries it."""
+    """The family that a file of config/families defines, as an architecture carries it."""
     given: dict[str, Any] = {"model_type": name, **spelling}
     sizes = tuple(Size(tuple(keys.split()), tuple(place.split("."))) for keys, place in given.pop("sizes").items())
     given["defaults"] = given.pop("omitted", {})
@@ -93,7 +93,7 @@ _HEADS = (
     _size("head_dim", "attention", "head_dim"),
 )
 _TOP_K = _size("num_experts_per_tok moe_top_k", "experts", "top_k")
-# Configuration classes of transformers 5 map one of these names to the other, and save either.
+# Configuration classes of transformers 5 map one of these names to the other, and save either one.
 _LOCAL = (_size("num_local_experts num_experts", "experts", "count"), _TOP_K)
 _EXPERTS = (_size("num_experts num_local_experts moe_num_experts", "experts", "count"), _TOP_K)
 _WIDE = _size("intermediate_size", "experts", "ffn_size")
@@ -161,7 +161,7 @@ FAMILIES: dict[str, Family] = {
         facts={"experts.shared_gate": True},
         constants={"rope_theta": 1e6, "rms_norm_eps": 1e-6, "norm_topk_prob": False, "use_sliding_window": False},
     ),
-    # LLaVA-NeXT over Qwen2-MoE exists as no published model, but transformers and vLLM put the two together.
+    # No published model is a LLaVA-NeXT over Qwen2-MoE, but transformers and vLLM can combine the two.
     "llava_next_qwen2_moe": Family(
         "llava_next",
         "LlavaNextForConditionalGeneration",
@@ -256,7 +256,7 @@ FAMILIES: dict[str, Family] = {
         {"interleave_moe_layer_step": 1, "head_dim": 128, **_UNTIED},
         shared="routed",
         also=("llama4_text",),
-        facts={"attention.qk_norm": "none"},  # without weights, whatever use_qk_norm says
+        facts={"attention.qk_norm": "none"},  # without weights, even if use_qk_norm is true
         full_every=4,
         section="text_config",
         override_section="text_config",

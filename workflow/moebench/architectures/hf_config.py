@@ -1,4 +1,4 @@
-"""Between the registry's architectures and Hugging Face's ``config.json``.
+"""Conversion between the registry's architectures and Hugging Face's ``config.json``.
 
 Families spell the same size differently: the number of experts is ``num_local_experts``, ``num_experts`` or
 ``n_routed_experts``, an expert's width ``intermediate_size`` or ``moe_intermediate_size``.  The tables of
@@ -36,9 +36,9 @@ def reshaped(
     moe_ffn_size: int | None = None,
     top_k: int | None = None,
 ) -> ArchitectureDict:
-    """A copy with other experts.  Shared experts keep their width; fewer experts than top-k lower top-k to their count.
+    """A copy with another expert shape.  Shared experts keep their width; top-k is at most the number of experts.
 
-    Raises ValueError for a dense model, or if ``top_k`` is more than the experts there are.
+    Raises ValueError for a dense model, or if ``top_k`` exceeds the number of experts.
     """
     copy = architecture.copy()
     changes = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
@@ -73,10 +73,10 @@ def shared_experts(architecture: ArchitectureDict, table: Family | None = None) 
 
 
 def to_hf_config(architecture: ArchitectureDict) -> Json:
-    """A whole ``config.json``: enough to write a checkpoint, or to load dummy weights.  That of a vision-language model
-    lacks the id of its image token, which the tokenizer gives.
+    """A complete ``config.json``: enough to write a checkpoint, or to load dummy weights.  For a vision-language model
+    it lacks the id of the image token, which comes from the tokenizer.
 
-    Raises ValueError for a family that is not written here, or a shape it cannot spell.
+    Raises ValueError for a family that cannot be written, or a shape that it cannot express.
     """
     table = family(architecture)
     if table.constants is None:
@@ -102,7 +102,7 @@ def to_hf_config(architecture: ArchitectureDict) -> Json:
     if "q_lora_rank" in config:
         config["num_key_value_heads"] = architecture["attention"]["kv_heads"]
         config["q_lora_rank"] = config["q_lora_rank"] or None
-    # Families with a width of its own for experts also want a dense one, whether a layer uses it or not.
+    # Families with a separate width for experts also need a dense width, even if no layer uses it.
     config["intermediate_size"] = (
         config.get("intermediate_size") or architecture["dense_ffn_size"] or (experts["ffn_size"] if experts else 0)
     )
@@ -119,8 +119,8 @@ def to_hf_config(architecture: ArchitectureDict) -> Json:
 
 
 def layer_words(architecture: ArchitectureDict, table: Family) -> list[str]:
-    """``layer_types`` in the family's words, empty where all layers are alike: those that attend to everything are
-    spread evenly, each the last of its group."""
+    """``layer_types`` in the family's words, empty if all layers are alike.  Layers with full attention are spread
+    evenly, each the last of its group."""
     recurrent, layers = architecture.get("recurrent"), architecture["layers"]
     windowed = architecture["attention"].get("windowed_layers", 0)
     other = recurrent["layers"] if recurrent else windowed
@@ -131,7 +131,7 @@ def layer_words(architecture: ArchitectureDict, table: Family) -> list[str]:
 
 
 def tile_grids(vision: VisionDict) -> list[list[int]]:
-    """Sizes, pixels, of the grids of up to nine tiles that an image may be cut into, as DeepSeek-VL2 has them."""
+    """Sizes, pixels, of the grids of up to nine tiles that an image may be split into, as in DeepSeek-VL2."""
     edge, most = vision["tile_size"], range(1, 10)
     return [[high * edge, wide * edge] for high in most for wide in most if high * wide <= 9]
 
@@ -156,9 +156,9 @@ def hf_overrides(
     moe_ffn_size: int | None = None,
     top_k: int | None = None,
 ) -> Json:
-    """Overrides of ``config.json`` for the engine: a key for each argument that is not None, as the family spells it.
+    """Overrides of ``config.json`` for the engine: the family's key for each argument that is not None.
 
-    A dense model has none.  Raises ValueError for a shape the family cannot spell.
+    A dense model has none.  Raises ValueError for a shape that the family cannot express.
     """
     table = family(architecture)
     wanted = {"count": experts, "ffn_size": moe_ffn_size, "top_k": top_k}
@@ -176,9 +176,9 @@ def hf_overrides(
 
 
 def shape_overrides(model: ModelDict, config: EngineKnobsDict, top_k: int | None = None) -> Json:
-    """Overrides of ``config.json`` for a model of the plan: the shape that the knobs ask for, unless it has it.
+    """Overrides of ``config.json`` for a model of the plan: the shape that the knobs request, unless the model has it.
 
-    A derived checkpoint is written in its shape; its knobs speak of what it was made from.
+    A derived checkpoint is already written in its shape; its knobs refer to its parent.
     """
     sizes = (None, None) if model.get("derived") else (config["experts"], config["moe_ffn_size"])
     return hf_overrides(model["architecture"], sizes[0], sizes[1], top_k)
@@ -187,7 +187,7 @@ def shape_overrides(model: ModelDict, config: EngineKnobsDict, top_k: int | None
 def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDict) -> Json:
     """A model's ``config.json`` with the experts of another architecture, under every key the family reads them from.
 
-    Only what differs between the two architectures is changed.  Raises ValueError for what the family cannot spell.
+    Changes only the keys in which the two architectures differ.  Raises ValueError for what the family cannot express.
     """
     table = family(after)
     changed = {size: size.value(after) for size in table.sizes if size.value(after) != size.value(before)}
@@ -203,12 +203,12 @@ def respelled(config_json: Json, before: ArchitectureDict, after: ArchitectureDi
 
 
 def disagreements(architecture: ArchitectureDict, config_json: Json, table: Family | None = None) -> list[str]:
-    """What a model's ``config.json``, or what an engine resolved it to, says otherwise than the registry.
+    """The differences between the registry and a model's ``config.json``, or the configuration that an engine resolved.
 
-    Compared are the sizes that decide weights, memory and time (``max_position_embeddings`` is not one), the model
-    type, and which layers have a window or a state.  A key that is left out counts as the family's default where that
-    is documented, otherwise it is not compared.  A key that changes the sizes and that the registry cannot hold is
-    named; others are ignored.  ``table``: of a family that the architecture does not carry.
+    Compares the sizes that determine weights, memory and time (not ``max_position_embeddings``), the model type, and
+    which layers have a window or a state.  A missing key counts as the family's default if that is documented;
+    otherwise it is not compared.  A key that changes the sizes and that the registry cannot represent is named; others
+    are ignored.  ``table``: the family's, if the architecture does not carry one.
     """
     table = table or family(architecture)
     config = text_config(config_json, table)
@@ -216,7 +216,7 @@ def disagreements(architecture: ArchitectureDict, config_json: Json, table: Fami
     given = given_sizes(config, table)
     if table.shared == "count":
         expected[table.shared_key] = shared_experts(architecture, table)
-    if architecture["attention"]["kind"] != "mla":  # DeepSeek's files carry these, unused, for plain attention too
+    if architecture["attention"]["kind"] != "mla":  # DeepSeek's files have these, unused, for plain attention too
         expected = {key: value for key, value in expected.items() if key not in _MLA_ONLY}
     if not architecture["dense_ffn_size"]:
         for size in table.sizes:
@@ -233,14 +233,14 @@ def disagreements(architecture: ArchitectureDict, config_json: Json, table: Fami
 
 
 def text_config(config_json: Json, table: Family) -> Json:
-    """The part of a ``config.json`` that speaks of the text model."""
+    """The part of a ``config.json`` that describes the text model."""
     parts = [config_json[name] for name in (table.section, table.override_section) if config_json.get(name)]
     return {key: value for part in parts for key, value in part.items()} or config_json
 
 
 def given_sizes(config: Json, table: Family) -> Json:
-    """The sizes a text model's ``config`` gives, by the first key of each; UNSAID where neither it nor a default of the
-    family does.  A list with a value per layer counts as that value where all are one."""
+    """The sizes in a text model's ``config``, by the first key of each; UNSAID if neither the file nor a default of the
+    family gives one.  A list with a value per layer counts as that value if all are equal."""
     given: Json = {}
     for size in table.sizes:
         key = next((k for k in size.keys if config.get(k) is not None), size.keys[0])
@@ -251,7 +251,7 @@ def given_sizes(config: Json, table: Family) -> Json:
 
 
 def kinds_of(config: Json, table: Family, architecture: ArchitectureDict) -> LayerKinds:
-    """Which layers of a text model's ``config`` have a window or a state."""
+    """The layers with a window or a state in a text model's ``config``."""
     return layer_kinds(config, table, architecture["layers"], architecture["max_positions"])
 
 
@@ -263,7 +263,7 @@ def _model_type(table: Family, config_json: Json) -> list[str]:
 
 
 def _kinds(architecture: ArchitectureDict, config: Json, table: Family) -> list[str]:
-    """Layers with a window or a state, compared."""
+    """Differences in the layers with a window or a state."""
     kinds, attention = kinds_of(config, table, architecture), architecture["attention"]
     recurrent = architecture.get("recurrent")
     with_state = recurrent["layers"] if recurrent else 0
@@ -279,14 +279,15 @@ def _kinds(architecture: ArchitectureDict, config: Json, table: Family) -> list[
 
 
 def _one(value: Any) -> Any:
-    """The value of a list whose values are all one; anything else as it is."""
+    """The common value of a list whose values are all equal; anything else unchanged."""
     if isinstance(value, list) and value and all(item == value[0] for item in value):
         return value[0]
     return value
 
 
 def _given(config: Json, key: str, first: str, table: Family, before: Json) -> Any:
-    """What ``config.json`` says for ``key``, the family's default, or UNSAID; ``before``: the sizes read so far."""
+    """The value of ``key`` in ``config.json``, else the family's default, else UNSAID; ``before``: sizes read so
+    far."""
     if key == "kv_lora_rank" and config.get("use_mla") is False:
         return 0
     value = _one(config.get(key, UNSAID))

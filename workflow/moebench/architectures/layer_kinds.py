@@ -1,4 +1,4 @@
-"""Which layers of a ``config.json`` attend to everything, which to a window, and which keep a state instead.
+"""Counts the layers of a ``config.json`` with full attention, with a window, and with a state instead.
 
 Standard library only.
 """
@@ -25,7 +25,7 @@ INTERVALS = {"full_attention_interval": "recurrent", "sliding_window_pattern": "
 
 @dataclass(frozen=True)
 class LayerKinds:
-    """How many layers are of which kind; None: ``config.json`` does not say."""
+    """Number of layers of each kind; None: not given in ``config.json``."""
 
     windowed: int | None = None
     recurrent: int | None = None
@@ -39,7 +39,8 @@ class LayerKinds:
 
 
 def layer_kinds(config: Json, table: Family, layers: Any, max_positions: Any) -> LayerKinds:
-    """Read them.  ``layers``, ``max_positions``: the model's, if known; a window that no sequence exceeds is none."""
+    """Count the layers of each kind.  ``layers``, ``max_positions``: the model's, if known.  A window that no sequence
+    can exceed is ignored."""
     key, words = _words(config, table, layers)
     unknown = [f"{key}: {word!r}" for word in dict.fromkeys(words or ()) if word not in WORDS]
     if words is not None and isinstance(layers, int) and len(words) != layers:
@@ -67,7 +68,7 @@ def layer_kinds(config: Json, table: Family, layers: Any, max_positions: Any) ->
 
 
 def _words(config: Json, table: Family, layers: Any) -> tuple[str, list[str] | None]:
-    """Each layer's kind, and the key that says so."""
+    """Each layer's kind, and the key that gives it."""
     for key in LISTS:
         if isinstance(listed := config.get(key), list) and listed:
             return key, [str(word) for word in listed]
@@ -86,7 +87,7 @@ def _words(config: Json, table: Family, layers: Any) -> tuple[str, list[str] | N
 
 
 def _window(config: Json) -> tuple[str, int | None]:
-    """Key and tokens of the window; 0 where it is switched off, None where nothing is said."""
+    """Key and size (tokens) of the window; 0 if it is switched off, None if it is not given."""
     if config.get("attention_chunk_size"):
         return "attention_chunk_size", int(config["attention_chunk_size"])
     if "sliding_window" not in config and "attention_chunk_size" not in config:

@@ -1,8 +1,8 @@
-"""What each value of the knob ``quantization`` is: bits of weights and of activations, scales, and how it is made.
+"""Each value of the knob ``quantization``: bits of weights and activations, scales, and how such a checkpoint is made.
 
-Written WxAy: x bits of a weight, y bits of an activation; A16 leaves activations in the knob ``dtype``.  The KV cache
-is a knob of its own (``kv_cache_dtype``).  Quantized are the matrices of attention, experts and feed-forward blocks;
-routers, the gate of shared experts, embeddings, norms and the vision tower stay in ``dtype``.  Standard library only.
+WxAy means x bits per weight and y bits per activation; A16 leaves activations in the knob ``dtype``.  The KV cache has
+its own knob (``kv_cache_dtype``).  The matrices of attention, experts and feed-forward blocks are quantized; routers,
+the gate of shared experts, embeddings, norms and the vision tower stay in ``dtype``.  Standard library only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXPERTS_ONLY = ("mxfp4",)
 
 @dataclass(frozen=True)
 class Scheme:
-    """One way to quantize."""
+    """One quantization scheme."""
 
     name: str
     method: Literal["rtn", "gptq", "awq"]
@@ -54,13 +54,13 @@ class Scheme:
 
     @property
     def title(self) -> str:
-        """For people, e.g. ``W4A16 int, zero points``."""
+        """A readable name, e.g.  ``W4A16 int, zero points``."""
         return f"W{self.weight_bits}A{self.activation_bits or 16} {self.numbers}" + ", zero points" * self.zero_points
 
     def bytes_per_weight(self, group: int = GROUPS[0]) -> float:
-        """Bytes of a weight with its scales and zero points; scales per row or tensor are neglected.
+        """Bytes per weight, including scales and zero points; scales per row or tensor are neglected.
 
-        A scale has 2 bytes (float32 in blocks, 4 bytes), a zero point the bits of a weight.
+        A scale takes 2 bytes (float32 in blocks: 4 bytes), a zero point as many bits as a weight.
         """
         shared = {
             "row": 0.0,
@@ -87,7 +87,7 @@ while loading shares one scale per matrix instead of per row.  ``mxfp4`` is as g
 
 
 def widths(architecture: ArchitectureDict) -> dict[str, int]:
-    """Input widths of the matrices that are quantized, by what they belong to."""
+    """Input widths of the quantized matrices, by the block that they belong to."""
     attention, experts = architecture["attention"], architecture["experts"]
     recurrent = architecture.get("recurrent")
     found = {
@@ -110,10 +110,10 @@ SPLIT = ("attention heads x head_dim", "experts.ffn_size", "experts.shared_ffn_s
 
 
 def group_size(architecture: ArchitectureDict) -> int:
-    """Columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths, on each of 4 GPUs; if
-    there is none, on each of 2; otherwise, whole.
+    """Number of columns that share a scale in a model: the first of ``GROUPS`` that divides all its widths when they
+    are split across 4 GPUs; failing that, across 2; failing that, unsplit.
 
-    Raises ValueError, naming the width, where none does.
+    Raises ValueError, naming the width, if there is none.
     """
     for tp in SPLITS:
         for group in GROUPS:
@@ -124,18 +124,18 @@ def group_size(architecture: ArchitectureDict) -> int:
 
 
 def bytes_per_weight(name: str, architecture: ArchitectureDict) -> float:
-    """Bytes of a quantized weight of a model, scales included."""
+    """Bytes per quantized weight of a model, scales included."""
     scheme = SCHEMES[name]
     if scheme.scales != "group":
         return scheme.bytes_per_weight()
     try:
         return scheme.bytes_per_weight(group_size(architecture))
-    except ValueError:  # such a model is not made here; a ready-made one chose its groups itself
+    except ValueError:  # such a model is not quantized here; a published one has its own groups
         return scheme.bytes_per_weight()
 
 
 def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
-    """Bits of weights, activations and KV cache under three knobs, which hang on each other only through ``dtype``."""
+    """Bits of weights, activations and KV cache for three knobs, which interact only through ``dtype``."""
     scheme, plain = SCHEMES.get(quantization), DTYPE_BITS[dtype]
     return {
         "weight_bits": scheme.weight_bits if scheme else plain,
@@ -148,15 +148,15 @@ def bits(quantization: str, dtype: str, kv_cache_dtype: str) -> dict[str, int]:
 
 
 def made_while_loading(name: str, config_json: Json) -> bool:
-    """Whether the engine is to quantize a checkpoint itself: not one that is quantized already."""
+    """Whether the engine quantizes a checkpoint while loading it, i.e. the checkpoint is not already quantized."""
     return name in WHILE_LOADING and "quantization_config" not in config_json
 
 
 def claim_problem(name: str, config_json: Json) -> str | None:
-    """Why a checkpoint is not what the knob ``quantization`` calls it, from its ``config.json``; None if it is.
+    """Why a checkpoint's ``config.json`` contradicts the knob ``quantization``; None if it does not.
 
-    Compared are numbers, bits of weights and of activations, and blocks.  compressed-tensors does not say by which
-    method a weight was rounded, so 4-bit integers pass as ``awq`` and as ``gptq`` there.
+    Compares number types, bits of weights and activations, and blocks. compressed-tensors does not record the method of
+    rounding, so its 4-bit integers pass as ``awq`` and as ``gptq``.
     """
     given = config_json.get("quantization_config")
     if name == "none" or (name in WHILE_LOADING and given is None):
@@ -168,7 +168,7 @@ def claim_problem(name: str, config_json: Json) -> str | None:
 
 
 def _schemes_of(given: Json) -> set[str]:
-    """Schemes that a ``quantization_config`` may be called."""
+    """The schemes that match a ``quantization_config``."""
     method = given.get("quant_method")
     if method == "fp8":
         return {"fp8_block" if given.get("weight_block_size") else "fp8"}
@@ -195,7 +195,7 @@ def _schemes_of_group(group: Json) -> set[str]:
 
 
 def _said(given: Json) -> str:
-    """A ``quantization_config`` in a few words."""
+    """A short description of a ``quantization_config``."""
     groups = list((given.get("config_groups") or {}).values())
     if not groups:
         bits = given.get("bits") or given.get("weight_block_size")

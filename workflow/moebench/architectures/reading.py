@@ -1,4 +1,4 @@
-"""An architecture from a model's published ``config.json``: the way back from ``hf_config.to_hf_config``.
+"""An architecture from a model's published ``config.json``: the inverse of ``hf_config.to_hf_config``.
 
 Standard library only.
 """
@@ -29,7 +29,7 @@ _EXPERTS = {
 def family_of(config_json: Json, families: Mapping[str, Family]) -> str:
     """The family that a ``config.json`` belongs to, by its ``model_type``.
 
-    Raises ValueError, with the known ones, where none does.
+    Raises ValueError, listing the known ones, if there is none.
     """
     model_type = config_json.get("model_type")
     for own in (True, False):
@@ -41,7 +41,7 @@ def family_of(config_json: Json, families: Mapping[str, Family]) -> str:
 
 
 def from_hf_config(config_json: Json, name: str, table: Family) -> ArchitectureDict:
-    """The architecture, as far as the family's keys say it.
+    """The architecture, as far as the family's keys define it.
 
     Raises ValueError naming the keys that are missing.
     """

@@ -1,7 +1,7 @@
-"""What a ``config.json`` says that an architecture of the registry cannot hold: named, rather than passed over.
+"""Names what a ``config.json`` contains and an architecture of the registry cannot represent.
 
-Standard library only.  Parameters and memory of a model with a key that changes them, and that its family does not
-read, would be wrong without a word.
+Standard library only.  If a key changes a model's parameters or memory and its family does not read the key, they would
+be silently wrong.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ STRUCTURE = (
 
 
 def unexpressed(config_json: Json, config: Json, table: Family, vision: bool) -> list[str]:
-    """Keys of the text model's ``config`` with their values that the family does not read, a sentence each.
+    """Keys of the text model's ``config``, with values, that the family does not read; one sentence each.
 
-    ``config_json``: all of the file.  ``vision``: the architecture has a vision part.
+    ``config_json``: the whole file.  ``vision``: the architecture has a vision part.
     """
     read = {key for size in table.sizes for key in size.keys} | set(table.ignored)
     read |= {key for key, value in (table.constants or {}).items() if config.get(key) == value}

@@ -1,1 +1,1 @@
-"""Engines behind one small interface (``protocol.Engine``)."""
+"""Engines with one small interface (``protocol.Engine``)."""

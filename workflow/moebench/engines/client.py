@@ -1,6 +1,6 @@
-"""An OpenAI-compatible streaming client that sends a batch at once and stamps every chunk as it arrives.
+"""An OpenAI-compatible streaming client that sends a batch at once and records the arrival time of every chunk.
 
-What goes wrong becomes a ``failures.Failure``, whose words never hold the key.  aiohttp: docs/decisions/0003.
+Errors become a ``failures.Failure``, whose text never contains the key.  Why aiohttp: docs/decisions/0003.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ second.  Some send it under two names at once."""
 
 
 class RateLimited(Exception):
-    """HTTP 429; ``wait_s`` is what the service asks to wait, if it says."""
+    """HTTP 429; ``wait_s`` is the wait that the service requests, if any."""
 
     def __init__(self, words: str, wait_s: float | None):
         super().__init__(words)
@@ -36,7 +36,7 @@ class RateLimited(Exception):
 
 @dataclass
 class Answer:
-    """One request's stream: arrival times of the chunks with tokens (s since submission), and what they held."""
+    """One request's stream: arrival times of the chunks with tokens (s since submission), and their contents."""
 
     times: list[float] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Answer:
 
 
 class Client:
-    """Connections to one service, kept open between batches so that runs do not pay for handshakes.
+    """Connections to one service, kept open between batches so that runs do not include handshakes.
 
     Args:
         url: base URL, up to and with ``/v1``.
@@ -79,7 +79,7 @@ class Client:
         self.loop.close()
 
     def models(self) -> list[str] | None:
-        """Models the service lists; None where it has no such list.  Raises Failure."""
+        """Models that the service lists; None if it has no such list.  Raises Failure."""
         return self.loop.run_until_complete(self._models())
 
     async def _models(self) -> list[str] | None:
@@ -108,7 +108,7 @@ class Client:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stream(self, path: str, body: bytes, start: float) -> list[tuple[float, bytes]]:
-        """Payloads of a stream of server-sent events with their arrival; they are read later, off the clock."""
+        """Payloads of a stream of server-sent events with their arrival times; they are parsed after the timed part."""
         events: list[tuple[float, bytes]] = []
         rest = b""
         with self._verdicts(events):
@@ -124,7 +124,7 @@ class Client:
 
     @contextlib.contextmanager
     def _verdicts(self, events: list[tuple[float, bytes]] | None = None) -> Iterator[None]:
-        """Errors of the connection as verdicts; ``from None``, since their tracebacks would quote headers."""
+        """Turn connection errors into failures; ``from None``, since their tracebacks would quote headers."""
         got = f" after {len(events)} chunks" if events else ""
         try:
             yield
@@ -154,11 +154,11 @@ class Client:
         raise Failure(status, f"{reason} (HTTP {code})", [words])
 
     def clean(self, text: str) -> str:
-        """The text without the key: services like to quote it."""
+        """The text without the key, which services tend to quote."""
         return text.replace(self.key, "[key]") if self.key else text
 
     def read(self, events: list[tuple[float, bytes]]) -> Answer:
-        """Take a stream apart.  Raises Failure for an error in it, or an end that is none."""
+        """Parse a stream.  Raises Failure if it contains an error or ends prematurely."""
         answer, done = Answer(), False
         for when, payload in events:
             if payload == b"[DONE]":
@@ -196,20 +196,20 @@ class Client:
 
 
 def shown(choice: Json) -> str:
-    """The text that a chunk adds to an answer: of a completion, a message, a refusal, or a call of a tool."""
+    """The text that a chunk adds to an answer: a completion, a message, a refusal or a tool call."""
     delta = choice.get("delta") or {}
     calls = [call.get("function") or {} for call in delta.get("tool_calls") or ()]
     calls += [delta["function_call"]] if delta.get("function_call") else []
-    said = [choice.get("text"), delta.get("content"), delta.get("refusal")]
-    said += [call.get(part) for call in calls for part in ("name", "arguments")]
-    return "".join(text for text in said if isinstance(text, str))
+    texts = [choice.get("text"), delta.get("content"), delta.get("refusal")]
+    texts += [call.get(part) for call in calls for part in ("name", "arguments")]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def refusal(code: int, key_name: str) -> tuple[str, str]:
-    """Status of a cell and reason for an HTTP status that is not a success.
+    """Status of a cell and reason for an HTTP error status.
 
-    What the service itself must fix is tried again; a key that it refuses waits for a new one; a request that it
-    will not have, it will not have tomorrow either.
+    An error of the service is retried; a refused key waits for a new one; a request that the service rejects is final,
+    because it would be rejected again.
     """
     if code in (401, 403):
         return "no_endpoint", f"the service refuses the key in {key_name}: it is wrong, expired or lacks access"

@@ -1,8 +1,8 @@
 """NVIDIA's compatibility libraries: a newer ``libcuda`` in front of an older driver of a node.  Standard library only.
 
-The locked environments need the driver of their CUDA; on data-centre GPUs these libraries do instead.  They lie among
-the environments (``.envs/cuda-compat``), and are used on those nodes whose driver is older than they are: in front of a
-newer driver they would not work (docs/slurm.md, Older drivers).
+The locked environments need a driver as new as their CUDA; on data-centre GPUs these libraries can replace it.  They
+are installed beside the environments (``.envs/cuda-compat``) and used only on nodes whose driver is older: with a newer
+driver they would not work (docs/slurm.md, Older drivers).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def folder(environments: Path, driver: Path = DRIVER) -> Path | None:
-    """Where they lie below the folder of the environments, if this node's driver is older than they are."""
+    """Their folder below the folder of the environments, if this node's driver is older than they are."""
     try:
         has = re.search(r" (\d+)\.\d+", driver.read_text())
     except OSError:
@@ -32,16 +32,16 @@ def folder(environments: Path, driver: Path = DRIVER) -> Path | None:
 
 
 def put_in_front() -> None:
-    """Have this process, and those that it starts, use them where they are needed."""
+    """Make this process and its children use them if they are needed."""
     if where := folder(Path(sys.prefix).parent):
         given = os.environ.get("LD_LIBRARY_PATH", "")
         os.environ["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(where), given]))
-        with contextlib.suppress(OSError):  # whoever needs it says so
+        with contextlib.suppress(OSError):  # whoever needs the library will raise its own error
             ctypes.CDLL(str(where / "libcuda.so.1"), ctypes.RTLD_GLOBAL)
 
 
 def in_front(search_path: str) -> str | None:
-    """Version of the libcuda that an ``LD_LIBRARY_PATH`` puts in front of the driver's, if it does."""
+    """Version of the libcuda that an ``LD_LIBRARY_PATH`` puts in front of the driver's, if any."""
     for place in filter(None, search_path.split(os.pathsep)):
         library = Path(place) / "libcuda.so.1"
         if library.exists():

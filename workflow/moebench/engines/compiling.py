@@ -1,7 +1,7 @@
-"""Kernels that an engine compiles or tunes while it runs: its log says so.
+"""Kernels that an engine compiles or tunes while it runs, read from its log.
 
-vLLM watches its kernels' compilers (``vllm/utils/jit_monitor.py``) and warns of each; in a timed run such a compilation
-is seconds that no other run has.  Standard library only.
+vLLM monitors its kernels' compilers (``vllm/utils/jit_monitor.py``) and logs each compilation; in a timed run one adds
+seconds that no other run has.  Standard library only.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _SAID = re.compile(rb"compilation during inference: ([^\s(]+?)(?:\.(?=\s)| \(|$)
 
 
 def mark() -> int | None:
-    """How long the log on standard error is, in bytes; None where that is not a file."""
+    """Length of the log on standard error, bytes; None if that is not a file."""
     found = os.fstat(2)
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def said(start: int | None) -> bytes:
-    """What the log says since a ``mark``; nothing where there was no file."""
+    """The log's text since a ``mark``; empty without a file."""
     if start is None:
         return b""
     with open("/proc/self/fd/2", "rb") as log:
@@ -34,6 +34,6 @@ def since(start: int | None) -> list[str]:
 
 
 def named(log: bytes) -> list[str]:
-    """Kernels whose compilation a log tells of, each once, in order."""
+    """Kernels whose compilation a log reports, each once, in order."""
     names = ((compiled or tuned).decode(errors="replace") for compiled, tuned in _SAID.findall(log))
     return list(dict.fromkeys(names))

@@ -1,6 +1,6 @@
 """An OpenAI-compatible service as an engine: hosted elsewhere, or ``vllm serve`` on this machine (docs/endpoints.md).
 
-A batch is as many requests sent at once.  Times are the arrivals of chunks at this client: the network is in them.
+The requests of a batch are sent at once.  Times are the arrivals of chunks at this client, so they include the network.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class EndpointEngine:
         }
 
     def set_top_k(self, top_k: int) -> None:
-        """Never: top-k is set when a server starts, and not at all in a hosted service."""
+        """Not supported: top-k is set when a server starts, and cannot be set in a hosted service."""
         raise NotImplementedError("top-k cannot be set in a running service")
 
     # --------------------------------------------------------------------------------------------- running
@@ -149,7 +149,7 @@ class EndpointEngine:
 
     @property
     def tokenizer(self) -> Any:
-        """The staged model's tokenizer, for services that take text only or send no token ids."""
+        """The staged model's tokenizer, for services that accept only text or send no token ids."""
         if self._tokenizer is None:
             from tokenizers import Tokenizer
 
@@ -157,9 +157,9 @@ class EndpointEngine:
         return self._tokenizer
 
     def answers(self, prompts: list[list[int]], output_tokens: int) -> tuple[list[Answer], int]:
-        """Run a batch; how often it was started anew because of a rate limit.
+        """Run a batch; also return how often it was restarted because of a rate limit.
 
-        One refused request spoils the batch, so all of it is sent again after the wait.
+        One refused request invalidates the batch, so the whole batch is sent again after the wait.
         """
         assert self.client is not None
         path = "/completions" if self.settings["api"] == "completions" else "/chat/completions"
@@ -180,7 +180,7 @@ class EndpointEngine:
         raise AssertionError("not reached")
 
     def watch(self) -> None:
-        """Raise RuntimeError if our own server ended: its log knows why."""
+        """Raise RuntimeError if our own server ended; the cause is in its log."""
         if self.server is None:
             return
         try:
@@ -219,7 +219,7 @@ class EndpointEngine:
         return {"step_end_s": steps, "requests": requests, "seen": seen | {"fingerprints": fingerprints}}
 
     def count(self, answer: Answer, prompt_tokens: int, output_tokens: int) -> tuple[int | None, int]:
-        """Prompt tokens (None: not told) and generated tokens of a request.  Raises Failure for unwanted numbers."""
+        """Prompt tokens (None: not reported) and generated tokens of a request.  Raises Failure for wrong numbers."""
         ids, said = sum(answer.counts), answer.usage.get("completion_tokens")
         if not ids and said is None:
             raise Failure("unsupported", "the service gives neither token ids nor usage: tokens cannot be counted")
@@ -240,9 +240,9 @@ class EndpointEngine:
         return prompt, tokens
 
     def refuse_unseen(self, answer: Answer, counted: int) -> None:
-        """Raise Failure if a service counted tokens that no chunk showed: nobody knows when they came.
+        """Raise Failure if a service counted tokens that no chunk contained: their times are unknown.
 
-        Without token ids what was shown is counted by the model's own tokenizer, as near as a text tells.
+        Without token ids the tokens of the text are counted with the model's own tokenizer, which is approximate.
         """
         hidden = (answer.usage.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
         if hidden and not answer.reasoned:
@@ -250,7 +250,7 @@ class EndpointEngine:
         if (Path(self.model["path"]) / "tokenizer.json").exists():
             shown = len(self.tokenizer.encode(answer.text, add_special_tokens=False).ids)
         else:
-            shown = len(answer.text.encode())  # no token is less than a byte
+            shown = len(answer.text.encode())  # a token is at least one byte
         unseen = UNSEEN_TOKENS + UNSEEN_OF_REASONING * answer.reasoned
         if counted > shown * (1 + UNSEEN_SHARE) + unseen:
             raise Failure("invalid", f"the service counted {counted} tokens and showed a text of {shown}")
@@ -258,7 +258,7 @@ class EndpointEngine:
     def over_time(
         self, work: Workload, seed: int, warmup: int, requests: Sequence[load_client.Asked] | None = None
     ) -> LoadTrace:
-        """Send the requests of a workload over time; ``warmup``: untimed ones before.
+        """Send the requests of a workload over time; ``warmup``: number of untimed ones before.
 
         ``requests``: those to send; None: the client draws them.  Raises Failure.
         """
@@ -279,19 +279,19 @@ class EndpointEngine:
         return load
 
     def reach(self) -> None:
-        """Raise Failure if the service is gone: then it is not the load that requests failed for."""
+        """Raise Failure if the service is gone: then the load is not why requests failed."""
         assert self.client is not None
         with contextlib.suppress(RateLimited):
             self.client.models()
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
-        """Wall time of a batch, s: there is no plainer interface than streaming."""
+        """Wall time of a batch, s; measured by streaming, the simplest interface."""
         return float(self.trace(prompts, output_tokens, images)["step_end_s"][-1])
 
     # ---------------------------------------------------------------------------------------------- checks
 
     def capture(self, on: bool) -> bool:
-        """A service does not show its routing."""
+        """Not supported: a service does not expose its routing."""
         return False
 
     def captured(self) -> dict[int, Routed]:
@@ -299,7 +299,7 @@ class EndpointEngine:
         return {}
 
     def counters(self) -> dict[str, float]:
-        """Our own server's counters; of a hosted service the cached prompt tokens, where it tells them."""
+        """Our own server's counters; for a hosted service the cached prompt tokens, if it reports them."""
         if self.server is None:
             return {} if self.cached_tokens is None else {"prefix_cache_hits": self.cached_tokens}
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
@@ -330,15 +330,15 @@ def _add(total: float | None, new: list[float | None]) -> float | None:
 
 
 def cached_tokens(usage: Json) -> float | None:
-    """Prompt tokens that a service took from a cache; None where it does not say."""
+    """Prompt tokens that a service took from a cache; None: not reported."""
     value = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return None if value is None else float(value)
 
 
 def spread(tokens: int, chunks: int) -> list[int]:
-    """Tokens per chunk where only their sum is known: evenly, one at least in the first and the last chunk.
+    """Tokens per chunk if only their sum is known: spread evenly, at least one in the first and in the last chunk.
 
-    So the first and the last token have their true times; with more tokens than chunks nothing else is known.
+    So the first and the last token have their true times; with more tokens than chunks the other times are estimates.
     """
     counts = [0] * chunks
     for token in range(tokens):

@@ -8,7 +8,7 @@ from moebench.engines.protocol import Routed
 
 
 class ExpertCounts:
-    """What one layer's router chose since counting began."""
+    """The experts that one layer's router chose since counting began."""
 
     def __init__(self, experts: int) -> None:
         self.counts = torch.zeros(experts, dtype=torch.int64)
@@ -25,7 +25,7 @@ class ExpertCounts:
         self.step_phases.append(phase)
 
     def routed(self) -> Routed:
-        """The counts as plain numbers."""
+        """The counts as plain Python numbers."""
         return {
             "counts": self.counts.tolist(),
             "phases": {phase: counts.tolist() for phase, counts in self.phases.items()},

@@ -1,4 +1,5 @@
-"""Telling failures apart: an engine's words to the status of a cell (DESIGN section 7, facts from running them)."""
+"""Classifies failures: from an engine's message to the status of a cell (DESIGN section 7; patterns come from real
+runs)."""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from moebench.storage.disk import DISK
 
 
 class Failure(Exception):
-    """A failure whose status is known where it is raised, without reading an engine's messages.
+    """A failure whose status is known when it is raised, without parsing an engine's messages.
 
-    ``str()`` is the reason; ``evidence`` has lines from a service or a log.
+    ``str()`` is the reason; ``evidence`` contains lines from a service or a log.
     """
 
     def __init__(self, status: str, reason: str, evidence: list[str] | None = None):
@@ -23,7 +24,7 @@ class Failure(Exception):
 
 
 class Refused(NotImplementedError):
-    """An engine configuration was refused before anything of it was started, so its process can load another."""
+    """An engine configuration was refused before anything was started, so the process can load another."""
 
 
 NO_KERNEL = "this build of the engine has no kernel for it on this machine"
@@ -34,7 +35,7 @@ KERNEL = "a kernel failed on the device"
 """Reasons of a node fault that an engine's own mistake has too, so that its cells are tried out."""
 
 RULES: tuple[tuple[str, str, str], ...] = (
-    # status, what the engine says, the reason in our words
+    # status, pattern of the engine's message, our reason
     ("node_fault", FULL_DISK, DISK),
     ("oom_kv", r"No available memory for the cache blocks", "no memory is left for the KV cache"),
     ("oom_kv", r"larger than the available KV cache memory", "the KV cache cannot hold one sequence of max_model_len"),
@@ -123,7 +124,7 @@ _OOM_STATUS = {
     "kv": ("oom_kv", "no memory for the KV cache"),
     "run": ("oom_activation", "no memory for the activations of this workload"),
 }
-# Functions of vLLM that run while it loads: running out of memory in them is not the weights.
+# Functions of vLLM that run while it loads: if memory runs out in them, the weights are not the cause.
 _ACTIVATIONS = re.compile(
     r"\bin (determine_available_memory|profile_run|_dummy_run|_dummy_sampler_run|capture_model"
     r"|compile_or_warm_up_model)\b"
@@ -140,8 +141,8 @@ _DIED = re.compile(r"(\S+) died unexpectedly \(exit code: (None|-?[1-9]\d*)\)")
 def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str]]:
     """Status, reason and the decisive lines for an engine's exception.
 
-    ``phase`` is ``load`` or ``run``: running out of memory while loading is the weights, unless the traceback says
-    otherwise; later it is the activations.
+    ``phase`` is ``load`` or ``run``: if memory runs out while loading, the cause is the weights, unless the traceback
+    shows otherwise; later it is the activations.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     for status, pattern, reason in RULES:
@@ -159,12 +160,12 @@ def classify(text: str, phase: str, trace: str = "") -> tuple[str, str, list[str
 
 
 def of_configuration(outcome: Outcome) -> bool:
-    """Whether a failed cell tells that no cell of its engine configuration can run, whatever its workload."""
+    """Whether a cell's failure shows that no cell of its engine configuration can run, whatever its workload."""
     return (outcome.get("status"), outcome.get("reason")) == ("unsupported", NO_KERNEL)
 
 
 def of_host(outcome: Outcome | RecordHead) -> bool:
-    """Whether a cell failed for what its node lacks, so that nothing was learnt about it."""
+    """Whether a cell failed because of its node, so the failure says nothing about the cell."""
     return outcome.get("status") == "node_fault" and outcome.get("reason", "").startswith(HOST_FAULTS)
 
 
@@ -175,7 +176,7 @@ def _where(phase: str, trace: str) -> str:
 
 
 def root_cause(lines: list[str]) -> str:
-    """The first line that names an exception; pydantic's say what is wrong only on the next line."""
+    """The first line that names an exception; for pydantic's with the next line, which has the problem."""
     for number, line in enumerate(lines):
         if _EXCEPTION.match(line):
             more = lines[number + 1 : number + 2] if "validation error" in line else []
@@ -184,14 +185,14 @@ def root_cause(lines: list[str]) -> str:
 
 
 def points_elsewhere(text: str) -> bool:
-    """Whether an exception only says that another process of the engine failed: its log knows why."""
+    """Whether an exception only reports that another process of the engine failed; the cause is then in the log."""
     return _FOLLOWS.search(text) is not None
 
 
 def decisive(log: str) -> list[str]:
-    """Lines of an engine's log that report its failure, without the log's decoration and without mere consequences.
+    """Lines of an engine's log that report its failure, without log prefixes and without mere consequences.
 
-    An engine in processes of its own writes the cause there and nowhere else.
+    An engine that runs in separate processes reports the cause only there.
     """
     found, before = [], ""
     for raw in log.splitlines():
@@ -201,7 +202,7 @@ def decisive(log: str) -> list[str]:
             found.append(line if ":" in line else f"{line} at: {before}")
         elif died:
             found.append(f"{died.group(1)}: {describe_exit(None if died.group(2) == 'None' else int(died.group(2)))}")
-        elif _NATIVE.search(line) or line.startswith("Value error, "):  # the second: what a ValidationError is of
+        elif _NATIVE.search(line) or line.startswith("Value error, "):  # the second: the detail of a ValidationError
             found.append(line)
         if line.strip("^~ "):
             before = line
@@ -209,7 +210,7 @@ def decisive(log: str) -> list[str]:
 
 
 def classify_log(log: str, phase: str) -> tuple[str, str, list[str]]:
-    """Status, reason and evidence from the log of an engine that runs in processes of its own."""
+    """Status, reason and evidence from the log of an engine that runs in separate processes."""
     lines = decisive(log)
     status, reason, evidence = classify("\n".join(lines), phase, log)
     if status == "crashed" and lines:
@@ -218,7 +219,7 @@ def classify_log(log: str, phase: str) -> tuple[str, str, list[str]]:
 
 
 def describe_exit(code: int | None) -> str:
-    """An engine process's end in words; negative codes are signals, None was not seen."""
+    """Describe how an engine process ended; negative codes are signals, None: unknown."""
     if code is None:
         return "the engine process ended unexpectedly, its exit code was not seen"
     if code >= 0:

@@ -1,7 +1,7 @@
 """Requests over time to a service: ``vllm bench serve`` of the locked vLLM, inside this process.
 
-Why this client and not another: docs/decisions/0045.  It draws prompts, lengths and arrival times from a seed, and
-gives the times of every request; what is made of them is ``measure.load_metrics``.
+Why this client: docs/decisions/0045.  It draws prompts, lengths and arrival times from a seed, and returns the times of
+every request; ``measure.load_metrics`` computes metrics from them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ KEY = "OPENAI_API_KEY"
 
 
 def arguments(work: Workload, url: str, model: str, tokenizer: Path, seed: int, warmup: int) -> list[str]:
-    """Of ``vllm bench serve`` for a workload.  ``url``: base, with ``/v1``; ``warmup``: untimed requests before."""
+    """Arguments of ``vllm bench serve`` for a workload.  ``url``: base, with ``/v1``; ``warmup``: untimed requests
+    before."""
     made = {
         "backend": "openai",
         "base-url": url.removesuffix("/v1"),
@@ -61,10 +62,10 @@ def _rate(work: Workload) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def imported_meanwhile() -> Iterator[None]:
-    """Import the client while a server starts, which takes as long; else the first request would wait for it."""
+    """Import the client while a server starts, since both are slow; else the first request would wait for it."""
 
     def imported() -> None:
-        with contextlib.suppress(ImportError):  # then a load says so; other cells do not need it
+        with contextlib.suppress(ImportError):  # a cell with load reports it; other cells do not need the client
             importlib.import_module("vllm.benchmarks.serve")
 
     importing = threading.Thread(target=imported, daemon=True)
@@ -76,10 +77,10 @@ def imported_meanwhile() -> Iterator[None]:
 
 
 def run(options: list[str], key: str | None, requests: Sequence[Asked] | None = None) -> dict[str, Any]:
-    """What the client gives: its summary, and lists with an entry per request.  ``requests``: instead of those that it
+    """Run the client; return its summary, and lists with an entry per request.  ``requests``: replace those that it
     would draw.
 
-    Raises whatever it raises before its first request is sent.
+    Raises any exception of the client before its first request is sent.
     """
     from vllm.benchmarks import serve
     from vllm.utils.argparse_utils import FlexibleArgumentParser

@@ -1,4 +1,4 @@
-"""This machine's own addresses are never asked through a proxy.  Standard library only."""
+"""Requests to this machine's own addresses never go through a proxy.  Standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
 def direct(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables for a process that may ask a server on this machine: what both spellings list already, and itself."""
+    """Proxy exceptions for a process that calls a server on this machine: those of both spellings, and this machine."""
     listed = [host.strip() for name in NAMES for host in variables.get(name, "").split(",")]
-    everywhere = "*" in listed  # understood only alone
+    everywhere = "*" in listed  # valid only on its own
     return dict.fromkeys(NAMES, "*" if everywhere else ",".join(dict.fromkeys(filter(None, [*listed, *HOSTS]))))

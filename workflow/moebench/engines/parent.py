@@ -11,16 +11,16 @@ PR_SET_PDEATHSIG = 1
 
 
 def die_with(parent: int) -> None:
-    """End with the driver, and take all engine processes along: none must outlive the job that holds its lock.
+    """End this process and all engine processes with the driver: none may outlive the job that holds its lock.
 
-    The kernel ends this process.  vLLM's own processes (TP > 1) do not notice, so a child that waits for the end of
-    this one then ends the whole process group.
+    The kernel kills this process. vLLM's own processes (TP > 1) do not notice, so a child waits for the end of this
+    process and then kills the whole process group.
     """
     if sys.platform != "linux":
         return
     prctl = ctypes.CDLL(None).prctl
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it was gone before the request
+    if os.getppid() != parent:  # the parent was gone before the prctl call
         sys.exit(1)
     me = os.getpid()
     if os.fork():

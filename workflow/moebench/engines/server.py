@@ -1,10 +1,10 @@
-"""A ``vllm serve`` process for an engine configuration: started, watched, ended.  Standard library only.
+"""A ``vllm serve`` process for an engine configuration: starts, monitors and ends it.  Standard library only.
 
 >>> with Server(flags(arguments(spec)), "tiny-mixtral", log=Path("server.log")) as server:  # doctest: +SKIP
 ...     ask(server.url, server.key)
 
-It listens on the loopback interface, at a free port, and takes requests only with a key made for this process: others
-on a shared node cannot use it.  The key goes to the process in its environment, never in its arguments or its log.
+It listens on the loopback interface, at a free port, and accepts requests only with a key generated for this process,
+so other users of a shared node cannot use it.  The key is passed in the environment, never in arguments or the log.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
 
 
 class ServerFailed(RuntimeError):
-    """The server did not start or ended; ``code`` is its exit code (None: still starting when time was up)."""
+    """The server did not start, or it ended; ``code`` is its exit code (None: still starting at the time limit)."""
 
     def __init__(self, reason: str, code: int | None = None, log: str = ""):
         super().__init__(reason)
@@ -47,7 +47,7 @@ class ServerFailed(RuntimeError):
 
 
 def flags(arguments: Knobs) -> list[str]:
-    """Arguments of ``vllm.LLM`` as those of ``vllm serve``; mappings become JSON."""
+    """Convert arguments of ``vllm.LLM`` to those of ``vllm serve``; mappings become JSON."""
     made = [str(arguments["model"])]
     for name, value in arguments.items():
         flag = "--" + name.replace("_", "-")
@@ -65,7 +65,7 @@ def flags(arguments: Knobs) -> list[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody has."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -128,7 +128,7 @@ class Server:
         return self._process.pid if self._process else None
 
     def start(self) -> Server:
-        """Start it and wait until it answers.  Raises ServerFailed; then nothing of it is left."""
+        """Start it and wait until it answers.  Raises ServerFailed, after ending everything that was started."""
         for attempt in range(PORT_ATTEMPTS):
             try:
                 self._start_once()
@@ -169,20 +169,20 @@ class Server:
             return False
 
     def get(self, path: str, timeout_s: float = 10) -> str:
-        """What it answers to a GET, with its key.  Raises OSError."""
+        """Its answer to a GET request with its key.  Raises OSError."""
         request = urllib.request.Request(self.root + path, headers={"Authorization": f"Bearer {self.key}"})
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # never through a proxy
         with opener.open(request, timeout=timeout_s) as reply:
             return str(reply.read().decode())
 
     def check(self) -> None:
-        """Raise ServerFailed if it ended, with what it printed since it started."""
+        """Raise ServerFailed, with its output since the start, if it ended."""
         code = self._process.poll() if self._process else None
         if code is not None:
             raise ServerFailed(f"the server ended with {code}", code, self.said())
 
     def said(self, limit: int = 1 << 20) -> str:
-        """What it printed since it started (the end of it); empty where that went to standard error."""
+        """The end of its output since the start; empty if that went to standard error."""
         if self.log is None:
             return ""
         with open(self.log, "rb") as file:
@@ -191,7 +191,7 @@ class Server:
             return file.read().decode(errors="replace")
 
     def stop(self) -> None:
-        """End it and everything it started: politely first (it may hold a GPU), then for good."""
+        """End it and everything it started: gracefully first (it may hold a GPU), then by force."""
         process, self._process = self._process, None
         if process is None:
             return

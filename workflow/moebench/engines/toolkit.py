@@ -1,7 +1,7 @@
-"""The tools of an engine's environment, before those of the node.  Standard library only.
+"""Puts the tools of an engine's environment before those of the node.  Standard library only.
 
-What is compiled when an engine loads is compiled by the locked compiler, or by none: DeepGEMM's kernels (FP8 in blocks)
-by ``nvcc``, which it looks for in ``CUDA_HOME``.
+Whatever an engine compiles while it loads is compiled by the locked compiler or not at all: for example, DeepGEMM's
+kernels (FP8 in blocks) by ``nvcc``, which it looks for in ``CUDA_HOME``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _TOOLKIT = "lib/python3*/site-packages/nvidia/cu*"
 def environment(python: Path, path: str) -> dict[str, str]:
     """Environment variables for a process of the interpreter ``python``; ``path``: the node's PATH.
 
-    ``CUDA_HOME`` and ``CUDA_PATH`` only where the environment has a toolkit with a compiler.
+    Includes ``CUDA_HOME`` and ``CUDA_PATH`` only if the environment has a toolkit with a compiler.
     """
     own = python.parent
     found = {"PATH": os.pathsep.join(filter(None, [str(own), path]))}

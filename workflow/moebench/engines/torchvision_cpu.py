@@ -1,10 +1,9 @@
 """Lets PyPI's torchvision, which is built for CUDA torch, be imported beside the CPU build of torch.
 
-Its first act is to register fake kernels for two of its compiled operators, which this torch cannot load: `operator
-torchvision::nms does not exist`.  Both are declared here just before it is imported; nothing that prepares images calls
-them.  ``envs/build.py`` has every Python of an environment with both packages import this module at its start (a
-``.pth`` file), since vLLM looks at model classes in processes of its own.  Standard library only until torchvision is
-asked for.
+On import it registers fake kernels for two of its compiled operators, which this torch cannot load: `operator
+torchvision::nms does not exist`.  Both are declared here just before the import; no image preprocessing calls them.
+``envs/build.py`` has every Python of an environment with both packages import this module at its start (a ``.pth``
+file), since vLLM inspects model classes in separate processes.  Standard library only until torchvision is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ OPERATORS = (
 
 
 class _Declare:
-    """A finder that finds nothing, but acts once when torchvision is looked for."""
+    """An import finder that finds nothing, but acts once when torchvision is imported."""
 
     library: Any = None
 

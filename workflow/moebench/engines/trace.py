@@ -1,4 +1,4 @@
-"""The tokens of a run as engines report them, run-length coded."""
+"""The tokens of a run as engines report them, run-length encoded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ Runs = list[list[int]]
 
 
 def encode(steps: list[int], tokens: list[int]) -> Runs:
-    """Code (step, tokens received in it) pairs of one request, steps ascending, as runs."""
+    """Encode the (step, tokens received in it) pairs of one request, steps ascending, as runs."""
     runs: Runs = []
     for step, count in zip(steps, tokens, strict=True):
         if runs and runs[-1][0] + runs[-1][1] == step and runs[-1][2] == count:

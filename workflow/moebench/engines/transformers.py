@@ -1,7 +1,7 @@
 """transformers as an engine: eager, a batch of equal lengths, one step per token (5.19.0).
 
 For cross-checks, and for machines without vLLM.  There is no scheduler: a batch is prefilled in one step, and its
-requests end together.  Experts run by transformers' own implementations (knob ``expert_kernel``).
+requests end together.  Experts use transformers' own implementations (knob ``expert_kernel``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TransformersEngine:
         self._phase = "prefill"
 
     def load(self) -> LoadFacts:
-        """Load the model.  Raises whatever transformers raises, NotImplementedError for knobs it does not have."""
+        """Load the model.  Raises any exception of transformers, and NotImplementedError for unsupported knobs."""
         for knob in OPTIONAL:
             if (given := cast(Knobs, self.config).get(knob)) is not None:
                 raise NotImplementedError(f"{knob}={given!r} is not supported by this driver yet")
@@ -54,7 +54,7 @@ class TransformersEngine:
         overrides = shape_overrides(self.model_spec, config, config["top_k"])
         trust = {
             "trust_remote_code": self.model_spec.get("trust_remote_code", False)
-        }  # never asked for on standard input
+        }  # never prompts on standard input
         resolved = transformers.AutoConfig.from_pretrained(path, **trust)
         for name, value in overrides.items():
             if not isinstance(value, dict):
@@ -69,7 +69,7 @@ class TransformersEngine:
                 self.model = auto.from_config(resolved, **settings, **trust)
         else:
             self.model = auto.from_pretrained(path, config=resolved, **settings, **trust)
-        self.model.eval().to(self.device)  # through host memory: to load onto a device it would want accelerate
+        self.model.eval().to(self.device)  # via host memory: loading onto a device would need accelerate
         # On a device `generate` would decode with batched_mm where grouped_mm is asked for, and `decode` would not.
         self.model._optimize_model_for_decode = contextlib.nullcontext
         text = self.model.config.get_text_config()
@@ -88,13 +88,13 @@ class TransformersEngine:
     # ------------------------------------------------------------------------------------------ routing
 
     def _experts(self) -> Iterator[tuple[int, Any]]:
-        """(layer, module) of every experts module: its second argument are the experts chosen per token."""
+        """(layer, module) of every experts module: its second argument is the experts chosen per token."""
         for name, module in self.model.named_modules():
             if type(module).__name__.endswith("Experts") and hasattr(module, "num_experts"):
                 yield next(int(part) for part in name.split(".") if part.isdigit()), module
 
     def set_top_k(self, top_k: int) -> None:
-        """Set the active experts per token of every router.  Raises NotImplementedError where none has a top-k."""
+        """Set the active experts per token of every router.  Raises NotImplementedError if no router has a top-k."""
         routers = [m for m in self.model.modules() if isinstance(getattr(m, "top_k", None), int)]
         if not routers:
             raise NotImplementedError("top-k cannot be set live: no router of this model has a top_k")
@@ -102,7 +102,7 @@ class TransformersEngine:
             router.top_k = top_k
 
     def capture(self, on: bool) -> bool:
-        """Count the experts that tokens are sent to, where they enter the experts' modules."""
+        """Count the experts that tokens are sent to, at the input of the experts' modules."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -114,7 +114,7 @@ class TransformersEngine:
         return bool(self._hooks)
 
     def captured(self) -> dict[int, Routed]:
-        """Counts per layer since capture began, and apart by phase: a step is all prefill or all decode here."""
+        """Counts per layer since capture began, also by phase: here a step is all prefill or all decode."""
         return {number: counts.routed() for number, counts in self._capture.items()}
 
     def _keeper(self, counts: ExpertCounts) -> Callable[..., None]:
@@ -131,8 +131,8 @@ class TransformersEngine:
     def decode(self, prompts: list[list[int]], output_tokens: int) -> tuple[list[float], list[list[int]]]:
         """Greedy tokens of a batch: end of each step (s since the start) and the tokens, [batch][output_tokens].
 
-        A step ends when its tokens are on the host.  Raises NotImplementedError for prompts of different lengths:
-        padding would be computed, timed and routed too.
+        A step ends when its tokens are on the host.  Raises NotImplementedError for prompts of different lengths,
+        because padding would be computed, timed and routed too.
         """
         if len({len(prompt) for prompt in prompts}) != 1:
             raise NotImplementedError("prompts of different lengths in a batch are not supported by this driver")
@@ -151,12 +151,12 @@ class TransformersEngine:
         return ends, [list(tokens) for tokens in zip(*steps, strict=True)]
 
     def settle(self) -> None:
-        """Wait for all that the device was given: only then may a time be read."""
+        """Wait for all queued work of the device; a time may be read only after this."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
-        """Run a batch, stamping every step."""
+        """Run a batch, recording the end of every step."""
         if images:
             raise NotImplementedError(_NO_IMAGES)
         ends, tokens = self.decode(prompts, output_tokens)
@@ -191,7 +191,7 @@ class TransformersEngine:
         return elapsed
 
     def counters(self) -> dict[str, float]:
-        """Neither is there: a batch is one step, and nothing is kept between runs."""
+        """No counters: there are no preemptions and no prefix cache."""
         return {"preemptions": 0.0, "prefix_cache_hits": 0.0}
 
     def close(self) -> None:

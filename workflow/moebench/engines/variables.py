@@ -1,6 +1,6 @@
 """Environment variables that reach an engine: which are recorded, and which change its numbers (docs/decisions/0037).
 
-Never a secret: neither a variable whose name says that it holds one, nor the value of such a one within another.
+Secrets are never recorded: neither a variable whose name indicates a secret, nor its value inside another variable.
 Standard library only.
 """
 
@@ -66,26 +66,26 @@ _LONGEST = 300
 
 
 def is_read(name: str) -> bool:
-    """Whether an engine reads a variable, and may be measured by it: not a place, a log or a secret."""
+    """Whether an engine reads a variable that may affect measurements: not a path, a log setting or a secret."""
     return bool(_READ.fullmatch(name)) and not (_HARMLESS.fullmatch(name) or _SECRET.fullmatch(name))
 
 
 def changes(name: str, nodes: int) -> bool:
-    """Whether a variable chooses kernels, or how fast they run, in an engine on so many nodes."""
+    """Whether a variable changes the choice or the speed of kernels, in an engine on this number of nodes."""
     return is_read(name) and bool(_CHANGING.fullmatch(name)) and (nodes > 1 or not _ACROSS_NODES.fullmatch(name))
 
 
 def of(shell: Mapping[str, str] = os.environ, but: Iterable[str] = ()) -> dict[str, str]:
-    """What an engine reads of a shell and of NCCL's files, without the variables ``but``, as it may be written down.
+    """The settings that an engine reads from the shell and NCCL's files, except the variables ``but``, safe to record.
 
-    A file or folder that a value names is identified by its content.
+    A file or folder named by a value is identified by its content.
     """
     found, secrets = _nccl_files(shell) | dict(shell), _secrets(shell)
     return {k: _clean(v, secrets) for k, v in sorted(found.items()) if is_read(k) and k not in set(but)}
 
 
 def hide(words: str, shell: Mapping[str, str] = os.environ) -> str:
-    """The words of an engine or a service as they may be written down: without secrets, or what looks like one."""
+    """The output of an engine or a service, safe to record: secrets, and what looks like one, are removed."""
     for secret in _secrets(shell):
         words = words.replace(secret, HIDDEN)
     return _SECRET_IN_WORDS.sub(HIDDEN, words)
@@ -103,7 +103,7 @@ def _clean(value: str, secrets: list[str]) -> str:
 
 
 def _content(path: Path) -> str | None:
-    """First digits of the SHA-256 of a file, or of a folder's JSON files (tile sizes); None where it is neither."""
+    """First digits of the SHA-256 of a file, or of a folder's JSON files (tile sizes); None if it is neither."""
     try:
         files = sorted(path.glob("*.json")) if path.is_dir() else [path] if path.is_file() else []
         parts = [file.name.encode() + b"\0" + file.read_bytes() for file in files]
@@ -113,7 +113,7 @@ def _content(path: Path) -> str | None:
 
 
 def _nccl_files(shell: Mapping[str, str]) -> dict[str, str]:
-    """Settings of NCCL's own files, which count where the shell has none: the user's before the node's."""
+    """Settings in NCCL's own files, which apply if the shell has none: the user's file before the node's."""
     user = shell.get("NCCL_CONF_FILE") or os.path.join(shell.get("HOME", "/"), ".nccl.conf")
     found: dict[str, str] = {}
     for path in ("/etc/nccl.conf", user):

@@ -51,30 +51,33 @@ _UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
 
 
 def steered(config: EngineKnobsDict) -> bool:
-    """Whether routers are to choose otherwise than by themselves."""
+    """Whether the routers' choices are overridden."""
     return any(config.get(knob) for knob in _LIVE)
 
 
 def unknown(model: Mapping[str, Any]) -> str | None:
-    """Why vLLM does not have a model's architecture; None: it has."""
+    """Why vLLM does not support a model's architecture; None if it does."""
     return _UNKNOWN.get(model["architecture"]["family"])
 
 
 def known(model: Mapping[str, Any]) -> bool:
-    """Whether vLLM has a model's architecture."""
+    """Whether vLLM supports a model's architecture."""
     return unknown(model) is None
 
 
 def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
-    """Tokens that the KV caches of all data-parallel ranks hold, by vLLM's cache configuration; None: not told.
+    """Capacity of the KV caches of all data-parallel ranks, tokens, from vLLM's cache configuration; None: not
+    reported.
 
-    vLLM's own number is that of one rank, and right where layers cache in several groups (Llama 4).  Its number of
+    vLLM's own number is for one rank, and is also right if layers cache in several groups (Llama 4).  Its number of
     blocks is already the sum over the ranks.
     """
-    told = {k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))}
-    if "kv_cache_size_tokens" in told:
-        return told["kv_cache_size_tokens"] * dp
-    return told["num_gpu_blocks"] * told["block_size"] if {"num_gpu_blocks", "block_size"} <= told.keys() else None
+    sizes = {
+        k: int(cache[k]) for k in ("kv_cache_size_tokens", "num_gpu_blocks", "block_size") if _number(cache.get(k))
+    }
+    if "kv_cache_size_tokens" in sizes:
+        return sizes["kv_cache_size_tokens"] * dp
+    return sizes["num_gpu_blocks"] * sizes["block_size"] if {"num_gpu_blocks", "block_size"} <= sizes.keys() else None
 
 
 def _number(value: Any) -> bool:
@@ -91,7 +94,7 @@ class VllmEngine:
         self._ids = itertools.count()
 
     def load(self) -> LoadFacts:
-        """Load the model.  Raises whatever the engine raises."""
+        """Load the model.  Raises any exception of the engine."""
         with vllm_startup.no_collection():
             self.refuse()
             from vllm import LLM  # noqa: F401 - most of what it imports
@@ -127,7 +130,7 @@ class VllmEngine:
         return facts | resolved
 
     def refuse_other(self, facts: LoadFacts) -> None:
-        """Raise NotImplementedError where vLLM took something else than it was asked for, and said so at most."""
+        """Raise NotImplementedError if vLLM silently, or with only a warning, chose something other than requested."""
         taken = facts["serving"] | {
             "attention_kernel": ", ".join(facts["backends"]["attention"]).partition(" ")[0],
             "graph_sizes": " ".join(map(str, facts["capture_sizes"])),
@@ -139,13 +142,13 @@ class VllmEngine:
                 raise NotImplementedError(f"{knob} {asked!r} is not supported here: vLLM took {got}")
 
     def start(self, arguments: Knobs) -> Any:
-        """The engine itself, loaded.  Raises whatever it raises."""
+        """The loaded engine.  Raises any exception of the engine."""
         from vllm import LLM
 
         return LLM(**arguments)
 
     def refuse(self) -> None:
-        """Raise Refused for what would run as something else than it is called."""
+        """Raise Refused for a configuration that would run as something other than its name says."""
         if not known(self.model):
             why = _UNKNOWN[self.model["architecture"]["family"]]
             raise Refused(f"{self.model['title']} is not supported by vLLM: {why}")
@@ -183,7 +186,7 @@ class VllmEngine:
         )
 
     def inputs(self, prompts: list[list[int]], images: Images) -> list[Any]:
-        """Prompts as vLLM takes them."""
+        """Prompts in vLLM's input format."""
         from vllm.inputs import TokensPrompt
 
         if images:
@@ -191,7 +194,7 @@ class VllmEngine:
         return [TokensPrompt(prompt_token_ids=prompt) for prompt in prompts]
 
     def trace(self, prompts: list[list[int]], output_tokens: int, images: Images = ()) -> Trace:
-        """Run a batch step by step, stamping the end of every step."""
+        """Run a batch step by step, recording the end of every step."""
         from vllm.sampling_params import RequestOutputKind
 
         engine = self.llm.llm_engine
@@ -249,8 +252,8 @@ class VllmEngine:
         return bool(self.config["eager"]) and self._rpc("moe_capture", on) > 0
 
     def captured(self) -> dict[int, Routed]:
-        """Counts of the first rank that has the layer: with TP and EP each rank sees every token's routing, with PP
-        each has layers of its own.
+        """Counts of the first rank that has the layer: with TP and EP each rank sees every token's routing; with PP
+        each rank has its own layers.
         """
         found: dict[int, Routed] = {}
         for rank in self.llm.collective_rpc("moe_captured"):
@@ -259,7 +262,7 @@ class VllmEngine:
 
     def counters(self) -> dict[str, float]:
         """Preemptions and prefix-cache hits since the engine started; with speculation also drafts and tokens, with a
-        budget of active experts what was used."""
+        budget also the experts used."""
         found = dict.fromkeys(("preemptions", "prefix_cache_hits"), 0.0)
         if vllm_routing.budgeted(self.config):
             found |= self._rpc("moe_used")
@@ -275,7 +278,7 @@ class VllmEngine:
         return found
 
     def close(self) -> None:
-        """Shut the engine down and free what it held."""
+        """Shut the engine down and free its resources."""
         from vllm.distributed import cleanup_dist_env_and_memory
 
         with vllm_startup.one_collection():

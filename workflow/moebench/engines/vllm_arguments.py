@@ -1,4 +1,4 @@
-"""What vLLM is started with for an engine configuration of the plan: arguments and kernel switches."""
+"""The arguments and kernel switches with which vLLM is started for an engine configuration of the plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ARCHITECTURE_FIXES = {"phimoe": {"architectures": ["PhiMoEForCausalLM"]}}
 def arguments(spec: EngineConfig) -> Knobs:
     """Arguments of ``vllm.LLM`` for an engine configuration of the plan.
 
-    Only what this engine is asked; what it cannot do it says itself when it loads, in its own words.
+    Does not check what vLLM supports: vLLM raises its own errors when it loads.
     """
     config, model = spec["config"], spec["model"]
     architecture = model["architecture"]
@@ -48,7 +48,7 @@ def arguments(spec: EngineConfig) -> Knobs:
         "disable_log_stats": False,
         "worker_extension_cls": "moebench.engines.vllm_moe.MoEExtension",
         "seed": 0,
-        "jit_monitor_verbose": True,  # else a kernel's second compilation goes unsaid (engines/compiling.py)
+        "jit_monitor_verbose": True,  # else a kernel's second compilation is not logged (engines/compiling.py)
         "speculative_config": speculation(spec),
     }
     given |= serving(config) | vllm_images.arguments(model) | vllm_flashinfer.arguments(spec)
@@ -56,7 +56,7 @@ def arguments(spec: EngineConfig) -> Knobs:
 
 
 def serving(config: EngineKnobsDict) -> Knobs:
-    """Arguments that only servers of many users set; None where the engine is to choose."""
+    """Arguments that matter only for serving many users; None: the engine chooses."""
     balance = {"num_redundant_experts": config.get("redundant_experts") or None}
     if steps := config.get("eplb_steps"):
         balance |= {"window_size": steps, "step_interval": steps}
@@ -74,7 +74,7 @@ def serving(config: EngineKnobsDict) -> Knobs:
 
 
 def while_loading(spec: EngineConfig) -> str | None:
-    """How vLLM is to quantize weights while it loads them; None: as the checkpoint says, or not at all."""
+    """How vLLM quantizes weights while loading them; None: as in the checkpoint, or not at all."""
     scheme: str = spec["config"]["quantization"]
     file = Path(spec["model"]["path"]) / "config.json"
     if not made_while_loading(scheme, json.loads(file.read_text(encoding="utf-8"))):
@@ -87,7 +87,7 @@ _WHILE_LOADING = {"fp8": "fp8_per_tensor"}
 
 
 def speculation(spec: EngineConfig) -> Knobs | None:
-    """vLLM's speculative configuration: a draft model of the same vocabulary or what needs none, or None."""
+    """vLLM's speculative configuration: a draft model of the same vocabulary, a method without one, or None."""
     config, draft = spec["config"], spec["draft"]
     method = config.get("speculation") or ("draft_model" if draft else None)
     if method is None:
@@ -97,7 +97,7 @@ def speculation(spec: EngineConfig) -> Knobs | None:
 
 
 def switches(spec: EngineConfig) -> dict[str, str]:
-    """Environment variables that choose the kernels of an engine configuration."""
+    """Environment variables that select the kernels of an engine configuration."""
     return {
         vllm_unfused.SWITCH: spec["config"]["expert_kernel"],
         vllm_kernels.SWITCH: spec["config"]["kernel_config"],
@@ -107,7 +107,7 @@ def switches(spec: EngineConfig) -> dict[str, str]:
 
 
 def switch(spec: EngineConfig) -> None:
-    """Set the kernels of an engine configuration, in this process and in those that it starts."""
+    """Set these variables for an engine configuration, in this process and its children."""
     os.environ.update(switches(spec))
     vllm_unfused.install()
     vllm_kernels.install()

@@ -1,7 +1,7 @@
 """FlashInfer's kernels off, on every node alike (docs/decisions/0033).
 
-vLLM takes them where it finds ``nvcc`` and ``ninja``, and compiles them on the node.  Above all its all-reduce fused
-with RMSNorm, for TP > 1: two nodes of one cluster can run different kernels under one label.
+vLLM uses them if it finds ``nvcc`` and ``ninja``, and compiles them on the node; the most important one is the
+all-reduce fused with RMSNorm for TP > 1.  So two nodes of one cluster could run different kernels under one label.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _OFF = {SWITCH: "off", "VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_HAS_FLASHINFER_
 
 
 def environment(spec: EngineConfig) -> dict[str, str]:
-    """Environment variables of an engine configuration's processes; empty where the plan does not say."""
+    """Environment variables of an engine configuration's processes; empty if the plan does not set this."""
     return dict(_OFF) if spec.get("flashinfer") is False else {}
 
 
 def arguments(spec: EngineConfig) -> Knobs:
-    """Arguments of ``vllm.LLM``: what its front end decides before any worker is there."""
+    """Arguments of ``vllm.LLM`` for what its front end decides before any worker exists."""
     return {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}} if environment(spec) else {}
 
 
 def install() -> None:
-    """Let vLLM find no compiler for FlashInfer while the switch is off.  Idempotent."""
+    """Hide the compiler for FlashInfer from vLLM while the switch is off.  Idempotent."""
     if os.environ.get(SWITCH) != "off":
         return
     from vllm.utils import flashinfer

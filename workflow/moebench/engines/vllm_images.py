@@ -1,4 +1,4 @@
-"""Images in vLLM's prompts: settings of the engine, placeholders, and counting what they become."""
+"""Images in vLLM's prompts: engine settings, placeholders, and the number of image tokens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def sees(model: ModelDict) -> bool:
 def arguments(model: ModelDict) -> Knobs:
     """Arguments of ``vllm.LLM`` that a model with a vision part needs.
 
-    Its processor reads the tokenizer.  No cache of processed images: without it, and without prefix caching, vLLM names
-    images by request instead of by content, so that its encoder cache never finds one either.
+    Its processor reads the tokenizer.  The cache of processed images is off: without it and without prefix caching,
+    vLLM identifies images by request instead of by content, so its encoder cache never hits either.
     """
     return {"skip_tokenizer_init": False, "mm_processor_cache_gb": 0} if sees(model) else {}
 
@@ -32,17 +32,17 @@ class Placeholders:
         self.token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
 
     def inputs(self, prompts: list[list[int]], images: Images) -> list[Any]:
-        """vLLM's inputs.  A random prompt may hold the placeholder's own id: its neighbour is taken instead."""
+        """vLLM's inputs.  If a random prompt contains the placeholder's id, the neighbouring id is used instead."""
         from vllm.inputs import TokensPrompt
 
-        made = []
+        inputs = []
         for prompt, own in zip(prompts, images, strict=True):
             text = [self.token - 1 if token == self.token else token for token in prompt]
             ids = [self.token] * len(own) + text
-            made.append(TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": list(own)}))
-        return made
+            inputs.append(TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": list(own)}))
+        return inputs
 
 
 def image_tokens(prompts: list[list[int]], seen: list[int]) -> list[int]:
-    """Tokens that each request's images became; ``seen``: tokens the engine processed per prompt, in order."""
+    """Image tokens of each request; ``seen``: tokens that the engine processed per prompt, in order."""
     return [total - len(prompt) for prompt, total in zip(prompts, seen, strict=True)]

@@ -1,8 +1,8 @@
-"""Default tile sizes for vLLM's fused MoE kernel, also where vLLM ships tuned ones.
+"""Default tile sizes for vLLM's fused MoE kernel, even if vLLM ships tuned ones.
 
-vLLM takes tile sizes from a file per number of experts, width, device and data type; where there is none, a default
-that can be half as fast.  Shapes that no model has (pruned ones, say) have no file: with the default for all of them a
-comparison of shapes is fair.
+vLLM reads tile sizes from a file per number of experts, width, device and data type; without a file it uses a default
+that can be half as fast.  Unusual shapes (pruned ones, for example) have no file, so only the default for all makes a
+comparison of shapes fair.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ WARNING = "Using default MoE config"
 
 
 def untuned(config: EngineKnobsDict, said: str) -> bool:
-    """The engine runs on default tile sizes: it said so, or it was told to, and then it looks for none and says
-    nothing.  ``config``: the engine configuration's knobs; ``said``: the engine's log."""
+    """Whether the engine runs on default tile sizes: its log reports it, or the configuration requests it (then the log
+    is silent).  ``config``: the engine configuration's knobs; ``said``: the engine's log."""
     return config["kernel_config"] == "default" or WARNING in said
 
 
 def install() -> None:
-    """Look for the switch whenever a kernel asks for tuned tile sizes.  Idempotent."""
+    """Check the switch whenever a kernel asks for tuned tile sizes.  Idempotent."""
     from vllm.model_executor.layers.fused_moe import fused_moe
 
     read = fused_moe.get_moe_configs

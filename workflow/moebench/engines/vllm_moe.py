@@ -42,7 +42,7 @@ class MoEExtension:
     model_runner: Any
 
     def moe_resolved(self) -> dict[str, Any]:
-        """What vLLM decided by what this node has: FlashInfer, the all-reduce of its own, DeepGEMM, the toolkit."""
+        """vLLM's decisions that depend on the node: FlashInfer, custom all-reduce, DeepGEMM, the toolkit."""
         from vllm.distributed.parallel_state import get_tp_group
         from vllm.utils.deep_gemm import is_deep_gemm_supported
         from vllm.utils.flashinfer import has_flashinfer
@@ -56,11 +56,11 @@ class MoEExtension:
         }
 
     def moe_rank(self) -> Rank:
-        """What this rank runs on."""
+        """Node, device and versions of this rank (``vllm_ranks``)."""
         return vllm_ranks.here()
 
     def moe_watch_compiling(self) -> None:
-        """Have vLLM say when it compiles a kernel from now on, in eager mode too, where it would not by itself."""
+        """Make vLLM log kernel compilations from now on, also in eager mode, in which it normally does not."""
         from vllm.utils import jit_monitor
 
         jit_monitor.activate(verbose=True)
@@ -99,5 +99,5 @@ class MoEExtension:
         return len(runners)
 
     def moe_captured(self) -> dict[int, Routed]:
-        """Counts per layer since capture began, and apart by the phase of the step (:class:`Phases`)."""
+        """Counts per layer since capture began, also by the phase of the step (:class:`Phases`)."""
         return {number: counts.routed() for number, counts in self._captured.items()}

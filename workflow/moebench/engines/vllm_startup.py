@@ -1,7 +1,7 @@
-"""Quick loads of many small models on a CPU.  What is computed stays the same.
+"""Fast loads of many small models on a CPU. Computed results stay the same.
 
-Measured on two cores of an AMD EPYC, vLLM 0.32, a 20 MB model: a load took 10 s where its architecture was new to the
-machine and 2.0 s otherwise, its unload 1.6 s.  With what is here, each takes 0.6 s.
+Measured on two cores of an AMD EPYC, vLLM 0.32, a 20 MB model: a load took 10 s if its architecture was new to the
+machine and 2.0 s otherwise; an unload took 1.6 s.  With this module, each takes 0.6 s.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def quick_start() -> Iterator[None]:
     """Load a model quickly on a CPU.
 
     vLLM inspects a model class in a new process, which imports all of vLLM again (8 s), "to avoid initializing CUDA";
-    its CPU build has none to initialize.
+    the CPU build has no CUDA to initialize.
     """
     if on_a_cpu():
         from vllm.model_executor.models import registry
@@ -38,7 +38,7 @@ def quick_start() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_collection() -> Iterator[None]:
-    """Never collect garbage within: of the 7 s of CPU that importing vLLM takes, a quarter is that."""
+    """No garbage collection within the context: it is a quarter of the 7 s of CPU time that importing vLLM takes."""
     gc.disable()
     try:
         yield
@@ -47,10 +47,10 @@ def no_collection() -> Iterator[None]:
 
 
 def copy_processes() -> None:
-    """On a CPU with one thread, make vLLM's processes copies of this one, which need not import it again (5 s each).
+    """On a CPU with one thread, fork vLLM's processes from this one, so they need not import vLLM again (5 s each).
 
-    Its default on a CPU is a new process, since copies share the binding of their threads to cores; one thread is not
-    bound here.  More threads, once started, do not survive a copy.
+    Its default on a CPU is to spawn, since forks share the binding of their threads to cores; one thread is not bound
+    here.  With more threads, those already started do not survive a fork.
     """
     import torch
 
@@ -69,7 +69,7 @@ def copy_processes() -> None:
 def one_collection() -> Iterator[None]:
     """On a CPU, collect garbage once, at the end, however often the code within asks for it (0.3 s each time).
 
-    Not on a device: vLLM empties the device's cache after it collected, which must have freed the memory by then.
+    Not on a device: vLLM empties the device's cache after a collection, which must have freed the memory by then.
     """
     if not on_a_cpu():
         yield
@@ -86,6 +86,6 @@ def one_collection() -> Iterator[None]:
 def shutdown_s() -> float | None:
     """Seconds that vLLM waits for the end of its processes before it kills them (None: its own default).
 
-    Those of a CPU build never end by themselves, and hold no device.
+    The processes of a CPU build never end on their own, and hold no device.
     """
     return 0.5 if on_a_cpu() else None

@@ -1,9 +1,9 @@
 """Unfused experts for vLLM: a loop with one pair of matrix products per active expert.
 
-Only the experts kernel is swapped; router, attention and scheduler stay the engine's.  So the difference between fused
-and unfused is the fusion and nothing else.  vLLM has no switch for this: each of its kernels is fused (facts in
-docs/facts.md).  The loop asks the device how many tokens each expert has, so it cannot be captured in a CUDA graph;
-compare it with the fused kernel in eager mode only.
+Only the experts kernel is swapped; router, attention and scheduler stay the engine's.  So fused and unfused differ only
+in the fusion. vLLM has no switch for this: all its kernels are fused (docs/facts.md).  The loop reads back the number
+of tokens per expert from the device, so a CUDA graph cannot capture it; compare it with the fused kernel only in eager
+mode.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def unfused(base: type) -> type:
 
 
 def install() -> None:
-    """Let vLLM choose the unfused subclass of the kernel it would take, while the switch is set.  Idempotent.
+    """Make vLLM choose the unfused subclass of the kernel that it would use, while the switch is set.  Idempotent.
 
-    Only of kernels that have the plain layout of weights: others (FlashInfer's, AMD's) swap gate and up or pack them
-    after loading, outside the class, and the loop would compute something else.  vLLM passes over those then.
+    Only for kernels with the plain weight layout: others (FlashInfer's, AMD's) swap gate and up or pack them after
+    loading, outside the class, and the loop would compute something else. vLLM then skips those kernels.
     """
     from vllm.model_executor.layers.fused_moe.oracle import unquantized
 

@@ -1,4 +1,4 @@
-"""What a service needs from the environment of whoever runs it: names of variables, never their values."""
+"""Environment variables that a service needs from the user: their names, never their values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moebench.formats.plan import Runtime
 
 
 def unset(runtime: Runtime) -> list[str]:
-    """Variables that an engine's service needs and that are not set here (``engines.*.runtime`` of a plan)."""
+    """Variables that an engine's service needs but that are not set (``engines.*.runtime`` of a plan)."""
     endpoint = runtime["endpoint"]
     wanted = [endpoint.get("base_url_env"), endpoint.get("key_env")] if endpoint else []
     return [name for name in wanted if name and not os.environ.get(name, "").strip()]

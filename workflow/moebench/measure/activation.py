@@ -1,7 +1,7 @@
 """Counting routed experts over batches of a corpus (protocol ``activation``): nothing is timed.
 
-The counts of all batches are summed per layer, phase and expert.  Where a batch's prompts do not fit into one engine
-step, the requests that are read first generate while others are still read: such steps are the phase ``mixed``.
+The counts of all batches are summed per layer, phase and expert.  If a batch's prompts do not fit into one engine step,
+the first requests decode while others are still in prefill: such steps are the phase ``mixed``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moebench.storage.atomic import stamp
 
 
 class Counts:
-    """Sums of what was captured in several batches."""
+    """Sums of the counts captured in several batches."""
 
     def __init__(self) -> None:
         self.experts = 0
@@ -36,7 +36,7 @@ class Counts:
                 sums[1] += distinct
 
     def distinct(self, tokens: int) -> list[float | None]:
-        """Mean distinct experts of the decode steps of ``tokens`` tokens, per layer; None where there was none."""
+        """Mean distinct experts of the decode steps of ``tokens`` tokens, per layer; None if there are none."""
         found = self._steps.get("decode", {}).get(tokens, {})
         return [found[n][1] / found[n][0] if n in found else None for n in self.layers()]
 
@@ -45,7 +45,7 @@ class Counts:
         return sorted({n for layers in self._counts.values() for n in layers})
 
     def as_json(self) -> LayerCounts:
-        """As a record holds them."""
+        """The counts in the form stored in a record."""
         layers = self.layers()
         return {
             "layers": layers,
@@ -67,9 +67,9 @@ def count(
 ) -> tuple[ActivationCounts, Checks, list[Run]]:
     """Run batches (seed, inputs of the engine) through an engine; return the counts, the checks and a run per batch.
 
-    The runs have their image tokens by request.  ``draft_tokens`` of speculation per step: rejected ones pass the
-    layers too and are counted.  ``unsaid``: fewer tokens than the prompts have may pass them.  Raises
-    NotImplementedError where the engine does not say which experts it chose.
+    Each run has its image tokens by request.  ``draft_tokens``: speculated tokens per step; rejected ones pass the
+    layers too and are counted.  ``unsaid``: fewer tokens than the prompts have may pass the layers.  Raises
+    NotImplementedError if the engine cannot report the experts that it chose.
     """
     total, runs = Counts(), list[Run]()
     said = {"prompts": 0, "prompt_tokens": 0, "image_tokens": 0, "output_tokens": 0}
@@ -85,7 +85,7 @@ def count(
             started_at, text_tokens = stamp(), sum(map(len, prompts))
             trace = engine.trace(output_tokens=work["output_tokens"], **inputs)
             captured = engine.captured()
-            # The last token of a request is not fed back; with drafts the number is not known beforehand.
+            # The last token of a request is not fed back; with drafts the number is not known in advance.
             of_images = sum(trace.get("image_tokens", ()))
             passed = text_tokens + of_images + len(prompts) * (work["output_tokens"] - 1)
             for layer in captured.values():
@@ -111,7 +111,7 @@ def count(
 
 
 def _metrics(counts: Counts, tokens: int) -> Metrics:
-    """Distinct experts of the whole batch's decode steps, mean over steps and layers; nothing without such steps."""
+    """Distinct experts of the whole batch's decode steps, mean over steps and layers; empty without such steps."""
     found = [value for value in counts.distinct(tokens) if value is not None]
     if not found:
         return {}

@@ -1,5 +1,5 @@
-"""Constants of the machines that measure (``moebench.measure.machine``): taken once per host and number of threads, and
-kept beside the records.  Standard library only."""
+"""Constants of the measuring machines (``moebench.measure.machine``): measured once per host and number of threads, and
+stored beside the records.  Standard library only."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from moebench.storage import atomic, lock
 
 
 def path_of(results: Path, host: str, threads: int) -> Path:
-    """Where the constants of a machine lie."""
+    """The path of a machine's constants."""
     return results / "machines" / f"{host}.threads{threads}.json"
 
 
 def load(path: Path) -> MachineConstants | None:
-    """Kept constants; None without any.  Raises StorageError for a damaged file."""
+    """Stored constants; None if there are none.  Raises StorageError if damaged."""
     try:
-        made = json.loads(path.read_bytes())
-        if records.seal(made)["sha256"] != made["sha256"]:
+        constants = json.loads(path.read_bytes())
+        if records.seal(constants)["sha256"] != constants["sha256"]:
             raise ValueError
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, OSError):
         raise StorageError(f"{path}: not a file of `moebench calibrate`, or changed by hand; delete it") from None
-    return cast(MachineConstants, made)
+    return cast(MachineConstants, constants)
 
 
 def take(python: str, results: Path, threads: int) -> tuple[Path, MachineConstants]:
-    """Measure in a separate process and keep the result.
+    """Measure in a separate process and store the result.
 
     ``python``: the interpreter of an engine's environment.  Raises StageError if the measurement fails, StorageError if
-    the result cannot be kept.
+    the result cannot be stored.
     """
     package = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
@@ -60,10 +60,10 @@ def take(python: str, results: Path, threads: int) -> tuple[Path, MachineConstan
 
 
 def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[str], None]) -> None:
-    """Take the constants of this machine before the cells of a job, where the study asks for it and there are none.
+    """Measure this machine's constants before the cells of a job, if the study requests them and there are none.
 
-    ``engine``: an engine configuration of the job, which gives the threads.  A measurement that fails is said and stops
-    nothing.  Raises StorageError if the folder cannot be written.
+    ``engine``: an engine configuration of the job, which determines the threads.  A failed measurement is logged and
+    stops nothing.  Raises StorageError if the folder cannot be written.
     """
     spec, host = plan["engines"][engine], socket.gethostname()
     if not plan["jobs_settings"].get("measure_constants") or spec["runtime"]["hosted"]:
@@ -73,7 +73,7 @@ def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[s
     if path.exists():
         return
     with lock.held(results, f"machine-{host}", say):
-        if path.exists():  # by the job that was waited for
+        if path.exists():  # written by the job that held the lock
             return
         say(f"measuring constants of this machine ({host}, {threads} threads)")
         try:

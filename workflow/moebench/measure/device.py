@@ -1,7 +1,7 @@
-"""Whether a device is the one of a study's hardware: by its whole name, its memory and its multiprocessors.
+"""Whether a device is the one of a study's hardware: compares full name, memory and multiprocessors.
 
-A part of a device (MIG), or another one of its family, is named alike: "NVIDIA H200 NVL", "... MIG 1g.10gb".  Standard
-library only.
+A part of a device (MIG), or a variant of its family, has a similar name: "NVIDIA H200 NVL", "... MIG 1g.10gb".
+Standard library only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MEMORY_SHARE = 0.95, 1.1
 def unlike(
     hardware: HardwareDict, name: str, memory_bytes: float | None = None, multiprocessors: int | None = None
 ) -> str | None:
-    """What a device is that the hardware is not, if so; only what is known of both is compared."""
+    """How a device differs from the hardware, if it does; compares only what is known of both."""
     wanted, stated, whole = hardware["device_name"], hardware["memory_bytes"], hardware.get("multiprocessors")
     if wanted and name != wanted:
         return name

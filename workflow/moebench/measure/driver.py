@@ -1,4 +1,4 @@
-"""The driver of a measuring job: loads each engine configuration once, runs its pending cells, keeps every record.
+"""The driver of a measuring job: loads each engine configuration once, runs its pending cells, stores every record.
 
 The engine lives in a worker process.  Whatever happens to it (an exception, a segfault, ``kill -9``, a hang) becomes
 the record of the cell it happened to; the driver starts another worker and continues with the rest.
@@ -83,10 +83,10 @@ class Driver:
     # ------------------------------------------------------------------------------------------ the job
 
     def run_job(self, job: str) -> bool:
-        """Measure what a job's cells lack and write its manifest.
+        """Measure a job's pending cells and write its manifest.
 
-        Returns False if a cell failed for reasons of the machinery and may be tried again; then there is no manifest.
-        Raises StageError (a model is not staged, or is not what the plan says) or StorageError (cannot write).
+        Returns False if a cell had an infrastructure failure and may be retried; then there is no manifest. Raises
+        StageError (a model is not staged, or differs from the plan) or StorageError (cannot write).
         """
         spec = self.plan["jobs"][job]
         earlier = manifest.read(self.results, job)
@@ -102,7 +102,7 @@ class Driver:
                 with lock.held(self.results, engine_id, self.say):
                     records.sweep(self.results, engine_id)
                     pending = self.pending(engine_id)
-                    self.done = min(self.done, self.total - len(pending))  # what was whole may be damaged since
+                    self.done = min(self.done, self.total - len(pending))  # intact records may be damaged since
                     self.run_engine(engine_id, self.skip_infeasible(engine_id, pending))
         finally:
             self.stop_worker()
@@ -117,9 +117,9 @@ class Driver:
         return True
 
     def run_cell(self, engine_id: str, cell_id: str) -> bool:
-        """Measure one cell now, whatever record it has; returns False on a failure of the machinery.
+        """Measure one cell now, even if it has a record; returns False on an infrastructure failure.
 
-        The manifest of its job is rewritten, so that tables and report follow; or dropped if the cell failed.
+        The manifest of its job is rewritten, so that tables and report are updated, or removed if the cell failed.
         """
         if f"{engine_id}/{cell_id}" not in self.plan["cells"]:
             raise StageError(
@@ -153,14 +153,14 @@ class Driver:
         return [(e, c) for e in spec["engines"] for c in self.plan["engines"][e]["cells"]]
 
     def is_done(self, key: tuple[str, str], waiting: bool = False) -> bool:
-        """Whether a cell has a final record; with ``waiting``, one that waits for a service will do."""
+        """Whether a cell has a final record; with ``waiting``, a cell that waits for a service counts too."""
         record = records.current(self.results, *key)[0]
         if record is None:
             return False
         return self.is_final(record) or (waiting and record["status"] in records.WAITING)
 
     def is_final(self, record: RecordHead) -> bool:
-        """Whether a record ends the matter; what was skipped by choice only while that is still the choice."""
+        """Whether a record is final; one that was skipped by choice is final only while the study still chooses so."""
         if record["status"] == "infeasible":
             return bool(self.settings["skip_infeasible"])
         return records.is_final(record)
@@ -177,14 +177,14 @@ class Driver:
         return found
 
     def is_measured(self, engine_id: str, cell_id: str) -> bool:
-        """Whether a cell has a final record, which is left as it is.  Raises StorageError for one of a newer schema."""
+        """Whether a cell has a final record, which is not measured again.  Raises StorageError for a newer schema."""
         try:
             return self.is_final(records.load(records.cell_path(self.results, engine_id, cell_id)))
         except (FileNotFoundError, records.RecordDamaged):
             return False
 
     def check_staged(self, engines: list[str]) -> None:
-        """Refuse models that are not staged whole or are not what the registry says.  Raises StageError."""
+        """Refuse models that are not completely staged or differ from the registry.  Raises StageError."""
         specs = [self.plan["engines"][engine_id] for engine_id in engines]
         for corpus in {name: c for spec in specs for name, c in spec.get("corpora", {}).items()}.values():
             if problem := corpora.check(corpus):
@@ -212,7 +212,7 @@ class Driver:
                 )
 
     def check_shell(self, engines: list[str]) -> None:
-        """Refuse a shell that changes what is measured, unless the study declares it.  Raises UserError."""
+        """Refuse shell variables that change the measurement, unless the study declares them.  Raises UserError."""
         for spec in (self.plan["engines"][engine_id] for engine_id in engines):
             declared = spec["runtime"].get("variables", {})
             found = {k: v for k, v in self.variables(spec).items() if k not in declared}
@@ -242,7 +242,7 @@ class Driver:
                 self.keep(engine_id, cell_id, outcome | {"checks": {"host": 0}})
                 self.note_host_fault(outcome["reason"])
                 if failed is not None or self.is_hopeless():
-                    return  # of the other cells nothing was learnt
+                    return  # nothing is known about the other cells
                 continue
             self.host_faults.clear()
             if failed is not None or self.cannot_run(engine_id, outcome):
@@ -260,7 +260,7 @@ class Driver:
         self.derive(engine_id, later, measure=lost < MAX_LOSSES)
 
     def note_host_fault(self, reason: str) -> None:
-        """Remember a fault of the node, for this job and for those that SLURM places later."""
+        """Record a fault of the node, for this job and for later SLURM jobs."""
         if self.host_faults and self.host_faults[-1] != reason:
             self.host_faults.clear()
         self.host_faults.append(reason)
@@ -272,15 +272,16 @@ class Driver:
             )
 
     def is_hopeless(self) -> bool:
-        """Whether this node failed often enough for one reason."""
+        """Whether this node has failed too often for one reason."""
         return len(self.host_faults) >= MAX_HOST_FAULTS
 
     def has_time(self, engine_id: str, cell_id: str) -> bool:
-        """Whether a cell may be started; a job's time limit is SLURM's affair."""
+        """Whether there is time to start a cell.  Always true here: SLURM enforces a job's time limit."""
         return True
 
     def cannot_run(self, engine_id: str, outcome: Outcome) -> bool:
-        """Whether a failure is its engine configuration's: no kernel, and neither a cell nor the canary ever ran."""
+        """Whether a failure applies to the whole engine configuration: no kernel, and neither a cell nor the canary
+        ever ran."""
         if not failures.of_configuration(outcome) or any(run["engine"] == engine_id for run in self.canary):
             return False
         found = (records.current(self.results, engine_id, c)[0] for c in self.plan["engines"][engine_id]["cells"])
@@ -305,7 +306,7 @@ class Driver:
         return []
 
     def derivable(self, engine_id: str, cell_id: str, pending: list[str]) -> bool:
-        """Whether a cell's record can be truncated from another one that is measured or about to be."""
+        """Whether a cell's record can be truncated from another one that is measured or pending."""
         parent = self.plan["cells"][f"{engine_id}/{cell_id}"]["derived_from"]
         if parent is None:
             return False
@@ -313,7 +314,7 @@ class Driver:
         return parent in pending or (record is not None and record["status"] == "ok")
 
     def derive(self, engine_id: str, cells: list[str], measure: bool) -> None:
-        """Cut records of shorter outputs from longer runs; measure those that cannot be cut."""
+        """Truncate longer runs to records of shorter outputs; measure those that cannot be truncated."""
         rest = []
         for cell_id in cells:
             cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
@@ -328,7 +329,7 @@ class Driver:
             self.run_engine(engine_id, rest, derive=False)
 
     def canary_cell(self, engine_id: str, todo: list[str]) -> str | None:
-        """The smallest timed cell of an engine configuration; None: too few are to be timed for a canary."""
+        """The smallest timed cell of an engine configuration; None: too few timed cells for a canary."""
 
         def size(cell_id: str) -> tuple[int, str]:
             work = self.plan["cells"][f"{engine_id}/{cell_id}"]["workload"]
@@ -345,7 +346,7 @@ class Driver:
     def run_canary(self, engine_id: str, cell_id: str | None, position: str) -> Outcome | None:
         """Run the canary; if that ends the engine, the next cell loads it again.
 
-        Returns the outcome that all cells get if it shows that none can run, else None.
+        Returns the outcome of all cells if the canary shows that none can run, else None.
         """
         if cell_id is None:
             return None
@@ -369,7 +370,7 @@ class Driver:
     # ---------------------------------------------------------------------------------- asking the worker
 
     def ready(self, engine_id: str) -> Outcome | None:
-        """Load an engine configuration unless it is; return None, or the outcome all its cells get."""
+        """Load an engine configuration unless it is loaded; return None, or the outcome for all its cells."""
         if self.loaded:
             return None
         spec = self.plan["engines"][engine_id]
@@ -388,7 +389,7 @@ class Driver:
         if "status" in reply:
             return reply | {"started_at": started, "phase": "load"}
         expected = hf_config.reshaped(spec["model"]["architecture"], top_k=spec["config"]["top_k"])
-        resolved = reply["facts"]["resolved_config"]  # a service does not show its own
+        resolved = reply["facts"]["resolved_config"]  # a service does not report its own
         found = hf_config.disagreements(expected, resolved) if resolved else []
         if found:
             self.stop_worker()
@@ -404,7 +405,7 @@ class Driver:
         return None
 
     def watch(self, spec: EngineConfig) -> None:
-        """Start to read the devices of an engine configuration, beside its engine."""
+        """Start reading telemetry of an engine configuration's devices."""
         if self.sidecar is not None:
             self.sidecar.close()
         kind, where = self.plan["hardware"]["kind"], self.environment(spec)
@@ -412,7 +413,7 @@ class Driver:
         self.sidecar = None if hosted else sidecar.Sidecar(self.python, kind, spec["gpus"], spec["nodes"], where)
 
     def check_device(self, count: int = 1) -> None:
-        """Refuse other devices than the study's, ``count`` of this node: their records would carry the wrong name.
+        """Refuse devices other than the study's (``count`` on this node): their records would have the wrong name.
 
         Raises UserError.
         """
@@ -426,7 +427,7 @@ class Driver:
             )
 
     def check_ranks(self, spec: EngineConfig, ranks: list[Rank]) -> None:
-        """Refuse devices and environments of other nodes that are not the plan's.  Raises UserError."""
+        """Refuse devices and environments of other nodes that differ from the plan.  Raises UserError."""
         hardware = self.plan["hardware"]
         for rank in ranks:
             found = device.unlike(hardware, **rank["gpu"]) if rank["gpu"] else None
@@ -441,16 +442,16 @@ class Driver:
                 raise UserError(f"node {rank['node']}: {problem}")
 
     def check_environment(self, spec: EngineConfig, facts: LoadFacts | None) -> None:
-        """Refuse another engine than the plan's: its records would carry the wrong version.  Raises UserError.
+        """Refuse an engine other than the plan's: its records would have the wrong version.  Raises UserError.
 
-        ``facts``: what the engine said once it was loaded.
+        ``facts``: the engine's reply to loading.
         """
         served = provenance.said_version((facts or {}).get("server_version"))
         if problem := provenance.unlike_the_plan(spec["runtime"], self.seen, served):
             raise UserError(problem)
 
     def measure(self, engine_id: str, cell_id: str) -> Outcome:
-        """Measure a cell in the loaded engine; its outcome, whatever happened."""
+        """Measure a cell in the loaded engine; return its outcome, also after a failure."""
         cell = self.plan["cells"][f"{engine_id}/{cell_id}"]
         started, before = atomic.stamp(), neighbours.cpus()
         searching = cell.get("workload", {}).get("find")
@@ -460,7 +461,7 @@ class Driver:
         return reply | ({"checks": reply.get("checks", {}) | {"other_jobs_cpus": max(seen)}} if seen else {})
 
     def run_in_engine(self, cell: Cell) -> Outcome:
-        """Run a cell once, with what its devices said meanwhile."""
+        """Run a cell once, with its devices' telemetry."""
         return sidecar.attach(self.sidecar, self.ask(self.request(cell), self.settings["cell_timeout_s"], "run"))
 
     def search(self, cell: Cell) -> Outcome:
@@ -472,7 +473,7 @@ class Driver:
         return max_rate.search(cell["workload"], journal, ask, self.say)
 
     def request(self, cell: Cell) -> Request:
-        """What the worker is asked for a cell."""
+        """The request to the worker for a cell."""
         return {
             "do": "run",
             "workload": cell["workload"],
@@ -481,7 +482,7 @@ class Driver:
         }
 
     def ask(self, request: Request, timeout_s: float, phase: str) -> Outcome:
-        """Ask the worker; whatever goes wrong becomes an outcome and ends the worker.
+        """Send a request to the worker; any error becomes an outcome and ends the worker.
 
         After a failure an engine may hold memory or unfinished requests, so nothing else is measured in it.
         """
@@ -510,12 +511,12 @@ class Driver:
         return reply
 
     def written(self) -> list[Path]:
-        """Folders that this job, its engine and what runs in it write to."""
+        """Folders that this job and its engine write to."""
         return [*filter(None, [self.local]), *disk.written(self.results, self.log)]
 
     @functools.cached_property
     def local(self) -> Path | None:
-        """This job's folder on its node's disk, where it needs one.  Raises UserError."""
+        """This job's folder on its node's disk, if it needs one.  Raises UserError."""
         return scratch.make() if scratch.needed() else None
 
     def environment(self, spec: EngineConfig) -> dict[str, str]:
@@ -523,17 +524,17 @@ class Driver:
         return {**os.environ, **spec["runtime"].get("variables", {}), **self.switches(spec)}
 
     def variables(self, spec: EngineConfig) -> dict[str, str]:
-        """What the engine reads of this job's environment and of the study's variables; nothing of a service."""
+        """The variables that the engine reads from this job's environment and the study; none for a service."""
         shell = {**os.environ, **spec["runtime"].get("variables", {})}
         return {} if spec["runtime"]["hosted"] else variables.of(shell, but=self.switches(spec))
 
     def switches(self, spec: EngineConfig) -> dict[str, str]:
-        """What the plan and this driver set in the engine's environment, whatever the shell has."""
+        """Variables that the plan and this driver set for the engine; they override the shell's."""
         switches = engine_environment.switches(spec, Path(self.python))
         return switches | (scratch.environment(self.local) if self.local else {})
 
     def unload(self) -> None:
-        """Free the engine; the process stays for the next engine configuration where that is safe."""
+        """Free the engine; the process is reused for the next engine configuration if that is safe."""
         if self.settings["pack_minutes"] == 0:
             self.stop_worker()
         elif self.loaded:
@@ -551,7 +552,7 @@ class Driver:
     # ------------------------------------------------------------------------------------------- records
 
     def keep(self, engine_id: str, cell_id: str, outcome: Outcome) -> None:
-        """Write the record of a cell and say so.  Raises StorageError."""
+        """Write the record of a cell and log it.  Raises StorageError."""
         spec, cell = self.plan["engines"][engine_id], self.plan["cells"][f"{engine_id}/{cell_id}"]
         head: RecordHead = {
             "schema": records.SCHEMA,
@@ -585,7 +586,7 @@ class Driver:
         self.progress(engine_id, cell_id, record)
 
     def engine_version(self, spec: EngineConfig) -> EngineVersion:
-        """Which engine ran an engine configuration."""
+        """The engine that ran an engine configuration."""
         runtime = spec["runtime"]
         return {k: runtime[k] for k in ("name", "version", "kind", "hosted")}  # type: ignore[return-value]
 
@@ -595,7 +596,7 @@ class Driver:
         return self.host | built | {"variables": self.variables(spec)} | self.seen
 
     def about(self, cell: Cell, outcome: Outcome) -> Measured | Answered:
-        """The part of a record that is of what was run in the engine."""
+        """The part of a record that describes the workload."""
         about: Measured = {
             "workload": cell["workload"],
             "protocol": cell["protocol"],
@@ -610,7 +611,7 @@ class Driver:
         return about
 
     def how(self, record: Record) -> str:
-        """A good record in a few words."""
+        """A short description of a successful record."""
         if "activation" in record:
             counted = record["activation"]
             return f"ok  {counted['prompts']} prompts counted in {len(counted['layers'])} layers"
@@ -625,7 +626,7 @@ class Driver:
         return f"ok  e2e {last['e2e_s']:.3f} s  {last['throughput_total_tokens_per_s']:,.0f} tokens/s"
 
     def progress(self, engine_id: str, cell_id: str, record: Record) -> None:
-        """One line per cell: how far, what, how it went, how long to go."""
+        """Log a line per cell: position, name, result, time left."""
         how = self.how(record) if record["status"] == "ok" else f"{record['status']}  {record['reason']}"
         left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
         self.say(
@@ -635,7 +636,7 @@ class Driver:
 
 
 def merged(config: Json, overrides: Json) -> Json:
-    """The configuration with overrides, nested sections merged (as the engine does)."""
+    """The configuration with overrides; nested sections are merged, as in the engine."""
     both = {
         k: merged(config[k], v) for k, v in overrides.items() if isinstance(v, dict) and isinstance(config.get(k), dict)
     }

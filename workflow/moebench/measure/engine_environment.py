@@ -10,7 +10,7 @@ from moebench.formats.plan import EngineConfig
 
 
 def switches(spec: EngineConfig, python: Path) -> dict[str, str]:
-    """Variables that the plan and the driver set for an engine, whatever the shell has.  ``python``: the engine's."""
+    """Variables that the plan and the driver set for an engine, overriding the shell's.  ``python``: the engine's."""
     package = str(Path(__file__).resolve().parents[2])
     path = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     switches = toolkit.environment(python, os.environ.get("PATH", "")) | {
@@ -18,7 +18,7 @@ def switches(spec: EngineConfig, python: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONUNBUFFERED": "1",
-        "VLLM_CONFIGURE_LOGGING": "1",  # untuned kernels, and compilations in a timed run, are read off its log
+        "VLLM_CONFIGURE_LOGGING": "1",  # its log shows untuned kernels, and compilations in a timed run
         "VLLM_LOGGING_LEVEL": "DEBUG" if os.environ.get("VLLM_LOGGING_LEVEL") == "DEBUG" else "INFO",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -28,6 +28,6 @@ def switches(spec: EngineConfig, python: Path) -> dict[str, str]:
         switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if not spec["config"]["mla"]:
         switches["VLLM_MLA_DISABLE"] = "1"
-    if spec["config"]["cpu_threads"]:  # not bound to cores: another process may sit on one
+    if spec["config"]["cpu_threads"]:  # not bound to cores: another process may occupy one
         switches |= {"OMP_NUM_THREADS": str(spec["config"]["cpu_threads"]), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     return switches

@@ -1,6 +1,6 @@
-"""Faults of a node or of its environment, for the submission of later jobs, which leave that node out.
+"""Faults of a node or of its environment.  Later submissions exclude that node.
 
-``faults/NODE.json`` has a node's last one; ``commands/slurm_commands.py`` reads them.
+``faults/NODE.json`` contains a node's last fault; ``commands/slurm_commands.py`` reads it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from moebench.storage.atomic import canonical_bytes, stamp, write_atomic
 
 
 def node() -> str:
-    """This node's name, as SLURM has it if it chose the node."""
+    """This node's name in SLURM, if SLURM chose the node."""
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def note(results: Path, reason: str) -> None:
-    """Keep what was wrong with this node; nothing where SLURM did not choose it."""
+    """Record a fault of this node, unless SLURM did not choose it."""
     node = os.environ.get("SLURMD_NODENAME", "")
     if not node or "/" in node:
         return
     fault = {"node": node, "at": stamp(), "job": os.environ.get("SLURM_JOB_ID", ""), "reason": reason}
-    with contextlib.suppress(StorageError):  # it may be what is wrong
+    with contextlib.suppress(StorageError):  # the disk may be the fault
         write_atomic(results / "faults" / f"{node}.json", canonical_bytes(fault) + b"\n")

@@ -31,7 +31,7 @@ def speaker(log: Path) -> Say:
     """Print lines to standard error and append them to a job's progress log."""
 
     def say(text: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk, which must not end what goes on elsewhere
+        with contextlib.suppress(OSError):  # a full disk must not end the job
             print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
         note(log, text)
 

@@ -1,4 +1,5 @@
-"""Metrics of requests over time, from the times of each.  Definitions: docs/metrics.md.  Standard library only."""
+"""Metrics of requests over time, from the times of each request.  Definitions: docs/metrics.md.  Standard library
+only."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ OF_REQUESTS = ("ttft", "tpot", "e2e")
 
 @dataclass(frozen=True)
 class Steady:
-    """The part of a run that counts: s since its first request, and the requests that were sent in it."""
+    """The steady part of a run: begin and end, s since its first request, and the requests sent in it."""
 
     begin_s: float
     end_s: float
@@ -32,9 +33,10 @@ def ends(load: LoadTrace) -> list[float]:
 
 
 def steady(load: LoadTrace, concurrency: int | None) -> Steady:
-    """The part without start and end: from when as many requests are done as may be in flight until the last is sent.
+    """The part between ramp-up and drain: from when as many requests are done as may be in flight until the last is
+    sent.
 
-    At first all slots are filled at once, and at last they empty.  Without a limit the first request's end is enough.
+    At the start all slots are filled at once, and at the end they empty.  Without a limit it begins when one is done.
     """
     done = sorted(ends(load))
     first = min(concurrency or 1, len(done)) - 1
@@ -44,12 +46,12 @@ def steady(load: LoadTrace, concurrency: int | None) -> Steady:
 
 
 def arrival_rate(load: LoadTrace) -> float:
-    """Requests/s as they were sent."""
+    """The rate at which requests were sent, requests/s."""
     return (len(load["start_s"]) - 1) / (load["start_s"][-1] or math.inf)
 
 
 def problem(load: LoadTrace, part: Steady) -> str | None:
-    """Why a run is not valid for a load, if so."""
+    """Why a run under load is not valid; None if it is."""
     count, failed = len(load["errors"]), [error for error in load["errors"] if error]
     if failed:
         return f"{len(failed)} of {count} requests failed: {failed[0][:300]}"
@@ -59,19 +61,19 @@ def problem(load: LoadTrace, part: Steady) -> str | None:
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """With linear interpolation, as numpy and the client have it."""
+    """Percentile with linear interpolation, as in numpy and the client."""
     ordered, place = sorted(values), (len(values) - 1) * percent / 100
     low = math.floor(place)
     return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
 
 
 def enough(count: int, percent: float) -> bool:
-    """Whether this number of values supports a percentile: at least one is expected above it."""
+    """Whether this number of values supports a percentile: at least one value is expected above it."""
     return count * (100 - percent) >= 100
 
 
 def of_requests(load: LoadTrace, requests: list[int]) -> dict[str, list[float]]:
-    """TTFT, TPOT and end-to-end latency, s, of each of some requests that gave more than one token."""
+    """TTFT, TPOT and end-to-end latency, s, of each of the given requests with more than one output token."""
     found: dict[str, list[float]] = {name: [] for name in OF_REQUESTS}
     for i in requests:
         rest = sum(load["gaps_s"][i])
@@ -83,7 +85,7 @@ def of_requests(load: LoadTrace, requests: list[int]) -> dict[str, list[float]]:
 
 
 def tokens_within(load: LoadTrace, part: Steady) -> float:
-    """Generated tokens that arrived in a part of a run.  A chunk may hold several: those are spread evenly."""
+    """Number of generated tokens that arrived in a part of a run.  The tokens of a chunk are spread evenly."""
     total = 0.0
     for i, gaps in enumerate(load["gaps_s"]):
         if load["errors"][i]:
@@ -121,7 +123,7 @@ def metrics(load: LoadTrace, part: Steady, devices: int) -> Metrics:
 
 
 def cut(load: LoadTrace, part: Steady) -> Metrics:
-    """What was cut off, and whether the rest is steady: how fast the requests in flight grew in it, requests/s."""
+    """What was excluded, and a check that the rest is steady: growth of the requests in flight, requests/s."""
     length = part.end_s - part.begin_s
     sent = sum(part.begin_s < start <= part.end_s for start in load["start_s"])
     answered = sum(part.begin_s < end <= part.end_s for end in ends(load))

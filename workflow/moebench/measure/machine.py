@@ -1,4 +1,5 @@
-"""Micro-measurements of a machine: memory bandwidth by a triad, rate of matrix products.  Standard library and torch.
+"""Microbenchmarks of a machine: memory bandwidth from a triad, and the rate of matrix products.  Standard library and
+torch.
 
 Runs in the engine's environment: ``python -m moebench.measure.machine THREADS`` prints one JSON object.
 """
@@ -33,11 +34,11 @@ LONGEST_S = 0.04
 
 
 def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
-    """Time of one call, s, in each of the repeats, after one call untimed."""
+    """Time of one call, s, in each repeat, after one untimed call."""
     work()
     wait()
     calls, seconds = 1, 0.0
-    while True:  # how many calls a run needs to be longer than the clock's noise
+    while True:  # find the number of calls that makes a run longer than the clock's noise
         started = time.perf_counter()
         for _ in range(calls):
             work()
@@ -57,21 +58,21 @@ def timed(work: Callable[[], Any], wait: Callable[[], None]) -> list[float]:
 
 
 def measure(threads: int) -> MachineConstants:
-    """Micro-measurements, repeated while they are implausible."""
-    made = once(threads)
+    """Microbenchmarks, repeated while they are implausible."""
+    constants = once(threads)
     for _ in range(MOST_PASSES - 1):
-        wrong = implausible(made)
+        wrong = implausible(constants)
         if not wrong:
             break
         again = [name for name in TYPES if f"product {name}" in wrong]
-        made = better(made, once(threads, SETS_MB if "triad" in wrong else (), again))
-    return made
+        constants = better(constants, once(threads, SETS_MB if "triad" in wrong else (), again))
+    return constants
 
 
 def once(threads: int, sets_mb: Sequence[int] = SETS_MB, types: Sequence[str] = TYPES) -> MachineConstants:
-    """These micro-measurements, with where and when they were taken; raw times in s.
+    """One pass of the microbenchmarks, with host and time; raw times in s.
 
-    On a CPU also with half of the threads: where those are enough for the memory, or share cores, they are faster.
+    On a CPU also with half of the threads, which is faster if they saturate the memory or if threads share cores.
     """
     import torch
 
@@ -116,10 +117,11 @@ def once(threads: int, sets_mb: Sequence[int] = SETS_MB, types: Sequence[str] = 
 
 
 def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> Product | None:
-    """Rate of square matrix products: the fastest of the sides that do not take too long; None if refused.
+    """Rate of square matrix products: the fastest among the sizes that do not take too long; None if unsupported.
 
-    Both as engines call them (``linear``: rows of the second matrix) and plain: torch has kernels for one in some types
-    that it lacks for the other.  Products of int8 are summed in int32, by a function of torch without a public name.
+    Measures both the form that engines use (``linear``: second matrix transposed) and the plain product, because for
+    some types torch has a kernel for only one of them.  Products of int8 are summed in int32, by a function of torch
+    without a public name.
     """
     if dtype == torch.int8:
         return fastest(torch, torch._int_mm, dtype, device, wait)
@@ -129,9 +131,9 @@ def product(torch: Any, dtype: Any, device: str, wait: Callable[[], None]) -> Pr
 
 
 def fastest(torch: Any, multiply: Any, dtype: Any, device: str, wait: Callable[[], None]) -> Product | None:
-    """The rate of one function over the sides that do not take too long; None if refused."""
+    """The fastest rate of one function among the sizes that do not take too long; None if unsupported."""
     best: Product | None = None
-    for side in (SIDES[0], *SIDES):  # the first time, libraries are loaded
+    for side in (SIDES[0], *SIDES):  # the first call loads libraries
         try:
             a, b = ((4 * torch.randn(side, side, device=device)).to(dtype) for _ in range(2))
             started = time.perf_counter()
@@ -149,7 +151,7 @@ def fastest(torch: Any, multiply: Any, dtype: Any, device: str, wait: Callable[[
 
 
 if __name__ == "__main__":
-    reply = os.dup(1)  # what libraries print goes to standard error
+    reply = os.dup(1)  # output of libraries goes to standard error
     os.dup2(2, 1)
     made = json.dumps(measure(int(sys.argv[1])))
     os.write(reply, made.encode() + b"\n")

@@ -1,4 +1,4 @@
-"""Manifests of finished jobs: the declared output of a measuring rule, and the index by which damage is noticed."""
+"""Manifests of finished jobs: the declared output of a measuring rule, and the index for detecting damage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def entry(path: Path) -> RecordEntry:
 def write(results: Path, job: str, spec: Job, plan: Plan, canary: list[CanaryRun]) -> None:
     """Write the manifest of a job all of whose cells have a final record.
 
-    Canary runs of earlier sessions of the same job are kept.  ``waiting``: cells that wait for a service's variables.
+    Keeps canary runs of earlier sessions of the same job.  ``waiting``: cells that wait for a service's variables.
     """
     entries = {
         f"{engine}/{cell}": entry(records.cell_path(results, engine, cell))
@@ -57,7 +57,7 @@ def _waits(results: Path, key: str) -> bool:
 
 
 def _parse(data: bytes) -> Manifest | None:
-    """A manifest's bytes decoded; None for a newer schema.  Raises ValueError for what is not a whole manifest."""
+    """Decode a manifest's bytes; None for a newer schema.  Raises ValueError if it is not a complete manifest."""
     try:
         found = json.loads(data)
         if found["schema"] > SCHEMA:
@@ -70,7 +70,7 @@ def _parse(data: bytes) -> Manifest | None:
 
 
 def read(results: Path, job: str) -> Manifest | None:
-    """A job's manifest, or None when there is none that can be read."""
+    """A job's manifest, or None if there is no readable one."""
     try:
         return _parse(path_of(results, job).read_bytes())
     except (OSError, ValueError):
@@ -78,12 +78,12 @@ def read(results: Path, job: str) -> Manifest | None:
 
 
 def canary_path(results: Path, engine: str) -> Path:
-    """Where the canary runs of an engine configuration lie whose job is not finished."""
+    """The path of the canary runs of an engine configuration whose job is not finished."""
     return results / "canary" / f"{engine}.json"
 
 
 def add_canary(results: Path, engine: str, runs: list[CanaryRun]) -> None:
-    """Keep canary runs of a job that may never finish, each once: a campaign stops when its time is up."""
+    """Store each canary run of a job that may never finish once: a campaign stops at its time limit."""
     path = canary_path(results, engine)
     known = canary(results, engine)
     if new := [run for run in runs if run not in known]:
@@ -91,7 +91,7 @@ def add_canary(results: Path, engine: str, runs: list[CanaryRun]) -> None:
 
 
 def canary(results: Path, engine: str) -> list[CanaryRun]:
-    """The canary runs kept without a manifest; none if there are none that can be read."""
+    """The canary runs stored without a manifest; empty if there are no readable ones."""
     try:
         return list(json.loads(canary_path(results, engine).read_bytes()))
     except (OSError, ValueError):
@@ -101,9 +101,9 @@ def canary(results: Path, engine: str) -> list[CanaryRun]:
 def stale(results: Path, job: str, plan: Plan) -> list[str]:
     """Cells of a finished job whose records changed or went missing since its manifest was written.
 
-    Looks at size and time first and reads a file only when they differ, so it costs a ``stat`` per cell.  A manifest
-    that is damaged vouches for none of its cells.  Cells that waited for a service count as changed as soon as its
-    variables are set.
+    Compares size and time first and reads a file only if they differ, so it costs a ``stat`` per cell.  With a damaged
+    manifest, all cells of the job are stale.  Cells that waited for a service count as changed as soon as its variables
+    are set.
     """
     try:
         data = _parse(path_of(results, job).read_bytes())
@@ -132,8 +132,8 @@ def stale(results: Path, job: str, plan: Plan) -> list[str]:
 def drop_stale(results: Path, plan: Plan) -> dict[str, list[str]]:
     """Remove the manifests of jobs with changed records, so that a plain `snakemake` measures those cells again.
 
-    A job that runs right now is left alone: its manifest is about to be written.  Raises StorageError for records of a
-    newer schema, before anything is removed.
+    Skips a job that is running: its manifest is about to be written.  Raises StorageError for records of a newer
+    schema, before anything is removed.
     """
     dropped = {}
     for job, spec in plan["jobs"].items():

@@ -1,6 +1,6 @@
-"""A search for the highest request rate that meets the goals: its tries, what is stored of each, and its result.
+"""A search for the highest request rate that meets the goals: its tries, the stored data of each, and its result.
 
-Every try is written to a journal at once, so a killed job continues where it was and tries no rate twice.
+Every try is written to a journal at once, so a restarted job continues there and tries no rate twice.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ SENT = 0.9
 
 
 class Journal:
-    """The tries of an unfinished search, and the runs and checks at the highest rate kept: a file of its own."""
+    """A file with the tries of an unfinished search, and the runs and checks at the highest rate that met the goals."""
 
     def __init__(self, results: Path, engine: str, cell: str):
         self.path = records.tries_path(results, engine, cell)
         self.tries: list[Try] = []
         self.repeats: list[Run] = []
         self.checks: Checks = {}
-        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # what is damaged is tried again
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # damaged entries are tried again
             found = json.loads(self.path.read_bytes())
             if found == records.seal(found):
                 self.tries, self.repeats, self.checks = found["tries"], found["repeats"], found["checks"]
 
     def add(self, tried: Try, runs: list[Run], checks: Checks) -> None:
-        """Keep a try; its runs too if no higher rate was kept.  Raises StorageError."""
+        """Store a try, and its runs if no higher rate met the goals.  Raises StorageError."""
         self.tries.append(tried)
         if tried["verdict"] == rate_search.KEPT:
             self.repeats, self.checks = runs, checks
@@ -47,7 +47,7 @@ class Journal:
 def search(work: Workload, journal: Journal, ask: Callable[[Workload], Outcome], say: Callable[[str], None]) -> Outcome:
     """Try rates until the search is over; ``ask`` measures the workload at a rate.
 
-    What fails for reasons of the machinery ends it for now, with what was learnt.  Raises StorageError.
+    An infrastructure failure ends it for now; finished tries remain.  Raises StorageError.
     """
     while (rate := rate_search.next_rate(work, journal.tries)) is not None:
         started = stamp()
@@ -66,7 +66,7 @@ def search(work: Workload, journal: Journal, ask: Callable[[Workload], Outcome],
 
 
 def judged(rate: float, started: str, runs: list[Run], work: Workload) -> Try:
-    """Outcome of a rate."""
+    """Judge a rate by its runs."""
     goals, counted, met, rates, why = work["goals"], 0, 0.0, [], ""
     for run in runs:
         load = run["load"]
@@ -110,8 +110,8 @@ def result(tries: list[Try]) -> Searched:
 def so_far(tries: list[Try]) -> str:
     """Summary of unfinished tries."""
     kept, other = rate_search.bracket(tries)
-    said = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
-    return ", ".join(said) or "no rate was tried before"
+    parts = [f"{rate:g} {what}" for rate, what in ((kept, "meets the goals"), (other, "does not")) if rate is not None]
+    return ", ".join(parts) or "no rate was tried before"
 
 
 def ended(work: Workload, journal: Journal) -> Outcome:

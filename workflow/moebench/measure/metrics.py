@@ -1,4 +1,4 @@
-"""Latency and throughput of one run, from the time stamps of its tokens.  Definitions: docs/metrics.md."""
+"""Latency and throughput of one run, from the timestamps of its tokens.  Definitions: docs/metrics.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def token_times(step_end_s: list[float], runs: Runs) -> list[float]:
 
 
 def truncate(run: Run, output_tokens: int) -> Run:
-    """The run as it was until each request had ``output_tokens`` tokens."""
+    """The run up to ``output_tokens`` tokens of each request."""
     requests = []
     for runs in run["requests"]:
         left, kept = output_tokens, []
@@ -35,8 +35,8 @@ def truncate(run: Run, output_tokens: int) -> Run:
 
 
 def throughputs(batch: int, input_tokens: float, output_tokens: float, e2e_s: float) -> Metrics:
-    """Rates of a batch: tokens per second with the prompt's text tokens (the paper's eq. 2), and generated ones only;
-    samples, texts with their images, per second (its section 3.2 d)."""
+    """Rates of a batch: tokens/s including the prompt's text tokens (the paper's eq. 2), generated tokens/s, and
+    samples/s, where a sample is a text with its images (its section 3.2 d)."""
     return {
         "throughput_total_tokens_per_s": batch * (input_tokens + output_tokens) / e2e_s,
         "throughput_output_tokens_per_s": batch * output_tokens / e2e_s,
@@ -52,12 +52,12 @@ def percentile(ordered: list[float], share: float) -> float:
 def trace_metrics(run: Trace | Run, input_tokens: float, output_tokens: float) -> Metrics:
     """Metrics of a traced run.  ITL and TPOT need two output tokens and are left out with one.
 
-    Where all tokens of a request reached a service's client at once, it saw neither when the first was made nor any
-    time between them: TTFT is left out too.
+    If all tokens of a request reached a service's client at once, neither the time of the first token nor any gap
+    is known: TTFT is left out too.
 
-    Token numbers are per request, a mean where a service may end requests early.  Where only the service's count is
-    known (``seen.counted_by`` is ``usage``), tokens are spread over the chunks: sums and means of gaps hold, a
-    percentile would be invented and is left out.
+    Numbers of tokens are per request, a mean if a service may end requests early.  If only the service's count is known
+    (``seen.counted_by`` is ``usage``), tokens are spread over the chunks: sums and means of gaps are valid; percentiles
+    would not be, and are left out.
     """
     step_end_s, requests = run["step_end_s"], run["requests"]
     first, last, tpot, gaps = [], [], [], []
@@ -91,7 +91,7 @@ def trace_metrics(run: Trace | Run, input_tokens: float, output_tokens: float) -
 def paper_metrics(
     first_token_run_s: float, full_run_s: float, batch: int, input_tokens: int, output_tokens: int
 ) -> Metrics:
-    """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT is a run of its own with one output token."""
+    """Metrics as MoE-Inference-Bench defines them (section 3.2): TTFT is a separate run with one output token."""
     metrics = {"ttft_max_s": first_token_run_s, "e2e_s": full_run_s}
     metrics |= throughputs(batch, input_tokens, output_tokens, full_run_s)
     if batch * output_tokens > 1:
@@ -100,7 +100,7 @@ def paper_metrics(
 
 
 def overlap(run: Trace | Run) -> bool:
-    """Whether all requests were in flight together: the last first token came before the first last token did."""
+    """Whether all requests were in flight together: the latest first token came before the earliest last token."""
     requests = run["requests"]
     starts = [runs[0][0] for runs in requests]
     ends = [runs[-1][0] + runs[-1][1] - 1 for runs in requests]

@@ -1,7 +1,7 @@
 """Other jobs on the measuring node, according to SLURM.  Standard library only.
 
-A job with a few of a node's GPUs shares its CPUs, memory and links with strangers; `--exclusive` keeps them away, and
-costs the whole node.  So a record says whether there were any.
+A job with a few of a node's GPUs shares its CPUs, memory and links with other jobs; `--exclusive` prevents that, but
+costs the whole node.  So a record contains the CPUs of other jobs.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ TIMEOUT_S = 20
 
 
 def cpus() -> int | None:
-    """CPUs of this node that other jobs hold; None outside SLURM, or where it does not tell.
+    """CPUs of this node that are allocated to other jobs; None outside SLURM, or if SLURM does not report it.
 
-    Asked of the node, whose sum has everybody's jobs: a cluster may show a user only their own.
+    Uses the node's total, which includes all users' jobs: a cluster may list only a user's own jobs.
     """
     job, node = os.environ.get("SLURM_JOB_ID"), os.environ.get("SLURMD_NODENAME")
     if not (job and node):

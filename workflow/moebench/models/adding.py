@@ -1,5 +1,5 @@
-"""A file of ``config/models`` from a model's own ``config.json``: filled in, sourced, and compared with what is
-published."""
+"""Creates a file of ``config/models`` from a model's own ``config.json``, with sources, and compares it with published
+numbers."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ class Added:
 def described(
     found: Described, families: Mapping[str, Family], name: str | None, published: Published | None, vision: int = 0
 ) -> Added:
-    """The file of a model.  ``vision``: parameters of its vision part, which no ``config.json`` says.
+    """The file of a model.  ``vision``: number of parameters of its vision part, which ``config.json`` does not
+    contain.
 
-    Raises StageError naming what cannot be expressed, key by key, with the remedy.
+    Raises StageError naming each key that cannot be expressed, with the remedy.
     """
     try:
         family = family_of(found.config, families)
@@ -125,7 +126,7 @@ def _beside(computed: int, published: float | None) -> str:
 
 
 def _line(error: ValueError) -> str:
-    """An error in one line; pydantic's without its addresses."""
+    """An error in one line; pydantic's without its URLs."""
     found = getattr(error, "errors", None)
     if found is None:
         return str(error)
@@ -134,7 +135,7 @@ def _line(error: ValueError) -> str:
 
 
 def _name(source: str) -> str:
-    """Name of the file: the repository's or folder's, in small letters.  Raises StageError where that is not a name."""
+    """Name of the file: the repository's or folder's, in lower case.  Raises StageError if that is not a valid name."""
     name = re.sub(r"[^a-z0-9.\-]+", "-", Path(source).name.lower()).strip("-.")
     if not name:
         raise StageError(f"{source}: no name can be derived from it; give --name NAME")
@@ -149,7 +150,7 @@ def _source(found: Described) -> Json:
 
 
 def _scheme(found: Described) -> str | None:
-    """The scheme of a checkpoint that is quantized.  Raises StageError for one of none that the project knows."""
+    """The scheme of a quantized checkpoint.  Raises StageError if the project does not know the scheme."""
     given = found.config.get("quantization_config")
     if not given:
         return None
@@ -164,7 +165,7 @@ def _scheme(found: Described) -> str | None:
 
 
 def _quantized(found: Described) -> Json:
-    """A hub's quantized checkpoint under ``quantized``, where it is taken as it is."""
+    """A quantized checkpoint of the hub, for the section ``quantized``, from which it is used unchanged."""
     scheme = _scheme(found)
     if scheme is None or found.revision == "files":
         return {}
@@ -172,14 +173,14 @@ def _quantized(found: Described) -> Json:
 
 
 def _architecture(made: Architecture) -> Json:
-    said = made.model_dump(exclude_defaults=True)
-    said["attention"] = made.attention.model_dump(exclude_defaults=True)
-    said.pop("spelling", None)
-    return said
+    fields = made.model_dump(exclude_defaults=True)
+    fields["attention"] = made.attention.model_dump(exclude_defaults=True)
+    fields.pop("spelling", None)
+    return fields
 
 
 def _published(found: Described, made: Architecture) -> Published:
-    """Numbers of the safetensors index, else those in the repository's name (80B-A3B)."""
+    """Numbers of parameters from the safetensors index, else from the repository's name (80B-A3B)."""
     name = Path(found.name).name
     total = re.search(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?)([BbTt])(?![A-Za-z])", name)
     active = re.search(r"[-_][Aa](\d+(?:\.\d+)?)[Bb](?![A-Za-z])", name)
@@ -218,7 +219,7 @@ _FLOAT = "tag:yaml.org,2002:float"
 
 
 def _yaml(data: Json) -> str:
-    """The file's text: blocks of one line where they are short, as the other files have them."""
+    """The file's text, with short blocks on one line, as in the other files."""
 
     class Dumper(yaml.SafeDumper):
         pass
@@ -239,7 +240,7 @@ def _yaml(data: Json) -> str:
 
 
 def write(added: Added, folder: Path, replace: bool = False) -> Path:
-    """Write the file.  Raises ConfigError where there is one already."""
+    """Write the file.  Raises ConfigError if it exists already."""
     path = folder / "models" / f"{added.spec.name}.yaml"
     if path.exists() and not replace:
         raise ConfigError(f"{path}: already exists; give --replace, or another --name")

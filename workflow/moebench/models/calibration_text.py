@@ -12,7 +12,7 @@ from moebench.prompts import prose, text_prompts
 
 
 def sequences(settings: CalibrationDict, folder: Path, vocab_size: int) -> list[list[int]]:
-    """Token ids of the calibration sequences.  Raises StageError for data that is not there or too short."""
+    """Token ids of the calibration sequences.  Raises StageError if the data is missing or too short."""
     try:
         corpus = text_prompts.text_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
         return text_prompts.make(
@@ -41,5 +41,5 @@ def _file_tokens(settings: CalibrationDict, folder: Path) -> list[int]:
 
 
 def source(settings: CalibrationDict) -> CalibrationDict:
-    """What the calibration was made on, for the record."""
+    """The source of the calibration text, for the record."""
     return settings | {"sha256": prose.sha256()} if settings["data"] == "text" else settings

@@ -1,4 +1,5 @@
-"""Making derived checkpoints: on a compute node, in the environment the plan names, each whole or not at all."""
+"""Creates derived checkpoints: on a compute node, in the environment that the plan names, each completely or not at
+all."""
 
 from __future__ import annotations
 
@@ -24,9 +25,9 @@ Say = Callable[[str], None]
 
 
 def derive(plan: Plan, name: str, say: Say) -> bool:
-    """Make one derived checkpoint of a plan; False if it was there, whole, already.
+    """Create one derived checkpoint of a plan; return False if a complete one exists already.
 
-    Raises UserError: no such model, its parent is not whole, it cannot be made so, or the disk does not take it.
+    Raises UserError: no such model, its parent is incomplete, it cannot be created in this way, or the disk is full.
     """
     if name not in plan["derived"]:
         raise UserError(f"no derived model {name!r} in the plan" + nearest(name, plan["derived"]))
@@ -38,7 +39,7 @@ def derive(plan: Plan, name: str, say: Say) -> bool:
     problems = staged.check(parent)
     if problems:
         raise StageError(f"{problems[0]}; {how_to_make(derived['parent'], plan)}")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # compute nodes have no internet: nothing may ask for it
+    os.environ["HF_HUB_OFFLINE"] = "1"  # compute nodes have no internet access
     started = time.perf_counter()
     temporary = None
     try:
@@ -48,7 +49,7 @@ def derive(plan: Plan, name: str, say: Say) -> bool:
         facts |= {"took_s": round(time.perf_counter() - started, 1)}
         staged.write_manifest(temporary, model["source"], model["revision"], facts)
         staged.publish(temporary, folder)
-    except Exception as error:  # safetensors has errors of its own for what a disk refuses
+    except Exception as error:  # safetensors raises its own errors when the disk fails
         if not (isinstance(error, OSError) or disk_is_full(error)):
             raise
         why = getattr(error, "strerror", None) or str(error)
@@ -62,26 +63,26 @@ def derive(plan: Plan, name: str, say: Say) -> bool:
 
 
 def host_fault(error: Exception) -> str | None:
-    """What is wrong with this node or its environment, if that is why a checkpoint was not made."""
+    """What is wrong with this node or its environment, if that is why a checkpoint could not be created."""
     status, reason, _ = failures.classify(f"{type(error).__name__}: {error}", "load")
     return reason if failures.of_host({"status": status, "reason": reason}) else None
 
 
 def derivation(model: ModelDict) -> Derivation:
-    """How a derived model of a plan is made."""
+    """How a derived model of a plan is created."""
     derived = model.get("derived")
     assert derived is not None
     return derived
 
 
 def is_made(model: ModelDict) -> bool:
-    """Whether a derived model's folder is whole and of its revision."""
+    """Whether a derived model's folder is complete and has its revision."""
     folder = Path(model["path"])
     return not staged.check(folder) and staged.revision_of(folder) == model["revision"]
 
 
 def how_to_make(model: ModelDict, plan: Plan) -> str:
-    """What to do about a model that is not whole."""
+    """The remedy for an incomplete model."""
     if model.get("derived"):
         return f"delete {model['path']} and run snakemake again: a job creates it"
     return f"run `moebench stage --study {plan['study']}` on a machine with internet"

@@ -1,7 +1,7 @@
 """Staging a model or a data set from the Hugging Face hub: on the login node, at a pinned commit, checked file by file.
 
 A branch is resolved once and pinned in the lock file.  huggingface_hub downloads the files; each is then hashed and
-compared with what the hub lists.  A folder counts as staged only once its manifest is there, and that is written last.
+compared with what the hub lists.  A folder counts as staged only if it has a manifest, which is written last.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ DOWNLOADS = Path(".cache") / "huggingface"
 
 @dataclass(frozen=True)
 class Staged:
-    """A model whole on disk; ``bytes`` is the size of all its files, ``fetched_files`` what this call downloaded."""
+    """A complete model on disk; ``bytes`` is the size of all its files, ``fetched_files`` the number downloaded now."""
 
     folder: Path
     commit: str
@@ -58,11 +58,13 @@ def stage_hub(
     retry_waits_s: tuple[float, ...] = RETRY_WAITS_S,
     repo_type: str = "model",
 ) -> Staged:
-    """Bring the model (``repo_type``: or ``dataset``) to ``folder_for(commit)``, whole; return where and what it is.
+    """Download the model (``repo_type``: or ``dataset``) to ``folder_for(commit)`` completely; return its folder and
+    facts.
 
-    ``update`` resolves the branch anew.  ``full`` hashes the files that are there already, so that an altered one is
-    found and fetched again; otherwise a file of the manifest is taken as whole by its size.  ``endpoint``: instead of
-    HF_ENDPOINT.  Where the hub cannot be asked but the pinned commit is whole on disk, that is said, and it is taken.
+    ``update`` resolves the branch anew.  ``full`` hashes the files on disk, so that an altered one is detected and
+    downloaded again; otherwise a file in the manifest is checked only by its size.  ``endpoint``: instead of
+    HF_ENDPOINT. If the hub cannot be reached but the pinned commit is complete on disk, a note is printed and that is
+    used.
 
     Raises StageError, one line that names the repository; ConfigError or StorageError naming the lock file.
     """
@@ -86,7 +88,7 @@ def stage_hub(
 def _kept(
     source: HubSource, folder: Path, commit: str, full: bool, progress: Progress, reason: StageError
 ) -> Staged | None:
-    """The folder as it is, if it holds the pinned commit whole; what is wrong with it is shown otherwise."""
+    """The existing folder, if it contains the complete pinned commit; otherwise its problems are printed."""
     if not _has_manifest(source, folder, commit):
         return None
     problems = staged.check(folder, full=full)
@@ -100,19 +102,19 @@ def _kept(
 
 
 def _has_manifest(source: HubSource, folder: Path, commit: str) -> bool:
-    """Whether the folder has a manifest, and it is of this commit."""
+    """Whether the folder has a manifest of this commit."""
     manifest = _manifest(folder)
     return manifest is not None and (manifest["source"], manifest["revision"]) == (f"hub:{source.hub}", commit)
 
 
 def _manifest_sizes(folder: Path) -> dict[str, int]:
-    """Bytes by file name as the manifest has them."""
+    """Bytes by file name, from the manifest."""
     manifest = _manifest(folder)
     return {name: entry["bytes"] for name, entry in manifest["files"].items()} if manifest else {}
 
 
 def _manifest(folder: Path) -> StageManifest | None:
-    """The folder's manifest; None where there is none or it is damaged."""
+    """The folder's manifest; None if it is missing or damaged."""
     try:
         return staged.read_manifest(folder)
     except ValueError:
@@ -131,7 +133,7 @@ class _Staging:
     progress: Progress
 
     def run(self, full: bool, waits_s: tuple[float, ...]) -> Staged:
-        """See ``stage_hub``.  Nothing is written before it is known that it fits and may be read."""
+        """See ``stage_hub``.  Nothing is written until space and access are checked."""
         listing = self.listing
         known = _has_manifest(self.source, self.folder, listing.commit)
         missing = self._missing(trusted=self._by_size() if known and not full else frozenset())
@@ -148,7 +150,7 @@ class _Staging:
         return Staged(self.folder, listing.commit, len(listing.files), listing.bytes, len(missing))
 
     def _by_size(self) -> frozenset[str]:
-        """Names of the files that the manifest vouches for and that have their size."""
+        """Names of the files that are in the manifest and have the right size."""
         sizes = _manifest_sizes(self.folder)
         return frozenset(
             file.name
@@ -158,7 +160,7 @@ class _Staging:
         )
 
     def _missing(self, trusted: frozenset[str]) -> list[RemoteFile]:
-        """Files that are not there, or not as the hub has them; all but the ``trusted`` are hashed."""
+        """Files that are missing or differ from the hub's; all but the ``trusted`` ones are hashed."""
         unsure = [file for file in self.listing.files if file.name not in trusted]
         wrong = self._wrong(unsure)
         for file in wrong:
@@ -166,7 +168,7 @@ class _Staging:
         return [file for file in unsure if file in wrong or not (self.folder / file.name).is_file()]
 
     def _wrong(self, files: list[RemoteFile]) -> list[RemoteFile]:
-        """Those that are there with another size or checksum than the hub lists."""
+        """Existing files whose size or checksum differs from the hub's list."""
         there = [file for file in files if (self.folder / file.name).is_file()]
         if not there:
             return []
@@ -174,7 +176,7 @@ class _Staging:
             return [file for file in there if not is_whole(file, self.folder / file.name, bar.update)]
 
     def _check_room(self, missing: list[RemoteFile]) -> None:
-        """Say what is needed and what is free; raise StageError if it does not fit."""
+        """Print the required and the free space; raise StageError if it does not fit."""
         place = self.folder
         while not place.exists():
             place = place.parent
@@ -214,8 +216,8 @@ class _Staging:
             ) from None
 
     def _drop_old(self, known: bool) -> None:
-        """From here until ``_finish`` the folder has no manifest; another commit's files leave with theirs, and so
-        does what a killed download left."""
+        """From here until ``_finish`` the folder has no manifest; another commit's files are removed with theirs, and
+        so are the remains of a killed download."""
         if not known:
             wanted = {file.name for file in self.listing.files}
             for name in filter(inside, _manifest_sizes(self.folder).keys() - wanted):
@@ -224,7 +226,7 @@ class _Staging:
         shutil.rmtree(self.folder / DOWNLOADS, ignore_errors=True)
 
     def _fetch(self, missing: list[RemoteFile], waits_s: tuple[float, ...]) -> None:
-        """Download ``missing``.  What fails in passing is asked for again, what arrives altered once more."""
+        """Download ``missing``.  Temporary failures are retried; files that arrive altered are downloaded once more."""
         altered: set[RemoteFile] = set()
         for wait_s in (*waits_s, None):
             reason = self._download(missing, last=wait_s is None)
@@ -248,8 +250,8 @@ class _Staging:
         raise StageError(f"{missing[0].name}: missing after the download; run this again: complete files are kept")
 
     def _download(self, missing: list[RemoteFile], last: bool) -> str | None:
-        """Have huggingface_hub download ``missing``; return what failed in passing (raised the ``last`` time)."""
-        for file in missing:  # the library keeps a file that is there, whatever is in it
+        """Have huggingface_hub download ``missing``; return a temporary failure (raised on the ``last`` try)."""
+        for file in missing:  # the library keeps an existing file, whatever its content
             (self.folder / file.name).unlink(missing_ok=True)
         done = self.listing.bytes - sum(file.size for file in missing)
         try:
@@ -272,7 +274,7 @@ class _Staging:
         return None
 
     def _finish(self) -> None:
-        """Throw away what belongs to the download, and write the manifest."""
+        """Remove the download's temporary files and write the manifest."""
         shutil.rmtree(self.folder / DOWNLOADS.parent)
         self.progress.note(f"{self.source.hub}: writing {self.folder / staged.MANIFEST}")
         staged.write_manifest(self.folder, f"hub:{self.source.hub}", self.listing.commit)
@@ -282,7 +284,7 @@ class _Staging:
 def _ended_by_control_c() -> Iterator[None]:
     """Ctrl-C ends the process at once: the library would first finish the files it has started, which can take hours.
 
-    Nothing needs tidying: a folder without a manifest is not staged, and what was started is removed the next time.
+    No cleanup is necessary: a folder without a manifest is not staged, and partial files are removed the next time.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

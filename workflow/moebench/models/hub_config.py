@@ -1,5 +1,4 @@
-"""The small files of a model that say what it is, from the hub or from a folder: ``config.json`` and sizes of
-weights."""
+"""The small files that describe a model, from the hub or from a folder: ``config.json`` and the sizes of weights."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ SMALL = ("config.json", INDEX)
 
 @dataclass(frozen=True)
 class Described:
-    """What a model's small files say."""
+    """The contents of a model's small files."""
 
     name: str
     """ORG/NAME, or the folder."""
@@ -74,9 +73,9 @@ def _described(name: str, revision: str, folder: Path, weight_bytes: float | Non
     config = _json(folder / "config.json", name)
     if config is None:
         raise StageError(f"{name}: no config.json; only models in the transformers format can be added")
-    said = (_json(folder / INDEX, name) or {}).get("metadata") or {}
-    weight_bytes = said.get("total_size") or weight_bytes
-    return Described(name, revision, config, weight_bytes, said.get("total_parameters"))
+    metadata = (_json(folder / INDEX, name) or {}).get("metadata") or {}
+    weight_bytes = metadata.get("total_size") or weight_bytes
+    return Described(name, revision, config, weight_bytes, metadata.get("total_parameters"))
 
 
 def _json(path: Path, name: str) -> Json | None:

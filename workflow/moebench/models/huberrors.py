@@ -1,4 +1,4 @@
-"""What the hub, the network or the disk answered, as one line that names the repository and what to do."""
+"""Errors of the hub, the network or the disk, as one line with the repository and the remedy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def host_of(endpoint: str) -> str:
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of whom: ``commit`` where the revision is pinned already; ``folder`` once it is known."""
+    """A request to the hub: ``commit`` if the revision is pinned already; ``folder`` once it is known."""
 
     repo: str
     revision: str
@@ -47,7 +47,7 @@ class Asked:
 
 
 def explain(error: Exception, asked: Asked, folder: Path | None = None) -> StageError:
-    """The error as a StageError of one line.  The token never appears in it, whatever the server answered."""
+    """The error as a StageError of one line, which never contains the token."""
     error = _cause(error)
     if isinstance(error, StageError):
         text = str(error)
@@ -75,7 +75,7 @@ def explain(error: Exception, asked: Asked, folder: Path | None = None) -> Stage
 
 
 def passing_reason(error: Exception) -> str | None:
-    """What failed, in a few words, if it may pass by itself; else None."""
+    """A short description of a temporary failure; None for any other."""
     error = _cause(error)
     if isinstance(error, HfHubHTTPError):
         status = error.response.status_code
@@ -88,7 +88,7 @@ def passing_reason(error: Exception) -> str | None:
 
 
 def _cause(error: Exception) -> Exception:
-    """What huggingface_hub found when it says that a file is neither on the hub nor in its cache."""
+    """The underlying error when huggingface_hub reports that a file is neither on the hub nor in its cache."""
     found = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
     return found if isinstance(found, Exception) else error
 
@@ -129,8 +129,8 @@ def _refusal(error: HfHubHTTPError, asked: Asked) -> str:
 
 
 def _unreachable(error: Exception, endpoint: str) -> str:
-    """No answer at all, or a broken one."""
-    if isinstance(error, httpx2.LocalProtocolError):  # its words quote the header, and with it the token
+    """The hub did not answer, or the connection broke."""
+    if isinstance(error, httpx2.LocalProtocolError):  # its message quotes the header, and thus the token
         return f"the request cannot be sent: HF_TOKEN contains invalid characters; {LOGIN} again"
     if isinstance(error, httpx2.UnsupportedProtocol | httpx2.InvalidURL):
         return f"HF_ENDPOINT is {host_of(endpoint)!r}, which is not the address of a hub (https://...)"
@@ -144,7 +144,7 @@ def _unreachable(error: Exception, endpoint: str) -> str:
 
 
 def _disk(error: OSError, folder: Path | None) -> str:
-    """The file system refused."""
+    """The file system raised an error."""
     where = f" at {error.filename or folder}" if error.filename or folder else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         kind = "the disk is full" if error.errno == errno.ENOSPC else "your disk quota is used up"

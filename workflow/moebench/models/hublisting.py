@@ -1,4 +1,4 @@
-"""What the hub has: the files of a repository at a commit, with sizes and checksums."""
+"""Lists the files of a repository on the hub at a commit, with sizes and checksums."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Hub:
-    """How the hub is asked: where, as whom, and for which kind of repository (``model`` or ``dataset``)."""
+    """How to query the hub: endpoint, headers, and kind of repository (``model`` or ``dataset``)."""
 
     endpoint: str
     headers: dict[str, str]
@@ -58,14 +58,14 @@ class Listing:
 
 
 def connect(endpoint: str | None, repo_type: str) -> Hub:
-    """Endpoint: the argument, HF_ENDPOINT as it is now, or the hub.  Token: HF_TOKEN or `hf auth login`'s store."""
+    """Endpoint: the argument, the current HF_ENDPOINT, or the hub.  Token: HF_TOKEN or `hf auth login`'s store."""
     constants.HF_HUB_DISABLE_TELEMETRY = True  # else building headers asks the hub for a list and caches it in HF_HOME
     chosen = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
     return Hub(chosen.rstrip("/"), build_hf_headers(library_name="moebench"), repo_type)
 
 
 def list_files(hub: Hub, source: HubSource, revision: str) -> Listing:
-    """Ask the hub which commit ``revision`` is and what files it has, with sizes and checksums."""
+    """Query the hub for the commit of ``revision`` and its files, with sizes and checksums."""
     api = HfApi(endpoint=hub.endpoint, library_name="moebench")
     timeout = constants.HF_HUB_ETAG_TIMEOUT
     ask = api.dataset_info if hub.repo_type == "dataset" else api.model_info
@@ -91,7 +91,7 @@ def _remote_file(sibling: RepoSibling) -> RemoteFile:
 
 
 def _hidden(name: str) -> bool:
-    """Whether a file is hidden: such a one is not part of a staged model, so its manifest does not list it."""
+    """Whether a file is hidden.  Hidden files are not part of a staged model, so its manifest does not list them."""
     return any(part.startswith(".") and part != ".." for part in PurePosixPath(name).parts)
 
 
@@ -104,7 +104,7 @@ def inside(name: str) -> bool:
 def is_whole(file: RemoteFile, path: Path, seen: Callable[[int], object]) -> bool:
     """Whether ``path`` has the size and the checksum of ``file``: SHA-256 of LFS files, git's blob SHA-1 of others.
 
-    ``seen`` gets the bytes read.  Raises OSError.
+    ``seen`` is called with the number of bytes read.  Raises OSError.
     """
     if path.stat().st_size != file.size:
         return False
@@ -119,6 +119,6 @@ def is_whole(file: RemoteFile, path: Path, seen: Callable[[int], object]) -> boo
 
 
 def check_access(hub: Hub, source: HubSource, commit: str, file: RemoteFile) -> None:
-    """Ask for one file's headers: a gated repository lists its files to everybody and refuses only these."""
+    """Ask for one file's headers: a gated repository lists its files to everybody and refuses only downloads."""
     url = hf_hub_url(source.hub, file.name, repo_type=hub.repo_type, revision=commit, endpoint=hub.endpoint)
     get_hf_file_metadata(url, headers=hub.headers, endpoint=hub.endpoint)

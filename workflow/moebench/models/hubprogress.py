@@ -32,14 +32,13 @@ _LINE = "{desc}: {n_fmt}B of {total_fmt}B, {rate_fmt}, {elapsed}, {remaining} le
 
 @dataclass(frozen=True)
 class Progress:
-    """What a download tells: notes that stay, and a bar, which is a line every ``every_s`` seconds where the stream
-    is no terminal."""
+    """Output of a download: permanent notes, and a bar (a line every ``every_s`` seconds if not on a terminal)."""
 
     stream: TextIO
     every_s: float = 10.0
 
     def note(self, text: str) -> None:
-        """Show a line of its own that stays."""
+        """Print a permanent line."""
         print(text, file=self.stream, flush=True)
 
     def bar(self, title: str, total: int | None, done: int = 0) -> tqdm:
@@ -54,7 +53,7 @@ class Progress:
 
 
 class _Lines:
-    """A stream on which each state of a bar is a line of its own."""
+    """A stream that prints each state of a bar on a separate line."""
 
     def __init__(self, stream: TextIO):
         self.stream = stream

@@ -7,9 +7,9 @@
 wanted, ``source`` and ``revision``.  Runs in the engine's environment: torch, transformers and tokenizers are imported
 inside functions, everything else is the standard library.
 
-An engine's dummy weights are so small that every layer routes every token alike.  Here every weight is drawn from
-N(0, 1/fan_in), which keeps the scale of what flows through the network: router logits have a standard deviation of
-about one whatever the width, so that tokens and layers choose different experts.
+An engine's dummy weights are so small that every layer routes all tokens to the same experts.  Here every weight is
+drawn from N(0, 1/fan_in), which preserves the scale of activations: router logits have a standard deviation of about 1
+for any width, so tokens and layers choose different experts.
 """
 
 from __future__ import annotations
@@ -59,11 +59,11 @@ def recipe(architecture: ArchitectureDict, seed: int) -> str:
 
 
 def train_tokenizer(vocab_size: int, extra: tuple[str, ...] = ()) -> Any:
-    """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`; ``extra``: special
-    tokens beside the usual ones.
+    """A byte-level BPE tokenizer of exactly ``vocab_size`` tokens, trained on :func:`prose.corpus`; ``extra``:
+    additional special tokens.
 
-    Raises ValueError if it comes out with another number: more than the corpus has merges for, or too few
-    for the bytes.
+    Raises ValueError if the result has another size: the corpus has too few merges, or the size is too small for the
+    bytes.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -86,7 +86,7 @@ def train_tokenizer(vocab_size: int, extra: tuple[str, ...] = ()) -> Any:
 
 
 def tokenizer_file(vocab_size: int, cache: Path, extra: tuple[str, ...] = ()) -> Path:
-    """``tokenizer.json`` of a vocabulary size, trained on first use and kept in ``cache``."""
+    """``tokenizer.json`` for a vocabulary size, trained on first use and stored in ``cache``."""
     path = cache / f"bpe-{vocab_size}-{''.join(word.strip('<>') + '-' for word in extra)}{prose.sha256()[:12]}.json"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
@@ -100,8 +100,8 @@ def tokenizer_file(vocab_size: int, cache: Path, extra: tuple[str, ...] = ()) ->
 
 
 def _save_tokenizer(file: Path, architecture: ArchitectureDict, folder: Path) -> dict[str, int]:
-    """Write the tokenizer's files, and the processor's if the model sees images, into ``folder``; return the special
-    token ids that config.json names."""
+    """Write the tokenizer's files, and the processor's if the model takes images, into ``folder``; return the special
+    token ids for config.json."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
@@ -132,7 +132,7 @@ def _image_token(architecture: ArchitectureDict) -> tuple[str, ...]:
 
 
 def _fill(name: str, tensor: Any, seed: int, tied: bool, inputs_first: bool = False) -> None:
-    """Fill one tensor in place; it depends on the seed and its own name alone, not on the tensors before it.
+    """Fill one tensor in place; its values depend only on the seed and its name, not on the order of tensors.
 
     Biases are 0, norms 1, matrices N(0, 1/fan_in).  A looked-up row is a sum of one term, so an embedding has a fan-in
     of 1, unless it is the output matrix too.  ``inputs_first``: experts' matrices are inputs x outputs (gpt-oss).
@@ -165,12 +165,12 @@ def _save_model(config: Json, seed: int, folder: Path) -> None:
     engine_classes = settings.pop("architectures")
     resolved = AutoConfig.for_model(settings.pop("model_type"), **settings)
     kind = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
-    with torch.device("meta"):  # no memory, and no time for an initialization that is thrown away
+    with torch.device("meta"):  # no memory, and no initialization that is discarded
         model = kind.from_config(resolved, dtype=torch.bfloat16)
     model = model.to_empty(device="cpu")
     model.tie_weights()
     with torch.no_grad():
-        saved = model.state_dict()  # the correction of GLM's scores is a buffer, and no parameter
+        saved = model.state_dict()  # the correction of GLM's scores is a buffer, not a parameter
         buffers = [(name, buffer) for name, buffer in model.named_buffers() if name in saved]
         for name, tensor in (*model.named_parameters(), *buffers):
             _fill(name, tensor, seed, bool(config["tie_word_embeddings"]), config["model_type"] == "gpt_oss")
@@ -192,10 +192,11 @@ def write(
     revision: str | None = None,
     full: bool = False,
 ) -> bool:
-    """Write one checkpoint to ``out``, whole or not at all; False if it was there already (``full``: to the byte).
+    """Write one checkpoint to ``out``, completely or not at all; return False if it exists (``full``: compare all
+    bytes).
 
-    Trained tokenizers are kept in ``tokenizers``, by default ``.tokenizers`` beside ``out``.
-    Raises ValueError for an architecture that cannot be written.
+    Trained tokenizers are stored in ``tokenizers``, by default ``.tokenizers`` beside ``out``. Raises ValueError for an
+    architecture that cannot be written.
     """
     revision = revision or recipe(architecture, seed)
     if not staged.check(out, full=full) and (manifest := staged.read_manifest(out)):

@@ -1,6 +1,6 @@
-"""What a random checkpoint of a vision-language model has beside its language model: image token, processor, tower.
+"""The parts of a random vision-language checkpoint other than its language model: image token, processor, tower.
 
-Runs in the engine's environment, like ``checkpoints``, which calls it.
+Runs in the engine's environment, like ``random_init``, which calls it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHAT_TEMPLATE = (
 
 
 def save_processor(vision: VisionDict, tokenizer: Any, folder: Path) -> None:
-    """Write the processor of a LLaVA-NeXT: how an image is cut into tiles, scaled to -1 to 1, and counted in tokens."""
+    """Write the processor of a LLaVA-NeXT: it tiles an image, scales it to -1 to 1, and counts its tokens."""
     from transformers import LlavaNextProcessor
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
@@ -51,10 +51,10 @@ def save_processor(vision: VisionDict, tokenizer: Any, folder: Path) -> None:
 
 
 def fan_in(name: str, shape: tuple[int, ...]) -> int | None:
-    """How many terms a value of a tower's tensor sums; None for one that is not a tower's.
+    """Fan-in of a tensor of the vision tower (number of summed terms); None for a tensor outside the tower.
 
-    A convolution over a patch sums channels x height x width; a position is looked up, and the separator is used as it
-    is, so both have the scale of what they are added to or stand beside.
+    A convolution over a patch sums channels x height x width; a position is looked up and the separator is used
+    unchanged, so both have the scale of their neighbours.
     """
     if name.endswith(("position_embedding.weight", "image_newline")):
         return 1
@@ -62,8 +62,8 @@ def fan_in(name: str, shape: tuple[int, ...]) -> int | None:
 
 
 def name_tower_as_engine_does(folder: Path) -> None:
-    """Rename the tower's weights: transformers 5 saves them without the level ``vision_model``, which vLLM asks for and
-    transformers reads too."""
+    """Rename the tower's weights: transformers 5 saves them without the level ``vision_model``, which vLLM requires and
+    transformers can read, too."""
     from safetensors.torch import load_file, save_file
 
     (path,) = folder.glob("*.safetensors")

@@ -1,4 +1,4 @@
-"""A model that lies on a shared disk already: its files are hashed, pinned and linked, never copied or changed."""
+"""A model that is already on a shared disk: its files are hashed, pinned and linked, never copied or changed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def stage_shared(
     update: bool = False,
     full: bool = False,
 ) -> Path:
-    """Bring links to a shared model's files to ``folder_for(revision)``, with a manifest; return the folder.
+    """Link a shared model's files into ``folder_for(revision)``, with a manifest; return the folder.
 
     All files are hashed once, and the hash of all is pinned in the lock file; files that differ from the pinned ones
-    are refused.  ``update`` pins what is there now.  ``full`` hashes again what is whole by size.
-    Raises StageError, one line that names the folder.
+    are refused.  ``update`` pins the current files.  ``full`` also hashes files whose size is right. Raises StageError,
+    one line that names the folder.
     """
     assert source.path is not None
     shared, name = Path(source.path), source.shared
@@ -67,12 +67,12 @@ def _hashed(shared: Path, progress: Progress) -> dict[str, StagedFile]:
 
 
 def _revision(files: dict[str, StagedFile]) -> str:
-    """40 digits of the hash of all checksums."""
+    """The first 40 digits of the hash of all checksums."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def _link(shared: Path, folder: Path, files: dict[str, StagedFile], source: str, revision: str) -> None:
-    """Make the folder of links, whole or not at all."""
+    """Create the folder of links, completely or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

@@ -1,8 +1,8 @@
-"""Texts that prompts are made of: the standard library's prose, a file that is staged by hand, or a staged table of
-questions with images (``config/corpora``).
+"""The texts for prompts: the standard library's prose, a file that is staged by hand, or a staged table of questions
+with images (``config/corpora``).
 
-Everything that makes prompts asks here for its text, so that a corpus is named, pinned by its checksum and read in one
-way.  Standard library only: the measurement side reads it too.
+All prompt code gets its text here, so that a corpus is named, pinned by its checksum and read in one way.  Standard
+library only: the measurement side reads it too.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PROSE = "prose"
 
 
 def items(spec: CorpusDict | None) -> list[str]:
-    """The texts of a corpus in order, empty ones left out; ``None``: the paragraphs of the prose.
+    """The texts of a corpus in order, without empty ones; ``None``: the paragraphs of the prose.
 
-    Raises ValueError naming file and line of a JSON line or a row without the text, OSError if it cannot be read.
+    Raises ValueError, naming file and line, for a JSON line or row without text; OSError if it cannot be read.
     """
     if spec is None:
         return prose.corpus().split("\n\n")
@@ -65,14 +65,14 @@ def _field(line: str, spec: CorpusDict, number: int) -> str:
 
 
 def identity(spec: CorpusDict) -> Knobs:
-    """What of a corpus can change a number: its content and which part of it is read, not its name or place."""
+    """What can change a result: a corpus's content and the part that is read, not its name or path."""
     if table := spec.get("table"):
         return {"table": table["id"], "revision": table["revision"], "field": spec["field"]}
     return {"sha256": spec["sha256"], "format": _file(spec).suffix, "field": spec["field"]}
 
 
 def sha256(spec: CorpusDict) -> str:
-    """SHA-256 of the file or table of a corpus that was checked."""
+    """SHA-256 of the file or table of a checked corpus."""
     table = spec.get("table")
     if not table:
         return str(spec["sha256"])
@@ -82,7 +82,7 @@ def sha256(spec: CorpusDict) -> str:
 
 
 def check(spec: CorpusDict) -> str | None:
-    """What is wrong with the file or table of a corpus, and what to do, in one line; None if it is what was pinned."""
+    """The problem with the file or table of a corpus and its remedy, in one line; None if it matches the pinned one."""
     if table := spec.get("table"):
         return _check_table(spec, table["path"])
     path, where = _file(spec), f"config/corpora/{spec['name']}.yaml"
@@ -102,7 +102,7 @@ def check(spec: CorpusDict) -> str | None:
 
 
 def _check_table(spec: CorpusDict, folder: str) -> str | None:
-    """As ``check``: every byte of table and images is compared with what was staged."""
+    """Like ``check``; compares every byte of the table and images with the staged ones."""
     if problems := staged.check(Path(folder), full=True):
         return f"{problems[0]}; download corpus {spec['name']} with `moebench stage`"
     try:

@@ -1,4 +1,4 @@
-"""A staged table of questions about images, as VLMEvalKit has them (docs/accuracy.md): its questions and their images.
+"""Reads a staged table of questions about images in VLMEvalKit's format (docs/accuracy.md).
 
 The images are those that staging dumped beside the table.  Standard library only: the measurement side reads it too.
 """
@@ -16,9 +16,9 @@ csv.field_size_limit(sys.maxsize)  # the column with the images in base64
 def questions(folder: Path, name: str, column: str) -> Iterator[tuple[str, Path]]:
     """Question and image of each row of ``folder/name.tsv`` that has an image, in order.
 
-    As the harness asks them, except for its own instructions: the text of ``column``, the image of the column
-    ``image_path`` or else of the row's index, below ``images/name``.  Raises ValueError naming the row and what it
-    lacks, OSError if the table cannot be read.
+    As the harness asks them, but without its instructions: the text of ``column``, the image of the column
+    ``image_path`` or else of the row's index, below ``images/name``.  Raises ValueError naming the row and the missing
+    value, OSError if the table cannot be read.
     """
     table, images = folder / f"{name}.tsv", folder / "images" / name
     with open(table, newline="", encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Images of exact size, made from a seed: nothing to download, and none is ever shown twice; or read from files."""
+"""Images of exact size: generated from a seed (no download, no image is used twice), or read from files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHAPES = 6
 def make(batch: int, images: int, size: int, seed: int) -> list[list[Any]]:
     """``images`` PIL images (RGB, ``size`` x ``size`` pixels) for each of ``batch`` requests, all different.
 
-    Coloured shapes with noise over them: edges and texture at every place, so that no two tiles or patches of an image
-    are alike.  The same seed gives the same images.
+    Coloured shapes overlaid with noise: edges and texture everywhere, so that no two tiles or patches are alike.  The
+    same seed gives the same images.
     """
     return [[_image(size, f"{seed}:{request}:{i}") for i in range(images)] for request in range(batch)]
 
 
 def read(path: Path) -> Any:
-    """An image file as a PIL image (RGB).  Raises OSError naming it where it is no image."""
+    """An image file as a PIL image (RGB).  Raises OSError, naming the file, if it is not an image."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -33,9 +33,9 @@ def read(path: Path) -> Any:
 
 
 def tokens(run: Trace) -> int | None:
-    """Tokens that the images of a request became in a run of images of one size; None without images.
+    """Image tokens per request in a run with images of one size; None without images.
 
-    Raises RuntimeError if requests differ, which cannot be.
+    Raises RuntimeError if requests differ, which must not happen.
     """
     if "image_tokens" not in run:
         return None

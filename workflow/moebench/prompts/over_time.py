@@ -24,7 +24,7 @@ class Asked(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of a trace; ``at_s``: s since its first line, None where times are not asked for."""
+    """A line of a trace; ``at_s``: s since the first line, None if times are not requested."""
 
     input_tokens: int
     output_tokens: int
@@ -42,7 +42,7 @@ def sha256(path: Path) -> str:
 
 def read_trace(path: Path, count: int, timed: bool) -> list[Line]:
     """The first ``count`` requests of a trace: JSON lines with input_length, output_length and, ``timed``, timestamp
-    (ms), as Mooncake's traces have them.
+    (ms), as in Mooncake's traces.
 
     Raises ValueError naming file, line and value of what is missing, empty or out of order.
     """
@@ -82,7 +82,7 @@ def drawn_by_client(work: Workload) -> bool:
 def make(work: Workload, vocab_size: int, longest: int, seed: int) -> list[Asked]:
     """The requests of a workload.  ``longest``: tokens of a request that the engine accepts.
 
-    Raises ValueError if its trace is no more what was planned.
+    Raises ValueError if its trace has changed since planning.
     """
     rng = random.Random(seed)
     prefix = _ids(rng, vocab_size, work["prefix_tokens"])
@@ -95,12 +95,12 @@ def make(work: Workload, vocab_size: int, longest: int, seed: int) -> list[Asked
     turns = work.get("turns", 1)
     histories = [list(prefix) for _ in range(work["requests"] // turns)]
     asked: list[Asked] = []
-    for _ in range(turns):  # the first of all conversations, then the second of all
+    for _ in range(turns):  # the first turn of all conversations, then the second
         for history in histories:
             new, made = _lengths(work, (longest - len(prefix)) // turns, rng)
             history += _ids(rng, vocab_size, new)
             asked.append(Asked(list(history), made, None))
-            history += _ids(rng, vocab_size, made)  # stands for the answer, which nobody knows yet
+            history += _ids(rng, vocab_size, made)  # stands for the answer, which is not known yet
     return asked
 
 
@@ -109,7 +109,7 @@ def _ids(rng: random.Random, vocab_size: int, count: int) -> list[int]:
 
 
 def _lengths(work: Workload, longest: int, rng: random.Random) -> tuple[int, int]:
-    """New tokens of a prompt and those to generate; what is longer than the engine accepts is drawn again."""
+    """Numbers of new prompt tokens and of tokens to generate; redrawn if longer than the engine accepts."""
     means, spread = (work["input_tokens"], work["output_tokens"]), work["length_spread"]
     while True:
         if work.get("length_shape") == "lognormal":
@@ -117,6 +117,6 @@ def _lengths(work: Workload, longest: int, rng: random.Random) -> tuple[int, int
             drawn = [round(rng.lognormvariate(math.log(mean) - variance / 2, math.sqrt(variance))) for mean in means]
         else:
             drawn = [rng.randint(math.floor(m * (1 - spread)), math.ceil(m * (1 + spread))) for m in means]
-        new, made = (max(1, n) for n in drawn)
-        if new + made <= longest:
-            return new, made
+        new, output = (max(1, n) for n in drawn)
+        if new + output <= longest:
+            return new, output

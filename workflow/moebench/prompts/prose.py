@@ -1,8 +1,8 @@
-"""English prose that every Python installation carries: prompts and tokenizer training text without a data set.
+"""English prose from the Python installation: prompts and tokenizer training text without a data set.
 
-The text is the language reference shipped as help topics (``pydoc_data.topics``) and the docstrings of
-the standard library's own modules.  It depends on the Python version alone, not on what is installed
-beside it; :func:`sha256` goes into the provenance of whatever used it.  Standard library only.
+The text is the language reference shipped as help topics (``pydoc_data.topics``) and the docstrings of the standard
+library's own modules.  It depends only on the Python version, not on installed packages; :func:`sha256` is recorded in
+the provenance of its users.  Standard library only.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _sources() -> Iterator[Path]:
 
 
 def _docstrings(source: str) -> Iterator[str]:
-    """Docstrings of a module, its classes and functions, in the order they stand."""
+    """Docstrings of a module, its classes and functions, in source order."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node, clean=True)

@@ -1,4 +1,4 @@
-"""Prompts: text of a corpus or random ids at exact token lengths, one text for all, or a corpus's items as they are."""
+"""Prompts: text of a corpus or random ids at exact token lengths, one text for all, or a corpus's items unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from moebench.prompts import corpora
 def tokenizer(model_folder: Path, trust: bool = False) -> Callable[[str], list[int]]:
     """The model's own tokenizer as a function from text to token ids (no special tokens).
 
-    ``trust``: its own Python files may run.
+    ``trust``: allow its own Python files to run.
     """
     from tokenizers import Tokenizer
 
@@ -31,18 +31,18 @@ def tokenizer(model_folder: Path, trust: bool = False) -> Callable[[str], list[i
 
 
 def text_tokens(model_folder: Path, corpus: CorpusDict | None = None, trust: bool = False) -> list[int]:
-    """A whole corpus (None: the prose) as token ids, its items parted by blank lines."""
+    """A whole corpus (None: the prose) as token ids, its items separated by blank lines."""
     return tokenizer(model_folder, trust)("\n\n".join(corpora.items(corpus)))
 
 
 def items(model_folder: Path, texts: list[str], most_tokens: int, trust: bool = False) -> list[list[int]]:
-    """Texts as prompts of their own lengths, each cut after ``most_tokens`` tokens."""
+    """Texts as prompts of their own lengths, each truncated to ``most_tokens`` tokens."""
     encode = tokenizer(model_folder, trust)
     return [encode(text)[:most_tokens] for text in texts]
 
 
 def tokenizer_key(model_folder: Path) -> str:
-    """Tells tokenizers apart by content: models of one family share theirs, and tokenizing the corpus takes a while."""
+    """A key by the tokenizer's content: models of one family share a tokenizer, and tokenizing the corpus is slow."""
     file = model_folder / "tokenizer.json"
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else str(model_folder)
 

@@ -1,7 +1,7 @@
 """Corpora as token ids, tokenized in a separate process.
 
-A tokenizer that went through a megabyte of text leaves the memory of its process so cut up that each later step of a
-small model takes up to 8% longer (docs/facts.md): not in the process that holds the engine.
+A tokenizer that has processed a megabyte of text fragments the memory of its process so much that each later step of a
+small model takes up to 8% longer (docs/facts.md), so it must not run in the engine's process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from moebench.prompts import corpora, text_prompts
 
 
 def of_corpus(model_folder: Path, corpus: CorpusDict | None, trust: bool = False) -> array[int]:
-    """A whole corpus (None: the prose) as token ids.  ``trust``: a tokenizer's own Python files may run.
+    """A whole corpus (None: the prose) as token ids.  ``trust``: allow a tokenizer's own Python files to run.
 
-    Raises RuntimeError with the tokenizer's own words.
+    Raises RuntimeError with the tokenizer's message.
     """
     return array("q", _apart({"folder": str(model_folder), "corpus": corpus, "trust": trust}))
 
@@ -29,10 +29,10 @@ def of_corpus(model_folder: Path, corpus: CorpusDict | None, trust: bool = False
 def of_items(
     model_folder: Path, corpus: CorpusDict | None, most_tokens: int, count: int, trust: bool = False
 ) -> list[list[int]]:
-    """The first ``count`` items of a corpus as token ids, each cut after ``most_tokens``.  Raises as ``of_corpus``."""
+    """The first ``count`` items of a corpus as token ids, truncated to ``most_tokens``.  Raises as ``of_corpus``."""
     asked = {"folder": str(model_folder), "corpus": corpus, "most_tokens": most_tokens, "count": count, "trust": trust}
-    made: list[list[int]] = _apart(asked)
-    return made
+    ids: list[list[int]] = _apart(asked)
+    return ids
 
 
 def _apart(asked: Json) -> Any:
@@ -50,12 +50,12 @@ def main() -> None:
     try:
         if "count" in asked:
             texts = corpora.items(corpus)[: asked["count"]]
-            made: Any = text_prompts.items(folder, texts, asked["most_tokens"], trust)
+            ids: Any = text_prompts.items(folder, texts, asked["most_tokens"], trust)
         else:
-            made = text_prompts.text_tokens(folder, corpus, trust)
+            ids = text_prompts.text_tokens(folder, corpus, trust)
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")
-    json.dump(made, sys.stdout)
+    json.dump(ids, sys.stdout)
 
 
 if __name__ == "__main__":

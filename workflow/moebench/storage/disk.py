@@ -28,8 +28,8 @@ def full(folders: Iterable[Path], least_bytes: int = FULL_BYTES) -> list[Path]:
 
 
 def explain(reason: str, evidence: list[str], folders: list[Path]) -> str:
-    """A reason that begins with ``failures.DISK``, with the folders that are full, or else the engine's words about it,
-    and what to do."""
+    """A reason that begins with ``failures.DISK``, with the folders that are full, or else the engine's message, and
+    the remedy."""
     now = full(folders)
     where = ", ".join(map(str, now or full(folders, TIGHT_BYTES)))
     words = "" if now or not evidence else f" ({evidence[-1][:300]})"

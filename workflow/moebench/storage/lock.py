@@ -1,7 +1,7 @@
 """A lock per engine configuration, so that two jobs never measure the same cells at once.
 
-The lock is a file, created exclusively, that names its holder (SLURM job, host, process) and whose modification time
-is the holder's heartbeat.  A holder that is gone (no heartbeat, or its process on this host is gone) is taken over.
+The lock is a file, created exclusively, that names its holder (SLURM job, host, process) and whose modification time is
+the holder's heartbeat.  The lock of a dead holder (no heartbeat, or its process on this host is gone) is taken over.
 Works on a shared file system without flock; the heartbeat's age is measured with the file system's own clock.
 """
 
@@ -30,7 +30,8 @@ def _path(results: Path, engine: str) -> Path:
 
 
 def _process_start(pid: int) -> str | None:
-    """Start time of a live process (clock ticks since boot), or None: tells a process from a later one of its id."""
+    """Start time of a live process (clock ticks since boot), or None: distinguishes a process from a later one with the
+    same id."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -74,7 +75,7 @@ def _age(path: Path) -> float:
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink()
-    except OSError:  # nothing can be written there: this machine's clock has to do
+    except OSError:  # nothing can be written there: fall back to this machine's clock
         now = time.time()
     try:
         return now - path.stat().st_mtime
@@ -100,7 +101,7 @@ def _is_dead(path: Path, holder: LockHolder) -> bool:
 
 
 def holder(results: Path, engine: str) -> LockHolder | None:
-    """The live job that is measuring this engine configuration; None without one."""
+    """The live job that is measuring this engine configuration; None if there is none."""
     path = _path(results, engine)
     found = _read(path)
     return None if found is None or _is_dead(path, found) else found
@@ -113,7 +114,7 @@ def describe(found: LockHolder) -> str:
 
 
 def _link(temporary: Path, path: Path) -> bool:
-    """Give a file a second name; False if that name is taken.  Exactly one of many succeeds, also on NFS."""
+    """Give a file a second name; False if that name is taken.  Exactly one of several succeeds, also on NFS."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -143,9 +144,9 @@ def _try(path: Path, me: LockHolder) -> LockHolder | None:
 def _take_over(path: Path, dead: LockHolder, temporary: Path) -> bool:
     """Replace a dead holder's lock, unless somebody else does.
 
-    Whoever makes the claim named after the dead holder is its only heir; should the heir die before it is done, the
-    claim named after the heir decides.  A claim made too late, after another heir was done, is noticed because the
-    lock is no longer the dead one's.
+    The process that creates the claim named after the dead holder is its only heir; if the heir dies before it is done,
+    the claim named after the heir decides.  A claim created too late, after another heir was done, is detected because
+    the lock no longer belongs to the dead holder.
     """
     heir, claims = dead, []
     while True:
@@ -169,7 +170,7 @@ def _take_over(path: Path, dead: LockHolder, temporary: Path) -> bool:
 def held(
     results: Path, engine: str, say: Callable[[str], None], wait_s: float = 1e9, poll_s: float = 2.0
 ) -> Iterator[None]:
-    """Hold the lock of an engine configuration; wait while another live job holds it, saying who.
+    """Hold the lock of an engine configuration; wait while another live job holds it, and print which.
 
     Raises StorageError if the folder cannot be written or ``wait_s`` seconds passed.
     """

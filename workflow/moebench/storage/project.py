@@ -20,14 +20,14 @@ ROOT = _SHIPPED if INSTALLED else _PACKAGE.parents[1]
 
 
 def config_folder() -> Path:
-    """``config`` in the current folder; where there is none, the one that came with an installed moebench."""
+    """``config`` in the current folder; if there is none, the one shipped with an installed moebench."""
     here = Path("config")
     return ROOT / "config" if INSTALLED and not here.is_dir() else here
 
 
 def refuse_shipped(config: Path) -> None:
-    """Raise ConfigError for the configuration of an installed moebench: no environments are beside it, and nothing may
-    be written there.
+    """Raise ConfigError for the configuration of an installed moebench: it has no environments beside it, and must not
+    be written to.
     """
     if INSTALLED and config == ROOT / "config":
         raise ConfigError("config: no such folder; run this in the project's folder, or give --config FOLDER")

@@ -66,7 +66,7 @@ class Place:
 
 
 def places() -> list[Place]:
-    """Folders in the order in which they are asked for: one named on purpose, the scheduler's, the usual ones."""
+    """Candidate folders in order of preference: an explicitly named one, the scheduler's, the usual ones."""
     named = (os.environ.get(name, "") for name in (LOCAL, "SLURM_TMPDIR", "TMPDIR"))
     return [_place(Path(name)) for name in dict.fromkeys([*filter(None, named), "/tmp", "/var/tmp"])]
 
@@ -96,7 +96,7 @@ def needed() -> bool:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Variables with which everything that a job's processes keep goes there."""
+    """Variables that direct all temporary files and caches of a job's processes to this folder."""
     return {"TMPDIR": str(folder)} | {name: str(folder / below) for name, below in CACHES.items()}
 
 
@@ -119,7 +119,7 @@ def _place(folder: Path) -> Place:
 
 
 def mount(folder: Path, table: Path = Path("/proc/mounts")) -> tuple[str, list[str]]:
-    """Type and options of the file system that a folder is on; ``("", [])`` where the system does not say."""
+    """Type and options of the file system that a folder is on; ``("", [])`` if the system does not report it."""
     where, found = os.path.realpath(folder), ("", list[str]())
     try:
         lines = [line.split() for line in table.read_text(errors="replace").splitlines()]

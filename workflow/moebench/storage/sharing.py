@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 def refusal(folders: Iterable[Path], appended: Iterable[Path] = ()) -> str | None:
-    """Why this user cannot go on in folders, and what to do, in a line; None if nothing is in the way.
+    """Why this user cannot continue in these folders, and the remedy, in one line; None if there is no obstacle.
 
     Args:
-        folders: files are made and replaced in them and in all folders below, if they are there.
-        appended: folders whose files are written to as they are.
+        folders: files are created and replaced in them and in all existing folders below.
+        appended: folders whose existing files are appended to.
     """
     appended = list(appended)
     for top in (*folders, *appended):
@@ -30,7 +30,7 @@ def refusal(folders: Iterable[Path], appended: Iterable[Path] = ()) -> str | Non
 def _in_the_way(top: Path, appended: bool) -> Path | None:
     for place, folders, names in os.walk(top):
         here = Path(place)
-        for folder in (here, *(here / name for name in folders)):  # what cannot be read is not walked into
+        for folder in (here, *(here / name for name in folders)):  # unreadable folders are not walked
             if _shut(folder, os.W_OK | os.X_OK):
                 return folder
         if found := next((here / name for name in names if appended and _shut(here / name, os.W_OK)), None):
@@ -45,7 +45,7 @@ def _shut(path: Path, mode: int) -> bool:
 
 
 def _sticky(folder: Path) -> bool:
-    """Whether only its owner may replace a file in a folder."""
+    """Whether only a file's owner may replace it in a folder."""
     seen, me = folder.stat(), os.geteuid()
     return bool(seen.st_mode & stat.S_ISVTX) and me not in (0, seen.st_uid)
 
@@ -66,7 +66,7 @@ def owner(path: Path) -> str:
 
 
 def name(user: int) -> str:
-    """A user's name, or the number where there is none (in a container)."""
+    """A user's name, or the number if there is none (in a container)."""
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:

@@ -23,7 +23,7 @@ def _sha256(path: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Files of the folder that belong to the model: hidden ones (a downloader's cache) do not."""
+    """Files of the folder that belong to the model; hidden ones (a downloader's cache) do not."""
     files = (p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
@@ -33,8 +33,8 @@ def write_manifest(
 ) -> StageManifest:
     """Write the manifest of every file now in ``folder``, by atomic rename; return it.
 
-    Call it last: a folder without a manifest is not staged whole.  ``facts``: what came out when it was made.
-    ``files``: sizes and checksums, where they are known already.
+    Call it last: a folder without a manifest is not completely staged.  ``facts``: results of creating it. ``files``:
+    sizes (bytes) and checksums, if already known.
     """
     folder = Path(folder)
     manifest: StageManifest = {
@@ -52,7 +52,7 @@ def write_manifest(
 
 
 def checksums(folder: Path) -> dict[str, StagedFile]:
-    """Sizes and checksums of every file of a folder that belongs to a model; reads every byte."""
+    """Size (bytes) and checksum of every file in a folder that belongs to the model; reads every byte."""
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in _files(folder)
@@ -60,14 +60,14 @@ def checksums(folder: Path) -> dict[str, StagedFile]:
 
 
 def read_manifest(folder: Path) -> StageManifest | None:
-    """The manifest of a folder, or None where there is none.
+    """The manifest of a folder, or None if there is none.
 
     Raises ValueError, naming the file and the remedy, if it is not a manifest that this version reads.
     """
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is whole
+        _ = [(entry["bytes"], entry["sha256"]) for entry in manifest["files"].values()]  # every entry is complete
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, KeyError, AttributeError):
@@ -78,7 +78,7 @@ def read_manifest(folder: Path) -> StageManifest | None:
 
 
 def revision_of(folder: Path) -> str | None:
-    """The revision of a staged folder, or None where there is no manifest.  Raises as ``read_manifest``."""
+    """The revision of a staged folder, or None if there is no manifest.  Raises as ``read_manifest``."""
     manifest = read_manifest(folder)
     return manifest["revision"] if manifest else None
 
@@ -108,7 +108,7 @@ def check(folder: Path, full: bool = False) -> list[str]:
 
 
 def publish(new: Path, folder: Path) -> None:
-    """Put the finished folder ``new`` (beside it) in the place of ``folder``, with the usual permissions."""
+    """Replace ``folder`` by the finished folder ``new`` beside it, with the usual permissions."""
     _as_readable_as_usual(new)
     _replace(new, folder)
 
@@ -122,8 +122,8 @@ def _as_readable_as_usual(folder: Path) -> None:
 
 
 def _replace(new: Path, old: Path) -> None:
-    """Put folder ``new`` in the place of ``old``.  A rename cannot replace a folder that is not empty, so the old one
-    steps aside first; a reader in between sees no folder, never half of one."""
+    """Replace folder ``old`` by ``new``.  A rename cannot replace a folder that is not empty, so the old one is moved
+    away first; a reader in between sees no folder, never a partial one."""
     if old.exists():
         aside = Path(tempfile.mkdtemp(prefix=f".{old.name}.old.", dir=old.parent))
         old.rename(aside / "old")

@@ -1,7 +1,7 @@
-"""The job's GPUs through NVML (nvidia-ml-py): facts once, readings every time.  No CUDA context is made.
+"""The job's GPUs through NVML (nvidia-ml-py): facts once, then readings.  Creates no CUDA context.
 
-What a device or driver does not support is None.  A MIG instance shares its GPU: its energy, power and utilization
-cannot be told, clocks, temperature and throttling are the GPU's.
+A value that a device or driver does not support is None.  A MIG instance shares its GPU: its energy, power and
+utilization are unknown; clocks, temperature and throttling are the GPU's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def reason_names(bits: int) -> list[str]:
 
 
 def library() -> Any:
-    """The module pynvml of nvidia-ml-py, else the copy that vLLM carries.  Raises ImportError."""
+    """The module pynvml of nvidia-ml-py, else the copy in vLLM.  Raises ImportError."""
     try:
         import pynvml
     except ImportError:
@@ -53,7 +53,7 @@ def library() -> Any:
 
 
 class Part:
-    """A GPU, or an instance of one (MIG): ``gpu`` is the GPU's handle, ``instance`` that of the instance if known."""
+    """A GPU or a MIG instance: ``gpu`` is the GPU's handle, ``instance`` the instance's, if known."""
 
     def __init__(self, gpu: Any, mig: bool = False, instance: Any = None):
         self.gpu, self.mig, self.instance = gpu, mig, instance
@@ -62,8 +62,8 @@ class Part:
 class Nvml:
     """The first ``count`` devices that CUDA shows to a process with ``CUDA_VISIBLE_DEVICES`` = ``visible``.
 
-    CUDA must number devices as NVML does (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the driver sets).  ``nothing`` says why
-    there is nothing to read; empty: there is.
+    CUDA must number devices as NVML does (CUDA_DEVICE_ORDER=PCI_BUS_ID, which the driver sets).  ``nothing``: why there
+    is nothing to read; empty otherwise.
     """
 
     def __init__(self, visible: str | None, count: int):
@@ -109,7 +109,7 @@ class Nvml:
         return found
 
     def _whole(self, gpu: Any) -> Part:
-        """A GPU by its own name: in MIG mode CUDA then takes an instance of it, and which one NVML does not say."""
+        """A GPU named as a whole: in MIG mode CUDA then uses one of its instances, and NVML does not report which."""
         mode = self._ask(self.lib.nvmlDeviceGetMigMode, gpu)
         return Part(gpu, bool(mode and mode[0]))
 
@@ -142,7 +142,7 @@ class Nvml:
         }
 
     def _link(self, one: Any, other: Any) -> str | None:
-        """``NVLink``, else what is between two GPUs, as ``nvidia-smi topo`` names it."""
+        """``NVLink``, else the connection between two GPUs in the terms of ``nvidia-smi topo``."""
         lib = self.lib
         status = self._ask(lib.nvmlDeviceGetP2PStatus, one, other, lib.NVML_P2P_CAPS_INDEX_NVLINK)
         if status == lib.NVML_P2P_STATUS_OK:

@@ -1,8 +1,8 @@
 """The sidecar: ``python -m moebench.measure.telemetry.process PARENT-PID KIND DEVICES NODES``.
 
 Prints its facts as a line of JSON, then samples every 100 ms.  A line with runs ([begin, end] each, s of the monotonic
-clock) on standard input is answered by a line with their numbers, once a sample after the last of them is there.  It
-ends with its standard input or its parent.  Where there is nothing to read it says ``{"none": why}`` and ends.
+clock) on standard input is answered by a line with their numbers, once there is a sample after the last run.  It ends
+with its standard input or its parent.  If there is nothing to read, it prints ``{"none": why}`` and ends.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Source(Protocol):
 
 
 class Requests:
-    """Lines of standard input, waited for between samples."""
+    """Lines of standard input, read between samples."""
 
     def __init__(self, stream: int):
         self.stream, self._buffer, self.ended = stream, b"", False
@@ -50,7 +50,7 @@ class Requests:
         self._selector.register(stream, selectors.EVENT_READ)
 
     def wait(self, seconds: float) -> list[tuple[float, float]] | None:
-        """The next request, if one is whole within that time."""
+        """The next request, if one arrives completely within that time."""
         if self._selector.select(max(0.0, seconds)):
             data = os.read(self.stream, 1 << 16)
             self.ended = not data
@@ -63,7 +63,7 @@ class Requests:
 
 
 def serve(source: Source, requests: Requests, missing: str) -> None:
-    """Sample and answer until the requests end.  ``missing``: why the devices are not all of the job's, if so."""
+    """Sample and answer until the requests end.  ``missing``: why some of the job's devices are missing, if so."""
     samples: deque[window.Sample] = deque(maxlen=KEPT)
     asked: list[tuple[float, float]] = []
     due = time.monotonic()
@@ -81,7 +81,7 @@ def serve(source: Source, requests: Requests, missing: str) -> None:
 
 
 def say(reply: Any) -> None:
-    """One line of JSON to the driver."""
+    """Write a line of JSON to the driver."""
     print(json.dumps(reply), flush=True)
 
 

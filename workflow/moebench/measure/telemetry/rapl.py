@@ -1,7 +1,7 @@
 """Energy of a CPU machine, from RAPL's counters (Linux kernel: Documentation/power/powercap).
 
-Packages and, where it has a counter of its own, memory; of the whole machine, whoever uses it.  Since Linux 5.10 only
-root may read them, unless an administrator allows it.
+Covers packages and, if it has a separate counter, memory: of the whole machine, including other users' jobs.  Since
+Linux 5.10 only root may read the counters, unless an administrator allows it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ class Zone:
         self._last, self._turns = self.raw(), 0
 
     def raw(self) -> int:
-        """What the counter says now, in microjoules.  Raises OSError or ValueError."""
+        """The counter's current value, in microjoules.  Raises OSError or ValueError."""
         return int(self._counter.read_text())
 
     def joules(self) -> float | None:
-        """Energy since some time before the first call, J; read more often than the counter comes round (a minute)."""
+        """Energy since an arbitrary time before the first call, J; call it before the counter wraps around (a
+        minute)."""
         try:
             now = self.raw()
         except (OSError, ValueError):
@@ -39,7 +40,7 @@ class Zone:
 
 
 class Rapl:
-    """All readable zones; none: nothing can be told (``zones`` is empty)."""
+    """All readable zones; ``zones`` is empty if there are none."""
 
     def __init__(self, folder: Path = FOLDER):
         self.zones = []
@@ -53,11 +54,11 @@ class Rapl:
 
     @property
     def nothing(self) -> str:
-        """Why there is nothing to read; empty: there is."""
+        """Why there is nothing to read; empty otherwise."""
         return "" if self.zones else "no readable RAPL counter"
 
     def facts(self) -> Devices:
-        """What is read."""
+        """The source and its zones."""
         return {"source": "rapl", "devices": [{"name": zone.name} for zone in self.zones]}
 
     def read(self) -> list[Reading]:

@@ -1,7 +1,7 @@
-"""The driver's end of the sidecar: started beside an engine, asked after each cell.
+"""The driver's side of the sidecar: started beside an engine, queried after each cell.
 
-Nothing that happens to it reaches a measurement: where it does not answer in time it is ended, and runs have no
-telemetry until the next engine is started.
+Its failures never affect a measurement: if it does not answer in time, it is ended, and runs have no telemetry until
+the next engine starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ END_S = 5.0
 
 
 class Sidecar:
-    """A process that watches the devices of an engine.
+    """A process that monitors an engine's devices.
 
     Args:
         python: interpreter of the engine's environment.
@@ -55,7 +55,7 @@ class Sidecar:
         return self._process.pid if self._process else None
 
     def begin(self) -> Devices:
-        """Its facts, waited for: devices, driver and links, or ``{"none": why}``."""
+        """Wait for its facts: devices, driver and links, or ``{"none": why}``."""
         found = self._line(START_S)
         facts = cast(Devices, found or {"none": "the sidecar did not start"})
         if "none" in facts:
@@ -77,7 +77,7 @@ class Sidecar:
         return found if isinstance(found, list) else []
 
     def _line(self, timeout_s: float) -> Any:
-        """The next line that it prints, decoded; None (and it is ended) if none comes."""
+        """Its next line of output, decoded; if none comes, end it and return None."""
         if self._process is None:
             return None
         assert self._process.stdout is not None
@@ -106,7 +106,7 @@ class Sidecar:
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver's call that hangs cannot be killed
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process that hangs in a driver call cannot be killed
             process.wait(timeout=END_S)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
@@ -115,7 +115,7 @@ class Sidecar:
 
 
 def attach(sidecar: Sidecar | None, outcome: Outcome) -> Outcome:
-    """The outcome of a cell, with ``telemetry`` in the place of ``window`` in its repeats, where it is available."""
+    """The outcome of a cell, with ``telemetry`` instead of ``window`` in its repeats if available."""
     for run in outcome.get("warmup", []):
         run.pop("window", None)
     runs = [run for run in outcome.get("repeats", []) if "window" in run]

@@ -1,8 +1,8 @@
-"""From samples to the few numbers of a run.
+"""Reduces samples to a few numbers per run.
 
-A counter of energy stands still between two updates, and it is read every 100 ms.  Its values at the ends of a run are
+An energy counter is constant between two updates, and it is read every 100 ms.  Its values at the ends of a run are
 interpolated between the samples on both sides, which may be off by an update and part of a sampling interval at each
-end (docs/metrics.md has how much).  So short runs, slow counters and late samples give no energy rather than a wrong
+end (docs/metrics.md quantifies this).  So short runs, slow counters and late samples give no energy rather than a wrong
 one.
 """
 
@@ -36,11 +36,11 @@ def reduce(samples: list[Sample], begin: float, end: float) -> Telemetry:
     ``window_s``, ``samples`` and ``devices`` (numbers of them), ``energy_j`` of all devices together, else None and
     ``no_energy`` with the reason.  Of the samples within the run: ``power_max_w`` of a device, means of
     ``sm_clock_mhz``, ``memory_clock_mhz`` and ``utilization`` over samples and devices, ``sm_clock_min_mhz``, the
-    largest ``temperature_c`` and ``memory_peak_bytes`` of a device, and all ``throttle_reasons``; None where no device
-    says it.
+    largest ``temperature_c`` and ``memory_peak_bytes`` of a device, and all ``throttle_reasons``; None if no device
+    reports it.
     """
     times = [time for time, _ in samples]
-    samples = samples[max(0, bisect_right(times, begin) - 1) : bisect_left(times, end) + 1]  # with those around it
+    samples = samples[max(0, bisect_right(times, begin) - 1) : bisect_left(times, end) + 1]  # with both neighbours
     inside = [reading for time, readings in samples if begin <= time <= end for reading in readings]
     devices = len(samples[0][1]) if samples else 0
 
@@ -73,8 +73,8 @@ def reduce(samples: list[Sample], begin: float, end: float) -> Telemetry:
 
 
 def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: float) -> float | str:
-    """Energy between two times, J, by the samples (s, J) of a counter from the last before to the first after; or, in
-    words, why it cannot be told.
+    """Energy between two times, J, by the samples (s, J) of a counter from the last before to the first after; or the
+    reason, as text, why it is unknown.
     """
     if end - begin < SHORTEST_S:
         return f"the run of {end - begin:.2f} s is shorter than {SHORTEST_S:g} s"
@@ -96,5 +96,6 @@ def energy(counter: Sequence[tuple[float, float | None]], begin: float, end: flo
 
 
 def of_part(seen: Telemetry) -> Telemetry:
-    """The telemetry of a run truncated from a longer one: reasons for throttling; the rest is the longer run's."""
+    """The telemetry of a run truncated from a longer one: only reasons for throttling, as the rest applies to the
+    longer run."""
     return {"throttle_reasons": seen.get("throttle_reasons")}

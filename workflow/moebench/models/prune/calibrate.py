@@ -1,8 +1,8 @@
-"""Calibration: what goes into the experts of every layer, on real text, with one layer's weights in memory.
+"""Calibration: the inputs of every layer's experts, on real text, with one layer's weights in memory.
 
 The model is transformers' own, built without weights.  Its embedding and each decoder layer are loaded from the files,
-run over all sequences and freed again, so what a layer sees is what it sees in the whole model (in float32).  Memory:
-one layer, and two copies of all hidden states.
+run over all sequences and freed again, so a layer has the same inputs as in the whole model (in float32).  Memory: one
+layer, and two copies of all hidden states.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moebench.models.prune.checkpoint import Checkpoint, expert_name
 
 @dataclass
 class MoELayer:
-    """A layer's MoE block and what the calibration sequences, one after the other, brought to it."""
+    """A layer's MoE block and its inputs from the calibration sequences, concatenated."""
 
     index: int
     block: Any
@@ -40,7 +40,7 @@ class MoELayer:
 def moe_layers(checkpoint: Checkpoint, tokens: list[list[int]]) -> Iterator[MoELayer]:
     """Run the model over sequences of one length, layer by layer; yield each layer with routed experts.
 
-    Raises StageError for a family whose model transformers does not have, or has in another form.
+    Raises StageError for a family whose model transformers lacks or implements in another form.
     """
     import torch
     from torch import nn
@@ -88,7 +88,7 @@ def _catcher() -> Any:
     from torch import nn
 
     class Catcher(nn.Module):  # type: ignore[misc]
-        """Stands for a layer: keeps what it is given beside the hidden states, which it hands on."""
+        """Replaces a layer: stores its arguments other than the hidden states, and returns the hidden states."""
 
         def forward(self, hidden_states: Any, **arguments: Any) -> Any:
             self.arguments = arguments

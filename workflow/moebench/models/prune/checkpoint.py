@@ -44,7 +44,7 @@ class ExpertName:
 
 
 def expert_name(name: str) -> ExpertName | None:
-    """A tensor's name taken apart, if it is a routed expert's."""
+    """A tensor's name, parsed, if it is a routed expert's."""
     match = _EXPERT.fullmatch(name)
     if match is None:
         return None
@@ -78,7 +78,7 @@ class Checkpoint:
                 self.shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in self.files[file]}
 
     def tensors(self, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
-        """Tensors whose names are wanted, file by file.  They lie in the file: copy what outlives the next one."""
+        """Tensors whose names are wanted, file by file.  They are views: copy what must outlive the next file."""
         from safetensors import safe_open
 
         for file, names in self.files.items():

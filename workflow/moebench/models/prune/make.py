@@ -1,4 +1,4 @@
-"""Making a pruned checkpoint: score, choose, rewrite.  Runs in the engine's environment (torch, transformers)."""
+"""Creates a pruned checkpoint: score, choose, rewrite.  Runs in the engine's environment (torch, transformers)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Kept = dict[int, Any]
 def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     """Write the pruned checkpoint ``model`` (JSON of the plan) of the one in ``parent`` into ``out``; return facts.
 
-    Raises StageError for a checkpoint that cannot be pruned so.
+    Raises StageError for a checkpoint that cannot be pruned in this way.
     """
     derived = derivation(model)
     settings, before = derived["settings"], derived["parent"]["architecture"]
@@ -59,7 +59,8 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
 
 
 def _rounding(settings: DerivationSettings, block: ExpertsDict) -> Json:
-    """What was requested and what was removed, since experts are whole and widths multiples."""
+    """The requested and the actual reduction, which differ because of rounding to whole experts and multiples of
+    widths."""
     inter = settings["kind"] == "inter"
     whole, left = (block["count"], settings["experts"]) if inter else (block["ffn_size"], settings["ffn_size"])
     what = "experts" if inter else "channels"
@@ -70,9 +71,9 @@ def _rounding(settings: DerivationSettings, block: ExpertsDict) -> Json:
 
 
 def _groups(config: Json, count: int, settings: DerivationSettings) -> list[list[int]]:
-    """Experts of which equally many must stay: the router's groups, where it chooses by groups.
+    """Groups of experts that must keep equally many: the router's groups, if it chooses by groups.
 
-    Raises StageError if that cannot be.
+    Raises StageError if that is impossible.
     """
     number = config.get("n_group") or 1
     if settings["kind"] == "inter" and number > 1:
@@ -102,7 +103,7 @@ def _choices(
     facts: Json,
     say: Say,
 ) -> Iterator[tuple[int, Any, Json]]:
-    """For each layer: what stays, and what that was decided by."""
+    """For each layer: what is kept, and the scores behind the choice."""
     by, block = settings["by"], before["experts"]
     assert block is not None
     if by == "random":
@@ -143,7 +144,7 @@ def _others(chosen: Sequence[int], count: int) -> list[int]:
 
 
 def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[list[int], Json]:
-    """The ``left`` experts of highest score, equally many of each group; of equals those that come first."""
+    """The ``left`` experts with the highest scores, equally many from each group; ties go to the first."""
     per_group = left // len(groups)
     ranked = (sorted(group, key=lambda expert: (-scores[expert], expert))[:per_group] for group in groups)
     chosen = sorted(expert for group in ranked for expert in group)
@@ -151,7 +152,7 @@ def experts(scores: list[float], left: int, groups: list[list[int]]) -> tuple[li
 
 
 def channels(scores: Any, left: int) -> tuple[Any, Json]:
-    """The ``left`` channels of highest score of each expert, in their order; of equals those that come first.
+    """The ``left`` channels with the highest scores of each expert, in their order; ties go to the first.
 
     ``scores``: [E, width].
     """
@@ -165,7 +166,7 @@ def channels(scores: Any, left: int) -> tuple[Any, Json]:
 
 
 def _changes(kind: str, kept: Kept) -> Callable[[str, Any], tuple[str, Any] | None]:
-    """What happens to each tensor."""
+    """The change to each tensor."""
     place = {layer: {expert: i for i, expert in enumerate(chosen)} for layer, chosen in kept.items()}
 
     def inter(name: str, tensor: Any) -> tuple[str, Any] | None:

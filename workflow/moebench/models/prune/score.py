@@ -1,6 +1,7 @@
-"""Scores of experts and of channels: what is worth keeping.  One value per expert of a layer, or per channel.
+"""Scores of experts and of channels: higher is more worth keeping.  One value per expert of a layer, or per channel.
 
-Field terms: a token is *routed* to the k experts its router chose; the *weight* is what their outputs are summed with.
+Field terms: a token is *routed* to the k experts its router chose; the *weight* is the factor of each expert's output
+in their sum.
 """
 
 from __future__ import annotations
@@ -98,10 +99,10 @@ def magnitude(checkpoint: Checkpoint, experts: int, width: int) -> dict[int, Any
 
 
 class Reconstruction:
-    """What a layer's routed experts give with some of them removed (Lu et al. 2024, arXiv 2402.14800).
+    """The output of a layer's routed experts with some of them removed (Lu et al. 2024, arXiv 2402.14800).
 
-    The router chooses and weighs among those that stay, by the family's own module.  The error of a subset is the
-    squared difference to the output of all, summed over tokens: the first ones, as many as RECONSTRUCTION_BYTES holds.
+    The family's own router module chooses and weighs among the kept experts.  The error of a subset is the squared
+    difference to the output of all experts, summed over the first tokens, as many as fit into RECONSTRUCTION_BYTES.
     """
 
     def __init__(self, layer: MoELayer):
@@ -142,7 +143,7 @@ class Reconstruction:
 
 
 class _restricted:
-    """Within it a router knows only some experts: whatever it has a row of per expert keeps the rows of those."""
+    """A context in which a router has only some experts: its tensors with a row per expert keep only those rows."""
 
     def __init__(self, router: Any, kept: Any):
         self.router, self.kept = router, kept
@@ -173,9 +174,9 @@ class _restricted:
 
 
 def reconstruct(layer: MoELayer, kept: int, groups: list[list[int]]) -> tuple[list[int], Json]:
-    """The experts to keep, and how they were found: the best of all subsets, or removed one by one, least loss first.
+    """The experts to keep, and the method: the best of all subsets, or greedy removal, least loss first.
 
-    ``groups``: experts of which equally many must stay.
+    ``groups``: groups of experts that must keep equally many.
     """
     problem = Reconstruction(layer)
     per_group = kept // len(groups)

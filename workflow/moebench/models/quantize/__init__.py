@@ -1,1 +1,1 @@
-"""Quantized checkpoints: which schemes there are, and how one is made with llm-compressor (docs/precision.md)."""
+"""Quantized checkpoints: the schemes, and their creation with llm-compressor (docs/precision.md)."""

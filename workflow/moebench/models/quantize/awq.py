@@ -1,9 +1,9 @@
-"""What AWQ may rescale in a decoder, layer by layer (arXiv 2306.00978, section 3.2).
+"""The modules that AWQ may rescale in a decoder, layer by layer (arXiv 2306.00978, section 3.2).
 
-A norm's output is divided by a scale per channel, and everything that reads it is multiplied by the same scale.
-llm-compressor 0.14's own mappings forget readers: those for Mixtral, PhiMoE, OLMoE and DeepSeek-V2 the router, which
-then sends tokens to other experts, and that for Qwen2-MoE the shared expert and its gate.  These name them all; routers
-and gates are rescaled, not rounded.
+A norm's output is divided by a scale per channel, and the weights of every layer that reads it are multiplied by the
+same scale. llm-compressor 0.14's own mappings omit readers: those for Mixtral, PhiMoE, OLMoE and DeepSeek-V2 omit the
+router, which then sends tokens to other experts, and the one for Qwen2-MoE omits the shared expert and its gate.  These
+mappings are complete; routers and gates are rescaled, not rounded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ READERS = ("gate", "router", "shared_expert_gate")
 
 
 def mappings(modules: Iterable[str]) -> list[tuple[str, list[str]]]:
-    """(what is divided, what is multiplied) for each pair in a decoder, as patterns of full module names.
+    """(divided module, multiplied modules) for each pair in a decoder, as patterns of full module names.
 
     ``modules`` are the names of all modules of the model, experts one by one.
     """

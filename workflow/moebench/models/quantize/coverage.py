@@ -1,7 +1,7 @@
-"""Which experts saw calibration tokens: an expert that saw none is rounded by what its weights alone say.
+"""Calibration tokens per expert: an expert without any is rounded from its weights alone.
 
-Counts come from hooks while llm-compressor calibrates.  Its passes over a layer (calibrating, then handing on) are
-counted alike for a layer and its experts, so shares are exact whatever their number.
+Counts come from hooks while llm-compressor calibrates.  Its passes over a layer (to calibrate, then to compute the next
+inputs) count equally for a layer and its experts, so shares are exact for any number of passes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Layer:
 
 
 class Coverage:
-    """Counts of a model's experts layers, which ``llmcompressor`` has made one module per expert."""
+    """Counts of a model's MoE layers, which ``llmcompressor`` has split into one module per expert."""
 
     def __init__(self, layers: list[tuple[str, Any]]):
         self.layers = {name: Layer(module.num_experts) for name, module in layers}
@@ -59,15 +59,15 @@ class Coverage:
         return hook
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
 
 
 def checked(layers: dict[str, Layer], tokens: int) -> Json:
-    """Facts for the manifest.  Raises UserError, naming layer and expert, if an expert saw no token.
+    """Facts for the manifest.  Raises UserError, naming layer and expert, if an expert got no token.
 
-    ``tokens`` went into the model: sequences x length.
+    ``tokens``: calibration tokens of the model, sequences x length.
     """
     for name, layer in layers.items():
         for index, count in enumerate(layer.seen):

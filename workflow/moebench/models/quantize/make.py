@@ -1,4 +1,5 @@
-"""A quantized checkpoint from another one, with llm-compressor, in environment ``quantize-cpu`` or ``quantize-cuda``.
+"""Creates a quantized checkpoint from another one with llm-compressor, in environment ``quantize-cpu`` or
+``quantize-cuda``.
 
 The weights are rounded layer by layer, each with the inputs it gets from the layers rounded before it, on the GPU if
 there is one.  Experts are calibrated one by one, and all of them on every token, whatever the router chooses.  The
@@ -43,8 +44,8 @@ def make(model: ModelDict, parent: Path, out: Path, say: Say) -> Json:
     for its
     manifest.
 
-    Raises UserError: another version of llm-compressor than the plan names, an expert without calibration tokens, or
-    what llm-compressor cannot do, in its words.
+    Raises UserError: the version of llm-compressor is not the plan's, an expert has no calibration tokens, or
+    llm-compressor fails (with its message).
     """
     settings = derivation(model)["settings"]
     found = f"llmcompressor {importlib.metadata.version('llmcompressor')}"
@@ -57,7 +58,7 @@ def quantize(parent: Path, out: Path, settings: DerivationSettings, say: Say) ->
     """Quantize the checkpoint in ``parent`` into ``out``.
 
     ``settings`` has ``scheme``, for 4-bit schemes ``group``, and for calibrated ones ``calibration`` ({sequences,
-    tokens, seed}); ``all_experts`` false calibrates an expert only on what is routed to it.  Raises UserError.
+    tokens, seed}); ``all_experts`` false calibrates an expert only on the tokens routed to it.  Raises UserError.
     """
     _quiet()
     scheme, name = SCHEMES[settings["scheme"]], parent.name
@@ -81,15 +82,15 @@ def quantize(parent: Path, out: Path, settings: DerivationSettings, say: Say) ->
 
 
 def _quiet() -> None:
-    """No network, and no progress bars of llm-compressor among the lines of progress.  Called before it is imported."""
+    """Disable network access and llm-compressor's progress bars.  Call it before llm-compressor is imported."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
-    os.environ["LLM_COMPRESSOR_LOG_LEVEL"] = "ERROR"  # with its logging disabled as a whole its GPTQ fails
+    os.environ["LLM_COMPRESSOR_LOG_LEVEL"] = "ERROR"  # its GPTQ fails if logging is disabled completely
     warnings.filterwarnings("ignore", message="Attempting to save a model with offloaded modules")
     logging.getLogger("torch.fx").setLevel(logging.ERROR)
 
 
 def _load(parent: Path) -> Any:
-    """The model with a module for each expert, on the host."""
+    """Load the model on the host, with a module for each expert."""
     import torch
     from llmcompressor.modeling.moe.linearize import linearize_moe
     from transformers import AutoModelForCausalLM
@@ -108,7 +109,7 @@ def _experts(model: Any) -> list[tuple[str, Any]]:
 
 
 def _batches(parent: Path, settings: CalibrationDict, config: Any) -> list[Json]:
-    """Calibration sequences of exact length, one a batch."""
+    """Calibration sequences of exact length, one per batch."""
     import torch
 
     rows = [torch.tensor([ids]) for ids in calibration_text.sequences(settings, parent, config.vocab_size)]
@@ -121,7 +122,7 @@ def _oneshot(model: Any, scheme: str, settings: DerivationSettings, batches: lis
     from llmcompressor.pipelines.cache import IntermediatesCache
     from torch.utils.data import DataLoader
 
-    if not torch.accelerator.is_available():  # AWQ pins its cache for an accelerator, and fails where there is none
+    if not torch.accelerator.is_available():  # AWQ pins its cache for an accelerator, and fails without one
         IntermediatesCache.pin_memory = lambda *_, **__: None
     data = DataLoader(batches, batch_size=None) if batches else None
     oneshot(
@@ -134,7 +135,7 @@ def _oneshot(model: Any, scheme: str, settings: DerivationSettings, batches: lis
 
 
 def _recipe(model: Any, name: str, group: int | None) -> list[Any]:
-    """llm-compressor's modifiers of a scheme."""
+    """llm-compressor's modifiers for a scheme."""
     from compressed_tensors.quantization import QuantizationScheme, preset_name_to_scheme
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -156,7 +157,7 @@ def _recipe(model: Any, name: str, group: int | None) -> list[Any]:
 def _save(model: Any, parent: Path, out: Path) -> None:
     """Write weights and config.json under the names of published checkpoints, and copy the tokenizer's files."""
     model.save_pretrained(out)
-    (out / "recipe.yaml").unlink(missing_ok=True)  # settings are in the manifest
+    (out / "recipe.yaml").unlink(missing_ok=True)  # the manifest has the settings
     names = NATIVE_EXPERTS.get(model.config.model_type)
     if names:
         _rename(out, names)
@@ -167,7 +168,7 @@ def _save(model: Any, parent: Path, out: Path) -> None:
 
 
 def _rename(out: Path, names: dict[str, str]) -> None:
-    """Give the experts' tensors other names, a shard at a time."""
+    """Rename the experts' tensors, a shard at a time."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
