@@ -312,7 +312,7 @@ class Campaign:
         return parcels.write(self.out, "results", self.results, self.logs, about)
 
     def summary(self) -> tuple[str, int]:
-        """How far it is, and how many cells are left."""
+        """Progress, and the number of cells left."""
         lines, left = [], 0
         for study in self.about["studies"]:
             keys = [(s["engine"], c["cell"]) for s in study["sessions"] for c in s["cells"]]
@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
         code, said = 2, str(error)
     finally:
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # it is ending already: what is measured must be written
+            signal.signal(number, signal.SIG_IGN)  # already ending: the measured cells must be written
     if said:
         campaign.say(said)
     try:
