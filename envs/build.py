@@ -4,7 +4,7 @@ study of ``config/config.yaml`` needs.
 
 Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  uv makes each environment
 ``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  They have Python 3.11:
-the interpreter that runs this file if its version matches, else one that uv finds or downloads.  uv is the one on PATH if
+the one that runs this file if its version matches, else one that uv finds or downloads.  uv is the one on PATH if
 that is new enough, else it is installed at a pinned version into ``.envs/uv``.
 
 An environment is built beside its place and moved there when it is finished, with a stamp that has its lock's SHA-256.

@@ -1,6 +1,6 @@
 """Results of a campaign into a results folder of their own, ``results/imported/NAME``, checked against the plan here.
 
-Imported records are ordinary records: tables, claims, report and ``moebench compare`` read them like any others.  A file
+Imported records are ordinary ones: tables, claims, report and ``moebench compare`` read them like any others.  A file
 is imported whole or not at all.
 """
 

@@ -164,7 +164,7 @@ def _comparable(
 def _series(
     claim: Claim, rows: Sequence[select.Row], values: dict[int, Floats], kept: Sequence[select.Pair | Comparison]
 ) -> tuple[list[Series], int]:
-    """Values along the claim's axis, or all in one if it has none; and how many series had fewer points than it needs."""
+    """Values along the claim's axis, or all in one if it has none; number of series with too few points."""
     pairs = [one for one in kept if isinstance(one, select.Pair)]
     if pairs:
         differences = compared(claim, values, pairs)

@@ -298,7 +298,7 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
 def lost(run: str, queue: dict[str, str] | None) -> list[str]:
     """Jobs of a run that SLURM has not known for a while; none while it is silent.
 
-    The plugin would wait for them forever, as it does for jobs that SLURM does not list yet.  ``queue``: what squeue answered.
+    The plugin would wait for them forever, as for jobs that SLURM does not list yet.  ``queue``: squeue's answer.
     """
     missing = []
     for path in (JOBS / run).glob("*"):

@@ -24,7 +24,7 @@ class Constant(Strict):
 
 
 class Price(Strict):
-    """What an hour of one device costs."""
+    """Price of an hour of one device."""
 
     usd_per_hour: float = Field(gt=0, description="Price of one device for an hour, USD")
     source: str = Field(description="Who asks it, for what, and where that is said")
@@ -48,7 +48,7 @@ class Calibrated(Strict):
 
 
 class Figure(Strict):
-    """A number with its unit and where it is from."""
+    """A number with its unit and source."""
 
     value: float = Field(gt=0)
     unit: str
@@ -106,7 +106,7 @@ class Fitted(Strict):
         return self
 
     def of(self, other: Fitted, link_bytes_per_s: float | None) -> Fitted:
-        """These, with what another machine, whose GPUs have that link, was measured to have."""
+        """These constants, completed by those measured on another machine whose GPUs have the same link."""
         assert other.all_reduce is not None
         table = other.all_reduce.model_copy(update={"link_bytes_per_s": link_bytes_per_s})
         own = {"like": self.like, "date": other.date, "all_reduce": table}

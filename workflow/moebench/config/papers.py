@@ -1,4 +1,4 @@
-"""What the papers print."""
+"""Values that the papers print."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Assumed(Strict):
 
 
 class Paper(Strict):
-    """What a paper prints about models: ``config/papers/NAME.yaml``."""
+    """Values that a paper prints about models: ``config/papers/NAME.yaml``."""
 
     name: Name
     title: str

@@ -20,7 +20,7 @@ Pair = tuple[float, float]
 
 
 def name(hardware: Hardware) -> str:
-    """What calibrated values of a machine type are called: ``calibrated (MACHINE, DATE)``, and whose peaks they have
+    """Label of calibrated values of a machine type: ``calibrated (MACHINE, DATE)``, and whose peaks they have
     where nothing is measured on it.  Raises ValueError for one without constants."""
     if hardware.fitted is None:
         raise ValueError(f"{hardware.name} has no constants")
