@@ -75,7 +75,7 @@ class ModelLock:
         self._set(hub, revision, Pin(commit=commit, files=files, bytes=bytes_))
 
     def staged(self, hub: str, revision: str) -> None:
-        """Note that the pinned commit is whole on disk; only the first time counts, so the file does not change each time."""
+        """Note that the pinned commit is whole on disk; later calls do not change the file."""
         pin = self.read()[f"{hub}@{revision}"]
         if pin.staged_at is None:
             now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

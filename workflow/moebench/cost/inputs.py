@@ -1,4 +1,4 @@
-"""What the formulas need of architectures, data types, layouts and machines: numbers, one per cell.
+"""Inputs of the formulas from architectures, data types, layouts and machines: numbers, one per cell.
 
 Every field is a numpy array of float64; all fields of all inputs of a call broadcast together, so one call computes one
 cell or a million.  ``of`` makes them from the configuration, :func:`stack` one of many.  Unknown constants are NaN.
@@ -244,7 +244,7 @@ class Layout(Arrays):
 
 @dataclass(frozen=True)
 class Machine(Arrays):
-    """Constants of a machine; NaN: unknown.  Overheads are zero and shares one, but where calibrated."""
+    """Constants of a machine; NaN: unknown.  Overheads are zero and shares one unless calibrated."""
 
     bandwidth: Any
     """Bytes/s of a GPU's memory."""
@@ -270,7 +270,7 @@ class Machine(Arrays):
     def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:
         """Constants of a machine type for an engine configuration.
 
-        ``calibrated``: with the hardware file's sustained shares and overheads; what it does not give stays ideal.
+        ``calibrated``: with the hardware file's sustained shares and overheads; values that it does not give stay ideal.
         """
         known = hardware.calibration.values() if calibrated and hardware.calibration else {}
         compute = known.get("compute_share", 1.0)

@@ -27,7 +27,7 @@ RESERVE_BYTES = 3e9
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """What the fullest GPU of an engine configuration holds."""
+    """Contents of the fullest GPU of an engine configuration."""
 
     weight_bytes: float
     kv_bytes_per_token: float
@@ -49,7 +49,7 @@ class Fit:
 
     @property
     def left_bytes(self) -> float | None:
-        """What weights and reserve leave for KV caches and states; None: unknown."""
+        """Bytes left for KV caches and states beside weights and reserve; None: unknown."""
         return None if self.usable_bytes is None else self.usable_bytes - self.weight_bytes - self.reserve_bytes
 
 

@@ -1,6 +1,6 @@
-"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, job times.
+"""Predictions that the plan contains for every cell: memory per GPU, time on the study's hardware, job times.
 
-Times twice: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) where the machine has constants.
+Times are given twice: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) if the machine has constants.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def at_end(predicted: Mapping[str, Any], name: str, end: str) -> float | None:
 
 
 def kind_of(predicted: Mapping[str, Any]) -> str:
-    """What a cell's predicted times are: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
+    """Kind of a cell's predicted times: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
     if "calibrated" in predicted:
         return str(predicted["calibrated"]["kind"])
     return "none" if predicted.get("e2e_s") is None else "bound"

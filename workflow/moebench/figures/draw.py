@@ -72,7 +72,7 @@ def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
 
 
 def statuses(rows: pd.DataFrame, y: str) -> pd.Series:
-    """What became of each cell; of its accuracy, where that is shown."""
+    """The status of each cell, or of its accuracy if that is shown."""
     return rows[f"{y}_status"] if f"{y}_status" in rows else rows["status"]
 
 
@@ -83,7 +83,7 @@ def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
-    """The computed value of each cell, base units; missing without one, or where it is predicted not to fit."""
+    """The computed value of each cell, base units; missing without one, or if it is predicted not to fit."""
     return foreseen.expected(rows, y)
 
 

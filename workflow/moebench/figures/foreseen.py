@@ -1,4 +1,4 @@
-"""What is predicted of the cells of a figure, and how it is drawn: the calibrated value dashed, its interval a band,
+"""Predictions for the cells of a figure, and how they are drawn: the calibrated value dashed, its interval a band,
 the roofline's bound a thin line.  Where nothing is calibrated, the dashes are the bound."""
 
 from __future__ import annotations

@@ -190,7 +190,7 @@ def set_x(axes: Any, placed: Data) -> None:
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
     margin = max(0.06 * (high - low), 0.02 * (abs(high) or 1))
     first = low - margin
-    if name == accuracy.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
+    if name == accuracy.ACCURACY:  # a share: below zero only the room for a marker
         first, margin = max(first, -0.02), max(margin, 0.1 - (high - low))
     axes.set_xlim(first, high + margin)
     ticks = MaxNLocator(6).tick_values(first, high + margin)
