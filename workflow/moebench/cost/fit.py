@@ -2,7 +2,7 @@
 
 Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: fifteen
 constants and the all-reduces.  Serving points, with those held fixed, give sixteen for everything around the kernels.
-Both fits are least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
+Both are least squares on logarithms with a soft-L1 loss (scipy): 2x too slow weighs as much as 2x too fast, and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
 
@@ -448,7 +448,7 @@ def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """Low and high of measured over predicted, and the share of points inside.
 
     10th and 90th percentile, widened (in logarithms, alike at both ends) until 80% of the points of each model, machine
-    or source lie, in the mean, in the interval that the *other* ones give: a few models say little about the next one.  Of
+    or source lie, in the mean, in the interval that the *other* ones give: a few models say little of the next.  Of
     halves at random, and of an only source, two halves of the configurations take the place of models.  The share is
     that of this check.
     """

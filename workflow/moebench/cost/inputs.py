@@ -270,7 +270,7 @@ class Machine(Arrays):
     def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:
         """Constants of a machine type for an engine configuration.
 
-        ``calibrated``: with the hardware file's sustained shares and overheads; values that it does not give stay ideal.
+        ``calibrated``: with the hardware file's sustained shares and overheads; missing ones stay ideal.
         """
         known = hardware.calibration.values() if calibrated and hardware.calibration else {}
         compute = known.get("compute_share", 1.0)

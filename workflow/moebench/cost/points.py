@@ -247,7 +247,7 @@ def load(path: Path) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[int, str]]:
-    """The table with numeric columns parsed, and the problem of each invalid row by its index.  Raises UserError naming a missing
+    """The table with parsed numbers, and the problem of each invalid row by its index.  Raises UserError naming a missing
     column."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
@@ -265,7 +265,7 @@ def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[in
 
 
 def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
-    """Look up machine, model, precision and metric of every row; a row with a value that no engine accepts is refused."""
+    """Look up machine, model, precision and metric of every row; refuse one with a value that no engine accepts."""
     frame, refused = check_columns(frame, path)
     reasons: dict[int, str] = {}
     files: dict[int, str] = {}

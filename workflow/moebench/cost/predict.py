@@ -1,6 +1,6 @@
 """Predictions that the plan contains for every cell: memory per GPU, time on the study's hardware, job times.
 
-Times are given twice: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) if the machine has constants.
+Times are twofold: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) if the machine has constants.
 """
 
 from __future__ import annotations

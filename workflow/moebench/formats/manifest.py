@@ -54,7 +54,7 @@ class StageManifest(TypedDict):
 
 
 class ArchiveAbout(TypedDict):
-    """An archive's description of itself: ``archive.json``.  moebench, git_commit, git_dirty: of the code that wrote it."""
+    """Description of an archive: ``archive.json``.  moebench, git_commit, git_dirty: of the code that wrote it."""
 
     format: int
     study: str

@@ -65,7 +65,7 @@ class Trace(TypedDict):
 class Telemetry(TypedDict, total=False):
     """Readings of a run's devices; None if no device reports the value.
 
-    window_s: duration of the run.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
+    window_s: its duration.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
     why.  sm_clock_mhz, memory_clock_mhz, utilization (0 to 1): means; sm_clock_min_mhz, power_max_w, temperature_c,
     memory_peak_bytes: extremes of a device.  throttle_reasons: names of all reasons; in a part of a run the only key.
     """
@@ -327,7 +327,7 @@ class Device(TypedDict, total=False):
 
 
 class Devices(TypedDict, total=False):
-    """Source and devices of the sidecar's readings.  source: nvml or rapl.  driver: version.  links: "0-1": how two devices are connected.
+    """The devices that the sidecar reads.  source: nvml or rapl.  driver: version.  links: "0-1": connection of two.
     none: why nothing is read, then the only key."""
 
     source: str

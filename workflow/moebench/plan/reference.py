@@ -69,7 +69,7 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     made = []
     for figure in plan["experiments"][experiment]["figures"]:
         y = [m for m in figure["y"] if m in columns.PREDICTED]
-        if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # the cost model does not predict these
+        if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # not predicted
             number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
             made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": y})
     return made

@@ -28,7 +28,7 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     ``perplexity`` is that of the only task of the block that has one.
 
     ``accuracy_status`` is ok, why there is no value (of the first task without one), or null where no accuracy is asked
-    for; ``accuracy_of`` says what it is of, ``accuracy_chance`` what guessing gives.  An engine configuration that two
+    for; ``accuracy_of`` names its tasks, ``accuracy_chance`` is that of guessing.  An engine configuration that two
     blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
     """
     found = {
@@ -99,4 +99,4 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
     joined["status"] = joined["status"].fillna(cell_rows.NOT_MEASURED)
     whole = beside_speed(joined, parquet.read(out, "accuracy", **where))
     texts = [name for name, kind in whole.dtypes.items() if kind == "str"]
-    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: rows are taken from it five times sooner
+    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: selecting rows is five times faster
