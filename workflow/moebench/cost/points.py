@@ -247,7 +247,7 @@ def load(path: Path) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[int, str]]:
-    """The table with parsed numbers, and the problem of each invalid row by its index.  Raises UserError naming a missing
+    """The table with parsed numbers, and the problem of each invalid row by index.  Raises UserError naming a missing
     column."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:

@@ -390,7 +390,7 @@ def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
 def _intact(data: bytes) -> Record | None:
     """The record of bytes that match their own checksum as they stand; None if they need a full check.
 
-    ``records.parse`` serializes the record again to hash it, which takes twice as long as reading it.  The driver's files
+    ``records.parse`` rewrites the record to hash it, which takes twice as long as reading it.  The driver's files
     are already in the form that is hashed, except for the checksum itself.
     """
     try:
