@@ -17,7 +17,7 @@ REMEMBERED = 5
 """So many latest times of a kind count, the slowest of them: the first load may compile what later ones find."""
 
 CUT_FACTOR = 1.5
-"""What was cut off is expected to take at least so many times as long as it was given."""
+"""An interrupted task is expected to take at least this many times its limit."""
 
 
 class Estimates:

@@ -287,7 +287,7 @@ class Model:
     reduces: dict[str, cal.AllReduce]
 
     def predict(self, known: points.Points) -> Floats:
-        """Predicted values, in the rows' units; NaN where a row cannot be predicted."""
+        """Predicted values, in the rows' units; NaN if a row cannot be predicted."""
         constants, found = cal.Constants(**self.constants), np.full(len(known.frame), np.nan)
         for batch in known.batches:
             found[batch.rows] = batch.predict(constants, self.reduce(batch.hardware))
@@ -473,6 +473,6 @@ def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def base_metric(name: str) -> str:
-    """ttft, tpot, e2e or throughput; what it is called where it is none of them."""
+    """ttft, tpot, e2e or throughput; the metric's own name if it is none of these."""
     known = points.metric(name, "serving", "ms")
     return known.name if known else name

@@ -68,7 +68,7 @@ class Sizes(Arrays):
     shared: Any
     """Per MoE layer."""
     experts: Any
-    """Routed experts per MoE layer; 1 where there are none (and then ``sparse`` and ``expert`` are 0)."""
+    """Routed experts per MoE layer; 1 if there are none (and then ``sparse`` and ``expert`` are 0)."""
     top_k: Any
     heads: Any
     """Query heads."""
@@ -83,7 +83,7 @@ class Sizes(Arrays):
     """Operations of a layer's attention per token and token of context, in decoding."""
     prefill_ops: Any
     router: Any
-    """Parameters of the router of an MoE layer; 0 where there are none."""
+    """Parameters of the router of an MoE layer; 0 if there are none."""
     attends: Any = 1.0
     """Share of the layers that have attention, and so a cache; the others keep a state."""
     recurrent: Any = 0.0

@@ -105,7 +105,7 @@ def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, 
 
 
 def stage_layers(sizes: Sizes, layout: Layout, stage: int) -> tuple[Floats, Floats]:
-    """First layer and number of layers of a stage, 0 where there is no such stage.
+    """First layer and number of layers of a stage, 0 if there is no such stage.
 
     Layers are dealt evenly; what is left over goes to the stages before the last, as in vLLM's ``get_pp_indices``.
     """

@@ -303,7 +303,7 @@ class _Row:
     image_tokens: int
     tiles: int
     draft: tuple[Sizes, cal.Precision, cal.Traits]
-    """Of the draft model; of the model itself where there is none."""
+    """Of the draft model; of the model itself if there is none."""
     draft_tokens: float
     acceptance: float
     server: dict[str, float]
@@ -364,7 +364,7 @@ class _Lookup:
 
 
 def _optional(row: Mapping[Any, Any], name: str) -> float | None:
-    """A number of a column that need not be there; None where it is empty.  Raises UserError for one below 0."""
+    """A number of a column that need not be there; None if it is empty.  Raises UserError for one below 0."""
     given = row.get(name)
     value = None if given is None else pd.to_numeric(str(given), errors="coerce")
     if value is None or pd.isna(value):

@@ -132,7 +132,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
     for number, (level, colour, marker) in enumerate(series(data)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         rows = rows.sort_values("x", key=lambda s: s.map({v: i for i, v in enumerate(x.levels)}))
-        middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
+        middle, ends = value(panel, rows)  # NaN if there is no value: the line breaks there
         aside = DODGE_PT * (number - (len(data.levels("hue")) - 1) / 2)
         shift = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
         drawn = axes.errorbar(

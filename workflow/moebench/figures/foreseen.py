@@ -18,7 +18,7 @@ BOUND = "predicted (roofline)"
 
 
 def _fitting(rows: pd.DataFrame, name: str) -> pd.Series:
-    """A column as numbers, base units; missing where it is not there or the cell is predicted not to fit."""
+    """A column as numbers, base units; missing if it is not there or the cell is predicted not to fit."""
     if name not in rows:
         return pd.Series(np.nan, index=rows.index)
     return rows[name].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))

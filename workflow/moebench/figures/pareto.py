@@ -61,7 +61,7 @@ def frontier(x: np.ndarray, y: np.ndarray, x_up: bool, y_up: bool) -> list[int]:
 
 
 def ends(rows: pd.DataFrame, metric: str, factor: float) -> np.ndarray:
-    """Distances from values to the ends of their intervals (2, n), 0 where there is none."""
+    """Distances from values to the ends of their intervals (2, n), 0 if there is none."""
     middle, low, high = (
         rows[c].to_numpy(dtype=float) * factor if c in rows else np.full(len(rows), np.nan)
         for c in (metric, f"{metric}_low", f"{metric}_high")

@@ -20,7 +20,7 @@ class EngineKnobsDict(TypedDict):
     engine_name: which engine of the study.  weights: checkpoint, random_init or dummy.  experts, moe_ffn_size: None
     for the model's own.  draft_tokens: per step, 0 without speculation.  max_model_len: tokens; max_num_seqs and
     max_num_batched_tokens: per step.  cpu_threads, kv_cache_mb: None for the engine's choice.
-    top_k: where it is fixed when the engine is loaded, else None (the workload's is set live).
+    top_k: set if it is fixed when the engine is loaded, else None (the workload's is set live).
     The rest: only where they are set.
     """
 
@@ -269,8 +269,8 @@ class Prediction(TypedDict, total=False):
     whole batch at once.  ttft_max_s: the whole batch has its first token.  itl_s, e2e_s: docs/metrics.md.
     least_e2e_s: if all requests chose the same experts.  These four are bounds, of the roofline.
     calibrated: expected times, if the machine has constants; uncalibrated: why there are none although it has.
-    run_s: expected time of one run: calibrated, else the bound; run_s_low, run_s_high: where it is calibrated.
-    image_tokens: of a request, where it has images.
+    run_s: expected time of one run: calibrated, else the bound; run_s_low, run_s_high: if it is calibrated.
+    image_tokens: of a request, if it has images.
     """
 
     bytes_per_gpu: float | None
@@ -368,7 +368,7 @@ class Task(TypedDict):
     """A task of a harness with its settings.
 
     name: in config/tasks; task: the harness's own.  choices: answers to choose from, None for open questions.
-    in_mean: counts in the mean over tasks.  size: None where it is not known.
+    in_mean: counts in the mean over tasks.  size: None if it is not known.
     Of vlmeval only: scoring (mme, choices, vqa, anls), split (rows that stand for the task, None: all), max_tokens
     (of an answer), judge.
     """

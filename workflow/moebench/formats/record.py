@@ -216,7 +216,7 @@ class LoadFacts(TypedDict, total=False):
 
     load_s: wall time.  kv_cache_tokens: that the KV cache holds; kv_block_size: tokens of a block.  capture_sizes: of
     CUDA graphs.  resolved_config: the model's config.json as the engine resolved it, scalars only; None through a
-    service.  model_listed: a service lists the model, None where it lists none.  server_version: what it answers.
+    service.  model_listed: a service lists the model, None if it lists none.  server_version: what it answers.
     experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
     session: when it was loaded.  untuned_kernel_warning: it reported that its kernels have no tuned configuration.
     ranks: what each runs on, where they are on several nodes.
@@ -266,7 +266,7 @@ class Checks(TypedDict, total=False):
     rates_tried by a search; the server's queue_time_s of all queued_requests together.
     truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
     other SLURM jobs held, the more of before and after.
-    storage, data, host: 0 where a disk was full, a data set not whole, or something wrong with the node.
+    storage, data, host: 0 if a disk was full, a data set not whole, or something wrong with the node.
     """
 
     experts_per_token: float | list[float] | None
@@ -441,7 +441,7 @@ class Result(TypedDict):
     """A value that a harness gave: of a task, subtask or group of tasks, by metric and filter.
 
     group: that a subtask is of.  stderr: standard error.  n: questions.  n_shot: solved examples.  chance: value of
-    guessing (vlmeval only; None where not all questions have choices).
+    guessing (vlmeval only; None if not all questions have choices).
     """
 
     task: str

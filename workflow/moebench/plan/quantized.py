@@ -21,8 +21,8 @@ def ready_made(spec: ModelSpec, knobs: EngineKnobs) -> HubSource | None:
 
 
 def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model:
-    """The model to load for the knob ``quantization``: ``parent`` itself where the engine quantizes while loading, or
-    where it is ready-made, else what is made of it.
+    """The model to load for the knob ``quantization``: ``parent`` itself if the engine quantizes while loading, or
+    if it is ready-made, else the model derived from it.
 
     Raises Unsupported for a model that cannot be quantized this way.
     """

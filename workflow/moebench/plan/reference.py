@@ -53,7 +53,7 @@ def as_plan(reference: ReferencePlan) -> Plan:
 def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     """The figures of an experiment as they are drawn from the reference's predictions.
 
-    None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
+    None if the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
     experts, requests over time.  Their ids end in ``-predicted``.
     """
     reference = plan["reference"]

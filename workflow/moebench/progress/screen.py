@@ -14,7 +14,7 @@ from moebench.progress.left import about
 from moebench.progress.phases import Phase
 
 EVERY_S = 30.0
-"""Seconds between lines about the same phase where there is no terminal."""
+"""Seconds between lines about the same phase if there is no terminal."""
 
 
 class Screen(Protocol):

@@ -98,7 +98,7 @@ class Served:
     compute_s: Floats
     collective_s: Floats
     tokens_per_s: Floats
-    """Of all GPUs together; 0 where nothing fits, NaN where unknown."""
+    """Of all GPUs together; 0 if nothing fits, NaN where unknown."""
 
 
 def serve(

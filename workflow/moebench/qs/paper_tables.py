@@ -54,7 +54,7 @@ class Line:
     formulas: Value
     distinct: Value
     low: float | None = None
-    """Ends of what the printed digits may stand for; None where nothing is printed."""
+    """Ends of what the printed digits may stand for; None if nothing is printed."""
     high: float | None = None
     model: str | None = None
     given: Mapping[str, float] = field(default_factory=dict)

@@ -14,13 +14,13 @@ from moebench.qs import inequality, layout_search
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models, decoding at its batch; None where a constant of the machine is unknown."""
+    """One of the two models, decoding at its batch; None if a constant of the machine is unknown."""
 
     parameters: float
     layout: dict[str, int] | None
     """TP, PP, DP, EP, KVP."""
     layouts: int
-    """Layouts tried; 1 where it was given."""
+    """Layouts tried; 1 if it was given."""
     batch: int | None
     """0: it does not fit."""
     most: int | None

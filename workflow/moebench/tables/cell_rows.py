@@ -54,10 +54,10 @@ class Chunk:
     least: dict[tuple[str, str], float] = field(default_factory=dict)
     """Lower bound of the run time per cell, s."""
     machine: Hardware | None = None
-    """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
+    """The study's machine type, if it has no data sheet and constants were measured instead: ``kept``."""
     kept: machines.Kept = field(default_factory=dict)
     sheet: Hardware | None = None
-    """The study's machine type, where it has a data sheet with peak rates."""
+    """The study's machine type, if it has a data sheet with peak rates."""
     goals: dict[str, float] = field(default_factory=dict)
     """Latency goals of the study, s by metric."""
     usd_per_hour: float | None = None
