@@ -273,7 +273,7 @@ class Campaign:
         return bool(there) and all(r["status"] in records.INFRASTRUCTURE and not r["load"] for r in there)
 
     def run_session(self, driver: CampaignDriver, engine: str, cells: list[str]) -> bool:
-        """Measure the cells of a session that have no result, in its order; False if there is no time for its load and a cell."""
+        """Measure the cells of a session that have no result, in order; False without time for its load and a cell."""
         driver.derive(engine, [c for c in self.pending(driver, engine, cells) if driver.can_cut(engine, c)], False)
         todo = self.pending(driver, engine, cells)
         if not todo:

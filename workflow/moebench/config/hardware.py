@@ -24,7 +24,7 @@ class Constant(Strict):
 
 
 class Price(Strict):
-    """Price of an hour of one device."""
+    """What an hour of one device costs."""
 
     usd_per_hour: float = Field(gt=0, description="Price of one device for an hour, USD")
     source: str = Field(description="Who asks it, for what, and where that is said")
@@ -48,7 +48,7 @@ class Calibrated(Strict):
 
 
 class Figure(Strict):
-    """A number with its unit and source."""
+    """A number with its unit and where it is from."""
 
     value: float = Field(gt=0)
     unit: str

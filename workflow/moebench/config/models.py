@@ -11,7 +11,7 @@ from moebench.formats.model import ArchitectureDict
 
 
 class Growing(Strict):
-    """Sizes that get further keys over time.  A later key is written only if it is set, so that plans and
+    """Sizes that get further keys over time.  A later key is written only where it says something, so that plans and
     recipes of models without it stay as they are, to the byte."""
 
     later: ClassVar[tuple[str, ...]] = ()

@@ -76,7 +76,7 @@ class Assumed(Strict):
 
 
 class Paper(Strict):
-    """Values that a paper prints about models: ``config/papers/NAME.yaml``."""
+    """What a paper prints about models: ``config/papers/NAME.yaml``."""
 
     name: Name
     title: str

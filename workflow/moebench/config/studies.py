@@ -54,7 +54,7 @@ class Endpoint(Strict):
 
 
 class Engine(Strict):
-    """The engine that runs the cells, and its location."""
+    """Which engine runs the cells, and where."""
 
     name: Literal["vllm", "transformers", "endpoint"] = Field("vllm", description="Kind of engine")
     version: str = Field(description="Version; for a hosted service the version that it reports, or a date")
@@ -122,7 +122,7 @@ class Jobs(Strict):
 
 
 class Study(Strict):
-    """A study, the unit that a user runs: ``config/studies/NAME.yaml``."""
+    """What a user runs: ``config/studies/NAME.yaml``."""
 
     name: Name
     title: str

@@ -77,7 +77,7 @@ class Latency:
     hbm_s: Floats
     compute_s: Floats
     communication_s: Floats
-    """What does not hide."""
+    """Communication time that is not hidden."""
 
     @property
     def total_s(self) -> Floats:

@@ -18,7 +18,7 @@ CHANGES: dict[str, Json] = {
     "link, half of it": {"link_factor": 0.5},
     **{f"q = {q}": {"quality": float(q)} for q in (2, 3, 5)},
 }
-"""What the sensitivity changes, each alone."""
+"""Changes of the sensitivity, each applied alone."""
 
 
 def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs: Any) -> Json:

@@ -16,7 +16,7 @@ AMBIGUOUS = "ambiguous"
 """Several blocks of the experiment, or several tasks without a mean, give the engine configuration a value."""
 _KEY = ["experiment", "engine", "top_k"]
 _READ = ["block", "task", "main", "status", "unit", "value", "stderr", "made_of", "metric", "chance"]
-"""What is read of answers: pandas takes a part of a wide table slowly."""
+"""Columns read from the table ``accuracy``: pandas takes a part of a wide table slowly."""
 
 
 def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
