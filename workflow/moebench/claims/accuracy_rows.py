@@ -169,7 +169,7 @@ def loaded(row: Row) -> tuple[Any, Any]:
 
 
 def _said(outcome: ev.Outcome, wanted: str) -> ev.Outcome:
-    """Replace text that stands for "does not count" by numbers."""
+    """The outcome with a reason in place of numbers that stand for "does not count"."""
     if outcome.value is None:
         reason = f"{outcome.reason}, or no speed of the same engine configurations"
         return dataclasses.replace(outcome, outcome=ev.NOT_MEASURED, reason=reason)

@@ -124,7 +124,7 @@ def _certificates() -> Iterator[Finding]:
 
 
 def _folder(results: Path) -> Iterator[Finding]:
-    """Whether the results folder takes long file names, replaces files atomically, and has this machine's time."""
+    """Properties that the results folder needs: long file names, files replaced whole, this machine's time."""
     umask = os.umask(0o022)
     os.umask(umask)
     if umask & 0o700:
