@@ -4,11 +4,11 @@ study of ``config/config.yaml`` needs.
 
 Standard library only, so that it runs on a fresh machine with any Python from 3.9 on.  uv makes each environment
 ``NAME`` from ``envs/NAME.lock`` (hashes checked) in ``.envs/NAME``, all side by side.  They have Python 3.11:
-the one that runs this file if it is that, else one that uv finds, else one that uv downloads.  uv is the one on PATH if
+the one that runs this file if its version matches, else one that uv finds or downloads.  uv is the one on PATH if
 that is new enough, else it is installed at a pinned version into ``.envs/uv``.
 
 An environment is built beside its place and moved there when it is finished, with a stamp that has its lock's SHA-256.
-So a second call does nothing, and an interrupted build leaves no environment.
+A second call therefore does nothing, and an interrupted build leaves no environment.
 
 The CPU build of torch is not on PyPI.  Where pip is configured with a ``find-links`` folder or page
 (``pip config list``), uv is pointed there too; where that folder has no torch wheel, uv takes it, and nothing
@@ -18,7 +18,7 @@ else, from PyTorch's own CPU index (``--torch-backend cpu``).
 import os
 import sys
 
-# First, and in words that Python 3.6 reads: the python3 of many clusters is that old.
+# Must come first and parse in Python 3.6: the python3 of many clusters is that old.
 if sys.version_info < (3, 9):  # noqa: UP036
     _uv = [folder + "/uv" for folder in os.environ.get("PATH", "").split(":") if os.access(folder + "/uv", os.X_OK)]
     if _uv:
@@ -88,7 +88,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CE
 
 
 class BuildError(Exception):
-    """An environment that could not be made: one line with the remedy, after the last lines of the tool."""
+    """An environment that could not be built: one line with the remedy, after the last lines of the tool."""
 
 
 running = set()  # processes, to be ended on an interruption
@@ -170,7 +170,7 @@ def install_uv(place, on_path):
 
 
 def succeeds(*command):
-    """Whether a command ends well."""
+    """Whether a command exits with code 0."""
     try:
         run(*command)
     except BuildError:
@@ -205,7 +205,7 @@ def install_package(place, locked_text, final=None):
     )
     (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n{mend}")
     command = place / "bin" / "moebench"
-    # Processes that figures and tables are made in import this file anew: they must not run the command again.
+    # Processes that create figures and tables import this file again: they must not run the command again.
     run_it = 'if __name__ == "__main__":\n    main()\n'
     command.write_text(f"#!{(final or place) / 'bin' / 'python'}\n{ENTRY}\n\n{run_it}")
     command.chmod(0o755)
@@ -219,7 +219,7 @@ def was_moved(place):
 
 
 def lock_of(name):
-    """Text of an environment's lock.  Ends the program where there is none."""
+    """Text of an environment's lock.  Ends the program if there is none."""
     lock = ROOT / "envs" / f"{name}.lock"
     if not lock.exists():
         known = sorted(p.stem for p in (ROOT / "envs").glob("*.lock"))
@@ -315,7 +315,7 @@ def packages(name):
 
 
 def time_left(passed_s, usual_s):
-    """In words; what takes longer than usual is downloads, whose time is not known."""
+    """As text.  Whatever takes longer than usual is downloads, whose time is unknown."""
     return f"about {usual_s - passed_s:.0f} s left" if passed_s < usual_s else f"{passed_s:.0f} s, downloading"
 
 
@@ -366,7 +366,7 @@ def main(arguments):
 
 
 def stop():
-    """End what runs, and this program: threads that wait for a lock are not waited for."""
+    """End the running processes and this program: threads that wait for a lock are not waited for."""
     interrupted.set()
     for process in list(running):
         process.terminate()

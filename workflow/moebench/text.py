@@ -59,7 +59,7 @@ def rerun_command(
 ) -> str:
     """The command that measures one cell again.
 
-    ``study`` and ``elsewhere``, the folder of all results: None where config/config.yaml names them.
+    ``study`` and ``elsewhere``, the folder of all results: None if config/config.yaml names them.
     """
     given = {"study": study, "results": elsewhere}
     config = [f"{name}={value}" for name, value in given.items() if value]

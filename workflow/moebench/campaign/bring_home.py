@@ -1,7 +1,7 @@
 """Results of a campaign into a results folder of their own, ``results/imported/NAME``, checked against the plan here.
 
-What is taken are ordinary records, so tables, claims, report and ``moebench compare`` read them as any others.  A file
-is taken whole or not at all.
+Imported records are ordinary ones: tables, claims, report and ``moebench compare`` read them like any others.  A file
+is imported whole or not at all.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Taken:
 
 
 def take(paths: Sequence[Path], plans: Mapping[str, Plan], results: Path, name: str | None = None) -> Taken:
-    """Take parcels in.
+    """Import parcels.
 
     ``plans``: of the studies here, by name.  ``name``: of the machine's folder; default: its device and the day the
     campaign began.  Raises UserError for a file that is damaged, changed or not of these plans, before anything is
@@ -89,7 +89,7 @@ def disagreement(record: Record, plans: Mapping[str, Plan]) -> str | None:
     }
     found: Json = {**record}
     for part, here in planned.items():
-        for key in here.keys() & found[part].keys() - {"path"}:  # a knob that is newer than the record has no say
+        for key in here.keys() & found[part].keys() - {"path"}:  # ignore knobs that are newer than the record
             if here[key] != found[part][key]:
                 return f"{part}.{key} is {found[part][key]!r}, in the plan it is {here[key]!r}"
     if record["engine_version"]["kind"] != engine["runtime"]["kind"]:
@@ -112,7 +112,7 @@ def _name(parcel: Parcel) -> str:
 
 
 def _refuse_other_device(folder: Path, new: Sequence[Record], path: Path) -> None:
-    """One folder, one kind of device: figures would name one and show both.  Raises UserError."""
+    """Refuse a second kind of device in a folder: figures would name one and show both.  Raises UserError."""
     devices = {d for record in new if (d := record["provenance"].get("device_name"))}
     devices |= set(_devices(folder))
     if len(devices) > 1:

@@ -3,7 +3,7 @@
 For Python 3.12 with torch 2.11 (cu130), Triton and transformers on an H100 or H200 (sm_90).  The wheel of vLLM 0.32.0
 is for torch 2.13, but its main CUDA libraries are built on torch's stable ABI and load with 2.11.  Only what its
 offline engine needs there is kept: eight libraries without the code of other GPUs, the Python files, and the packages
-that such a machine lacks.  Not among them: FlashInfer and DeepGEMM; cuBLAS and so on are the machine's own.
+that such a machine lacks.  FlashInfer and DeepGEMM are left out; cuBLAS and similar libraries are the machine's own.
 
 Needs pip and xz; standard library only.  51 MiB at the default preset, a quarter of an hour on one core.
 """

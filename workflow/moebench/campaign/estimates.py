@@ -17,7 +17,7 @@ REMEMBERED = 5
 """So many latest times of a kind count, the slowest of them: the first load may compile what later ones find."""
 
 CUT_FACTOR = 1.5
-"""What was cut off is expected to take at least so many times as long as it was given."""
+"""An interrupted task is expected to take at least this many times its limit."""
 
 
 class Estimates:
@@ -40,11 +40,11 @@ class Estimates:
         return max(known[-REMEMBERED:], default=1.0)
 
     def estimate(self, kind: str, what: str, expected_s: float) -> float:
-        """What something of this kind (``load``, ``cell``) will take, s: more than it was given when it was cut off."""
+        """Estimated time of a ``load`` or ``cell``, s: more than its limit if it was interrupted before."""
         return max(expected_s * self.factor(kind), CUT_FACTOR * self.state["cut_off"].get(what, 0.0))
 
     def measured(self, kind: str, what: Container[str]) -> bool:
-        """Whether one of these took a time that was noted."""
+        """Whether a measured time of one of these is stored."""
         return any(t["kind"] == kind and t["what"] in what for t in self.state["took"])
 
     def cut_off(self, what: str, after_s: float) -> None:

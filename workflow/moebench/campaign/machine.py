@@ -1,4 +1,4 @@
-"""What a campaign asks a machine before it loads an engine: better one line than a failed load.
+"""Checks of a machine before a campaign loads an engine: one line instead of a failed load.
 
 Standard library only: runs where the campaign does.
 """
@@ -32,7 +32,7 @@ def seen_by(kind: str) -> Provenance:
 
 
 def lacks() -> str | None:
-    """What Triton needs to start a kernel and this machine lacks, in words; None: nothing."""
+    """What this machine lacks for Triton to start a kernel, as text; None: nothing."""
     if not (os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")):
         return "no C compiler (install gcc, or name one in CC)"
     if not Path(sysconfig.get_path("include"), "Python.h").is_file():

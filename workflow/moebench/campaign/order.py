@@ -1,4 +1,4 @@
-"""In which order a campaign measures: what decides most claims per second first, then what fills most figures.
+"""Order of a campaign's cells: first those that decide most claims per second, then those that fill most figures.
 
 A load costs more than most runs, so cells are measured in *sessions*: an engine configuration and the cells run in one
 load of it.  The same greedy rule as for a budget (``claims.budget``) ranks the claims; each claim's cells join the
@@ -48,7 +48,7 @@ def _join(groups: dict[str, list[str]], key: str) -> None:
 
 
 def _ranked(plan: Plan, wanted: dict[str, set[str]]) -> list[str]:
-    """Claims in the order in which they are decided: again and again the one whose missing cells decide the most."""
+    """Claims in the order in which they are decided: repeatedly the one whose missing cells decide the most."""
     price, kept, ranked, left = budget.prices(plan), set[str](), list[str](), dict(wanted)
     while left:
         paid = {price.loads[cell] for cell in kept}

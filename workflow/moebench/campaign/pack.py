@@ -72,7 +72,7 @@ class Packed:
 
 
 def portable(plan: Plan, gpus: int) -> set[str]:
-    """The cells of a plan that a machine with so many devices can measure without anything but the engine.
+    """The cells of a plan that a machine with this many devices can measure with the engine alone.
 
     Left out are services, what needs several nodes or a corpus from a file, derived checkpoints, and what is predicted
     not to fit.
@@ -146,14 +146,14 @@ def pack(
 
 
 class _Files:
-    """The model files of a campaign in the making."""
+    """The model files of a campaign being packed."""
 
     def __init__(self, root: Path, source: Path, left_out: dict[str, str], stand_ins: list[str]):
         self.root, self.source, self.left_out, self.stand_ins = root, source, left_out, stand_ins
         self.there: dict[str, bool] = {}
 
     def available(self, plan: Plan, keys: set[str]) -> set[str]:
-        """Those of some cells whose models can travel; puts the files of these in place."""
+        """The cells whose models can travel; puts the files of these models in place."""
         engines = {plan["cells"][key]["engine"] for key in keys}
         good = {e for e in engines if all(self.put(model, plan) for model in _models(plan["engines"][e]))}
         return {key for key in keys if plan["cells"][key]["engine"] in good}

@@ -50,7 +50,7 @@ class Parcel:
 
 
 def write(folder: Path, name: str, results: Path, logs: Path, about: ParcelAbout) -> list[Path]:
-    """Write all results as parcels ``NAME-01.zip`` and so on, in place of those there; return them.
+    """Write all results as parcels ``NAME-01.zip`` and so on, replacing existing ones; return them.
 
     Raises StorageError.
     """
@@ -149,12 +149,12 @@ NEW, BETTER, KEPT = "new", "better", "kept"
 
 
 def _worth(record: Record) -> int:
-    """How much a record says: measured, another result, or a failure of the machinery."""
+    """Rank of a record: measured, another result, or a failure of the machinery."""
     return 2 if record["status"] == "ok" else 1 if record["status"] in records.FINAL else 0
 
 
 def take(results: Path, record: Record) -> str:
-    """Store a record unless the one there is as good; return NEW, BETTER or KEPT.  Raises StorageError."""
+    """Store a record unless the existing one is as good; return NEW, BETTER or KEPT.  Raises StorageError."""
     there = records.current(results, record["engine"], record["cell"])[0]
     if there is not None and _worth(there) >= _worth(record):
         return KEPT

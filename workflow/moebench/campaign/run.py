@@ -1,7 +1,7 @@
 """Measuring a campaign on the machine it was carried to: ``python -m moebench.campaign.run --minutes 9``.
 
 Standard library and the measuring side only: no Snakemake, no pydantic.  Whatever ends it (the time limit, a signal,
-``kill -9``), a second call goes on where the first one stopped.
+``kill -9``), a second call continues where the first one stopped.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ END_S = 15.0
 LOCK_WAIT_S = 30.0
 
 MAX_LOST_LOADS = 2
-"""After so many failed loads in a row a study is given up: the time may serve the next one's engine."""
+"""A study is abandoned after this many failed loads in a row: the time may serve the next study's engine."""
 
 
 class Clock:
-    """The time there is."""
+    """The available time."""
 
     def __init__(self, minutes: float, started: float | None = None):
         self.end = (time.monotonic() if started is None else started) + 60 * minutes
@@ -72,7 +72,7 @@ class CampaignDriver(Driver):
         return self.needs_s(engine_id, cell_id) <= self.clock.left_s()
 
     def needs_s(self, engine_id: str, cell_id: str) -> float:
-        """What a cell will take from now on, s."""
+        """Estimated time of a cell from now on, s."""
         key = f"{engine_id}/{cell_id}"
         run = self.estimates.estimate("cell", key, self.expected.get(key, 0.0))
         return run + (0.0 if self.loaded else self.estimates.estimate("load", engine_id, self.expected[engine_id]))
@@ -92,7 +92,7 @@ class CampaignDriver(Driver):
 
     @contextlib.contextmanager
     def cutting_off(self, what: str) -> Iterator[None]:
-        """Remember of what is interrupted how long it had, so that the next call does not begin it with no more."""
+        """Store how long an interrupted task had, so that the next call does not start it with no more time."""
         started = time.monotonic()
         try:
             yield
@@ -127,7 +127,7 @@ class CampaignDriver(Driver):
         return {**super().engine_version(spec), "version": installed(spec["runtime"]["kind"])}
 
     def origin(self, spec: EngineConfig) -> Provenance:
-        """As ever, but no lock made this environment, and the code is the one that was packed."""
+        """As usual, but this environment was built from no lock, and the code is the packed one."""
         stand_in = spec["model"]["path"] in self.campaign["stand_ins"]
         files = "config.json from the registry, words as tokens" if stand_in else "the model's own"
         about: Provenance = {
@@ -187,7 +187,7 @@ class Campaign:
         self.say = speaker(self.logs / "campaign.progress.log")
         self.estimates = Estimates(self.results / CAMPAIGN)
         self.plans = {study["study"]: self._plan(study) for study in self.about["studies"]}
-        self.seen: dict[str, Provenance] = {}  # by engine, what it finds here
+        self.seen: dict[str, Provenance] = {}  # versions and devices by engine
 
     def _plan(self, study: CampaignStudy) -> Plan:
         path = self.folder / study["plan"]
@@ -208,7 +208,7 @@ class Campaign:
             plan = self.plans[study["study"]]
             try:
                 self.run_study(plan, study["sessions"])
-            except UserError as error:  # another study may be for this machine
+            except UserError as error:  # another study may suit this machine
                 self.say(f"study {plan['study']}: not measured, {error}")
 
     def check_machine(self, driver: CampaignDriver) -> None:
@@ -273,7 +273,7 @@ class Campaign:
         return bool(there) and all(r["status"] in records.INFRASTRUCTURE and not r["load"] for r in there)
 
     def run_session(self, driver: CampaignDriver, engine: str, cells: list[str]) -> bool:
-        """Measure what has no result of a session, in its order; False if there is no time for its load and a cell."""
+        """Measure the cells of a session that have no result, in order; False without time for its load and a cell."""
         driver.derive(engine, [c for c in self.pending(driver, engine, cells) if driver.can_cut(engine, c)], False)
         todo = self.pending(driver, engine, cells)
         if not todo:
@@ -294,12 +294,12 @@ class Campaign:
         return True
 
     def pending(self, driver: CampaignDriver, engine: str, cells: list[str]) -> list[str]:
-        """Those of some cells that have no final record, in their order."""
+        """The cells that have no final record, in their order."""
         left = set(driver.pending(engine))
         return [cell for cell in cells if cell in left]
 
     def pack(self) -> list[Path]:
-        """Write what is measured as result files.  Raises StorageError."""
+        """Write the measured cells as result files.  Raises StorageError."""
         studies = {study["study"]: study["digest"] for study in self.about["studies"]}
         about: ParcelAbout = {
             "moebench": self.about["moebench"],
@@ -312,7 +312,7 @@ class Campaign:
         return parcels.write(self.out, "results", self.results, self.logs, about)
 
     def summary(self) -> tuple[str, int]:
-        """How far it is, and how many cells are left."""
+        """Progress, and the number of cells left."""
         lines, left = [], 0
         for study in self.about["studies"]:
             keys = [(s["engine"], c["cell"]) for s in study["sessions"] for c in s["cells"]]
@@ -357,7 +357,7 @@ def main(argv: list[str] | None = None, started: float | None = None) -> int:
         code, said = 2, str(error)
     finally:
         for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # it is ending already: what is measured must be written
+            signal.signal(number, signal.SIG_IGN)  # already ending: the measured cells must be written
     if said:
         campaign.say(said)
     try:
@@ -375,7 +375,7 @@ _OVER = "time limit"
 
 
 def _wake(after_s: float) -> None:
-    """Interrupt after so many seconds, whatever is being waited for."""
+    """Interrupt after this many seconds, whatever the process waits for."""
 
     def end(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(_OVER)

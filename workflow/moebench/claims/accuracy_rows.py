@@ -40,7 +40,7 @@ def rows(answers: Iterable[Row], logged: Logged | None = None) -> list[Row]:
     """The rows that stand for a task, and the mean of each block, as a claim selects them.
 
     ``questions`` says what was asked of which kind of weights, ``asked`` how, which is known after measuring;
-    ``noise``: standard normal draws that rows of the same questions share, None where a row has but its own.  A mean
+    ``noise``: standard normal draws that rows of the same questions share, None if a row shares none.  A mean
     that lacks values is a row without one.
     """
     made, blocks = [], dict[tuple[Any, ...], list[Row]]()
@@ -123,7 +123,7 @@ _AT_ONCE = 100  # draws, to bound the memory of long data sets
 
 
 def _of_the_mean(mean: Row, tasks: Sequence[Row]) -> ev.Floats | None:
-    """That of the mean of tasks: of those that it is made of, by their standard errors.  None if one has none."""
+    """Draws of a mean of tasks: those of its tasks, weighted by standard error.  None if a task has none."""
     counted = str(mean.get("made_of")).partition(": ")[2].split(", ")
     parts = [(task["stderr"], task["noise"]) for task in tasks if f"{task['task']} {task['metric']}" in counted]
     if len(parts) != mean.get("n") or any(error is None or z is None for error, z in parts):
@@ -169,7 +169,7 @@ def loaded(row: Row) -> tuple[Any, Any]:
 
 
 def _said(outcome: ev.Outcome, wanted: str) -> ev.Outcome:
-    """Words in the place of numbers that stand for "does not count"."""
+    """The outcome with a reason in place of numbers that stand for "does not count"."""
     if outcome.value is None:
         reason = f"{outcome.reason}, or no speed of the same engine configurations"
         return dataclasses.replace(outcome, outcome=ev.NOT_MEASURED, reason=reason)

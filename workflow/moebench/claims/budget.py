@@ -2,7 +2,7 @@
 
 Choosing sets of cells (a claim needs all of its cells, claims share cells, cells share the load of an engine) for the
 most claims is a knapsack problem with shared items, which has no fast exact solution.  The usual greedy rule is used:
-again and again the claim whose missing cells decide the most claims per GPU-hour, until none fits.  It is
+repeatedly the claim whose missing cells decide the most claims per GPU-hour, until none fits.  It is
 deterministic; equal claims go by their order in the claim files.
 
 Cells of speed are named ``ENGINE/CELL``, those of accuracy ``HARNESS:ENGINE/CELL``.
@@ -53,7 +53,7 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 def rows_of(plan: Plan) -> Iterable[Row]:
     """The plan's rows as claims select them: knobs, labels of axes, small models by the name they stand for.
 
-    Points that cannot be are left out: nothing measures them.
+    Unsupported points are left out: nothing measures them.
     """
     for row in cell_rows.plan_rows(plan):
         if f"{row['engine']}/{row['cell']}" not in plan["cells"]:
@@ -90,7 +90,7 @@ def _cells(plan: Plan, claim: Claim, rows: list[Row]) -> set[str]:
     keys = [f"{row['engine']}/{row['cell']}" for row in rows]
     if claim.test == "infeasible":
         return {keys[i] for i in chosen.rows}
-    # Whether the cells that fit are enough for the test is found by doing it on values that are all alike.
+    # Run the test on equal values to see whether the cells that fit are enough for it.
     alike = {i: np.ones(1) for i in chosen.rows if fits(plan, rows[i])}
     outcomes = ev.evaluate(claim, rows, alike)
     return {keys[i] for o in outcomes if _decides(o) for i in o.rows}
@@ -185,7 +185,7 @@ def choose(plan: Plan, budget: float) -> Choice:
         return {"cells": everything, "decides": list(wanted), "left_out": {}}
     kept: set[str] = set()
     spent = 0.0
-    left = dict(wanted)  # claim -> the cells it still lacks
+    left = dict(wanted)  # claim -> its missing cells
     more = {claim: price.gpu_hours(cells) for claim, cells in left.items()}
     while left:
         best, score = "", 0.0

@@ -158,7 +158,7 @@ class Together:
         return self.verdict not in (SAME, "no interval")
 
     def as_json(self) -> Json:
-        """Plain values, null for what is unknown."""
+        """Plain values; null if unknown."""
         return {k: None if v != v else v for k, v in asdict(self).items()}
 
 

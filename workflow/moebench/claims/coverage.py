@@ -14,7 +14,7 @@ from moebench.text import table
 
 def rows(plan: Plan) -> list[Row]:
     """A row per claim: ``planned`` comparisons, those that ``fit`` by the predicted memory (pairs, or groups of cells),
-    what it ``needs``, and ``why_not`` where they do not decide it (empty where they do)."""
+    what it ``needs``, and ``why_not`` if they do not decide it (empty if they do)."""
     cells, asked = list(budget.rows_of(plan)), list(budget.answers_of(plan))
     decided, computed_points = budget.needs(plan), list(points.rows(plan))
     made = []

@@ -1,4 +1,4 @@
-"""What a claim's comparison gives on rows: which comparisons count, whether they are enough, and the outcome.
+"""Evaluation of a claim on rows: which comparisons count, whether they are enough, and the outcome.
 
 A test (``values``) is a function of the medians of the cells it compares.  Its interval is the middle 95% of bootstrap
 resamples (Efron and Tibshirani 1993, chapter 13): the repeats of every cell are drawn anew, independently,
@@ -21,7 +21,7 @@ from moebench.claims.spec import NUMERIC, Claim, Needs, Settings
 from moebench.claims.values import AGREES, DISAGREES, SHORTEST, UNDECIDED, Floats, Series, compared, place, tested
 from moebench.qs import printed_formulas
 
-__all__ = ["AGREES", "DISAGREES", "UNDECIDED", "Floats", "compared", "place"]  # what reads outcomes needs of the tests
+__all__ = ["AGREES", "DISAGREES", "UNDECIDED", "Floats", "compared", "place"]  # for modules that read outcomes
 
 RESAMPLES = 2000
 
@@ -164,7 +164,7 @@ def _comparable(
 def _series(
     claim: Claim, rows: Sequence[select.Row], values: dict[int, Floats], kept: Sequence[select.Pair | Comparison]
 ) -> tuple[list[Series], int]:
-    """Values along the claim's axis, or all in one where it has none; how many had fewer points than it needs."""
+    """Values along the claim's axis, or all in one if it has none; number of series with too few points."""
     pairs = [one for one in kept if isinstance(one, select.Pair)]
     if pairs:
         differences = compared(claim, values, pairs)
@@ -228,7 +228,7 @@ def _infeasible(claim: Claim, rows: Sequence[select.Row], chosen: select.Selecti
     """Whether exactly the expected cells, and all of them, run out of memory.
 
     ``status`` of a prediction is ok or infeasible.  A measured cell that is ``infeasible`` was not tried: only a
-    prediction says so.  It decides nothing, and one that crashed, timed out or was refused neither.
+    prediction says so.  It decides nothing, and neither does one that crashed, timed out or was refused.
     """
     assert claim.expect is not None
     known = _KNOWS_MEMORY if measured else (*_KNOWS_MEMORY, "infeasible")
@@ -271,7 +271,7 @@ def computed(claim: Claim, points: Sequence[select.Row]) -> Outcome | None:
 
 
 def _computed_ratios(claim: Claim, rows: list[select.Row], to: Settings) -> list[float]:
-    """``of`` over ``to`` at every point that both have."""
+    """``of`` / ``to`` at every point that both have."""
     of = claim.of if isinstance(claim.of, dict) else {}
 
     def by_point(settings: Settings) -> dict[tuple[Any, ...], float]:

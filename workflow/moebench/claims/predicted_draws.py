@@ -20,8 +20,8 @@ errors are taken to be shared."""
 
 
 def draws(metric: str, row: Row) -> ev.Floats | None:
-    """Draws of a metric of a predicted cell: one where it is a bound, ``1 + RESAMPLES`` where it is calibrated; None
-    where it is unknown.
+    """Draws of a metric of a predicted cell: one if it is a bound, ``1 + RESAMPLES`` if it is calibrated; None
+    if it is unknown.
 
     Times are log-normal with the interval's width, TTFT and ITL independent of each other; throughputs follow.  Draws
     are seeded by model, machine and configuration, so that cells which share those are off together.

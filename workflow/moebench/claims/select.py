@@ -141,7 +141,7 @@ def along(claim: Claim, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[list
 
 
 def unlike(rows: Sequence[Row], members: Iterable[int]) -> list[str]:
-    """The measured guards in which rows differ; unknown is like anything."""
+    """The measured guards in which rows differ; unknown matches anything."""
     found = []
     for name in MEASURED_GUARDS:
         if len({rows[i].get(name) for i in members} - {None}) > 1:

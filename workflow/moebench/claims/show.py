@@ -89,7 +89,7 @@ def text(frame: pd.DataFrame, study: str) -> str:
 
 
 def details(frame: pd.DataFrame) -> str:
-    """Everything known about some claims."""
+    """All details of some claims."""
     blocks = []
     for row in frame.to_dict("records"):
         facts = [(k, v) for k, v in row.items() if k not in ("study", "claim") and v is not None and not pd.isna(v)]

@@ -242,7 +242,7 @@ def load(config: Config) -> list[ClaimFile]:
 
 
 def of_plan(config: Config, experiments: Mapping[str, ExperimentPlan], models: Iterable[str]) -> ClaimsOfPlan:
-    """What a plan keeps of the claims, so that its report can be made again from the archive alone.
+    """What a plan keeps of the claims, so that its report can be rebuilt from the archive alone.
 
     ``models``: those of the plan, of which some stand for full-size ones.  Raises ConfigError for an experiment that
     lists a claim there is not.

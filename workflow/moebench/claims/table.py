@@ -56,7 +56,7 @@ def rows(plan: Plan, folder: Path, results: Path) -> list[Row]:
     """Rows of the table ``claims`` of a plan (``asked``), in the order of the claim files.
 
     ``folder`` holds the other tables, ``results`` the sample logs of accuracy.  Raises ConfigError for a claim that
-    names a column there is not.
+    names an unknown column.
     """
     files = from_plan(plan)
     if not files:
@@ -120,7 +120,7 @@ def _plain(frame: pd.DataFrame) -> list[Row]:
 
 
 def _of_model(plan: Plan, paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:
-    """A claim about computed points: it has a prediction, and nothing that could be measured."""
+    """A claim about computed points: it has a prediction, but nothing to measure."""
     foreseen = ev.computed(claim, points)
     machines = sorted({p["hardware_title"] for p in points if select.matches(p, claim.where) and p["hardware_title"]})
     reason = (

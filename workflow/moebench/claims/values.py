@@ -38,7 +38,7 @@ class Series:
 @dataclass(frozen=True)
 class Tested:
     """Value of a test, ends of its interval (the middle 95% of resamples), share of the resamples in which a yes-or-no
-    test holds; what follows (None where nothing is claimed)."""
+    test holds; the outcome (None if nothing is claimed)."""
 
     value: float
     low: float | None = None

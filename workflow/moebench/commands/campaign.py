@@ -31,7 +31,7 @@ def pack(config: Config, studies: Sequence[str], out: Path, gpus: int = 1, engin
 
     def planned(study: str, choose: Callable[[Plan], set[str]]) -> Plan:
         def checked(plan: Plan) -> set[str]:
-            check(plan, config.folder)  # now, not when its results are home
+            check(plan, config.folder)  # now, not after its results are imported
             return choose(plan)
 
         return make_plan(config, study, models=MODELS, choose=checked)

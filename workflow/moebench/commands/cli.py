@@ -26,7 +26,7 @@ from moebench.engines import compatibility, loopback
 
 def main(argv: list[str] | None = None) -> None:
     """Run a verb and exit with its code; a wrong verb or option gives one line on standard error and code 2."""
-    os.environ.update(loopback.direct() | site.certificates())  # for whatever a verb starts
+    os.environ.update(loopback.direct() | site.certificates())  # for processes that a verb starts
     compatibility.put_in_front()
     try:
         code = typer.main.get_command(app).main(argv, prog_name="moebench", standalone_mode=False)

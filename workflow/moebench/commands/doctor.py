@@ -104,7 +104,7 @@ def version_of(folder: Path, runs_on: Runtime, lock: Path, key: str) -> list[Fin
             "    except m.PackageNotFoundError: pass",
         )
         there, locked = code == 0 and text == version, environment_locks.version(lock, _DISTRIBUTIONS[kind])
-        rebuild = f"python3 envs/build.py {environment}"  # does nothing where the lock itself has another version
+        rebuild = f"python3 envs/build.py {environment}"  # no effect if the lock itself has another version
         other = f"set {key}.version to {locked} in the study, or change envs/{environment}.lock"
         found.append(
             Finding(
@@ -302,7 +302,7 @@ def models(plan: Plan, study: str, folder: Path) -> list[Finding]:
     free, place = free_bytes(folder)
     hub = "   (needs internet)" if any(m["source"].startswith("hub:") for m in wanted.values()) else ""
     found = [Finding("models", not lacking, seen, f"moebench stage --study {study}{hub}")]
-    if derived:  # jobs make them: nothing to do
+    if derived:  # jobs create them: nothing to do
         found.append(Finding("derived", None, f"{len(derived) - len(undone)} of {len(derived)} checkpoints created"))
     found += _data(plan, study)
     if need > 1e9:

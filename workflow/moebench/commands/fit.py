@@ -28,7 +28,7 @@ def run(
     source: str | None,
     figure: Path | None = None,
 ) -> str:
-    """Fit on the points of ``path``, print what left-out points say, and the constants of every machine among them.
+    """Fit on the points of ``path``, print the errors of left-out points and the constants of their machines.
 
     ``kernels``: folder of kernel tables; without, the kernel constants and all-reduces that config/hardware has.
     ``figure``: draw predictions of left-out models against what was measured.  ``write``: put the constants into the

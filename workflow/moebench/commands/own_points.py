@@ -17,8 +17,8 @@ METRICS = {"ttft_max_s": "ttft_static", "itl_s": "tpot_static"}
 def load(path: Path) -> pd.DataFrame:
     """Points of a CSV file, or of a folder of tables (``results/tables/STUDY``).
 
-    Of the tables come good cells of vLLM that the calibrated model knows: fused experts in CUDA graphs, no pruning, no
-    identical prompts, 16 bits.  Raises UserError where there is none.
+    Tables give the ok cells of vLLM that the calibrated model covers: fused experts in CUDA graphs, no pruning, no
+    identical prompts, 16 bits.  Raises UserError if there is none.
     """
     if not path.is_dir():
         return points.load(path)

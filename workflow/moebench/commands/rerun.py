@@ -19,7 +19,7 @@ STATUSES = tuple(status for status in (*records.FINAL, *records.INFRASTRUCTURE) 
 
 @dataclass
 class Found:
-    """Cells of a study that match: their folders and records, and how many are left alone since they run right now."""
+    """Cells of a study that match: their folders and records, and how many are skipped because they are running."""
 
     cells: list[tuple[Path, Record]] = field(default_factory=list)
     busy: int = 0

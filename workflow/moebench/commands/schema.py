@@ -152,7 +152,7 @@ def table(model: type[BaseModel]) -> str:
 
 
 def readme(text: str) -> str:
-    """The README with every ``<!-- table: NAME -->`` ... ``<!-- end -->`` section made anew."""
+    """The README with every ``<!-- table: NAME -->`` ... ``<!-- end -->`` section regenerated."""
 
     def fill(match: re.Match[str]) -> str:
         return f"<!-- table: {match.group(1)} -->\n{table(TABLES[match.group(1)])}\n<!-- end -->"
@@ -163,7 +163,7 @@ def readme(text: str) -> str:
 def update(folder: Path, check: bool = False) -> list[Path]:
     """Write the generated files that differ (or only name them); return their paths.
 
-    Raises ConfigError where there is no configuration.
+    Raises ConfigError if there is no configuration.
     """
     c.Config(folder).root()
     page = folder / "README.md"

@@ -71,7 +71,7 @@ def as_json(found: dict[str, Table]) -> dict[str, list[dict[str, Any]]]:
 
 
 def summary(made: dict[str, Any]) -> str:
-    """One line of what ``progress`` found."""
+    """One line of the result of ``progress``."""
     where = f"report: {made['report']}" if made["report"] else "no report yet"
     return (
         f"study {made['study']}: {count(made['cells'], 'cell')} in "
@@ -91,7 +91,7 @@ def _beside_words(made: dict[str, int]) -> str:
 
 
 def tables(plan: Plan, results: Path) -> dict[str, Table]:
-    """What a plan asks for: experiments, jobs, derived checkpoints and the jobs that make them, accuracy jobs of each
+    """Contents of a plan: experiments, jobs, derived checkpoints and the jobs that make them, accuracy jobs of each
     harness; of cells, how many are measured.
     """
     seen, experiments = statuses(plan, results), []
@@ -132,7 +132,7 @@ def _derived(name: str, model: ModelDict) -> list[Any]:
 
 
 def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None) -> str:
-    """What a study asks for: by experiment and by job, with what is measured already."""
+    """Contents of a study by experiment and by job, with the number of measured cells."""
     found, beside = tables(made, results), _beside_words(_beside(made, results))
     text = [
         f"study {made['study']}: {made['title']} (scale {made['scale']}, {made['hardware']['title']}, "
@@ -180,7 +180,7 @@ def plan(made: Plan, results: Path, cells: bool = False, gpus: int | None = None
 
 
 def _unsupported(made: Plan) -> list[str]:
-    """How many points of each experiment's grids cannot be, and why, the commonest reasons first."""
+    """Number of unsupported points of each experiment's grids by reason, the most frequent first."""
     rows: list[list[Any]] = []
     for name, experiment in made["experiments"].items():
         ordered = sorted(unsupported.reasons(experiment).items(), key=lambda found: -found[1])
@@ -194,7 +194,7 @@ def _unsupported(made: Plan) -> list[str]:
 
 
 def failures(made: Plan, results: Path, profile: str, default: str, usual: Path | None = None) -> dict[str, Any]:
-    """Cells that are not ok, accuracy cells included, why, and the command that runs one again; how many have no
+    """Cells that are not ok, accuracy cells included, why, and the command that runs one again; the number without a
     record.  Unsupported cells of an engine configuration are one entry for each reason.
 
     ``default`` and ``usual``: the study and the results folder that config/config.yaml names (None: ``results``).
@@ -230,7 +230,7 @@ def failures(made: Plan, results: Path, profile: str, default: str, usual: Path 
 
 
 def failures_text(found: dict[str, Any]) -> str:
-    """What ``failures`` found, for people."""
+    """The result of ``failures`` as text."""
     study = found["study"]
     blocks = [
         "\n".join(

@@ -1,4 +1,4 @@
-"""What a site's shell and file systems do to a study: looked at by ``moebench doctor``, and before anything is run."""
+"""Effects of a site's shell and file systems on a study: checked by ``moebench doctor`` and before each run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIBRARIES = ("libnccl*", "libcudart*", "libcublas*", "libcudnn*", "libtorch*", 
 
 
 def look(results: Path) -> list[Finding]:
-    """All findings; those about what is as it should be are one line."""
+    """All findings; those without a problem share one line."""
     found = [*_python(), *_libraries(), *_encoding(), *_limits(), *_shared(), *_certificates(), *_folder(results)]
     if not found:
         found = [Finding("shell", True, "search paths, encoding, ulimits, certificates, clock and umask are fine")]
@@ -111,7 +111,7 @@ def _shared() -> Iterator[Finding]:
 
 
 def certificates() -> dict[str, str]:
-    """A site's CA by the name that the hub's client and uv know it by, where the shell has another name for it."""
+    """A site's CA by the name that the hub's client and uv know it by, if the shell has another name for it."""
     named = [path for name in _CERTIFICATES if name != "SSL_CERT_DIR" and (path := os.environ.get(name))]
     return {"SSL_CERT_FILE": named[0]} if named else {}
 
@@ -124,7 +124,7 @@ def _certificates() -> Iterator[Finding]:
 
 
 def _folder(results: Path) -> Iterator[Finding]:
-    """What the results folder is for: files with long names, replaced whole, with the time of this machine."""
+    """Properties that the results folder needs: long file names, files replaced whole, this machine's time."""
     umask = os.umask(0o022)
     os.umask(umask)
     if umask & 0o700:
@@ -134,7 +134,7 @@ def _folder(results: Path) -> Iterator[Finding]:
         seen = f"{place} is shared by a group, umask {umask:04o} keeps its other members from changing your files"
         yield Finding("umask", None, seen, "umask 002, if others are to continue with your results")
     if not os.access(place, os.W_OK):
-        return  # said elsewhere
+        return  # reported elsewhere
     probe = place / f".moebench-doctor-{os.getpid()}-".ljust(LONGEST_NAME, "x")
     try:
         probe.write_bytes(b"x")

@@ -1,7 +1,7 @@
 """SLURM's commands as Snakemake gets them: ``workflow/slurm`` is first in its PATH, and calls this.
 
 The executor plugin takes one refused submission for a failed job, forgets all jobs when ``sacct`` does not answer, and
-waits for ever for a job whose state it does not know.  Here a refusal waits, ``sacct`` that does not answer is replaced
+waits forever for a job whose state it does not know.  Here a refusal waits, ``sacct`` that does not answer is replaced
 by ``squeue``, states are those that the plugin knows, and of what ``sbatch`` prints only the job's id is left.  What is
 not one of the plugin's own calls goes through as it is.  Standard library only: each call is a process.
 """
@@ -97,7 +97,7 @@ def install(results: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Be one of SLURM's commands; its exit code."""
+    """Act as one of SLURM's commands; return its exit code."""
     name, *rest = arguments
     if name == "sbatch":
         return submit(rest)
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> int:
     if name == "sacct" and any("nodelist" in argument.lower() for argument in rest):
         print(node_list(done.stdout))
         return done.returncode
-    if name in ("sacctmgr", "sshare") and done.returncode:  # which accounts there are is not known; sbatch knows it
+    if name in ("sacctmgr", "sshare") and done.returncode:  # the accounts are unknown here; sbatch knows them
         return 0
     return _print(done)
 
@@ -252,7 +252,7 @@ def _any_queued() -> bool:
 
 
 def ended() -> bool:
-    """Whether Snakemake was interrupted or is gone: then nothing is submitted any more."""
+    """Whether Snakemake was interrupted or is gone: then nothing more is submitted."""
     head, interrupted = os.environ.get("MOEBENCH_HEAD", ""), os.environ.get("MOEBENCH_INTERRUPTED")
     return (bool(interrupted) and Path(str(interrupted)).exists()) or (
         head.isdigit() and not Path(f"/proc/{head}").exists()
@@ -270,7 +270,7 @@ def _note(line: str) -> None:
 
 
 def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
-    """States of a run's jobs by id, in the plugin's words; those of which nobody knows are left out.
+    """States of a run's jobs by id, as the plugin names them; unknown ones are left out.
 
     The plugin takes a job that is left out for one that still runs.
     """
@@ -285,7 +285,7 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
     made = {}
     for job, state in (found or {}).items():
         if name == "sacct" and state in _RETURNS:
-            if queue is None:  # nobody knows whether it is back in the queue
+            if queue is None:  # it may be back in the queue
                 continue
             state = queue.get(job, "CANCELLED" if state == "REQUEUED" else state)
         made[job] = _ENDED.get(state, state)
@@ -298,7 +298,7 @@ def states(name: str, arguments: list[str], run: str) -> dict[str, str]:
 def lost(run: str, queue: dict[str, str] | None) -> list[str]:
     """Jobs of a run that SLURM has not known for a while; none while it is silent.
 
-    The plugin would wait for them for ever, as for jobs that it does not hear of yet.  ``queue``: what squeue answered.
+    The plugin would wait for them forever, as for jobs that SLURM does not list yet.  ``queue``: squeue's answer.
     """
     missing = []
     for path in (JOBS / run).glob("*"):

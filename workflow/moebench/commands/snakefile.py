@@ -116,7 +116,7 @@ def part_of(plan: Plan, wildcards: Any) -> Plan | AccuracyPart:
 def planned_job(plan: Plan, wildcards: Any) -> Job:
     """The job a rule is about: that of its name, or the one of its cell.
 
-    Raises WorkflowError for what the study does not have: anybody may ask for any path.
+    Raises WorkflowError for a job that the study does not have: any path may be requested.
     """
     part = part_of(plan, wildcards)
     if hasattr(wildcards, "job"):

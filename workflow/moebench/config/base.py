@@ -1,4 +1,4 @@
-"""What all models of the configuration are made of."""
+"""The base class of all models of the configuration."""
 
 from __future__ import annotations
 

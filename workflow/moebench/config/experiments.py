@@ -28,7 +28,7 @@ JOIN = " + "
 
 
 def _joint(given: Any) -> Any:
-    """Two columns as one name; what else there may be is for the type to refuse."""
+    """Two columns as one name; the type refuses anything else."""
     if not isinstance(given, list):
         return given
     if len(given) != 2 or not all(isinstance(name, str) for name in given):

@@ -60,7 +60,7 @@ def known_knob(knob: str, where: str, known: Collection[str] = KNOBS) -> str:
 
 
 def _meant(knob: str, value: Any, where: str, known: Collection[str]) -> dict[str, Any]:
-    """The knobs that a setting means: itself, or those that ``precision`` is short for."""
+    """The knobs that a setting sets: itself, or those that ``precision`` is short for."""
     if knob != PRECISION or "dtype" not in known:
         return {known_knob(knob, where, known): value}
     return dict(_precision(value, where)[1])
@@ -74,7 +74,7 @@ def _precision(value: Any, where: str) -> tuple[str, dict[str, Any]]:
 
 
 def _settings(given: dict[str, Any], where: str, known: Collection[str]) -> dict[str, Any]:
-    """The knobs that some settings mean.  Raises ConfigError for an unknown one, or one set twice."""
+    """The knobs that some settings set.  Raises ConfigError for an unknown one, or one set twice."""
     settings: dict[str, Any] = {}
     for knob, value in given.items():
         for name, meant in _meant(knob, value, where, known).items():

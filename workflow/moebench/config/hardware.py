@@ -106,7 +106,7 @@ class Fitted(Strict):
         return self
 
     def of(self, other: Fitted, link_bytes_per_s: float | None) -> Fitted:
-        """These, with what another machine, whose GPUs have that link, was measured to have."""
+        """These constants, completed by those measured on another machine whose GPUs have the same link."""
         assert other.all_reduce is not None
         table = other.all_reduce.model_copy(update={"link_bytes_per_s": link_bytes_per_s})
         own = {"like": self.like, "date": other.date, "all_reduce": table}

@@ -23,5 +23,5 @@ def digest(data: Any, length: int = 6) -> str:
 
 
 def stated(model: type[BaseModel], data: Mapping[str, Any]) -> Knobs:
-    """What differs from a model's defaults: a knob added to it later leaves the identities of old cells as they are."""
+    """The fields that differ from a model's defaults, so a knob added later does not change identities of old cells."""
     return model.model_validate(data).model_dump(exclude_defaults=True)

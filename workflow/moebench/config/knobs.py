@@ -145,7 +145,7 @@ class EngineKnobs(Strict):
         return self.gate_share is not None or self.load_cap is not None
 
     def resolved(self) -> Knobs:
-        """All knobs by name, but for optional ones that are not set."""
+        """All knobs by name, except optional ones that are not set."""
         fields = type(self).model_fields
         return {k: v for k, v in self.model_dump().items() if k not in OPTIONAL or v != fields[k].default}
 
@@ -272,7 +272,7 @@ class Calibration(Strict):
     seed: Count = Field(0, description="Seed for the positions in the text and for random choices")
 
     def identity(self) -> CalibrationDict:
-        """What can change a choice, with the contents of a file.
+        """Settings that can change a choice, with the contents of a file.
 
         Raises ConfigError if the file cannot be read.
         """

@@ -87,7 +87,7 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def explain(error: ValidationError, model: type[BaseModel], path: Path | str) -> ConfigError:
     """Turn pydantic's errors into one line: file, key, value, remedy (the first, and how many more)."""
-    # A misspelt required key is both unknown and missing: the misspelling is what to fix.
+    # A misspelt required key is both unknown and missing: report the misspelling.
     first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(p) for p in first["loc"]) or "(top level)"
     if first["type"] == "extra_forbidden":
@@ -205,7 +205,7 @@ class Config:
         return {**FAMILIES, **own}
 
     def group(self, word: str, small: bool) -> tuple[str, ...] | None:
-        """The models that a word of a grid stands for, by name; None for the name of a model, and where there is no
+        """The models that a word of a grid stands for, by name; None for the name of a model, and if there is no
         such group.
 
         ``all`` are those with experts; any other word is a tag.  ``small``: those that the project writes, else the
@@ -214,9 +214,9 @@ class Config:
         return None if (self.folder / "models" / f"{word}.yaml").exists() else self._groups(small).get(word)
 
     def _known(self, kind: str) -> list[str]:
-        """What may stand where a name of a kind is wanted: models have groups, too."""
+        """Values accepted as a name of this kind: models also have groups."""
         names = self._names(kind)
-        with contextlib.suppress(ConfigError):  # another file that is wrong is not the mistake
+        with contextlib.suppress(ConfigError):  # an error in another file is not the one to report
             names += [word for small in (False, True) for word in self._groups(small)] if kind == "models" else []
         return names
 

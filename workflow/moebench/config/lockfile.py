@@ -68,14 +68,14 @@ class ModelLock:
         return revision if COMMIT.match(revision) else None
 
     def pin(self, hub: str, revision: str, commit: str, *, files: int, bytes_: int) -> None:
-        """Pin ``revision`` to ``commit``; ``staged_at`` is kept where the commit is the same.
+        """Pin ``revision`` to ``commit``; ``staged_at`` is kept if the commit is the same.
 
         Raises StorageError if the file cannot be written.
         """
         self._set(hub, revision, Pin(commit=commit, files=files, bytes=bytes_))
 
     def staged(self, hub: str, revision: str) -> None:
-        """Note that the pinned commit is whole on disk; only the first time counts, so the file does not flicker."""
+        """Note that the pinned commit is whole on disk; later calls do not change the file."""
         pin = self.read()[f"{hub}@{revision}"]
         if pin.staged_at is None:
             now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""What the papers print."""
+"""Values that the papers print."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ H100 and the same multiprocessors, is no faster at them."""
 
 @dataclass(frozen=True)
 class Constants(Arrays):
-    """What separates a machine with its engine from the data sheet.  Times in s."""
+    """Differences of a machine with its engine from the data sheet.  Times in s."""
 
     dense_bytes: Any = 1.2
     """c of attention's projections, dense and shared blocks and the output matrix."""
@@ -121,7 +121,7 @@ class Precision(Arrays):
 
 @dataclass(frozen=True)
 class Traits(Arrays):
-    """What sizes do not say about an architecture."""
+    """Properties of an architecture that its sizes do not give."""
 
     whole_norms: Any = False
     """Queries and keys are normed over all heads, so that tensor parallelism sums both over its ranks in each layer."""
@@ -183,7 +183,7 @@ class AllReduce:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a prediction is for: architecture, formats, layout, machine and its constants.  All broadcast together."""
+    """Inputs of a prediction: architecture, formats, layout, machine and its constants.  All broadcast together."""
 
     sizes: Sizes
     precision: Precision
@@ -496,8 +496,8 @@ def serving(
         TTFT = t_request + (1 - w) x (host + waited x TPOT + prefill of one)
              + w x ((C + 1) / 2 x host + prefill of C at once x (1 + 1 / steps) / 2)
 
-    with host = input x t_token.  The others' prefills stand between the tokens; a step with a prefill gives the others
-    their token, and reads their caches.  A request that comes finds some steps scheduled.  A share w of the requests
+    with host = input x t_token.  The others' prefills run between the tokens; a step with a prefill gives the others
+    their token, and reads their caches.  A new request finds some steps already scheduled.  A share w of the requests
     start together when the run begins: the host reads their prompts one after another, and the mean request waits for
     half of the steps of all prefills, and half a step.
     A KV cache of ``capacity_tokens`` runs fewer requests at once; the others wait for one to end.

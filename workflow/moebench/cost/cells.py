@@ -20,7 +20,7 @@ Pair = tuple[float, float]
 
 
 def name(hardware: Hardware) -> str:
-    """What calibrated values of a machine type are called: ``calibrated (MACHINE, DATE)``, and whose peaks they have
+    """Label of calibrated values of a machine type: ``calibrated (MACHINE, DATE)``, and whose peaks they have
     where nothing is measured on it.  Raises ValueError for one without constants."""
     if hardware.fitted is None:
         raise ValueError(f"{hardware.name} has no constants")
@@ -119,7 +119,7 @@ def times(
     draft: Architecture | None = None,
     acceptance: float | None = None,
 ) -> list[CalibratedTimes | None]:
-    """Calibrated times of an engine's workloads, in which a batch starts together; None where a size or a constant is
+    """Calibrated times of an engine's workloads, in which a batch starts together; None if a size or a constant is
     unknown.  ``acceptance``: stated share of the tokens drafted by ``draft`` that is accepted.  What :func:`why_not`
     names must not be asked for."""
     shown = [tiles(architecture, w.get("images") or 0, w.get("image_size")) for w in works]

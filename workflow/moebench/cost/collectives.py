@@ -29,7 +29,7 @@ def all_reduce_s(message_bytes: ArrayLike, ranks: ArrayLike, link: ArrayLike, ho
 
 
 def exposed_s(collective_s: ArrayLike, window_s: ArrayLike, overlap: ArrayLike) -> Floats:
-    """What of a collective does not hide behind other work: max(0, t - overlap x window)."""
+    """Time of a collective that other work does not hide: max(0, t - overlap x window)."""
     hidden_s = np.asarray(overlap, float) * np.asarray(window_s, float)
     return np.asarray(np.maximum(0.0, np.asarray(collective_s, float) - hidden_s))
 

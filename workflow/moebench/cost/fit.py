@@ -1,8 +1,8 @@
-"""Fits the constants of the calibrated model, and says how well they predict what they were not fitted on.
+"""Fits the constants of the calibrated model and reports how well they predict points they were not fitted on.
 
 Two sources, two steps.  Kernel tables (one kernel alone, replayed in a CUDA graph) give what a kernel does: fifteen
-constants and the all-reduces.  Serving points, with those held fixed, give sixteen of everything round the kernels.
-Both by least squares on logarithms with a soft-L1 loss (scipy), so that 2x too slow weighs as much as 2x too fast and a
+constants and the all-reduces.  Serving points, with those held fixed, give sixteen for everything around the kernels.
+Both are least squares on logarithms with a soft-L1 loss (scipy): 2x too slow weighs as much as 2x too fast, and a
 point that the engine spoiled weighs little.  Serving constants are held near a prior by a term each: value and sigma of
 its logarithm in :data:`PRIOR`.  Nothing is fitted per point, per model or per layout.
 
@@ -128,7 +128,7 @@ class Tables:
         return cls(*(table(name) for name in names))
 
     def without(self, machine: str | None = None, shape: tuple[int, int, int] | None = None) -> Tables:
-        """What is left without a machine, or without the MoE kernels of a shape (hidden, expert width, experts)."""
+        """The tables without a machine, or without the MoE kernels of a shape (hidden, expert width, experts)."""
         tables = (self.moe, self.gemm, self.decode, self.prefill, self.reduces)
         kept = [t[t["machine"] != machine] for t in tables]
         if shape:
@@ -287,7 +287,7 @@ class Model:
     reduces: dict[str, cal.AllReduce]
 
     def predict(self, known: points.Points) -> Floats:
-        """Predicted values, in the rows' units; NaN where a row cannot be predicted."""
+        """Predicted values, in the rows' units; NaN if a row cannot be predicted."""
         constants, found = cal.Constants(**self.constants), np.full(len(known.frame), np.nan)
         for batch in known.batches:
             found[batch.rows] = batch.predict(constants, self.reduce(batch.hardware))
@@ -349,7 +349,7 @@ CONFIGURATION = ("machine", "engine", "model", "precision", "tp", "ep", "pp", "d
 def splits(frame: pd.DataFrame) -> Iterator[Split]:
     """Half of the configurations at random, by several seeds, then every model, machine and source left out.
 
-    The only source is left out, too: what then remains are kernel tables and priors, and no served point.
+    The only source is left out, too: then only kernel tables and priors remain.
     """
     columns = [c for c in CONFIGURATION if c in frame]
     key = frame[columns].astype(str).agg("|".join, axis=1)
@@ -397,7 +397,7 @@ def _without(tables: Tables, split: Split, config: Config) -> Tables:
 
 
 def kernels_of(config: Config, tables: Tables | None, known: Model | None = None) -> Kernels:
-    """What kernel tables give; without any, what ``known`` has.  Raises UserError without either."""
+    """Constants from the kernel tables; without any, those of ``known``.  Raises UserError without either."""
     if tables is None:
         if known is None:
             raise UserError("--fit: no kernel tables and no machine with constants; give --kernels FOLDER")
@@ -448,7 +448,7 @@ def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
     """Low and high of measured over predicted, and the share of points inside.
 
     10th and 90th percentile, widened (in logarithms, alike at both ends) until 80% of the points of each model, machine
-    or source lie, in the mean, in the interval that the *other* ones give: few models tell little of the next one.  Of
+    or source lie, in the mean, in the interval that the *other* ones give: a few models say little of the next.  Of
     halves at random, and of an only source, two halves of the configurations take the place of models.  The share is
     that of this check.
     """
@@ -473,6 +473,6 @@ def interval(rows: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def base_metric(name: str) -> str:
-    """ttft, tpot, e2e or throughput; what it is called where it is none of them."""
+    """ttft, tpot, e2e or throughput; the metric's own name if it is none of these."""
     known = points.metric(name, "serving", "ms")
     return known.name if known else name

@@ -1,4 +1,4 @@
-"""What the formulas need of architectures, data types, layouts and machines: numbers, one per cell.
+"""Inputs of the formulas from architectures, data types, layouts and machines: numbers, one per cell.
 
 Every field is a numpy array of float64; all fields of all inputs of a call broadcast together, so one call computes one
 cell or a million.  ``of`` makes them from the configuration, :func:`stack` one of many.  Unknown constants are NaN.
@@ -68,7 +68,7 @@ class Sizes(Arrays):
     shared: Any
     """Per MoE layer."""
     experts: Any
-    """Routed experts per MoE layer; 1 where there are none (and then ``sparse`` and ``expert`` are 0)."""
+    """Routed experts per MoE layer; 1 if there are none (and then ``sparse`` and ``expert`` are 0)."""
     top_k: Any
     heads: Any
     """Query heads."""
@@ -83,7 +83,7 @@ class Sizes(Arrays):
     """Operations of a layer's attention per token and token of context, in decoding."""
     prefill_ops: Any
     router: Any
-    """Parameters of the router of an MoE layer; 0 where there are none."""
+    """Parameters of the router of an MoE layer; 0 if there are none."""
     attends: Any = 1.0
     """Share of the layers that have attention, and so a cache; the others keep a state."""
     recurrent: Any = 0.0
@@ -244,7 +244,7 @@ class Layout(Arrays):
 
 @dataclass(frozen=True)
 class Machine(Arrays):
-    """Constants of a machine; NaN: unknown.  Overheads are zero and shares one, but where calibrated."""
+    """Constants of a machine; NaN: unknown.  Overheads are zero and shares one unless calibrated."""
 
     bandwidth: Any
     """Bytes/s of a GPU's memory."""
@@ -270,7 +270,7 @@ class Machine(Arrays):
     def of(cls, hardware: Hardware, engine: EngineKnobs, calibrated: bool = False) -> Machine:
         """Constants of a machine type for an engine configuration.
 
-        ``calibrated``: with the hardware file's sustained shares and overheads; what it does not give stays ideal.
+        ``calibrated``: with the hardware file's sustained shares and overheads; missing ones stay ideal.
         """
         known = hardware.calibration.values() if calibrated and hardware.calibration else {}
         compute = known.get("compute_share", 1.0)

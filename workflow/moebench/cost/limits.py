@@ -1,4 +1,4 @@
-"""What no engine runs: refused in one line, instead of a time that is negative, NaN or made up."""
+"""Checks for values that no engine runs: one line of error instead of a negative, NaN or meaningless time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from moebench.errors import UserError
 
 
 def check(sizes: Sizes, layout: Layout, batch: ArrayLike, context: ArrayLike, top_k: ArrayLike | None = None) -> None:
-    """Raises UserError with the first value that is wrong, anywhere in the arrays, and the remedy."""
+    """Raise UserError with the first invalid value anywhere in the arrays, and the remedy."""
     chosen = sizes.top_k if top_k is None else np.asarray(top_k, float)
     sparse, (tp, pp, dp, ep) = sizes.sparse > 0, (layout.tp, layout.pp, layout.dp, layout.ep)
     for name, value, right, remedy in (

@@ -27,7 +27,7 @@ RESERVE_BYTES = 3e9
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """What the fullest GPU of an engine configuration holds."""
+    """Contents of the fullest GPU of an engine configuration."""
 
     weight_bytes: float
     kv_bytes_per_token: float
@@ -49,7 +49,7 @@ class Fit:
 
     @property
     def left_bytes(self) -> float | None:
-        """What weights and reserve leave for KV caches and states; None: unknown."""
+        """Bytes left for KV caches and states beside weights and reserve; None: unknown."""
         return None if self.usable_bytes is None else self.usable_bytes - self.weight_bytes - self.reserve_bytes
 
 
@@ -105,7 +105,7 @@ def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, 
 
 
 def stage_layers(sizes: Sizes, layout: Layout, stage: int) -> tuple[Floats, Floats]:
-    """First layer and number of layers of a stage, 0 where there is no such stage.
+    """First layer and number of layers of a stage, 0 if there is no such stage.
 
     Layers are dealt evenly; what is left over goes to the stages before the last, as in vLLM's ``get_pp_indices``.
     """

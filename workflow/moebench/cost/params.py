@@ -217,7 +217,7 @@ def active_parameters(architecture: Architecture, top_k: int | None = None) -> P
 
 
 def by_layer(architecture: Architecture, top_k: int | None = None) -> list[Layers]:
-    """The same per layer, for each kind of layer there is; times their counts they add up to the whole model."""
+    """The same per layer, for each kind of layer there is; times their counts, they add up to the whole model."""
     total = _parts(architecture, _stored(architecture))
     active = _parts(architecture, _read(architecture, top_k))
     return [Layers(kind, count, one, active[kind][1]) for kind, (count, one) in total.items() if count]

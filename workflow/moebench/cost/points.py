@@ -1,4 +1,4 @@
-"""Points that somebody measured, or wants predicted: a table of machines, models and workloads as arrays.
+"""Points that are measured or to be predicted: a table of machines, models and workloads as arrays.
 
 Columns: ``machine, model, precision, tp, ep, pp, dp, batch, input, output, metric``; ``engine``, ``source``,
 ``protocol``, ``unit`` and ``value`` if there are any.  And what a model or a run may have of its own:
@@ -62,7 +62,7 @@ SUFFIXES = ("-instruct", "-chat", "-it", "-hf", "-fp8", "-fp4", "-nvfp4", "-bf16
 
 @dataclass(frozen=True)
 class Metric:
-    """What a row asks for."""
+    """The metric that a row names."""
 
     name: str
     """ttft, tpot, e2e or throughput."""
@@ -92,7 +92,7 @@ def model(name: str, config: Config) -> tuple[str, Architecture] | None:
     """The model that a row names: its file's name and its sizes.
 
     Spelling: case, an owner before a slash and endings like ``-instruct`` or ``-fp8`` do not count; the beginning of a
-    name will do where it is the only one.
+    name is enough if it is unique.
     """
     shapes, registry = config.shapes(), config.names("models")
     short = name.strip().lower().rpartition("/")[2].replace("_", "-").replace(" ", "-")
@@ -218,7 +218,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Points:
-    """A table and what of it can be predicted."""
+    """A table and its rows that can be predicted."""
 
     frame: pd.DataFrame
     batches: list[Batch]
@@ -247,7 +247,7 @@ def load(path: Path) -> pd.DataFrame:
 
 
 def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[int, str]]:
-    """The table with numbers as such, and what is wrong with a row's, by its place.  Raises UserError naming a missing
+    """The table with parsed numbers, and the problem of each invalid row by index.  Raises UserError naming a missing
     column."""
     missing = [name for name in COLUMNS if name not in frame]
     if missing:
@@ -265,7 +265,7 @@ def check_columns(frame: pd.DataFrame, path: str) -> tuple[pd.DataFrame, dict[in
 
 
 def read(frame: pd.DataFrame, config: Config, path: str = "points") -> Points:
-    """Look up machine, model, precision and metric of every row; one with a value that no engine takes is refused."""
+    """Look up machine, model, precision and metric of every row; refuse one with a value that no engine accepts."""
     frame, refused = check_columns(frame, path)
     reasons: dict[int, str] = {}
     files: dict[int, str] = {}
@@ -303,21 +303,21 @@ class _Row:
     image_tokens: int
     tiles: int
     draft: tuple[Sizes, cal.Precision, cal.Traits]
-    """Of the draft model; of the model itself where there is none."""
+    """Of the draft model; of the model itself if there is none."""
     draft_tokens: float
     acceptance: float
     server: dict[str, float]
 
 
 class _Lookup:
-    """Finds what rows name, each name once."""
+    """Looks up the names in rows, each name once."""
 
     def __init__(self, config: Config) -> None:
         self.model = functools.cache(lambda name: model(name, config))
         self.machine = functools.cache(lambda name: machine(name, config))
 
     def row(self, row: Mapping[Any, Any]) -> _Row | str:
-        """What a row names, or why it cannot be predicted.  Raises UserError for a value that no engine takes."""
+        """What a row names, or why it cannot be predicted.  Raises UserError for a value that no engine accepts."""
         found, hardware = self.model(str(row["model"])), self.machine(str(row["machine"]))
         asked = metric(str(row["metric"]), str(row.get("protocol", "serving")), str(row.get("unit", "ms")))
         if found is None:
@@ -364,7 +364,7 @@ class _Lookup:
 
 
 def _optional(row: Mapping[Any, Any], name: str) -> float | None:
-    """A number of a column that need not be there; None where it is empty.  Raises UserError for one below 0."""
+    """A number of a column that need not be there; None if it is empty.  Raises UserError for one below 0."""
     given = row.get(name)
     value = None if given is None else pd.to_numeric(str(given), errors="coerce")
     if value is None or pd.isna(value):

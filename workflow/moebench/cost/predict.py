@@ -1,6 +1,6 @@
-"""Predictions that stand in the plan beside every cell: memory per GPU, time on the study's hardware, job times.
+"""Predictions that the plan contains for every cell: memory per GPU, time on the study's hardware, job times.
 
-Times twice: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) where the machine has constants.
+Times are twofold: the roofline's bound, and calibrated ones (:mod:`moebench.cost.cells`) if the machine has constants.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def at_end(predicted: Mapping[str, Any], name: str, end: str) -> float | None:
 
 
 def kind_of(predicted: Mapping[str, Any]) -> str:
-    """What a cell's predicted times are: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
+    """Kind of a cell's predicted times: ``calibrated (MACHINE, DATE)``, ``bound`` or ``none``."""
     if "calibrated" in predicted:
         return str(predicted["calibrated"]["kind"])
     return "none" if predicted.get("e2e_s") is None else "bound"
@@ -69,7 +69,7 @@ def sending_s(work: Workload, batch: int, batch_s: float | None) -> float | None
 def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware: Hardware) -> None:
     """Add ``predicted`` to an engine configuration of a plan and to each of its cells.
 
-    None where the hardware's constants are unknown; times also for cells with speculation or images of unknown sizes
+    None if the hardware's constants are unknown; times also for cells with speculation or images of unknown sizes
     (``run_s`` is then a rough one), ``least_e2e_s`` also with pipeline stages, which may work on several batches,
     memory for images whose tokens are not known; all of it for a hosted service.
     """
@@ -193,7 +193,7 @@ def cell_times(
     works: Sequence[Workload],
     distinct: list[float] | None = None,
 ) -> list[tuple[float | None, float | None, float | None]]:
-    """Roofline times of an engine's workloads, s: ttft of the whole batch, itl, e2e; None where unknown.
+    """Roofline times of an engine's workloads, s: ttft of the whole batch, itl, e2e; None if unknown.
 
     ``works``: workload knobs of each cell; images of unknown sizes count nothing.  ``distinct``: distinct experts of
     its decode steps, where measured.

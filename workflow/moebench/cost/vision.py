@@ -83,7 +83,7 @@ def image_tokens(architecture: Architecture, images: int, image_size: int | None
     tokens along the edge of a tile, DeepSeek-VL2 gives g (g + 1) + 1 + n g (n g + 1) tokens (a line end per row, one
     separator; a single tile in requests of more than two images), LLaVA-NeXT g^2 + n g (n g + 1).  Without
     ``image_size`` it is the most that images of any shape become: 9 tiles in a column have the most lines, 9 g (g + 1).
-    None where the registry has no sizes of the vision part.  The engine's own count is in every record, and a
+    None if the registry has no sizes of the vision part.  The engine's own count is in every record, and a
     difference makes the cell ``invalid``.
     """
     if not images:

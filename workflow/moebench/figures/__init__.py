@@ -46,7 +46,7 @@ def render_all(
 
 
 def _counted(made: Iterable[list[Path]], total: int, say: Callable[[str], None]) -> list[Path]:
-    """The files that are made, with word of how many experiments are drawn."""
+    """The created files; reports how many experiments are drawn."""
     found: list[Path] = []
     say(f"figures of 0 of {total} experiments")
     for number, paths in enumerate(made, start=1):

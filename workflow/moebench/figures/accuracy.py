@@ -1,4 +1,4 @@
-"""Accuracy in figures: which cells have one, and what a reader must know of it."""
+"""Accuracy in figures: which cells have a value, and what a reader must know about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def printed(plot: Plot) -> bool:
 def answered(plot: Plot, frame: pd.DataFrame, where: str) -> pd.DataFrame:
     """The rows whose engine configuration has accuracy tasks; all if the figure shows no accuracy.
 
-    Raises ConfigError where none was asked, or an engine configuration has two values.
+    Raises ConfigError if none was requested, or an engine configuration has two values.
     """
     if not uses(plot):
         return frame

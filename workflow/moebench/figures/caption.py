@@ -41,7 +41,7 @@ def engine(plan: Plan, rows: pd.DataFrame | None = None) -> str:
     pairs = [(plan["engine"]["name"], plan["engine"]["version"])]
     if rows is not None and rows["engine_name"].notna().any():
         ran = _engines(rows[rows["status"] != "not measured"]) if "status" in rows else set()
-        named = {name for name, _ in ran}  # of an engine that ran, the version that was only planned says nothing
+        named = {name for name, _ in ran}  # for an engine that ran, the planned version means nothing
         pairs = sorted(ran | {pair for pair in _engines(rows) if pair[0] not in named})
     return _listed(f"{_ENGINES.get(name, name)} {version}" for name, version in pairs)
 

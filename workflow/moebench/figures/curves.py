@@ -32,7 +32,7 @@ def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
 
 
 def check(plot: Plot, where: str) -> None:
-    """Raise ConfigError for a column that the table ``computed`` has not."""
+    """Raise ConfigError for a column that the table ``computed`` does not have."""
     known = {c.name for c in columns.of_table("computed")}
     named = [plot.x, *plot.y, *filter(None, (plot.hue, plot.panel, plot.row)), *plot.only]
     for name in named:

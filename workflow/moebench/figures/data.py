@@ -64,7 +64,7 @@ class Data:
     axes: dict[str, Axis]
 
     def levels(self, role: str) -> tuple[Any, ...]:
-        """Values of a role in order; one None where the figure does not use it."""
+        """Values of a role in order; one None if the figure does not use it."""
         return self.axes[role].levels if role in self.axes else (None,)
 
     def shown(self, y: str) -> np.ndarray:
@@ -89,7 +89,7 @@ def swept(labels: Json) -> set[str]:
 
 
 def _values(name: str, frame: pd.DataFrame, labels: list[Json], where: str) -> pd.Series:
-    """The value of a column or grid axis in every row; missing where a row's block has no such axis.
+    """The value of a column or grid axis in every row; missing if a row's block has no such axis.
 
     Of two columns, both values as one text (:data:`AND`).
     """

@@ -72,7 +72,7 @@ def has_value(rows: pd.DataFrame, y: str) -> pd.Series:
 
 
 def statuses(rows: pd.DataFrame, y: str) -> pd.Series:
-    """What became of each cell; of its accuracy, where that is shown."""
+    """The status of each cell, or of its accuracy if that is shown."""
     return rows[f"{y}_status"] if f"{y}_status" in rows else rows["status"]
 
 
@@ -83,7 +83,7 @@ def lacking(rows: pd.DataFrame, y: str) -> pd.DataFrame:
 
 
 def predicted(rows: pd.DataFrame, y: str) -> pd.Series:
-    """The computed value of each cell, base units; missing without one, or where it is predicted not to fit."""
+    """The computed value of each cell, base units; missing without one, or if it is predicted not to fit."""
     return foreseen.expected(rows, y)
 
 
@@ -132,7 +132,7 @@ def lines(data: Data, panel: Panel, band: float) -> None:
     for number, (level, colour, marker) in enumerate(series(data)):
         rows = panel.rows if level is None else panel.rows[panel.rows["hue"] == level]
         rows = rows.sort_values("x", key=lambda s: s.map({v: i for i, v in enumerate(x.levels)}))
-        middle, ends = value(panel, rows)  # NaN where there is no value: the line breaks there
+        middle, ends = value(panel, rows)  # NaN if there is no value: the line breaks there
         aside = DODGE_PT * (number - (len(data.levels("hue")) - 1) / 2)
         shift = ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
         drawn = axes.errorbar(

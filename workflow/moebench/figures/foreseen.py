@@ -1,4 +1,4 @@
-"""What is predicted of the cells of a figure, and how it is drawn: the calibrated value dashed, its interval a band,
+"""Predictions for the cells of a figure, and how they are drawn: the calibrated value dashed, its interval a band,
 the roofline's bound a thin line.  Where nothing is calibrated, the dashes are the bound."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BOUND = "predicted (roofline)"
 
 
 def _fitting(rows: pd.DataFrame, name: str) -> pd.Series:
-    """A column as numbers, base units; missing where it is not there or the cell is predicted not to fit."""
+    """A column as numbers, base units; missing if it is not there or the cell is predicted not to fit."""
     if name not in rows:
         return pd.Series(np.nan, index=rows.index)
     return rows[name].astype(float).where(rows["predicted_fits"].fillna(True).astype(bool))

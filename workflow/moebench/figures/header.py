@@ -182,7 +182,7 @@ def predicted_handles(data: Data) -> list[Any]:
 
 def status_handles(data: Data) -> list[Any]:
     """What each mark of a cell without a value stands for."""
-    if data.plot.kind == "pareto":  # a point needs both values: who lacks one is named in the caption
+    if data.plot.kind == "pareto":  # a point needs both values: a cell without one is named in the caption
         return []
     seen = {status for y in data.plot.y for status in draw.lacking(data.rows, y)["status"]}
     handles: list[Any] = []

@@ -1,4 +1,4 @@
-"""Heat maps within cells, e.g. how often each expert of each layer was chosen: a panel per cell, one colour scale.
+"""Heat maps within cells, e.g. how often each expert of each layer was chosen: one panel per cell, one colour scale.
 
 Colours show a ratio to what would be even (1) on a logarithmic scale, the same for all panels; a place whose value is
 zero has a colour of its own.  A cell without values is an empty panel that says why.

@@ -104,7 +104,7 @@ class Cells(PlacedFigure):
 
     @property
     def shown(self) -> data.Data:
-        """What is drawn of it."""
+        """The part that is drawn."""
         return draw.drawn_only(unsupported.without(self.placed))
 
     def caption(self) -> str:
@@ -230,7 +230,7 @@ class Parameters(PlacedFigure):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        if source.tables is None:  # the schema has seen to it that the models exist
+        if source.tables is None:  # the schema has checked that the models exist
             return cls(plot, pd.DataFrame())
         return cls(plot, parameters.place(plot, parameters.of_experiment(source.tables, source.experiment), where))
 
@@ -252,7 +252,7 @@ class Parameters(PlacedFigure):
 
 @dataclass(frozen=True)
 class Predictions(Cells):
-    """What the cost model predicts for the paper's own grid, in the form of an experiment's figures."""
+    """Predictions of the cost model for the paper's own grid, in the form of an experiment's figures."""
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:

@@ -192,7 +192,7 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
 
 
 def _slant(axes: Axes) -> int:
-    """Degrees by which names are slanted: so many that a line of text has room between two ticks."""
+    """Degrees by which names are slanted, enough for a line of text to fit between two ticks."""
     places = [axes.transData.transform((x, 0))[0] for x in axes.get_xticks()]
     apart_px = min((b - a for a, b in itertools.pairwise(places)), default=np.inf)
     line_px = max(float(t.get_fontsize()) for t in axes.get_xticklabels()) * axes.figure.dpi / 72

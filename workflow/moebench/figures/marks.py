@@ -1,4 +1,4 @@
-"""Identifiers on the marks of a figure, so that the page can say a mark's value and lead to its cell.
+"""Identifiers on the marks of a figure, so that the page can show a mark's value and link to its cell.
 
 The SVG of a figure names its marks ``mark.hue0.ttft_s.3-7-11``: kind, number of the hue level, metric, and the rows of
 the figure's CSV that the marks of the group stand for, in order.  A ``part`` belongs to marks (an error bar, a dash),
@@ -31,7 +31,7 @@ def parts(artists: Iterable[Any], hue: int, metric: str, rows: Iterable[int]) ->
 
 
 def targets(axes: Axes, at: Any, values: Any, gid: str) -> None:
-    """What a pointer finds on a line that is drawn without markers: markers that nobody sees."""
+    """Invisible markers, so that a pointer can select points of a line drawn without markers."""
     if len(at):
         axes.plot(at, values, linestyle="none", marker="o", markersize=7, markerfacecolor=(0, 0, 0, 0),
                   markeredgewidth=0, gid=gid)  # fmt: skip

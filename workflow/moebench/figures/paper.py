@@ -88,7 +88,7 @@ def _all(plan: Plan, tables_dir: Path) -> Iterator[_Figure]:
 
 
 def _made_from(plan: Plan, tables_dir: Path) -> dict[str, Any]:
-    """What the numbers are from: study and plan, engines, machines and revisions of the code that measured."""
+    """Origin of the numbers: study and plan, engines, machines and revisions of the code that measured."""
     measured = parquet.read(tables_dir, "measurements")
     facts = ("engine_name", "engine_version", "hardware", "device_name", "git_commit", "lock_sha256", "protocol_kind")
     return {

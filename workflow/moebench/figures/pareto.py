@@ -61,7 +61,7 @@ def frontier(x: np.ndarray, y: np.ndarray, x_up: bool, y_up: bool) -> list[int]:
 
 
 def ends(rows: pd.DataFrame, metric: str, factor: float) -> np.ndarray:
-    """Distances from values to the ends of their intervals (2, n), 0 where there is none."""
+    """Distances from values to the ends of their intervals (2, n), 0 if there is none."""
     middle, low, high = (
         rows[c].to_numpy(dtype=float) * factor if c in rows else np.full(len(rows), np.nan)
         for c in (metric, f"{metric}_low", f"{metric}_high")
@@ -190,7 +190,7 @@ def set_x(axes: Any, placed: Data) -> None:
     low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 1.0)
     margin = max(0.06 * (high - low), 0.02 * (abs(high) or 1))
     first = low - margin
-    if name == accuracy.ACCURACY:  # a share: no room for less than none of the right answers but that of a marker
+    if name == accuracy.ACCURACY:  # a share: below zero only the room for a marker
         first, margin = max(first, -0.02), max(margin, 0.1 - (high - low))
     axes.set_xlim(first, high + margin)
     ticks = MaxNLocator(6).tick_values(first, high + margin)

@@ -1,4 +1,4 @@
-"""Figures of what the cost model predicts for the paper's own grid and machine, beside the measured ones."""
+"""Figures of the cost model's predictions for the paper's own grid and machine, beside the measured ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def plots(plan: Plan, experiment: str) -> list[Plot]:
 
 
 def frame(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the table ``predictions`` as figures want them: no measurement, a status for each.
+    """Rows of the table ``predictions`` as figures need them: no measurement, a status for each.
 
     Layouts that the roofline predicts alike have no bound; batches that the KV cache does not hold have no prediction.
     """

@@ -1,4 +1,4 @@
-"""Model against measurement: measured over predicted time of every cell, an experiment per line."""
+"""Model against measurement: measured / predicted time of every cell, an experiment per line."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 
 @dataclass(frozen=True)
 class Sheet:
-    """What a figure is drawn for: width in inches, with title and caption or without, panels side by side at most."""
+    """Target of a figure: width in inches, with title and caption or without, panels side by side at most."""
 
     width_in: float
     headed: bool
@@ -43,7 +43,7 @@ _sheet: ContextVar[Sheet] = ContextVar("sheet", default=PAGE)
 
 
 def sheet() -> Sheet:
-    """What is drawn for now."""
+    """The current target."""
     return _sheet.get()
 
 
@@ -142,7 +142,7 @@ COMPONENTS: dict[str, tuple[str, str]] = {
 
 def status_style(status: str) -> tuple[str, Any, str]:
     """Words, marker and hatch of a cell without a value; a status that is not known yet still shows."""
-    if status == "ok":  # a service's tokens came all at once, say: no time between them
+    if status == "ok":  # e.g. all tokens of a service arrived at once: no time between them
         return "measured, but not this metric", "|", ".."
     return STATUSES.get(status, (status.replace("_", " "), "x", "////"))
 

@@ -44,7 +44,7 @@ class CampaignAbout(TypedDict):
 
 
 class Took(TypedDict):
-    """What a load or a cell took, and what was expected.  kind: load, cell."""
+    """Measured and expected time of a load or a cell.  kind: load, cell."""
 
     kind: str
     what: str
@@ -53,7 +53,7 @@ class Took(TypedDict):
 
 
 class CampaignState(TypedDict):
-    """What a campaign remembers from one call to the next.  cut_off: time, s, that was too short for something."""
+    """State that a campaign keeps from one call to the next.  cut_off: time, s, that was too short for something."""
 
     began: str
     took: list[Took]
@@ -61,7 +61,7 @@ class CampaignState(TypedDict):
 
 
 class ParcelAbout(TypedDict):
-    """What a parcel says of its campaign.  studies: digest of the packed plan by study."""
+    """A parcel's description of its campaign.  studies: digest of the packed plan by study."""
 
     moebench: str
     git_commit: str | None

@@ -54,7 +54,7 @@ class StageManifest(TypedDict):
 
 
 class ArchiveAbout(TypedDict):
-    """What an archive says about itself: ``archive.json``.  moebench, git_commit, git_dirty: of what made it."""
+    """Description of an archive: ``archive.json``.  moebench, git_commit, git_dirty: of the code that wrote it."""
 
     format: int
     study: str
@@ -64,9 +64,9 @@ class ArchiveAbout(TypedDict):
 
 
 class LockHolder(TypedDict, total=False):
-    """Who holds the lock of an engine configuration: ``results/locks/ENGINE.lock``.
+    """The holder of the lock of an engine configuration: ``results/locks/ENGINE.lock``.
 
-    Where process ids mean the same: host, its boot and the process namespace.  process_start: clock ticks since boot,
+    The scope of process ids: host, its boot and the process namespace.  process_start: clock ticks since boot,
     which tell a process from a later one of its id.  nonce: tells holders apart; ``damaged`` and nothing else for a
     file that cannot be read.
     """

@@ -44,7 +44,7 @@ class Outcome(TypedDict, total=False):
     search.  canary:
     started_at, metrics.
     evaluate: status, reason, results, checks, samples, or storage: why the log of questions was not written.
-    A failure: status, reason, evidence, provenance; cause_in_log: the words of the exception do not say why;
+    A failure: status, reason, evidence, provenance; cause_in_log: the exception's text does not give the cause;
     intact: refused before anything was started.  took_s: always.
     The driver adds started_at and, where the load failed, phase: load.  load, provenance, derived_from: of a cell that
     is truncated from another's runs.

@@ -13,7 +13,7 @@ class AttentionDict(TypedDict):
     kind: mha, gqa or mla.  heads: query heads.  kv_heads: key-value heads (MLA: as many as heads).  head_dim: width of
     a head (MLA: of the value head).  kv_lora_rank, q_lora_rank: MLA's width of the compressed key-value latent and
     query, 0 for none.  qk_nope_head_dim, qk_rope_head_dim: MLA's query-key width without and with rotary position.
-    bias: query, key and value projections have biases.  qk_norm: none, head or full.  Only where they say something:
+    bias: query, key and value projections have biases.  qk_norm: none, head or full.  Only if set:
     output_bias, of the output projection; output_gate: a gate as wide as the queries; sinks: one per head; window:
     tokens that ``windowed_layers`` layers attend to; index_heads, index_head_dim, index_top_k: the indexer of sparse
     attention, and how many tokens it chooses.
@@ -139,7 +139,7 @@ class ArchitectureDict(TypedDict):
 
 
 class CalibrationDict(TypedDict):
-    """Calibration text: ``data`` (text, or a file, then with its sha256), sequences of so many tokens each, seed of
+    """Calibration text: ``data`` (text, or a file, then with its sha256), number of tokens of each sequence, seed of
     where they begin."""
 
     data: str
@@ -173,7 +173,7 @@ class DerivationSettings(TypedDict, total=False):
 
 
 class Derivation(TypedDict):
-    """How a model is made from another: by (prune, quantize), settings, and the parent, which may be derived too."""
+    """How a model is derived from another: by (prune, quantize), settings, and the parent, which may be derived too."""
 
     by: str
     settings: DerivationSettings
@@ -238,7 +238,7 @@ class CalibratedDict(TypedDict):
 
 
 class PriceDict(TypedDict):
-    """What an hour of one device costs, USD, who asks it, and when that was read."""
+    """Price of an hour of one device, USD, its provider, and the day it was read."""
 
     usd_per_hour: float
     source: str
@@ -248,10 +248,10 @@ class PriceDict(TypedDict):
 class HardwareDict(TypedDict):
     """A machine type (``config/hardware/NAME.yaml``).
 
-    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: what the device must call itself;
+    kind: gpu or cpu.  gpu_model: GRES type as SLURM names it.  device_name: the name that the device must report;
     multiprocessors: that it must have, and price, where they are known.
     memory_bytes, bandwidth_bytes_per_s: of one device.  link_bytes_per_s, inter_node_bytes_per_s: between devices of a
-    node, and between nodes, one way.  peak: by data type.  calibration: None where nothing is measured.
+    node, and between nodes, one way.  peak: by data type.  calibration: None if nothing is measured.
     usable_memory_fraction: share of a device's memory that an engine may use.
     """
 

@@ -27,7 +27,7 @@ class PrintedModelDict(TypedDict):
 
 
 class PrintedTableDict(TypedDict):
-    """A paper's table of architectures.  source: where in the paper.  note: what it lacks as a whole."""
+    """A paper's table of architectures.  source: where in the paper.  note: what the table lacks."""
 
     source: str
     title: str
@@ -36,7 +36,7 @@ class PrintedTableDict(TypedDict):
 
 
 class PrintedRowDict(TypedDict):
-    """A row of numbers.  given: inputs by name.  printed: the digits by quantity, None where they are lost."""
+    """A row of numbers.  given: inputs by name.  printed: the digits by quantity, None if they are lost."""
 
     label: str
     model: str | None
@@ -65,7 +65,7 @@ class AssumedDict(TypedDict):
 
 
 class PaperDict(TypedDict):
-    """A paper.  architectures: None where it prints none.  numbers: tables that are reproduced; assumed: for them."""
+    """A paper.  architectures: None if it prints none.  numbers: tables that are reproduced; assumed: for them."""
 
     name: str
     title: str

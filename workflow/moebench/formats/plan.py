@@ -20,7 +20,7 @@ class EngineKnobsDict(TypedDict):
     engine_name: which engine of the study.  weights: checkpoint, random_init or dummy.  experts, moe_ffn_size: None
     for the model's own.  draft_tokens: per step, 0 without speculation.  max_model_len: tokens; max_num_seqs and
     max_num_batched_tokens: per step.  cpu_threads, kv_cache_mb: None for the engine's choice.
-    top_k: where it is fixed when the engine is loaded, else None (the workload's is set live).
+    top_k: set if it is fixed when the engine is loaded, else None (the workload's is set live).
     The rest: only where they are set.
     """
 
@@ -98,7 +98,7 @@ class EndpointDict(TypedDict):
 
 
 class Runtime(TypedDict):
-    """What runs an engine configuration.
+    """The engine that runs an engine configuration.
 
     name: in the study.  kind: vllm, transformers or endpoint.  environment: of envs/.  hosted: a service elsewhere,
     nothing is loaded here.  hardware: what that one runs on, else None.  variables: environment variables that it is
@@ -146,7 +146,7 @@ class CorpusDict(TypedDict):
 
 
 class EnginePrediction(TypedDict):
-    """What the cost model says about an engine configuration; None where the hardware's constants are unknown.
+    """Predictions of the cost model for an engine configuration; None if the hardware's constants are unknown.
 
     weight_bytes: on all GPUs.  kv_capacity_tokens: tokens that the KV cache holds.  fits: in memory.  job_s: expected
     wall time to load it and run its cells; job_s_low, job_s_high: where cells are calibrated.  limit_s: the same for
@@ -172,10 +172,10 @@ class Pinned(TypedDict, total=False):
 class EngineConfig(TypedDict):
     """An engine configuration: what is loaded once, and the cells that run in it.
 
-    id: ``SLUG-HASH``.  runtime: plans lack it that were made before there were services.  draft: the draft model of
+    id: ``SLUG-HASH``.  runtime: missing in plans older than services.  draft: the draft model of
     speculation.
     memory_fraction: share of a device's memory it may use.  gpus: tp x pp x dp, 0 for a hosted service.
-    cells: ids, in order of measurement.  corpora: those its cells read, where that is not the prose alone.
+    cells: ids, in order of measurement.  corpora: those its cells read, unless that is the prose alone.
     predicted: added once all its cells are known.  flashinfer: of ``Pinned``, on GPUs only.
     """
 
@@ -262,15 +262,15 @@ class CalibratedTimes(TypedDict):
 
 
 class Prediction(TypedDict, total=False):
-    """What the cost model says about a cell; None where a constant of the hardware, or a size, is unknown.  Records of
+    """Predictions of the cost model for a cell; None if a constant of the hardware, or a size, is unknown.  Records of
     earlier versions lack what they did not predict.
 
     bytes_per_gpu: weights, the batch's KV cache and the reserve.  fits: in memory.  batch_fits: the KV cache holds the
     whole batch at once.  ttft_max_s: the whole batch has its first token.  itl_s, e2e_s: docs/metrics.md.
     least_e2e_s: if all requests chose the same experts.  These four are bounds, of the roofline.
-    calibrated: what is expected, where the machine has constants; uncalibrated: why there is none, where it has.
-    run_s: expected time of one run: calibrated, else the bound; run_s_low, run_s_high: where it is calibrated.
-    image_tokens: of a request, where it has images.
+    calibrated: expected times, if the machine has constants; uncalibrated: why there are none although it has.
+    run_s: expected time of one run: calibrated, else the bound; run_s_low, run_s_high: if it is calibrated.
+    image_tokens: of a request, if it has images.
     """
 
     bytes_per_gpu: float | None
@@ -291,7 +291,7 @@ class Prediction(TypedDict, total=False):
 
 
 class Cell(TypedDict):
-    """A workload on an engine configuration: measured once, whoever asks for it.
+    """A workload on an engine configuration, measured once for all experiments that contain it.
 
     engine, cell: its ids.  derived_from: id of the cell of the same engine whose longer run gives this one too.
     """
@@ -353,7 +353,7 @@ class TaskMetricDict(TypedDict):
 
 
 class TaskSizeDict(TypedDict):
-    """How much a task is: questions, sequences per question, tokens of a prompt and of an answer (0: it is scored),
+    """Size of a task: questions, sequences per question, tokens of a prompt and of an answer (0: it is scored),
     edge of its images in pixels, and data sets in it, each of which a limit cuts."""
 
     questions: int
@@ -365,10 +365,10 @@ class TaskSizeDict(TypedDict):
 
 
 class Task(TypedDict):
-    """A task of a harness as it is asked.
+    """A task of a harness with its settings.
 
     name: in config/tasks; task: the harness's own.  choices: answers to choose from, None for open questions.
-    in_mean: counts in the mean over tasks.  size: None where it is not known.
+    in_mean: counts in the mean over tasks.  size: None if it is not known.
     Of vlmeval only: scoring (mme, choices, vqa, anls), split (rows that stand for the task, None: all), max_tokens
     (of an answer), judge.
     """
@@ -445,7 +445,7 @@ class GridRow(TypedDict):
 
 
 class UnsupportedRow(TypedDict):
-    """A point of a grid that cannot be, with the reason: no cell, and nothing measures it.
+    """A point of a grid that cannot run, with the reason: no cell, and nothing measures it.
 
     engine, cell: ids of its own, not of anything in the plan.  runtime, config, model, workload, protocol: as of
     ``EngineConfig`` and ``Cell``, as asked; model: the staged one.
@@ -463,7 +463,7 @@ class UnsupportedRow(TypedDict):
 
 
 class UnsupportedAnswer(TypedDict):
-    """A task on an engine configuration that cannot be; as ``UnsupportedRow`` and ``AccuracyRow``."""
+    """A task on an engine configuration that cannot run; as ``UnsupportedRow`` and ``AccuracyRow``."""
 
     harness: str
     engine: str
@@ -540,12 +540,12 @@ class Computed(TypedDict):
 
 
 class ExperimentPlan(TypedDict):
-    """What a study asks of an experiment, with all that tables, figures and report need.
+    """An experiment of a study, with all that tables, figures and report need.
 
     claims: ids of the claims it decides.  rows: its cells.  models: those whose parameters it counts.  printed: what
     a paper prints about its models (``config.Paper``), None without one.  accuracy, computed: where it asks for those.
     predicted_figures: those of the reference study's predictions, where the study names one.
-    unsupported, unsupported_accuracy: points of its grids that cannot be, where there are any.
+    unsupported, unsupported_accuracy: points of its grids that cannot run, if there are any.
     """
 
     name: str
@@ -576,7 +576,7 @@ class ClaimsOfPlan(TypedDict):
 
 
 class Budget(TypedDict):
-    """What was left out to stay within a budget of GPU-hours: cells, claims with what each would cost more, figures."""
+    """Parts left out to stay within a budget of GPU-hours: cells, claims with the additional cost of each, figures."""
 
     gpu_hours: float
     cells_left_out: int

@@ -17,9 +17,9 @@ Tokens = list[list[int]]
 
 
 class Seen(TypedDict):
-    """What a client of a service saw of a run.
+    """Facts about a run, as observed by the client of a service.
 
-    counted_by: ids or usage (the service's own count).  rate_limited: how often the run was started anew.  tokens: in
+    counted_by: ids or usage (the service's own count).  rate_limited: how often the run was restarted.  tokens: in
     all; arrivals: of chunks.  input_tokens, output_tokens: per request, means, where a service is not asked for exact
     ones.  fingerprints: of the service's system.
     """
@@ -37,7 +37,7 @@ class LoadTrace(TypedDict):
     """Requests over time as their client saw them, a list entry each, in the order in which they were sent.
 
     start_s: s since the first was sent.  ttft_s: s from then to its first chunk; gaps_s: between chunks after that.
-    input_tokens, output_tokens: as the service counts them.  errors: empty for a request that ended well.
+    input_tokens, output_tokens: as the service counts them.  errors: empty for a successful request.
     """
 
     start_s: list[float]
@@ -63,9 +63,9 @@ class Trace(TypedDict):
 
 
 class Telemetry(TypedDict, total=False):
-    """What a run's devices said of it; None where none of them says it.
+    """Readings of a run's devices; None if no device reports the value.
 
-    window_s: how long it took.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
+    window_s: its duration.  samples, devices: how many.  energy_j: of all devices; None with no_energy, which says
     why.  sm_clock_mhz, memory_clock_mhz, utilization (0 to 1): means; sm_clock_min_mhz, power_max_w, temperature_c,
     memory_peak_bytes: extremes of a device.  throttle_reasons: names of all reasons; in a part of a run the only key.
     """
@@ -115,7 +115,7 @@ class Try(TypedDict):
     """A request rate that a search tried.
 
     request_rate: as asked; arrival_rate: as sent, requests/s, mean over the repeats.  requests: that count or failed,
-    share: of them that kept all goals.  verdict: kept, missed or not_sent (the client was too slow); why: if not kept.
+    share: of them that met all goals.  verdict: kept, missed or not_sent (the client was too slow); why: if not kept.
     metrics: medians over the repeats.
     """
 
@@ -130,7 +130,7 @@ class Try(TypedDict):
 
 
 class Searched(TypedDict):
-    """What a search for the highest rate found.  max_rate: requests/s, None if even the lowest missed the goals;
+    """Result of a search for the highest rate.  max_rate: requests/s, None if even the lowest missed the goals;
     missed_rate: the lowest above it that missed them, None if there is none: max_rate is then a lower bound."""
 
     max_rate: float | None
@@ -139,7 +139,7 @@ class Searched(TypedDict):
 
 
 class ThrownAway(TypedDict):
-    """A timed run that was thrown away and run again.  compiled: kernels that the engine compiled in it."""
+    """A timed run that was discarded and repeated.  compiled: kernels that the engine compiled in it."""
 
     seed: int
     started_at: str
@@ -202,7 +202,7 @@ class Gpu(TypedDict):
 
 
 class Rank(TypedDict):
-    """What a rank of an engine runs on.  lock_sha256: of its environment, None: not built by envs/build.py.  gpu: None
+    """Machine of a rank of an engine.  lock_sha256: of its environment, None: not built by envs/build.py.  gpu: None
     on a CPU."""
 
     node: str
@@ -212,13 +212,13 @@ class Rank(TypedDict):
 
 
 class LoadFacts(TypedDict, total=False):
-    """What an engine says about itself once it is loaded; which keys are there depends on its kind.
+    """Facts that an engine reports once it is loaded; which keys are there depends on its kind.
 
     load_s: wall time.  kv_cache_tokens: that the KV cache holds; kv_block_size: tokens of a block.  capture_sizes: of
     CUDA graphs.  resolved_config: the model's config.json as the engine resolved it, scalars only; None through a
-    service.  model_listed: a service lists the model, None where it lists none.  server_version: what it answers.
+    service.  model_listed: a service lists the model, None if it lists none.  server_version: what it answers.
     experts_implementation, attention_implementation: of transformers.  harness: lock_sha256 of its environment.
-    session: when it was loaded.  untuned_kernel_warning: it said that it has no tuned configuration of its kernels.
+    session: when it was loaded.  untuned_kernel_warning: it reported that its kernels have no tuned configuration.
     ranks: what each runs on, where they are on several nodes.
     flashinfer, deep_gemm: vLLM may use their kernels.  fuse_allreduce_rms: all-reduce and RMSNorm are one kernel (None:
     a server did not say).  custom_all_reduce: vLLM's own all-reduce is in use.  cuda_home: CUDA_HOME.
@@ -253,7 +253,7 @@ class LoadFacts(TypedDict, total=False):
 
 
 class Checks(TypedDict, total=False):
-    """What shows that a cell ran as asked.
+    """Evidence that a cell ran as requested.
 
     experts_per_token: chosen by the router, a list where layers differ.  distinct_experts: mean per decode step, per
     layer.  moe_layers: how many.  With a budget of active experts: used_experts, of all routed_tokens of all layers and
@@ -266,7 +266,7 @@ class Checks(TypedDict, total=False):
     rates_tried by a search; the server's queue_time_s of all queued_requests together.
     truncated_prompts: of a task.  thrown_away_runs: how many timed runs were.  other_jobs_cpus: CPUs of the node that
     other SLURM jobs held, the more of before and after.
-    storage, data, host: 0 where a disk was full, a data set not whole, or something wrong with the node.
+    storage, data, host: 0 if a disk was full, a data set not whole, or something wrong with the node.
     """
 
     experts_per_token: float | list[float] | None
@@ -310,7 +310,7 @@ class CampaignOrigin(TypedDict):
 
 
 class Device(TypedDict, total=False):
-    """A device that was read: of a GPU all keys, None where the driver does not say it; of a CPU machine its name.
+    """A device that was read: of a GPU all keys, None if the driver does not report it; of a CPU machine its name.
 
     mig: an instance of a shared GPU.  power_cap_w, power_default_w: enforced limit and the device's own.  nvlinks:
     active ones.
@@ -327,7 +327,7 @@ class Device(TypedDict, total=False):
 
 
 class Devices(TypedDict, total=False):
-    """What the sidecar reads.  source: nvml or rapl.  driver: version.  links: "0-1": how two devices are connected.
+    """The devices that the sidecar reads.  source: nvml or rapl.  driver: version.  links: "0-1": connection of two.
     none: why nothing is read, then the only key."""
 
     source: str
@@ -387,7 +387,7 @@ class EngineVersion(TypedDict):
 
 
 class RecordHead(TypedDict):
-    """What every record has.
+    """The keys of every record.
 
     status: ok, oom_weights, oom_kv, oom_activation, infeasible, unsupported, invalid, timeout, crashed, node_fault,
     service_fault, goals_missed or no_endpoint.  reason: one sentence, empty when ok (but of a search that ended at a
@@ -417,7 +417,7 @@ class RecordHead(TypedDict):
 
 
 class Measured(TypedDict):
-    """What a record has of a workload.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
+    """The keys of a workload's record.  derived_from: the cell whose trace this one was cut from.  warmup, repeats:
     empty unless ok or invalid.  thrown_away: only where there are any.  search: of a search, whose repeats are those at
     its max_rate."""
 
@@ -441,7 +441,7 @@ class Result(TypedDict):
     """A value that a harness gave: of a task, subtask or group of tasks, by metric and filter.
 
     group: that a subtask is of.  stderr: standard error.  n: questions.  n_shot: solved examples.  chance: value of
-    guessing (vlmeval only; None where not all questions have choices).
+    guessing (vlmeval only; None if not all questions have choices).
     """
 
     task: str
@@ -466,7 +466,7 @@ class SampleLog(TypedDict):
 
 
 class Answered(TypedDict):
-    """What a record has of a task.  results, samples: empty and None unless ok."""
+    """The keys of a task's record.  results, samples: empty and None unless ok."""
 
     task: Task
     top_k: int | None

@@ -211,7 +211,7 @@ class AccuracyPlanner:
     def unsupported(
         self, block: AccuracyBlock, number: int, row: Row, task: TaskSpec, reason: str, path: str
     ) -> UnsupportedAnswer:
-        """The row of a point that cannot be."""
+        """The row of a point that cannot run."""
         engine_id, runtime, config, model, top_k = self.planner.refused(_short(row), path)
         asked, cell_id = self.asked(block, task, engine_id, top_k)
         return {
@@ -238,7 +238,7 @@ class AccuracyPlanner:
     def parts(
         self, study: Any, hardware: Any, predict: Any, jobs: Any, kept: set[str] | None = None
     ) -> dict[str, AccuracyPart]:
-        """Engines, cells and jobs by harness: what ``accuracy.view`` puts in the place of the speed cells'.
+        """Engines, cells and jobs by harness; ``accuracy.view`` puts them in the place of the speed cells'.
 
         ``kept``: only these cells, as ``HARNESS:ENGINE/CELL``.
         """

@@ -35,7 +35,7 @@ def engine_s(cells: Sequence[AccuracyCell], engine: EngineConfig, hardware: Hard
 def _seconds(
     likely: CalibratedTimes | None, least: tuple[float | None, ...], work: Workload, sequences: int
 ) -> dict[str, float] | None:
-    """The time of so many sequences in batches, by end of its interval."""
+    """The time of a number of sequences in batches, by end of its interval."""
     if likely:
         found = {"": likely["e2e_s"], "_low": likely["e2e_s_low"], "_high": likely["e2e_s_high"]}
         return {end: seconds * sequences / work["batch"] for end, seconds in found.items()}

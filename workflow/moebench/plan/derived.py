@@ -32,7 +32,7 @@ ENVIRONMENTS: Mapping[str, tuple[str, str]] = {"quantize": ("quantize-cpu", "qua
 
 
 def derive(parent: Model, by: str, label: str, settings: DerivationSettings, architecture: ArchitectureDict) -> Model:
-    """The model that ``by`` makes of ``parent``.
+    """The model that ``by`` derives from ``parent``.
 
     Its revision is a hash of the parent's identity and the settings; ``label`` is a readable word of the
     folder's name, ``PARENT.LABEL-REVISION``.  ``architecture`` is the one it has then.
@@ -82,8 +82,8 @@ def jobs(models: Mapping[str, ModelDict], study: Study, devices: int) -> dict[st
     """Derived models to jobs: one each, or pruned ones packed up to ``pack_minutes`` of expected time.
 
     Each on one GPU where there are ``devices``; time and memory simply from the weight bytes of the parents.  Time: the
-    parent read twice (to calibrate, to copy) and written once.  Memory: who streams (prune) needs less than
-    ``host_memory_mb``; who holds the model needs one and a half of it.
+    parent read twice (to calibrate, to copy) and written once.  Memory: a tool that streams (prune) needs less than
+    ``host_memory_mb``; one that holds the model needs one and a half times that.
     """
     settings, own, devices = study.jobs, study.engine.environment, min(devices, 1)
     packs: list[DeriveJob] = []

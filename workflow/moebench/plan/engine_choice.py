@@ -40,7 +40,7 @@ def of(study: Study, knobs: EngineKnobs) -> tuple[str, Engine]:
 
 
 def live_top_k(engine: Engine, knobs: EngineKnobs) -> bool:
-    """Whether top-k is set in the loaded engine rather than by loading it anew."""
+    """Whether top-k is set in the loaded engine rather than by reloading it."""
     if engine.name == "endpoint":
         return False
     if engine.live_top_k == "auto":
@@ -96,9 +96,9 @@ def check_variables(study: Study, where: str) -> None:
 
 
 def pinned(engine: Engine, hardware: Hardware) -> Pinned:
-    """What vLLM would decide by what a GPU node has installed, decided here; nothing on a CPU (docs/decisions/0033).
+    """Choices that vLLM would make by the packages of a GPU node, made here; none on a CPU (docs/decisions/0033).
 
-    ``flashinfer``: whether FlashInfer's kernels take part.  vLLM takes them where it finds `nvcc` and `ninja`.
+    ``flashinfer``: whether FlashInfer's kernels take part.  vLLM takes them if it finds `nvcc` and `ninja`.
     """
     return {"flashinfer": False} if hardware.kind == "gpu" and local_vllm(engine) else {}
 

@@ -22,7 +22,7 @@ def read_plan(path: Path) -> Plan:
     try:
         plan = json.loads(text)
     except ValueError as error:
-        if text.lstrip()[:1] not in (b"", b"{"):  # another file altogether, which nobody should delete
+        if text.lstrip()[:1] not in (b"", b"{"):  # an unrelated file, which must not be deleted
             raise ConfigError(f"{path}: {_NO_PLAN}") from None
         raise ConfigError(f"{path}: not a complete plan ({error}); delete it and run snakemake again") from None
     if not isinstance(plan, dict) or not isinstance(plan.get("schema"), int) or "cells" not in plan:

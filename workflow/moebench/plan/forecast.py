@@ -35,7 +35,7 @@ def gpu_hours(plan: Plan, end: str = "") -> dict[str, float]:
 
 
 def wall_hours(plan: Plan, gpus: int) -> float | None:
-    """Expected wall time on so many GPUs of all jobs, those of accuracy and of derived checkpoints among them; None if
+    """Expected wall time of all jobs on some GPUs, those of accuracy and of derived checkpoints among them; None if
     a job needs more.
 
     List scheduling, longest job first (Graham, SIAM J. Appl. Math. 17 (1969) 416); waiting in the queue of a cluster

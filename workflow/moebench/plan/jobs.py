@@ -16,7 +16,7 @@ CLIENT_MB = 2000
 
 
 def mark_derived(engine: EngineConfig, cells: dict[str, Cell]) -> None:
-    """Mark cells that a longer run of the same input gives: same workload but for the output length.
+    """Mark cells that a longer run of the same input gives: the same workload except for the output length.
 
     Only protocol ``trace`` (time stamps of every token), and not with speculation, where the draft's proposals near
     the end depend on the length asked for; nor through an endpoint, where requests start when they arrive.
@@ -44,7 +44,7 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
     for engine_id, engine in plan["engines"].items():
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
         runs_on = engine["runtime"]
-        # What a worker process cannot change; nor do two engines share one, for what the first leaves behind.
+        # What a worker process cannot change; nor do two engines share one, because the first leaves state behind.
         alone = gpus == 1 and not engine["config"].get("own_process")
         shape = (
             gpus if alone or hardware.kind == "gpu" else None,  # on a CPU, engines of any number of processes share one

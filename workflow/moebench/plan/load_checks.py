@@ -34,7 +34,7 @@ def _of_others(knobs: tuple[str, ...], work: WorkloadKnobs, whose: str) -> Itera
 
 
 def longest(work: WorkloadKnobs) -> int:
-    """Tokens of the longest request that may be sent; of lognormal lengths of twice the mean one."""
+    """Tokens of the longest request that may be sent; for lognormal lengths, that of twice the mean."""
     spread = 1.0 if work.length_shape == "lognormal" else 0.0 if work.trace else work.length_spread
     whole = sum(math.ceil(tokens * (1 + spread)) for tokens in (work.input_tokens, work.output_tokens))
     return work.turns * whole + work.prefix_tokens

@@ -138,12 +138,12 @@ class _Planner:
         }
         if work.find:  # which rates it tries depends on the goals
             identity["goals"] = settings["goals"] = self.goals
-        if work.trace:  # what it holds, wherever it lies
+        if work.trace:  # its contents, wherever it is stored
             stated_work["trace"] = settings["trace_sha256"] = over_time.sha256(Path(work.trace))
         return settings, identity
 
     def refused(self, row: Row, path: str) -> tuple[str, planned.Runtime, planned.EngineKnobsDict, Model, int | None]:
-        """What stands for the engine configuration of a row that cannot be: its id, engine, knobs, staged model and
+        """Substitute for the engine configuration of a row that cannot run: its id, engine, knobs, staged model and
         the workload's top-k."""
         knobs, work = self.split(row, path)
         spec, (called, runs_on) = self.config.model(knobs.model, path), self.engine_of(knobs, path)
@@ -156,7 +156,7 @@ class _Planner:
         return name, *unsupported.asked(knobs, staged, called, runs_on), staged, top_k
 
     def unsupported(self, row: Row, protocol: Protocol, reason: str, path: str) -> planned.UnsupportedRow:
-        """The row of a point that cannot be."""
+        """The row of a point that cannot run."""
         engine_id, runtime, config, model, top_k = self.refused(row, path)
         settings, identity = self.identified(engine_id, self.split(row, path)[1], top_k, protocol)
         return {
@@ -301,7 +301,7 @@ class Draft:
         if study.reference:
             config.study(study.reference, f"{where}: reference")
         lock = lock or ModelLock(config.folder / "models.lock.yaml")
-        lock.read()  # a lock file that is wrong is not the mistake of the experiment that needs it
+        lock.read()  # an invalid lock file is not an error of the experiment that needs it
         commit = functools.cache(lock.commit)
         models, data = models or config.root().models, data or config.root().data
         planner, self._other = (_Planner(config, study, commit, hardware, models, data) for _ in range(2))

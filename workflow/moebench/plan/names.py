@@ -11,7 +11,7 @@ _DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def plain(knobs: EngineKnobs, spec: ModelSpec) -> EngineKnobs:
-    """The knobs with what changes nothing left at its default, so that both spellings are the same cell.
+    """The knobs, with settings that change nothing at their defaults, so that both spellings are the same cell.
 
     A size set to the model's own value; experts spread over one rank (vLLM's ``use_ep`` needs TP x DP > 1, so PP+EP
     without TP is PP); MLA switched off in a model that has none; the method that pruning means when it names none.

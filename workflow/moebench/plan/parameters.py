@@ -18,7 +18,7 @@ COMPONENTS = tuple(f.name for f in fields(params.Parameters))
 
 
 def facts(config: Config, experiment: Experiment) -> Row:
-    """What the plan says about an experiment's models: ``models`` and ``printed`` (None: no paper to compare with).
+    """The plan's facts about an experiment's models: ``models`` and ``printed`` (None: no paper to compare with).
 
     Raises ConfigError for an unknown model or paper.
     """

@@ -1,4 +1,4 @@
-"""What pruning asks for: methods, how many experts or channels stay, and the settings a derivation is identified by."""
+"""Settings of pruning: methods, how many experts or channels stay, and the settings that identify a derivation."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ _ALL = ", all of them"
 
 
 def multiple(prune_multiple: int, tp: int, quantization: str) -> int:
-    """What the width must be a multiple of: ``prune_multiple``, split over ``tp`` GPUs, and there in blocks of 128 for
+    """Required divisor of the width: ``prune_multiple``, split over ``tp`` GPUs, and there in blocks of 128 for
     block-wise fp8 scales."""
     return math.lcm(prune_multiple, tp * (128 if quantization == "fp8_block" else 1))

@@ -1,4 +1,4 @@
-"""Pruned models in a plan: which shape they have and what identifies them.  Pure."""
+"""Pruned models in a plan: their shape and identity.  Pure."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def normal(knobs: EngineKnobs) -> Knobs:
 def pruned(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model:
     """The model that pruning makes of ``parent``.
 
-    Raises Unsupported for what cannot be pruned so, ConfigError for a method of the other kind of pruning.
+    Raises Unsupported for a model that cannot be pruned so, ConfigError for a method of the other kind of pruning.
     """
     name, ratio = parent.spec.name, knobs.prune_ratio
     experts = parent.architecture["experts"]

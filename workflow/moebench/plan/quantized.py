@@ -1,4 +1,4 @@
-"""Quantized models in a plan: made from another checkpoint, or found ready-made.  Pure."""
+"""Quantized models in a plan: derived from another checkpoint, or ready-made.  Pure."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def ready_made(spec: ModelSpec, knobs: EngineKnobs) -> HubSource | None:
 
 
 def quantized(parent: Model, knobs: EngineKnobs, calibration: Calibration) -> Model:
-    """The model to load for the knob ``quantization``: ``parent`` itself where the engine quantizes while loading, or
-    where it is ready-made, else what is made of it.
+    """The model to load for the knob ``quantization``: ``parent`` itself if the engine quantizes while loading, or
+    if it is ready-made, else the model derived from it.
 
-    Raises Unsupported for what cannot be made.
+    Raises Unsupported for a model that cannot be quantized this way.
     """
     name, model = knobs.quantization, parent.spec.name
     if name == "none" or name in quantization_schemes.WHILE_LOADING or ready_made(parent.spec, knobs) is not None:

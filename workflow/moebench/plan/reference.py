@@ -1,4 +1,4 @@
-"""What a plan takes from the study it refers to: predictions of the paper's own grid, and the figures of them."""
+"""Parts of a plan from the study it refers to: predictions of the paper's own grid, and their figures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moebench.formats.plan import FigureSpec, Plan, ReferenceModel, ReferencePla
 
 
 def predictions(plan: Plan) -> ReferencePlan:
-    """What another study shows of a plan: its rows with what is predicted of them."""
+    """The part of a plan that another study shows: its rows with their predictions."""
     return {
         "study": plan["study"],
         "title": plan["title"],
@@ -31,7 +31,7 @@ def predictions(plan: Plan) -> ReferencePlan:
 
 
 def _stated(hardware: HardwareDict) -> HardwareDict:
-    """A machine without what only a job on it is checked by."""
+    """A machine without the keys that only jobs on it are checked by."""
     return cast(HardwareDict, {k: v for k, v in hardware.items() if k != "multiprocessors"})
 
 
@@ -53,7 +53,7 @@ def as_plan(reference: ReferencePlan) -> Plan:
 def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     """The figures of an experiment as they are drawn from the reference's predictions.
 
-    None where the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
+    None if the reference lacks the experiment, and for what the cost model does not know: speculation, unfused
     experts, requests over time.  Their ids end in ``-predicted``.
     """
     reference = plan["reference"]
@@ -69,7 +69,7 @@ def figures(plan: Plan, experiment: str) -> list[FigureSpec]:
     made = []
     for figure in plan["experiments"][experiment]["figures"]:
         y = [m for m in figure["y"] if m in columns.PREDICTED]
-        if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # no model predicts that
+        if figure["kind"] in ("lines", "bars") and y and "accuracy" not in figure["y"]:  # not predicted
             number, title = f"{figure['number']} (predicted)", f"{figure['title']}: the paper's own grid"
             made.append(figure | {"id": f"{figure['id']}-predicted", "number": number, "title": title, "y": y})
     return made

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def engine_id(knobs: EngineKnobs, model: Model, engine: Engine, hardware: Hardware) -> str:
-    """An id for what cannot be loaded.  ``model``: the staged one."""
+    """An id for an engine configuration that cannot be loaded.  ``model``: the staged one."""
     identity = {
         "unsupported": knobs.model_dump(exclude_defaults=True, exclude={"engine_name"}),
         "hardware": hardware.name,
@@ -59,5 +59,5 @@ def reasons(experiment: ExperimentPlan) -> dict[str, int]:
 
 
 def count(plan: Plan) -> int:
-    """Distinct points of speed that cannot be."""
+    """Distinct points of speed that cannot run."""
     return len({(r["engine"], r["cell"]) for e in plan["experiments"].values() for r in e.get("unsupported", ())})

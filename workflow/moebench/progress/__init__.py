@@ -171,7 +171,7 @@ class Run:
     # ------------------------------------------------------------------------------------------- the end
 
     def report(self) -> Path | None:
-        """The study's report or, where that was requested, its archive; None where there is none."""
+        """The study's report or, where that was requested, its archive; None if there is none."""
         if not self.plan:
             return None
         folder = Path(self.config["reports"]) / self.plan["study"]

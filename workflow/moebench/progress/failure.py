@@ -48,7 +48,7 @@ def reason(log: Path | None, output: Path, since: float, offset: int, units: Ite
     if log is not None:
         for path in (log.with_suffix(".progress.log"), log):
             if path.exists() and path.stat().st_mtime >= since and (line := _last(path, 0)):
-                own = line.startswith("moebench ")  # as on a terminal; lines of a log begin with time and host
+                own = line.startswith("moebench ")  # lines as on a terminal; those of a log begin with time and host
                 return line if own else " ".join(line.split(" ")[2:]) or line, path
     return _last(output, offset) or "it ended without a message", output
 

@@ -11,7 +11,7 @@ WEIGHT = 2
 
 @dataclass(frozen=True)
 class Work:
-    """Things of one kind: ``left`` of them to do, ``expected_s`` each by the plan, ``seen`` measured in ``seen_s``."""
+    """Tasks of one kind: ``left`` of them to do, ``expected_s`` each by the plan, ``seen`` measured in ``seen_s``."""
 
     left: int
     expected_s: float

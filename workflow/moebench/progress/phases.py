@@ -113,13 +113,13 @@ class Phase:
             self.times.new_process(process)
 
     def job_ended(self, job: int) -> None:
-        """A job of this phase ended well: whatever its units are, they are done."""
+        """A job of this phase succeeded: all of its units are done."""
         self.jobs.discard(job)
         for unit in self.units:
             unit.done |= unit.job == job
 
     def seconds_left(self, now: float) -> float:
-        """Seconds until all of it is done; 0 when it is."""
+        """Seconds until the phase is done; 0 if it is."""
         if not self.jobs:
             return 0.0
         left = [unit for unit in self.units if not unit.done and not unit.free]
@@ -191,7 +191,7 @@ def _units(plan: Plan, results: Path, job: Job) -> list[Unit]:
 
 
 def _expected_s(plan: Plan, phase: str) -> tuple[float, float, float]:
-    """What a plan expects of a process start, a further load and a unit of a phase, s.
+    """Expected time of a process start, a further load and a unit of a phase, by the plan, s.
 
     Of its jobs: ``unit = (sum of expected_s - load_s * engine configurations) / units that take time``.
     """

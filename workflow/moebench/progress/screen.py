@@ -14,14 +14,14 @@ from moebench.progress.left import about
 from moebench.progress.phases import Phase
 
 EVERY_S = 30.0
-"""Seconds between lines about the same phase where there is no terminal."""
+"""Seconds between lines about the same phase if there is no terminal."""
 
 
 class Screen(Protocol):
     """Where progress is shown."""
 
     def show(self, phases: Iterable[Phase], running: set[str], now: float) -> None:
-        """Show how far the phases are; ``running``: names of those that have a job running."""
+        """Show the progress of the phases; ``running``: names of those that have a job running."""
 
     def note(self, text: str) -> None:
         """Show a line that stays."""
@@ -126,7 +126,7 @@ def counted(phase: Phase) -> str:
 
 
 def state(phase: Phase, now: float) -> str:
-    """How long a phase still takes, and what failed in it."""
+    """Time left of a phase, and its failures."""
     words = [f"{about(phase.seconds_left(now))}" if phase.jobs else "done"]
     if phase.failed:
         words.append(f"{phase.failed} without a value")

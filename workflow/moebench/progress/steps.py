@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 EVERY_S = 10.0
-"""Seconds between lines where there is no terminal."""
+"""Seconds between lines if there is no terminal."""
 
 
 @contextlib.contextmanager

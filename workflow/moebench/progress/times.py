@@ -49,7 +49,7 @@ class Times:
         return starts, len(pairs - self.loaded) - starts
 
     def new_process(self, process: str) -> None:
-        """A process starts anew, with nothing loaded."""
+        """A process restarts, with nothing loaded."""
         self.loaded = {pair for pair in self.loaded if pair[0] != process}
 
 

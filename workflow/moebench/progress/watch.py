@@ -83,7 +83,7 @@ class _Job:
 
 
 class Watch:
-    """Looks at a study's records again and again; reads each of them once."""
+    """Polls a study's records; reads each of them once."""
 
     def __init__(self, plan: Plan, results: Path):
         self.plan, self.results = plan, results
@@ -99,7 +99,7 @@ class Watch:
         self._folders = {prefix: folder for prefix, _, folder in _parts(plan, results)}
 
     def look(self) -> State:
-        """Read what is new, and say how the study stands."""
+        """Read new records, and return the state of the study."""
         new = [(path, record) for path in self._paths if (record := self._read(path)) is not None]
         for path, record in sorted(new, key=lambda pair: str(pair[1].get("ended_at"))):
             self._jobs[self._paths[path]].times.add(self._paths[path], record)
@@ -114,7 +114,7 @@ class Watch:
         )  # fmt: skip
 
     def _read(self, path: Path) -> RecordHead | None:
-        """A record that is new or was written anew."""
+        """A record that is new or was rewritten."""
         try:
             written = path.stat().st_mtime_ns
             if self._seen.get(path, (0,))[0] == written:
@@ -134,13 +134,13 @@ class Watch:
         return any(lock.holder(folder, engine) for engine in dict.fromkeys(engine for engine, _ in job.keys))
 
     def _left_s(self, name: str, job: _Job, final: dict[Path, RecordHead]) -> float:
-        """Seconds that the plan expects of what is left of a job."""
+        """Expected seconds of the rest of a job, by the plan."""
         folder = self._folder(name)
         missing = sum(cell_path(folder, *key) not in final for key in job.keys)
         return job.expected_s * min(1.0, missing / max(1, job.counted))
 
     def _pace(self, left: dict[str, float]) -> float:
-        """Measured over expected time of what is done."""
+        """Measured / expected time of the finished cells."""
         took = sum(sum((*j.times.starts, *j.times.loads, *j.times.cells)) for j in self._jobs.values())
         expected = sum(job.expected_s - left[name] for name, job in self._jobs.items() if job.times.cells)
         return (took + PRIOR_S) / (expected + PRIOR_S)
@@ -174,7 +174,7 @@ def _parts(plan: Plan, results: Path) -> Iterator[tuple[str, Plan, Path]]:
 
 
 def shown(study: str, state: State, report: str = "") -> RenderableType:
-    """The state for a terminal; ``report``: what there is to say about the report."""
+    """The state for a terminal; ``report``: text about the report."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for head, side in (("experiment", "left"), ("", "left"), ("done", "right"), ("measured", "right"),
                        ("unsupported", "right"), ("failed", "right")):  # fmt: skip

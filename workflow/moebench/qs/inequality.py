@@ -4,7 +4,7 @@ Notation as in the paper: E experts, k active ones, s = k/E, batch B, and q, the
 block of equal quality has q times the parameters that the MoE's has active.  The paper's criterion, q s < 1, holds
 where every step reads every expert and all experts are routed ones.  A step reads E (1 - (1 - s)^B) of them
 (``roofline.distinct_experts``) and the shared ones; the dense block is q times all that is active, shared experts too.
-rho stands for the parameters of the shared experts over those of the k active ones.  Everything broadcasts.
+rho: parameters of the shared experts / those of the k active ones.  Everything broadcasts.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def quality_factor(loss_dense: ArrayLike, loss_moe: ArrayLike, exponent: float =
 
 
 def traffic_ratio_of_the_paper(quality: ArrayLike, sparsity: ArrayLike) -> Floats:
-    """FFN weight bytes per token, MoE over dense, eq. 17: 1 / (q s), whatever the batch, without shared experts."""
+    """FFN weight bytes per token, MoE / dense, eq. 17: 1 / (q s), whatever the batch, without shared experts."""
     return np.asarray(1.0 / (np.asarray(quality, float) * np.asarray(sparsity, float)))
 
 
 def shared_over_routed(sizes: Sizes) -> Floats:
-    """rho: parameters of a layer's shared experts over those of its k active routed ones; 0 without shared ones."""
+    """rho: parameters of a layer's shared experts / those of its k active routed ones; 0 without shared ones."""
     return np.asarray(sizes.shared / (sizes.top_k * sizes.expert))
 
 
 def traffic_ratio(quality: ArrayLike, sparsity: ArrayLike, batch: ArrayLike, shared: ArrayLike = 0.0) -> Floats:
-    """The same where a step reads distinct experts and the shared ones, of rho = ``shared``.
+    """The same if a step reads distinct experts and the shared ones, of rho = ``shared``.
 
     ((1 - (1 - s)^B) / s + rho) / (q (1 + rho)): 1/q at batch 1; at large ones (1/s + rho) / (q (1 + rho)), which is
     eq. 17 where rho is 0.
@@ -98,7 +98,7 @@ class Served:
     compute_s: Floats
     collective_s: Floats
     tokens_per_s: Floats
-    """Of all GPUs together; 0 where nothing fits, NaN where unknown."""
+    """Of all GPUs together; 0 if nothing fits, NaN where unknown."""
 
 
 def serve(

@@ -62,7 +62,7 @@ def search(
 ) -> Found:
     """All layouts of one model on ``gpus`` GPUs at their largest feasible batch (or a given one), the fastest first.
 
-    Where two are equally fast, the one with fewer kinds of parallelism, then less tensor parallelism, comes first.
+    Of two that are equally fast, the one with fewer kinds of parallelism, then less tensor parallelism, comes first.
     """
     tried = layouts(gpus, heads, int(sizes.layers), int(sizes.experts))
     served = inequality.serve(sizes, formats, tried, machine, usable_bytes, context, batch)

@@ -1,7 +1,7 @@
 """The tables of the qs paper three times: as printed, by the paper's own formulas, by this project's cost model.
 
 Nothing in the tables is fitted: what the formulas need and the paper does not give stands in its file (``assumed``),
-and a value that does not come out is shown as it comes out.  A note under Table 3 gives the one reading that is fitted.
+and values that do not reproduce are shown unchanged.  A note under Table 3 gives the one reading that is fitted.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Line:
     formulas: Value
     distinct: Value
     low: float | None = None
-    """Ends of what the printed digits may stand for; None where nothing is printed."""
+    """Ends of what the printed digits may stand for; None if nothing is printed."""
     high: float | None = None
     model: str | None = None
     given: Mapping[str, float] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Line:
         return self.low * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)
 
     def deviation(self, value: Value) -> float | None:
-        """A value over the printed one, less one."""
+        """A value / the printed one, minus 1."""
         return value / self.value - 1 if self.value and isinstance(value, float) else None
 
 
@@ -93,7 +93,7 @@ class Reproduced:
     notes: list[str] = field(default_factory=list)
 
     def agreeing(self, of: Callable[[Line], Value]) -> tuple[int, int]:
-        """How many values agree with the printed ones, of how many."""
+        """Number of values that agree with the printed ones, and number of values."""
         found = [line.agrees(of(line)) for line in self.lines]
         return sum(a is True for a in found), sum(a is not None for a in found)
 
@@ -311,7 +311,7 @@ def _or_oom(batch: float) -> Value:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of the MoE over the KV cache of a sequence, from two printed batches; both are rounded down."""
+    """Weights of the MoE / KV cache of a sequence, from two printed batches; both are rounded down."""
 
     value: float
     low: float
@@ -333,7 +333,7 @@ class _Weights:
 
 
 def _ratio_line(row: PrintedRow, weights: _Weights) -> tuple[Line, str]:
-    """Throughput dense over MoE from the printed batches, HBM-bound; and in words with all weights over s B."""
+    """Throughput dense / MoE from the printed batches, HBM-bound; and as text with all weights / (s B)."""
     s, q = _s(row), row.given["quality"]
     bm, bd = float(row.printed["batch_moe"] or 0), float(row.printed["batch_dense"] or 0)
 
@@ -364,7 +364,7 @@ _READING = (
 
 def _table4(numbers: PrintedNumbers, cases: _Cases) -> Reproduced:
     made, first = _started(numbers), numbers.rows[0]
-    # The shortest context has the batches with most digits; W / KV(L) is inversely proportional to L.
+    # The batches of the shortest context have the most digits; W / KV(L) is inversely proportional to L.
     weights = _Weights.of(first)
     unit: dict[str, float] = {}
     all_over: list[str] = []

@@ -21,7 +21,7 @@ from moebench.qs import inequality, paper_tables, versus_dense
 
 
 def facts(config: Config, experiment: Experiment) -> Knobs:
-    """What the plan says of computed points and reproduced tables: nothing where an experiment has neither.
+    """The plan's facts about computed points and reproduced tables; empty if an experiment has neither.
 
     Raises ConfigError for an unknown knob, model or machine, a model without experts, a layout of another size.
     """
@@ -122,7 +122,7 @@ def _of_point(asked: Computed, point: Point) -> Iterator[Row]:
 
 @functools.cache
 def _compared(architecture: str, hardware: str, settings: str) -> versus_dense.Compared:
-    """A point, of JSON: tables, claims and a rebuilt archive ask for the same ones."""
+    """A point from JSON: tables, claims and a rebuilt archive ask for the same ones."""
     return versus_dense.compare(
         Architecture.model_validate_json(architecture),
         Hardware.model_validate_json(hardware),
@@ -135,7 +135,7 @@ def _finite(batch: float) -> float | None:
 
 
 def _printed(experiment: ExperimentPlan) -> Iterator[Row]:
-    """Throughputs and batches of the paper's tables, and what its formulas make of the printed batches."""
+    """Throughputs and batches of the paper's tables, and the results of its formulas for the printed batches."""
     computed = experiment.get("computed")
     models = computed["models"] if computed else {}
     for table in reproduced(experiment):

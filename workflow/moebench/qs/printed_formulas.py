@@ -1,4 +1,4 @@
-"""The cost model of the qs paper (arXiv 2603.08960) as its equations say, for comparison with what it prints.
+"""The cost model of the qs paper (arXiv 2603.08960) by its equations, for comparison with the values it prints.
 
 Not this project's model: that is :mod:`moebench.qs.inequality`.  What the paper leaves open is a field of
 :class:`Case`, so that every assumption is visible.  Equation numbers are the paper's; formulas that its text lost are
@@ -77,7 +77,7 @@ class Latency:
     hbm_s: Floats
     compute_s: Floats
     communication_s: Floats
-    """What does not hide."""
+    """Communication time that is not hidden."""
 
     @property
     def total_s(self) -> Floats:
@@ -118,7 +118,7 @@ def latency(case: Case, context: ArrayLike, batch: ArrayLike, dense: bool) -> La
 
 
 def weights_over_cache(batch_moe: ArrayLike, batch_dense: ArrayLike, qs: ArrayLike) -> Floats:
-    """Weights of the MoE over the KV cache of a sequence, W / KV(L), from two batches that fill the same memory.
+    """Weights of the MoE / KV cache of a sequence, W / KV(L), from two batches that fill the same memory.
 
     W + B_moe KV = q s W + B_dense KV (eqs. 20 and 21), so W / KV = (B_dense - B_moe) / (1 - q s).
     """
@@ -128,7 +128,7 @@ def weights_over_cache(batch_moe: ArrayLike, batch_dense: ArrayLike, qs: ArrayLi
 def hbm_ratio(
     weights: ArrayLike, qs: ArrayLike, batch_moe: ArrayLike, batch_dense: ArrayLike, read_share: ArrayLike = 1.0
 ) -> Floats:
-    """HBM time per token, MoE over dense; ``weights`` in units of a sequence's KV cache.
+    """HBM time per token, MoE / dense; ``weights`` in units of a sequence's KV cache.
 
     (x W / B_moe + 1) / (q s W / B_dense + 1), x: share of the MoE's weights that a step reads.  1 is eq. 17, and
     then the ratio at batches that fill the same memory is B_dense / B_moe exactly: every step reads all of it once.

@@ -1,4 +1,4 @@
-"""What ``moebench qs`` says: a model on a machine beside a dense model of equal quality."""
+"""The output of ``moebench qs``: a model on a machine beside a dense model of equal quality."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ CHANGES: dict[str, Json] = {
     "link, half of it": {"link_factor": 0.5},
     **{f"q = {q}": {"quality": float(q)} for q in (2, 3, 5)},
 }
-"""What the sensitivity changes, each alone."""
+"""Changes of the sensitivity, each applied alone."""
 
 
 def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs: Any) -> Json:
-    """Everything the verb says, as plain values.
+    """The verb's complete output, as plain values.
 
     ``gpus``: default, those of the layout given, or of a node of the machine.  ``knobs``: of
     :class:`ComputedKnobs`.  Raises ConfigError for an unknown model or machine, UserError for a dense model or a layout
@@ -64,9 +64,9 @@ def compute(config: Config, model: str, hardware: str, gpus: int | None, **knobs
 
 
 def sensitivity(config: Config, point: Json) -> list[Json]:
-    """The point as it is and with each of ``CHANGES`` that changes it: qs, largest batches, dense over MoE.
+    """The point as it is and with each of ``CHANGES`` that changes it: qs, largest batches, dense / MoE.
 
-    ``point``: as :func:`compute` gives it.  Layouts that were not given are searched anew each time.
+    ``point``: as :func:`compute` gives it.  Layouts that were not given are searched for each time.
     """
     base = ComputedKnobs.model_validate(point)
     spec, machine = config.model(base.model, "MODEL"), config.hardware(base.hardware, "--hardware")
@@ -111,7 +111,7 @@ def verdict(spec: ModelSpec, point: ComputedKnobs, found: versus_dense.Compared)
 
 
 def _too_many(lacking: list[tuple[str, versus_dense.Side]], point: ComputedKnobs) -> str:
-    """What the models that do not hold the batch hold instead."""
+    """The largest batches of the models that do not hold the requested one."""
     none = [name for name, side in lacking if not side.most]
     devices = f"{point.gpus} device" + "s" * (point.gpus > 1)
     said = (
@@ -145,7 +145,7 @@ def _warnings(spec: ModelSpec, machine: Hardware, point: ComputedKnobs, found: v
 
 
 def text(made: Json) -> str:
-    """For people."""
+    """The output as text."""
     point, moe, dense = made["point"], made["moe"], made["dense"]
     weights = {"none": "bfloat16"}.get(point["quantization"], point["quantization"])
     heads = ("", made["model"], f"dense, q = {point['quality']:g}")

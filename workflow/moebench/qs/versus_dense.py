@@ -1,4 +1,4 @@
-"""A mixture beside a dense model of equal quality on one machine: what ``moebench qs`` says and experiments compute."""
+"""A mixture beside a dense model of equal quality on one machine, for ``moebench qs`` and experiments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from moebench.qs import inequality, layout_search
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two models, decoding at its batch; None where a constant of the machine is unknown."""
+    """One of the two models, decoding at its batch; None if a constant of the machine is unknown."""
 
     parameters: float
     layout: dict[str, int] | None
     """TP, PP, DP, EP, KVP."""
     layouts: int
-    """Layouts tried; 1 where it was given."""
+    """Layouts tried; 1 if it was given."""
     batch: int | None
     """0: it does not fit."""
     most: int | None
@@ -43,7 +43,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Compared:
-    """Both sides and what the inequality says."""
+    """Both models and the result of the inequality."""
 
     sparsity: float
     qs: float
@@ -58,17 +58,17 @@ class Compared:
 
     @property
     def speedup(self) -> float | None:
-        """Throughput of the dense model over the MoE's; None: unknown, or one of them does not fit."""
+        """Throughput of the dense model / the MoE's; None: unknown, or one of them does not fit."""
         return _ratio(self.dense.tokens_per_s, self.moe.tokens_per_s)
 
     @property
     def batch_ratio(self) -> float | None:
-        """Batch of the dense model over the MoE's."""
+        """Batch of the dense model / the MoE's."""
         return _ratio(self.dense.batch, self.moe.batch)
 
     @property
     def hbm_ratio(self) -> float | None:
-        """Memory time per token, MoE over dense."""
+        """Memory time per token, MoE / dense."""
         sides = [_ratio(side.memory_s, side.batch) for side in (self.moe, self.dense)]
         return _ratio(*sides)
 
@@ -116,7 +116,7 @@ def machine_of(hardware: Hardware, point: ComputedKnobs) -> Hardware:
 def given_layout(architecture: Architecture, point: ComputedKnobs) -> Layout | None:
     """The layout that a point gives; None if it gives none.
 
-    Raises ValueError if it is not one of its devices, or the model cannot be spread so.
+    Raises ValueError if it is not one of its devices, or the model cannot be spread this way.
     """
     given = {name: getattr(point, name) for name in ("tp", "pp", "dp", "ep", "kvp")}
     if all(value is None for value in given.values()):

@@ -27,7 +27,7 @@ class Table:
     """Task and what is below its name."""
     chance: list[str]
     rows: list[tuple[str, list[tuple[str, str, str]]]] = field(default_factory=list)
-    """Name; value, its standard error, and the status where there is none."""
+    """Name; value, its standard error, and the status if there is none."""
     notes: list[str] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
 

@@ -161,7 +161,7 @@ def _letter(number: int) -> str:
 
 
 def _size(value: int, published: float | None, printed: str) -> Cell:
-    """A computed number of parameters; what its makers publish beside it, where a reader would stumble."""
+    """A computed number of parameters; the published one beside it, if they differ noticeably."""
     same = published is None or billions(published, 2) == billions(value, 2) or (printed and agrees(printed, value))
     return Cell(billions(value), "" if same or published is None else f"published {billions(published, 2)}")
 
@@ -184,7 +184,7 @@ def _other_count(models: Iterable[CountedModel]) -> str:
 
 
 def _contradiction(architecture: Architecture, printed: PrintedModel) -> str:
-    """Whether a row's own sizes refute each other: experts alone have more parameters than the whole is said to."""
+    """Whether a row's own sizes refute each other: experts alone have more parameters than the printed total."""
     gated = architecture.experts.gated if architecture.experts else True
     one = printed.layers * params.ffn(printed.hidden_size, printed.ffn_size, gated)
     for count, whole, which, words in (

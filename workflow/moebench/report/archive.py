@@ -1,7 +1,7 @@
 """The archive of a study: one zip with everything that the report is built from, and rebuilding the report from it.
 
 Inside, the layout is that of the project (``reports/``, ``results/``, ``config/``, ``envs/``), so that the links of the
-report work when the zip is unpacked.  Before packing, tables, figures and report are made anew from the records; an
+report work when the zip is unpacked.  Before packing, tables, figures and report are rebuilt from the records; an
 archive whose report does not follow from its records is never written.
 """
 
@@ -45,7 +45,7 @@ def _quiet(step: str) -> None:
 FORMAT = 1
 MOST_NAMED = 20
 """Maximum number of altered files named in one line."""
-_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same content has the same bytes
+_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can store: the same content has the same bytes
 _RESULTS = "results"
 _SUMS = "SHA256SUMS"
 _ABOUT = "archive.json"
@@ -119,7 +119,7 @@ def archive(
             try:
                 derived = derived_checkpoints.keep(made, layout.root / _RESULTS)
                 page = layout.make(say)
-            except StorageError as error:  # it names a folder that is gone in a moment
+            except StorageError as error:  # it names a temporary folder
                 raise StorageError(str(error).replace(f"{layout.root}/", f"{out}: ")) from None
             _refuse_stale(made, layout, page, results, tables_dir, report)
             _write_about(layout)
@@ -321,7 +321,7 @@ def rebuild(archive: Path, out_dir: Path, say: Say = _quiet) -> Rebuilt:
             say(f"unpacking {len(names):,} files")
             out_dir.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}.", dir=out_dir.parent) as beside:
-                folder = Path(beside) / "whole"  # nothing of an archive that is refused stays
+                folder = Path(beside) / "whole"  # a refused archive leaves nothing behind
                 packed.extractall(folder)
                 about = cast(ArchiveAbout, json.loads((folder / _ABOUT).read_text()))
                 os.replace(folder, out_dir)

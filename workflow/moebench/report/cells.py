@@ -37,7 +37,7 @@ _KEY = ["engine", "cell"]
 
 
 def payload(plan: Plan, frame: pd.DataFrame, tables_dir: Path, figures: Sequence[content.Figure], results: str) -> Json:
-    """What the page's script reads.
+    """The data that the page's script reads.
 
     Args:
         frame: the plan joined with measurements, a row per experiment and cell.
@@ -168,7 +168,7 @@ def _repeats(tables_dir: Path, place: Mapping[str, int]) -> dict[str, list[list[
 
 
 def _machines(tables_dir: Path, place: Mapping[str, int], metrics: Iterable[str]) -> list[Json]:
-    """What imported machines measured of the same cells."""
+    """Measurements of the same cells on imported machines."""
     if not parquet.path_of(tables_dir, "imported").exists():  # tables of an older version
         return []
     found = parquet.read(tables_dir, "imported")

@@ -1,4 +1,4 @@
-"""The page's scripts: Observable Plot as it was bundled, and what the page does with it."""
+"""The page's scripts: Observable Plot as bundled, and the page's own script."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def plot() -> str:
 
 
 def page() -> str:
-    """What the page does, as text of a ``script`` element."""
+    """The page's own script, as text of a ``script`` element."""
     parts = [(_HERE / "script" / f"{name}.js").read_text(encoding="utf-8") for name in PARTS]
     return '(() => {\n"use strict";\n' + "\n".join(parts) + "})();"

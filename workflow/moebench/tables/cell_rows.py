@@ -54,10 +54,10 @@ class Chunk:
     least: dict[tuple[str, str], float] = field(default_factory=dict)
     """Lower bound of the run time per cell, s."""
     machine: Hardware | None = None
-    """The study's machine type, where it has no data sheet and constants were measured instead: ``kept``."""
+    """The study's machine type, if it has no data sheet and constants were measured instead: ``kept``."""
     kept: machines.Kept = field(default_factory=dict)
     sheet: Hardware | None = None
-    """The study's machine type, where it has a data sheet with peak rates."""
+    """The study's machine type, if it has a data sheet with peak rates."""
     goals: dict[str, float] = field(default_factory=dict)
     """Latency goals of the study, s by metric."""
     usd_per_hour: float | None = None
@@ -81,7 +81,7 @@ _KNOWN_OF_A_SERVICE = {"model", "engine_name"}
 def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, object], hosted: bool = False) -> Row:
     """Every knob column of a cell, resolved: experts and FFN width from the shape that is loaded.
 
-    Of a hosted service only model and workload are known: how it runs them is its own affair, and null here.
+    Of a hosted service only model and workload are known: how it runs them is unknown, and null here.
     """
     experts, known = model["architecture"].get("experts"), {**config, **workload}
     values: Row = {name: known.get(name, KNOBS[name].default if name in OPTIONAL else None) for name in KNOBS}
@@ -154,7 +154,7 @@ def plan_rows(plan: Plan) -> Iterator[Row]:
     for name, experiment in plan["experiments"].items():
         for row in experiment["rows"]:
             engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
-            runs_on = engine.get("runtime")  # plans before there were services have none
+            runs_on = engine.get("runtime")  # plans older than services have none
             used, hosted = runs_on or plan["engine"], bool(runs_on and runs_on["hosted"])
             yield (
                 shared(
@@ -309,7 +309,7 @@ def _over_time(run: Run, record: Record, chunk: Chunk) -> Metrics:
 
 
 def _searched(record: Record) -> Row:
-    """What a search for the highest rate found."""
+    """Result of a search for the highest rate."""
     if not (found := record.get("search")):
         return {}
     kept = found["max_rate"]
@@ -388,9 +388,9 @@ def _damaged(engine: str, cell: str, reason: str, chunk: Chunk) -> Row:
 
 
 def _intact(data: bytes) -> Record | None:
-    """The record of bytes that match their own checksum as they stand; None where that must be looked at closely.
+    """The record of bytes that match their own checksum as they stand; None if they need a full check.
 
-    ``records.parse`` writes the record anew to hash it, which takes twice as long as reading it.  The driver's files
+    ``records.parse`` rewrites the record to hash it, which takes twice as long as reading it.  The driver's files
     are already in the form that is hashed, except for the checksum itself.
     """
     try:

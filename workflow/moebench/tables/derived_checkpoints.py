@@ -1,6 +1,6 @@
 """The derived checkpoints of a plan: rows of the table ``derived``, from their manifests.
 
-Checkpoints are not in an archive, so that it carries these facts of theirs: ``results/derived/NAME.json``.
+Archives do not contain checkpoints, only these facts about them: ``results/derived/NAME.json``.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def _counts(values: ArrayLike) -> Counts:
 def gini(counts: ArrayLike) -> float:
     """Gini coefficient: mean |n_i - n_j| over all E^2 pairs, divided by twice the mean.
 
-    0 for equal counts, 1 - 1/E where one expert has all.  Counts [E], no unit.  Computed from the ordered counts as
+    0 for equal counts, 1 - 1/E if one expert has all.  Counts [E], no unit.  Computed from the ordered counts as
     sum_i (2i - E - 1) n_(i) / (E N).  Source: Gini (1912), in the form of Dixon et al., Ecology 68 (1987) 1548.
     Raises ValueError without counts.
     """
@@ -54,7 +54,7 @@ def gini_by_chance(experts: int, top_k: int, tokens: float) -> float:
 
 
 def entropy(counts: ArrayLike) -> float:
-    """Shannon entropy of the shares, -sum p_e log2 p_e, bits: log2 E for equal counts, 0 where one expert has all.
+    """Shannon entropy of the shares, -sum p_e log2 p_e, bits: log2 E for equal counts, 0 if one expert has all.
 
     Source: Shannon, Bell System Technical Journal 27 (1948) 379.  Raises ValueError without counts.
     """
@@ -64,9 +64,9 @@ def entropy(counts: ArrayLike) -> float:
 
 
 def max_over_mean(counts: ArrayLike) -> float:
-    """Largest count over the mean count: 1 for equal counts, E where one expert has all.
+    """Largest count / mean count: 1 for equal counts, E if one expert has all.
 
-    With one expert per rank it is the time of the slowest rank over that of even work.  Raises ValueError without
+    With one expert per rank it is the time of the slowest rank / that of even work.  Raises ValueError without
     counts.
     """
     found = _counts(counts)
@@ -74,7 +74,7 @@ def max_over_mean(counts: ArrayLike) -> float:
 
 
 def variation(counts: ArrayLike) -> float:
-    """Coefficient of variation of the counts: population standard deviation over mean.  Raises ValueError without."""
+    """Coefficient of variation of the counts: population standard deviation / mean.  Raises ValueError without."""
     found = _counts(counts)
     return float(found.std() / found.mean())
 

@@ -55,7 +55,7 @@ class Collected:
 
 
 def gather(plan_path: Path, results: Path, results_name: str | None = None) -> tuple[dict[str, pa.Table], Collected]:
-    """Read the records of a plan's cells; return the tables by name, all but ``claims``, and what was found.
+    """Read the records of a plan's cells; return the tables by name, all but ``claims``, and a summary.
 
     ``results_name`` is the results folder as the rerun commands name it (default: as given).  Raises ConfigError
     without a plan, StorageError for a record of a newer schema.
@@ -160,10 +160,10 @@ def least_times(plan: Plan) -> dict[tuple[str, str], float]:
 
 
 def canaries(plan: Plan, results: Path) -> tuple[dict[str, float], dict[tuple[str, str], float]]:
-    """What the canaries tell, of e2e_s: the drift per engine, and the gap per canary cell.
+    """Results of the canaries, from e2e_s: the drift per engine, and the gap per canary cell.
 
     Drift: (max - min) / median of a session's canary runs, the median of the cell's own repeats among them; of several
-    sessions the largest.  Gap: median of the canary runs over that of the cell's own repeats in the same session, - 1.
+    sessions the largest.  Gap: median of the canary runs / that of the cell's own repeats in the same session, minus 1.
     """
     drift: dict[str, float] = {}
     gaps: dict[tuple[str, str], float] = {}
@@ -195,6 +195,6 @@ def _own_median(results: Path, engine: str, cell: str, session: Any) -> float | 
         if record["status"] != "ok" or (record.get("load") or {}).get("session") != session:
             return None
         times = [run["metrics"]["e2e_s"] for run in record["repeats"] if run.get("metrics")]
-    except (OSError, KeyError, TypeError, records.RecordDamaged, StorageError):  # said where the cell's row is made
+    except (OSError, KeyError, TypeError, records.RecordDamaged, StorageError):  # reported when the cell's row is built
         return None
     return statistics.median(times) if times else None

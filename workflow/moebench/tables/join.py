@@ -16,7 +16,7 @@ AMBIGUOUS = "ambiguous"
 """Several blocks of the experiment, or several tasks without a mean, give the engine configuration a value."""
 _KEY = ["experiment", "engine", "top_k"]
 _READ = ["block", "task", "main", "status", "unit", "value", "stderr", "made_of", "metric", "chance"]
-"""What is read of answers: pandas takes a part of a wide table slowly."""
+"""Columns read from the table ``accuracy``: pandas takes a part of a wide table slowly."""
 
 
 def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +28,7 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     ``perplexity`` is that of the only task of the block that has one.
 
     ``accuracy_status`` is ok, why there is no value (of the first task without one), or null where no accuracy is asked
-    for; ``accuracy_of`` says what it is of, ``accuracy_chance`` what guessing gives.  An engine configuration that two
+    for; ``accuracy_of`` names its tasks, ``accuracy_chance`` is that of guessing.  An engine configuration that two
     blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
     """
     found = {
@@ -99,4 +99,4 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
     joined["status"] = joined["status"].fillna(cell_rows.NOT_MEASURED)
     whole = beside_speed(joined, parquet.read(out, "accuracy", **where))
     texts = [name for name, kind in whole.dtypes.items() if kind == "str"]
-    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: rows are taken from it five times sooner
+    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: selecting rows is five times faster

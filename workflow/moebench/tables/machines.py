@@ -56,7 +56,7 @@ def read(results: Path) -> dict[tuple[Any, Any], MachineConstants]:
 def bandwidth(made: MachineConstants, working_set_bytes: float) -> float:
     """Bytes/s of the triad whose arrays are the largest not above the working set: small models stay in caches.
 
-    What larger arrays reach, smaller ones reach too: the fastest of them and all larger ones counts.
+    A rate that larger arrays reach, smaller ones reach too: the fastest of them and all larger ones counts.
     """
     known = sorted((t["bytes"], t["bytes_per_s"]) for t in made["triad"])
     first = max(sum(size <= working_set_bytes for size, _ in known) - 1, 0)
@@ -67,7 +67,7 @@ def hardware(machine: Hardware, made: MachineConstants, working_set_bytes: float
     """A machine type with measured constants in place of unknown ones; memory stays unknown, and so do constants that
     are implausible.
 
-    What processes of one host exchange counts nothing: the result stays a bound.
+    Exchange between processes of one host counts as free: the result stays a bound.
     """
     reference = f"measured by moebench calibrate at {made['started_at']} on {made['host']}"
     wrong = implausible(made)
@@ -94,9 +94,9 @@ class BoundPrediction(Prediction, total=False):
 
 def predicted(record: Record, machine: Hardware, kept: Kept) -> BoundPrediction:
     """``ttft_max_s``, ``itl_s``, ``e2e_s`` and ``least_e2e_s`` of a record's cell on the machine that measured it; only
-    ``refused``, with the reason, where constants that it needs are implausible; empty if unknown.
+    ``refused``, with the reason, if constants that it needs are implausible; empty if unknown.
 
-    Unknown are machines without constants, and what the roofline does not know: speculation, images of unknown sizes,
+    Unknown are machines without constants, and what the roofline does not cover: speculation, images of unknown sizes,
     services elsewhere.
     """
     origin, work, config = record["provenance"], record["workload"], record["engine_config"]

@@ -60,7 +60,7 @@ def compare(part: AccuracyPart, found: Mapping[str, AccuracyRecord], folder: Pat
 
 
 def difference(first: dict[str, float] | None, other: dict[str, float] | None, comparisons: int = 1) -> Row:
-    """Mean of the questions' differences, and whether it is beyond noise (paired), as one of so many comparisons."""
+    """Mean of the questions' differences, and whether it is beyond noise (paired), as one of several comparisons."""
     if not first or not other or first.keys() != other.keys():
         return {"arm_difference": None, "arm_differs": None}
     each = [other[key] - first[key] for key in first]

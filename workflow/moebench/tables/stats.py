@@ -26,12 +26,12 @@ _CHUNK = 4_000_000  # values sorted at once, to bound the memory of large tables
 
 
 def median(values: Floats) -> Floats:
-    """Median of each row; NaN where a row holds a NaN."""
+    """Median of each row; NaN if a row holds a NaN."""
     return np.asarray(np.median(np.asarray(values, dtype=float), axis=-1))
 
 
 def cv(values: Floats) -> Floats:
-    """Coefficient of variation of each row: sample standard deviation (n - 1) over mean; NaN for one value."""
+    """Coefficient of variation of each row: sample standard deviation (n - 1) / mean; NaN for one value."""
     values = np.asarray(values, dtype=float)
     if values.shape[-1] < 2:
         return np.full(values.shape[:-1], np.nan)
@@ -66,7 +66,7 @@ def median_interval(values: Floats, level: float = 0.95) -> tuple[Floats, Floats
     """Bootstrap percentile interval of the median of each row of ``values`` (rows, n).
 
     The ends are the smallest medians whose cumulative probability over all resamples reaches (1 - level) / 2 and
-    1 - (1 - level) / 2.  NaN where n < 2 (one value says nothing about its spread) or a row holds a NaN.
+    1 - (1 - level) / 2.  NaN if n < 2 (one value says nothing about its spread) or a row holds a NaN.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     rows, n = values.shape
