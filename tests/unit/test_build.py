@@ -65,6 +65,8 @@ def fake_uv(folder, body):
         ("Failed to fetch: PAGE\n  cause: client error (Connect)\n  cause: invalid peer certificate: UnknownIssuer",
          "SSL_CERT_FILE"),
         ("error: Failed to initialize cache at `/home/me`\n  cause: Read-only file system", "UV_CACHE_DIR"),
+        ("error: No solution found\n  hint: registry packages were unavailable because the network was disabled",
+         "UV_OFFLINE"),
         ("Because decord==0.6.0 has no wheels with a matching platform tag", "x86-64"),
     ],
 )  # fmt: skip
@@ -95,13 +97,24 @@ def test_a_sites_certificates_and_options_of_pip(tmp_path, monkeypatch, name):
         monkeypatch.delenv(other, raising=False)
     path = fake_uv(tmp_path / "bin", f"env > {tmp_path}/seen; exit 2")
     elsewhere = {"PIP_USER": "1", "PIP_REQUIRE_VIRTUALENV": "1", "PIP_PREFIX": "/x", "UV_EXCLUDE_NEWER": "2020-01-01"}
+    elsewhere["UV_CONSTRAINT"] = "/image/constraint.txt"
     build(
         sys.executable, "workflow", PATH=path, MOEBENCH_ENVS=str(tmp_path / "e"), **elsewhere, **{name: "/site/ca.pem"}
     )
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines() if "=" in line)
     assert seen["SSL_CERT_FILE"] == "/site/ca.pem", "the only one that uv reads"
     assert (seen["PIP_USER"], seen["PIP_REQUIRE_VIRTUALENV"]) == ("0", "0")
-    assert not {"PIP_PREFIX", "UV_EXCLUDE_NEWER"} & set(seen), "packages go where the builder puts them"
+    assert not {"PIP_PREFIX", "UV_EXCLUDE_NEWER", "UV_CONSTRAINT"} & set(seen), (
+        "packages go where the builder puts them"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_remedy_and_without_a_traceback(tmp_path):
+    (tmp_path / "file").touch()
+    denied = tmp_path / "file" / "envs"
+    done = build(sys.executable, "workflow", PATH=fake_uv(tmp_path / "bin", "exit 2"), MOEBENCH_ENVS=str(denied))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert str(denied) in done.stderr and "MOEBENCH_ENVS" in done.stderr.splitlines()[-1]
 
 
 def test_an_interruption_leaves_no_environment_and_no_process(tmp_path):

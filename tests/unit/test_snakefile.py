@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -126,6 +127,18 @@ def test_the_command_can_be_imported_by_processes_that_it_starts(tmp_path, build
     runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__mp_main__")  # as multiprocessing does
     with pytest.raises(SystemExit):
         runpy.run_path(str(tmp_path / "bin" / "moebench"), run_name="__main__")
+
+
+def test_the_command_runs_in_a_folder_whose_name_has_a_blank(tmp_path, build):
+    place = tmp_path / "with a blank"
+    (place / "bin").mkdir(parents=True)
+    (place / "lib/python3.11/site-packages").mkdir(parents=True)
+    (place / "bin/python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (place / "bin/python").chmod(0o755)
+    build.install_package(place, "")
+    assert not build.was_moved(place)
+    done = subprocess.run([place / "bin/moebench", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "moebench" in done.stdout, done.stderr
 
 
 def test_an_environment_from_before_the_modules_moved_gets_the_command_anew(tmp_path, build, monkeypatch):
