@@ -21,7 +21,7 @@ from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
 from moebench.columns import Row
-from moebench.cost.predict import cell_seconds
+from moebench.cost.seconds import cell_seconds
 from moebench.errors import ConfigError
 from moebench.formats.plan import Plan
 from moebench.plan.derived import derived_models
