@@ -232,7 +232,8 @@ def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(mo
     assert made["triad"] == bare["triad"]
     left[:] = [noisy] * 4
     assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 2, "twice at most"
-    assert "cells are not predicted: memory bandwidth 17 GB/s" in calibrate.text("x.json", noisy | {"device_name": "A CPU"})
+    text = calibrate.text("x.json", noisy | {"device_name": "A CPU"})
+    assert "cells are not predicted: memory bandwidth 17 GB/s" in text
 
 
 def test_products_are_tried_as_engines_call_them_and_plain():
