@@ -20,7 +20,7 @@ from snakemake_logger_plugin_moebench import LogHandler
 def record(cell, began, ended, session="00", status="ok", **more):
     at = "2026-01-01T00:00:{}Z".format
     return {"engine": "e", "cell": cell, "status": status, "started_at": at(began), "ended_at": at(ended),
-            "load": {"session": at(session)}, "reason": "", **more}  # fmt: skip
+            "load": {"session": at(session)}} | {"reason": ""} | more  # fmt: skip
 
 
 def cell_phase(tmp_path, cells):
@@ -100,6 +100,10 @@ def test_the_reason_of_a_failed_job_is_its_own_last_line_or_its_lost_cell(tmp_pa
     assert failure.reason(log, output, 0, 0, []) == ("moebench collect: results/a.json: cut short", log)
     log.with_suffix(".progress.log").write_text("T host loading e\nT host e: no such file\n")
     assert failure.reason(log, output, 0, 0, [])[0] == "e: no such file"
+    lost = cell_phase(tmp_path, "ab").units
+    for unit, status in zip(lost, ("crashed", "ok"), strict=True):
+        unit.path.write_text(json.dumps(record(unit.key[1], "30", "32", status=status, reason="out of files")))
+    assert failure.reason(log, output, 0, 0, lost) == ("e/a: crashed: out of files", log)
 
 
 @pytest.fixture
