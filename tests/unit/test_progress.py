@@ -20,7 +20,7 @@ from snakemake_logger_plugin_moebench import LogHandler
 def record(cell, began, ended, session="00", status="ok", **more):
     at = "2026-01-01T00:00:{}Z".format
     return {"engine": "e", "cell": cell, "status": status, "started_at": at(began), "ended_at": at(ended),
-            "load": {"session": at(session)}} | {"reason": ""} | more  # fmt: skip
+            "load": {"session": at(session)}, "reason": "", "attempt": 1} | more  # fmt: skip
 
 
 def cell_phase(tmp_path, cells):
