@@ -177,8 +177,8 @@ def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path
     plan = make_plan(Config(studies.folder(tmp_path, {"one": [block | {"cross": {"arm": arms}}]})), "test")
     (tmp_path / "picky.py").write_text(PICKY.replace("WHAT", what))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    results = tmp_path / "results"
-    driver = Driver(plan, results, results / "engine.log", lambda text: None)
+    results, said = tmp_path / "results", list[str]()
+    driver = Driver(plan, results, results / "engine.log", said.append)
     driver.worker_module = "picky"
     monkeypatch.setattr(driver, "check_staged", lambda engines: None)
     driver.run_job(next(iter(plan["jobs"])))
@@ -186,3 +186,5 @@ def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path
     assert len(plan["jobs"]) == 1 and found[1] == "ok" and found[0] != "ok"
     log = (results / "engine.log").read_text()
     assert len({line for line in log.splitlines() if line.startswith("process")}) == processes
+    first, last = (line for line in said if line.startswith("["))
+    assert first.endswith("s left)") and not last.endswith(" left)")
