@@ -187,4 +187,4 @@ def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path
     log = (results / "engine.log").read_text()
     assert len({line for line in log.splitlines() if line.startswith("process")}) == processes
     first, last = (line for line in said if line.startswith("["))
-    assert first.endswith("s left)") and not last.endswith(" left)")
+    assert first.endswith(" left)") and " 0 " not in first and not last.endswith(" left)")
