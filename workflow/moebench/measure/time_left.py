@@ -83,15 +83,16 @@ class TimeLeft:
 
     def __init__(self, jobs: Mapping[str, JobWork]):
         self.jobs = dict(jobs)
-        starts = {kind: Pace(0.0) for kind in {job.kind for job in jobs.values()}}
-        for kind, pace in starts.items():
-            pace.prior_s = STARTS * mean([job.start_s for job in jobs.values() if job.kind == kind])
+        self._starts = {
+            kind: Pace(STARTS * mean([job.start_s for job in jobs.values() if job.kind == kind]))
+            for kind in {job.kind for job in jobs.values()}
+        }
         self._paces: dict[tuple[str, int], tuple[Pace, Pace, Pace]] = {}
         for pool in {(job.kind, job.gpus) for job in jobs.values()}:
             mine = [job for job in jobs.values() if (job.kind, job.gpus) == pool]
             loads = LOADS * mean([seconds for job in mine for seconds in job.loads.values()])
             cells = CELLS * mean([seconds for job in mine for seconds in job.cells.values()])
-            self._paces[pool] = starts[pool[0]], Pace(loads), Pace(cells)
+            self._paces[pool] = self._starts[pool[0]], Pace(loads), Pace(cells)
 
     def process_started(self, name: str) -> None:
         """A job's process starts, with nothing loaded."""
@@ -128,9 +129,8 @@ class TimeLeft:
     @property
     def seen_s(self) -> float:
         """Measured seconds of all work so far."""
-        return sum(
-            pace.seen_s for pace in {id(pace): pace for paces in self._paces.values() for pace in paces}.values()
-        )
+        others = [pace for _, load, cell in self._paces.values() for pace in (load, cell)]
+        return sum(pace.seen_s for pace in (*self._starts.values(), *others))
 
     def finished(self, name: str, keys: Iterable[tuple[str, str]], took_s: float | None) -> None:
         """Count pieces of work that have no records; ``took_s``: all together, None if that is unknown."""

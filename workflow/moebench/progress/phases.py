@@ -114,8 +114,9 @@ class Phase:
 
     def job_started(self, job: int, now: float) -> None:
         """A job of this phase has started."""
-        self.last[job] = now
-        self.left.process_started(str(job))
+        if job in self.jobs:
+            self.last[job] = now
+            self.left.process_started(str(job))
 
     def job_ended(self, job: int) -> None:
         """A job of this phase succeeded: all of its units are done."""
