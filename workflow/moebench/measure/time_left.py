@@ -54,8 +54,9 @@ class JobWork:
     cells: dict[tuple[str, str], float]
     end_s: float = 0.0
     kind: str = ""
-    gpus: int = 0
-    """Jobs of one kind have the pace of starts in common; with as many devices, also those of loads and cells."""
+    pool: str = ""
+    """Jobs of one kind have the pace of starts in common; those of one pool of it (as many devices, the same rule) also
+    the paces of loads and cells."""
     started: bool = False
     """Its process has done something."""
     loaded: set[str] = field(default_factory=set)
@@ -87,9 +88,9 @@ class TimeLeft:
             kind: Pace(STARTS * mean([job.start_s for job in jobs.values() if job.kind == kind]))
             for kind in {job.kind for job in jobs.values()}
         }
-        self._paces: dict[tuple[str, int], tuple[Pace, Pace, Pace]] = {}
-        for pool in {(job.kind, job.gpus) for job in jobs.values()}:
-            mine = [job for job in jobs.values() if (job.kind, job.gpus) == pool]
+        self._paces: dict[tuple[str, str], tuple[Pace, Pace, Pace]] = {}
+        for pool in {(job.kind, job.pool) for job in jobs.values()}:
+            mine = [job for job in jobs.values() if (job.kind, job.pool) == pool]
             loads = LOADS * mean([seconds for job in mine for seconds in job.loads.values()])
             cells = CELLS * mean([seconds for job in mine for seconds in job.cells.values()])
             self._paces[pool] = self._starts[pool[0]], Pace(loads), Pace(cells)
@@ -112,7 +113,7 @@ class TimeLeft:
         session = str(record["started_at"] if failed_load else record["load"].get("session", ""))
         if not session or record.get("derived_from") or (failed_load and ended - began < NOT_TRIED_S):
             return
-        start, load, cell = self._paces[job.kind, job.gpus]
+        start, load, cell = self._paces[job.kind, job.pool]
         before, cell_s = job.ended.get((engine, session)), 0.0 if failed_load else expected_s
         job.ended[engine, session] = ended
         load_s, loaded = job.loads.get(engine, 0.0), ended if failed_load else began
@@ -133,11 +134,14 @@ class TimeLeft:
         return sum(pace.seen_s for pace in (*self._starts.values(), *others))
 
     def finished(self, name: str, keys: Iterable[tuple[str, str]], took_s: float | None) -> None:
-        """Count pieces of work that have no records; ``took_s``: all together, None if that is unknown."""
+        """Count pieces of work that have no records, for the pace of starts as well; ``took_s``: all together, None if
+        that is unknown."""
         job = self.jobs[name]
         expected_s = sum(job.cells.pop(key, 0.0) for key in keys) + (0.0 if job.started else job.start_s)
         if took_s is not None:
-            self._paces[job.kind, job.gpus][2].add(expected_s, took_s)
+            start, _, cell = self._paces[job.kind, job.pool]
+            start.add(expected_s, took_s)
+            cell.add(expected_s, took_s)
             job.started = True
 
     def seconds(self, since_s: Mapping[str, float], side_by_side: int = 1) -> float:
@@ -150,7 +154,7 @@ class TimeLeft:
         return max([sum(left) / max(1, side_by_side), *left], default=0.0)
 
     def _job_s(self, job: JobWork, since_s: float) -> float:
-        ratios = [pace.ratio for pace in self._paces[job.kind, job.gpus]]
+        ratios = [pace.ratio for pace in self._paces[job.kind, job.pool]]
         whole, ahead = (
             sum(seconds * ratio for seconds, ratio in zip(kinds, ratios, strict=True))
             for kinds in (job.whole_s(), job.next_s())
@@ -178,7 +182,7 @@ def job_work(plan: Plan, engines: Iterable[str], kind: str = "") -> JobWork:
         for cell in plan["engines"][engine]["cells"]
         if plan["cells"][f"{engine}/{cell}"]["derived_from"] is None
     }
-    return JobWork(START_S, loads, cells, END_S, kind, max(gpus.values(), default=0))
+    return JobWork(START_S, loads, cells, END_S, kind, f"{max(gpus.values(), default=0)} devices")
 
 
 def cell_s(plan: Plan, key: str, share: float = 1.0) -> float:

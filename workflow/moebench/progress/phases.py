@@ -186,7 +186,7 @@ def _files(plan: Plan, job: Job) -> tuple[list[Unit], JobWork]:
         expected = list(plan["derive_jobs"].values())[int(job.rule.rpartition("_")[2])]["expected_s"]
         each_s += expected / max(1, len(units))
     files = {unit.key: each_s + more.get(str(unit.path.parent), 0.0) for unit in units}
-    return units, JobWork(start_s, {}, files, kind=rule)
+    return units, JobWork(start_s, {}, files, kind="files", pool=rule)
 
 
 def _cells(plan: Plan, results: Path, job: Job) -> tuple[list[Unit], JobWork]:
