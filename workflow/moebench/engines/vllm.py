@@ -98,6 +98,7 @@ class VllmEngine:
         with vllm_startup.no_collection():
             self.refuse()
             from vllm import LLM  # noqa: F401 - most of what it imports
+        vllm_startup.set_imports_aside()
         switch(self.spec)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
