@@ -47,7 +47,7 @@ def test_on_a_device_every_collection_takes_place_when_it_is_asked_for(collected
 def test_what_was_imported_stays_excluded_while_models_come_and_go(monkeypatch):
     """vLLM freezes a loaded model, and before the next one unfreezes everything."""
     monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: True)
-    vllm_startup.set_imports_aside.__wrapped__()
+    vllm_startup.set_imports_aside()
     try:
         aside = gc.get_freeze_count()
         with vllm_startup.one_collection():

@@ -48,9 +48,11 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-@functools.cache
 def set_imports_aside() -> None:
-    """On a CPU, exclude what is imported so far from garbage collection: half a second for each model otherwise."""
+    """On a CPU, exclude what is imported so far from garbage collection: half a second for each model otherwise.
+
+    For use before a model is loaded, and after the one before it was unloaded: a model that is excluded stays forever.
+    """
     if on_a_cpu():
         gc.freeze()
 
