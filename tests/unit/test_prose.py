@@ -17,6 +17,26 @@ def test_is_the_same_in_another_process_and_order_of_hashes():
     assert done.stdout.strip() == prose.sha256()
 
 
+def test_a_stored_text_is_read_unless_it_was_changed(tmp_path, monkeypatch):
+    """The first call writes the text; a later one reads it, or collects it again if the file is damaged."""
+    collected = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(prose, "_collected", lambda: collected.append(1) or "a b\n\nc ü")
+    assert [prose.corpus.__wrapped__() for _ in range(2)] == ["a b\n\nc ü"] * 2
+    assert len(collected) == 1
+    (stored,) = (tmp_path / "moebench").iterdir()
+    stored.write_text(stored.read_text(encoding="utf-8")[:-1], encoding="utf-8")
+    assert [prose.corpus.__wrapped__() for _ in range(2)] == ["a b\n\nc ü"] * 2
+    assert len(collected) == 2
+
+
+def test_the_text_is_the_same_where_none_can_be_stored(tmp_path, monkeypatch):
+    (tmp_path / "a file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a file"))
+    monkeypatch.setattr(prose, "_collected", lambda: "text")
+    assert prose.corpus.__wrapped__() == "text"
+
+
 def test_is_long_enough_for_the_largest_tiny_vocabulary_and_has_no_repeats():
     paragraphs = prose.corpus().split("\n\n")
     assert len(prose.corpus().split()) > 100_000

@@ -44,6 +44,35 @@ def test_on_a_device_every_collection_takes_place_when_it_is_asked_for(collected
     assert vllm_startup.shutdown_s() is None
 
 
+def test_what_was_imported_stays_excluded_while_models_come_and_go(monkeypatch):
+    """vLLM freezes a loaded model, and before the next one unfreezes everything."""
+    monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: True)
+    vllm_startup.set_imports_aside()
+    try:
+        aside = gc.get_freeze_count()
+        with vllm_startup.one_collection():
+            model = [[] for _ in range(10_000)]
+            gc.freeze()
+        assert len(model) == 10_000 and gc.get_freeze_count() <= aside, "the model can be collected"
+        with vllm_startup.one_collection():
+            gc.unfreeze()
+        assert gc.get_freeze_count() > 0.9 * aside
+    finally:
+        gc.unfreeze()
+
+
+def test_the_kernels_are_replaced_once_for_all_models_of_a_process(monkeypatch):
+    replaced = []
+    platforms = types.ModuleType("vllm.platforms")
+    platforms.current_platform = types.SimpleNamespace(register_triton_kernel_overrides=lambda: replaced.append(1))
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    for _ in range(2):
+        vllm_startup.register_kernels_once.__wrapped__()
+        platforms.current_platform.register_triton_kernel_overrides()
+    assert replaced == [1]
+
+
 def test_no_garbage_is_collected_while_much_is_imported_also_after_a_failure():
     with pytest.raises(ImportError), vllm_startup.no_collection():
         assert not gc.isenabled()
