@@ -44,7 +44,7 @@ END_S = 60
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = HANG_S, pause: float = 0.05) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = HANG_S, pause: float = 0.2) -> T:
     """The first true answer of ``look``.  Fails, naming what was waited for, when it does not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):

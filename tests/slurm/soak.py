@@ -45,7 +45,7 @@ PATIENCE_S = 15
 LOST_HERE_S = 15
 """After so long a job that a killed slurmctld forgot is lost: this one is started again within seconds."""
 OTHER_USER = 20001
-SMALL = {"input_tokens": 16, "output_tokens": 16}
+SMALL = {"input_tokens": 16, "output_tokens": 32}
 STUDY = {
     "soak": [
         {"fix": SMALL | {"model": model, "tp": tp}, "cross": {"batch": [1, 2], "top_k": [1, 2]}}

@@ -83,7 +83,7 @@ class Night:
     kept: dict[str, list[str]] = field(default_factory=dict)
     over: threading.Event = field(default_factory=threading.Event)
 
-    def until(self, look: Callable[[], Any], what: str, pause: float = 0.05) -> Any:
+    def until(self, look: Callable[[], Any], what: str, pause: float = 0.2) -> Any:
         """Wait for something while the run goes on."""
         found = until(lambda: self.over.is_set() or look(), what, pause=pause)
         assert not self.over.is_set(), f"{what}: the run was over before"
