@@ -297,12 +297,23 @@ def interrupted(project: Make) -> Project:
     return run
 
 
+def hanging(run: Project, head: Head) -> list[int]:
+    """Process ids of the engines, once those of all jobs hang."""
+
+    def engines() -> list[int]:
+        return [run.stopped(name) for name in run.plan["jobs"]]
+
+    until(lambda: all(engines()) or head.process.poll() is not None, "an engine that hangs in each job")
+    found = engines()
+    assert all(found), head.output
+    return found
+
+
 def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> None:
     run = interrupted
     run.hold(*(run.cells(engine)[1] for engine in run.plan["engines"]))
     with ended(run.start("collect"), run) as head:
-        for name in run.plan["jobs"]:
-            until(lambda name=name: run.stopped(name), f"{name}: an engine that hangs")
+        hanging(run, head)
         head.signal(signal.SIGINT)
         assert head.wait() != 0
     until(lambda: not run.queue(), "an empty queue")
@@ -323,7 +334,7 @@ def test_a_killed_head_is_started_again(interrupted: Project) -> None:
         run.release(second)
         run.hold(third)
     with ended(run.start("collect"), run) as head:
-        frozen = [until(lambda name=name: run.stopped(name), f"{name}: an engine") for name in run.plan["jobs"]]
+        frozen = hanging(run, head)
         head.signal(signal.SIGKILL)
         head.wait()
         old = {name: run.jobs(name)[-1]["JobId"] for name in run.plan["jobs"]}
