@@ -33,6 +33,8 @@ _LEFT_OUT = {
     "turtledemo",
     "venv",
 }
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Fields of a syntax tree that contain statements, in the order of ``ast.walk``."""
 _CODE = (">>>", "::=", "|", "def ", "@", "{", "...")
 _MIN_WORDS = 12
 _MIN_LETTERS = 0.75
@@ -52,12 +54,15 @@ def _sources() -> Iterator[Path]:
 
 
 def _docstrings(source: str) -> Iterator[str]:
-    """Docstrings of a module, its classes and functions, in source order."""
-    for node in ast.walk(ast.parse(source)):
+    """Docstrings of a module, its classes and functions, in the order of ``ast.walk``."""
+    nodes: list[ast.AST] = [ast.parse(source)]
+    for node in nodes:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node, clean=True)
             if text:
                 yield text
+        for block in _BLOCKS:  # statements only: most nodes are parts of expressions
+            nodes += getattr(node, block, ())
 
 
 def _paragraphs(text: str) -> Iterator[str]:
