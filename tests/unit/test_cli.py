@@ -49,7 +49,7 @@ OLD = {
     "schema": "--config=C --check",
 }
 """Every verb and option that argparse read, in all of the history up to the change to typer."""
-COMMAND = typer.main.get_command(cli.app)
+COMMAND = cli.command()
 
 
 def parse(verb: str, *arguments: str) -> dict[str, object]:
