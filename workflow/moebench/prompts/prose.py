@@ -50,12 +50,23 @@ def _sources() -> Iterator[Path]:
 
 
 def _docstrings(source: str) -> Iterator[str]:
-    """Docstrings of a module, its classes and functions, in source order."""
-    for node in ast.walk(ast.parse(source)):
+    """Docstrings of a module, its classes and functions, in the order of ``ast.walk``."""
+    for node in _statements(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node, clean=True)
             if text:
                 yield text
+
+
+def _statements(module: ast.Module) -> Iterator[ast.AST]:
+    """A module and its statements as ``ast.walk`` has them, without expressions, which are most of the tree."""
+    found: list[ast.AST] = [module]
+    for node in found:  # grows meanwhile
+        for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+            inner = getattr(node, part, ())
+            if isinstance(inner, list):  # the body of a lambda is no list
+                found += inner
+        yield node
 
 
 def _paragraphs(text: str) -> Iterator[str]:
