@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import studies
 import synthetic
 
 LONGEST = (
@@ -76,6 +77,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 seconds[report.nodeid.split("/")[1]] += report.duration
     parts = {part: round(taken) for part, taken in sorted(seconds.items())}
     terminalreporter.write_line(f"seconds by part: {json.dumps(parts)}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the workers of this run share the plans of the repository's studies."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        studies.SHARED[:] = [tmp_path_factory.getbasetemp().parent]
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,32 @@ NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_at
 TOO_LONG = "VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300"
 
 
+class Silent:
+    """Stands for the engine's process, which is never asked and says nothing."""
+
+    def said(self):
+        return ""
+
+    def close(self):
+        pass
+
+
 class Scripted(Driver):
-    """A driver whose engine fails with ``words`` where ``fails(request)``."""
+    """A driver whose engine fails with ``words`` where ``fails(request)``; it starts no process."""
 
     def __init__(self, plan, results, fails, words):
         super().__init__(plan, results, results / "engine.log", lambda text: None)
         self.fails, self.words, self.asked = fails, words, []
 
     def check_staged(self, engines):
+        pass
+
+    def ready(self, engine_id):
+        if self.worker is None:
+            self.worker, self.seen = Silent(), {}
+        return super().ready(engine_id)
+
+    def watch(self, spec):
         pass
 
     def ask(self, request, timeout_s, phase):

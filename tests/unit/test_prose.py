@@ -1,5 +1,6 @@
 """The prose corpus: the same in every process, English, enough of it."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -55,3 +56,29 @@ def test_does_not_depend_on_installed_packages():
     assert not any("site-packages" in str(path) for path in prose._sources())
     names = {path.name for path in prose._sources()}
     assert {"argparse.py", "heapq.py"} <= names
+
+
+NESTED = """
+try:
+    def a(): "x"
+except E:
+    def b(): "x"
+else:
+    def c(): "x"
+finally:
+    match v:
+        case 1:
+            def d(): "x"
+with k:
+    class F:
+        "x"
+        async def g(): return lambda: 1
+"""
+
+
+def test_docstrings_are_in_the_order_of_ast_walk():
+    """The corpus and its hash depend on it."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    tree = ast.parse(NESTED)
+    found = [node for node in prose._statements(tree) if isinstance(node, documented)]
+    assert len(found) == 7 and found == [node for node in ast.walk(tree) if isinstance(node, documented)]
