@@ -1,5 +1,6 @@
 """Quick loads: on a CPU garbage is collected once, whatever happens in between; on a device nothing changes."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -7,7 +8,7 @@ import types
 
 import pytest
 
-from moebench.engines import vllm_startup
+from moebench.engines import vllm, vllm_startup
 
 
 @pytest.fixture
@@ -99,3 +100,13 @@ def test_processes_are_copies_on_a_cpu_where_one_thread_is_all_there_is(monkeypa
         child.start()
         child.join()
         assert child.exitcode == 7, "it needed no import: what it runs has no name that another process could import"
+
+
+@pytest.mark.parametrize(("knobs", "asks"), [({}, False), ({"ep": True}, True), ({"routing": "uniform"}, True)])
+def test_vllm_is_imported_only_for_what_it_may_refuse(monkeypatch, knobs, asks):
+    """Before a server starts, which imports vLLM itself."""
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    config = {"ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", **knobs}
+    engine = vllm.VllmEngine({"config": config, "model": {"architecture": {"family": "mixtral"}}, "nodes": 1})
+    with pytest.raises(ImportError) if asks else contextlib.nullcontext():
+        engine.refuse()
