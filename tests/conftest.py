@@ -28,13 +28,18 @@ LONGEST = (
     "test_pipeline.py",
     "test_slurm.py",
     "test_driver.py",
-    "test_next_calls.py",
+    "test_rates.py",
     "test_checkpoints.py",
+    "test_telemetry_sidecar.py",
     "test_vlmeval_jobs.py",
     "test_accuracy_jobs.py",
+    "test_quantize.py",
+    "test_stage.py",
+    "test_next_calls.py",
     "test_routing.py",
+    "test_campaign.py",
 )
-"""Files of a minute and more each, longest first."""
+"""Files of half a minute and more each, longest first."""
 
 
 def pytest_configure() -> None:
