@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -102,9 +103,12 @@ def _stored() -> str:
             return text
     text = _collected()
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{name}.{os.getpid()}.tmp"
-    temporary.write_text(f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}\n{text}", encoding="utf-8")
-    temporary.replace(folder / name)
+    temporary = folder / f"{name}.{socket.gethostname()}.{os.getpid()}.tmp"
+    try:
+        temporary.write_text(f"{hashlib.sha256(text.encode('utf-8')).hexdigest()}\n{text}", encoding="utf-8")
+        temporary.replace(folder / name)
+    except OSError:  # on a full disk, nothing half written stays
+        temporary.unlink(missing_ok=True)
     return text
 
 
