@@ -56,14 +56,20 @@ def _sources() -> Iterator[Path]:
 
 def _docstrings(source: str) -> Iterator[str]:
     """Docstrings of a module, its classes and functions, in the order of ``ast.walk``."""
-    nodes: list[ast.AST] = [ast.parse(source)]
-    for node in nodes:
+    for node in _statements(ast.parse(source)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             text = ast.get_docstring(node, clean=True)
             if text:
                 yield text
-        for block in _BLOCKS:  # statements only: most nodes are parts of expressions
+
+
+def _statements(module: ast.Module) -> Iterator[ast.AST]:
+    """A module and its statements as ``ast.walk`` has them, without expressions, which are most of the tree."""
+    nodes: list[ast.AST] = [module]
+    for node in nodes:  # grows meanwhile
+        for block in _BLOCKS:
             nodes += getattr(node, block, ())
+        yield node
 
 
 def _paragraphs(text: str) -> Iterator[str]:
