@@ -12,7 +12,9 @@ BUILD = $(if $(call has,$(PYTHON)),$(PYTHON) envs/build.py,$(if $(call has,uv),$
 ENVS := "$(or $(MOEBENCH_ENVS),.envs)"
 BIN := $(ENVS)/workflow/bin
 CORES ?= 2
-PYTEST = $(ENVS)/dev/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Of the tests; one more than cores, since some wait: for SLURM, for a server, for a time limit.
+WORKERS ?= 3
+PYTEST = $(ENVS)/dev/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Environments may be shared by checkouts: the package is this one's.
 export PYTHONPATH := $(CURDIR)/workflow$(if $(PYTHONPATH),:$(PYTHONPATH))
 

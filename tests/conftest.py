@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+import studies
 import synthetic
 
 LONGEST = (
@@ -27,13 +28,18 @@ LONGEST = (
     "test_pipeline.py",
     "test_slurm.py",
     "test_driver.py",
-    "test_next_calls.py",
+    "test_rates.py",
     "test_checkpoints.py",
+    "test_telemetry_sidecar.py",
     "test_vlmeval_jobs.py",
     "test_accuracy_jobs.py",
+    "test_quantize.py",
+    "test_stage.py",
+    "test_next_calls.py",
     "test_routing.py",
+    "test_campaign.py",
 )
-"""Files of a minute and more each, longest first."""
+"""Files of half a minute and more each, longest first."""
 
 
 def pytest_configure() -> None:
@@ -76,6 +82,13 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
                 seconds[report.nodeid.split("/")[1]] += report.duration
     parts = {part: round(taken) for part, taken in sorted(seconds.items())}
     terminalreporter.write_line(f"seconds by part: {json.dumps(parts)}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_plans(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Have the workers of this run share the plans of the repository's studies."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        studies.SHARED[:] = [tmp_path_factory.getbasetemp().parent]
 
 
 @pytest.fixture(scope="session")

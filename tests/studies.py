@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,6 +24,10 @@ def write(path: Path, data: Any) -> Path:
     return path
 
 
+SHARED: list[Path] = []
+"""A folder that the workers of a test run share, if there are several (conftest.py): each plan is made by one."""
+
+
 def planned(study: str) -> dict[str, Any]:
     """The plan of a study of the repository: made once in a process, a copy for each test."""
     plan: dict[str, Any] = pickle.loads(_planned(study))
@@ -34,7 +39,13 @@ def _planned(study: str) -> bytes:
     from moebench.commands.planning import make_plan
     from moebench.config import Config  # not at once: what measures has no pydantic
 
-    return pickle.dumps(make_plan(Config(ROOT / "config"), study))
+    if not SHARED:
+        return pickle.dumps(make_plan(Config(ROOT / "config"), study))
+    path = SHARED[0] / f"plan-{study}.pickle"
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            path.write_bytes(pickle.dumps(make_plan(Config(ROOT / "config"), study)))
+    return path.read_bytes()
 
 
 def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

@@ -20,14 +20,16 @@ from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.measure import records
 from project import ENVS, HANG_S
+from slurm import stand_in
 from slurm.cluster import Cluster
 
 PYTHON = ENVS / "workflow" / "bin" / "python"
 
 NO_ACCOUNTING = ["--slurm-no-account"]
 """What a cluster without slurmdbd needs beside the profile, to be quiet about it."""
-IMPATIENT = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1",
-             "--max-status-checks-per-second", "10", "--latency-wait", "120"]  # fmt: skip
+SNAKEMAKE = [str(PYTHON), "-P", str(Path(__file__).with_name("impatient.py")), "--profile", "profiles/slurm",
+             "--slurm-init-seconds-before-status-checks", "1", "--max-status-checks-per-second", "10",
+             "--latency-wait", "120"]  # fmt: skip
 
 SECRETS = {
     "HF_TOKEN": "hf_canaryOfTheHub01",
@@ -42,7 +44,7 @@ END_S = 60
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = HANG_S, pause: float = 0.05) -> T:
+def until(look: Callable[[], T], what: str, seconds: float = HANG_S, pause: float = 0.2) -> T:
     """The first true answer of ``look``.  Fails, naming what was waited for, when it does not come."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -94,20 +96,24 @@ class Project:
     def study(self, name: str, experiments: dict[str, list[dict[str, Any]] | None] | None, **jobs: Any) -> None:
         """Write a study derived from ``tiny``, one job per engine configuration, and make it the default one.
 
-        Experiments: blocks of a grid by name, or None for one that is there; none at all are those of ``tiny``.
+        Experiments: blocks of a grid by name (of one that is there: its grid for ``tiny``), or None for one as it is;
+        none at all are those of ``tiny``.
         """
         config = self.folder / "config"
         study = yaml.safe_load((config / "studies" / "tiny.yaml").read_text())
         experiments = experiments or dict.fromkeys(study["experiments"])
         study |= {"name": name, "experiments": list(experiments)}
+        study.pop("reference")  # each Snakemake would plan a second study
         study["jobs"] |= {"pack_minutes": 0, "measure_constants": False} | jobs
         for experiment, blocks in experiments.items():
             if blocks is not None:
-                (config / "experiments" / f"{experiment}.yaml").write_text(
-                    yaml.safe_dump(
-                        {"name": experiment, "title": experiment, "question": "Does it run?", "grid": {"tiny": blocks}}
-                    )
-                )
+                path = config / "experiments" / f"{experiment}.yaml"
+                if path.exists():
+                    own = yaml.safe_load(path.read_text())
+                else:
+                    own = {"name": experiment, "title": experiment, "question": "Does it run?", "grid": {}}
+                own["grid"]["tiny"] = blocks
+                path.write_text(yaml.safe_dump(own))
         (config / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(study))
         root = yaml.safe_load((config / "config.yaml").read_text()) | {"study": name}
         (config / "config.yaml").write_text(yaml.safe_dump(root))
@@ -137,7 +143,7 @@ class Project:
         """
         self.heads += 1
         output = self.folder.with_name(f"{self.folder.name}.snakemake-{self.heads}.txt")
-        command = [str(PYTHON), "-m", "snakemake", "--profile", "profiles/slurm", *NO_ACCOUNTING, *IMPATIENT]
+        command = [*SNAKEMAKE, *NO_ACCOUNTING]
         environment = self.environment
         if user is not None:
             home = self.folder.with_name(f"home-{user}")
@@ -250,21 +256,27 @@ class Project:
                 continue
         return found
 
-    def freeze(self, *jobs: str) -> list[int]:
-        """Stop the engine of each job in the middle of a cell, as soon as it has one more record; their process ids.
+    def hold(self, *cells: str) -> None:
+        """Have stand-in engines stop in the middle of these cells."""
+        for cell in cells:
+            path = self._mark(cell)
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
 
-        A frozen engine is one that hangs: whatever happens to its job then happens between two records.
-        """
-        keys = {job: self.cells(*self.plan["jobs"][job]["engines"]) for job in jobs}
-        before, frozen = {job: self.done(keys[job]) for job in jobs}, dict[str, int]()
+    def release(self, *cells: str) -> None:
+        """Have engines that start from now on no longer stop in these cells."""
+        for cell in cells:
+            self._mark(cell).unlink()
 
-        def all_frozen() -> bool:
-            for job in set(jobs) - set(frozen):
-                if len(self.done(keys[job])) > len(before[job]) and (workers := self.workers(job)):
-                    os.kill(workers[0], signal.SIGSTOP)
-                    assert len(self.done(keys[job])) < len(keys[job]), f"{job}: frozen too late"
-                    frozen[job] = workers[0]
-            return len(frozen) == len(jobs)
+    def _mark(self, cell: str) -> Path:
+        return self.folder / stand_in.mark(
+            self.plan["engines"][cell.partition("/")[0]], self.plan["cells"][cell]["workload"]
+        )
 
-        until(all_frozen, f"{', '.join(jobs)}: one more record")
-        return list(frozen.values())
+    def stopped(self, job: str) -> int:
+        """Process id of a job's engine that has stopped in a held cell, or 0."""
+        for worker in self.workers(job):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[0] == "T":
+                    return worker
+        return 0

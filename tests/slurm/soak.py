@@ -32,6 +32,7 @@ from pathlib import Path
 import pytest
 
 import fulldisk
+from moebench.commands.slurm_commands import LOST_S
 from project import HANG_S, copy
 from slurm import stand_in
 from slurm.checker import Checker
@@ -41,8 +42,10 @@ from slurm.clusterproject import Head, Project, until
 FAULTS_IN_ROUND = 100
 REAL_EVERY = 10
 PATIENCE_S = 15
+LOST_HERE_S = 15
+"""After so long a job that a killed slurmctld forgot is lost: this one is started again within seconds."""
 OTHER_USER = 20001
-SMALL = {"input_tokens": 16, "output_tokens": 16}
+SMALL = {"input_tokens": 16, "output_tokens": 32}
 STUDY = {
     "soak": [
         {"fix": SMALL | {"model": model, "tp": tp}, "cross": {"batch": [1, 2], "top_k": [1, 2]}}
@@ -430,6 +433,8 @@ def prepared(where: Path, models: int = 3) -> Iterator[tuple[Project, Checker]]:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` has it ignored, and all that is started
     cluster = Cluster(where / "slurm", tracking="pgid").start()
     folder = copy(where / "project")
+    commands = folder / "workflow" / "moebench" / "commands" / "slurm_commands.py"
+    commands.write_text(commands.read_text().replace(f"LOST_S = {LOST_S}\n", f"LOST_S = {LOST_HERE_S}\n"))
     sacct = cluster.folder / "bin" / "sacct"
     sacct.write_text(SACCT.format(squeue=f"env SLURM_CONF={cluster.conf} {shutil.which('squeue')}"))
     sacct.chmod(0o755)

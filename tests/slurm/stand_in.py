@@ -1,4 +1,7 @@
-"""A worker whose engine computes nothing, for tests and soak: a load of 2 s, steps of 50 ms, a process per rank.
+"""A worker whose engine computes nothing, for tests and soak: a short load, short steps, a process per rank.
+
+A cell that a test holds (``mark``) stops it in the middle, as an engine that hangs: what happens to it then happens
+between two records, however busy the machine is.
 
 What they disturb is driver, records, locks, Snakemake and SLURM, and vLLM takes most of its time to be imported.
 ``copy_to`` puts it into a copy of the project in the place of the engine; protocol, checks, metrics and messages stay
@@ -7,6 +10,10 @@ those of the real worker.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,9 +22,15 @@ from typing import Any
 
 from moebench.measure import worker
 
-LOAD_S, STEP_S = 2.0, 0.05
+LOAD_S, STEP_S = 0.5, 0.01
 LAST_LINE = "    main()\n"
 INSTEAD = "    from moebench.measure.stand_in import StandIn\n\n    main(StandIn)\n"
+
+
+def mark(engine: Any, workload: Any) -> Path:
+    """The file, below a project's folder, that holds this cell of an engine configuration."""
+    cell = json.dumps([engine["model"]["name"], engine["gpus"], workload], sort_keys=True)
+    return Path("held") / hashlib.sha256(cell.encode()).hexdigest()
 
 
 def copy_to(folder: Path, wanted: bool) -> None:
@@ -32,6 +45,7 @@ class Steps:
     """The engine: as many steps as there are tokens to make."""
 
     def __init__(self, ranks: int):
+        self.held = False
         waits = [sys.executable, "-c", "import sys; sys.stdin.read()"]  # ends with this process
         self.ranks = [subprocess.Popen(waits, stdin=subprocess.PIPE) for _ in range(ranks if ranks > 1 else 0)]
 
@@ -39,6 +53,9 @@ class Steps:
         """Run a batch, stamping the end of every step."""
         begin, ends = time.perf_counter(), []
         for _ in range(output_tokens):
+            if self.held:
+                self.held = False
+                os.kill(os.getpid(), signal.SIGSTOP)
             time.sleep(STEP_S)
             ends.append(time.perf_counter() - begin)
             for rank in self.ranks:
@@ -70,6 +87,11 @@ class StandIn(worker.Session):
         time.sleep(LOAD_S)
         self.engine = Steps(self.spec["gpus"])  # type: ignore[assignment]
         return {"facts": {"resolved_config": {}, "load_s": LOAD_S}, "provenance": self.provenance()}
+
+    def run(self, request: Any) -> Any:
+        """Measure a cell; stop in it if a test holds it."""
+        self.engine.held = mark(self.spec, request["workload"]).exists()  # type: ignore[union-attr]
+        return super().run(request)
 
     def provenance(self) -> Any:
         """What the driver compares with the plan."""

@@ -2,8 +2,8 @@
 
 slurmctld, slurmd, sbatch, Snakemake, drivers and signals are real.  Runs are shared between tests: ``night`` is one
 in which an engine crashes, another hangs until its job's time limit, and a third job is cancelled; its engines, as
-those of ``interrupted``, are stand-ins that compute nothing (``stand_in.py``).  ``tight`` and ``real`` have the real
-vLLM: the first attempt of ``tight`` has too little memory, and an engine of ``real`` refuses.
+those of ``interrupted``, are stand-ins that compute nothing (``stand_in.py``).  ``tight`` has the real vLLM: the first
+attempt of each job has too little memory, and one of its two engine configurations is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Make = Callable[..., Project]
 
 
 def block(model: str, top_k: list[int], **more: Any) -> dict[str, Any]:
-    """Cells of one engine configuration, each long enough to be hit in its middle."""
+    """Cells of one engine configuration."""
     fixed = {"model": model, "batch": 16, "input_tokens": 64, "output_tokens": 64}
     return {"fix": fixed | more, "cross": {"top_k": top_k}}
 
@@ -62,18 +62,11 @@ def rules(output: str) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def tight(project: Make) -> Iterator[tuple[Project, Head]]:
-    """A run whose jobs get 1000 MB, less than vLLM needs; in the background while other tests run."""
-    run = project("tight", {"one": [block("tiny-mixtral", [2])]}, host_memory_mb=1000)
+    """A run of two engine configurations, of which vLLM refuses one on a CPU, whose jobs get 1000 MB, less than it
+    needs; in the background while other tests run."""
+    run = project("tight", {"one": [block("tiny-mixtral", [2]), block("tiny-mixtral", [2], dp=2)]}, host_memory_mb=1000)
     with ended(run.start("collect"), run) as head:
         yield run, head
-
-
-@pytest.fixture(scope="module")
-def real(project: Make) -> Project:
-    """A run of two engine configurations, of which vLLM refuses one on a CPU."""
-    run = project("real", {"one": [block("tiny-mixtral", [2]), block("tiny-mixtral", [2], dp=2)]})
-    run.snakemake("collect")
-    return run
 
 
 @dataclass
@@ -90,7 +83,7 @@ class Night:
     kept: dict[str, list[str]] = field(default_factory=dict)
     over: threading.Event = field(default_factory=threading.Event)
 
-    def until(self, look: Callable[[], Any], what: str, pause: float = 0.05) -> Any:
+    def until(self, look: Callable[[], Any], what: str, pause: float = 0.2) -> Any:
         """Wait for something while the run goes on."""
         found = until(lambda: self.over.is_set() or look(), what, pause=pause)
         assert not self.over.is_set(), f"{what}: the run was over before"
@@ -98,28 +91,27 @@ class Night:
 
     def crash(self) -> None:
         """Kill the engine in the middle of its last cell, and again in each of the two retries."""
-        others = [key for key in self.run.cells(self.crashing) if key != self.victim]
-        self.until(lambda: len(self.run.done(others)) == len(others), f"{self.crashing}: all cells but the last")
-        killed: set[int] = set()
         for attempt in (1, 2, 3):
-            (worker,) = self.until(lambda: set(self.run.workers(self.crashing)) - killed, f"{self.crashing}: engine")
-            os.kill(worker, signal.SIGKILL)
-            killed.add(worker)
+            os.kill(self.until(lambda: self.run.stopped(self.crashing), f"{self.crashing}: engine"), signal.SIGKILL)
             self.until(lambda n=attempt: self.run.history()[self.victim] == n, f"{self.victim}: a record of its crash")
 
     def hang(self) -> None:
-        """Freeze the engine in the middle of a cell, and let the job run into its time limit (moved to now)."""
-        self.run.freeze(self.hanging)
-        (job,) = self.run.jobs(self.hanging)
-        self.run.cluster.run("scontrol", "update", f"JobId={job['JobId']}", "EndTime=now+1")
+        """Let a job whose engine hangs in the middle of a cell run into its time limit (moved to now)."""
+        job = self.hung(self.hanging)
+        self.run.cluster.run("scontrol", "update", f"JobId={job}", "EndTime=now+1")
         self.ended_as("TIMEOUT", self.hanging)
 
     def cancel(self) -> None:
         """Cancel a job in the middle of a cell."""
-        self.run.freeze(self.cancelled)
-        (job,) = self.run.jobs(self.cancelled)
-        self.run.cluster.run("scancel", job["JobId"])
+        self.run.cluster.run("scancel", self.hung(self.cancelled))
         self.ended_as("CANCELLED", self.cancelled)
+
+    def hung(self, name: str) -> str:
+        """SLURM's id of a job, once its engine hangs; that of its next attempt will not."""
+        self.until(lambda: self.run.stopped(name), f"{name}: an engine that hangs")
+        self.run.release(self.run.cells(name)[1])
+        (job,) = self.run.jobs(name)
+        return job["JobId"]
 
     def ended_as(self, state: str, job: str) -> None:
         """Wait for the end of a job's first attempt, and note what it leaves."""
@@ -137,12 +129,15 @@ class Night:
 @pytest.fixture(scope="module")
 def night(project: Make, tight: tuple[Project, Head]) -> Night:
     """The run of all tests that need no run of their own."""
-    topk = [block(model, [1, 2, 4]) for model in ("tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe")]
-    run = project("night", {"fig03-latency-llms": None, "topk": [*topk, block("tiny-mixtral", [1, 2], tp=2)]})
+    models = ["tiny-olmoe", "tiny-deepseek-v2", "tiny-qwen1.5-moe"]
+    figure = {"fix": {"batch": 16, "input_tokens": 32, "output_tokens": 32}, "cross": {"model": models}}
+    topk = [*(block(model, [1, 2, 4]) for model in models), block("tiny-mixtral", [1, 2], tp=2)]
+    run = project("night", {"fig03-latency-llms": [figure], "topk": topk})
     stand_in.copy_to(run.folder, wanted=True)
     seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
                  run.engine("tiny-mixtral.tp2"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
+    run.hold(seen.victim, run.cells(seen.hanging)[1], run.cells(seen.cancelled)[1])
     with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
         doings = [pool.submit(doing) for doing in (seen.crash, seen.hang, seen.cancel, seen.watch)]
         try:
@@ -152,6 +147,7 @@ def night(project: Make, tight: tuple[Project, Head]) -> Night:
         assert code == 0, head.output[-5000:]
         for doing in doings:
             doing.result()
+    run.release(seen.victim)
     return seen
 
 
@@ -263,18 +259,6 @@ def test_a_job_ended_by_slurm_keeps_its_finished_cells(night: Night, what: str, 
     assert second["TimeLimit"] == clock(2 * run.plan["jobs"][name]["runtime_min"])
 
 
-def test_the_real_engine_measures_and_one_that_refuses_is_a_result(real: Project) -> None:
-    states = {job["JobState"] for engine in real.plan["engines"] for job in real.jobs(engine)}
-    assert states == {"COMPLETED"} and len(real.jobs()) == 2
-    (measured,), (refused,) = (
-        [real.record(key) for key in real.cells(real.engine(slug))] for slug in ("tiny-mixtral", "tiny-mixtral.dp2")
-    )
-    assert measured is not None and measured["status"] == "ok"
-    assert measured["checks"]["experts_per_token"] == 2
-    assert refused is not None and refused["status"] == "unsupported"
-    assert "data parallelism" in " ".join(refused["evidence"])
-
-
 def test_a_single_cell_is_rerun_by_its_path(night: Night) -> None:
     run, out = night.run, night.run.folder / "results" / "tables" / "night"
     failed = [f"{row.engine}/{row.cell}" for row in parquet.read(out, "failures").itertuples()]
@@ -313,10 +297,23 @@ def interrupted(project: Make) -> Project:
     return run
 
 
+def hanging(run: Project, head: Head) -> list[int]:
+    """Process ids of the engines, once those of all jobs hang."""
+
+    def engines() -> list[int]:
+        return [run.stopped(name) for name in run.plan["jobs"]]
+
+    until(lambda: all(engines()) or head.process.poll() is not None, "an engine that hangs in each job")
+    found = engines()
+    assert all(found), head.output
+    return found
+
+
 def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> None:
     run = interrupted
+    run.hold(*(run.cells(engine)[1] for engine in run.plan["engines"]))
     with ended(run.start("collect"), run) as head:
-        run.freeze(*run.plan["jobs"])
+        hanging(run, head)
         head.signal(signal.SIGINT)
         assert head.wait() != 0
     until(lambda: not run.queue(), "an empty queue")
@@ -332,8 +329,12 @@ def test_ctrl_c_leaves_no_job_and_keeps_the_records(interrupted: Project) -> Non
 def test_a_killed_head_is_started_again(interrupted: Project) -> None:
     """Jobs outlive a killed head, and the next head does not know them: it submits others beside them."""
     run = interrupted
+    for engine in run.plan["engines"]:
+        _, second, third = run.cells(engine)
+        run.release(second)
+        run.hold(third)
     with ended(run.start("collect"), run) as head:
-        frozen = run.freeze(*run.plan["jobs"])
+        frozen = hanging(run, head)
         head.signal(signal.SIGKILL)
         head.wait()
         old = {name: run.jobs(name)[-1]["JobId"] for name in run.plan["jobs"]}
@@ -359,9 +360,22 @@ def test_a_killed_head_is_started_again(interrupted: Project) -> None:
 def test_a_job_out_of_memory_is_tried_again_with_more(tight: tuple[Project, Head]) -> None:
     run, head = tight
     assert head.wait() == 0, head.output
-    first, second = run.jobs()
+    first, second = run.jobs(run.engine("tiny-mixtral"))
     assert first["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert second["JobState"] == "COMPLETED"
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("1000M", "1500M")
     assert "exceeded memory limit" in (run.folder / first["StdOut"]).read_text()
     assert run.history() == Counter(run.cells())
+
+
+def test_the_real_engine_measures_and_one_that_refuses_is_a_result(tight: tuple[Project, Head]) -> None:
+    run, head = tight
+    assert head.wait() == 0, head.output
+    assert {run.jobs(engine)[-1]["JobState"] for engine in run.plan["engines"]} == {"COMPLETED"}
+    (measured,), (refused,) = (
+        [run.record(key) for key in run.cells(run.engine(slug))] for slug in ("tiny-mixtral", "tiny-mixtral.dp2")
+    )
+    assert measured is not None and measured["status"] == "ok"
+    assert measured["checks"]["experts_per_token"] == 2
+    assert refused is not None and refused["status"] == "unsupported"
+    assert "data parallelism" in " ".join(refused["evidence"])

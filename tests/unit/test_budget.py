@@ -27,6 +27,11 @@ def small():
     return make_plan(CONFIG, "paper", budget_gpu_hours=5)
 
 
+@pytest.fixture(scope="module")
+def needs(whole):
+    return budget.needs(whole)
+
+
 # ----------------------------------------------------------------------------------------- forecast
 
 
@@ -157,8 +162,7 @@ def test_a_part_of_the_questions_takes_a_part_of_the_time(whole):
     assert accuracy_forecast.engine_s([cell], engine, CONFIG.hardware("local-cpu")) == [None]
 
 
-def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(whole):
-    needs = budget.needs(whole)
+def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(needs):
     tasks = {c: {x for x in needs[c] if ":" in x} for c in ("FMOE-02", "MIB-F17-02", "MIB-F18-02")}
     assert len(tasks["FMOE-02"]) == 6 * 6 and len(needs["FMOE-02"] - tasks["FMOE-02"]) == 6 * 4
     assert tasks["MIB-F17-02"] == needs["MIB-F17-02"] and len(tasks["MIB-F17-02"]) == 3 * 8, "no GSM8K, no WikiText"
@@ -168,10 +172,10 @@ def test_claims_about_accuracy_need_tasks_and_the_speed_they_are_joined_with(who
 # ------------------------------------------------------------------------------------------- budget
 
 
-def test_a_budget_keeps_whole_claims_within_it(whole, small):
+def test_a_budget_keeps_whole_claims_within_it(whole, small, needs):
     assert sum(forecast.gpu_hours(small).values()) <= 5
     assert set(small["cells"]) < set(whole["cells"]) and set(small["engines"]) < set(whole["engines"])
-    needs, kept = budget.needs(whole), kept_of(small)
+    kept = kept_of(small)
     decided = {claim for claim, cells in needs.items() if cells <= kept}
     assert decided == set(small["budget"]["decides"]) and decided | set(small["budget"]["left_out"]) == set(needs)
     kept = set(small["cells"])
@@ -187,9 +191,9 @@ def kept_of(plan):
     return {*plan["cells"], *(f"{harness}:{key}" for harness, part in parts for key in part["cells"])}
 
 
-def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole):
+def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole, needs):
     plan = make_plan(CONFIG, "paper", budget_gpu_hours=25)
-    needs, kept, decided = budget.needs(whole), kept_of(plan), set(plan["budget"]["decides"])
+    kept, decided = kept_of(plan), set(plan["budget"]["decides"])
     assert {"FMOE-02", "FMOE-04", "MIB-F18-02"} <= decided, "a dozen claims are dearer"
     assert all(needs[c] <= kept for c in decided) and kept == set().union(*(needs[c] for c in decided))
     assert plan["budget"]["accuracy_cells_left_out"] == len(kept_of(whole)) - len(whole["cells"]) - len(

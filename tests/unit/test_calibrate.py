@@ -17,7 +17,7 @@ from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.errors import StageError, StorageError
-from moebench.measure import constants, machine, records
+from moebench.measure import constants, machine, plausible, records
 from moebench.report import build
 from moebench.storage import atomic
 from moebench.tables import machines, parquet
@@ -194,6 +194,12 @@ def test_a_slower_triad_of_larger_arrays_and_a_faster_narrow_product_are_plausib
     )
 
 
+def test_a_slow_product_costs_only_the_predictions_of_its_precision():
+    made = MADE | {"products": {"float32": {"flops_per_s": 116e9}, "float16": {"flops_per_s": 26.4e9}}}
+    (line,) = plausible.refused(made)
+    assert line.startswith("cells in float16 are not predicted: ") and "26.4" in line and "116" in line
+
+
 def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(monkeypatch):
     """The times of an AMD EPYC: 5.96 GB/s at 192 MB and 17.0 at 768 MB, bfloat16 1.27 GFLOP/s beside float32 at 87."""
 
@@ -226,7 +232,8 @@ def test_implausible_measurements_are_taken_again_and_the_best_of_each_counts(mo
     assert made["triad"] == bare["triad"]
     left[:] = [noisy] * 4
     assert set(machines.implausible(machine.measure(1))) == {"triad"} and len(left) == 2, "twice at most"
-    assert "refused: memory bandwidth 17 GB/s" in calibrate.text("x.json", noisy | {"device_name": "A CPU"})
+    text = calibrate.text("x.json", noisy | {"device_name": "A CPU"})
+    assert "cells are not predicted: memory bandwidth 17 GB/s" in text
 
 
 def test_products_are_tried_as_engines_call_them_and_plain():
@@ -295,7 +302,7 @@ def test_constants_are_measured_once_by_the_jobs_of_a_study_that_asks(study, tmp
     for _ in range(3):
         constants.ensure(plan, engine, tmp_path, "python", said.append)
     assert taken == ["failed", 1] and "no constants of this machine: no torch" in said
-    assert said[-1].startswith("nothing is predicted from these constants") and "17 GB/s at 768 MB" in said[-1]
+    assert said[-1].startswith("cells are not predicted: ") and "17 GB/s at 768 MB" in said[-1]
     plan["engines"][engine]["runtime"]["hosted"] = True
     constants.path_of(tmp_path, "here", 1).unlink()
     constants.ensure(plan, engine, tmp_path, "python", said.append)

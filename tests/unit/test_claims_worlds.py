@@ -8,6 +8,7 @@ which the guard leaves with too few comparisons fails here.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import zlib
 from math import log2
@@ -212,6 +213,13 @@ def computed_points(study):
     return list(points.rows(study[0]))
 
 
+@functools.lru_cache(maxsize=4096)  # claims about the same figure follow each other
+def noisy(seed, key, noise):
+    """Median and resamples of five repeats around 1; those around another value are as many times larger."""
+    random = np.random.default_rng(zlib.crc32(f"{seed}{key}".encode()))
+    return ev.draws(f"{seed}{key}", np.exp(random.normal(0, noise, 5)))
+
+
 def outcomes(study, name, world, noise=0.003, seed=0):
     """What a claim's comparison gives in a world, in the contexts that decide it."""
     plan, claims, cells, asked = study
@@ -226,9 +234,7 @@ def outcomes(study, name, world, noise=0.003, seed=0):
     values = {}
     for i, r in enumerate(mine):
         if r.status == "ok":
-            key = f"{r.engine}/{r.cell}"
-            random = np.random.default_rng(zlib.crc32(f"{seed}{key}".encode()))
-            values[i] = ev.draws(f"{seed}{key}", world(r) * np.exp(random.normal(0, noise, 5)))
+            values[i] = world(r) * noisy(seed, f"{r.engine}/{r.cell}", noise)
     found = ev.evaluate(claim, mine, values, dict.fromkeys(values, 5))
     if claim.metric in ("most_activations", "activation_cv"):
         found = [dataclasses.replace(o, low=None, high=None) for o in found]

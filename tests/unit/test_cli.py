@@ -49,7 +49,7 @@ OLD = {
     "schema": "--config=C --check",
 }
 """Every verb and option that argparse read, in all of the history up to the change to typer."""
-COMMAND = typer.main.get_command(cli.app)
+COMMAND = cli.command()
 
 
 def parse(verb: str, *arguments: str) -> dict[str, object]:
@@ -76,10 +76,12 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def kept_plans(monkeypatch):
-    """In the project's folder, with plans of its studies that are made once for all tests."""
+    """In the project's folder, with plans of its studies that are made once for all tests, and known to be drawable
+    (test_parameters.py)."""
     monkeypatch.chdir(ROOT)
     plans = {study: studies.planned(study) for study in ("tiny", "paper")}
     monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: plans[study])
+    monkeypatch.setattr("moebench.figures.check", lambda plan, folder: None)
 
 
 @pytest.fixture

@@ -38,9 +38,10 @@ def result_set(
     return results
 
 
-@pytest.fixture
-def base(tmp_path):
-    return result_set(tmp_path / "a", spread=0.005)
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Read by all tests, written by none."""
+    return result_set(tmp_path_factory.mktemp("a"), spread=0.005)
 
 
 def run(*arguments) -> int:

@@ -18,14 +18,32 @@ NO_KERNEL = "AttributeError: '_OpNamespace' '_C' object has no attribute 'cpu_at
 TOO_LONG = "VLLMValidationError: This model's maximum context length is 256 tokens. However, you requested 300"
 
 
+class Silent:
+    """Stands for the engine's process, which is never asked and says nothing."""
+
+    def said(self):
+        return ""
+
+    def close(self):
+        pass
+
+
 class Scripted(Driver):
-    """A driver whose engine fails with ``words`` where ``fails(request)``."""
+    """A driver whose engine fails with ``words`` where ``fails(request)``; it starts no process."""
 
     def __init__(self, plan, results, fails, words):
         super().__init__(plan, results, results / "engine.log", lambda text: None)
         self.fails, self.words, self.asked = fails, words, []
 
     def check_staged(self, engines):
+        pass
+
+    def ready(self, engine_id):
+        if self.worker is None:
+            self.worker, self.seen = Silent(), {}
+        return super().ready(engine_id)
+
+    def watch(self, spec):
         pass
 
     def ask(self, request, timeout_s, phase):
@@ -177,8 +195,8 @@ def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path
     plan = make_plan(Config(studies.folder(tmp_path, {"one": [block | {"cross": {"arm": arms}}]})), "test")
     (tmp_path / "picky.py").write_text(PICKY.replace("WHAT", what))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    results = tmp_path / "results"
-    driver = Driver(plan, results, results / "engine.log", lambda text: None)
+    results, said = tmp_path / "results", list[str]()
+    driver = Driver(plan, results, results / "engine.log", said.append)
     driver.worker_module = "picky"
     monkeypatch.setattr(driver, "check_staged", lambda engines: None)
     driver.run_job(next(iter(plan["jobs"])))
@@ -186,3 +204,5 @@ def test_a_configuration_that_is_refused_leaves_its_process_to_the_next(tmp_path
     assert len(plan["jobs"]) == 1 and found[1] == "ok" and found[0] != "ok"
     log = (results / "engine.log").read_text()
     assert len({line for line in log.splitlines() if line.startswith("process")}) == processes
+    first, last = (line for line in said if line.startswith("["))
+    assert first.endswith(" left)") and " 0 " not in first and not last.endswith(" left)")

@@ -529,6 +529,9 @@ def test_assumptions_are_those_of_the_studys_own_scale(study):
 
 def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
+    paper = studies.planned("paper")
+    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: paper)
+    monkeypatch.setattr("moebench.figures.check", lambda plan, folder: None)  # of all figures: test_parameters.py
     with pytest.raises(SystemExit) as end:
         main(["plan", "--study", "paper", "--cells", "--results", str(tmp_path)])
     assert end.value.code in (0, None)

@@ -1,5 +1,6 @@
 """Quick loads: on a CPU garbage is collected once, whatever happens in between; on a device nothing changes."""
 
+import contextlib
 import gc
 import os
 import sys
@@ -7,7 +8,7 @@ import types
 
 import pytest
 
-from moebench.engines import vllm_startup
+from moebench.engines import vllm, vllm_startup
 
 
 @pytest.fixture
@@ -44,6 +45,35 @@ def test_on_a_device_every_collection_takes_place_when_it_is_asked_for(collected
     assert vllm_startup.shutdown_s() is None
 
 
+def test_what_was_imported_stays_excluded_while_models_come_and_go(monkeypatch):
+    """vLLM freezes a loaded model, and before the next one unfreezes everything."""
+    monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: True)
+    vllm_startup.set_imports_aside()
+    try:
+        aside = gc.get_freeze_count()
+        with vllm_startup.one_collection():
+            model = [[] for _ in range(10_000)]
+            gc.freeze()
+        assert len(model) == 10_000 and gc.get_freeze_count() <= aside, "the model can be collected"
+        with vllm_startup.one_collection():
+            gc.unfreeze()
+        assert gc.get_freeze_count() > 0.9 * aside
+    finally:
+        gc.unfreeze()
+
+
+def test_the_kernels_are_replaced_once_for_all_models_of_a_process(monkeypatch):
+    replaced = []
+    platforms = types.ModuleType("vllm.platforms")
+    platforms.current_platform = types.SimpleNamespace(register_triton_kernel_overrides=lambda: replaced.append(1))
+    monkeypatch.setitem(sys.modules, "vllm", types.ModuleType("vllm"))
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    for _ in range(2):
+        vllm_startup.register_kernels_once.__wrapped__()
+        platforms.current_platform.register_triton_kernel_overrides()
+    assert replaced == [1]
+
+
 def test_no_garbage_is_collected_while_much_is_imported_also_after_a_failure():
     with pytest.raises(ImportError), vllm_startup.no_collection():
         assert not gc.isenabled()
@@ -70,3 +100,13 @@ def test_processes_are_copies_on_a_cpu_where_one_thread_is_all_there_is(monkeypa
         child.start()
         child.join()
         assert child.exitcode == 7, "it needed no import: what it runs has no name that another process could import"
+
+
+@pytest.mark.parametrize(("knobs", "asks"), [({}, False), ({"ep": True}, True), ({"routing": "uniform"}, True)])
+def test_vllm_is_imported_only_for_what_it_may_refuse(monkeypatch, knobs, asks):
+    """Before a server starts, which imports vLLM itself."""
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    config = {"ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", **knobs}
+    engine = vllm.VllmEngine({"config": config, "model": {"architecture": {"family": "mixtral"}}, "nodes": 1})
+    with pytest.raises(ImportError) if asks else contextlib.nullcontext():
+        engine.refuse()

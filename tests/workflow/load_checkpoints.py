@@ -2,11 +2,13 @@
 
     python load_checkpoints.py {transformers|vllm} PROMPTS.json FOLDER [FOLDER ...]
     python load_checkpoints.py count CONFIG.json [CONFIG.json ...]
+    python load_checkpoints.py operations SIZES
 
 Run by test_checkpoints.py in the engine's environment.  ``PROMPTS.json`` is a list of lists of token ids.  Weights are
 loaded in float32, so that the same weights must give the same greedy tokens; only MLA and Gated DeltaNet run in
 bfloat16 in vLLM, whose kernels for CPUs know no float32.  ``count`` counts the parameters of the models that config
-files describe.
+files describe, ``operations`` those of vision towers on a tile: sizes are a JSON list of width, layers, heads, width of
+the MLP, patch and tile.
 """
 
 from __future__ import annotations
@@ -112,13 +114,31 @@ def count(file: str) -> int:
         return sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
 
 
+def operations(width: int, layers: int, heads: int, ffn: int, patch: int, tile: int) -> int:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    sizes = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "patch_size": patch,
+             "intermediate_size": ffn, "image_size": tile}  # fmt: skip
+    config = SiglipVisionConfig(**sizes, vision_use_head=False)
+    config._attn_implementation = "eager"
+    with torch.device("meta"):
+        tower, pixels = SiglipVisionModel(config), torch.empty(1, 3, tile // patch * patch, tile // patch * patch)
+    with FlopCounterMode(display=False) as counted:
+        tower(pixels)
+    return int(counted.get_total_flops())
+
+
 def main() -> None:
     mode, *rest = sys.argv[1:]
     out = os.dup(1)
     os.dup2(2, 1)  # what libraries print goes to stderr
-    found: dict[str, Any]
+    found: Any
     if mode == "count":
         found = {file: count(file) for file in rest}
+    elif mode == "operations":
+        found = [operations(*sizes) for sizes in json.loads(rest[0])]
     else:
         prompts = json.loads(Path(rest[0]).read_text())
         load = with_transformers if mode == "transformers" else with_vllm

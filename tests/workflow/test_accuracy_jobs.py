@@ -20,6 +20,7 @@ from moebench.measure import manifest, records
 from moebench.storage import staged
 from project import ENGINE, moebench, run
 from project import copy as copy_project
+from workflow.engine_copies import EngineCopies
 
 HERE = Path(__file__).parent
 TASKS = ["arc-easy", "boolq", "openbookqa", "winogrande"]
@@ -34,7 +35,7 @@ class Job:
                  "fix": {"model": "tiny-mixtral", "dtype": "float32"}}  # fmt: skip
         speed = [{"fix": {"model": "tiny-mixtral", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]
         experiments = {"a": {"blocks": speed, "accuracy": {"test": [block]}}}
-        studies.folder(place, experiments, models="models", live_top_k=False, jobs={"pack_minutes": 300},
+        studies.folder(place, experiments, live_top_k=False, jobs={"pack_minutes": 300},
                        defaults=studies.TINY | {"max_model_len": 512, "max_num_batched_tokens": 2048})  # fmt: skip
         moebench(place, "stage", "--study", "test")
         moebench(place, "plan", "--study", "test", "--write", "plan.json")
@@ -145,7 +146,9 @@ def test_failures_stay_with_their_cells_and_the_next_call_runs_only_those(job: J
         assert (job.folder / "cells" / f"{key}.json").stat().st_mtime_ns == when, "what was there is not run again"
 
 
-def test_log_likelihoods_are_those_of_transformers_with_and_without_fewer_experts(job: Job) -> None:
+def test_log_likelihoods_are_those_of_transformers_with_and_without_fewer_experts(
+    copies: EngineCopies, job: Job
+) -> None:
     parts, ours = [], []
     for top_k in (2, 1):
         cell = job.cell("arc-easy", top_k)
@@ -158,8 +161,7 @@ def test_log_likelihoods_are_those_of_transformers_with_and_without_fewer_expert
         model = job.part["engines"][cell["engine"]]["model"]["path"]
         parts.append({"model": model, "top_k": top_k, "pairs": pairs})
     Path("pairs.json").write_text(json.dumps({"parts": parts}))
-    run(job.place, str(ENGINE), str(HERE / "accuracy_check.py"), "likelihoods", "pairs.json", "reference.json",
-        OMP_NUM_THREADS="1")  # fmt: skip
+    copies.run(HERE / "accuracy_check.py", "likelihoods", "pairs.json", "reference.json", cwd=job.place)
     theirs = json.loads(Path("reference.json").read_text())
     for one, other in zip(ours, theirs, strict=True):
         assert len(one) == 16

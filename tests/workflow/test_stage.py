@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from hubserver import HubServer
-from project import ENGINE, copy, moebench, run, snakemake
+from moebench.config import Config
+from project import ENGINE, ROOT, copy, moebench, run, snakemake
+from workflow.engine_copies import EngineCopies
 
 EXPERIMENT = {
     "name": "one", "title": "One", "question": "Does a staged hub model run?",
@@ -27,6 +29,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.pop("variant_of", None)
     study = yaml.safe_load((place / "config/studies/tiny.yaml").read_text())
     study |= {"name": "hub", "scale": "test", "experiments": ["one"]}
+    del study["reference"]
+    study["jobs"]["measure_constants"] = False
     for path, data in (("models/hub-mixtral", model), ("experiments/one", EXPERIMENT), ("studies/hub", study)):
         (place / f"config/{path}.yaml").write_text(yaml.safe_dump(data))
     (place / "config/config.yaml").write_text("study: hub\n")
@@ -34,14 +38,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def checkpoint(project: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def checkpoint(copies: EngineCopies, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """A real checkpoint's files."""
     folder = tmp_path_factory.mktemp("checkpoint") / "mixtral"
     spec = folder.with_suffix(".json")
-    architecture = json.loads(moebench(project, "plan", "--study", "tiny", "--json").stdout)["engines"]
-    model = next(e["model"] for e in architecture.values() if e["model"]["name"] == "tiny-mixtral")
-    spec.write_text(json.dumps({"architecture": model["architecture"], "seed": 3}))
-    run(project, str(ENGINE), "-m", "moebench.models.random_init", str(spec), str(folder))
+    architecture = Config(ROOT / "config").model("tiny-mixtral").architecture.model_dump()
+    spec.write_text(json.dumps({"architecture": architecture, "seed": 3}))
+    copies.run("-m", "moebench.models.random_init", spec, folder)
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "moebench-stage.json"}
 
 

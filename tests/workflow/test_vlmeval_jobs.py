@@ -239,7 +239,7 @@ def test_a_server_that_dies_half_way_fails_its_cell_and_the_rest_is_kept(
              "fix": {"model": "tiny-llava-moe-s"}}  # fmt: skip
     speed = [{"fix": {"model": "tiny-llava-moe-s", "batch": 1, "input_tokens": 8, "output_tokens": 8}}]
     place = copy_project(tmp_path / "project")
-    studies.folder(place, {"a": {"blocks": speed, "accuracy": {"test": [block]}}}, models="models",
+    studies.folder(place, {"a": {"blocks": speed, "accuracy": {"test": [block]}}},
                    defaults=studies.TINY | {"max_model_len": 512})  # fmt: skip
     moebench(place, "stage", "--study", "test")
     moebench(place, "plan", "--study", "test", "--write", "plan.json")

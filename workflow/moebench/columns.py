@@ -7,6 +7,7 @@ labels and units from here, the report its definitions, and Parquet files their 
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterable
@@ -691,7 +692,12 @@ def of_table(table: str) -> list[Column]:
 
 def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:
     """Arrow schema of a table: units and descriptions in the field metadata, ``extra`` in the schema's own."""
-    return pa.schema([c.field() for c in of_table(table)], metadata=dict(extra))
+    return _schema(table).with_metadata(dict(extra))
+
+
+@functools.cache
+def _schema(table: str) -> pa.Schema:
+    return pa.schema([c.field() for c in of_table(table)])
 
 
 def markdown(table: str | None = None) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from moebench.claims import budget
-from moebench.cost.predict import cell_seconds
+from moebench.cost.seconds import cell_seconds, load_seconds
 from moebench.formats.campaign import Session, SessionCell
 from moebench.formats.plan import Plan
 
@@ -28,7 +28,7 @@ def sessions(plan: Plan) -> list[Session]:
                 _join(groups, key)
     claimed = {f"{engine}/{cell}" for engine, cells in groups.items() for cell in cells}
     later: dict[str, list[str]] = {}
-    shown, room = figures_per_second(plan), {engine: load_s(plan, engine) for engine in groups}
+    shown, room = figures_per_second(plan), {engine: load_seconds(plan, engine) for engine in groups}
     for key in sorted(set(plan["cells"]) - claimed, key=lambda k: (-shown[k], k)):
         engine = key.partition("/")[0]
         joins = run_s(plan, key) <= room.get(engine, 0.0)
@@ -71,15 +71,8 @@ def figures_per_second(plan: Plan) -> dict[str, float]:
     for experiment in plan["experiments"].values():
         for key in {f"{row['engine']}/{row['cell']}" for row in experiment["rows"]}:
             count[key] += len(experiment["figures"])
-    shared = {e: load_s(plan, e) / len(spec["cells"]) for e, spec in plan["engines"].items()}
+    shared = {e: load_seconds(plan, e) / len(spec["cells"]) for e, spec in plan["engines"].items()}
     return {key: n / (shared[plan["cells"][key]["engine"]] + run_s(plan, key)) for key, n in count.items()}
-
-
-def load_s(plan: Plan, engine: str) -> float:
-    """Expected time to load an engine configuration, s; dummy weights are made, not read."""
-    spec, jobs = plan["engines"][engine], plan["jobs_settings"]
-    read = 0.0 if spec["model"]["weights"] == "dummy" else spec["predicted"]["weight_bytes"] or 0.0
-    return float(jobs["load_s"] + read / jobs["weights_bytes_per_s"])
 
 
 def run_s(plan: Plan, key: str) -> float:
@@ -89,4 +82,4 @@ def run_s(plan: Plan, key: str) -> float:
 
 def _session(plan: Plan, engine: str, cells: list[str]) -> Session:
     timed: list[SessionCell] = [{"cell": cell, "run_s": round(run_s(plan, f"{engine}/{cell}"), 2)} for cell in cells]
-    return {"engine": engine, "load_s": round(load_s(plan, engine), 1), "cells": timed}
+    return {"engine": engine, "load_s": round(load_seconds(plan, engine), 1), "cells": timed}

@@ -234,6 +234,7 @@ class Campaign:
         driver.expected |= {f"{s['engine']}/{c['cell']}": c["run_s"] for s in sessions for c in s["cells"]}
         driver.total = sum(len(s["cells"]) for s in sessions)
         driver.done = sum(driver.is_measured(s["engine"], c["cell"]) for s in sessions for c in s["cells"])
+        driver.expect([s["engine"] for s in sessions])
         waiting: list[str] = []
         try:
             for session in self.in_turn(driver, sessions):

@@ -11,6 +11,7 @@ Cells of speed are named ``ENGINE/CELL``, those of accuracy ``HARNESS:ENGINE/CEL
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -21,7 +22,7 @@ from moebench.claims import accuracy_rows, select
 from moebench.claims import evaluate as ev
 from moebench.claims.spec import OF_CELLS, Claim, from_plan
 from moebench.columns import Row
-from moebench.cost.predict import cell_seconds
+from moebench.cost.seconds import cell_seconds
 from moebench.errors import ConfigError
 from moebench.formats.plan import Plan
 from moebench.plan.derived import derived_models
@@ -34,18 +35,22 @@ def needs(plan: Plan) -> dict[str, set[str]]:
 
     Cells predicted not to fit are not needed (they give no value), except for a claim about what does not fit.
     """
-    rows, asked = list(rows_of(plan)), list(answers_of(plan))
+    rows, asked = defaultdict(list), list(answers_of(plan))
+    for row in rows_of(plan):
+        rows[row["experiment"]].append(row)
     found: dict[str, set[str]] = {}
     for paper in from_plan(plan):
         for claim in paper.claims:
             here = claim.at_scale(plan["scale"])
             if here is None or claim.test not in OF_CELLS:
                 continue
-            speed, tasks = (
-                [r for r in every if claim.id in plan["experiments"][r["experiment"]]["claims"]]
-                for every in (rows, asked)
-            )
-            if cells := _tasks(plan, here, tasks, speed) if claim.metric == "accuracy" else _cells(plan, here, speed):
+            deciding = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
+            speed = [row for name in deciding for row in rows[name]]
+            if claim.metric == "accuracy":
+                cells = _tasks(plan, here, [r for r in asked if r["experiment"] in deciding], speed)
+            else:
+                cells = _cells(plan, here, speed)
+            if cells:
                 found[claim.id] = cells
     return found
 

@@ -16,7 +16,7 @@ from moebench.config import Config
 from moebench.errors import StageError
 from moebench.formats.manifest import MachineConstants
 from moebench.measure import constants
-from moebench.measure.plausible import implausible
+from moebench.measure.plausible import refused
 from moebench.tables import cell_rows, gather, machines
 from moebench.text import table
 
@@ -67,8 +67,8 @@ def text(path: Path, made: MachineConstants) -> str:
         f"product {name:<10} {found['flops_per_s'] / 1e9:8.1f} GFLOP/s   (side {found['side']})"
         for name, found in made["products"].items()
     ]
-    wrong = implausible(made).values()
-    lines += ["", *(f"refused: {reason}; nothing is predicted from it" for reason in wrong)] * bool(wrong)
+    wrong = refused(made)
+    lines += ["", *wrong] * bool(wrong)
     return "\n".join([*lines, "", f"Best of the repeats; all are in {path}"])
 
 

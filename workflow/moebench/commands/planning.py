@@ -52,7 +52,9 @@ def make_plan(
         draft.predict(kept)
     referred = draft.study.reference
     if referred and referred != study:
-        plan["reference"] = reference.predictions(make_plan(config, referred, draft.lock, draft.models))
+        other = Draft(config, referred, draft.lock, draft.models, data)
+        other.predict_cells()  # all that is shown of it
+        plan["reference"] = reference.predictions(other.plan)
         for name, planned in plan["experiments"].items():
             planned["predicted_figures"] = reference.figures(plan, name)
     draft.add_jobs()

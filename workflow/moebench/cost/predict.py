@@ -5,7 +5,6 @@ Times are twofold: the roofline's bound, and calibrated ones (:mod:`moebench.cos
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,29 +14,10 @@ from moebench.config import Architecture, EngineKnobs, Hardware, Study
 from moebench.cost import cells as calibrated_cells
 from moebench.cost import memory, roofline
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
+from moebench.cost.seconds import ENDS, cell_seconds
 from moebench.cost.vision import image_tokens, tiles
 from moebench.engines import rate_search
 from moebench.formats.plan import CalibratedTimes, Cell, EngineConfig, Prediction, Workload
-
-ENDS = ("", "_low", "_high")
-"""Of the name of a time: expected, and the ends of its interval."""
-
-
-def cell_seconds(cell: Cell, overhead_s: float, end: str = "") -> float:
-    """Expected wall time of a cell's runs, or an ``end`` of its interval; those of unknown length count nothing."""
-    work, protocol = cell["workload"], cell["protocol"]
-    runs = protocol["warmup"] + protocol["repeats"]
-    if protocol["kind"] == "activation" and work.get("requests"):
-        runs = math.ceil(work["requests"] / work["batch"])
-    if protocol["kind"] == "load":
-        runs = protocol["repeats"]
-    return float(overhead_s + runs * (at_end(cell["predicted"], "run_s", end) or 0.0))
-
-
-def at_end(predicted: Mapping[str, Any], name: str, end: str) -> float | None:
-    """A time of a prediction, or an end of its interval: where there is none, the time itself."""
-    value: float | None = predicted.get(f"{name}{end}", predicted.get(name))
-    return value
 
 
 def kind_of(predicted: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import gc
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,6 @@ DEFAULT_WAIT_S = 5.0
 UNSEEN_SHARE, UNSEEN_TOKENS, UNSEEN_OF_REASONING = 0.1, 2, 12
 """Tokens that a text may have beyond what its tokenizer makes of it: a share, the one that ends it, and the marks
 around reasoning, which services cut out."""
-
-_HARMLESS = {
-    "ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused", "quantization": "none",
-}  # fmt: skip
-"""Values that the offline engine never refuses."""
 
 _URL = re.compile(r"https?://[^\s@?#]+")
 _KEY = re.compile(r"[!-~]+")
@@ -93,10 +88,7 @@ class EndpointEngine:
     def _serve(self) -> LoadFacts:
         if self.spec["nodes"] > 1:
             raise NotImplementedError("a server across nodes is not supported by this driver yet")
-        config: Mapping[str, object] = self.config
-        harmless = all(config[knob] == value for knob, value in _HARMLESS.items()) and not vllm.steered(self.config)
-        if not (vllm.known(self.model) and harmless):
-            vllm.VllmEngine(self.spec).refuse()  # imports vLLM, which takes a while
+        vllm.VllmEngine(self.spec).refuse()
         environment = vllm_arguments.switches(self.spec)
         name = self.settings["model"]
         asked = [

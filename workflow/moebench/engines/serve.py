@@ -37,6 +37,7 @@ def main() -> None:
         import vllm.entrypoints.cli.serve  # which the next imports only when it is called
         from vllm.entrypoints.cli.main import main as vllm
 
+    vllm_startup.set_imports_aside()
     vllm_startup.copy_processes()
     vllm()
 

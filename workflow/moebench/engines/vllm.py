@@ -50,6 +50,10 @@ _UNKNOWN = {"molmoe": "its MolmoForCausalLM reads no experts"}
 """Families of the registry that it does not have, and why."""
 
 
+_HARMLESS = {"ep": False, "pp": 1, "dp": 1, "kernel_config": "tuned", "expert_kernel": "fused"}
+"""Values that are never refused: then vLLM, which takes long to import, need not be asked."""
+
+
 def steered(config: EngineKnobsDict) -> bool:
     """Whether the routers' choices are overridden."""
     return any(config.get(knob) for knob in _LIVE)
@@ -58,11 +62,6 @@ def steered(config: EngineKnobsDict) -> bool:
 def unknown(model: Mapping[str, Any]) -> str | None:
     """Why vLLM does not support a model's architecture; None if it does."""
     return _UNKNOWN.get(model["architecture"]["family"])
-
-
-def known(model: Mapping[str, Any]) -> bool:
-    """Whether vLLM supports a model's architecture."""
-    return unknown(model) is None
 
 
 def kv_cache_tokens(cache: Mapping[str, Any], dp: int) -> int | None:
@@ -98,6 +97,7 @@ class VllmEngine:
         with vllm_startup.no_collection():
             self.refuse()
             from vllm import LLM  # noqa: F401 - most of what it imports
+        vllm_startup.set_imports_aside()
         switch(self.spec)
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
@@ -149,9 +149,11 @@ class VllmEngine:
 
     def refuse(self) -> None:
         """Raise Refused for a configuration that would run as something other than its name says."""
-        if not known(self.model):
-            why = _UNKNOWN[self.model["architecture"]["family"]]
+        if why := unknown(self.model):
             raise Refused(f"{self.model['title']} is not supported by vLLM: {why}")
+        config: Mapping[str, object] = self.config
+        if all(config[knob] == value for knob, value in _HARMLESS.items()) and not steered(self.config):
+            return
         import vllm
         from vllm.platforms import current_platform
 

@@ -1,12 +1,13 @@
 """Fast loads of many small models on a CPU. Computed results stay the same.
 
 Measured on two cores of an AMD EPYC, vLLM 0.32, a 20 MB model: a load took 10 s if its architecture was new to the
-machine and 2.0 s otherwise; an unload took 1.6 s.  With this module, each takes 0.6 s.
+machine and 2.0 s otherwise; an unload took 1.6 s.  With this module, a load takes 0.3 s of CPU time, an unload 0.1 s.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def quick_start() -> Iterator[None]:
         from vllm.model_executor.models import registry
 
         registry._run_in_subprocess = lambda inspect: inspect()
+        register_kernels_once()
         copy_processes()
     with one_collection():
         yield
@@ -44,6 +46,24 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def set_imports_aside() -> None:
+    """On a CPU, exclude what is imported so far from garbage collection: half a second for each model otherwise.
+
+    For use before a model is loaded, and after the one before it was unloaded: a model that is excluded stays forever.
+    """
+    if on_a_cpu():
+        gc.freeze()
+
+
+@functools.cache
+def register_kernels_once() -> None:
+    """Have vLLM replace its Triton kernels with the CPU's only for the first model: a search of all modules, 0.3 s."""
+    from vllm.platforms import current_platform
+
+    register = current_platform.register_triton_kernel_overrides
+    current_platform.register_triton_kernel_overrides = functools.cache(register)
 
 
 def copy_processes() -> None:
@@ -67,19 +87,21 @@ def copy_processes() -> None:
 
 @contextlib.contextmanager
 def one_collection() -> Iterator[None]:
-    """On a CPU, collect garbage once, at the end, however often the code within asks for it (0.3 s each time).
+    """On a CPU, collect garbage once, at the end, however often the code within asks for it.
 
-    Not on a device: vLLM empties the device's cache after a collection, which must have freed the memory by then.
+    vLLM also excludes a loaded model from collection, and before the next one includes everything again, even what
+    ``set_imports_aside`` excluded: not here.  Nor on a device: vLLM empties the device's cache after a collection,
+    which must have freed the memory by then.
     """
     if not on_a_cpu():
         yield
         return
-    collect = gc.collect
-    gc.collect = lambda generation=2: 0
+    asked = gc.collect, gc.freeze, gc.unfreeze
+    gc.collect, gc.freeze, gc.unfreeze = (lambda generation=2: 0), (lambda: None), (lambda: None)
     try:
         yield
     finally:
-        gc.collect = collect
+        gc.collect, gc.freeze, gc.unfreeze = asked
         gc.collect()
 
 

@@ -49,7 +49,7 @@ def of_experiment(tables_dir: Path, experiment: str) -> pd.DataFrame:
 def of_plan(plan: Plan, experiment: str) -> pd.DataFrame:
     """The same before tables exist."""
     reference = plan["reference"]
-    rows = [r for r in cell_rows.plan_rows(as_plan(reference)) if r["experiment"] == experiment]
+    rows = cell_rows.plan_rows(as_plan(reference), [experiment])
     return frame(cell_rows.table("predictions", rows).to_pandas())
 
 

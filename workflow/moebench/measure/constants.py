@@ -15,7 +15,7 @@ from moebench.errors import StageError, StorageError
 from moebench.formats.manifest import MachineConstants
 from moebench.formats.plan import Plan
 from moebench.measure import records
-from moebench.measure.plausible import implausible
+from moebench.measure.plausible import refused
 from moebench.storage import atomic, lock
 
 
@@ -81,5 +81,5 @@ def ensure(plan: Plan, engine: str, results: Path, python: str, say: Callable[[s
         except StageError as error:
             say(f"no constants of this machine: {error}")
             return
-        for reason in implausible(made).values():
-            say(f"nothing is predicted from these constants, which are implausible: {reason}")
+        for line in refused(made):
+            say(line)

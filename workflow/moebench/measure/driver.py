@@ -10,7 +10,6 @@ import functools
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import cast
 
@@ -37,6 +36,7 @@ from moebench.measure import device, engine_environment, faults, manifest, max_r
 from moebench.measure.job_log import Say
 from moebench.measure.process import Worker, WorkerDied, WorkerTimeout
 from moebench.measure.telemetry import sidecar
+from moebench.measure.time_left import TimeLeft, about, job_work
 from moebench.measure.truncation import truncate_to_output
 from moebench.models.derive import how_to_make
 from moebench.prompts import corpora
@@ -76,7 +76,8 @@ class Driver:
         self.canary: list[CanaryRun] = []
         self.facts: LoadFacts = {}
         self.seen: Provenance = {}
-        self.done, self.total, self.kept, self.started = 0, 0, 0, time.monotonic()
+        self.done, self.total, self.kept = 0, 0, 0
+        self.time_left: TimeLeft | None = None
         self.host = provenance.of_driver()
         self.host_faults: list[str] = []
 
@@ -95,6 +96,7 @@ class Driver:
         self.check_shell(spec["engines"])
         self.total = sum(len(self.plan["engines"][e]["cells"]) for e in spec["engines"])
         self.done = sum(self.is_measured(*key) for key in self.keys(spec))
+        self.expect(spec["engines"])
         try:
             for engine_id in spec["engines"]:
                 if self.is_hopeless():
@@ -378,6 +380,8 @@ class Driver:
         if self.worker is None:
             self.seen = {}
             self.worker = Worker(self.python, self.log, self.environment(spec), self.worker_module)
+            if self.time_left is not None:
+                self.time_left.process_started("")
         self.watch(spec)
         request: Request = {"do": "load", "name": spec["runtime"]["kind"], "engine": spec}
         started = atomic.stamp()
@@ -628,11 +632,17 @@ class Driver:
     def progress(self, engine_id: str, cell_id: str, record: Record) -> None:
         """Log a line per cell: position, name, result, time left."""
         how = self.how(record) if record["status"] == "ok" else f"{record['status']}  {record['reason']}"
-        left = (time.monotonic() - self.started) / self.kept * (self.total - self.done)
-        self.say(
-            f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}"
-            + f"  (about {left / 60:.0f} min left)" * (self.done < self.total)
-        )
+        left = ""
+        if self.time_left is not None:
+            self.time_left.add("", record)
+            left = f"  ({about(self.time_left.seconds({}))} left)" * (self.done < self.total)
+        self.say(f"[{self.done}/{self.total}] {engine_id}/{cell_id}  {how}{left}")
+
+    def expect(self, engines: list[str]) -> None:
+        """Estimate the time left for the cells of these engine configurations that have no final record."""
+        work = job_work(self.plan, engines)
+        work.cells = {key: seconds for key, seconds in work.cells.items() if not self.is_measured(*key)}
+        self.time_left = TimeLeft({"": work})
 
 
 def merged(config: Json, overrides: Json) -> Json:

@@ -35,6 +35,17 @@ def implausible(made: MachineConstants) -> dict[str, str]:
     return found
 
 
+def refused(made: MachineConstants) -> list[str]:
+    """What is not predicted on a machine, and why, a line each:
+    ``cells in float16 are not predicted: products in float16 run at 26 GFLOP/s, in float32 at 116``.
+    """
+    lines = []
+    for constant, reason in implausible(made).items():
+        product = constant.removeprefix("product ")
+        lines.append(f"{'cells' if product == constant else f'cells in {product}'} are not predicted: {reason}")
+    return lines
+
+
 def better(first: MachineConstants, second: MachineConstants) -> MachineConstants:
     """The faster of two measurements of each constant of one machine; a slowdown is a disturbance, not the machine's.
 

@@ -10,7 +10,8 @@ from moebench import accuracy
 from moebench.architectures.quantization_schemes import WHILE_LOADING
 from moebench.config import Architecture
 from moebench.cost import params
-from moebench.cost.predict import ENDS, at_end, kind_of
+from moebench.cost.predict import kind_of
+from moebench.cost.seconds import ENDS, at_end
 from moebench.formats.plan import Budget, DeriveJob, Job, Plan
 from moebench.plan.derived import models_of, parents
 

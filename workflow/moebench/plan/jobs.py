@@ -8,7 +8,7 @@ from typing import Any
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.config import Hardware, Study
 from moebench.config.identity import canonical, digest
-from moebench.cost.predict import ENDS, at_end
+from moebench.cost.seconds import ENDS, at_end
 from moebench.formats.plan import AccuracyPart, Cell, EngineConfig, Job, Plan
 
 CLIENT_MB = 2000

@@ -356,15 +356,20 @@ class Draft:
         cells truncated from longer runs, derived checkpoints and the jobs that make them."""
         plan, study, hardware = self.plan, self.study, self.hardware
         plan["accuracy"] = self._accuracy.parts(study, hardware, predict, jobs_of, kept)
-        for cell in plan["cells"].values():
-            cell["derived_from"] = None
-        for engine in plan["engines"].values():
-            mark_derived(engine, plan["cells"])
-            predict(engine, plan["cells"], study, hardware)
+        self.predict_cells()
         asked = {name for part in plan["accuracy"].values() for name in part["engines"]}
         loaded = {k: v for k, v in self._other.engines.items() if k in asked} | plan["engines"]
         plan["derived"] = derived_models(loaded)
         plan["derive_jobs"] = derive_jobs(plan["derived"], study, 1 if hardware.kind == "gpu" else 0)
+
+    def predict_cells(self) -> None:
+        """Add what is predicted for cells, and which of them are truncated from longer runs."""
+        cells = self.plan["cells"]
+        for cell in cells.values():
+            cell["derived_from"] = None
+        for engine in self.plan["engines"].values():
+            mark_derived(engine, cells)
+            predict(engine, cells, self.study, self.hardware)
 
     def add_jobs(self) -> None:
         """Add the jobs."""

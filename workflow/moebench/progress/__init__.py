@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from moebench.formats import Knobs
 from moebench.formats.plan import Plan
+from moebench.measure.time_left import about
 from moebench.models.hubprogress import time_text
 from moebench.progress.failure import INTERRUPTED, Failure, reason
-from moebench.progress.left import about
 from moebench.progress.phases import Job, Phase, phase_of, phases_of
 from moebench.progress.screen import Screen, screen_on
 
@@ -153,6 +153,8 @@ class Run:
         with self._lock:
             since, offset, _ = self._running.pop(job, (0.0, 0, []))
             phase, log = self._phase(job), Path(logs[0]) if logs else None
+            if phase:
+                phase.job_failed(job)
             why, where = reason(
                 log, self.output, since, offset, [u for u in phase.units if u.job == job] if phase else []
             )

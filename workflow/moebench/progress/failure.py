@@ -56,7 +56,7 @@ def reason(log: Path | None, output: Path, since: float, offset: int, units: Ite
 def _lost(unit: Unit, since: float) -> tuple[str, str] | None:
     """When and why the last attempt at a cell gave no result; None: it did, or there was none."""
     try:
-        if not unit.engine or unit.path.stat().st_mtime < since:
+        if not unit.recorded or unit.path.stat().st_mtime < since:
             return None
         record = json.loads(unit.path.read_bytes())
         words = f"{record['engine']}/{record['cell']}: {record['status']}: {record['reason']}"

@@ -17,17 +17,17 @@ from moebench import accuracy
 from moebench.formats.plan import Plan
 from moebench.formats.record import RecordHead
 from moebench.measure.records import cell_path, is_final
-from moebench.progress.left import Work, seconds_left
-from moebench.progress.times import Times
+from moebench.measure.time_left import JobWork, TimeLeft, job_work
+from moebench.plan.forecast import checkpoint_bytes
 
 PHASES = ("checkpoints", "cells", "accuracy", "figures")
 
-START_S = 12.0
-"""Starting a process that imports an engine, expected before one was seen."""
-CHECKPOINT_S = 2.0
-"""A checkpoint."""
-FIGURE_S = 0.45
-"""A figure, and its share of the tables and the report, on two cores (study tiny)."""
+FILE_JOBS = {"stage": (3.0, 0.4), "derive": (8.0, 0.0), "collect": (3.0, 0.0), "figures": (1.0, 0.33),
+             "report": (8.0, 0.0), "archive": (5.0, 0.0)}  # fmt: skip
+"""Expected seconds of a job of a rule before its first file, and of each file (study ``tiny``, two cores).  To those of
+checkpoints comes what the plan expects, or their download."""
+DOWNLOAD_BYTES_PER_S = 100e6
+"""Of a hub, before anything is downloaded."""
 FIGURE_KINDS = (".csv", ".rst")
 """Files beside a figure's SVG, and captions: not counted on their own."""
 
@@ -45,14 +45,16 @@ def phase_of(rule: str) -> str | None:
 
 @dataclass
 class Unit:
-    """One thing that a bar counts: a file that is done when it is there, written after ``since`` (seconds, epoch)."""
+    """One thing that a bar counts: a file that is done when it is there, written after ``since`` (seconds, epoch).
+
+    ``key``: of its work (engine configuration and cell; of a file, its path).
+    """
 
     path: Path
     job: int
+    key: tuple[str, str]
     since: float = 0.0
-    free: bool = False  # truncated from another cell's record, or the tables or the page: not like other units
-    engine: str = ""
-    process: str = ""
+    recorded: bool = False  # the file is a record
     done: bool = False
     failed: bool = False
 
@@ -61,28 +63,31 @@ class Unit:
         with contextlib.suppress(OSError, ValueError, KeyError):
             if self.done or self.path.stat().st_mtime < self.since:
                 return None
-            record = cast(RecordHead, json.loads(self.path.read_bytes()) if self.engine else {})
-            if self.engine and not self.since and not is_final(record):
+            record = cast(RecordHead, json.loads(self.path.read_bytes()) if self.recorded else {})
+            if self.recorded and not self.since and not is_final(record):
                 return None
-            self.done, self.failed = True, bool(self.engine) and record["status"] != "ok"
+            self.done, self.failed = True, self.recorded and record["status"] != "ok"
             return record
         return None
 
 
 @dataclass
 class Phase:
-    """A phase: its units, its jobs of Snakemake, and what their times were.
+    """A phase: its units, its jobs of Snakemake, their work.
 
-    ``expected_s``: of a process start, of a further load, of a unit.  ``at_once``: jobs that may run side by side.
+    ``at_once``: jobs that may run side by side.
     """
 
     name: str
-    expected_s: tuple[float, float, float]
-    units: list[Unit] = field(default_factory=list)
-    jobs: set[int] = field(default_factory=set)
+    units: list[Unit]
+    work: dict[int, JobWork]
     at_once: int = 1
-    times: Times = field(default_factory=Times)
-    last: float | None = None  # when a unit was last done or a job last started, seconds of the monotonic clock
+    jobs: set[int] = field(init=False)
+    last: dict[int, float] = field(default_factory=dict)
+    """When a running job started or last finished a unit, seconds of the monotonic clock."""
+
+    def __post_init__(self) -> None:
+        self.jobs, self.left = set(self.work), TimeLeft({str(job): work for job, work in self.work.items()})
 
     @property
     def done(self) -> int:
@@ -94,40 +99,41 @@ class Phase:
         """Finished units that are not ok."""
         return sum(unit.failed for unit in self.units)
 
-    def look(self, now: float) -> bool:
-        """Look which units are done by now; True if there are new ones."""
+    def look(self, now: float) -> None:
+        """Look which units are done by now."""
         found = [(unit, record) for unit in self.units if (record := unit.look()) is not None]
+        files = dict[int, list[tuple[str, str]]]()
         for unit, record in sorted(found, key=lambda pair: str(pair[1].get("ended_at"))):
-            if unit.engine:
-                self.times.add(unit.process, record)
-            elif self.last is not None and not unit.free:
-                self.times.cells.append((now - self.last) / len(found))
-        if found and self.last is not None:
-            self.last = now
-        return bool(found)
+            if unit.recorded:
+                self.left.add(str(unit.job), record)
+            else:
+                files.setdefault(unit.job, []).append(unit.key)
+        for job, keys in files.items():
+            self.left.finished(str(job), keys, now - self.last[job] if job in self.last else None)
+        self.last |= {unit.job: now for unit, _ in found if unit.job in self.last}
 
     def job_started(self, job: int, now: float) -> None:
         """A job of this phase has started."""
-        self.last = now
-        for process in {unit.process for unit in self.units if unit.job == job}:
-            self.times.new_process(process)
+        if job in self.jobs:
+            self.last[job] = now
+            self.left.process_started(str(job))
 
     def job_ended(self, job: int) -> None:
         """A job of this phase succeeded: all of its units are done."""
         self.jobs.discard(job)
+        self.last.pop(job, None)
+        self.left.jobs.pop(str(job), None)
         for unit in self.units:
             unit.done |= unit.job == job
 
+    def job_failed(self, job: int) -> None:
+        """A job of this phase has failed: it does not run until it is started again."""
+        self.last.pop(job, None)
+
     def seconds_left(self, now: float) -> float:
         """Seconds until the phase is done; 0 if it is."""
-        if not self.jobs:
-            return 0.0
-        left = [unit for unit in self.units if not unit.done and not unit.free]
-        starts, loads = self.times.left({(unit.process, unit.engine) for unit in left if unit.engine})
-        seen = self.times.starts, self.times.loads, self.times.cells
-        counts = zip((starts, loads, len(left)), self.expected_s, seen, strict=True)
-        kinds = [Work(count, expected, len(times), sum(times)) for count, expected, times in counts]
-        return seconds_left(kinds, min(self.at_once, len(self.jobs)), 0.0 if self.last is None else now - self.last)
+        since = {str(job): now - last for job, last in self.last.items()}
+        return self.left.seconds(since, min(self.at_once, len(self.jobs)))
 
 
 @dataclass(frozen=True)
@@ -146,64 +152,55 @@ def phases_of(plan: Plan, results: Path, jobs: Iterable[Job], slots: int | None)
 
     ``slots``: units of the resource ``measuring`` that there are; None: no limit.
     """
-    made: dict[str, Phase] = {}
-    for job in jobs:
-        name = phase_of(job.rule)
-        if name is None:
+    jobs, made = list(jobs), dict[str, Phase]()
+    for name in PHASES:
+        parts = {
+            job.id: _cells(plan, results, job) if name in ("cells", "accuracy") else _files(plan, job)
+            for job in jobs
+            if phase_of(job.rule) == name
+        }
+        if not parts:
             continue
-        phase = made.setdefault(name, Phase(name, _expected_s(plan, name)))
-        phase.jobs.add(job.id)
-        phase.units += _units(plan, results, job)
+        units = [unit for mine, _ in parts.values() for unit in mine]
+        phase = made[name] = Phase(name, units, {job: work for job, (_, work) in parts.items()})
         if name != "figures":
-            phase.at_once = 100 if slots is None else max(1, slots // max(1, job.measuring))
-    for phase in made.values():
+            taken = max(1, *(job.measuring for job in jobs if job.id in parts))
+            phase.at_once = 100 if slots is None else max(1, slots // taken)
         phase.look(time.monotonic())
-        phase.times.loaded.clear()
-    return {name: made[name] for name in PHASES if name in made}
+        for job_id in parts:
+            phase.left.process_started(str(job_id))
+    return made
 
 
-def _units(plan: Plan, results: Path, job: Job) -> list[Unit]:
-    """The units that a job produces."""
-    now = time.time()
-    if phase_of(job.rule) not in ("cells", "accuracy"):
-        if job.rule == "collect":  # all tables at once
-            return [Unit(Path(job.output[0]), job.id, now, free=True)]
-        kept, page = 0.0 if job.rule == "stage" else now, job.rule == "report"
-        return [Unit(Path(path), job.id, kept, page) for path in job.output if not path.endswith(FIGURE_KINDS)]
-    if harness := job.wildcards.get("harness"):
+def _files(plan: Plan, job: Job) -> tuple[list[Unit], JobWork]:
+    """The units and the work of a job that creates files: a bar counts checkpoints, figures, the page, and all tables
+    as one."""
+    since, rule = time.time(), job.rule.partition("_")[0]
+    start_s, each_s = FILE_JOBS[rule]
+    paths = job.output[:1] if rule == "collect" else [p for p in job.output if not p.endswith(FIGURE_KINDS)]
+    units = [Unit(Path(path), job.id, (rule, path), 0.0 if rule == "stage" else since) for path in paths]
+    more: dict[str, float] = {}
+    if rule == "stage":
+        more = {folder: size / DOWNLOAD_BYTES_PER_S for folder, size in checkpoint_bytes(plan).items()}
+    elif rule == "derive":
+        expected = list(plan["derive_jobs"].values())[int(job.rule.rpartition("_")[2])]["expected_s"]
+        each_s += expected / max(1, len(units))
+    files = {unit.key: each_s + more.get(str(unit.path.parent), 0.0) for unit in units}
+    return units, JobWork(start_s, {}, files, kind="files", pool=rule)
+
+
+def _cells(plan: Plan, results: Path, job: Job) -> tuple[list[Unit], JobWork]:
+    """The units and the work of a job that measures or evaluates cells, or of one that repeats a single cell."""
+    harness, since = job.wildcards.get("harness", ""), 0.0
+    if harness:
         plan, results = accuracy.view(plan, harness), accuracy.folder(results, harness)
     if "cell" in job.wildcards:
-        keys, since, name = [(job.wildcards["engine"], job.wildcards["cell"])], now, job.wildcards["engine"]
+        keys, since = [(job.wildcards["engine"], job.wildcards["cell"])], time.time()
     else:
-        name, since = job.wildcards["job"], 0.0
-        keys = [(engine, cell) for engine in plan["jobs"][name]["engines"] for cell in plan["engines"][engine]["cells"]]
-    return [
-        Unit(
-            cell_path(results, engine, cell),
-            job.id,
-            since,
-            free=not since and plan["cells"][f"{engine}/{cell}"]["derived_from"] is not None,
-            engine=engine,
-            process=name,
-        )
-        for engine, cell in keys
-    ]
-
-
-def _expected_s(plan: Plan, phase: str) -> tuple[float, float, float]:
-    """Expected time of a process start, a further load and a unit of a phase, by the plan, s.
-
-    Of its jobs: ``unit = (sum of expected_s - load_s * engine configurations) / units that take time``.
-    """
-    if phase == "figures":
-        return 0.0, 0.0, FIGURE_S
-    if phase == "checkpoints":
-        jobs = plan["derive_jobs"].values()
-        models = sum(len(job["models"]) for job in jobs)
-        return 0.0, 0.0, max(CHECKPOINT_S, sum(job["expected_s"] for job in jobs) / max(1, models))
-    parts = list(plan["accuracy"].values()) if phase == "accuracy" else [plan]
-    load_s = float(plan["jobs_settings"]["load_s"])
-    expected = sum(job["expected_s"] for part in parts for job in part["jobs"].values())
-    engines = sum(len(part["engines"]) for part in parts)
-    units = sum(cell["derived_from"] is None for part in parts for cell in part["cells"].values())
-    return load_s + START_S, load_s, max(0.0, expected - load_s * engines) / max(1, units)
+        engines = plan["jobs"][job.wildcards["job"]]["engines"]
+        keys = [(engine, cell) for engine in engines for cell in plan["engines"][engine]["cells"]]
+    work = job_work(plan, dict.fromkeys(engine for engine, _ in keys), harness)
+    if since:
+        work.cells = {key: seconds for key, seconds in work.cells.items() if key in keys}
+    units = [Unit(cell_path(results, *key), job.id, key, since, recorded=True) for key in keys]
+    return units, work

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
-from moebench.progress.left import about
+from moebench.measure.time_left import about
 from moebench.progress.phases import Phase
 
 EVERY_S = 30.0

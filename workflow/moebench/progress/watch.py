@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -21,8 +21,7 @@ from moebench import accuracy
 from moebench.formats.plan import Plan
 from moebench.formats.record import RecordHead
 from moebench.measure.records import cell_path, is_final
-from moebench.progress.left import about
-from moebench.progress.times import Times
+from moebench.measure.time_left import JobWork, TimeLeft, about
 from moebench.storage import lock
 
 PRIOR_S = 120.0
@@ -79,7 +78,6 @@ class _Job:
     keys: list[tuple[str, str]]
     counted: int
     """Its cells that take time."""
-    times: Times = field(default_factory=Times)
 
 
 class Watch:
@@ -97,12 +95,15 @@ class Watch:
                 self._jobs[prefix + name] = _Job(job["gpus"], float(job["expected_s"]), keys, counted)
                 self._paths |= {cell_path(folder, *key): prefix + name for key in keys}
         self._folders = {prefix: folder for prefix, _, folder in _parts(plan, results)}
+        self._times = TimeLeft(
+            {name: JobWork(0.0, {}, dict.fromkeys(job.keys, 0.0)) for name, job in self._jobs.items()}
+        )
 
     def look(self) -> State:
         """Read new records, and return the state of the study."""
         new = [(path, record) for path in self._paths if (record := self._read(path)) is not None]
         for path, record in sorted(new, key=lambda pair: str(pair[1].get("ended_at"))):
-            self._jobs[self._paths[path]].times.add(self._paths[path], record)
+            self._times.add(self._paths[path], record)
         final = {path: record for path, (_, record) in self._seen.items() if is_final(record)}
         running = [name for name, job in self._jobs.items() if self._runs(name, job)]
         left = {name: self._left_s(name, job, final) for name, job in self._jobs.items()}
@@ -141,9 +142,9 @@ class Watch:
 
     def _pace(self, left: dict[str, float]) -> float:
         """Measured / expected time of the finished cells."""
-        took = sum(sum((*j.times.starts, *j.times.loads, *j.times.cells)) for j in self._jobs.values())
-        expected = sum(job.expected_s - left[name] for name, job in self._jobs.items() if job.times.cells)
-        return (took + PRIOR_S) / (expected + PRIOR_S)
+        measured = {name for name, job in self._times.jobs.items() if job.started}
+        expected = sum(job.expected_s - left[name] for name, job in self._jobs.items() if name in measured)
+        return (self._times.seen_s + PRIOR_S) / (expected + PRIOR_S)
 
     def _lines(self, final: dict[Path, RecordHead]) -> list[Line]:
         made = []

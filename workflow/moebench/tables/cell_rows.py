@@ -148,10 +148,11 @@ def _calibrated(work: Workload, predicted: Prediction) -> Row:
 # ------------------------------------------------------------------------------------------- plan
 
 
-def plan_rows(plan: Plan) -> Iterator[Row]:
-    """One row per experiment and cell, then one per grid point that cannot run."""
+def plan_rows(plan: Plan, experiments: Iterable[str] | None = None) -> Iterator[Row]:
+    """One row per experiment and cell, then one per grid point that cannot run; of some experiments or of all."""
     jobs = {engine: job for job, spec in plan["jobs"].items() for engine in spec["engines"]}
-    for name, experiment in plan["experiments"].items():
+    for name in plan["experiments"] if experiments is None else experiments:
+        experiment = plan["experiments"][name]
         for row in experiment["rows"]:
             engine, cell = plan["engines"][row["engine"]], plan["cells"][f"{row['engine']}/{row['cell']}"]
             runs_on = engine.get("runtime")  # plans older than services have none
