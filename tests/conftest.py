@@ -1,4 +1,4 @@
-"""The order of the test files: `make test` runs two at a time, and the long ones must not be left for the end.
+"""The order of the test files: `make test` runs three at a time, and the long ones must not be left for the end.
 
 And in CI nothing is skipped: what a test needs is there, or the test fails.  Ctrl-C works also where the tests
 themselves were started in the background of a shell, which has its children ignore it.  ``rich`` is a study that the

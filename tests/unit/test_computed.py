@@ -1,4 +1,4 @@
-"""Experiments that compute points of the cost model: plan, table, figures, a paper's tables in the report, archives."""
+"""Experiments that compute points of the cost model: plan, table and figures (report and archive: tests/report)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from moebench.config import Architecture, ComputedKnobs, Config, Hardware, Plot
 from moebench.errors import ConfigError
 from moebench.figures import curves
 from moebench.qs import points, versus_dense
-from moebench.report import build
-from moebench.report.archive import archive, rebuild
 from studies import ROOT
 
 CELL = {"model": "tiny-mixtral", "batch": 4, "input_tokens": 16, "output_tokens": 8}
@@ -97,28 +95,6 @@ def test_a_plan_computes_nothing_and_carries_all(config, tmp_path):
     shutil.rmtree(config)
     assert list(points.rows(plan)) == before and len(before) > 100
     assert plan["experiments"]["qs-inequality"]["rows"] == [] and plan["cells"] == {}
-
-
-def test_report_and_archive(config, tmp_path):
-    results, reports = tmp_path / "results", tmp_path / "reports/test"
-    kept = yaml.safe_load((config / "experiments/qs-inequality.yaml").read_text())["figures"][:1]  # all: tests/workflow
-    change(config, figures=kept)
-    plan = make_plan(Config(config), "test")
-    path = keep(plan, results)
-    collect.collect(path, results, results / "tables/test")
-    files = figures.render(plan, results / "tables/test", reports / "figures", "qs-inequality")
-    assert {p.suffix for p in files} == {".svg", ".csv"} and len(files) == 2 * len(kept)
-    page = build(path, results / "tables/test", reports / "figures", reports / "report.html").read_text()
-    for numbers in plan["experiments"]["qs-inequality"]["printed"]["numbers"]:
-        assert f'id="qs-inequality-{numbers["id"]}"' in page
-        for row in numbers["rows"]:
-            assert all(f">{digits}</td>" in page for k, digits in row["printed"].items()
-                       if digits and (numbers["id"], k) != ("table6", "throughput_moe"))  # fmt: skip
-    assert page.count('<span class="aside">illegible</span>') == 5 and "nothing was measured" in page
-    assert "assumed, the paper does not say" in page, "what is assumed is said"
-    packed = archive(path, results, results / "tables/test", reports / "report.html", config, tmp_path / "a.zip")
-    assert packed
-    assert "identical" in str(rebuild(tmp_path / "a.zip", tmp_path / "again"))
 
 
 def test_points_on_one_place_are_refused_and_named(config, tmp_path):

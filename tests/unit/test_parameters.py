@@ -1,9 +1,8 @@
-"""Experiments about models: parameters by layer, a paper's table corrected, figures and archives without any cell."""
+"""Experiments about models: parameters by layer, corrected tables, figures. Report and archive: tests/report."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from pathlib import Path
 
@@ -24,8 +23,7 @@ from moebench.errors import ConfigError, StorageError
 from moebench.figures import parameters as drawing
 from moebench.figures import style
 from moebench.plan import parameters
-from moebench.report import architectures, build
-from moebench.report.archive import archive, rebuild
+from moebench.report import architectures
 from studies import ROOT
 
 CONFIG = Config(ROOT / "config")
@@ -363,29 +361,3 @@ def test_tables_of_another_plan_are_one_line(counted):
     plot = FIG01.figures[0].model_copy(update={"models": ("grok-1",)})
     with pytest.raises(StorageError, match=r"figure f: model grok-1 .*moebench report"):
         drawing.place(plot, drawing.of_experiment(counted[1], FIG01.name), "figure f")
-
-
-# --------------------------------------------------------------------------------- report and archive
-
-
-def test_a_study_without_cells_has_report_and_archive(config, tmp_path):
-    """From the plan alone: the archive renders the same again without the configuration."""
-    before = Path.cwd()
-    one = [plot.model_dump(mode="json") for plot in FIG01.figures[:1]]
-    change(config / "experiments/fig01-parameters.yaml", figures=one)
-    os.chdir(tmp_path)
-    try:
-        plan = keep(make_plan(Config(config), "test"), Path("results"))
-        out, folder = Path("results/tables/test"), Path("reports/test")
-        assert str(collect.collect(plan, Path("results"), out)) == "test: no cells"
-        figures.render(make_plan(Config(config), "test"), out, folder / "figures", "fig01-parameters")
-        page = build(plan, out, folder / "figures", folder / "report.html").read_text()
-        packed = archive(plan, Path("results"), out, folder, config, tmp_path / "archive.zip")
-        shutil.rmtree(config)
-        again = rebuild(packed, tmp_path / "again")
-    finally:
-        os.chdir(before)
-    assert "<p>Computed from published architectures; nothing was measured." in page
-    assert "Nothing is measured yet" not in page and "Incomplete" not in page
-    assert "full-size models, not those" not in page, "there are no others in this report"
-    assert again.identical
