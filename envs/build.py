@@ -72,7 +72,7 @@ REMEDIES = {
     r"(?i)invalid peer certificate|certificate verify failed": "the certificate of a package index is not trusted "
     "here: set SSL_CERT_FILE to the file with your site's CA",
     r"(?i)failed to initialize cache|permission denied|read-only file system|\[Errno 20\]": "a folder cannot be "
-    "written: set UV_CACHE_DIR and MOEBENCH_ENVS to folders of yours",
+    "read or written: set UV_CACHE_DIR and MOEBENCH_ENVS to folders of yours",
     r"network (?:was|is) disabled": "uv may not use the network: unset UV_OFFLINE, or fill uv's cache (UV_CACHE_DIR) "
     "where there is internet access",
     r"(?i)dns error|client error|Request failed|Connection|timed out|No matching distribution": "no package index "
@@ -397,5 +397,7 @@ if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main(sys.argv[1:])
+    except OSError as error:
+        sys.exit(f"envs/build.py: {with_remedy(str(error))}")
     except KeyboardInterrupt:
         stop()

@@ -40,6 +40,13 @@ def test_cells_are_counted_by_their_records_and_lost_ones_are_not_done(tmp_path)
     assert phase.done == 3 and phase.seconds_left(0.0) == 0
 
 
+def test_a_cell_without_a_value_counts_also_if_it_is_recorded_just_before_its_job_ends(tmp_path):
+    phase = cell_phase(tmp_path, "a")
+    (tmp_path / "a.json").write_text(json.dumps(record("a", "30", "32", status="unsupported")))
+    phase.job_ended(1)
+    assert (phase.done, phase.failed) == (1, 1)
+
+
 def test_a_phase_whose_last_cell_was_seen_before_its_job_ended_is_said_to_be_done(tmp_path):
     stream, phase = io.StringIO(), cell_phase(tmp_path, "a")
     lines = screen.screen_on(stream)

