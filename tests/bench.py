@@ -205,7 +205,7 @@ def medians(place: Path, folder: Path, rounds: int) -> list[tuple[str, str, str]
     key = next(
         k
         for k, c in plan["cells"].items()
-        if c["workload"]["batch"] == 16 and c["engine"].startswith("tiny-mixtral-") and c["workload"]["top_k"] == 2
+        if c["workload"]["batch"] == 16 and c["engine"].startswith("tiny-mixtral.fp32-") and c["workload"]["top_k"] == 2
     )
     repeats = 10
     plan["cells"][key]["protocol"] |= {"repeats": repeats, "warmup": 3}

@@ -78,8 +78,8 @@ def test_the_small_study_shares_engine_configurations_and_shows_points_that_cann
     others = {r["engine"] for name, e in plan["experiments"].items() if name != "matrix" for r in e["rows"]}
     assert len(mine) == 6 and len(mine - others) == 1, "few more loads"
     crossed = {(p[0], p[1], p[3]) for p in points(alone("tiny")) if p[2] == 1}
-    pruned = [("tiny-mixtral", "FP16"), ("tiny-olmoe", "BF16")]
-    assert crossed == {("tiny-mixtral", "BF16", 0), *((*pair, share) for pair in pruned for share in (0, 0.5))}
+    pruned = [("tiny-mixtral", "BF16"), ("tiny-olmoe", "FP32")]
+    assert crossed == {("tiny-mixtral", "FP32", 0), *((*pair, share) for pair in pruned for share in (0, 0.5))}
     refused = [(row["config"]["tp"], row["reason"]) for row in asked["unsupported"]]
     assert refused == [(3, "tp 3 does not divide the 8 attention heads of Tiny Mixtral; use a divisor of 8")]
 

@@ -68,7 +68,7 @@ def test_stage_pins_then_measures_offline(project: Path, checkpoint: dict[str, b
 
 def test_a_cell_waits_for_its_own_model_and_folders_of_a_call_are_passed_on(project: Path) -> None:
     cells = json.loads(moebench(project, "plan", "--study", "tiny", "--json").stdout)["cells"]
-    key = next(key for key in cells if key.startswith("tiny-mixtral-"))
+    key = next(key for key in cells if key.startswith("tiny-mixtral.fp32-"))
     folders = ("--config", "study=tiny", "models=elsewhere", "data=beside", "environments=nowhere")
     done = snakemake(project, "-n", "-p", "--quiet", "host", *folders, "--force", f"results/cells/{key}.json")
     said = done.stdout + done.stderr
