@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import jinja2
 import matplotlib as mpl
 import pandas as pd
 import pyarrow as pa
-import seaborn as sns
 
 import moebench
 from moebench import columns
@@ -292,7 +292,7 @@ def _made_with() -> str:
     versions = {
         "moebench": moebench.__version__,
         "matplotlib": mpl.__version__,
-        "seaborn": sns.__version__,
+        "seaborn": metadata.version("seaborn"),
         "pandas": pd.__version__,
         "pyarrow": pa.__version__,
     }
