@@ -23,6 +23,7 @@ from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, draw, header, layout, style, ticks, tiles, unsupported
+from moebench.tables import join
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -30,7 +31,7 @@ THROUGHPUT = "throughput_total_tokens_per_s"
 def placed(rich, experiment: str, **plot) -> data.Data:
     plan, _, out = rich
     made = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "y": [THROUGHPUT]} | plot)
-    return data.place(made, data.of_experiment(plan, out, experiment), f"experiment {experiment}, figure f")
+    return data.place(made, data.of_experiment(plan, join.with_status(out), experiment), f"experiment {experiment}, figure f")
 
 
 def drawn(rich, where: data.Data, on: style.Sheet = style.PAGE):
@@ -271,7 +272,7 @@ def test_labels_stay_apart_and_inside(awkward, name, sheet):
     plot = {k: v for k, v in AWKWARD[name]().items() if v}
     if name.startswith("long names"):
         awkward = (awkward[0], awkward[1], awkward[2])
-        frame = data.of_experiment(awkward[0], awkward[2], "e")
+        frame = data.of_experiment(awkward[0], join.with_status(awkward[2]), "e")
         where = data.place(Plot.model_validate(plot), frame[frame["batch"] == 8].reset_index(drop=True), "x")
     else:
         where = placed(awkward, "e", **plot)

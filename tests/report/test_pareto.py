@@ -12,6 +12,7 @@ import pytest
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, header, layout, pareto, style
+from moebench.tables import join
 from moebench.tables.join import beside_speed
 
 THROUGHPUT = "throughput_total_tokens_per_s"
@@ -21,7 +22,7 @@ THROUGHPUT = "throughput_total_tokens_per_s"
 def speed(rich: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """A plan, and the cells of an experiment with two models, several top-k and batches; no accuracy asked for."""
     plan, _, folder = rich
-    return plan, data.of_experiment(plan, folder, "batch")
+    return plan, data.of_experiment(plan, join.with_status(folder), "batch")
 
 
 def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:

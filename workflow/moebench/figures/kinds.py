@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -45,7 +46,14 @@ class Source:
         """All cells of the experiment, and the predictions that are drawn beside them."""
         if self.tables is None or not self.plan["experiments"][self.experiment].get("predicted_figures"):
             return [self.cells]
-        return [self.cells, predictions.of_experiment(self.tables, self.experiment)]
+        return [self.cells, self.predicted]
+
+    @cached_property
+    def predicted(self) -> pd.DataFrame:
+        """The predictions for the paper's own grid."""
+        if self.tables is None:
+            return predictions.of_plan(self.plan, self.experiment)
+        return predictions.of_experiment(self.tables, self.experiment)
 
 
 class PlacedFigure(ABC):
@@ -256,11 +264,7 @@ class Predictions(Cells):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        if source.tables is None:
-            rows = predictions.of_plan(source.plan, source.experiment)
-        else:
-            rows = predictions.of_experiment(source.tables, source.experiment)
-        return cls(plot, source.plan, data.with_known(data.place(plot, rows, where), source.sisters()))
+        return cls(plot, source.plan, data.with_known(data.place(plot, source.predicted, where), source.sisters()))
 
     @property
     def shown(self) -> data.Data:

@@ -38,6 +38,7 @@ def grid(data: Data) -> list[list[Place]]:
 
 def figure(data: Data, caption: str) -> Figure:
     """Draw a figure.  Call inside ``style.drawing()``."""
+    data = draw.narrowed(data)
     made = canvas.figure(style.sheet().width_in)
     places = grid(data)
     header = Header(made, data.plot, caption, curves.handles(data) if data.plot.kind == "computed" else legends(data))
@@ -177,9 +178,11 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
     _lay_out(made)
     shown = [a for a in grid_axes.flat if a.axison]
     if numeric:
-        for axes in shown:
-            _thin_out(axes)
-    elif _collide(shown):
+        if not any([_thin_out(axes) for axes in shown]):
+            return
+    elif not _collide(shown):
+        return
+    else:
         named = [a for a in shown if any(t.get_text() for t in a.get_xticklabels())]  # the others share x
         for axes in named:
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
@@ -204,11 +207,11 @@ def _slant(axes: Axes) -> int:
     return SLANT if apart_px * math.sin(math.radians(SLANT)) >= line_px else STEEP
 
 
-def _thin_out(axes: Axes) -> None:
-    """Leave out labels of ticks too close to their right neighbour's; the ticks stay."""
+def _thin_out(axes: Axes) -> bool:
+    """Leave out labels of ticks too close to their right neighbour's; the ticks stay.  Returns whether any was."""
     labels = [t for t in axes.get_xticklabels() if t.get_text()]
     if axes.xaxis.get_major_locator().__class__ is not FixedLocator:
-        return
+        return False
     kept: list[str] = []
     edge = np.inf
     for text in reversed(labels):
@@ -218,6 +221,7 @@ def _thin_out(axes: Axes) -> None:
         edge = box.x0 if fits else edge
     if "" in kept:
         axes.xaxis.set_major_formatter(FixedFormatter(kept[::-1]))
+    return "" in kept
 
 
 def _freeze(made: Figure, grid_axes: np.ndarray) -> None:
