@@ -31,7 +31,8 @@ THROUGHPUT = "throughput_total_tokens_per_s"
 def placed(rich, experiment: str, **plot) -> data.Data:
     plan, _, out = rich
     made = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "y": [THROUGHPUT]} | plot)
-    return data.place(made, data.of_experiment(plan, join.with_status(out), experiment), f"experiment {experiment}, figure f")
+    cells = data.of_experiment(plan, join.with_status(out), experiment)
+    return data.place(made, cells, f"experiment {experiment}, figure f")
 
 
 def drawn(rich, where: data.Data, on: style.Sheet = style.PAGE):

@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np

@@ -24,8 +24,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError, nearest
-from moebench.figures import data as figure_data
 from moebench.figures import canvas, marks, style
+from moebench.figures import data as figure_data
 from moebench.figures.header import Header, wrap
 from moebench.tables import parquet
 

@@ -110,13 +110,18 @@ class Cells(PlacedFigure):
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
         return cls(plot, source.plan, data.with_known(data.place(plot, source.cells, where), source.sisters()))
 
-    @property
+    @cached_property
     def shown(self) -> data.Data:
         """The part that is drawn."""
         return draw.drawn_only(unsupported.without(self.placed))
 
-    def caption(self) -> str:
+    @cached_property
+    def said(self) -> str:
+        """The caption, which drawings for two sizes and the words for those who cannot see them need."""
         return captions.of(self.plan, self.placed)
+
+    def caption(self) -> str:
+        return self.said
 
     def figure(self) -> Figure:
         return layout.figure(self.shown, self.caption())
@@ -266,11 +271,12 @@ class Predictions(Cells):
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
         return cls(plot, source.plan, data.with_known(data.place(plot, source.predicted, where), source.sisters()))
 
-    @property
+    @cached_property
     def shown(self) -> data.Data:
         return draw.drawn_only(self.placed)
 
-    def caption(self) -> str:
+    @cached_property
+    def said(self) -> str:
         return predictions.caption(self.plan, self.placed)
 
     def cells(self) -> list[str]:

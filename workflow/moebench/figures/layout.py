@@ -168,9 +168,8 @@ def _label_x(made: Figure, grid_axes: np.ndarray, label: str, total_in: float) -
 
 def _lay_out(made: Figure) -> None:
     """Compute the places of the panels, as drawing does first."""
-    engine = made.get_layout_engine()
-    assert engine is not None
-    engine.execute(made)
+    if engine := made.get_layout_engine():
+        engine.execute(made)
 
 
 def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
@@ -178,11 +177,9 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
     _lay_out(made)
     shown = [a for a in grid_axes.flat if a.axison]
     if numeric:
-        if not any([_thin_out(axes) for axes in shown]):
-            return
-    elif not _collide(shown):
-        return
-    else:
+        for axes in shown:
+            _thin_out(axes)
+    elif _collide(shown):
         named = [a for a in shown if any(t.get_text() for t in a.get_xticklabels())]  # the others share x
         for axes in named:
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
@@ -207,11 +204,11 @@ def _slant(axes: Axes) -> int:
     return SLANT if apart_px * math.sin(math.radians(SLANT)) >= line_px else STEEP
 
 
-def _thin_out(axes: Axes) -> bool:
-    """Leave out labels of ticks too close to their right neighbour's; the ticks stay.  Returns whether any was."""
+def _thin_out(axes: Axes) -> None:
+    """Leave out labels of ticks too close to their right neighbour's; the ticks stay."""
     labels = [t for t in axes.get_xticklabels() if t.get_text()]
     if axes.xaxis.get_major_locator().__class__ is not FixedLocator:
-        return False
+        return
     kept: list[str] = []
     edge = np.inf
     for text in reversed(labels):
@@ -221,12 +218,11 @@ def _thin_out(axes: Axes) -> bool:
         edge = box.x0 if fits else edge
     if "" in kept:
         axes.xaxis.set_major_formatter(FixedFormatter(kept[::-1]))
-    return "" in kept
 
 
 def _freeze(made: Figure, grid_axes: np.ndarray) -> None:
     """Keep the layout as it is, rounded: the solver's last digits differ from run to run, and bytes must not."""
-    made.set_layout_engine(None)
+    made.set_layout_engine(None)  # not "none": that would draw once more before writing
     for axes in grid_axes.flat:
         axes.set_position([round(v, 5) for v in axes.get_position(original=True).bounds])
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from moebench import columns
 from moebench.config import Plot
-from moebench.figures import data as figure_data
 from moebench.figures import canvas, draw, marks, style
+from moebench.figures import data as figure_data
 from moebench.figures.header import Header
 from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet

@@ -82,7 +82,7 @@ def render(
     """The page as text, and the caption of every figure."""
     frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
     failed, counted = parquet.read(tables_dir, "failures"), parquet.read(tables_dir, "parameters")
-    claimed, answers = parquet.read(tables_dir, "claims"), parquet.read(tables_dir, "accuracy")
+    claimed, answers = parquet.read(tables_dir, "claims"), join.plain(parquet.read(tables_dir, "accuracy"))
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
         _experiment(plan, frame, counted, name, tables_dir, figures_dir, links) for name in plan["experiments"]
