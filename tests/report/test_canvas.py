@@ -29,10 +29,10 @@ def test_a_text_is_measured_once_for_all_figures_and_their_sizes():
     with style.drawing():
         first, second = canvas.figure(7.0), canvas.figure(3.0)
         widths = {Text(0, 0, "measured once", figure=first).get_window_extent().width}
-        before = canvas._text_size.cache_info().misses
+        before = len(canvas._sizes)
         first.set_size_inches(7.0, 5.0)
         widths |= {Text(0, 0, "measured once", figure=made).get_window_extent().width for made in (first, second)}
-    assert len(widths) == 1 and canvas._text_size.cache_info().misses == before
+    assert len(widths) == 1 and len(canvas._sizes) == before
 
 
 def test_the_style_is_seaborns_where_the_projects_does_not_differ():

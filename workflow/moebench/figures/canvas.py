@@ -3,12 +3,13 @@ them anew for every figure and size of it."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+
+_sizes: dict[Any, tuple[float, float, float]] = {}
+"""Width, height and descent, pixels, by text, font, whether it is a formula, and dpi."""
 
 
 def figure(width_in: float) -> Figure:
@@ -23,27 +24,20 @@ class Canvas(FigureCanvasAgg):
 
     _size: tuple[float, ...] = ()
 
-    def get_renderer(self) -> RendererAgg:
-        """The renderer of the figure's current size."""
+    def get_renderer(self) -> Any:
+        """The renderer for the figure's current size."""
         size = (*self.get_width_height(physical=True), self.figure.dpi)
         if self._size != size:
-            self.renderer, self._size = Renderer(*size), size
+            self.renderer, self._size = Renderer(*size), size  # type: ignore[no-untyped-call]
         return self.renderer
 
 
 class Renderer(RendererAgg):
     """Measures each text once."""
 
-    def get_text_width_height_descent(self, s: str, prop: FontProperties, ismath: Any) -> tuple[float, float, float]:
-        """Width, height and descent of a text, pixels."""
-        return _text_size(s, prop, ismath, self.dpi)
-
-
-@functools.cache
-def _text_size(text: str, font: FontProperties, ismath: Any, dpi: float) -> tuple[float, float, float]:
-    return _measuring(dpi).get_text_width_height_descent(text, font, ismath)
-
-
-@functools.cache
-def _measuring(dpi: float) -> RendererAgg:
-    return RendererAgg(1, 1, dpi)
+    def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> tuple[float, float, float]:
+        """Width, height and descent of a text, pixels.  ``prop`` is kept: matplotlib gives a copy."""
+        key = (s, prop, ismath, self.dpi)
+        if key not in _sizes:
+            _sizes[key] = super().get_text_width_height_descent(s, prop, ismath)  # type: ignore[no-untyped-call]
+        return _sizes[key]
