@@ -23,6 +23,7 @@ from moebench.claims import collect
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, draw, header, layout, style, ticks, tiles, unsupported
+from moebench.tables import join
 
 THROUGHPUT = "throughput_total_tokens_per_s"
 
@@ -30,7 +31,8 @@ THROUGHPUT = "throughput_total_tokens_per_s"
 def placed(rich, experiment: str, **plot) -> data.Data:
     plan, _, out = rich
     made = Plot.model_validate({"id": "f", "number": "1", "title": "T", "kind": "lines", "y": [THROUGHPUT]} | plot)
-    return data.place(made, data.of_experiment(plan, out, experiment), f"experiment {experiment}, figure f")
+    cells = data.of_experiment(plan, join.with_status(out), experiment)
+    return data.place(made, cells, f"experiment {experiment}, figure f")
 
 
 def drawn(rich, where: data.Data, on: style.Sheet = style.PAGE):
@@ -271,7 +273,7 @@ def test_labels_stay_apart_and_inside(awkward, name, sheet):
     plot = {k: v for k, v in AWKWARD[name]().items() if v}
     if name.startswith("long names"):
         awkward = (awkward[0], awkward[1], awkward[2])
-        frame = data.of_experiment(awkward[0], awkward[2], "e")
+        frame = data.of_experiment(awkward[0], join.with_status(awkward[2]), "e")
         where = data.place(Plot.model_validate(plot), frame[frame["batch"] == 8].reset_index(drop=True), "x")
     else:
         where = placed(awkward, "e", **plot)
@@ -377,7 +379,7 @@ def test_series_that_the_engine_cannot_run_are_named_once_and_not_marked():
     assert len(data.table(whole.__class__(whole.plot, whole.rows.assign(
         experiment="e", engine="m", cell="c", model_title="M", weights="w", n_repeats=1, unstable=False,
         throttled=None, derived_from=None), whole.axes))) == 6, "the CSV keeps every cell"  # fmt: skip
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.rc()):
         made = layout.figure(left, said)
     shown = [t.get_text() for t in texts(made)]
     assert "BF16" in shown and "INT8" not in shown
@@ -516,7 +518,7 @@ def test_a_legend_holds_only_what_is_drawn_and_as_it_is_drawn():
     where.rows[THROUGHPUT] = [1.0, None, None, None]
     where.rows[f"predicted_{THROUGHPUT}"] = [None, 2.0, None, None]
     where.rows["predicted_fits"] = True
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.rc()):
         found = {h.get_label(): h for h in header.hue_handles(where)}
     assert list(found) == ["measured", "foretold", "failed"]
     assert found["measured"].get_marker() == "o" and found["foretold"].get_marker() in (None, "None", "")

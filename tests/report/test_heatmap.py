@@ -19,7 +19,7 @@ from moebench.errors import ConfigError
 from moebench.figures import caption, data, heatmap, style
 from moebench.measure import records
 from moebench.plan.file import read_plan
-from moebench.tables import parquet
+from moebench.tables import join, parquet
 from studies import ROOT
 
 MAPS = {"id": "maps", "number": "15", "title": "How often each expert is chosen", "kind": "heatmap", "x": "expert",
@@ -47,12 +47,12 @@ def study(tmp_path_factory):
 
 
 def placed(study, **change) -> heatmap.Data:
-    frame = data.of_experiment(study[0], study[1], "maps")
+    frame = data.of_experiment(study[0], join.with_status(study[1]), "maps")
     return heatmap.place(parse(Plot, MAPS | change, "test"), frame, study[1], "figure maps")
 
 
 def drawn(study, maps):
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.rc()):
         return heatmap.figure(maps, caption.caption(study[0], maps.rows, medians=False))
 
 
@@ -139,7 +139,7 @@ def test_the_figures_of_figure_15_can_be_placed_before_anything_is_measured():
 
 
 def test_lines_and_bars_take_only_too(study):
-    frame = data.of_experiment(study[0], study[1], "maps")
+    frame = data.of_experiment(study[0], join.with_status(study[1]), "maps")
     plot = {"id": "b", "number": "1", "title": "T", "kind": "bars", "x": "model_title", "y": ["gini"]}
     placed = data.place(parse(Plot, plot | {"only": {"batch": 4}}, "t"), frame, "figure b")
     assert len(placed.rows) == 5

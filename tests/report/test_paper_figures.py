@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from moebench.config import Plot
 from moebench.figures import data, kinds, paper, placing, style
+from moebench.tables import join
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_a_pdf_is_as_wide_as_its_columns_and_says_what_it_is(written, across, po
 @pytest.mark.parametrize("across", [1, 2])
 def test_no_title_is_drawn_and_no_text_is_small(rich, across):
     plan, _, tables = rich
-    source = kinds.Source(plan, "latency", data.of_experiment(plan, tables, "latency"), tables)
+    source = kinds.Source(plan, "latency", data.of_experiment(plan, join.with_status(tables), "latency"), tables)
     (figure,) = placing.placed(source)
     with style.drawing(style.COLUMNS[across]):
         made = figure.figure()

@@ -12,6 +12,7 @@ import pytest
 from moebench.config import Plot
 from moebench.errors import ConfigError
 from moebench.figures import caption, data, header, layout, pareto, style
+from moebench.tables import join
 from moebench.tables.join import beside_speed
 
 THROUGHPUT = "throughput_total_tokens_per_s"
@@ -21,7 +22,7 @@ THROUGHPUT = "throughput_total_tokens_per_s"
 def speed(rich: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """A plan, and the cells of an experiment with two models, several top-k and batches; no accuracy asked for."""
     plan, _, folder = rich
-    return plan, data.of_experiment(plan, folder, "batch")
+    return plan, data.of_experiment(plan, join.with_status(folder), "batch")
 
 
 def answers(frame: pd.DataFrame, **changed: Any) -> pd.DataFrame:
@@ -136,7 +137,7 @@ def test_a_figure_has_intervals_both_ways_and_its_frontier_and_says_what_it_is_o
     said = caption.of(plan, placed)
     assert "mean of 2 tasks (arc, rte)" in said and "Ringed: points that no other point beats" in said
     assert "chance level (0.25)" in said
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.rc()):
         made = layout.figure(placed, said)
     axes = [a for a in made.axes if a.axison]
     assert len(axes) == 2 * len(placed.levels("panel"))
@@ -251,7 +252,7 @@ def test_lines_show_accuracy_beside_speed_with_its_own_failures(speed: Any) -> N
     placed = data.place(shape, joined(frame, table), "figure f")
     words = {h.get_label() for h in header.status_handles(placed)}
     assert "timeout" in words
-    with mpl.rc_context(style.RC):
+    with mpl.rc_context(style.rc()):
         assert layout.figure(placed, "said").axes
 
 

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from moebench import columns
 from moebench.claims.evaluate import draws
@@ -112,6 +111,8 @@ def _read(folder: Path, name: str) -> Results:
 
 def t_tail(t: float, freedom: float) -> float:
     """Probability that Student's t with these degrees of freedom is beyond +-t."""
+    from scipy import stats  # here and below only where used: its import takes longer than collecting many records
+
     return float(2 * stats.t.sf(abs(t), freedom))
 
 
@@ -122,6 +123,8 @@ def welch(a: Floats, b: Floats) -> float:
     (mean_a, std_a), (mean_b, std_b) = ((side.mean(), side.std(ddof=1)) for side in (a, b))
     if std_a == std_b == 0:
         return float(mean_a == mean_b)
+    from scipy import stats
+
     return float(stats.ttest_ind_from_stats(mean_a, std_a, len(a), mean_b, std_b, len(b), equal_var=False).pvalue)
 
 
@@ -130,6 +133,8 @@ def adjusted(p: Floats, method: str = "bh") -> Floats:
 
     NaNs stay NaN and do not count.
     """
+    from scipy import stats
+
     known, out = ~np.isnan(p), np.full(len(p), np.nan)
     out[known] = stats.false_discovery_control(p[known]) if method == "bh" else _holm(p[known])
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 
 import numpy as np
@@ -68,5 +69,7 @@ def _times(name: str, row: Row) -> ev.Floats:
     return np.asarray(row[f"calibrated_{name}"] * np.concatenate([[1.0], np.exp(middle + sigma * off)]))
 
 
+@functools.lru_cache(maxsize=2048)
 def _normal(key: str) -> ev.Floats:
+    """The errors that all cells with this key share; not to be changed."""
     return np.random.default_rng(zlib.crc32(key.encode())).standard_normal(ev.RESAMPLES)

@@ -75,14 +75,15 @@ def rows(plan: Plan, folder: Path, results: Path) -> list[Row]:
     for paper in files:
         for claim in paper.claims:
             listed = [name for name, e in plan["experiments"].items() if claim.id in e["claims"]]
-            foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in _reference_lists(plan, claim)])
+            reference = _reference_lists(plan, claim)
+            foreseen = _foreseen(claim, [r for r in predicted if r["experiment"] in reference])
             if claim.test == "computed":
                 made.append(_of_model(plan, paper, claim, [p for p in points if p["experiment"] in listed]))
                 continue
             for outcome, mine in _outcomes(claim, plan, listed, measured, asked, samples, parameters):
                 prompts = dict(outcome.context).get("prompts", "text")
                 known = foreseen.get(prompts)
-                kind = _kind(predicted, known, _reference_lists(plan, claim))
+                kind = _kind(predicted, known, reference)
                 made.append(_row(plan, paper, claim, outcome, mine, known, where) | {"predicted_kind": kind})
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import multiprocessing
 import os
@@ -21,9 +22,8 @@ from moebench.figures.kinds import KINDS, Predictions, Source
 from moebench.figures.placing import placed as placed
 from moebench.figures.placing import plots as plots
 from moebench.formats.plan import Plan
-from moebench.tables import machines
+from moebench.tables import join, machines
 from moebench.tables.accuracy import planned as planned_answers
-from moebench.tables.join import beside_speed
 
 
 def render_all(
@@ -34,7 +34,8 @@ def render_all(
     """
     parts: list[str | None] = [*plan["experiments"], *([None] if machines.compared(plan) else [])]
     if len(parts) <= FEW or (os.cpu_count() or 1) < 2:
-        return _counted((_part(plan, tables_dir, out_dir, part) for part in parts), len(parts), say)
+        cells = join.with_status(tables_dir)
+        return _counted((_part(plan, tables_dir, out_dir, part, cells) for part in parts), len(parts), say)
     # spawn, not fork: pyarrow's threads do not survive a fork.
     context, workers = multiprocessing.get_context("spawn"), min(WORKERS, os.cpu_count() or 1)
     with _in_a_file(plan) as plan_file:
@@ -76,6 +77,8 @@ FEW = 8
 """So many experiments are drawn sooner than processes for them have started."""
 _given: list[Any] = []
 """What a process that draws was started with: plan, folder of tables, folder of figures."""
+_cells = functools.cache(join.with_status)
+"""The rows of all cells, read once by each process that draws."""
 
 
 def _start(plan_file: str, tables_dir: Path, out_dir: Path) -> None:
@@ -84,13 +87,13 @@ def _start(plan_file: str, tables_dir: Path, out_dir: Path) -> None:
 
 def _given_part(experiment: str | None) -> list[Path]:
     plan, tables_dir, out_dir = _given
-    return _part(plan, tables_dir, out_dir, experiment)
+    return _part(plan, tables_dir, out_dir, experiment, _cells(tables_dir))
 
 
-def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -> list[Path]:
+def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None, cells: pd.DataFrame) -> list[Path]:
     """The figures of an experiment; None: that of model against measurement."""
     if experiment is not None:
-        return render(plan, tables_dir, out_dir, experiment)
+        return render(plan, tables_dir, out_dir, experiment, cells)
     frame = residuals.of_plan(plan, tables_dir)
     with style.drawing(style.PHONE):
         export.narrow(residuals.figure(plan, frame), out_dir, residuals.PLOT.id)
@@ -98,14 +101,18 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None) -
         return export.save(residuals.figure(plan, frame), residuals.table(frame), out_dir, residuals.PLOT.id)
 
 
-def render(plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str) -> list[Path]:
+def render(
+    plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str, cells: pd.DataFrame | None = None
+) -> list[Path]:
     """Draw the figures of an experiment into ``out_dir`` as SVG and CSV; return the files.  Those for small
-    screens go into its folder ``narrow``; predictions are in an appendix and have none.
+    screens go into its folder ``narrow``; predictions are in an appendix and have none.  ``cells``: the rows of
+    ``tables_dir`` (see ``join.with_status``), if they are read already.
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
     files that cannot be written.
     """
-    source = Source(plan, experiment_name, data.of_experiment(plan, tables_dir, experiment_name), tables_dir)
+    cells = join.with_status(tables_dir) if cells is None else cells
+    source = Source(plan, experiment_name, data.of_experiment(plan, cells, experiment_name), tables_dir)
     paths = []
     for figure in placed(source):
         with style.drawing():
@@ -150,13 +157,10 @@ def _planned(plan: Plan, folder: Path | None = None) -> Iterator[Source]:
     from moebench import columns
     from moebench.tables import cell_rows
 
-    by_name: dict[str, list[dict[str, Any]]] = {name: [] for name in plan["experiments"]}
-    for row in cell_rows.plan_rows(plan):
-        by_name[row["experiment"]].append(row)
-    measured = [c.name for c in columns.of_table("measurements")]
-    for name, rows in by_name.items():
-        frame: pd.DataFrame = cell_rows.table("plan", rows).to_pandas()
-        empty = {c: None for c in measured if c not in frame.columns}
-        frame = frame.join(pd.DataFrame(empty, index=frame.index))
-        answers: pd.DataFrame = cell_rows.table("accuracy", planned_answers(plan, name)).to_pandas()
-        yield Source(plan, name, beside_speed(frame, answers), folder=folder)
+    frame: pd.DataFrame = cell_rows.table("plan", cell_rows.plan_rows(plan)).to_pandas()
+    measured = [c.name for c in columns.of_table("measurements") if c.name not in frame]
+    asked = [row for name in plan["experiments"] for row in planned_answers(plan, name)]
+    answers: pd.DataFrame = cell_rows.table("accuracy", asked).to_pandas()
+    cells = join.plain(join.beside_speed(frame.reindex(columns=[*frame.columns, *measured]), answers))
+    for name in plan["experiments"]:
+        yield Source(plan, name, data.of_experiment(plan, cells, name), folder=folder)

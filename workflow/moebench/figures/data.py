@@ -7,7 +7,6 @@ import dataclasses
 import json
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from moebench.config import JOIN, KNOBS, Plot
 from moebench.errors import ConfigError, nearest
 from moebench.figures import accuracy, foreseen
 from moebench.formats.plan import Plan
-from moebench.tables import join
 
 Json = Mapping[str, Any]
 ROLES = ("x", "hue", "panel", "row")
@@ -245,7 +243,7 @@ def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: s
     """Place rows by the roles that a kind of figure has, as :func:`place` does."""
     frame = chosen(plot, frame, where)
     labels: list[Json] = [json.loads(text) for text in frame["labels"]]
-    rows = frame.copy()
+    rows = frame.drop(columns=_of_other_metrics(plot, frame)).copy()
     by_row = dict(zip(frame.index, labels, strict=True))
     names = {role: getattr(plot, role) for role in used if getattr(plot, role)}
     for role, name in names.items():
@@ -258,6 +256,18 @@ def place_cells(plot: Plot, frame: pd.DataFrame, used: tuple[str, ...], where: s
     kept = [by_row[i] for i in rows.index]
     axes = {role: _axis(name, rows[role], kept) for role, name in names.items()}
     return Data(plot, rows.reset_index(drop=True), axes)
+
+
+def columns_of(metric: str) -> list[str]:
+    """Columns that a metric may have: measured, predicted and calibrated values, and the ends of their intervals."""
+    return [start + metric + end for start in ("", "predicted_", "calibrated_") for end in ("", "_low", "_high")]
+
+
+def _of_other_metrics(plot: Plot, frame: pd.DataFrame) -> list[str]:
+    """Columns of metrics that a figure does not show: selecting rows takes time per column."""
+    others = {*columns.METRIC_NAMES} - {plot.x, *plot.y, *plot.beside}
+    names = {name for metric in others for name in columns_of(metric)}
+    return [name for name in frame if name in names]
 
 
 IDENTITY = ("experiment", "engine", "cell", "model_title", "weights")
@@ -288,8 +298,8 @@ def described(rows: pd.DataFrame, named: Mapping[str, pd.Series], values: list[s
     return pd.DataFrame(made)
 
 
-def of_experiment(plan: Plan, out: Path, experiment: str) -> pd.DataFrame:
-    """Plan and measurements of an experiment, joined, in the plan's order."""
+def of_experiment(plan: Plan, cells: pd.DataFrame, experiment: str) -> pd.DataFrame:
+    """An experiment's rows of ``cells`` (see :func:`moebench.tables.join.with_status`)."""
     if experiment not in plan["experiments"]:
         raise ConfigError(f"{plan['study']}: no experiment {experiment!r}" + nearest(experiment, plan["experiments"]))
-    return join.with_status(out, experiment=experiment)
+    return cells[cells["experiment"] == experiment].reset_index(drop=True)

@@ -15,7 +15,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -25,8 +24,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import ConfigError, nearest
+from moebench.figures import canvas, marks, style
 from moebench.figures import data as figure_data
-from moebench.figures import marks, style
 from moebench.figures.header import Header, wrap
 from moebench.tables import parquet
 
@@ -156,8 +155,7 @@ class _Page:
 
 def figure(placed: Data, caption: str) -> Figure:
     """Draw the figure.  Call inside ``style.drawing()``."""
-    made = Figure(figsize=(style.sheet().width_in, 3))
-    FigureCanvasAgg(made)
+    made = canvas.figure(style.sheet().width_in)
     panels, plot = _panels(placed), placed.plot
     lines = math.ceil(len(panels) / style.sheet().across)
     across = math.ceil(len(panels) / lines)

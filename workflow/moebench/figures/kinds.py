@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -45,7 +46,14 @@ class Source:
         """All cells of the experiment, and the predictions that are drawn beside them."""
         if self.tables is None or not self.plan["experiments"][self.experiment].get("predicted_figures"):
             return [self.cells]
-        return [self.cells, predictions.of_experiment(self.tables, self.experiment)]
+        return [self.cells, self.predicted]
+
+    @cached_property
+    def predicted(self) -> pd.DataFrame:
+        """The predictions for the paper's own grid."""
+        if self.tables is None:
+            return predictions.of_plan(self.plan, self.experiment)
+        return predictions.of_experiment(self.tables, self.experiment)
 
 
 class PlacedFigure(ABC):
@@ -102,13 +110,18 @@ class Cells(PlacedFigure):
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
         return cls(plot, source.plan, data.with_known(data.place(plot, source.cells, where), source.sisters()))
 
-    @property
+    @cached_property
     def shown(self) -> data.Data:
         """The part that is drawn."""
         return draw.drawn_only(unsupported.without(self.placed))
 
-    def caption(self) -> str:
+    @cached_property
+    def said(self) -> str:
+        """The caption, which drawings for two sizes and the words for those who cannot see them need."""
         return captions.of(self.plan, self.placed)
+
+    def caption(self) -> str:
+        return self.said
 
     def figure(self) -> Figure:
         return layout.figure(self.shown, self.caption())
@@ -256,17 +269,14 @@ class Predictions(Cells):
 
     @classmethod
     def place(cls, plot: Plot, source: Source, where: str) -> Self:
-        if source.tables is None:
-            rows = predictions.of_plan(source.plan, source.experiment)
-        else:
-            rows = predictions.of_experiment(source.tables, source.experiment)
-        return cls(plot, source.plan, data.with_known(data.place(plot, rows, where), source.sisters()))
+        return cls(plot, source.plan, data.with_known(data.place(plot, source.predicted, where), source.sisters()))
 
-    @property
+    @cached_property
     def shown(self) -> data.Data:
         return draw.drawn_only(self.placed)
 
-    def caption(self) -> str:
+    @cached_property
+    def said(self) -> str:
         return predictions.caption(self.plan, self.placed)
 
     def cells(self) -> list[str]:

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from moebench import columns
-from moebench.figures import curves, draw, pareto, style, ticks
+from moebench.figures import canvas, curves, draw, pareto, style, ticks
 from moebench.figures.data import Data
 from moebench.figures.header import Header, legends, wrap
 
@@ -39,8 +38,8 @@ def grid(data: Data) -> list[list[Place]]:
 
 def figure(data: Data, caption: str) -> Figure:
     """Draw a figure.  Call inside ``style.drawing()``."""
-    made = Figure(figsize=(style.sheet().width_in, 3))
-    FigureCanvasAgg(made)
+    data = draw.narrowed(data)
+    made = canvas.figure(style.sheet().width_in)
     places = grid(data)
     header = Header(made, data.plot, caption, curves.handles(data) if data.plot.kind == "computed" else legends(data))
     panel_in = 1.75 if data.plot.kind in ("lines", "computed", "pareto") else 1.6 if len(places) < 3 else 1.35
@@ -82,7 +81,7 @@ class _Sizes:
         wanted = self.panel_in - 0.35  # what is left of it above titles and tick labels of a usual figure
         if least < wanted:
             self.set(self.total_in + self.lines * (wanted - least))
-            self.figure.draw_without_rendering()
+            _lay_out(self.figure)
 
 
 def _fill(made: Figure, data: Data, places: list[list[Place]], grid_axes: np.ndarray, apart: bool) -> None:
@@ -167,9 +166,15 @@ def _label_x(made: Figure, grid_axes: np.ndarray, label: str, total_in: float) -
     text.set_in_layout(False)
 
 
+def _lay_out(made: Figure) -> None:
+    """Compute the places of the panels, as drawing does first."""
+    if engine := made.get_layout_engine():
+        engine.execute(made)
+
+
 def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
     """Lay out; where tick labels of x would collide, thin out numbers, break or slant names."""
-    made.draw_without_rendering()
+    _lay_out(made)
     shown = [a for a in grid_axes.flat if a.axison]
     if numeric:
         for axes in shown:
@@ -178,7 +183,7 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
         named = [a for a in shown if any(t.get_text() for t in a.get_xticklabels())]  # the others share x
         for axes in named:
             axes.set_xticks(axes.get_xticks(), [_broken(t.get_text()) for t in axes.get_xticklabels()])
-        made.draw_without_rendering()
+        _lay_out(made)
         if _collide(shown):
             for axes in named:
                 whole = [t.get_text().replace("\n", " ") for t in axes.get_xticklabels()]
@@ -188,7 +193,7 @@ def _settle(made: Figure, grid_axes: np.ndarray, numeric: bool) -> None:
                 axes.tick_params(axis="x", labelrotation=slant)
                 for text in axes.get_xticklabels():
                     text.set(ha="right", rotation_mode="anchor")
-    made.draw_without_rendering()
+    _lay_out(made)
 
 
 def _slant(axes: Axes) -> int:
@@ -217,7 +222,7 @@ def _thin_out(axes: Axes) -> None:
 
 def _freeze(made: Figure, grid_axes: np.ndarray) -> None:
     """Keep the layout as it is, rounded: the solver's last digits differ from run to run, and bytes must not."""
-    made.set_layout_engine("none")
+    made.set_layout_engine(None)  # not "none": that would draw once more before writing
     for axes in grid_axes.flat:
         axes.set_position([round(v, 5) for v in axes.get_position(original=True).bounds])
 

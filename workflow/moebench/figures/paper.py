@@ -20,7 +20,7 @@ from moebench.config import Plot
 from moebench.figures import data, export, kinds, placing, residuals, style
 from moebench.formats.plan import Plan
 from moebench.storage.atomic import write_atomic
-from moebench.tables import machines, parquet
+from moebench.tables import join, machines, parquet
 
 METADATA = "figures.json"
 SPECIAL = {
@@ -76,8 +76,9 @@ def write(plan: Plan, tables_dir: Path, out: Path, say: Callable[[str], None] = 
 
 
 def _all(plan: Plan, tables_dir: Path) -> Iterator[_Figure]:
+    cells = join.with_status(tables_dir)
     for name in plan["experiments"]:
-        source = kinds.Source(plan, name, data.of_experiment(plan, tables_dir, name), tables_dir)
+        source = kinds.Source(plan, name, data.of_experiment(plan, cells, name), tables_dir)
         for figure in placing.placed(source):
             yield _Figure(name, figure.plot, figure.caption(), figure.table(), figure.figure)
     if machines.compared(plan):

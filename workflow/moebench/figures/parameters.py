@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -20,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from moebench import columns
 from moebench.config import Plot
 from moebench.errors import StorageError
-from moebench.figures import marks, style
+from moebench.figures import canvas, marks, style
 from moebench.figures.caption import NOT_MEASURED
 from moebench.figures.header import Header
 from moebench.tables import parquet
@@ -114,8 +113,7 @@ def described(frame: pd.DataFrame) -> str:
 
 def figure(plot: Plot, frame: pd.DataFrame) -> Figure:
     """Draw the figure.  Call inside ``style.drawing()``."""
-    made = Figure(figsize=(style.sheet().width_in, 3))
-    FigureCanvasAgg(made)
+    made = canvas.figure(style.sheet().width_in)
     parts = by_component(frame)
     titles = list(dict.fromkeys(frame["model_title"]))
     header = Header(made, plot, caption(frame), _legends(parts))

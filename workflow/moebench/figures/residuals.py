@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
@@ -16,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from moebench import columns
 from moebench.config import Plot
+from moebench.figures import canvas, draw, marks, style
 from moebench.figures import data as figure_data
-from moebench.figures import draw, marks, style
 from moebench.figures.header import Header
 from moebench.formats.plan import Plan
 from moebench.tables import machines, parquet
@@ -89,8 +88,7 @@ def summary(frame: pd.DataFrame) -> list[columns.Row]:
 
 def figure(plan: Plan, frame: pd.DataFrame) -> Figure:
     """Draw the figure.  Call inside ``style.drawing()``."""
-    made = Figure(figsize=(style.sheet().width_in, 3))
-    FigureCanvasAgg(made)
+    made = canvas.figure(style.sheet().width_in)
     names = list(dict.fromkeys(frame["experiment"]))
     dot: Any = Line2D([], [], color=style.CATEGORIES[0], linestyle="none", marker="o", markersize=3, label="cell")
     bar: Any = Line2D([], [], color=style.INK, linestyle="none", marker="|", markersize=8, label="median")

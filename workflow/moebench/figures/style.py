@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
-import seaborn as sns
 from matplotlib.colors import to_rgb
 
 
@@ -52,7 +52,7 @@ def drawing(on: Sheet = PAGE) -> Iterator[None]:
     """Draw in the project's style, for a page or a column."""
     token = _sheet.set(on)
     try:
-        with mpl.rc_context(RC):
+        with mpl.rc_context(rc()):
             yield
     finally:
         _sheet.reset(token)
@@ -62,7 +62,6 @@ SMALL, NORMAL, LARGE = 7.0, 8.0, 9.0
 INK, FAINT, GRID, BAND = "#1a1a1a", "#595959", "#dddddd", "#f2f2f2"
 
 RC: dict[Any, Any] = {
-    **sns.axes_style("ticks"),
     "font.family": ["DejaVu Sans"],
     "font.size": NORMAL,
     "axes.labelsize": NORMAL,
@@ -99,6 +98,15 @@ RC: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
+
+
+@functools.cache
+def rc() -> dict[Any, Any]:
+    """Matplotlib's settings: seaborn's ``ticks``, with the project's fonts, colours and widths."""
+    import seaborn as sns  # slow: only where something is drawn
+
+    return {**sns.axes_style("ticks"), **RC}
+
 
 # Okabe and Ito's colours (jfly.uni-koeln.de/color), the yellow left out: too pale for thin lines on white.
 # For a ninth and tenth series Paul Tol's wine and olive (sronpersonalpages.nl/~pault).
@@ -153,12 +161,11 @@ def palette(count: int, ordered: bool) -> list[Any]:
     The sequential one leaves out its palest part, which vanishes on paper.
     """
     if ordered and count > 1:
-        return [
-            tuple(c)
-            for c in sns.color_palette("viridis_r", as_cmap=True)([0.12 + 0.88 * i / (count - 1) for i in range(count)])
-        ]
+        return [tuple(c) for c in mpl.colormaps["viridis_r"]([0.12 + 0.88 * i / (count - 1) for i in range(count)])]
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
+    import seaborn as sns
+
     return list(sns.husl_palette(count, s=0.8, l=0.5))
 
 

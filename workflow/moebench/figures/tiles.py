@@ -15,14 +15,14 @@ from matplotlib.lines import Line2D
 from moebench.figures import style
 
 WORDS = "default tile sizes"
-_UNTUNED = "untuned_kernel_warning"
+UNTUNED = "untuned_kernel_warning"
 
 
 def untuned(rows: pd.DataFrame) -> pd.Series:
     """Measured cells that ran with default tile sizes; none if all did, or none did."""
-    if _UNTUNED not in rows:
+    if UNTUNED not in rows:
         return pd.Series(False, index=rows.index)
-    known = rows[_UNTUNED].where(rows["status"] == "ok").astype(object)
+    known = rows[UNTUNED].where(rows["status"] == "ok").astype(object)
     found, tuned = (known.eq(kind).fillna(False).astype(bool) for kind in (True, False))
     return found & bool(found.any() and tuned.any())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import jinja2
 import matplotlib as mpl
 import pandas as pd
 import pyarrow as pa
-import seaborn as sns
 
 import moebench
 from moebench import columns
@@ -82,7 +82,7 @@ def render(
     """The page as text, and the caption of every figure."""
     frame, measured = join.with_status(tables_dir), parquet.read(tables_dir, "measurements")
     failed, counted = parquet.read(tables_dir, "failures"), parquet.read(tables_dir, "parameters")
-    claimed, answers = parquet.read(tables_dir, "claims"), parquet.read(tables_dir, "accuracy")
+    claimed, answers = parquet.read(tables_dir, "claims"), join.plain(parquet.read(tables_dir, "accuracy"))
     _refuse_other_plan(plan, frame, counted, tables_dir)
     experiments = [
         _experiment(plan, frame, counted, name, tables_dir, figures_dir, links) for name in plan["experiments"]
@@ -292,7 +292,7 @@ def _made_with() -> str:
     versions = {
         "moebench": moebench.__version__,
         "matplotlib": mpl.__version__,
-        "seaborn": sns.__version__,
+        "seaborn": metadata.version("seaborn"),
         "pandas": pd.__version__,
         "pyarrow": pa.__version__,
     }

@@ -46,7 +46,8 @@ def _table(plan: Plan, frame: pd.DataFrame) -> Table:
         ["" if pd.isna(first[t]["chance"]) else f"{first[t]['chance']:.3f}" for t in tasks],
     )
     knobs = [k for k in [*EngineKnobs.model_fields, "top_k"] if k not in _BESIDE]
-    differing = [k for k in knobs if frame.groupby("model")[k].nunique(dropna=False).max() > 1]
+    values = frame.groupby("model")[knobs].nunique(dropna=False).max()
+    differing = [k for k in knobs if values[k] > 1]
     for _, rows in frame.groupby(["engine", "top_k"], sort=False, dropna=False):
         by_task = {row["task"]: row for _, row in rows.iterrows()}
         one = rows.iloc[0]

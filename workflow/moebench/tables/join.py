@@ -97,6 +97,10 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
     for name in ("status", "reason"):
         joined[name] = joined[name].fillna(joined.pop(f"{name}_damaged"))
     joined["status"] = joined["status"].fillna(cell_rows.NOT_MEASURED)
-    whole = beside_speed(joined, parquet.read(out, "accuracy", **where))
-    texts = [name for name, kind in whole.dtypes.items() if kind == "str"]
-    return whole.astype(dict.fromkeys(texts, object)).copy()  # in few blocks: selecting rows is five times faster
+    return plain(beside_speed(joined, parquet.read(out, "accuracy", **where)))
+
+
+def plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same with texts as objects and in few blocks: selecting rows is five times faster."""
+    texts = [name for name, kind in frame.dtypes.items() if kind == "str"]
+    return frame.astype(dict.fromkeys(texts, object)).copy()
