@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 import studies
 import synthetic
@@ -200,7 +199,7 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, bare):
     lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
     cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
     folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
-    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {
+    other = studies.read(folder / "studies/test.yaml") | {
         "name": "other",
         "engine": ENGINES["transformers"],
     }
@@ -246,7 +245,7 @@ def test_a_study_for_other_devices_is_left_out_before_anything_is_loaded(tmp_pat
     fix = {"model": "qwen1.5-moe-a2.7b", "batch": 1, "input_tokens": 16, "output_tokens": 8}
     folder = studies.folder(tmp_path, {"asked": [{"fix": fix}]}, tmp_path / "models", hardware="h100-sxm5-80gb",
                             defaults={"weights": "dummy"})  # fmt: skip
-    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {"name": "other", "hardware": "h200-sxm-141gb"}
+    other = studies.read(folder / "studies/test.yaml") | {"name": "other", "hardware": "h200-sxm-141gb"}
     studies.write(folder / "studies/other.yaml", other)
     campaign, said = bare(folder, ["test", "other"], lambda engine: False)
     here = {"gpus": [{"name": "NVIDIA H200", "memory_bytes": 150.1e9, "multiprocessors": 132}]}

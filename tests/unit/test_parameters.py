@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.text import Text
 
 import studies
@@ -44,7 +43,7 @@ def config(tmp_path):
 
 
 def change(path: Path, **keys):
-    studies.write(path, yaml.safe_load(path.read_text()) | keys)
+    studies.write(path, studies.read(path) | keys)
 
 
 # ------------------------------------------------------------------------------------------- counts
