@@ -88,7 +88,8 @@ def test_both_studies_show_the_models_of_the_paper(study):
     assert [m["name"] for m in asked["models"]] == [row.model for row in PAPER.architectures.rows]
     assert asked["rows"] == [] and asked["printed"]["architectures"]["source"] == "Table 1"
     assert plan["experiments"]["fig03-latency-llms"]["models"] == []
-    figures.check(plan)
+    if study != "tiny":  # which ``counted`` keeps: that checks its figures
+        figures.check(plan)
 
 
 def test_a_study_without_cells_is_planned(config, capsys, monkeypatch, tmp_path):
