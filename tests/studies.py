@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,13 @@ TINY = {"eager": True, "max_model_len": 256, "max_num_seqs": 16, "max_num_batche
 def write(path: Path, data: Any) -> Path:
     """Write YAML, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(data, sort_keys=False))
+    path.write_text(yaml.dump(data, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False))
     return path
+
+
+def read(path: Path) -> Any:
+    """Read YAML; ``yaml.safe_load`` would take ten times as long."""
+    return yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 SHARED: list[Path] = []
@@ -53,6 +60,31 @@ def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str
     return {"name": name, "title": name.title(), "question": "Does it?", "grid": {"test": blocks}} | more
 
 
+LINKS: list[Path] = []
+"""Where copies of the repository's models, tasks etc. are that new configuration folders link to, each the last one of
+its kind that no test has changed; if empty (tests/unit/conftest.py), each folder has copies of its own."""
+
+_copies: dict[str, tuple[Path, set[tuple[str, int, int]]]] = {}
+
+
+def _state(folder: Path) -> set[tuple[str, int, int]]:
+    return {(file.name, (seen := file.stat()).st_mtime_ns, seen.st_size) for file in os.scandir(folder)}
+
+
+def _link(kind: str, to: Path) -> None:
+    """Let ``to`` be a link to a folder of the repository's files, which a test may change: the next has another."""
+    folder, as_copied = _copies.get(kind, (None, None))
+    if folder is None or LINKS[0] not in folder.parents or not folder.exists() or _state(folder) != as_copied:
+        folder = Path(tempfile.mkdtemp(dir=LINKS[0])) / kind
+        shutil.copytree(ROOT / "config" / kind, folder, copy_function=shutil.copyfile)
+        for file in folder.iterdir():
+            os.utime(file, (0, 0))  # any change is later
+        _copies[kind] = folder, _state(folder)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.unlink(missing_ok=True)
+    to.symlink_to(folder)
+
+
 def folder(
     where: Path,
     experiments: dict[str, Any],
@@ -67,7 +99,10 @@ def folder(
     """
     config = where / "config"
     for kind in ("models", "families", "tasks", "hardware"):
-        shutil.copytree(ROOT / "config" / kind, config / kind, copy_function=shutil.copyfile, dirs_exist_ok=True)
+        if LINKS:
+            _link(kind, config / kind)
+        else:
+            shutil.copytree(ROOT / "config" / kind, config / kind, copy_function=shutil.copyfile, dirs_exist_ok=True)
     for name, given in experiments.items():
         more = given if isinstance(given, dict) else {"blocks": given}
         write(config / "experiments" / f"{name}.yaml", experiment(name, **more))
@@ -82,7 +117,7 @@ def folder(
 
 def random_model(config: Path, name: str, like: str = "tiny-mixtral", **architecture: Any) -> None:
     """Add a model to a configuration folder: another one with some sizes changed."""
-    spec = yaml.safe_load((config / "models" / f"{like}.yaml").read_text())
+    spec = read(config / "models" / f"{like}.yaml")
     spec["name"] = name
     for key, value in architecture.items():
         if isinstance(value, dict):

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterator
 from typing import Any
+
+
+@functools.cache
+def _hints(kind: type) -> tuple[dict[str, Any], set[str]]:
+    """The types of a TypedDict's keys, and its optional keys."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    optional = {key for key, one in hints.items() if typing.get_origin(one) is typing.NotRequired}
+    return hints, optional | kind.__optional_keys__  # type: ignore[attr-defined]
 
 
 def mismatches(value: Any, hint: Any, where: str = "") -> Iterator[str]:
@@ -17,9 +26,7 @@ def mismatches(value: Any, hint: Any, where: str = "") -> Iterator[str]:
         if not isinstance(value, dict):
             yield f"{where}: {type(value).__name__} instead of {hint.__name__}"
             return
-        hints = typing.get_type_hints(hint, include_extras=True)
-        optional = {key for key, one in hints.items() if typing.get_origin(one) is typing.NotRequired}
-        optional |= hint.__optional_keys__
+        hints, optional = _hints(hint)
         yield from (f"{where}.{key}: no key of {hint.__name__}" for key in value.keys() - hints.keys())
         yield from (f"{where}.{key}: missing" for key in hints.keys() - optional - value.keys())
         for key in value.keys() & hints.keys():

@@ -6,7 +6,7 @@ import pytest
 
 import studies
 from moebench.claims import budget
-from moebench.commands import cli
+from moebench.commands import cli, planning
 from moebench.commands.planning import make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
@@ -191,7 +191,8 @@ def kept_of(plan):
     return {*plan["cells"], *(f"{harness}:{key}" for harness, part in parts for key in part["cells"])}
 
 
-def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole, needs):
+def test_a_budget_keeps_the_tasks_of_the_claims_it_decides(whole, needs, monkeypatch):
+    monkeypatch.setattr(planning, "_drop_figures", lambda plan: [])  # takes seconds; the test of figures has ``small``
     plan = make_plan(CONFIG, "paper", budget_gpu_hours=25)
     kept, decided = kept_of(plan), set(plan["budget"]["decides"])
     assert {"FMOE-02", "FMOE-04", "MIB-F18-02"} <= decided, "a dozen claims are dearer"

@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 
 import studies
 import synthetic
@@ -105,13 +104,11 @@ def test_every_cell_once_and_what_decides_most_claims_first():
     keys = [f"{s['engine']}/{c['cell']}" for s in made for c in s["cells"]]
     assert sorted(keys) == sorted(plan["cells"])
     wanted = {c: cells & set(plan["cells"]) for c, cells in budget.needs(plan).items()}
-    claims = [sum(bool(cells) and cells <= set(keys[:n]) for cells in wanted.values()) for n in range(len(keys) + 1)]
-    backwards = keys[::-1]
-    worst = [
-        sum(bool(cells) and cells <= set(backwards[:n]) for cells in wanted.values()) for n in range(len(keys) + 1)
-    ]
     half = len(keys) // 2
-    assert claims[half] > 2 * max(worst[half], 1), (claims[half], worst[half])
+    first, last = (
+        sum(bool(cells) and cells <= set(part) for cells in wanted.values()) for part in (keys[:half], keys[-half:])
+    )
+    assert first > 2 * max(last, 1), (first, last)
     loads = [s["engine"] for s in made]
     assert len(loads) - len(set(loads)) <= 2, "a load is paid once, but for what takes longer than a load"
 
@@ -200,7 +197,7 @@ def test_a_study_whose_loads_fail_makes_room_for_the_next(tmp_path, bare):
     lengths = {"batch": 1, "input_tokens": 16, "output_tokens": 8}
     cells = {"fix": lengths, "cross": {"model": ["tiny-mixtral", "tiny-olmoe", "tiny-qwen3-moe"]}}
     folder = studies.folder(tmp_path, {"asked": [cells]}, tmp_path / "models", defaults=DUMMY)
-    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {
+    other = studies.read(folder / "studies/test.yaml") | {
         "name": "other",
         "engine": ENGINES["transformers"],
     }
@@ -246,7 +243,7 @@ def test_a_study_for_other_devices_is_left_out_before_anything_is_loaded(tmp_pat
     fix = {"model": "qwen1.5-moe-a2.7b", "batch": 1, "input_tokens": 16, "output_tokens": 8}
     folder = studies.folder(tmp_path, {"asked": [{"fix": fix}]}, tmp_path / "models", hardware="h100-sxm5-80gb",
                             defaults={"weights": "dummy"})  # fmt: skip
-    other = yaml.safe_load((folder / "studies/test.yaml").read_text()) | {"name": "other", "hardware": "h200-sxm-141gb"}
+    other = studies.read(folder / "studies/test.yaml") | {"name": "other", "hardware": "h200-sxm-141gb"}
     studies.write(folder / "studies/other.yaml", other)
     campaign, said = bare(folder, ["test", "other"], lambda engine: False)
     here = {"gpus": [{"name": "NVIDIA H200", "memory_bytes": 150.1e9, "multiprocessors": 132}]}

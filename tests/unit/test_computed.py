@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 import studies
 from moebench import figures
@@ -27,7 +26,7 @@ def config(tmp_path):
     """A configuration folder whose study asks for the qs inequality only."""
     folder = studies.folder(tmp_path, {"x": [{"fix": CELL}]})
     path = folder / "studies/test.yaml"
-    studies.write(path, yaml.safe_load(path.read_text()) | {"experiments": ["qs-inequality"]})
+    studies.write(path, studies.read(path) | {"experiments": ["qs-inequality"]})
     shutil.copytree(ROOT / "config/papers", folder / "papers")
     shutil.copy(ROOT / "config/experiments/qs-inequality.yaml", folder / "experiments")
     return folder
@@ -35,7 +34,7 @@ def config(tmp_path):
 
 def change(config: Path, **keys):
     path = config / "experiments/qs-inequality.yaml"
-    studies.write(path, yaml.safe_load(path.read_text()) | keys)
+    studies.write(path, studies.read(path) | keys)
 
 
 POINT = {"model": "mixtral-8x7b", "hardware": "h100-sxm5-80gb", "gpus": 4}
@@ -136,7 +135,7 @@ def test_without_a_value_means_the_rows_that_have_none(config, tmp_path):
 )
 def test_a_mistake_in_what_a_paper_prints_is_one_line(config, change_row, words):
     path = config / "papers/qs-inequality.yaml"
-    paper = yaml.safe_load(path.read_text())
+    paper = studies.read(path)
     change_row(next(n for n in paper["numbers"] if n["id"] == "table4"))
     studies.write(path, paper)
     with pytest.raises(ConfigError) as error:

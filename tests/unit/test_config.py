@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 
 import studies
 from moebench.commands import cli
@@ -36,7 +35,7 @@ def knob(**changes):
 
     def touch(config):
         path = config / "experiments" / "x.yaml"
-        data = yaml.safe_load(path.read_text())
+        data = studies.read(path)
         data["grid"]["test"][0]["fix"] |= changes
         studies.write(path, data)
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 
 import pytest
-import yaml
 
 import studies
 from moebench.plan.jobs import environments_needed
@@ -25,7 +24,7 @@ def test_a_recipe_builds_what_a_study_needs_from_the_locks(kind, study):
     assert set(environments_needed(studies.planned(study))) <= set(names)
     locks = hashlib.sha256(b"".join((ROOT / "envs" / f"{name}.lock").read_bytes() for name in names)).hexdigest()
     assert locks in script, f"locks changed: write {locks} in {kind}.post-deploy.sh, so that Snakemake builds anew"
-    recipe = yaml.safe_load((DEPLOY / f"{kind}.yaml").read_text())
+    recipe = studies.read(DEPLOY / f"{kind}.yaml")
     assert recipe["dependencies"] == ["python =3.11", "pip"], "everything else comes from the locks"
 
 

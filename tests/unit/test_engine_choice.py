@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import studies
 from moebench.commands.planning import make_plan
@@ -210,7 +209,7 @@ def test_only_the_services_count_gives_no_percentile():
 
 
 def test_the_paper_study_knows_no_key_and_one_hosted_job():
-    study = yaml.safe_load((studies.ROOT / "config/studies/paper.yaml").read_text())
+    study = studies.read(studies.ROOT / "config/studies/paper.yaml")
     assert study["engines"]["cerebras"]["endpoint"]["key_env"] == "CEREBRAS_API_KEY"
     plan = studies.planned("paper")
     hosted = [j for j in plan["jobs"].values() if j["hosted"]]

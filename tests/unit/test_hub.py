@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from filelock import FileLock
 from huggingface_hub import close_session, constants
 
@@ -734,7 +733,7 @@ def hub_study(tmp_path: Path, *names: str, **more: Any) -> Config:
     config = studies.folder(tmp_path, {"x": {"blocks": [block], **more}}, models=tmp_path / "models")
     for name in names:
         studies.random_model(config, name)
-        spec = yaml.safe_load((config / f"models/{name}.yaml").read_text())
+        spec = studies.read(config / f"models/{name}.yaml")
         studies.write(config / f"models/{name}.yaml", spec | {"source": {"hub": {"hub": f"org/{name}"}}})
     return Config(config)
 

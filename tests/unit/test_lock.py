@@ -234,8 +234,11 @@ def test_the_age_is_by_the_file_systems_clock(path, monkeypatch):
 # ---------------------------------------------------------------------------------------- many contenders
 
 
+ROUNDS = 4
+
+
 def contend(path, barrier, wins, seed):
-    """Try to take a dead holder's lock once, with the pauses of a slow file system between all steps."""
+    """Try to take a dead holder's lock once a round, with the pauses of a slow file system between all steps."""
     rng = random.Random(seed)
 
     def slowed(function):
@@ -247,34 +250,37 @@ def contend(path, barrier, wins, seed):
 
     for module, name in ((lock, "_read"), (lock, "_is_dead"), (os, "link"), (os, "replace")):
         setattr(module, name, slowed(getattr(module, name)))
-    me = lock._me()
-    barrier.wait()
-    if lock._try(path, me) is None:
-        wins.put(me["nonce"])
-    barrier.wait()  # the winner lives until all have tried
+    for _ in range(ROUNDS):
+        me = lock._me()
+        barrier.wait()
+        if lock._try(path, me) is None:
+            wins.put(me["nonce"])
+        barrier.wait()  # all have tried, and the winner lives
 
 
 @pytest.mark.parametrize("heirs", [0, 1, 2])
 def test_exactly_one_of_many_takes_over(path, heirs):
     """Also where earlier heirs died between claiming the lock and taking it."""
     dead = dead_pid()
-    for round_ in range(4):
+    barrier, wins = FORK.Barrier(9, timeout=HANG_S), FORK.SimpleQueue()  # what is put there is there at once
+    contenders = [FORK.Process(target=contend, args=(path, barrier, wins, seed)) for seed in range(8)]
+    for contender in contenders:
+        contender.start()
+    for _ in range(ROUNDS):
         write(path, pid=dead, nonce="d0")
         for n in range(heirs):
             write(path.with_name(f"e.lock.after-d{n}"), pid=dead, nonce=f"d{n + 1}")
-        barrier, wins = FORK.Barrier(8), FORK.Queue()
-        contenders = [FORK.Process(target=contend, args=(path, barrier, wins, 100 * round_ + i)) for i in range(8)]
-        for contender in contenders:
-            contender.start()
-        winner = wins.get(timeout=HANG_S)
-        for contender in contenders:
-            contender.join()
-            assert contender.exitcode == 0
+        barrier.wait()
+        barrier.wait()
+        assert not wins.empty()
+        winner = wins.get()
         assert wins.empty()
         assert json.loads(path.read_text())["nonce"] == winner
         assert os.listdir(path.parent) == ["e.lock"]
-        wins.close()
-        wins.join_thread()
+    for contender in contenders:
+        contender.join()
+        assert contender.exitcode == 0
+    wins.close()
 
 
 # ------------------------------------------------------------------------------------------------ storage

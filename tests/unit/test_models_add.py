@@ -9,7 +9,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 import studies
 from hubserver import HubServer
@@ -238,7 +237,7 @@ def test_a_wrong_family_is_one_line(config, change, words):
 
 
 def test_an_unknown_family_names_those_of_the_folder(config, tmp_path):
-    spec = yaml.safe_load((ROOT / "config/models/gpt-oss-20b.yaml").read_text())
+    spec = studies.read(ROOT / "config/models/gpt-oss-20b.yaml")
     spec["architecture"]["family"] = "gpt_os"
     studies.write(config / "models/gpt-oss-20b.yaml", spec)
     with pytest.raises(ConfigError, match="unknown family 'gpt_os'; did you mean 'gpt_oss'"):
@@ -258,7 +257,7 @@ def shared(tmp_path: Path) -> tuple[Path, Path]:
     (disk / ".cache").mkdir()
     block = {"fix": {"model": "here", "batch": 1, "input_tokens": 8, "output_tokens": 4}}
     made = studies.folder(tmp_path, {"x": [block]}, models=tmp_path / "models")
-    spec = yaml.safe_load((ROOT / "config/models/mixtral-8x7b.yaml").read_text())
+    spec = studies.read(ROOT / "config/models/mixtral-8x7b.yaml")
     studies.write(made / "models/here.yaml", spec | {"name": "here", "source": {"path": str(disk)}})
     return disk, made
 
@@ -323,7 +322,7 @@ def test_a_folder_that_is_not_there_is_one_line(shared):
 )  # fmt: skip
 def test_a_wrong_source_is_one_line(shared, source, words):
     _, made = shared
-    spec = yaml.safe_load((made / "models/here.yaml").read_text())
+    spec = studies.read(made / "models/here.yaml")
     studies.write(made / "models/here.yaml", spec | {"source": source})
     with pytest.raises(ConfigError, match=words):
         Config(made).model("here")
@@ -331,7 +330,7 @@ def test_a_wrong_source_is_one_line(shared, source, words):
 
 def test_a_quantized_shared_model_is_asked_for_by_its_scheme(shared):
     _, made = shared
-    spec = yaml.safe_load((made / "models/here.yaml").read_text())
+    spec = studies.read(made / "models/here.yaml")
     spec["source"]["quantization"] = "mxfp4"
     studies.write(made / "models/here.yaml", spec)
     model = Config(made).model("here")

@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.text import Text
 
 import studies
@@ -44,7 +43,7 @@ def config(tmp_path):
 
 
 def change(path: Path, **keys):
-    studies.write(path, yaml.safe_load(path.read_text()) | keys)
+    studies.write(path, studies.read(path) | keys)
 
 
 # ------------------------------------------------------------------------------------------- counts
@@ -89,7 +88,8 @@ def test_both_studies_show_the_models_of_the_paper(study):
     assert [m["name"] for m in asked["models"]] == [row.model for row in PAPER.architectures.rows]
     assert asked["rows"] == [] and asked["printed"]["architectures"]["source"] == "Table 1"
     assert plan["experiments"]["fig03-latency-llms"]["models"] == []
-    figures.check(plan)
+    if study != "tiny":  # which ``counted`` keeps: that checks its figures
+        figures.check(plan)
 
 
 def test_a_study_without_cells_is_planned(config, capsys, monkeypatch, tmp_path):

@@ -10,7 +10,6 @@ import sys
 from collections import Counter
 
 import pytest
-import yaml
 
 import inventory
 import moebench.plan.make as planning
@@ -54,7 +53,7 @@ def keys(plan, experiment="x"):
 
 
 def edit(path, **changes):
-    data = yaml.safe_load(path.read_text())
+    data = studies.read(path)
     studies.write(path, data | changes)
 
 
@@ -520,7 +519,7 @@ def test_assumptions_are_those_of_the_studys_own_scale(study):
     plan, others = studies.planned(study), 0
     for name, experiment in plan["experiments"].items():
         said = {"".join(text.split()) for text in experiment["assumptions"]}
-        for given in yaml.safe_load((ROOT / f"config/experiments/{name}.yaml").read_text()).get("assumptions", ()):
+        for given in studies.read(ROOT / f"config/experiments/{name}.yaml").get("assumptions", ()):
             text, mine = (given, True) if isinstance(given, str) else (given["text"], study in given["scales"])
             assert ("".join(text.split()) in said) == mine, (name, given)
             others += not mine

@@ -29,7 +29,7 @@ def planned(tmp_path: Path, *cells: dict, readymade: dict | None = None, **study
     folder = studies.folder(tmp_path, {"x": [{"fix": CELL | cell} for cell in cells]}, models="models", **study)
     if readymade:
         file = folder / "models" / "mixtral-8x7b.yaml"
-        file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"quantized": readymade}))
+        file.write_text(yaml.safe_dump(studies.read(file) | {"quantized": readymade}))
     return make_plan(Config(folder), "test")
 
 
@@ -220,7 +220,7 @@ def test_a_wrong_entry_is_refused_in_a_line(tmp_path, readymade, words):
 def test_only_hub_models_have_ready_made_ones(tmp_path):
     folder = studies.folder(tmp_path, {"x": [{"fix": CELL}]})
     file = folder / "models" / "tiny-mixtral.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"quantized": READY}))
+    file.write_text(yaml.safe_dump(studies.read(file) | {"quantized": READY}))
     with pytest.raises(ConfigError, match=r"tiny-mixtral\.yaml: .*hub"):
         make_plan(Config(folder), "test")
 

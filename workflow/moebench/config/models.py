@@ -18,7 +18,8 @@ class Growing(Strict):
 
     @model_serializer(mode="wrap")
     def _without_unsaid(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unsaid = [key for key in self.later if getattr(self, key) == type(self).model_fields[key].default]
+        fields = type(self).model_fields
+        unsaid = [key for key in self.later if getattr(self, key) == fields[key].default]
         return {key: value for key, value in write(self).items() if key not in unsaid}
 
 
