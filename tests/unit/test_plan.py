@@ -393,18 +393,23 @@ def test_jobs_cover_every_engine_once(planned):
     engines, packs = packed["engines"], [job["engines"] for job in packed["jobs"].values()]
     assert sorted(itertools.chain(*packs)) == sorted(engines)
     # One process runs a pack: what it cannot change must be the same in it.
-    shapes = [{(engines[e]["gpus"], engines[e]["config"]["cpu_threads"]) for e in pack} for pack in packs]
-    assert len(shapes) == 4 and all(len(s) == 1 for s in shapes)
+    shapes = [{engines[e]["config"]["cpu_threads"] for e in pack} for pack in packs]
+    assert len(shapes) == 2 and all(len(s) == 1 for s in shapes)
 
 
-def test_on_a_cpu_engines_with_processes_of_their_own_share_one_that_loads_them(planned):
-    grid = {"fix": {"model": "tiny-mixtral", "own_process": True}, "cross": {"tp": [1, 2]}}
-    here = planned(grid, jobs={"pack_minutes": 100})
-    assert [(job["gpus"], len(job["engines"])) for job in here["jobs"].values()] == [(2, 2)]
-    there = planned(grid, jobs={"pack_minutes": 100}, **GPU)
-    assert sorted((job["gpus"], len(job["engines"])) for job in there["jobs"].values()) == [(1, 1), (2, 1)]
-    within = planned({**grid, "fix": {"model": "tiny-mixtral"}}, jobs={"pack_minutes": 100})
-    assert len(within["jobs"]) == 2, "an engine within the process that loads it"
+def test_on_a_cpu_one_process_loads_engines_on_any_number_of_devices_and_servers(planned):
+    """On a CPU a device is a process, and a server a copy of the worker; a GPU is allocated to a job."""
+    served = {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}}
+    grid = {"fix": {"model": "tiny-mixtral"}, "cross": {"tp": [2, 1], "engine_name": [None, "served"]}}
+    for own_process in (False, True):
+        grid["fix"]["own_process"] = own_process
+        here = planned(grid, jobs={"pack_minutes": 100, "host_memory_mb": 1000}, engines={"served": served})
+        ((_, spec),) = here["jobs"].items()
+        order = [(here["engines"][e]["gpus"], here["engines"][e]["runtime"]["kind"]) for e in spec["engines"]]
+        assert order == [(1, "endpoint"), (1, "vllm"), (2, "endpoint"), (2, "vllm")], "servers and few devices first"
+        assert (spec["gpus"], spec["mem_mb"]) == (2, 2000), "what the largest needs"
+    there = planned(grid, jobs={"pack_minutes": 100}, engines={"served": served}, **GPU)
+    assert sorted((job["gpus"], len(job["engines"])) for job in there["jobs"].values()) == [(1, 1)] * 2 + [(2, 1)] * 2
 
 
 def test_a_pack_is_no_longer_than_asked(planned):

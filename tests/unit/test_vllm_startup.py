@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import os
+import subprocess
 import sys
 import types
 
@@ -100,6 +101,32 @@ def test_processes_are_copies_on_a_cpu_where_one_thread_is_all_there_is(monkeypa
         child.start()
         child.join()
         assert child.exitcode == 7, "it needed no import: what it runs has no name that another process could import"
+
+
+def test_a_server_is_forked_only_from_a_process_without_threads(monkeypatch):
+    torch, imported = types.ModuleType("torch"), []
+    torch.get_num_threads = lambda: 1
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setattr(vllm_startup, "import_server", lambda: imported.append(1))
+    monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: True)
+    for threads in (None, 2):
+        assert not vllm_startup.ready_to_serve(threads)
+    assert not imported, "it would only cost time"
+    code = "import threading\nfrom moebench.engines import vllm_startup\nprint(vllm_startup.tasks())\n"
+    code += "threading.Thread(target=threading.Event().wait, daemon=True).start()\nprint(vllm_startup.tasks())"
+    found = subprocess.run([sys.executable, "-c", code], input="\n", capture_output=True, text=True, check=True).stdout
+    assert found == "1\n2\n"
+    for tasks, forked in ((1, True), (2, False), (0, False)):  # 0: unknown
+        monkeypatch.setattr(vllm_startup, "tasks", lambda tasks=tasks: tasks)
+        assert vllm_startup.ready_to_serve(1) is forked
+    assert len(imported) == 3
+
+
+def test_a_thread_of_jemalloc_does_not_count(tmp_path):
+    for number, name in enumerate(("python", "jemalloc_bg_thd")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "comm").write_text(f"{name}\n")
+    assert vllm_startup.tasks(tmp_path) == 1
 
 
 @pytest.mark.parametrize(("knobs", "asks"), [({}, False), ({"ep": True}, True), ({"routing": "uniform"}, True)])

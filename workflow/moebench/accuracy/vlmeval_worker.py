@@ -24,8 +24,9 @@ from moebench.accuracy.lm_eval_results import Unsound
 from moebench.accuracy.vlmeval_harness import Harness
 from moebench.accuracy.vlmeval_process import FOUND, MODEL
 from moebench.accuracy.worker import SCRATCH, write_samples
-from moebench.engines import vllm, vllm_arguments
+from moebench.engines import vllm, vllm_arguments, vllm_startup
 from moebench.engines.server import Server, ServerFailed, flags
+from moebench.engines.variables import CORE
 from moebench.errors import StorageError
 from moebench.formats import Json
 from moebench.formats.messages import Outcome, Request
@@ -89,8 +90,9 @@ class Session(worker.Session):
         arguments += ["--generation-config", "vllm"]  # no sampling settings of the checkpoint beside ours
         switches = vllm_arguments.switches(spec)
         if spec["gpus"] == 1 and config["cpu_threads"]:  # vLLM keeps the worker in the engine core's process: no
-            switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # third import of vLLM, where no time counts
-        self.server = Server(arguments, MODEL, environment=switches, timeout_s=SERVER_TIMEOUT_S)
+            switches[CORE] = "0"  # third import of vLLM, where no time counts
+        copied = vllm_startup.ready_to_serve(config["cpu_threads"])
+        self.server = Server(arguments, MODEL, environment=switches, timeout_s=SERVER_TIMEOUT_S, copied=copied)
         try:
             self.server.start()
         except ServerFailed as error:

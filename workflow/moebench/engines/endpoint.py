@@ -96,10 +96,12 @@ class EndpointEngine:
             "--api-server-count",
             "1",
         ]  # default: one per data-parallel rank
-        self.server = Server(asked, name, environment=environment, timeout_s=3600)
+        copied = vllm_startup.ready_to_serve(self.config["cpu_threads"])
+        self.server = Server(asked, name, environment=environment, timeout_s=3600, copied=copied)
         start = compiling.mark()
+        importing = contextlib.nullcontext() if copied else load_client.imported_meanwhile()
         try:
-            with vllm_startup.no_collection(), load_client.imported_meanwhile():
+            with vllm_startup.no_collection(), importing:
                 self.server.start()
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None

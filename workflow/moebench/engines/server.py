@@ -21,9 +21,10 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
 
+from moebench.engines.copied import Copy
 from moebench.engines.loopback import direct
+from moebench.engines.variables import CORE
 from moebench.formats import Knobs
 
 PORT_ATTEMPTS = 3
@@ -34,7 +35,7 @@ _POLL_S = 0.2
 _DROPPED = ("skip_tokenizer_init", "disable_log_stats")
 """Arguments of the offline engine that a server has otherwise: it answers in text, and its statistics are on."""
 _ON_BY_DEFAULT = ("enable_prefix_caching", "enable_chunked_prefill")
-_NOT_INHERITED = ("VLLM_ENABLE_V1_MULTIPROCESSING",)
+_NOT_INHERITED = (CORE,)
 """A server's engine core always has a separate process."""
 
 
@@ -82,6 +83,7 @@ class Server:
         environment: variables beside this process's own.
         timeout_s: it must answer by then.
         python: interpreter with vLLM; default: this one.
+        copied: fork it from this process, which must be ``vllm_startup.ready_to_serve``.
     """
 
     def __init__(
@@ -92,8 +94,10 @@ class Server:
         environment: dict[str, str] | None = None,
         timeout_s: float = 600,
         python: str = sys.executable,
+        copied: bool = False,
     ):
         self.arguments, self.name, self.log, self.timeout_s, self.python = arguments, name, log, timeout_s, python
+        self.copied = copied
         self.key = secrets.token_urlsafe(24)
         self.port = 0
         self.ready_s = 0.0
@@ -109,7 +113,7 @@ class Server:
         package = str(Path(__file__).resolve().parents[2])
         paths = [package, self.environment.get("PYTHONPATH", "")]
         self.environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Copy | None = None
         self._mark = 0
 
     @property
@@ -140,16 +144,12 @@ class Server:
 
     def _start_once(self) -> None:
         self.port = free_port()
-        command = [self.python, "-m", "moebench.engines.serve", str(os.getpid()), *self.arguments]
-        command += ["--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(self.port)]
+        arguments = [*self.arguments, "--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(self.port)]
         started = time.monotonic()
         with contextlib.ExitStack() as stack:
-            output: Any = sys.stderr.fileno() if self.log is None else stack.enter_context(open(self.log, "ab"))
+            output = (stack.enter_context(open(self.log, "ab")) if self.log else sys.stderr).fileno()
             self._mark = self.log.stat().st_size if self.log else 0
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment,
-                start_new_session=True,
-            )  # fmt: skip
+            self._process = self._copy(arguments, output) if self.copied else self._new(arguments, output)
         try:
             while not self.healthy():
                 self.check()
@@ -160,6 +160,21 @@ class Server:
             self.stop()
             raise
         self.ready_s = time.monotonic() - started
+
+    def _new(self, arguments: list[str], output: int) -> subprocess.Popen[bytes]:
+        command = [self.python, "-m", "moebench.engines.serve", str(os.getpid()), *arguments]
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.environment,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def _copy(self, arguments: list[str], output: int) -> Copy:
+        def serve(parent: int = os.getpid()) -> None:
+            from moebench.engines.serve import run  # in the copy alone: it changes what this process is told of vLLM
+
+            run(parent, arguments)
+
+        return Copy(serve, output, self.environment)
 
     def healthy(self, timeout_s: float = 2) -> bool:
         """Whether it answers."""

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from moebench.formats.plan import EngineConfig
+
 _READ = re.compile(
     r"(VLLM|NCCL|CUDA|CUBLAS|CUBLASLT|CUDNN|NVTE|TORCH|TORCHINDUCTOR|TORCHDYNAMO|PYTORCH|TRITON|FLASHINFER|DG|ATEN|ONEDNN"
     r"|DNNL|OMP|GOMP|KMP|MKL|OPENBLAS|GLOO|UCX|MALLOC)_\w+"
@@ -43,8 +45,11 @@ _CHANGING = re.compile(
 _ACROSS_NODES = re.compile(r"NCCL_(SOCKET|IB|NET|OOB|NSOCKS|CROSS_NIC|COLLNET|SHARP|PXN|GDR|GDRCOPY|DMABUF|OFI)(_\w+)?")
 """Those that say how NCCL reaches other nodes: within one they change nothing."""
 
+CORE = "VLLM_ENABLE_V1_MULTIPROCESSING"
+"""The variable by which vLLM's engine core has a process of its own ("1", its default) or not ("0")."""
+
 OF_THE_PLAN = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "own_process",
+    CORE: "own_process",
     "VLLM_MLA_DISABLE": "mla",
     "VLLM_CPU_OMP_THREADS_BIND": "cpu_threads",
     "OMP_NUM_THREADS": "cpu_threads",
@@ -63,6 +68,11 @@ _SECRET_IN_WORDS = re.compile(
 HIDDEN = "[hidden]"
 _LONGEST = 300
 """Characters of a value that are kept."""
+
+
+def core_is_within(spec: EngineConfig) -> bool:
+    """Whether vLLM's engine core runs in the process that loads it."""
+    return spec["gpus"] == 1 and not spec["config"].get("own_process")
 
 
 def is_read(name: str) -> bool:

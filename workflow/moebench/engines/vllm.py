@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_routin
 from moebench.engines.failures import Refused
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
+from moebench.engines.variables import CORE, core_is_within
 from moebench.engines.vllm_arguments import arguments, switch
 from moebench.formats import Knobs
 from moebench.formats.plan import EngineConfig, EngineKnobsDict
@@ -99,6 +101,8 @@ class VllmEngine:
             from vllm import LLM  # noqa: F401 - most of what it imports
         vllm_startup.set_imports_aside()
         switch(self.spec)
+        if vllm_startup.on_a_cpu():  # where a worker loads engines with and without a process of their own
+            os.environ[CORE] = "0" if core_is_within(self.spec) else "1"
         started = time.perf_counter()
         across = self.other_nodes.start() if self.spec["nodes"] > 1 else {}
         with vllm_startup.quick_start():

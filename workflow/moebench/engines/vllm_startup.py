@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
+from pathlib import Path
 
 
 def on_a_cpu() -> bool:
@@ -23,19 +24,25 @@ def on_a_cpu() -> bool:
 
 @contextlib.contextmanager
 def quick_start() -> Iterator[None]:
-    """Load a model quickly on a CPU.
+    """Load a model quickly on a CPU."""
+    if on_a_cpu():
+        inspect_here()
+        register_kernels_once()
+        copy_processes()
+    with one_collection():
+        yield
 
-    vLLM inspects a model class in a new process, which imports all of vLLM again (8 s), "to avoid initializing CUDA";
-    the CPU build has no CUDA to initialize.
+
+def inspect_here() -> None:
+    """On a CPU, have vLLM inspect a model class in this process.
+
+    It does so in a new one, which imports all of vLLM again (8 s), "to avoid initializing CUDA"; the CPU build has no
+    CUDA to initialize.
     """
     if on_a_cpu():
         from vllm.model_executor.models import registry
 
         registry._run_in_subprocess = lambda inspect: inspect()
-        register_kernels_once()
-        copy_processes()
-    with one_collection():
-        yield
 
 
 @contextlib.contextmanager
@@ -46,6 +53,33 @@ def no_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+
+
+def import_server() -> None:
+    """Import what ``vllm serve`` runs."""
+    with no_collection():
+        import vllm.entrypoints.cli.main
+        import vllm.entrypoints.cli.serve  # noqa: F401 - main imports it only when it is called
+    set_imports_aside()
+
+
+def ready_to_serve(threads: int | None) -> bool:
+    """Whether a server may be forked from this process: vLLM runs on a CPU, and nothing here has threads.
+
+    If the engine configuration has one of its ``threads`` (knob ``cpu_threads``), what a server runs is imported here;
+    otherwise the answer is no, without an import.
+    """
+    if threads != 1:
+        return False
+    import_server()
+    import torch
+
+    return on_a_cpu() and torch.get_num_threads() == 1 and tasks() == 1
+
+
+def tasks(of: Path = Path("/proc/self/task")) -> int:
+    """Threads of this process, without jemalloc's, which stops for a fork; 0: unknown."""
+    return sum((task / "comm").read_text() != "jemalloc_bg_thd\n" for task in of.glob("*"))
 
 
 def set_imports_aside() -> None:

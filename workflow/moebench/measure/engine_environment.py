@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from moebench.engines import loopback, toolkit
+from moebench.engines import loopback, toolkit, variables
 from moebench.formats.plan import EngineConfig
 
 
@@ -24,8 +24,8 @@ def switches(spec: EngineConfig, python: Path) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         **loopback.direct(),
     }
-    if spec["gpus"] == 1 and not spec["config"].get("own_process"):  # no second process to start and to time
-        switches["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if variables.core_is_within(spec):  # no second process to start and to time
+        switches[variables.CORE] = "0"
     if not spec["config"]["mla"]:
         switches["VLLM_MLA_DISABLE"] = "1"
     if spec["config"]["cpu_threads"]:  # not bound to cores: another process may occupy one

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from moebench.engines import compatibility, compiling, failures
+from moebench.engines import compatibility, compiling, failures, variables
 from moebench.engines.factory import make
 from moebench.engines.parent import die_with
 from moebench.engines.protocol import Batch, Engine, Routed
@@ -465,8 +465,7 @@ def holds_nothing(error: Exception, spec: EngineConfig) -> bool:
         return True
     import torch
 
-    alone = spec["gpus"] == 1 and not spec["config"].get("own_process")
-    return alone and not torch.cuda.is_available()
+    return variables.core_is_within(spec) and not torch.cuda.is_available()
 
 
 def gpu_driver() -> str | None:

@@ -44,12 +44,14 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
     for engine_id, engine in plan["engines"].items():
         gpus, seconds = engine["gpus"], engine["predicted"]["job_s"]
         runs_on = engine["runtime"]
+        # On a CPU, devices are processes, and a server is a copy of the worker: all share a job, and an import of vLLM.
+        allocated = hardware.kind == "gpu"
         # What a worker process cannot change; nor do two engines share one, because the first leaves state behind.
-        alone = gpus == 1 and not engine["config"].get("own_process")
         shape = (
-            gpus if alone or hardware.kind == "gpu" else None,  # on a CPU, engines of any number of processes share one
-            *(engine["config"][knob] for knob in ("cpu_threads", "mla", "own_process")),
-            *(runs_on["kind"], runs_on["environment"], runs_on["hosted"]),
+            *((gpus, engine["config"]["own_process"]) if allocated else (engine["nodes"],)),
+            *(engine["config"][knob] for knob in ("cpu_threads", "mla")),
+            "vllm" if served(engine) and not allocated else runs_on["kind"],
+            *(runs_on["environment"], runs_on["hosted"]),
             canonical(runs_on.get("variables")),
             # numba, which n-grams are looked up with, keeps vLLM's CPU build from loading anything after it.
             engine_id if engine["config"].get("speculation") == "ngram" else None,
@@ -62,6 +64,8 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             packs.append((gpus, seconds, [engine_id]))
     jobs: dict[str, Job] = {}
     for gpus, seconds, engines in packs:
+        # Servers first: what an engine leaves behind in the worker would be in its copy.
+        engines.sort(key=lambda e: (plan["engines"][e]["gpus"], not served(plan["engines"][e])))
         nodes = max(1, math.ceil(gpus / hardware.devices_per_node))
         gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
@@ -89,6 +93,12 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
             low, high = (round(sum(at_end(s["predicted"], "job_s", end) or 0.0 for s in specs), 1) for end in ENDS[1:])
             jobs[job_id] |= {"expected_s_low": low, "expected_s_high": high}
     return jobs
+
+
+def served(engine: EngineConfig) -> bool:
+    """Whether an engine configuration is a server on this machine."""
+    endpoint = engine["runtime"].get("endpoint")
+    return endpoint is not None and endpoint["serve"]
 
 
 def _contents(engine: EngineConfig, skip_infeasible: bool) -> list[Any]:
