@@ -1,6 +1,7 @@
 """Quick loads: on a CPU garbage is collected once, whatever happens in between; on a device nothing changes."""
 
 import contextlib
+import functools
 import gc
 import os
 import subprocess
@@ -137,3 +138,17 @@ def test_vllm_is_imported_only_for_what_it_may_refuse(monkeypatch, knobs, asks):
     engine = vllm.VllmEngine({"config": config, "model": {"architecture": {"family": "mixtral"}}, "nodes": 1})
     with pytest.raises(ImportError) if asks else contextlib.nullcontext():
         engine.refuse()
+
+
+@pytest.mark.parametrize("on_a_cpu", [True, False])
+def test_on_a_cpu_ranks_are_counted_by_what_vllm_would_compile(on_a_cpu, monkeypatch):
+    def count(x, values):
+        return sum(v >= values for v in x)
+
+    compiled = functools.wraps(count)(lambda x, values: count(x, values))
+    logprobs = types.SimpleNamespace(batched_count_greater_than=compiled)
+    for name in ("vllm", "vllm.v1", "vllm.v1.sample", "vllm.v1.sample.ops"):
+        monkeypatch.setitem(sys.modules, name, types.SimpleNamespace(logprobs=logprobs))
+    monkeypatch.setattr(vllm_startup, "on_a_cpu", lambda: on_a_cpu)
+    vllm_startup.count_ranks_uncompiled()
+    assert logprobs.batched_count_greater_than is (count if on_a_cpu else compiled)

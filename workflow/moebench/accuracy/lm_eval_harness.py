@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench.accuracy.lm_eval_results import Unsound
+from moebench.engines import vllm_startup
 from moebench.engines.vllm import VllmEngine
 from moebench.errors import nearest
 from moebench.formats import Knobs
@@ -33,6 +34,7 @@ class EvaluatedEngine(VllmEngine):
 
     def start(self, arguments: Knobs) -> Any:
         """Load the engine through the harness.  Raises any exception of either."""
+        vllm_startup.count_ranks_uncompiled()
         backend = _backend()
         given = {k: v for k, v in arguments.items() if k not in ("model", "skip_tokenizer_init")}
         self.lm = backend.VLLM(pretrained=arguments["model"], batch_size="auto", **given)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import inspect
 import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.context import BaseContext
@@ -98,6 +99,17 @@ def register_kernels_once() -> None:
 
     register = current_platform.register_triton_kernel_overrides
     current_platform.register_triton_kernel_overrides = functools.cache(register)
+
+
+def count_ranks_uncompiled() -> None:
+    """On a CPU, do not compile how vLLM counts the ranks of log-probabilities: the first time takes 15 s of g++.
+
+    For jobs whose times do not count, before a model is loaded.  The ranks are integers: they stay the same.
+    """
+    if on_a_cpu():
+        from vllm.v1.sample.ops import logprobs
+
+        logprobs.batched_count_greater_than = inspect.unwrap(logprobs.batched_count_greater_than)
 
 
 def copy_processes() -> None:
