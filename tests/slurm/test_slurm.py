@@ -134,8 +134,9 @@ def night(project: Make, tight: tuple[Project, Head]) -> Night:
     topk = [*(block(model, [1, 2, 4]) for model in models), block("tiny-mixtral", [1, 2], tp=2)]
     run = project("night", {"fig03-latency-llms": [figure], "topk": topk})
     stand_in.copy_to(run.folder, wanted=True)
-    seen = Night(run, run.engine("tiny-olmoe"), run.engine("tiny-deepseek-v2"), run.engine("tiny-qwen1.5-moe"),
-                 run.engine("tiny-mixtral.tp2"))  # fmt: skip
+    seen = Night(run, run.engine("tiny-olmoe.fp32"), run.engine("tiny-deepseek-v2.fp32"),
+                 run.engine("tiny-qwen1.5-moe.fp32"),
+                 run.engine("tiny-mixtral.fp32.tp2"))  # fmt: skip
     seen.victim = run.cells(seen.crashing)[-1]
     run.hold(seen.victim, run.cells(seen.hanging)[1], run.cells(seen.cancelled)[1])
     with ended(run.start(), run) as head, ThreadPoolExecutor() as pool:
@@ -360,7 +361,7 @@ def test_a_killed_head_is_started_again(interrupted: Project) -> None:
 def test_a_job_out_of_memory_is_tried_again_with_more(tight: tuple[Project, Head]) -> None:
     run, head = tight
     assert head.wait() == 0, head.output
-    first, second = run.jobs(run.engine("tiny-mixtral"))
+    first, second = run.jobs(run.engine("tiny-mixtral.fp32"))
     assert first["JobState"] in ("FAILED", "OUT_OF_MEMORY")
     assert second["JobState"] == "COMPLETED"
     assert (first["MinMemoryNode"], second["MinMemoryNode"]) == ("1000M", "1500M")
@@ -373,7 +374,8 @@ def test_the_real_engine_measures_and_one_that_refuses_is_a_result(tight: tuple[
     assert head.wait() == 0, head.output
     assert {run.jobs(engine)[-1]["JobState"] for engine in run.plan["engines"]} == {"COMPLETED"}
     (measured,), (refused,) = (
-        [run.record(key) for key in run.cells(run.engine(slug))] for slug in ("tiny-mixtral", "tiny-mixtral.dp2")
+        [run.record(key) for key in run.cells(run.engine(slug))]
+        for slug in ("tiny-mixtral.fp32", "tiny-mixtral.fp32.dp2")
     )
     assert measured is not None and measured["status"] == "ok"
     assert measured["checks"]["experts_per_token"] == 2
