@@ -116,22 +116,21 @@ def test_what_an_engine_cannot_be_asked(planned, block, words):
     assert words in str(error.value)
 
 
-def test_jobs_mix_neither_engines_nor_environments(planned):
+def test_jobs_mix_neither_environments_nor_engines_but_those_of_one_vllm(planned):
     engines = ENGINES | {"other": ENGINES["transformers"] | {"environment": "other-env"}}
     plan = planned({"fix": CELL, "cross": {"engine_name": ["vllm", *engines], "dtype": ["bfloat16", "float32"]}},
                    engines=engines)  # fmt: skip
     found = {}
     for job in plan["jobs"].values():
-        (kind,) = {plan["engines"][e]["runtime"]["kind"] for e in job["engines"]}
+        kinds = tuple(sorted({plan["engines"][e]["runtime"]["kind"] for e in job["engines"]}))
         (environment,) = {plan["engines"][e]["runtime"]["environment"] for e in job["engines"]}
         assert environment == job["environment"]
-        found[kind, environment, job["hosted"]] = len(job["engines"]), job["gpus"]
+        found[kinds, environment, job["hosted"]] = len(job["engines"]), job["gpus"]
     assert found == {
-        ("vllm", "vllm-cpu", False): (2, 1),
-        ("transformers", "vllm-cpu", False): (2, 1),
-        ("transformers", "other-env", False): (2, 1),
-        ("endpoint", "vllm-cpu", False): (2, 1),
-        ("endpoint", "vllm-cpu", True): (1, 0),
+        (("endpoint", "vllm"), "vllm-cpu", False): (4, 1),
+        (("transformers",), "vllm-cpu", False): (2, 1),
+        (("transformers",), "other-env", False): (2, 1),
+        (("endpoint",), "vllm-cpu", True): (1, 0),
     }
 
 

@@ -103,6 +103,9 @@ class EndpointEngine:
         try:
             with vllm_startup.no_collection(), importing:
                 self.server.start()
+            if copied:  # now, since a process with a second thread is not forked
+                with load_client.imported_meanwhile():
+                    pass
         except ServerFailed as error:
             raise RuntimeError(f"{error}. See root cause in its log") from None
         self.client = Client(self.server.url, self.server.key, "the server", self.settings["timeout_s"], proxies=False)
