@@ -406,7 +406,7 @@ def test_on_a_cpu_one_process_loads_engines_on_any_number_of_devices_and_servers
         here = planned(grid, jobs={"pack_minutes": 100, "host_memory_mb": 1000}, engines={"served": served})
         ((_, spec),) = here["jobs"].items()
         order = [(here["engines"][e]["gpus"], here["engines"][e]["runtime"]["kind"]) for e in spec["engines"]]
-        assert order == [(1, "endpoint"), (1, "vllm"), (2, "endpoint"), (2, "vllm")], "servers and few devices first"
+        assert order == [(1, "endpoint"), (2, "endpoint"), (1, "vllm"), (2, "vllm")], "servers first, then few devices"
         assert (spec["gpus"], spec["mem_mb"]) == (2, 2000), "what the largest needs"
     there = planned(grid, jobs={"pack_minutes": 100}, engines={"served": served}, **GPU)
     assert sorted((job["gpus"], len(job["engines"])) for job in there["jobs"].values()) == [(1, 1)] * 2 + [(2, 1)] * 2

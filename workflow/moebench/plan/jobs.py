@@ -65,7 +65,7 @@ def jobs_of(plan: Plan | AccuracyPart, study: Study, hardware: Hardware) -> dict
     jobs: dict[str, Job] = {}
     for gpus, seconds, engines in packs:
         # Servers first: what an engine leaves behind in the worker would be in its copy.
-        engines.sort(key=lambda e: (plan["engines"][e]["gpus"], not served(plan["engines"][e])))
+        engines.sort(key=lambda e: (not served(plan["engines"][e]), plan["engines"][e]["gpus"]))
         nodes = max(1, math.ceil(gpus / hardware.devices_per_node))
         gpus_per_node = gpus // nodes
         job_id = engines[0] if len(engines) == 1 else f"pack{len(engines)}-{digest(engines)}"
