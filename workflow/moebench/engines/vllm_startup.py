@@ -30,6 +30,7 @@ def quick_start() -> Iterator[None]:
         inspect_here()
         register_kernels_once()
         copy_processes()
+        mask_tokens_uncompiled()
     with one_collection():
         yield
 
@@ -110,6 +111,17 @@ def count_ranks_uncompiled() -> None:
         from vllm.v1.sample.ops import logprobs
 
         logprobs.batched_count_greater_than = inspect.unwrap(logprobs.batched_count_greater_than)
+
+
+def mask_tokens_uncompiled() -> None:
+    """On a CPU, do not compile how vLLM masks the tokens of other ranks' vocabulary, with tensor parallelism.
+
+    The first time takes 15 s of g++ in every new project folder.  Uncompiled, a step is no slower
+    (docs/decisions/0063).
+    """
+    from vllm.model_executor.layers import vocab_parallel_embedding as embedding
+
+    embedding.get_masked_input_and_mask = inspect.unwrap(embedding.get_masked_input_and_mask)
 
 
 def copy_processes() -> None:
