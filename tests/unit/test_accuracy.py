@@ -330,9 +330,12 @@ def test_the_report_says_that_random_weights_are_at_chance(tmp_path: Path) -> No
 
 @pytest.fixture
 def fresh():
-    lm_eval_harness.folders.cache_clear()
+    cached = lm_eval_harness.folder, lm_eval_harness._definitions
+    for function in cached:
+        function.cache_clear()
     yield
-    lm_eval_harness.folders.cache_clear()
+    for function in cached:
+        function.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
@@ -343,6 +346,8 @@ def test_the_folder_of_a_task_is_found_and_groups_are_in_none(tmp_path, monkeypa
         ("glue/rte/default.yaml", 'task: "rte"\n'),
         ("mmlu/all.yaml", "group: mmlu\ntask:\n  - task: stem\n"),
         ("few.yaml", "task: [a, b]\n"),
+        ("wsc/wsc.yaml", "task: wsc273\n"),
+        ("other/all.yaml", "task: wsc\n"),
     ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
@@ -352,4 +357,6 @@ def test_the_folder_of_a_task_is_found_and_groups_are_in_none(tmp_path, monkeypa
     package.tasks = tasks
     monkeypatch.setitem(sys.modules, "lm_eval", package)
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", tasks)
-    assert lm_eval_harness.folders() == {"arc_easy": tmp_path / "arc", "rte": tmp_path / "glue/rte"}
+    found = {task: lm_eval_harness.folder(task) for task in ("arc_easy", "rte", "mmlu", "stem", "a", "wsc", "wsc273")}
+    single = {"arc_easy": "arc", "rte": "glue/rte", "wsc": "other", "wsc273": "wsc"}
+    assert found == dict.fromkeys(("mmlu", "stem", "a")) | {task: tmp_path / place for task, place in single.items()}
