@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from moebench.engines import vllm, vllm_startup
+from moebench.engines import imports, vllm, vllm_startup
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_the_kernels_are_replaced_once_for_all_models_of_a_process(monkeypatch):
 
 
 def test_no_garbage_is_collected_while_much_is_imported_also_after_a_failure():
-    with pytest.raises(ImportError), vllm_startup.no_collection():
+    with pytest.raises(ImportError), imports.no_collection():
         assert not gc.isenabled()
         raise ImportError
     assert gc.isenabled()

@@ -98,9 +98,9 @@ def main() -> None:
     """Import vLLM, then run a script for each line of input and print its exit code."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print
-    from moebench.engines import vllm_startup
+    from moebench.engines import imports
 
-    with vllm_startup.no_collection():
+    with imports.no_collection():
         from transformers.models.auto import modeling_auto  # noqa: F401
         from vllm import LLM  # noqa: F401
     gc.collect()

@@ -17,6 +17,7 @@ from typing import Any
 from moebench.engines import compiling, load_client, vllm, vllm_arguments, vllm_resolved, vllm_startup, waiting
 from moebench.engines.client import Answer, Client, RateLimited
 from moebench.engines.failures import Failure
+from moebench.engines.imports import no_collection
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.server import Server, ServerFailed, flags
 from moebench.engines.trace import encode
@@ -101,7 +102,7 @@ class EndpointEngine:
         start = compiling.mark()
         importing = contextlib.nullcontext() if copied else load_client.imported_meanwhile()
         try:
-            with vllm_startup.no_collection(), importing:
+            with no_collection(), importing:
                 self.server.start()
             if copied:  # now, since a process with a second thread is not forked
                 with load_client.imported_meanwhile():

@@ -12,6 +12,7 @@ from typing import Any
 
 from moebench.engines import vllm_images, vllm_nodes, vllm_resolved, vllm_routing, vllm_startup
 from moebench.engines.failures import Refused
+from moebench.engines.imports import no_collection
 from moebench.engines.protocol import Images, Routed
 from moebench.engines.trace import encode
 from moebench.engines.variables import CORE, core_is_within
@@ -96,7 +97,7 @@ class VllmEngine:
 
     def load(self) -> LoadFacts:
         """Load the model.  Raises any exception of the engine."""
-        with vllm_startup.no_collection():
+        with no_collection():
             self.refuse()
             from vllm import LLM  # noqa: F401 - most of what it imports
         vllm_startup.set_imports_aside()

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+from moebench.engines.imports import no_collection
+
 
 def on_a_cpu() -> bool:
     """Whether vLLM runs on a CPU here.  Elsewhere nothing below changes what vLLM does."""
@@ -45,16 +47,6 @@ def inspect_here() -> None:
         from vllm.model_executor.models import registry
 
         registry._run_in_subprocess = lambda inspect: inspect()
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """No garbage collection within the context: it is a quarter of the 7 s of CPU time that importing vLLM takes."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def import_server() -> None:

@@ -14,13 +14,24 @@ from moebench.prompts import prose, text_prompts
 def sequences(settings: CalibrationDict, folder: Path, vocab_size: int) -> list[list[int]]:
     """Token ids of the calibration sequences.  Raises StageError if the data is missing or too short."""
     try:
-        corpus = text_prompts.text_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
+        corpus = _prose_tokens(folder) if settings["data"] == "text" else _file_tokens(settings, folder)
         return text_prompts.make(
             "text", corpus, vocab_size, settings["sequences"], settings["tokens"], settings["seed"]
         )
     except (OSError, ValueError) as error:
         words = str(error).replace("the prose corpus", f"calibration.data {settings['data']}")
         raise StageError(f"{words}; change calibration in the study") from None
+
+
+_prose: dict[str, list[int]] = {}
+"""The prose as token ids by tokenizer: models of one family share one."""
+
+
+def _prose_tokens(folder: Path) -> list[int]:
+    key = text_prompts.tokenizer_key(folder)
+    if key not in _prose:
+        _prose[key] = text_prompts.text_tokens(folder)
+    return _prose[key]
 
 
 def _file_tokens(settings: CalibrationDict, folder: Path) -> list[int]:

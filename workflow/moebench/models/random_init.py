@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from moebench.architectures.hf_config import to_hf_config
+from moebench.engines.imports import model_classes
 from moebench.errors import disk_is_full
 from moebench.formats import Json
 from moebench.formats.model import ArchitectureDict
@@ -156,9 +157,10 @@ def _fill(name: str, tensor: Any, seed: int, tied: bool, inputs_first: bool = Fa
 
 def _save_model(config: Json, seed: int, folder: Path) -> None:
     """Write config.json and weights into ``folder``."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
-    from transformers.utils import logging
+    with model_classes():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
     settings = dict(config)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from moebench.engines.imports import model_classes
 from moebench.errors import StageError
 from moebench.models.prune.checkpoint import Checkpoint, expert_name
 
@@ -42,10 +43,11 @@ def moe_layers(checkpoint: Checkpoint, tokens: list[list[int]]) -> Iterator[MoEL
 
     Raises StageError for a family whose model transformers lacks or implements in another form.
     """
-    import torch
-    from torch import nn
-    from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging
+    with model_classes():
+        import torch
+        from torch import nn
+        from transformers import AutoConfig, AutoModel
+        from transformers.utils import logging
 
     logging.disable_progress_bar()
     device = "cuda" if torch.cuda.is_available() else "cpu"
