@@ -431,12 +431,14 @@ def test_the_completion_script_is_printed(shell):
     assert done.returncode == 0 and "_MOEBENCH_COMPLETE" in done.stdout and done.stderr == ""
 
 
-def complete(words: str) -> list[str]:
-    number = str(len(words.split(" ")) - 1)
-    return moebench(_MOEBENCH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=number).stdout.split()
+def test_bash_completes_verbs_options_studies_and_models(capsys, monkeypatch):
+    def complete(words: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        return run(capsys)[1].split()
 
-
-def test_bash_completes_verbs_options_studies_and_models():
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("_MOEBENCH_COMPLETE", "complete_bash")
     assert complete("moebench co") == ["compare", "columns"]
     assert "measure" not in complete("moebench ")
     assert set(complete("moebench plan --envir")) == {"--environments", "--environment-names"}
