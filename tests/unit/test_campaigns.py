@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import struct
 import subprocess
 import sys
@@ -45,14 +46,21 @@ ENGINES = {
 DUMMY = studies.TINY | {"weights": "dummy"}
 
 
-@pytest.fixture
-def config(tmp_path):
-    return Config(studies.folder(tmp_path, {"asked": BLOCKS}, tmp_path / "models", engines=ENGINES, defaults=DUMMY))
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Read by the tests, written by none; nothing is staged in its folder of models."""
+    root = tmp_path_factory.mktemp("study")
+    return Config(studies.folder(root, {"asked": BLOCKS}, root / "models", engines=ENGINES, defaults=DUMMY))
+
+
+@pytest.fixture(scope="module")
+def planned(config):
+    return pickle.dumps(make_plan(config, "test", choose=lambda plan: portable(plan, 1)))
 
 
 @pytest.fixture
-def plan(config):
-    return make_plan(config, "test", choose=lambda plan: portable(plan, 1))
+def plan(planned):
+    return pickle.loads(planned)
 
 
 def record(plan, key, version="0.32.0", device="Card A", **more):

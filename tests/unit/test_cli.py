@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
 import os
@@ -9,7 +11,10 @@ import pty
 import re
 import subprocess
 import sys
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import typer
@@ -17,6 +22,7 @@ import typer
 import studies
 import synthetic
 from moebench import __version__, text
+from moebench.claims import coverage
 from moebench.commands import cli
 from moebench.commands.app import GROUPS, INTERNAL
 from moebench.commands.planning import make_plan
@@ -74,12 +80,18 @@ def run(capsys, *arguments: object) -> tuple[int, str, str]:
     return end.value.code or 0, *capsys.readouterr()
 
 
+@functools.cache
+def _comparisons(study: str, rows=coverage.rows) -> list[dict[str, object]]:
+    return rows(studies.planned(study))
+
+
 @pytest.fixture
 def kept_plans(monkeypatch):
     """In the project's folder, with plans of its studies that are made once for all tests, and known to be drawable
     (test_parameters.py)."""
     monkeypatch.chdir(ROOT)
     plans = {study: studies.planned(study) for study in ("tiny", "paper")}
+    monkeypatch.setattr(coverage, "rows", lambda plan: _comparisons(plan["study"]))
     monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: plans[study])
     monkeypatch.setattr("moebench.figures.check", lambda plan, folder: None)
 
@@ -265,21 +277,37 @@ def test_the_findings_of_doctor_fit(capsys, monkeypatch, small, columns):
 
 def terminal(*arguments: str, **environment: str) -> str:
     """What a verb writes on a terminal."""
-    master, slave = pty.openpty()
-    env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color", "COLUMNS": "80"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "moebench", *arguments],
-        stdin=slave, stdout=slave, stderr=slave, cwd=ROOT, env=env | environment,
-    ) as process:  # fmt: skip
-        os.close(slave)
-        parts = []
-        try:
-            while part := os.read(master, 65536):
-                parts.append(part)
-        except OSError:  # Linux, at the end
-            pass
-        assert process.wait() == 0
-    os.close(master)
+    process, master = pty.fork()  # a new process takes half a second to import what is imported here
+    if process == 0:
+        sys.stdout = sys.stderr = os.fdopen(1, "w")
+        os.environ.pop("NO_COLOR", None)
+        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80"} | environment
+        _end(arguments)
+    return _read_all(process, master)
+
+
+def _end(arguments: Sequence[str]) -> NoReturn:
+    """Run a verb and end this process, which is a copy of that of the tests, without its clean-up."""
+    code = 99
+    try:
+        cli.main(list(arguments))
+    except SystemExit as end:
+        code = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _read_all(process: int, file: int) -> str:
+    """What a process writes; it must end with 0."""
+    parts = []
+    with contextlib.suppress(OSError):  # Linux, at the end of a terminal
+        while part := os.read(file, 65536):
+            parts.append(part)
+    os.close(file)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, parts
     return b"".join(parts).decode()
 
 
@@ -403,12 +431,14 @@ def test_the_completion_script_is_printed(shell):
     assert done.returncode == 0 and "_MOEBENCH_COMPLETE" in done.stdout and done.stderr == ""
 
 
-def complete(words: str) -> list[str]:
-    number = str(len(words.split(" ")) - 1)
-    return moebench(_MOEBENCH_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=number).stdout.split()
+def test_bash_completes_verbs_options_studies_and_models(capsys, monkeypatch):
+    def complete(words: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split(" ")) - 1))
+        return run(capsys)[1].split()
 
-
-def test_bash_completes_verbs_options_studies_and_models():
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("_MOEBENCH_COMPLETE", "complete_bash")
     assert complete("moebench co") == ["compare", "columns"]
     assert "measure" not in complete("moebench ")
     assert set(complete("moebench plan --envir")) == {"--environments", "--environment-names"}

@@ -115,11 +115,15 @@ INHERITED = {"measure/telemetry/sidecar.py", "measure/process.py", "measure/cons
 """Modules that hand on the variables of a driver, of a verb, or (SLURM's commands) of the user."""
 
 
+STARTS = ("subprocess.", "os.exec", "os.spawn")
+
+
 def test_every_process_started_with_variables_of_its_own_has_them():
     starters = {}
     for path in (studies.ROOT / "workflow" / "moebench").rglob("*.py"):
-        for call in ast.walk(ast.parse(path.read_text())):
-            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(("subprocess.", "os.exec", "os.spawn")):
+        text = path.read_text()
+        for call in ast.walk(ast.parse(text)) if any(start in text for start in STARTS) else ():
+            if isinstance(call, ast.Call) and ast.unparse(call.func).startswith(STARTS):
                 own = any(k.arg == "env" for k in call.keywords) or ast.unparse(call.func).endswith("e")
                 starters.setdefault(str(path.relative_to(studies.ROOT / "workflow" / "moebench")), []).append(own)
     assert len(starters) > 10, "the search finds them"

@@ -7,6 +7,7 @@ whose tokens are words; every record says so (``provenance.campaign.model_files`
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -64,11 +65,16 @@ def _stand_in(model: ModelDict, config: Json, folder: Path) -> None:
     staged.write_manifest(folder, "registry", model["revision"])
 
 
+@functools.cache
+def _words() -> list[str]:
+    """The words of the prose, the most frequent first."""
+    counted = Counter(re.findall(r"\w+|[^\w\s]+", prose.corpus()))
+    return [word for word, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))]
+
+
 def word_tokenizer(vocab_size: int) -> Json:
     """``tokenizer.json`` of a tokenizer whose tokens are the words of the prose, the most frequent first."""
-    counted = Counter(re.findall(r"\w+|[^\w\s]+", prose.corpus()))
-    words = [word for word, _ in sorted(counted.items(), key=lambda item: (-item[1], item[0]))]
-    vocabulary = {word: number for number, word in enumerate([_UNKNOWN, *words[: vocab_size - 1]])}
+    vocabulary = {word: number for number, word in enumerate([_UNKNOWN, *_words()[: vocab_size - 1]])}
     return {
         "version": "1.0",
         "truncation": None,

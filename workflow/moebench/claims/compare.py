@@ -231,11 +231,9 @@ def compare(a: Results, b: Results, metric: str, threshold: float, method: str =
     )
 
 
-def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
-    frame = results.measurements
-    plain = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    keyed: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
-    for row in plain:
+def _keyed(results: Results) -> dict[tuple[Any, ...], Row]:
+    keyed: dict[tuple[Any, ...], Row] = {}
+    for row in parquet.rows(results.measurements):
         pairing = key(row)
         if pairing in keyed:
             raise UserError(
@@ -245,16 +243,16 @@ def _keyed(results: Results) -> dict[tuple[Any, ...], Mapping[Hashable, Any]]:
     return keyed
 
 
-def key(row: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+def key(row: Row) -> tuple[Any, ...]:
     """Key by which rows of plan or measurements are paired."""
     return tuple(_DEFAULTS.get(k) if row[k] is None else row[k] for k in KEY)
 
 
-def _name(row: Mapping[Hashable, Any]) -> str:
+def _name(row: Row) -> str:
     return f"{row['engine']}/{row['cell']}"
 
 
-def _pair(left: Mapping[Hashable, Any], right: Mapping[Hashable, Any], a: Results, b: Results, metric: str) -> Row:
+def _pair(left: Row, right: Row, a: Results, b: Results, metric: str) -> Row:
     """Medians, ratio, interval and p-value of one pair."""
     made: Row = {
         "model": left["model_title"], "cell_a": _name(left), "cell_b": _name(right),

@@ -6,13 +6,13 @@ model's revision and the protocol; its hardware, and the version of its engine, 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from moebench.claims import compare
+from moebench.columns import Row
 from moebench.tables import parquet
 
 IMPORTED = "imported"
@@ -30,17 +30,13 @@ def rows(plan: pd.DataFrame, results: Path) -> list[dict[str, Any]]:
     ``plan``: the table ``plan``.  Raises StorageError for tables that cannot be read.
     """
     folders = tables(results)
-    asked: dict[tuple[Any, ...], Mapping[Hashable, Any]] = {}
-    for row in _plain(plan) if folders else ():
+    asked: dict[tuple[Any, ...], Row] = {}
+    for row in parquet.rows(plan) if folders else ():
         asked[compare.key(row)] = row
     made = []
     for folder in folders:
-        for row in _plain(parquet.read(folder, "measurements")):
+        for row in parquet.rows(parquet.read(folder, "measurements")):
             if ours := asked.get(compare.key(row)):
                 here = {k: ours[k] for k in ("study", "engine", "cell")} | {"machine": folder.parent.parent.name}
-                made.append({str(k): v for k, v in row.items()} | here)
+                made.append(row | here)
     return made
-
-
-def _plain(frame: pd.DataFrame) -> Iterator[Mapping[Hashable, Any]]:
-    yield from frame.astype(object).where(frame.notna(), None).to_dict("records")

@@ -66,11 +66,11 @@ def rows(plan: Plan, folder: Path, results: Path) -> list[Row]:
     frame = join.with_status(folder)
     measured = _cells(frame[frame["experiment"].isin(listing)], stands_for)
     samples = _samples(folder)
-    answered = [row for row in _plain(parquet.read(folder, "accuracy")) if row["experiment"] in listing]
+    answered = [row for row in parquet.rows(parquet.read(folder, "accuracy")) if row["experiment"] in listing]
     asked = [_stand_in(row, stands_for) for row in accuracy_rows.rows(answered, functools.partial(_logged, results))]
     predicted, where = _predicted(plan, folder, stands_for)
     parameters = parquet.read(folder, "parameters")
-    points = _plain(parquet.read(folder, "computed"))
+    points = parquet.rows(parquet.read(folder, "computed"))
     made = []
     for paper in files:
         for claim in paper.claims:
@@ -102,7 +102,7 @@ def _reference_lists(plan: Plan, claim: Claim) -> set[str]:
 def _cells(frame: pd.DataFrame, stands_for: Mapping[str, str]) -> list[Row]:
     """Planned cells as plain rows: axis labels as columns, small models under the name of their full-size model."""
     made = []
-    for row in _plain(frame):
+    for row in parquet.rows(frame):
         own = {k: v for k, v in json.loads(row["labels"] or "{}").items() if k not in columns.COLUMNS}
         made.append(own | _stand_in(row, stands_for))
     return made
@@ -112,12 +112,6 @@ def _stand_in(row: Row, stands_for: Mapping[str, str]) -> Row:
     """The row with the paper's model names, and whether a small model represents one."""
     small = {k: stands_for[row[k]] for k in ("model", "draft_model") if row[k] in stands_for}
     return row | small | {"stand_in": bool(small)}
-
-
-def _plain(frame: pd.DataFrame) -> list[Row]:
-    """Rows with None for missing values."""
-    records = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return [{str(k): v for k, v in record.items()} for record in records]
 
 
 def _of_model(plan: Plan, paper: ClaimFile, claim: Claim, points: list[Row]) -> Row:

@@ -11,6 +11,7 @@ import pandas as pd
 from moebench.claims import evaluate as ev
 from moebench.claims.show import counts, predicted, value_of
 from moebench.claims.table import CONFIRMED, REFUTED
+from moebench.tables import parquet
 
 Row = Mapping[str, Any]
 
@@ -32,8 +33,8 @@ def papers(frame: pd.DataFrame) -> list[Paper]:
     made = []
     for name, part in frame.groupby("paper", sort=False):
         rows, anchored = [], set[str]()
-        for record in part.astype(object).where(part.notna(), None).to_dict("records"):
-            rows.append(_row({str(k): v for k, v in record.items()}, record["claim"] not in anchored))
+        for record in parquet.rows(part):
+            rows.append(_row(record, record["claim"] not in anchored))
             anchored.add(record["claim"])
         decided = [row for row in rows if row["verdict"] in (CONFIRMED, REFUTED)]
         rest = [row for row in rows if row["verdict"] not in (CONFIRMED, REFUTED)]

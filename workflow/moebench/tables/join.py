@@ -102,5 +102,5 @@ def with_status(out: Path, **where: str) -> pd.DataFrame:
 
 def plain(frame: pd.DataFrame) -> pd.DataFrame:
     """The same with texts as objects and in few blocks: selecting rows is five times faster."""
-    texts = [name for name, kind in frame.dtypes.items() if kind == "str"]
-    return frame.astype(dict.fromkeys(texts, object)).copy()
+    columns = {name: column.astype(object) if column.dtype == "str" else column for name, column in frame.items()}
+    return pd.DataFrame(columns, index=frame.index, columns=frame.columns)

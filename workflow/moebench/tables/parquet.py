@@ -70,12 +70,14 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
     """
     path = path_of(out, name)
     try:
-        version = int((pq.read_schema(path).metadata or {})[_KEY])
-        if version > SCHEMA:
-            raise StorageError(
-                f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench"
-            )
-        table = pq.read_table(path, filters=[(k, "==", v) for k, v in where.items()] or None, use_threads=False)
+        with pq.ParquetFile(path) as file:
+            version = int((file.schema_arrow.metadata or {})[_KEY])
+            if version > SCHEMA:
+                raise StorageError(
+                    f"{path}: tables of schema {version}, this version reads up to {SCHEMA}; update moebench"
+                )
+            filters = [(k, "==", v) for k, v in where.items()]
+            table = pq.read_table(path, filters=filters, use_threads=False) if where else file.read(use_threads=False)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such table yet; `moebench report --partial --study {out.name}` builds it from the records"
@@ -89,3 +91,12 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
     whole = pa.Table.from_arrays(arrays, [*table.column_names, *(field.name for field in lacking)])
     frame: pd.DataFrame = whole.to_pandas(types_mapper=_nullable, use_threads=False)
     return frame
+
+
+def rows(frame: pd.DataFrame) -> list[columns.Row]:
+    """The rows of a data frame as plain values, None where one is missing: column by column, of which there are more
+    than rows."""
+    missing: Any = None  # pandas-stubs know no None here
+    values = [column.to_numpy(dtype=object, na_value=missing).tolist() for _, column in frame.items()]
+    names = [str(name) for name in frame.columns]
+    return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
