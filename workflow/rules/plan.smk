@@ -1,6 +1,5 @@
 # The models and data sets that the plan needs.
 STAGED = roots(PLAN)
-BUDGET = f"--budget {PLAN['budget']['gpu_hours']}" if "budget" in PLAN else ""
 
 
 # update(): existing files are checked and kept, not deleted and downloaded again.
@@ -15,11 +14,12 @@ rule stage:
         IMAGE
     params:
         python=untracked(PYTHON),
-        study=untracked(f"--study {STUDY} {BUDGET}".strip()),
+        plan=untracked(PLAN_FILE),
+        study=untracked(STUDY),
         config=untracked(CONFIG_FOLDER),
         models=untracked(config["models"]),
         data=untracked(config["data"]),
         environments=untracked(ENVIRONMENTS),
     shell:
-        "{params.python} -m moebench stage --config {params.config} {params.study} --models {params.models}"
-        " --data {params.data} --environments {params.environments} 2>&1 | tee {log}"
+        "{params.python} -m moebench stage --config {params.config} --study {params.study} --plan {params.plan}"
+        " --models {params.models} --data {params.data} --environments {params.environments} 2>&1 | tee {log}"

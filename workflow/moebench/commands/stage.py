@@ -63,15 +63,18 @@ def stage_study(
     update: bool = False,
     full: bool = False,
     budget: float | None = None,
+    plan: Plan | None = None,
 ) -> int:
     """Stage the models and data of a study (of the plan within a budget of GPU-hours); return 0 when all are whole.
+
+    ``plan``: the study's plan, if it is made already.
 
     What is not available stops nothing else.  It is listed at the end, and StageError raised; at once if an environment
     that is needed is not built.
     """
     project.refuse_shipped(config.folder)
     lock_file = config.folder / "models.lock.yaml"
-    plan = make_plan(config, study, budget_gpu_hours=budget)
+    plan = plan or make_plan(config, study, budget_gpu_hours=budget)
     models, data = models_of(plan), data_of(plan)
     problems = _problems([*models, *data], full)
     environments = Path(config.root().environments)

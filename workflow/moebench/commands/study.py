@@ -109,6 +109,9 @@ def stage(
             help="Stage only what the plan needs within this many GPU-hours.",
         ),
     ] = None,
+    plan: Annotated[
+        Path | None, Option("--plan", metavar="FILE", help="Plan file of the study. Default: plan it now.")
+    ] = None,
     json: Annotated[bool, flag("--json", "With --check: print JSON instead of text.")] = False,
 ) -> int:
     """Download and verify the models and data sets of a study.
@@ -116,10 +119,12 @@ def stage(
     Needs internet access, except for models with random weights.
     """
     from moebench.commands import stage
+    from moebench.plan.file import read_plan
 
     hours = budget or study.config.root().budget_gpu_hours
     if not check:
-        return stage.stage_study(study.config, study.name, update, full, hours)
+        made = read_plan(plan) if plan else None
+        return stage.stage_study(study.config, study.name, update, full, hours, made)
     problems = stage.problems(study.config, study.name, full, hours)
     if json:
         print_json([{"folder": folder, "problem": problem} for folder, problem in problems.items()])

@@ -12,6 +12,7 @@ Neglected: the allocator's fragmentation and block rounding, kernels' packed cop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,9 +148,14 @@ def memory_per_gpu(architecture: Architecture, engine: EngineKnobs) -> GpuMemory
 
 def sequence_bytes(architecture: Architecture, engine: EngineKnobs, tokens: int) -> float:
     """KV cache and states of one sequence of ``tokens`` tokens on the fullest GPU."""
+    return sequences_bytes(architecture, engine, [tokens])[0]
+
+
+def sequences_bytes(architecture: Architecture, engine: EngineKnobs, tokens: Sequence[int]) -> list[float]:
+    """:func:`sequence_bytes` of sequences of different lengths."""
     sizes, formats, layout = Sizes.of(architecture, engine.mla), Formats.of(architecture, engine), Layout.of(engine)
-    per_token = gpu_bytes(sizes, formats, layout)[1]
-    return float(tokens * per_token - spared_bytes(sizes, formats, layout, tokens))
+    per_token, lengths = gpu_bytes(sizes, formats, layout)[1], np.asarray(tokens, float)
+    return [float(of_one) for of_one in lengths * per_token - spared_bytes(sizes, formats, layout, lengths)]
 
 
 def fits(

@@ -64,14 +64,13 @@ def predict(engine: EngineConfig, cells: dict[str, Cell], study: Study, hardware
     # Requests that all choose the same experts read the fewest: no run of this shape can be faster.
     same: list[Workload] = [w | {"prompts": "identical", "images": 0} for w in works]
     times = cell_times(architecture, knobs, hardware, [*works, *same])
+    tokens = [(i or 0) + w["input_tokens"] + w["output_tokens"] for i, w in zip(images_of, works, strict=True)]
+    sequences = memory.sequences_bytes(architecture, knobs, tokens)
     why, known = expected_times(architecture, knobs, hardware, engine, works, study.jobs.draft_acceptance)
-    for cell, work, images, time, least, likely in zip(
-        mine, works, images_of, times, times[len(mine) :], known, strict=False
+    for cell, work, images, sequence, time, least, likely in zip(
+        mine, works, images_of, sequences, times, times[len(mine) :], known, strict=False
     ):
-        kv = None
-        if images is not None:
-            tokens = images + work["input_tokens"] + work["output_tokens"]
-            kv = work["batch"] * memory.sequence_bytes(architecture, knobs, tokens)
+        kv = None if images is None else work["batch"] * sequence
         # With speculation neither the draft's time nor how many of its tokens are accepted is modelled.
         seen = tiles(architecture, work.get("images") or 0, work.get("image_size"))
         unknown = knobs.draft_tokens > 0 or knobs.budgeted or knobs.prefix_caching or seen is None or over_time(cell)
