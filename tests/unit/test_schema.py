@@ -8,6 +8,7 @@ import pytest
 
 from moebench.commands import schema
 from moebench.config import read_yaml
+from moebench.errors import ConfigError
 from studies import ROOT, folder
 
 CONFIG = ROOT / "config"
@@ -46,6 +47,19 @@ def test_only_what_differs_is_written(tmp_path):
     assert config / "config.yaml" in stale and (config / "config.yaml").read_text() == before
     assert schema.update(config) == stale and schema.update(config) == []
     assert (config / "config.yaml").read_text() == f"{schema.MODELINE}schemas/config.json\n{before}"
+
+
+@pytest.mark.parametrize(("old", "new"), [("title: X", "title: X: Y"), ("title: X", "titel: X")])
+def test_a_wrong_file_that_no_study_uses_is_found(tmp_path, old, new):
+    config = folder(tmp_path, {"x": [{"fix": {"model": "tiny-mixtral"}}]})
+    (config / "README.md").write_text("")
+    schema.update(config)
+    file = config / "experiments" / "unused.yaml"
+    file.write_text((config / "experiments" / "x.yaml").read_text().replace("name: x", "name: unused"))
+    assert schema.update(config, check=True) == []
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=r"unused\.yaml"):
+        schema.update(config, check=True)
 
 
 @pytest.mark.parametrize(("kind", "where"), [("studies", ["defaults"]), ("experiments", ["grid", "tiny", 0, "fix"])])

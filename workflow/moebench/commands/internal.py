@@ -170,7 +170,7 @@ def collect(
 @verb(INTERNAL)
 def schema(
     config: ConfigFolder = Path("config"),
-    check: Annotated[bool, flag("--check", "Write nothing. Exit code 1: a file is out of date.")] = False,
+    check: Annotated[bool, flag("--check", "Write nothing. Exit code 1: a file is out of date or wrong.")] = False,
 ) -> int:
     """Update the files generated from the configuration's classes.
 

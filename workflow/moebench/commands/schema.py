@@ -161,11 +161,14 @@ def readme(text: str) -> str:
 
 
 def update(folder: Path, check: bool = False) -> list[Path]:
-    """Write the generated files that differ (or only name them); return their paths.
+    """Write the generated files that differ (``check``: only name them); return their paths.
 
-    Raises ConfigError if there is no configuration.
+    Raises ConfigError if there is no configuration; with ``check``, for any wrong file in it, even if no study uses it.
     """
     c.Config(folder).root()
+    if check:
+        for path, kind in files(folder).items():
+            c.parse(KINDS[kind], c.read_yaml(path) or {}, path)
     page = folder / "README.md"
     wanted = {folder / "schemas" / f"{kind}.json": json_schema(kind) for kind in KINDS}
     wanted |= {path: with_modeline(path, kind) for path, kind in files(folder).items()}
