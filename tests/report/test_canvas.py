@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.font_manager import FontProperties
 from matplotlib.text import Text
 
-from moebench.figures import canvas, style
+from moebench.figures import canvas, header, style
 
 TEXTS = ["Batch", "Tiny Mixtral, top-k 2", "gjpqy", r"$10^{-3}$", "256 \N{MULTIPLICATION SIGN} 4"]
 
@@ -32,6 +33,35 @@ def test_a_text_is_measured_once_for_all_figures_and_their_sizes():
         first.set_size_inches(7.0, 5.0)
         widths |= {Text(0, 0, "measured once", figure=made).get_window_extent().width for made in (first, second)}
     assert len(widths) == 1 and len(canvas._sizes) == before
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "two\nlines"])
+@pytest.mark.parametrize("spacing", ["normal", 1.25])
+def test_layouts_are_matplotlibs(text, spacing):
+    with style.drawing():
+        made = canvas.figure(7.0)
+        for size in (style.SMALL, style.LARGE):
+            written = Text(0, 0, text, fontsize=size, linespacing=spacing, rotation=30, figure=made)
+            mine = written.get_window_extent(canvas.Renderer(500, 100, made.dpi)).bounds
+            theirs = written.get_window_extent(RendererAgg(500, 100, made.dpi)).bounds
+            assert mine == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "words", ["i " * 120, "W " * 50, "short and averyveryverylongwordthatfitsnowhere then more", "one"]
+)
+def test_lines_have_as_many_words_as_fit(words):
+    with style.drawing():
+        made, text = canvas.figure(3.0), words.strip()
+        lines = header.wrap(made, text, 100.0, style.SMALL)
+
+        def width_pt(line):
+            return Text(0, 0, line, fontsize=style.SMALL, figure=made).get_window_extent().width * 72 / made.dpi
+
+        assert " ".join(lines) == text
+        for line, following in itertools.pairwise([*lines, ""]):
+            assert width_pt(line) <= 100 or " " not in line
+            assert not following or width_pt(f"{line} {following.split(' ')[0]}") > 100
 
 
 def test_the_report_imports_neither_seaborn_nor_scipy_stats():

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from moebench import config as c
 from moebench.claims import spec
 
-KINDS: dict[str, type[BaseModel]] = {
+KINDS: dict[str, type[c.Strict]] = {
     "config": c.Root,
     "studies": c.Study,
     "experiments": c.Experiment,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import bisect
+import itertools
 from typing import Any
 
 import pandas as pd
@@ -27,17 +27,24 @@ def _points(made: Figure, artist: Text | Legend) -> tuple[float, float]:
 
 
 def wrap(made: Any, text: str, width_pt: float, size: float) -> list[str]:
-    """Break a text into lines no wider than ``width_pt``, by measuring it."""
+    """Break a text into lines no wider than ``width_pt``, by measuring it.
 
-    def width(words: list[str]) -> float:
+    The sum of its words' widths, which are kept, says about where; measuring a whole line takes a millisecond.
+    """
+
+    def width(*words: str) -> float:
         return _points(made, Text(0, 0, " ".join(words), fontsize=size, figure=made))[0]
 
-    lines, words = [], text.split(" ")
+    lines, words, space = [], text.split(" "), width("n", "n") - width("nn")
     while words:
-        most = min(len(words), int(2 * width_pt / size) + 1)  # a word and its space take half an em at least
-        fitting = bisect.bisect_right(range(1, most + 1), width_pt, key=lambda count: width(words[:count]))
-        lines.append(" ".join(words[: max(1, fitting)]))
-        words = words[max(1, fitting) :]
+        ends = itertools.accumulate(width(word) + space for word in words)
+        count = max(1, sum(1 for _ in itertools.takewhile(lambda end: end <= width_pt + space, ends)))
+        while count < len(words) and width(*words[: count + 1]) <= width_pt:
+            count += 1
+        while count > 1 and width(*words[:count]) > width_pt:
+            count -= 1
+        lines.append(" ".join(words[:count]))
+        words = words[count:]
     return lines
 
 
