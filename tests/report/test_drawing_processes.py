@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
+import studies
 from moebench import figures
+from moebench.claims.collect import collect
+from moebench.commands.snakefile import computed_figures
 from moebench.errors import StorageError, UserError
 
 
@@ -20,6 +25,21 @@ def test_bytes_are_the_same_in_processes_beside_each_other(rich, tmp_path, monke
     assert sorted(p.name for p in there) == sorted(p.name for p in here)
     for path in here:
         assert path.read_bytes() == (tmp_path / "there" / path.name).read_bytes(), path.name
+
+
+def test_what_needs_no_measurement_is_drawn_from_the_plan_alone_in_the_same_bytes(tmp_path):
+    whole = studies.planned("tiny")
+    (tmp_path / "plan.json").write_text(json.dumps(whole))
+    collect(tmp_path / "plan.json", tmp_path / "results", tmp_path / "tables")
+    kept = ("fig01-parameters", "qs-inequality", "fig13-parallelism")
+    plan = whole | {"experiments": {name: whole["experiments"][name] for name in kept}}
+    every = figures.render_all(plan, tmp_path / "tables", tmp_path / "every")
+    early = figures.render_computed(plan, tmp_path / "parts")
+    late = figures.render_all(plan, tmp_path / "tables", tmp_path / "parts", computed=False)
+    assert sorted(p.name for p in (*early, *late)) == sorted(p.name for p in every)
+    assert {p.stem for p in early} == computed_figures(plan) and {"fig13", "residuals"} == {p.stem for p in late}
+    for path in filter(Path.is_file, (tmp_path / "every").rglob("*")):
+        assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "every")).read_bytes(), path.name
 
 
 def die(*given):

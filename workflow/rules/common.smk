@@ -7,6 +7,7 @@ from moebench import columns, progress
 from moebench.plan.jobs import environments_needed
 from moebench.commands import slurm_commands
 from moebench.commands.snakefile import (
+    computed_figures,
     engine_python,
     engines_of,
     figure_labels,
@@ -44,7 +45,7 @@ ACCURACY_MANIFESTS = [
     for job in part["jobs"]
 ]
 LOCAL_RULES = ["all", "stage", "collect", "figures", "report", "archive"]
-LOCAL_RULES += ["measure_hosted", "measure_hosted_cell"]
+LOCAL_RULES += ["figures_computed", "measure_hosted", "measure_hosted_cell"]
 
 
 # ------------------------------------------------------------------------------------------ environments

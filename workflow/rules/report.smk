@@ -1,6 +1,10 @@
 # Tables from records; figures, the report and its archive.
 TABLES = f"{RESULTS}/tables/{STUDY}"
 FIGURES = figure_labels(PLAN)
+COMPUTED = {
+    name: labels for name, labels in FIGURES.items() if name in computed_figures(PLAN)
+}
+MEASURED = {name: labels for name, labels in FIGURES.items() if name not in COMPUTED}
 
 
 rule collect:
@@ -25,13 +29,33 @@ rule collect:
         " 2>&1 | tee {log}"
 
 
+# Figures that need only the plan: drawn while models are staged.
+rule figures_computed:
+    input:
+        plan=PLAN_FILE,
+    output:
+        [in_report(*figure) for figure in COMPUTED.items()],
+        expand(f"{REPORT}/figures/{{figure}}.csv", figure=COMPUTED),
+    log:
+        f"logs/{STUDY}/figures-computed.log",
+    conda:
+        CONDA_FILE
+    container:
+        IMAGE
+    params:
+        python=untracked(PYTHON),
+        figures=untracked(f"{REPORT}/figures"),
+    shell:
+        "{params.python} -m moebench figures --only computed --plan {input.plan} --out {params.figures} 2>&1 | tee {log}"
+
+
 rule figures:
     input:
         rules.collect.output,
         plan=PLAN_FILE,
     output:
-        [in_report(*figure) for figure in FIGURES.items()],
-        expand(f"{REPORT}/figures/{{figure}}.csv", figure=FIGURES),
+        [in_report(*figure) for figure in MEASURED.items()],
+        expand(f"{REPORT}/figures/{{figure}}.csv", figure=MEASURED),
     log:
         f"logs/{STUDY}/figures.log",
     conda:
@@ -43,13 +67,14 @@ rule figures:
         tables=untracked(TABLES),
         figures=untracked(f"{REPORT}/figures"),
     shell:
-        "{params.python} -m moebench figures --plan {input.plan} --tables {params.tables} --out {params.figures}"
+        "{params.python} -m moebench figures --only measured --plan {input.plan} --tables {params.tables} --out {params.figures}"
         " 2>&1 | tee {log}"
 
 
 rule report:
     input:
         rules.collect.output,
+        rules.figures_computed.output,
         rules.figures.output,
         plan=PLAN_FILE,
     output:

@@ -124,21 +124,29 @@ def figures(
     plan: Annotated[Path | None, Option("--plan", metavar="FILE", help="Plan file.")] = None,
     tables: Annotated[Path | None, Option("--tables", metavar="FOLDER", help="Folder of tables.")] = None,
     out: Annotated[Path | None, Option("--out", metavar="FOLDER", help="Folder for the figures.")] = None,
+    only: Annotated[
+        Literal["computed", "measured"] | None,
+        Option("--only", help="Only figures that need no measurement and no tables, or only the others."),
+    ] = None,
 ) -> int:
     """Draw the figures of a study: for the report, or for a paper.
 
     Default folders: those of the study; figures for a paper go to reports/STUDY/paper.
     """
     from moebench.figures import paper as for_paper
-    from moebench.figures import render_all
+    from moebench.figures import render_all, render_computed
     from moebench.plan.file import read_plan
     from moebench.progress.steps import steps
 
-    name = "" if plan and tables and out else study.name
+    name = "" if plan and (tables or only == "computed") and out else study.name
     made = read_plan(plan or study.results / "plan" / f"{name}.json")
     tables = tables or study.results / "tables" / name
     if not paper:
-        render_all(made, tables, out or study.reports / name / "figures")
+        folder = out or study.reports / name / "figures"
+        if only == "computed":
+            render_computed(made, folder)
+        else:
+            render_all(made, tables, folder, computed=False if only else None)
         return 0
     folder = out or study.reports / name / "paper"
     with steps(f"figures of study {made['study']} for a paper") as say:

@@ -17,7 +17,7 @@ from moebench.accuracy.vlmeval_process import ENVIRONMENT
 from moebench.commands import site
 from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
-from moebench.config import Config, Root, parse
+from moebench.config import COMPUTED_KINDS, Config, Root, parse
 from moebench.errors import UserError, nearest
 from moebench.formats import Knobs
 from moebench.formats.model import ModelDict
@@ -185,6 +185,13 @@ def figure_labels(plan: Plan) -> dict[str, dict[str, str]]:
         title = "Model against measurement"
         labels[machines.FIGURE] = {"experiment": title, "figure": "", "title": f"{title}, every cell"}
     return labels
+
+
+def computed_figures(plan: Plan) -> set[str]:
+    """Names of the figures that need no measurement."""
+    own = [figure for e in plan["experiments"].values() for figure in e["figures"] if figure["kind"] in COMPUTED_KINDS]
+    foreseen = [figure for e in plan["experiments"].values() for figure in e.get("predicted_figures", ())]
+    return {figure["id"] for figure in (*own, *foreseen)}
 
 
 def unpinned(plan: Plan) -> list[str]:

@@ -8,7 +8,7 @@ unknown keys.
 from __future__ import annotations
 
 from moebench.config.base import Count, Name, Strict
-from moebench.config.experiments import JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
+from moebench.config.experiments import COMPUTED_KINDS, JOIN, AccuracyBlock, Block, ComputedKnobs, Experiment, Plot
 from moebench.config.families import FamilySpec
 from moebench.config.hardware import AllReduceTable, Calibrated, Figure, Fitted, Hardware, Peak
 from moebench.config.knobs import (
@@ -43,6 +43,7 @@ from moebench.config.studies import Endpoint, Engine, Jobs, Root, Study
 from moebench.config.tasks import TaskMetric, TaskSpec
 
 __all__ = [
+    "COMPUTED_KINDS",
     "COST_ONLY",
     "JOIN",
     "KNOBS",

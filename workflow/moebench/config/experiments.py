@@ -23,6 +23,8 @@ def _listed(values: Any) -> Any:
 _AXIS_OR_TWO = {
     "anyOf": [{"items": {"type": "string"}, "maxItems": 2, "minItems": 2, "type": "array"}, {"type": "string"}]
 }
+COMPUTED_KINDS = ("parameters", "computed")
+"""Kinds of figures that need only the plan, no measurement."""
 JOIN = " + "
 """Between the two columns of a hue."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import json
@@ -19,29 +20,33 @@ import pandas as pd
 
 from moebench.errors import ConfigError, StorageError, UserError
 from moebench.figures import data, export, residuals, style
-from moebench.figures.kinds import KINDS, Predictions, Source
+from moebench.figures.kinds import KINDS, PlacedFigure, Predictions, Source
 from moebench.figures.placing import placed as placed
 from moebench.figures.placing import plots as plots
 from moebench.formats.plan import Plan
-from moebench.tables import join, machines
+from moebench.tables import gather, join, machines, parquet
 from moebench.tables.accuracy import planned as planned_answers
 
 
 def render_all(
-    plan: Plan, tables_dir: Path, out_dir: Path, say: Callable[[str], None] = lambda step: None
+    plan: Plan,
+    tables_dir: Path,
+    out_dir: Path,
+    say: Callable[[str], None] = lambda step: None,
+    computed: bool | None = None,
 ) -> list[Path]:
     """Draw the figures of every experiment, and that of model against measurement, several at a time; see
-    :func:`render`.  ``say`` gets the progress.
+    :func:`render`.  ``say`` gets the progress.  ``computed=False``: without those of :func:`render_computed`.
     """
     parts: list[str | None] = [*plan["experiments"], *([None] if machines.compared(plan) else [])]
     if len(parts) <= FEW or (os.cpu_count() or 1) < 2:
         cells = join.with_status(tables_dir)
-        return _counted((_part(plan, tables_dir, out_dir, part, cells) for part in parts), len(parts), say)
+        return _counted((_part(plan, tables_dir, out_dir, part, cells, computed) for part in parts), len(parts), say)
     # spawn, not fork: pyarrow's threads do not survive a fork.
     context, workers = multiprocessing.get_context("spawn"), min(WORKERS, os.cpu_count() or 1)
     with _in_a_file(plan) as plan_file:
         try:
-            with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir)) as pool:
+            with ProcessPoolExecutor(workers, context, _start, (plan_file, tables_dir, out_dir, computed)) as pool:
                 return _counted(pool.map(_given_part, parts), len(parts), say)
         except BrokenProcessPool:
             raise UserError("a process that draws figures was killed (out of memory?); run again") from None
@@ -77,25 +82,27 @@ WORKERS = 4
 FEW = 8
 """So many experiments are drawn sooner than processes for them have started."""
 _given: list[Any] = []
-"""What a process that draws was started with: plan, folder of tables, folder of figures."""
+"""What a process that draws was started with: plan, folders of tables and figures, and which figures."""
 _cells = functools.cache(join.with_status)
 """The rows of all cells, read once by each process that draws."""
 
 
-def _start(plan_file: str, tables_dir: Path, out_dir: Path) -> None:
+def _start(plan_file: str, tables_dir: Path, out_dir: Path, computed: bool | None) -> None:
     gc.set_threshold(100_000, 20, 100)  # figures are many small objects; by default a twentieth of the time
-    _given.extend((json.loads(Path(plan_file).read_text(encoding="utf-8")), tables_dir, out_dir))
+    _given.extend((json.loads(Path(plan_file).read_text(encoding="utf-8")), tables_dir, out_dir, computed))
 
 
 def _given_part(experiment: str | None) -> list[Path]:
-    plan, tables_dir, out_dir = _given
-    return _part(plan, tables_dir, out_dir, experiment, _cells(tables_dir))
+    plan, tables_dir, out_dir, computed = _given
+    return _part(plan, tables_dir, out_dir, experiment, _cells(tables_dir), computed)
 
 
-def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None, cells: pd.DataFrame) -> list[Path]:
+def _part(
+    plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None, cells: pd.DataFrame, computed: bool | None
+) -> list[Path]:
     """The figures of an experiment; None: that of model against measurement."""
     if experiment is not None:
-        return render(plan, tables_dir, out_dir, experiment, cells)
+        return render(plan, tables_dir, out_dir, experiment, cells, computed)
     frame = residuals.of_plan(plan, tables_dir)
     with style.drawing(style.PHONE):
         export.narrow(residuals.figure(plan, frame), out_dir, residuals.PLOT.id)
@@ -104,19 +111,37 @@ def _part(plan: Plan, tables_dir: Path, out_dir: Path, experiment: str | None, c
 
 
 def render(
-    plan: Plan, tables_dir: Path, out_dir: Path, experiment_name: str, cells: pd.DataFrame | None = None
+    plan: Plan,
+    tables_dir: Path,
+    out_dir: Path,
+    experiment_name: str,
+    cells: pd.DataFrame | None = None,
+    computed: bool | None = None,
 ) -> list[Path]:
     """Draw the figures of an experiment into ``out_dir`` as SVG and CSV; return the files.  Those for small
     screens go into its folder ``narrow``; predictions are in an appendix and have none.  ``cells``: the rows of
-    ``tables_dir`` (see ``join.with_status``), if they are read already.
+    ``tables_dir`` (see ``join.with_status``), if they are read already.  ``computed``: see ``placing.placed``.
 
     Raises ConfigError for a figure that the experiment's rows cannot be placed on, StorageError for missing tables or
     files that cannot be written.
     """
     cells = join.with_status(tables_dir) if cells is None else cells
     source = Source(plan, experiment_name, data.of_experiment(plan, cells, experiment_name), tables_dir)
+    return _draw(placed(source, computed), out_dir)
+
+
+def render_computed(plan: Plan, out_dir: Path) -> list[Path]:
+    """Draw the figures that need no measurement, from the plan alone; see :func:`render`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in gather.computed_tables(plan).items():
+            parquet.write(Path(folder), name, table)
+        sources = [dataclasses.replace(source, tables=Path(folder)) for source in _planned(plan)]
+        return [path for source in sources for path in _draw(placed(source, computed=True), out_dir)]
+
+
+def _draw(figures: Iterable[PlacedFigure], out_dir: Path) -> list[Path]:
     paths = []
-    for figure in placed(source):
+    for figure in figures:
         with style.drawing():
             paths += export.save(figure.figure(), figure.table(), out_dir, figure.plot.id)
         if not isinstance(figure, Predictions):

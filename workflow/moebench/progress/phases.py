@@ -40,7 +40,7 @@ def phase_of(rule: str) -> str | None:
         return "accuracy"
     if rule == "stage" or rule.startswith("derive_"):
         return "checkpoints"
-    return "figures" if rule in ("collect", "figures", "report", "archive") else None
+    return "figures" if rule.partition("_")[0] in ("collect", "figures", "report", "archive") else None
 
 
 @dataclass

@@ -62,8 +62,7 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     """
     plan = read_plan(plan_path)
     planned = pa.concat_tables([parquet.empty("plan"), *(cell_rows.table("plan", part) for part in _plan_parts(plan))])
-    counted = cell_rows.table("parameters", parameters.rows(plan))
-    computed = cell_rows.table("computed", points.rows(plan))
+    computed = computed_tables(plan)
     profile = "profiles/local" if plan["hardware"]["kind"] == "cpu" else "profiles/slurm"
     rerun = text.rerun_command("{engine}/{cell}", results_name or results.as_posix(), profile, plan["study"])
     answers = cell_rows.table("accuracy", accuracy_rows(plan, results, results_name or results.as_posix(), profile))
@@ -71,22 +70,14 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     kept = machines.read(results)
     chunks = list(chunks_of(plan, results, rerun, kept))
     study, unsupported = plan["study"], cell_rows.unsupported(plan)
-    reference = plan.get("reference")
-    predictions = cell_rows.table("predictions", cell_rows.plan_rows(as_plan(reference)) if reference else ())
-    del plan, reference  # 100,000 cells are some hundred MB, and every worker would be started beside them
+    del plan  # 100,000 cells are some hundred MB, and every worker would be started beside them
     made = [*_work(chunks), unsupported]
     written = {
         name: pa.concat_tables([parquet.empty(name), *(m.tables[name] for m in made if name in m.tables)])
         for name in ("measurements", "samples", "failures", "rates", *cell_rows.ROUTED)
     }
     written["measurements"] = machines.refuse_beaten(written["measurements"])
-    more = {
-        "plan": planned,
-        "parameters": counted,
-        "computed": computed,
-        "predictions": predictions,
-        "accuracy": answers,
-    }
+    more = {"plan": planned, "accuracy": answers, **computed}
     seen = written["measurements"].select(["host", "device_name", "threads"]).to_pydict()
     measured_on = set(zip(*seen.values(), strict=True))
     more |= {"derived": derived, "machines": cell_rows.table("machines", machines.rows(study, kept, measured_on))}
@@ -94,6 +85,17 @@ def gather(plan_path: Path, results: Path, results_name: str | None = None) -> t
     for m in made:
         counts.update(m.counts)
     return written | more, Collected(study, dict(counts))
+
+
+def computed_tables(plan: Plan) -> dict[str, pa.Table]:
+    """The tables that need no measurement."""
+    reference = plan.get("reference")
+    predicted = cell_rows.plan_rows(as_plan(reference)) if reference else ()
+    return {
+        "parameters": cell_rows.table("parameters", parameters.rows(plan)),
+        "computed": cell_rows.table("computed", points.rows(plan)),
+        "predictions": cell_rows.table("predictions", predicted),
+    }
 
 
 def _plan_parts(plan: Plan) -> Iterator[list[Row]]:
