@@ -77,7 +77,7 @@ def test_another_workflow_uses_this_one_as_a_module(elsewhere: Path) -> None:
 
 def test_every_job_has_a_log(elsewhere: Path) -> None:
     logs = {path.stem: path.read_text() for path in (elsewhere / "logs/drawn").glob("*.log")}
-    assert logs == {"collect": "drawn: no cells\n", "figures": "", "report": "reports/drawn/report.html\n"}
+    assert logs == {"collect": "drawn: no cells\n", "figures-computed": "", "report": "reports/drawn/report.html\n"}
 
 
 def test_snakemakes_report_has_every_figure_with_its_caption(elsewhere: Path) -> None:

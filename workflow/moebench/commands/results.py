@@ -140,13 +140,12 @@ def figures(
 
     name = "" if plan and (tables or only == "computed") and out else study.name
     made = read_plan(plan or study.results / "plan" / f"{name}.json")
+    if only == "computed" and not paper:
+        render_computed(made, out or study.reports / name / "figures")
+        return 0
     tables = tables or study.results / "tables" / name
     if not paper:
-        folder = out or study.reports / name / "figures"
-        if only == "computed":
-            render_computed(made, folder)
-        else:
-            render_all(made, tables, folder, computed=False if only else None)
+        render_all(made, tables, out or study.reports / name / "figures", computed=False if only else None)
         return 0
     folder = out or study.reports / name / "paper"
     with steps(f"figures of study {made['study']} for a paper") as say:
