@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import resource
 from collections import Counter
@@ -14,6 +15,7 @@ import kernels
 import pages
 from moebench.formats.record import Record
 from moebench.measure import records
+from moebench.measure.plausible import implausible
 from moebench.tables import parquet
 from project import copy, moebench, snakemake
 from typed import mismatches
@@ -35,6 +37,12 @@ def disturbed(record: dict) -> bool:
     """Whether a busy machine kept a load client from sending its requests in time: said, and no fault of the engine."""
     reason = record["reason"]
     return record["status"] == "invalid" and ("no steady state" in reason or "the client sent only" in reason)
+
+
+def memory_was_disturbed(project: Path) -> bool:
+    """Whether a busy machine made the measured memory bandwidth implausible: said, and then nothing is predicted."""
+    (constants,) = (project / "results/machines").iterdir()
+    return "triad" in implausible(json.loads(constants.read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +131,10 @@ def test_tables_hold_every_cell(project: Path) -> None:
     assert len(list((project / "results/machines").iterdir())) == 1, "measured by the first job, kept by the others"
     foreseen = frame[frame["draft_model"].isna() & (frame["images"].fillna(0) == 0)]
     refused = foreseen["prediction_refused"].notna()  # e.g. float16, where torch has no fast product of it
-    assert set(foreseen.loc[~refused, "predicted_with"]) == {"measured constants"} and refused.mean() < 0.2
+    if memory_was_disturbed(project):
+        assert refused.all()
+    else:
+        assert set(foreseen.loc[~refused, "predicted_with"]) == {"measured constants"} and refused.mean() < 0.2
     assert (foreseen.loc[~refused, "residual_e2e"] > 0).all() and foreseen.loc[refused, "predicted_with"].isna().all()
     drafted = frame[frame["draft_model"].notna()]
     assert len(drafted) == 5 and (drafted["tokens_per_draft_step"] >= 1).all()
@@ -177,7 +188,7 @@ def test_report_holds_every_figure(project: Path) -> None:
     for figure in figures:
         assert f"Figure {figure['number']}" in page
     assert "not representative of an H100" in page
-    assert "Figure M1" in page and "matrix products in bfloat16" in page
+    assert ("Figure M1" in page) != memory_was_disturbed(project) and "matrix products in bfloat16" in page
 
 
 def test_the_page_costs_no_more_than_it_may(project: Path, tmp_path: Path) -> None:

@@ -171,7 +171,9 @@ def test_the_tables_have_what_was_found_and_what_was_cut(served):
     assert [r["request_rate"] for r in rates] == sorted(
         t["request_rate"] for t in served[3]["search"]["search"]["tries"]
     )
-    assert all(r["ttft_p50_s"] > 0 and r["rate_verdict"] in ("kept", "missed", "not_sent") for r in rates)
+    for rate in rates:  # a busy machine may answer nothing in a try that missed
+        assert rate["rate_verdict"] in ("kept", "missed", "not_sent")
+        assert rate["ttft_p50_s"] > 0 if rate["rate_verdict"] == "kept" else rate["ttft_p50_s"] != 0
 
 
 # ------------------------------------------------------------------------- services that fail half way through

@@ -26,7 +26,7 @@ SETS_MB = (3, 12, 48, 192, 768)
 """Bytes of the three arrays of a triad together, MB: from caches to memory."""
 TYPES = ("bfloat16", "float16", "float32", "int8")
 """Of the matrix products; torch's names."""
-MOST_PASSES = 2
+MOST_PASSES = 3
 """Maximum number of measurements: implausible ones are repeated, and the best of each counts."""
 DISTURBED = 2.0
 """Products this much slower than those in float32 are not repeated: torch has no kernel for them."""
