@@ -132,9 +132,15 @@ def render(
 
 def render_computed(plan: Plan, out_dir: Path) -> list[Path]:
     """Draw the figures that need no measurement, from the plan alone; see :func:`render`."""
+    made = gather.computed_tables(plan)
     with tempfile.TemporaryDirectory() as folder:
-        for name, table in gather.computed_tables(plan).items():
-            parquet.write(Path(folder), name, table)
+        try:
+            for name, table in made.items():
+                parquet.write(Path(folder), name, table)
+        except OSError as error:
+            raise StorageError(
+                f"{folder}: cannot be written ({error.strerror or error}); free space, run again"
+            ) from None
         sources = [dataclasses.replace(source, tables=Path(folder)) for source in _planned(plan)]
         return [path for source in sources for path in _draw(placed(source, computed=True), out_dir)]
 
