@@ -125,7 +125,7 @@ def test_passes_over_activations_do_not_gain_from_bandwidth():
         one = setup(**{name: 2.0})
         assert cal.prefill_s(one, 1, 1000) == pytest.approx(2 * 1000 * values * 2 / (132 * 25e9))
         assert cal.prefill_s(dataclasses.replace(one, machine=wide), 1, 1000) == cal.prefill_s(one, 1, 1000)
-    a100 = points.ideal(CONFIG.hardware("a100-sxm4-80gb"))
+    a100 = cells.ideal(CONFIG.hardware("a100-sxm4-80gb"))
     assert a100.processors == 108
 
 

@@ -22,7 +22,7 @@ def test_every_knob_is_a_column_of_its_type():
         "weights": pa.string(),
         "model": pa.string(),
     }
-    assert {name: columns.COLUMNS[name].type for name in types} == types
+    assert {name: columns.COLUMNS[name].field().type for name in types} == types
     for name in KNOBS:
         assert columns.COLUMNS[name].tables[:2] == ("plan", "measurements")
 

@@ -12,12 +12,13 @@ import types
 import typing
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from moebench.config import KNOBS, ComputedKnobs, EngineKnobs
 from moebench.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # slow to import: a plan names columns, but makes no tables
 
 Row = dict[str, Any]
 """A row of a table: values by the name of its column, as this registry lists them."""
@@ -55,7 +56,8 @@ class Column:
     """One column: its meaning and unit, and the tables that contain it."""
 
     name: str
-    type: pa.DataType
+    type: str
+    """Arrow's name of it."""
     unit: str
     description: str
     tables: tuple[str, ...]
@@ -76,7 +78,11 @@ class Column:
 
     def field(self) -> pa.Field:
         """The Arrow field, unit and description in its metadata."""
-        return pa.field(self.name, self.type, metadata={"unit": self.unit, "description": self.description})
+        import pyarrow as pa
+
+        return pa.field(
+            self.name, pa.type_for_alias(self.type), metadata={"unit": self.unit, "description": self.description}
+        )
 
 
 # ------------------------------------------------------------------------------------------- knobs
@@ -153,10 +159,10 @@ _RESOLVED = {
     "weights": "Kind of weights as run",
     "engine_name": "Engine as named in the study: the knob, otherwise the study's",
 }
-_ARROW = {int: pa.int64(), float: pa.float64(), bool: pa.bool_(), str: pa.string()}
+_ARROW = {int: "int64", float: "double", bool: "bool", str: "string"}
 
 
-def arrow_type(annotation: typing.Any) -> pa.DataType:
+def arrow_type(annotation: typing.Any) -> str:
     """The Arrow type of a pydantic annotation: ``Positive | None`` is int64, a Literal of strings is string."""
     origin = typing.get_origin(annotation)
     if origin is typing.Annotated:
@@ -267,11 +273,11 @@ def _metric_columns() -> list[Column]:
     made = []
     for m in METRICS:
         made.append(
-            Column(m.name, pa.float64(), m.unit, m.description, ("measurements", "samples", "rates"), m.label, m.better)
+            Column(m.name, "double", m.unit, m.description, ("measurements", "samples", "rates"), m.label, m.better)
         )
         for end, word in (("low", "lower"), ("high", "upper")):
             text = f"{m.label}: {word} end of the bootstrap 95% interval of the median over the repeats; with 5 repeats or fewer, of their range"
-            made.append(Column(f"{m.name}_{end}", pa.float64(), m.unit, text, ("measurements",), f"{m.label}, {end}"))
+            made.append(Column(f"{m.name}_{end}", "double", m.unit, text, ("measurements",), f"{m.label}, {end}"))
     for m in (m for m in METRICS if m.name in (*PREDICTED, *UNIFORM)):
         text = f"{m.label} predicted by the roofline: the best that the hardware's peak rates allow; null: unknown"
         if m.name in UNIFORM:
@@ -279,7 +285,7 @@ def _metric_columns() -> list[Column]:
         made.append(
             Column(
                 f"predicted_{m.name}",
-                pa.float64(),
+                "double",
                 m.unit,
                 text,
                 ("plan", "measurements"),
@@ -296,14 +302,12 @@ def _metric_columns() -> list[Column]:
             text = f"{m.label} by the calibrated cost model: {word}; null: predicted_kind is not calibrated"
             label = f"Calibrated: {m.label}" + end.replace("_", ", ")
             made.append(
-                Column(
-                    f"calibrated_{m.name}{end}", pa.float64(), m.unit, text, ("plan", "measurements"), label, m.better
-                )
+                Column(f"calibrated_{m.name}{end}", "double", m.unit, text, ("plan", "measurements"), label, m.better)
             )
     made.append(
         Column(
             "predicted_least_e2e_s",
-            pa.float64(),
+            "double",
             "s",
             "Lower bound of the end-to-end latency: the roofline if all requests choose the same experts; null: unknown",
             ("plan", "measurements"),
@@ -314,13 +318,13 @@ def _metric_columns() -> list[Column]:
     for name in RESIDUALS:
         text = f"{name} / predicted_{name}; above 1 is expected, because the roofline has no overheads; null: not predicted"
         made.append(
-            Column(residual(name), pa.float64(), "", text, ("measurements",), f"Measured over predicted {labels[name]}")
+            Column(residual(name), "double", "", text, ("measurements",), f"Measured over predicted {labels[name]}")
         )
     return made
 
 
 def _claim_columns() -> list[Column]:
-    text, whole, real, only = pa.string(), pa.int64(), pa.float64(), ("claims",)
+    text, whole, real, only = "string", "int64", "double", ("claims",)
     return [
         Column("claim", text, "", "Id of the claim in config/claims", only),
         Column("paper", text, "", "Paper that makes the claim", only),
@@ -423,7 +427,7 @@ _EVEN = ("measurements", "activation_layers")
 
 def _others() -> tuple[list[Column], list[Column]]:
     """Columns before and after the knobs."""
-    text, whole, real, truth = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+    text, whole, real, truth = "string", "int64", "double", "bool"
     first = [
         Column("study", text, "", "Study of the plan", tuple(TABLES)),
         Column(
@@ -697,6 +701,8 @@ def schema(table: str, extra: Iterable[tuple[str, str]] = ()) -> pa.Schema:
 
 @functools.cache
 def _schema(table: str) -> pa.Schema:
+    import pyarrow as pa
+
     return pa.schema([c.field() for c in of_table(table)])
 
 

@@ -13,7 +13,7 @@ import yaml
 from moebench.commands import own_points
 from moebench.commands.predict import draw, error_tables
 from moebench.config import Config, Hardware
-from moebench.cost import fit, points
+from moebench.cost import cells, fit, points
 from moebench.errors import UserError
 
 FAR_LINK, FAR_HOP = 50e9, 20e-6
@@ -60,7 +60,7 @@ def known(config: Config) -> fit.Model:
         raise UserError("--fit: no file of config/hardware has constants yet; give --kernels FOLDER")
     first = having[0].fitted
     assert first is not None
-    reduces = {h.name: points.all_reduce_of(h.fitted.all_reduce, h) for h in having if h.fitted and h.fitted.all_reduce}
+    reduces = {h.name: cells.all_reduce_of(h.fitted.all_reduce, h) for h in having if h.fitted and h.fitted.all_reduce}
     return fit.Model({n: c.value for n, c in first.constants.items()}, reduces)
 
 

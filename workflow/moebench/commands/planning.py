@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from moebench.claims import budget
 from moebench.claims import spec as claims
 from moebench.config import Config
 from moebench.config.identity import digest
@@ -41,6 +40,8 @@ def make_plan(
     drafts = [e["draft"]["name"] for e in plan["engines"].values() if e["draft"]]
     plan["claims"] = claims.of_plan(config, plan["experiments"], [*models_of, *drafts])
     draft.predict()
+    if choose is not None or budget_gpu_hours is not None:
+        from moebench.claims import budget  # imports what makes tables
     if choose is not None:
         kept = choose(plan)
         budget.leave(plan, kept)

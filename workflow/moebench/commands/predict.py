@@ -64,7 +64,7 @@ def bound_values(batch: points.Batch) -> Floats:
 def calibrated_values(batch: points.Batch, hardware: Hardware) -> Floats:
     """Calibrated values of rows of a machine."""
     assert hardware.fitted is not None and hardware.fitted.all_reduce is not None
-    reduce = points.all_reduce_of(hardware.fitted.all_reduce, hardware)
+    reduce = cells.all_reduce_of(hardware.fitted.all_reduce, hardware)
     return batch.predict(cells.constants(hardware.fitted), reduce)
 
 

@@ -151,9 +151,15 @@ class Config:
                 f"{wanted_by}: unknown {_SINGULAR.get(kind, kind.removesuffix('s'))} {name!r}"
                 + nearest(name, self._known(kind))
             )
+        found: N = self._parsed(model, path)
+        return found
+
+    @functools.cache  # noqa: B019
+    def _parsed(self, model: type[N], path: Path) -> N:
+        """A file, read once whoever wants it."""
         parsed = parse(model, read_yaml(path), path)
-        if parsed.name != name:
-            raise ConfigError(f"{path}: name is {parsed.name!r}, but the file is called {name!r}; make them equal")
+        if parsed.name != path.stem:
+            raise ConfigError(f"{path}: name is {parsed.name!r}, but the file is called {path.stem!r}; make them equal")
         return parsed
 
     @functools.cache  # noqa: B019 - one Config per process

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 
 from moebench.config import Architecture
 from moebench.cost import limits, memory, roofline
@@ -224,6 +223,8 @@ def fullest_rank(
     mean, routed = e / g * (1.0 - none), n * k / g
     if np.all(g == 1):
         return np.asarray(mean), np.asarray(routed)
+    from scipy.special import ndtri  # here: its import takes longer than planning an engine without such groups
+
     m, others = e / g, np.maximum(e - 1, 1.0)
     pair = np.log(np.maximum((e - k) * (e - k - 1) / (e * others), 1e-300))
     neither = none**2 * np.exp(np.minimum(n * pair - 2 * uniform, 0.0))

@@ -7,10 +7,9 @@ from dataclasses import fields
 
 import numpy as np
 
-from moebench.config import Architecture, EngineKnobs, Hardware
+from moebench.config import AllReduceTable, Architecture, EngineKnobs, Hardware
 from moebench.config.hardware import Fitted
 from moebench.cost import calibrated as cal
-from moebench.cost import points
 from moebench.cost.inputs import Formats, Layout, Machine, Sizes
 from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
@@ -37,6 +36,35 @@ def constants(fitted: Fitted) -> cal.Constants:
             f"{'missing' if wrong[0] in names else 'unknown'}; fit them again (moebench calibrate --fit)"
         )
     return cal.Constants(**{key: figure.value for key, figure in fitted.constants.items()})
+
+
+def ideal(hardware: Hardware) -> Machine:
+    """The data sheet of a machine type, with the assumed link between nodes where its file has none."""
+    far = hardware.inter_node_bytes_per_s
+    if far is None and hardware.fitted and hardware.fitted.far_link:
+        far = hardware.fitted.far_link.value
+    nan = float("nan")
+    return Machine(
+        bandwidth=hardware.bandwidth_bytes_per_s or nan,
+        packed_peak=nan,
+        plain_peak=nan,
+        link=hardware.link_bytes_per_s or nan,
+        node=hardware.devices_per_node,
+        far_link=far or nan,
+        processors=hardware.multiprocessors or Machine.processors,
+    )
+
+
+def all_reduce_of(table: AllReduceTable, hardware: Hardware) -> cal.AllReduce:
+    """Measured all-reduces as the model of a machine type takes them."""
+    hop = hardware.fitted.far_hop if hardware.fitted else None
+    return cal.AllReduce(
+        table.message_bytes,
+        {n: tuple(t * 1e-6 for t in times) for n, times in table.graph_us.items()},
+        {n: tuple(t * 1e-6 for t in times) for n, times in table.eager_us.items()},
+        table.link_bytes_per_s or hardware.link_bytes_per_s or float("nan"),
+        hop.value if hop else cal.AllReduce.far_hop_s,
+    )
 
 
 def interval(hardware: Hardware, metric: str, model: str, vllm: bool = True) -> Pair | None:
@@ -95,8 +123,8 @@ def setup(architecture: Architecture, knobs: EngineKnobs, hardware: Hardware) ->
         plain_peak=machine.plain_peak, scaled=knobs.quantization == "fp8_block",
     )  # fmt: skip
     return cal.Setup(
-        Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), points.ideal(hardware), constants(fitted),
-        points.all_reduce_of(fitted.all_reduce, hardware), cal.Traits.of(architecture),
+        Sizes.of(architecture, knobs.mla), precision, Layout.of(knobs), ideal(hardware), constants(fitted),
+        all_reduce_of(fitted.all_reduce, hardware), cal.Traits.of(architecture),
     )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from scipy.optimize import least_squares
 
 from moebench.config import AllReduceTable, Config, Hardware
 from moebench.cost import calibrated as cal
-from moebench.cost import points
+from moebench.cost import cells, points
 from moebench.cost.inputs import Floats
 from moebench.errors import UserError
 
@@ -203,7 +203,7 @@ def moe_s(rows: pd.DataFrame, constants: dict[str, float], machines: dict[str, H
     loaded = distinct * width * constants["expert_bytes"] / bandwidth
     filled = 2.0 * (routed + distinct * tile / 2) / (share * peak)
     moved = constants["expert_passes"] * routed * (2 * column["hidden_size"] + piece / column["hidden_size"]) * 2.0
-    rate = np.array([points.ideal(machines[m]).processors for m in rows["machine"]]) * cal.PROCESSOR_BYTES_PER_S
+    rate = np.array([cells.ideal(machines[m]).processors for m in rows["machine"]]) * cal.PROCESSOR_BYTES_PER_S
     start = constants["moe_layer_s"] + constants["deal_layer_s"] * (column["moe_ep_size"] > 1)
     return np.asarray(start + piece * np.hypot(loaded, filled) + moved / rate)
 
@@ -409,7 +409,7 @@ def kernels_of(config: Config, tables: Tables | None, known: Model | None = None
     for name, hardware in sheets.items():
         rows = tables.reduces[tables.reduces["machine"] == name]
         if len(rows):
-            reduces[hardware.name] = points.all_reduce_of(reduce_table(rows, "kernel tables"), hardware)
+            reduces[hardware.name] = cells.all_reduce_of(reduce_table(rows, "kernel tables"), hardware)
     return kernel_constants(tables, sheets), reduces
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moebench.config import AllReduceTable, Architecture, Config, Hardware
+from moebench.config import Architecture, Config, Hardware
 from moebench.cost import calibrated as cal
-from moebench.cost import limits
-from moebench.cost.inputs import Floats, Layout, Machine, Sizes, stack
+from moebench.cost import cells, limits
+from moebench.cost.inputs import Floats, Layout, Sizes, stack
 from moebench.cost.vision import image_tokens, tiles
 from moebench.errors import UserError
 
@@ -145,35 +145,6 @@ def precision(name: str, architecture: Architecture, hardware: Hardware, cache: 
         attention_peak=others[1], blocks_peak=others[1], experts_peak=fast, plain_peak=plain,
         scaled=word == "fp8" and (name.strip().lower() == "fp8_block" or architecture.family in SCALED),
     )  # fmt: skip
-
-
-def ideal(hardware: Hardware) -> Machine:
-    """The data sheet of a machine type, with the assumed link between nodes where its file has none."""
-    far = hardware.inter_node_bytes_per_s
-    if far is None and hardware.fitted and hardware.fitted.far_link:
-        far = hardware.fitted.far_link.value
-    nan = float("nan")
-    return Machine(
-        bandwidth=hardware.bandwidth_bytes_per_s or nan,
-        packed_peak=nan,
-        plain_peak=nan,
-        link=hardware.link_bytes_per_s or nan,
-        node=hardware.devices_per_node,
-        far_link=far or nan,
-        processors=hardware.multiprocessors or Machine.processors,
-    )
-
-
-def all_reduce_of(table: AllReduceTable, hardware: Hardware) -> cal.AllReduce:
-    """Measured all-reduces as the model of a machine type takes them."""
-    hop = hardware.fitted.far_hop if hardware.fitted else None
-    return cal.AllReduce(
-        table.message_bytes,
-        {n: tuple(t * 1e-6 for t in times) for n, times in table.graph_us.items()},
-        {n: tuple(t * 1e-6 for t in times) for n, times in table.eager_us.items()},
-        table.link_bytes_per_s or hardware.link_bytes_per_s or float("nan"),
-        hop.value if hop else cal.AllReduce.far_hop_s,
-    )
 
 
 @dataclass(frozen=True)
@@ -417,4 +388,4 @@ def _batch(frame: pd.DataFrame, hardware: Hardware, rows: list[tuple[int, _Row]]
 
 def _setup(parts: list[tuple[Sizes, cal.Precision, cal.Traits]], layout: Layout, hardware: Hardware) -> cal.Setup:
     sizes, widths, traits = (stack(list(part)) for part in zip(*parts, strict=True))
-    return cal.Setup(sizes, widths, layout, ideal(hardware), cal.Constants(), NO_TABLE, traits)
+    return cal.Setup(sizes, widths, layout, cells.ideal(hardware), cal.Constants(), NO_TABLE, traits)
