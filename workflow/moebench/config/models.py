@@ -150,6 +150,9 @@ class Architecture(Growing):
         None, description="How config.json spells the sizes: filled in from config/families, not written here"
     )
 
+    def __hash__(self) -> int:
+        return hash((self.family, self.hidden_size, self.layers, self.attention, self.experts))  # a dict has no hash
+
     def as_dict(self) -> ArchitectureDict:
         """As a plan holds it."""
         return cast(ArchitectureDict, self.model_dump())

@@ -6,6 +6,7 @@ cell or a million.  ``of`` makes them from the configuration, :func:`stack` one 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -29,8 +30,9 @@ class Arrays:
     """Makes every field an array of float64."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            vars(self)[name] = np.asarray(value, dtype=np.float64)
+        own = vars(self)
+        for name, value in own.items():
+            own[name] = np.asarray(value, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class Sizes(Arrays):
     """Bytes a layer caches per token for the indexer of sparse attention, whatever the cache's data type."""
 
     @classmethod
+    @functools.cache  # many engine configurations load one architecture
     def of(cls, architecture: Architecture, latent_cache: bool = True) -> Sizes:
         """Sizes of an architecture.  ``latent_cache=False``: MLA's cache expanded to full heads."""
         a, hidden, block = architecture.attention, architecture.hidden_size, architecture.experts

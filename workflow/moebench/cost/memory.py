@@ -172,7 +172,8 @@ def fits(
     """
     need = memory_per_gpu(architecture, engine)
     tokens = sequence_tokens or engine.max_model_len
-    sequence = sequence_bytes(architecture, engine, tokens)
+    sizes, formats, layout = Sizes.of(architecture, engine.mla), Formats.of(architecture, engine), Layout.of(engine)
+    sequence = float(tokens * need.kv_bytes_per_token - spared_bytes(sizes, formats, layout, tokens))
     if hardware.memory_bytes is None:
         return Fit(None, need.weight_bytes, sequence, reserve_bytes, None, None)
     usable = hardware.memory_bytes * hardware.usable_memory_fraction

@@ -89,8 +89,9 @@ class _Planner:
     def split(self, row: Row, path: str) -> tuple[EngineKnobs, WorkloadKnobs]:
         """Validate a row's settings over the study's defaults."""
         merged = {**self.study.defaults, **row.settings}
-        engine = {k: v for k, v in merged.items() if k in EngineKnobs.model_fields}
-        work = {k: v for k, v in merged.items() if k in WorkloadKnobs.model_fields}
+        of_engine, of_work = EngineKnobs.model_fields, WorkloadKnobs.model_fields
+        engine = {k: v for k, v in merged.items() if k in of_engine}
+        work = {k: v for k, v in merged.items() if k in of_work}
         key = repr(sorted(engine.items()))
         try:
             if key not in self._knobs:
