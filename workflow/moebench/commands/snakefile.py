@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 
 from moebench import accuracy, progress
 from moebench.accuracy.vlmeval_process import ENVIRONMENT
-from moebench.commands import site
+from moebench.commands import kept_plan, site
 from moebench.commands.data_sets import data_of, tables_of
 from moebench.commands.planning import keep, make_plan
 from moebench.config import COMPUTED_KINDS, Config, Root, parse
@@ -40,20 +40,19 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     try:
         site.refuse()
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
-        plan = make_plan(
-            Config(project / "config"),
-            str(config["study"]),
-            models=config["models"],
-            data=config["data"],
-            budget_gpu_hours=config["budget_gpu_hours"],
-        )
+        study, results = str(config["study"]), Path(config["results"])
+        given = {name: config[name] for name in ("models", "data", "budget_gpu_hours")}
+        made_from = kept_plan.sources(project / "config", given | {"study": study})
+        kept = kept_plan.read(results, study, made_from)
+        plan = kept or make_plan(Config(project / "config"), study, **given)
         if workflow.is_main_process:
             refuse_others_files(config)
-            keep(plan, Path(config["results"]), project / "config")
+            keep(plan, results, project / "config")
+            if not kept:
+                kept_plan.write(results, plan, made_from)
     except UserError as error:
         raise WorkflowError(str(error).replace(f"{project}/", "")) from None
     if workflow.is_main_process:
-        results = Path(config["results"])
         parts = [(plan, results), *((part, folder) for _, part, folder in accuracy.views(plan, results))]
         try:
             dropped = [item for part, folder in parts for item in drop_stale(folder, part).items()]
