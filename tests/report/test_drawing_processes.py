@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+import fulldisk
 import studies
 from moebench import figures
 from moebench.claims.collect import collect
@@ -40,6 +42,15 @@ def test_what_needs_no_measurement_is_drawn_from_the_plan_alone_in_the_same_byte
     assert {p.stem for p in early} == computed_figures(plan) and {"fig13", "residuals"} == {p.stem for p in late}
     for path in filter(Path.is_file, (tmp_path / "every").rglob("*")):
         assert path.read_bytes() == (tmp_path / "parts" / path.relative_to(tmp_path / "every")).read_bytes(), path.name
+
+
+@fulldisk.ROOT_ONLY
+def test_a_full_disk_for_temporary_files_is_one_line_that_names_it(tmp_path, monkeypatch):
+    with fulldisk.mounted(tmp_path / "small", "64k") as small:
+        monkeypatch.setattr(tempfile, "tempdir", str(small))
+        with pytest.raises(StorageError, match=f"{small}.*: cannot be written .*space"):
+            figures.render_computed(studies.planned("tiny"), tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
 
 
 def die(*given):

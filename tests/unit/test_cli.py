@@ -367,6 +367,18 @@ def test_doctor_and_staging_as_json(capsys, small):
     assert code == 1 and lines == [f"{folder}: {problem}" for folder, problem in listed.items()] != []
 
 
+def test_staging_with_a_plan_takes_that_of_its_study_only(capsys, small, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(small | {"study": "another"}))
+    code, _, problem = run(capsys, "stage", "--study", "test", "--plan", str(plan), "--models", "nowhere")
+    assert (
+        code == 2
+        and problem.count("\n") == 1
+        and {str(plan), "another", "test"} <= set(re.findall(r"[\w/.-]+\w", problem))
+    )
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_failures_as_json(capsys, small):
     for key, status in zip(small["cells"], ("ok", "oom_kv", None), strict=True):
         if status:

@@ -124,6 +124,8 @@ def stage(
     hours = budget or study.config.root().budget_gpu_hours
     if not check:
         made = read_plan(plan) if plan else None
+        if made and made["study"] != study.name:
+            raise UserError(f"--plan {plan}: a plan of study {made['study']}, not of {study.name}; give that study's")
         return stage.stage_study(study.config, study.name, update, full, hours, made)
     problems = stage.problems(study.config, study.name, full, hours)
     if json:
