@@ -5,6 +5,7 @@ import tomllib
 
 import pytest
 
+import studies
 from moebench import columns
 from studies import ROOT
 
@@ -47,3 +48,17 @@ def test_nothing_calls_the_range_of_a_few_repeats_a_95_percent_interval():
     named = [(name, part) for name, part in parts if "95%" in part and re.search("interval|bootstrap", part)]
     assert len(named) > 5
     assert [pair for pair in named if not re.search("resample|range|left-out", pair[1])] == []
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        ("tiny", r"measures (\d+) cells with vLLM, runs (\d+) accuracy tasks"),
+        ("tiny-full", r"nightly version: (\d+) cells, (\d+) accuracy tasks"),
+    ],
+)
+def test_the_readme_counts_the_cells_that_a_study_has(study, said):
+    found = re.search(said, " ".join((ROOT / "README.md").read_text().split()))
+    plan = studies.planned(study)
+    asked = len(plan["cells"]), sum(len(part["cells"]) for part in plan["accuracy"].values())
+    assert found and (int(found[1]), int(found[2])) == asked

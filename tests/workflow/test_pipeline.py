@@ -176,6 +176,20 @@ def test_accuracy_of_every_task_is_in_tables_report_and_beside_the_speed(project
     assert "are at chance level" in page and "no value here is a result on those" in page
 
 
+def test_a_measured_cell_has_every_value_that_its_figures_show(project: Path) -> None:
+    """E.g. enough requests in the steady state for a percentile.  At a given rate, a busy machine may leave fewer."""
+    plan, looked = plan_of(project), 0
+    for experiment in plan["experiments"].values():
+        for figure in experiment["figures"]:
+            with open(project / f"reports/tiny/figures/{figure['id']}.csv") as file:
+                rows = list(csv.DictReader(file))
+            for row in (row for row in rows if row.get("status") == "ok"):
+                if plan["cells"][f"{row['engine']}/{row['cell']}"]["workload"].get("request_rate") is None:
+                    assert all(row[y] for y in figure["y"]), (figure["id"], row["cell"])
+                    looked += 1
+    assert looked > len(plan["cells"])
+
+
 def test_report_holds_every_figure(project: Path) -> None:
     page = (project / "reports/tiny/report.html").read_text()
     figures = [figure for e in plan_of(project)["experiments"].values() for figure in e["figures"]]

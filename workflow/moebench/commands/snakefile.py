@@ -25,7 +25,7 @@ from moebench.formats.plan import AccuracyCell, AccuracyPart, EngineConfig, Job,
 from moebench.measure.manifest import drop_stale
 from moebench.models.derive import derivation
 from moebench.plan.derived import models_of, root
-from moebench.storage import sharing
+from moebench.storage import sharing, user_files
 from moebench.storage.staged import MANIFEST
 from moebench.tables import machines
 
@@ -40,14 +40,15 @@ def load_plan(config: Knobs, workflow: Any, project: Path) -> Plan:
     try:
         site.refuse()
         config.update(parse(Root, config, "config/config.yaml (or --config)").model_dump())  # with the defaults
-        study, results = str(config["study"]), Path(config["results"])
+        study, results, configuration = str(config["study"]), Path(config["results"]), Config(project / "config")
         given = {name: config[name] for name in ("models", "data", "budget_gpu_hours")}
-        made_from = kept_plan.sources(project / "config", given | {"study": study})
+        made_from = kept_plan.sources(configuration, given | {"study": study})
         kept = kept_plan.read(results, study, made_from)
-        plan = kept or make_plan(Config(project / "config"), study, **given)
+        user_files.hashed.clear()
+        plan = kept or make_plan(configuration, study, **given)
         if workflow.is_main_process:
             refuse_others_files(config)
-            keep(plan, results, project / "config")
+            keep(plan, results, configuration.folder)
             if not kept:
                 kept_plan.write(results, plan, made_from)
     except UserError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import Field, model_validator
@@ -12,6 +12,7 @@ from moebench.errors import ConfigError
 from moebench.formats import Knobs
 from moebench.formats.model import CalibrationDict
 from moebench.formats.plan import OPTIONAL
+from moebench.storage import user_files
 
 AllToAll = Literal[
     "allgather_reducescatter", "deepep_high_throughput", "deepep_low_latency", "deepep_v2", "nixl_ep", "moonep",
@@ -281,9 +282,7 @@ class Calibration(Strict):
         if not self.data.endswith((".txt", ".jsonl")):
             raise ConfigError(f"calibration.data {self.data}: neither 'text' nor a file .txt or .jsonl")
         try:
-            with open(self.data, "rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            return cast(CalibrationDict, self.model_dump() | {"sha256": sha256})
+            return cast(CalibrationDict, self.model_dump() | {"sha256": user_files.sha256(Path(self.data))})
         except OSError as error:
             raise ConfigError(f"calibration.data {self.data}: cannot be read ({error.strerror})") from None
 

@@ -152,15 +152,14 @@ class Config:
                 + nearest(name, self._known(kind))
             )
         found: N = self._parsed(model, path)
+        if found.name != name:
+            raise ConfigError(f"{path}: name is {found.name!r}, but the file is called {name!r}; make them equal")
         return found
 
     @functools.cache  # noqa: B019
     def _parsed(self, model: type[N], path: Path) -> N:
         """A file, read once whoever wants it."""
-        parsed = parse(model, read_yaml(path), path)
-        if parsed.name != path.stem:
-            raise ConfigError(f"{path}: name is {parsed.name!r}, but the file is called {path.stem!r}; make them equal")
-        return parsed
+        return parse(model, read_yaml(path), path)
 
     @functools.cache  # noqa: B019 - one Config per process
     def root(self) -> Root:

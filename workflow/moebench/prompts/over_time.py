@@ -5,7 +5,6 @@ Random token ids from a seed.  Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moebench.formats.plan import Workload
+from moebench.storage import user_files
 
 
 class Asked(NamedTuple):
@@ -34,8 +34,7 @@ class Line(NamedTuple):
 def sha256(path: Path) -> str:
     """SHA-256 of a trace.  Raises ValueError naming it if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return user_files.sha256(path)
     except OSError as error:
         raise ValueError(f"trace {path}: cannot be read ({error.strerror}); put it there") from None
 
