@@ -19,7 +19,9 @@ DRIVER = shutil.which("chromedriver")
 SCRIPT_S = 200
 """Patience with a script in the page, on a busy machine."""
 SCREEN_PX, SCREENS, NODES, BYTES = 900, 15, 12_000, 5_000_000
-"""Budgets of the closed page, whatever the study; bytes: of the studies tiny and tiny-full."""
+"""Budgets of the closed page, whatever the study; bytes: of the study tiny."""
+BYTES_FULL = 7_000_000
+"""Of the study tiny-full, with five times as many cells: half of it is drawings."""
 LOAD_S, LOAD_LARGE_S = 1.5, 3.0
 """Processor time of the browser's main thread until the page stands, for a study and for 10,000 cells."""
 BUILD_S, BUILD_LARGE_S = 60, 180

@@ -25,7 +25,7 @@ def test_every_cell_of_the_whole_grid_has_a_result_and_every_figure_is_drawn(tmp
         record = records.load(place / "results/cells" / f"{key}.json")
         assert record["status"] in allowed(record["engine_config"]), (key, record["reason"])
         assert bool(record["evidence"]) == (record["status"] == "unsupported"), key
-    assert 100_000 < (place / "reports/tiny-full/report.html").stat().st_size <= pages.BYTES
+    assert 100_000 < (place / "reports/tiny-full/report.html").stat().st_size <= pages.BYTES_FULL
     for figure in (f["id"] for e in plan["experiments"].values() for f in e["figures"]):
         assert (place / f"reports/tiny-full/figures/{figure}.svg").stat().st_size > 500
     answers = parquet.read(place / "results/tables/tiny-full", "accuracy")
