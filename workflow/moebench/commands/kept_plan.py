@@ -46,9 +46,8 @@ def sources(config: Config, given: Mapping[str, object]) -> str:
 
 
 def _place(results: Path, study: str) -> Path:
-    return (
-        results / "plan" / f".{study}.made.json"
-    )  # in the order of the plan, which names rules; plan files are sorted
+    """In this file a plan has the order in which it was made, which names rules; plan files are sorted."""
+    return results / "plan" / f".{study}.made.json"
 
 
 def read(results: Path, study: str, made_from: str) -> Plan | None:
