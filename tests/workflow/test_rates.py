@@ -164,7 +164,11 @@ def test_the_tables_have_what_was_found_and_what_was_cut(served):
         part = load_metrics.steady(load, concurrency)
         assert made["steady_from_s"] == pytest.approx(part.begin_s) and made["steady_s"] > 0
         assert made["steady_requests"] == len(part.requests) and made["queue_time_mean_s"] >= 0
-        assert made["preemptions"] == 0 and made["ttft_p50_s"] > 0 and made["e2e_p90_s"] >= made["e2e_p50_s"]
+        assert made["preemptions"] == 0 and made["ttft_p50_s"] > 0
+        if len(part.requests) >= 10:  # a rate that a busy machine kept may be so low that fewer count
+            assert made["e2e_p90_s"] >= made["e2e_p50_s"]
+        else:
+            assert made["e2e_p90_s"] is None
         assert made["ttft_p99_s"] is None, "of fewer than 100 requests"
         assert made["max_rate"] == record.get("search", {}).get("max_rate")
     rates = written["rates"].to_pylist()
