@@ -52,10 +52,14 @@ def replacing(out: Path) -> Iterator[Path]:
 
 
 def write(folder: Path, name: str, table: pa.Table) -> None:
-    """Write a table.  Raises OSError."""
+    """Write a table.  Raises OSError.
+
+    Without dictionaries of values: of tables with more columns than rows, they take most of the time and make the file
+    larger.
+    """
     units = json.dumps({c.name: c.unit for c in columns.of_table(name) if c.unit})
     table = table.replace_schema_metadata({_KEY: str(SCHEMA), b"moebench_table": name, b"moebench_units": units})
-    pq.write_table(table, path_of(folder, name), compression="zstd")
+    pq.write_table(table, path_of(folder, name), compression="zstd", use_dictionary=False)
 
 
 def _nullable(kind: pa.DataType) -> Any:
