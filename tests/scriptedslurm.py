@@ -3,8 +3,9 @@
     slurm = ScriptedSlurm(folder)
     slurm.script(refuse=["..."], banner="...", states={"a": ["CANCELLED by 0", "COMPLETED"]})
 
-``folder/bin`` goes to PATH; ``answer`` says the same without a process.  A job is known by the last word of its comment (the wildcard of its rule), and each
-submission of it takes the next of its states (``COMPLETED`` where there are no more).  Standard library only.
+``folder/bin`` goes to PATH; ``answer`` says the same without a process.  A job is known by the last word of its
+comment (the wildcard of its rule), and each submission of it takes the next of its states (``COMPLETED`` where there
+are no more).  Standard library only.
 """
 
 from __future__ import annotations
