@@ -75,8 +75,9 @@ def kept_plans(monkeypatch):
     """In the project's folder, with plans of its studies that are made once for all tests, and known to be drawable
     (test_parameters.py)."""
     monkeypatch.chdir(ROOT)
+    plans = {study: studies.planned(study) for study in ("tiny", "paper")}
     monkeypatch.setattr(coverage, "rows", lambda plan: _comparisons(plan["study"]))
-    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: studies.planned(study))
+    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: plans[study])
     monkeypatch.setattr("moebench.figures.check", lambda plan, folder: None)
 
 
