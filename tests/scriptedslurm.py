@@ -3,14 +3,18 @@
     slurm = ScriptedSlurm(folder)
     slurm.script(refuse=["..."], banner="...", states={"a": ["CANCELLED by 0", "COMPLETED"]})
 
-``folder/bin`` goes to PATH.  A job is known by the last word of its comment (the wildcard of its rule), and each
-submission of it takes the next of its states (``COMPLETED`` where there are no more).  Standard library only.
+``folder/bin`` goes to PATH; ``answer`` says the same without a process.  A job is known by the last word of its
+comment (the wildcard of its rule), and each submission of it takes the next of its states (``COMPLETED`` where there
+are no more).  Standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -38,6 +42,16 @@ class ScriptedSlurm:
         """
         (self.folder / "says.json").write_text(json.dumps(says))
         (self.folder / "seen.json").write_text(json.dumps({"jobs": [], "calls": []}))
+
+    def answer(self, name: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+        """What a command's process would say."""
+        code, out, err = 0, io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                _run(self.folder, name, arguments)
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return subprocess.CompletedProcess([name, *arguments], code, out.getvalue(), err.getvalue())
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
@@ -101,18 +115,17 @@ def _command(says: dict[str, Any], seen: dict[str, Any], name: str, arguments: l
         _fail(f"{name}: error: Unable to contact slurm database")
 
 
-def _main() -> None:
-    folder, name, *arguments = sys.argv[1:]
-    with open(Path(folder) / "lock", "w") as lock:
+def _run(folder: Path, name: str, arguments: list[str]) -> None:
+    with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        seen_file = Path(folder) / "seen.json"
+        seen_file = folder / "seen.json"
         seen = json.loads(seen_file.read_text())
         seen["calls"].append([name, *arguments])
         try:
-            _command(json.loads((Path(folder) / "says.json").read_text()), seen, name, arguments)
+            _command(json.loads((folder / "says.json").read_text()), seen, name, arguments)
         finally:
             seen_file.write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":
-    _main()
+    _run(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

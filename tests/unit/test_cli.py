@@ -1,20 +1,15 @@
-"""The command line: every spelling that ever worked, help and tables that fit the terminal, JSON, completion."""
+"""The command line: every spelling that ever worked, help and tables that fit, JSON, completion of words.
+
+On a terminal and in a shell: tests/workflow/test_command_process.py.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import math
-import os
-import pty
 import re
-import subprocess
-import sys
-import traceback
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 import typer
@@ -61,16 +56,6 @@ COMMAND = cli.command()
 def parse(verb: str, *arguments: str) -> dict[str, object]:
     """What a verb gets; raises typer.TyperException for what it does not read."""
     return COMMAND.commands[verb].make_context(verb, list(arguments)).params
-
-
-def moebench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command as a user runs it, in the project's folder, its output into a pipe."""
-    unset = {"COLUMNS", "NO_COLOR", "FORCE_COLOR", "GITHUB_ACTIONS"}
-    env = {key: value for key, value in os.environ.items() if key not in unset}
-    return subprocess.run(
-        [sys.executable, "-m", "moebench", *arguments],
-        capture_output=True, text=True, cwd=ROOT, env=env | {"PYTHONPATH": str(ROOT / "workflow")} | environment,
-    )  # fmt: skip
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, str]:
@@ -156,12 +141,13 @@ def _options(command):
 # -------------------------------------------------------------------------------------- help and version
 
 
-def test_the_first_help_is_one_screen_in_groups():
+def test_the_first_help_is_one_screen_in_groups(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     for arguments in (["--help"], ["-h"], []):
-        done = moebench(*arguments, COLUMNS="80")
-        lines = done.stdout.splitlines()
-        assert done.returncode == (0 if arguments else 2) and done.stderr == ""
-        assert len(lines) <= 23 and max(map(len, lines)) <= 80 and "\x1b" not in done.stdout  # and the prompt
+        code, out, err = run(capsys, *arguments)
+        lines = out.splitlines()
+        assert code == (0 if arguments else 2) and err == ""
+        assert len(lines) <= 23 and max(map(len, lines)) <= 80 and "\x1b" not in out  # and the prompt
         assert [line.strip() for line in lines if line.strip() in GROUPS] == [g for g in GROUPS if g != INTERNAL]
     listed = {line.split()[0] for line in lines if line.startswith("  ")}
     internal = {"measure", "evaluate", "derive", "collect", "schema", "archive"}
@@ -178,9 +164,8 @@ def test_every_verb_and_option_says_what_it_does(verb, capsys, monkeypatch):
     assert all(option.help and option.help.endswith(".") for option in command.params)
 
 
-def test_version():
-    done = moebench("--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{__version__}\n", "")
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"{__version__}\n", "")
 
 
 # ------------------------------------------------------------------------------------------------ errors
@@ -255,67 +240,22 @@ def test_a_table_in_a_pipe_has_a_line_per_row(monkeypatch):
     assert len(lines) == 3 and lines[1].split("  ")[0] == ROWS[0][0] and lines[2].endswith("words that may be broken")
 
 
-@pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize(
     "arguments",
     ["plan --study tiny", "claims --study paper --comparisons", "columns",
      "qs deepseek-v3 --hardware qs-reference --sensitivity"],
 )  # fmt: skip
-def test_tables_of_verbs_fit(capsys, monkeypatch, kept_plans, arguments, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def test_tables_of_verbs_fit(capsys, monkeypatch, kept_plans, arguments):
+    monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, *arguments.split())
     prose = r"study |accuracy by|qs = |about |\d+ distinct|whether "
     table = [line for line in out.splitlines() if not re.match(prose, line)]
-    assert len(table) > 5 and max(map(len, table)) <= columns and "\x1b" not in out
+    assert len(table) > 5 and max(map(len, table)) <= 80 and "\x1b" not in out
 
 
-@pytest.mark.parametrize("columns", [80, 200])
-def test_the_findings_of_doctor_fit(capsys, monkeypatch, small, columns):
-    monkeypatch.setenv("COLUMNS", str(columns))
-    assert max(map(len, run(capsys, "doctor")[1].splitlines())) <= columns
-
-
-def terminal(*arguments: str, **environment: str) -> str:
-    """What a verb writes on a terminal."""
-    process, master = pty.fork()  # a new process takes half a second to import what is imported here
-    if process == 0:
-        sys.stdout = sys.stderr = os.fdopen(1, "w")
-        os.environ.pop("NO_COLOR", None)
-        os.environ |= {"TERM": "xterm-256color", "COLUMNS": "80"} | environment
-        _end(arguments)
-    return _read_all(process, master)
-
-
-def _end(arguments: Sequence[str]) -> NoReturn:
-    """Run a verb and end this process, which is a copy of that of the tests, without its clean-up."""
-    code = 99
-    try:
-        cli.main(list(arguments))
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def _read_all(process: int, file: int) -> str:
-    """What a process writes; it must end with 0."""
-    parts = []
-    with contextlib.suppress(OSError):  # Linux, at the end of a terminal
-        while part := os.read(file, 65536):
-            parts.append(part)
-    os.close(file)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, parts
-    return b"".join(parts).decode()
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["qs", "--help"], ["columns"]])
-def test_colours_only_on_a_terminal_and_not_with_no_color(arguments):
-    assert "\x1b[" in terminal(*arguments)
-    assert "\x1b" not in terminal(*arguments, NO_COLOR="1")
-    assert "\x1b" not in moebench(*arguments, GITHUB_ACTIONS="true").stdout
+def test_the_findings_of_doctor_fit(capsys, monkeypatch, small):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, run(capsys, "doctor")[1].splitlines())) <= 80
 
 
 # -------------------------------------------------------------------------------------------------- JSON
@@ -437,12 +377,6 @@ def test_the_other_tables_as_json(capsys, kept_plans):
 # -------------------------------------------------------------------------------------------- completion
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_completion_script_is_printed(shell):
-    done = moebench("--show-completion", shell, _TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION="1")
-    assert done.returncode == 0 and "_MOEBENCH_COMPLETE" in done.stdout and done.stderr == ""
-
-
 def test_bash_completes_verbs_options_studies_and_models(capsys, monkeypatch):
     def complete(words: str) -> list[str]:
         monkeypatch.setenv("COMP_WORDS", words)
@@ -456,15 +390,6 @@ def test_bash_completes_verbs_options_studies_and_models(capsys, monkeypatch):
     assert set(complete("moebench plan --envir")) == {"--environments", "--environment-names"}
     assert set(complete("moebench plan --study t")) == {p.stem for p in (ROOT / "config/studies").glob("t*.yaml")}
     assert "deepseek-v3" in complete("moebench qs deep")
-
-
-def test_a_shell_installs_completion_for_itself(tmp_path):
-    """As the user types it: typer asks which shell runs the command."""
-    command = f"{sys.executable} -m moebench --install-completion; true"
-    env = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, env=env)
-    assert "bash completion installed" in done.stdout, done.stderr
-    assert "_moebench_completion" in (tmp_path / ".bash_completions/moebench.sh").read_text()
 
 
 @pytest.mark.parametrize("lock", sorted((studies.ROOT / "envs").glob("*.lock")), ids=lambda path: path.stem)

@@ -6,27 +6,25 @@ import contextlib
 import errno
 import io
 import os
-import random
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
-from huggingface_hub import close_session, constants
+from huggingface_hub import constants
 
+import hubbench
 import studies
+from hubbench import FILES, MB, NAME, WEIGHTS, Bench, assert_whole, noise
 from hubserver import Faults, HubServer, Repo
 from moebench.commands.stage import stage_study
-from moebench.config import Config, HubSource
+from moebench.config import Config
 from moebench.config.lockfile import ModelLock
 from moebench.errors import ConfigError, StageError
 from moebench.models import hub
@@ -34,30 +32,11 @@ from moebench.models.hubprogress import Progress
 from moebench.storage import staged
 from project import HANG_S
 
-WEIGHTS = "model.safetensors"
-MB = 1_000_000
-NAME = "org/moe"
-
-
-def noise(count: int, seed: int = 0) -> bytes:
-    return random.Random(seed).randbytes(count)
-
-
-FILES = {"config.json": b'{"a": 1}\n', "vocab.txt": b"", "README.md": b"not wanted", WEIGHTS: noise(2 * MB)}
-
 
 @pytest.fixture(autouse=True)
-def _environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No token, cache or proxy of whoever runs the tests."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    close_session()
-    yield
-    close_session()
+def _environment(tmp_path: Path) -> Iterator[None]:
+    with hubbench.environment(tmp_path):
+        yield
 
 
 @pytest.fixture
@@ -74,53 +53,11 @@ def repo(server: HubServer) -> Repo:
     return made
 
 
-class Bench:
-    """One checkout with a models folder: stages ``org/moe`` into it."""
-
-    def __init__(self, root: Path, server: HubServer | None = None):
-        self.root, self.server = root, server
-        self.lock = ModelLock(root / "config" / "models.lock.yaml")
-        self.log = io.StringIO()
-
-    def folder(self, commit: str) -> Path:
-        return self.root / "models" / f"moe-{commit[:7]}"
-
-    def stage(
-        self, revision: str = "main", *, name: str = NAME, endpoint: str | None = None, **options: Any
-    ) -> hub.Staged:
-        if endpoint is None and self.server:
-            endpoint = self.server.endpoint
-        source = HubSource(hub=name, revision=revision, **options.pop("source", {}))
-        options.setdefault("retry_waits_s", (0.01, 0.01, 0.01))
-        progress = Progress(self.log)
-        return hub.stage_hub(source, self.folder, self.lock, progress, endpoint=endpoint, **options)
-
-    def refused(self, *arguments: str, **options: Any) -> str:
-        """The message of the StageError, checked for what every one promises."""
-        with pytest.raises(StageError) as caught:
-            self.stage(*arguments, **options)
-        message = str(caught.value)
-        assert "\n" not in message
-        assert message.startswith(f"{options.get('name', NAME)}: ")
-        return message
-
-    def written(self) -> list[str]:
-        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
-
-
 @pytest.fixture
 def bench(tmp_path: Path, server: HubServer) -> Bench:
     root = tmp_path / "checkout"
     root.mkdir()
     return Bench(root, server)
-
-
-def assert_whole(folder: Path, files: dict[str, bytes]) -> None:
-    wanted = {name: content for name, content in files.items() if name != "README.md"}
-    assert {name: (folder / name).read_bytes() for name in wanted} == wanted
-    assert staged.check(folder, full=True) == []
-    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {*wanted, staged.MANIFEST}
 
 
 # ------------------------------------------------------------------------------------------ data sets
@@ -278,79 +215,6 @@ def test_a_dropped_connection_is_tried_again(bench: Bench, server: HubServer, re
     repo.faults[WEIGHTS] = Faults(drop_after=700_000)
     assert_whole(bench.stage().folder, FILES)
     assert len(server.asked(WEIGHTS)) == 2
-
-
-def wait_until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HANG_S
-    while not reached():
-        assert time.monotonic() < deadline, "the download did not get that far"
-        time.sleep(0.01)
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from moebench.config import Config, HubSource
-from moebench.models.hub import stage_hub
-from moebench.models.hubprogress import Progress
-from moebench.config.lockfile import ModelLock
-root = Path(sys.argv[1])
-lock = ModelLock(root / "config" / "models.lock.yaml")
-stage_hub(HubSource(hub="org/moe"), lambda commit: root / "models" / f"moe-{commit[:7]}", lock, Progress(sys.stderr))
-"""
-
-
-def child(bench: Bench, endpoint: str, **environment: str) -> subprocess.Popen[str]:
-    """A process of its own that stages; its endpoint and token come from the environment alone."""
-    variables = os.environ | {"HF_ENDPOINT": endpoint, "PYTHONPATH": os.pathsep.join(sys.path)} | environment
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(bench.root)], env=variables, stderr=subprocess.PIPE, text=True
-    )
-
-
-def test_killed_in_the_middle_it_goes_on_with_the_files_that_are_not_whole(
-    bench: Bench, server: HubServer, repo: Repo
-) -> None:
-    reached, go_on = threading.Event(), threading.Event()
-
-    def hang() -> None:
-        reached.set()
-        go_on.wait(HANG_S)
-
-    repo.faults[WEIGHTS] = Faults(after_bytes=1_200_000, hook=hang)
-    process = child(bench, server.endpoint)
-    folder = bench.folder(repo.branches["main"])
-    try:
-        wait_until(lambda: reached.is_set() and (folder / "config.json").is_file())
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(HANG_S) == -signal.SIGKILL
-    finally:
-        go_on.set()
-        process.kill()
-        process.communicate()
-    assert not (folder / staged.MANIFEST).exists() and not (folder / WEIGHTS).exists()
-    assert list(folder.rglob("*.incomplete"))
-    server.forget()
-    second = child(bench, server.endpoint)
-    _, output = second.communicate(timeout=HANG_S)
-    assert second.returncode == 0, output
-    assert_whole(folder, FILES)
-    assert (server.served("config.json"), server.served(WEIGHTS)) == (0, 2 * MB)
-
-
-def test_control_c_stops_at_once(bench: Bench, server: HubServer, repo: Repo) -> None:
-    repo.faults[WEIGHTS] = Faults(block_delay_s=0.2)  # 25 s for the file, which the library would wait for
-    process = child(bench, server.endpoint)
-    try:
-        wait_until(lambda: server.served(WEIGHTS) > 50_000)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=HANG_S)
-    finally:
-        process.kill()
-    assert process.returncode == -signal.SIGINT
-    assert server.served(WEIGHTS) < MB
-    repo.faults.clear()
-    assert_whole(bench.stage().folder, FILES)
 
 
 def test_a_hub_that_fails_for_a_while_is_asked_again(bench: Bench, repo: Repo) -> None:

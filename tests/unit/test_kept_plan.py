@@ -21,8 +21,13 @@ SERVED = {"served": {"name": "endpoint", "version": "0.32.0", "environment": "vl
 
 @pytest.fixture
 def call(tmp_path, monkeypatch):
-    """A call of Snakemake in a project of one cell: its plan, and whether it was made."""
+    """A call of Snakemake in a project of one cell: its plan, and whether it was made.
+
+    What counts as this package is a part of it: every call hashes it.
+    """
     monkeypatch.chdir(tmp_path)
+    package = shutil.copytree(Path(moebench.__file__).parent / "plan", tmp_path / "moebench")
+    monkeypatch.setattr(moebench, "__file__", str(package / "__init__.py"))
     project = tmp_path / "project"
     studies.folder(project, {"x": {"blocks": [{"fix": CELL}]}})
 
@@ -38,7 +43,7 @@ def call(tmp_path, monkeypatch):
         plan = snakefile.load_plan({"study": "test", **config}, workflow, project)
         return json.loads(json.dumps(plan)), bool(made)
 
-    call.config = project / "config"
+    call.config, call.package = project / "config", package
     call.kept = tmp_path / "results" / "plan" / ".test.made.json"
     return call
 
@@ -101,12 +106,10 @@ def test_a_damaged_file_is_made_again(call, damage):
     assert call() == (plan, True) and call() == (plan, False)
 
 
-def test_a_change_of_this_package_makes_it_again(call, tmp_path, monkeypatch):
-    package = shutil.copytree(Path(moebench.__file__).parent / "plan", tmp_path / "moebench")
-    monkeypatch.setattr(moebench, "__file__", str(package / "__init__.py"))
+def test_a_change_of_this_package_makes_it_again(call):
     call()
     assert not call()[1]
-    (package / "new.py").write_text("")
+    (call.package / "new.py").write_text("")
     assert call()[1]
 
 

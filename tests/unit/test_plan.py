@@ -1,12 +1,8 @@
 """Identity of cells and engine configurations, sharing, derived cells, jobs, and how many of them the studies have."""
 
 import itertools
-import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -15,7 +11,7 @@ import inventory
 import moebench.plan.make as planning
 import moebench.plan.models as weights
 import studies
-from moebench.commands.cli import main
+from moebench.commands import show
 from moebench.commands.planning import make_plan
 from moebench.config import LOAD, Config, EngineKnobs, WorkloadKnobs
 from moebench.config.lockfile import ModelLock
@@ -58,14 +54,6 @@ def edit(path, **changes):
 
 
 # ------------------------------------------------------------------------------------------ identity
-
-
-def test_plans_are_equal_in_every_process(planned, tmp_path):
-    here = planned({"fix": CELL, "cross": {"top_k": [1, 2, 4], "batch": [1, 2]}} | {"fix": {"model": "tiny-mixtral"}})
-    command = [sys.executable, "-m", "moebench", "plan", "--json", "--config", str(tmp_path / "0" / "config")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "PYTHONHASHSEED": "1234"}  # here it is drawn
-    there = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, cwd=tmp_path)
-    assert json.loads(there.stdout) == json.loads(json.dumps(here))
 
 
 def test_identifiers_stay_what_they_are(planned):
@@ -140,12 +128,23 @@ def test_no_knob_is_forgotten_here():
     assert {*WORKLOAD_KNOBS, *LOAD} == set(WorkloadKnobs.model_fields)  # those: test_load_plan.py
 
 
+@pytest.fixture(scope="module")
+def knob_engines(tmp_path_factory):
+    """Engines by knob, of one plan: with the other value, and without."""
+    experiments = {
+        f"knob{n}": [{"fix": CELL | others | {knob: value}}, {"fix": CELL | others}]
+        for n, (knob, (value, others)) in enumerate(ENGINE_KNOBS.items())
+    }
+    plan = make_plan(Config(studies.folder(tmp_path_factory.mktemp("knobs"), experiments)), "test")
+    found = ([row["engine"] for row in plan["experiments"][name]["rows"]] for name in experiments)
+    return dict(zip(ENGINE_KNOBS, found, strict=True))
+
+
 @pytest.mark.parametrize("knob", ENGINE_KNOBS)
-def test_every_engine_knob_changes_the_engine(planned, knob):
+def test_every_engine_knob_changes_the_engine(knob_engines, knob):
     value, others = ENGINE_KNOBS[knob]
-    base = CELL | others
-    assert base.get(knob) != value
-    assert only(planned({"fix": base | {knob: value}}))[0] != only(planned({"fix": base}))[0]
+    assert (CELL | others).get(knob) != value
+    assert len(knob_engines[knob]) == len(set(knob_engines[knob])) == 2
 
 
 def test_optional_knobs_are_in_the_plan_only_where_they_are_set(planned):
@@ -531,16 +530,13 @@ def test_assumptions_are_those_of_the_studys_own_scale(study):
     assert others > 10 or study == "paper"
 
 
-def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    paper = studies.planned("paper")
-    monkeypatch.setattr("moebench.commands.planning.make_plan", lambda config, study, **_: paper)
-    monkeypatch.setattr("moebench.figures.check", lambda plan, folder: None)  # of all figures: test_parameters.py
-    with pytest.raises(SystemExit) as end:
-        main(["plan", "--study", "paper", "--cells", "--results", str(tmp_path)])
-    assert end.value.code in (0, None)
-    listed = capsys.readouterr().out.rpartition("predicted GB per GPU")[2].splitlines()[1:]
-    assert len(listed) > 600 and any("unknown" in line for line in listed)
+def test_every_cell_of_a_study_is_listed_also_where_its_memory_is_unknown(planned, tmp_path):
+    away = {"base_url": "https://api.example/v1", "hardware": "Away-1", "models": {"tiny-mixtral": "Mix"}}
+    engines = {"away": {"name": "endpoint", "version": "unstated", "environment": "vllm-cpu", "endpoint": away}}
+    grid = {"fix": {"model": "tiny-mixtral"}, "cross": {"engine_name": ["vllm", "away"], "batch": [1, 2, 4]}}
+    printed = show.plan(planned(grid, engines=engines), tmp_path, cells=True)
+    listed = printed.rpartition("predicted GB per GPU")[2].splitlines()[1:]
+    assert len(listed) == 6 and sum("unknown" in line for line in listed) == 3
 
 
 ALSO = {"10": 50, "12": 5, "16": 11}
@@ -562,12 +558,6 @@ def test_the_paper_study_has_every_performance_cell_of_the_inventory_and_twelve_
     assert Counter(fits) == {True: 52, False: 12}
 
 
-def axes(eager, swap=None):
-    figures = inventory.FIGURES | (swap or {})
-    defaults = {"eager": eager, "max_model_len": 4096, "max_num_seqs": 128}
-    return {f"fig{n}": blocks for n, blocks in figures.items()}, {"hardware": "h100-sxm5-80gb", "defaults": defaults}
-
-
 def loads_of(plan, figure):
     return len({row["engine"] for row in plan["experiments"][f"fig{figure}"]["rows"]})
 
@@ -582,23 +572,21 @@ def test_every_axis_of_the_inventory_can_be_planned(planned, eager, theirs, tota
     are spread over TP x DP ranks and PP+EP without either is PP itself, so here it is the same engine: 210 and 81.
     Distinct cells are 341 and not 351: besides those 4, the four arms of Fig 13 on one GPU are one cell per model here
     (6 fewer), where the inventory shares the load but counts the cells.
+
+    With TP 2 inside each stage of PP+EP, so that EP spans two ranks, there are as many loads as the inventory counts.
     """
-    experiments, study = axes(eager)
-    plan = planned(experiments=experiments, **study)
+    study = {"hardware": "h100-sxm5-80gb", "defaults": {"eager": eager, "max_model_len": 4096, "max_num_seqs": 128}}
+    plan = planned(experiments={f"fig{n}": blocks for n, blocks in inventory.FIGURES.items()}, **study)
     points = {f: len(plan["experiments"][f"fig{f}"]["rows"]) for f in inventory.FIGURES}
     assert points == inventory.CELLS and sum(points.values()) == 376
     assert {f: loads_of(plan, f) for f in inventory.FIGURES} == theirs | {"13": theirs["13"] - 4}
     assert len(plan["engines"]) == total - 4
     assert len(plan["cells"]) == 351 - 4 - 6
-
-
-@pytest.mark.parametrize(("eager", "total"), [(False, 214), (True, 85)])
-def test_with_a_real_ep_group_the_inventorys_loads_are_met(planned, eager, total):
-    """The same study with TP 2 inside each stage of PP+EP, so that EP spans two ranks: the inventory's own total."""
     (block,) = inventory.FIGURES["13"]
     arms = [a | ({"tp": 2} if a["label"] in ("PP+EP on 2", "PP+EP on 4") else {}) for a in block["cross"]["layout"]]
-    experiments, study = axes(eager, {"13": [block | {"cross": block["cross"] | {"layout": arms}}]})
-    assert len(planned(experiments=experiments, **study)["engines"]) == total
+    spread = planned(block | {"cross": block["cross"] | {"layout": arms}}, **study)
+    others = {row["engine"] for f in points if f != "13" for row in plan["experiments"][f"fig{f}"]["rows"]}
+    assert len(others | set(spread["engines"])) == total
 
 
 @pytest.mark.parametrize(

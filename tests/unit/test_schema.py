@@ -1,7 +1,9 @@
 """The JSON schemas that editors read: self-contained, and every file of the project fits its own."""
 
+import functools
 import json
 import re
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -15,12 +17,17 @@ CONFIG = ROOT / "config"
 FILES = schema.files(CONFIG)
 
 
+@functools.cache
+def validator(path: Path) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(json.loads(path.read_text()))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIG)))
 def test_a_file_fits_the_schema_that_it_names(path):
     named = path.read_text().split("\n")[0].removeprefix(schema.MODELINE)
-    assert (path.parent / named).resolve() == CONFIG / "schemas" / f"{FILES[path]}.json"
-    rules = json.loads((path.parent / named).read_text())
-    jsonschema.Draft202012Validator(rules).validate(json.loads(json.dumps(read_yaml(path))))
+    rules = (path.parent / named).resolve()
+    assert rules == CONFIG / "schemas" / f"{FILES[path]}.json"
+    validator(rules).validate(json.loads(json.dumps(read_yaml(path))))
 
 
 def test_every_yaml_file_has_a_schema():

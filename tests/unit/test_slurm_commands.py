@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import scriptedslurm
 from moebench.commands import slurm_commands
 from scriptedslurm import ScriptedSlurm
 
@@ -26,9 +29,17 @@ LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/rec
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
-    """A scripted SLURM in PATH; commands do not sleep."""
+    """A scripted SLURM in PATH, which starts no process but a test's own scripts; commands do not sleep."""
     made = ScriptedSlurm(tmp_path / "slurm")
     monkeypatch.setenv("PATH", f"{slurm_commands.FOLDER}:{made.folder}/bin:/usr/bin:/bin")
+    start = subprocess.run
+
+    def run(command, **given):
+        if scriptedslurm.__file__.encode() in Path(command[0]).read_bytes():
+            return made.answer(Path(command[0]).name, command[1:])
+        return start(command, **given)
+
+    monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm_commands, "PAUSES_S", (0,))
     for name in slurm_commands.OURS:

@@ -5,6 +5,7 @@ The first line of every YAML file names its schema, as editors with the YAML lan
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -78,6 +79,7 @@ TABLES: dict[str, type[BaseModel]] = {
 }
 
 
+@functools.cache
 def json_schema(kind: str) -> str:
     """JSON schema of a kind of file, whole: its references are to its own ``$defs``."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | KINDS[kind].model_json_schema()
@@ -88,6 +90,7 @@ def json_schema(kind: str) -> str:
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 
+@functools.cache
 def _knobs() -> dict[str, Any]:
     """Schema of every knob by its name: those of engines and workloads, and of computed points."""
     found: dict[str, list[dict[str, Any]]] = {}

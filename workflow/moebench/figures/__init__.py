@@ -162,6 +162,8 @@ def check(plan: Plan, folder: Path | None = None) -> None:
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
+    if not any(e.get("figures") or e.get("predicted_figures") for e in plan["experiments"].values()):
+        return
     drawn: dict[str, str] = {}
     for source in _planned(plan, folder):
         name = source.experiment
