@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -23,6 +24,7 @@ SCHEMA = 1
 _KEY = b"moebench_schema"
 
 
+@functools.cache
 def empty(name: str) -> pa.Table:
     """A table without rows."""
     return columns.schema(name).empty_table()
