@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -291,20 +290,6 @@ def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
     with pytest.raises(StorageError, match=r"cannot be written \(No space left on device\)"):
         collect(study)
     assert (study[2] / "plan.parquet").read_bytes() == before and not list(study[2].glob(".*"))
-
-
-def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
-    data, results, out = study
-    for number, (e, c) in enumerate(cells(study)):
-        records.store(results, synthetic.record(data, e, c, status="ok" if number else "oom_kv"))
-    collect(study)
-    once = {p.name: p.read_bytes() for p in out.iterdir()}
-    monkeypatch.setattr(gather, "CHUNK", 1)
-    monkeypatch.setattr(gather.os, "cpu_count", lambda: 2)
-    collect(study)
-    for name in ("measurements", "samples", "failures"):
-        parallel = pq.read_table(out / f"{name}.parquet")
-        assert parallel.equals(pq.read_table(pa.BufferReader(once[f"{name}.parquet"])))
 
 
 def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
