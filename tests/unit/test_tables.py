@@ -228,7 +228,9 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
 def test_a_canary_whose_record_lacks_what_it_must_have_stops_nothing(study):
     data, results, out = study
     e, c = cells(study)[0]
-    synthetic.store_fast(results, {k: v for k, v in synthetic.record(data, e, c).items() if k not in ("status", "repeats")})
+    synthetic.store_fast(
+        results, {k: v for k, v in synthetic.record(data, e, c).items() if k not in ("status", "repeats")}
+    )
     path = results / "jobs" / f"{next(iter(data['jobs']))}.json"
     path.parent.mkdir(parents=True)
     canary = [{"engine": e, "cell": c, "session": "a", "metrics": {"e2e_s": v}} for v in (1.0, 1.1)]
