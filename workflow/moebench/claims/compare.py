@@ -209,7 +209,7 @@ def compare(a: Results, b: Results, metric: str, threshold: float, method: str =
 
     Raises UserError if no cell has a partner, or if cells cannot be distinguished.
     """
-    left, right = _keyed(a), _keyed(b)
+    left, right = _keyed(a, metric), _keyed(b, metric)
     common = [key for key in left if key in right]
     if not common:
         raise UserError(f"{a.name} and {b.name}: no cell of one is in the other; nothing to compare")
@@ -228,9 +228,10 @@ def compare(a: Results, b: Results, metric: str, threshold: float, method: str =
     )
 
 
-def _keyed(results: Results) -> dict[tuple[Any, ...], Row]:
+def _keyed(results: Results, metric: str) -> dict[tuple[Any, ...], Row]:
     keyed: dict[tuple[Any, ...], Row] = {}
-    for row in parquet.rows(results.measurements):
+    wanted = [*KEY, "engine", "cell", "model_title", "status", "canary_drift", metric]
+    for row in parquet.rows(results.measurements[wanted]):
         pairing = key(row)
         if pairing in keyed:
             raise UserError(
