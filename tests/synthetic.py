@@ -153,7 +153,7 @@ def measure(plan: Json, results: Path, outcome: Callable[[Json], Json | None]) -
     for cell in plan["cells"].values():
         how = outcome(cell)
         if how is not None:
-            records.store(results, record(plan, cell["engine"], cell["cell"], **how))
+            store_fast(results, record(plan, cell["engine"], cell["cell"], **how))
 
 
 def store_fast(results: Path, made: Json) -> None:

@@ -19,9 +19,9 @@ def _hints(kind: type) -> tuple[dict[str, Any], set[str]]:
 
 def mismatches(value: Any, hint: Any, where: str = "") -> Iterator[str]:
     """What of a value is otherwise than its type, a line each: a key too many, a key too few, another type."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any:
+    if hint is Any or type(value) is hint:
         return
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if typing.is_typeddict(hint):
         if not isinstance(value, dict):
             yield f"{where}: {type(value).__name__} instead of {hint.__name__}"
@@ -34,6 +34,8 @@ def mismatches(value: Any, hint: Any, where: str = "") -> Iterator[str]:
     elif origin is typing.NotRequired:
         yield from mismatches(value, arguments[0], where)
     elif origin in (typing.Union, types.UnionType):
+        if type(value) in arguments:
+            return
         found = [list(mismatches(value, one, where)) for one in arguments]
         if all(found):
             yield from min(found, key=len)

@@ -7,66 +7,22 @@ import types
 import pandas as pd
 import pytest
 
+import calibration
 import studies
-from moebench import figures
-from moebench.claims import collect
+from calibration import MADE, TRIAD, collected, keep, measured, slow
 from moebench.commands import calibrate
 from moebench.commands.planning import make_plan
-from moebench.commands.snakefile import figure_labels
 from moebench.config import Architecture, Config, EngineKnobs
 from moebench.cost import memory
 from moebench.cost.predict import cell_times
 from moebench.errors import StageError, StorageError
-from moebench.measure import constants, machine, plausible, records
-from moebench.report import build
-from moebench.storage import atomic
+from moebench.measure import constants, machine, plausible
 from moebench.tables import machines, parquet
-
-TRIAD = [
-    {"bytes": 3e6, "bytes_per_s": 40e9, "runs_s": [0.001, 0.002]},
-    {"bytes": 48e6, "bytes_per_s": 20e9, "runs_s": [0.001, 0.002]},
-    {"bytes": 768e6, "bytes_per_s": 9e9, "runs_s": [0.001, 0.002]},
-]
-MADE = {
-    "schema": 1, "started_at": "2026-01-01T00:00:00.000000Z", "host": "here", "threads": 1, "device_name": "A CPU",
-    "triad": TRIAD, "products": {"bfloat16": {"side": 512, "flops_per_s": 50e9, "runs_s": [0.005]}},
-}  # fmt: skip
 
 
 @pytest.fixture
 def study(tmp_path):
-    cross = {"batch": [1, 4], "output_tokens": [1, 8]}
-    folder = studies.folder(tmp_path, {"x": [{"fix": {"model": "tiny-mixtral", "input_tokens": 16}, "cross": cross}]})
-    return Config(folder)
-
-
-def keep(results, **other):
-    made = records.seal(MADE | other)
-    path = constants.path_of(results, made["host"], made["threads"])
-    atomic.write_atomic(path, atomic.canonical_bytes(made))
-    return path
-
-
-def measured(results, engine, cell, plan, host="here", threads=1, status="ok", distinct=None):
-    """A record as the driver writes it."""
-    spec, work = plan["engines"][engine], plan["cells"][f"{engine}/{cell}"]["workload"]
-    record = {
-        "schema": records.SCHEMA, "engine": engine, "cell": cell, "status": status, "reason": "", "workload": work,
-        "protocol": plan["protocol"], "checks": {"distinct_experts": distinct}, "engine_config": spec["config"],
-        "model": spec["model"], "hardware": plan["hardware"]["name"], "predicted": {},
-        "engine_version": {"name": "vllm", "version": "0.32.0", "kind": "vllm", "hosted": False},
-        "provenance": {"host": host, "threads": threads, "device_name": "A CPU"},
-        "repeats": [{"metrics": {"ttft_max_s": s, "itl_s": s if work["output_tokens"] > 1 else None, "e2e_s": 10 * s}}
-                    for s in (0.001, 0.002, 0.009)],
-    }  # fmt: skip
-    atomic.write_atomic(records.cell_path(results, engine, cell), atomic.canonical_bytes(records.seal(record)) + b"\n")
-
-
-def collected(plan, results):
-    """The table of measurements, by cell."""
-    atomic.write_atomic(results / "plan.json", atomic.canonical_bytes(plan))
-    collect.collect(results / "plan.json", results, results / "tables")
-    return parquet.read(results / "tables", "measurements").set_index("cell")
+    return calibration.study(tmp_path)
 
 
 def test_the_bandwidth_is_that_of_the_working_set():
@@ -85,7 +41,7 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
     plan, results = make_plan(study, "test"), tmp_path / "results"
     ((engine, spec),) = plan["engines"].items()
     for key in plan["cells"]:
-        measured(results, *key.split("/"), plan)
+        measured(results, key, plan)
     for other in ({}, {"threads": 2}, {"device_name": "Another CPU"}):  # none, or of another machine
         if other:
             keep(results, **other)
@@ -113,64 +69,6 @@ def test_predictions_and_residuals_are_of_the_machine_that_measured(study, tmp_p
     assert (row["least_e2e"], row["most_e2e"]) == (frame["residual_e2e"].min(), frame["residual_e2e"].max())
     table = parquet.read(results / "tables", "machines")
     assert list(table["constant"]) == ["triad"] * 3 + ["product bfloat16"] and set(table["host"]) == {"here"}
-
-
-def test_the_report_shows_residuals_by_experiment_and_the_constants(study, tmp_path):
-    plan, results = make_plan(study, "test"), tmp_path / "results"
-    plan["jobs_settings"]["measure_constants"] = True
-    for key in plan["cells"]:
-        measured(results, *key.split("/"), plan)
-    figures_dir = tmp_path / "reports" / "figures"
-    for kept in (False, True):
-        if kept:
-            keep(results)
-        collected(plan, results)
-        assert list(figure_labels(plan)) == ["residuals"], "declared before anything is known"
-        assert len(figures.render_all(plan, results / "tables", figures_dir)) == 2
-        page = build(results / "plan.json", results / "tables", figures_dir, tmp_path / "reports" / "report.html")
-        text = page.read_text()
-        assert ("Figure M1" in text) == kept and ("run `moebench calibrate`" in text.lower()) == (not kept)
-    assert "here: A CPU, 1 thread" in text and "memory bandwidth (triad of 48 MB)" in text and "20.0 GB/s" in text
-    csv = pd.read_csv(figures_dir / "residuals.csv")
-    assert len(csv) == 4 and csv["residual_e2e"].tolist() == pytest.approx(csv["e2e_s"] / csv["predicted_e2e_s"])
-
-
-def slow(size_mb, rate):
-    return {"bytes": size_mb * 1e6, "bytes_per_s": rate, "runs_s": [0.01]}
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"triad": [slow(3, 40e9), slow(192, 5.96e9), slow(768, 17e9)]}, ["17 GB/s at 768 MB", "5.96 at 192 MB"]),
-        (
-            {"products": {"float32": {"side": 9, "flops_per_s": 87e9, "runs_s": [1]},
-                          "bfloat16": {"side": 9, "flops_per_s": 1.27e9, "runs_s": [1]}}},
-            ["bfloat16 run at 1.27 GFLOP/s", "float32 at 87"],
-        ),
-        ({"triad": [slow(3, 0.1e9)]}, ["4 cells faster than the least time"]),  # the cells take 0.02 s
-    ],
-    ids=["triad that rises", "bfloat16 slower than float32", "beaten by cells"],
-)  # fmt: skip
-def test_constants_that_cannot_be_right_are_refused_with_their_predictions(tmp_path, other, words):
-    cross = {"batch": [8, 16], "output_tokens": [64, 128]}
-    folder = studies.folder(tmp_path, {"x": [{"fix": {"model": "tiny-mixtral", "input_tokens": 16}, "cross": cross}]})
-    plan, results = make_plan(Config(folder), "test"), tmp_path / "results"
-    plan["jobs_settings"]["measure_constants"] = True
-    for key in plan["cells"]:
-        measured(results, *key.split("/"), plan)
-    keep(results, **other)
-    frame = collected(plan, results)
-    words_only = ("predicted_with", "predicted_kind")
-    predicted = [c for c in frame if c.startswith("predicted_") and "distinct" not in c and c not in words_only]
-    assert set(frame["predicted_kind"]) == {"none"}
-    assert frame[[*predicted, "predicted_with", "residual_e2e"]].isna().all().all()
-    assert all(word in reason for reason in frame["prediction_refused"] for word in words)
-    figures.render_all(plan, results / "tables", tmp_path / "figures")
-    page = build(results / "plan.json", results / "tables", tmp_path / "figures", tmp_path / "report.html").read_text()
-    start = page.index('id="summary"')
-    assert words[0] in page[start : page.index('class="cards"', start)], "on the first screen"
-    assert "4 whose machine constants are refused" in page
 
 
 def test_what_larger_arrays_reach_smaller_ones_reach_too():
@@ -281,7 +179,7 @@ def test_what_the_roofline_does_not_know_has_no_prediction(tmp_path):
     folder = studies.folder(tmp_path, {"x": [{"fix": fix, "cross": {"arm": arms}}]})
     plan, results = make_plan(Config(folder), "test"), tmp_path / "results"
     for key in plan["cells"]:
-        measured(results, *key.split("/"), plan)
+        measured(results, key, plan)
     keep(results)
     frame = collected(plan, results)
     assert frame.loc[frame["draft_model"].notna(), "predicted_e2e_s"].isna().all()
@@ -319,7 +217,7 @@ def test_cells_of_another_host_and_failed_ones_have_no_residual(study, tmp_path)
     plan, results = make_plan(study, "test"), tmp_path / "results"
     keep(results)
     for number, key in enumerate(plan["cells"]):
-        measured(results, *key.split("/"), plan, host="elsewhere" if number % 2 else "here", status="invalid")
+        measured(results, key, plan, host="elsewhere" if number % 2 else "here", status="invalid")
     assert calibrate.residuals(study, "test", results) == []
 
 

@@ -254,35 +254,32 @@ def test_norms_over_all_heads_cost_two_more_small_reduces():
 # ----------------------------------------------------------------------------------- fullest rank
 
 
+def simulated(score, top_k, groups):
+    """Distinct experts and routed tokens of the fullest rank, mean over batches; scores by batch, token and expert."""
+    chosen = np.zeros(score.shape, dtype=bool)
+    np.put_along_axis(chosen, np.argpartition(score, -top_k)[..., -top_k:], True, axis=-1)
+    count = chosen.sum(1).reshape(len(score), groups, -1)
+    return (count > 0).sum(2).max(1).mean(), count.sum(2).max(1).mean()
+
+
 @pytest.mark.parametrize(("experts", "top_k"), [(256, 8), (128, 4), (64, 6)])
 @pytest.mark.parametrize(
     ("groups", "tokens", "within"), [(2, 1, 0.1), (4, 4, 0.07), (8, 2, 0.1), (8, 64, 0.04), (32, 64, 0.1)]
 )
 def test_the_fullest_rank_is_what_simulated_routing_gives(experts, top_k, groups, tokens, within):
-    random, distinct, routed = np.random.default_rng(7), [], []
-    for _ in range(400):
-        chosen = np.argpartition(random.random((tokens, experts)), top_k, axis=1)[:, :top_k]
-        count = np.bincount(chosen.ravel(), minlength=experts).reshape(groups, -1)
-        distinct.append((count > 0).sum(1).max())
-        routed.append(count.sum(1).max())
+    score = np.random.default_rng(7).random((min(400, 6400 // tokens), tokens, experts))
     made = cal.fullest_rank(experts, top_k, tokens, groups)
-    assert made[0] == pytest.approx(np.mean(distinct), rel=within)
-    assert made[1] == pytest.approx(np.mean(routed), rel=within)
+    assert made == pytest.approx(simulated(score, top_k, groups), rel=within)
 
 
 @pytest.mark.parametrize("spread", [0.3, 1.0])
 @pytest.mark.parametrize(("groups", "tokens", "within"), [(1, 4, 0.06), (1, 64, 0.06), (4, 16, 0.1), (8, 64, 0.12)])
 def test_popular_experts_are_shared_and_fill_a_rank(spread, groups, tokens, within):
     """Simulated: each expert's popularity is drawn from a gamma distribution of that variance over mean squared."""
-    random, distinct, routed = np.random.default_rng(7), [], []
-    for _ in range(400):
-        score = np.log(random.gamma(1 / spread, spread, 64)) + random.gumbel(size=(tokens, 64))
-        count = np.bincount(np.argpartition(-score, 6, axis=1)[:, :6].ravel(), minlength=64).reshape(groups, -1)
-        distinct.append((count > 0).sum(1).max())
-        routed.append(count.sum(1).max())
+    random, batches = np.random.default_rng(7), min(400, 6400 // tokens)
+    score = np.log(random.gamma(1 / spread, spread, (batches, 1, 64))) + random.gumbel(size=(batches, tokens, 64))
     made = cal.fullest_rank(64, 6, tokens, groups, spread)
-    assert made[0] == pytest.approx(np.mean(distinct), rel=within)
-    assert made[1] == pytest.approx(np.mean(routed), rel=within)
+    assert made == pytest.approx(simulated(score, 6, groups), rel=within)
     assert made[0] < cal.fullest_rank(64, 6, tokens, groups)[0] or groups > 1
 
 
@@ -340,12 +337,13 @@ def test_a_second_of_one_core_is_enough_for_a_million_cells(times):
 
     whole = cells.setup(MIXTRAL, EngineKnobs(model="mixtral-8x7b", tp=4), H100)
     batch, prompt = np.tile([1.0, 4.0, 16.0, 64.0], 4096), np.full(16384, 1024.0)
-    best = np.inf
-    for _ in range(10):
+
+    def seconds():
         started = time.process_time()
         times(whole, batch, prompt, 512.0)
-        best = min(best, time.process_time() - started)
-    assert len(batch) / best > 1e6
+        return time.process_time() - started
+
+    assert any(len(batch) / seconds() > 1e6 for _ in range(10))
 
 
 @pytest.mark.parametrize(("knobs", "work"), [({"tp": 3}, {}), ({}, {"top_k": 9}), ({"tp": 16, "ep": True}, {})])

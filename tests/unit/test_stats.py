@@ -38,7 +38,7 @@ def test_probabilities_add_up(n):
 def test_many_values_agree_with_random_resampling():
     rng = np.random.default_rng(1)
     values = rng.normal(10, 1, 30)
-    drawn = np.median(rng.choice(values, (200_000, 30)), axis=1)
+    drawn = np.median(rng.choice(values, (50_000, 30)), axis=1)
     low, high = stats.median_interval(values)
     assert (low[0], high[0]) == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.05)
 
@@ -72,7 +72,7 @@ def test_coverage_of_the_range():
 
 
 def test_a_hundred_thousand_cells_take_seconds():
-    values = np.random.default_rng(0).random((1_000_000, 5))
+    values = np.random.default_rng(0).random((100_000, 5))  # of one metric
     start = time.process_time()
     stats.median_interval(values)
-    assert time.process_time() - start < 10
+    assert time.process_time() - start < 1

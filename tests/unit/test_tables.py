@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -53,7 +52,7 @@ def test_a_good_cell(study):
     data, results, out = study
     e, c = cells(study)[0]
     made = synthetic.record(data, e, c)
-    records.store(results, made)
+    synthetic.store_fast(results, made)
     found = collect(study)
     assert found.counts == {"ok": 1, "not measured": 3} and found.total == 4
     assert str(found) == "tiny: 4 cells: 3 not measured, 1 ok"
@@ -75,7 +74,7 @@ def test_tokens_cost_what_the_devices_cost_for_their_time(study, price):
     data, results, out = study
     data["hardware"] |= {"price": price} if price else {}
     e, c = cells(study)[2]
-    records.store(results, synthetic.record(data, e, c))
+    synthetic.store_fast(results, synthetic.record(data, e, c))
     collect(study)
     row = parquet.read(out, "measurements").iloc[0]
     rate = row["throughput_output_tokens_per_s"]
@@ -103,7 +102,7 @@ def test_active_experts_are_those_counted_and_under_a_budget_those_of_all_runs()
 def test_failures_are_rows_with_reason_evidence_and_command(study):
     data, results, out = study
     e, c = cells(study)[1]
-    records.store(results, synthetic.record(data, e, c, status="oom_kv"))
+    synthetic.store_fast(results, synthetic.record(data, e, c, status="oom_kv"))
     collect(study)
     row = parquet.read(out, "failures").iloc[0]
     assert (
@@ -121,7 +120,7 @@ def test_numbers_of_an_invalid_run_are_not_in_the_tables(study):
     data, results, out = study
     e, c = cells(study)[0]
     good = synthetic.record(data, e, c)
-    records.store(results, good | {"status": "invalid", "reason": "3 preemptions"})
+    synthetic.store_fast(results, good | {"status": "invalid", "reason": "3 preemptions"})
     collect(study)
     assert parquet.read(out, "measurements")["e2e_s"].isna().all() and parquet.read(out, "samples").empty
 
@@ -129,7 +128,7 @@ def test_numbers_of_an_invalid_run_are_not_in_the_tables(study):
 def test_damaged_records_are_not_used_and_say_why(study):
     data, results, out = study
     for e, c in cells(study):
-        records.store(results, synthetic.record(data, e, c))
+        synthetic.store_fast(results, synthetic.record(data, e, c))
     whole = path_of(study, 0).read_bytes()
     path_of(study, 0).write_bytes(whole[: len(whole) // 2])
     path_of(study, 1).write_bytes(path_of(study, 1).read_bytes().replace(b'"attempt":1', b'"attempt":2'))
@@ -146,7 +145,7 @@ def test_records_in_another_form_of_json_are_as_good(study):
     """Indented, other order of keys: not the bytes that were hashed, but the same record."""
     data, results, _ = study
     e, c = cells(study)[0]
-    records.store(results, synthetic.record(data, e, c))
+    synthetic.store_fast(results, synthetic.record(data, e, c))
     path = path_of(study, 0)
     found = json.loads(path.read_bytes())
     path.write_text(json.dumps(dict(reversed(found.items())), indent=2))
@@ -176,7 +175,7 @@ def test_a_newer_record_is_refused_by_name(study):
 def test_the_join_never_lacks_a_status(study):
     data, results, out = study
     for (e, c), status in zip(cells(study)[:3], ("ok", "oom_kv", "ok"), strict=True):
-        records.store(results, synthetic.record(data, e, c, status=status))
+        synthetic.store_fast(results, synthetic.record(data, e, c, status=status))
     path_of(study, 2).write_bytes(b"{")
     collect(study)
     joined = join.with_status(out, experiment="one")
@@ -189,7 +188,7 @@ def test_the_paper_protocol_leaves_out_what_it_does_not_measure(study):
     data, results, out = study
     e, c = cells(study)[0]
     runs = [{"seed": 1, "started_at": "x", "metrics": {"ttft_max_s": 0.1 * i, "e2e_s": 1.0 * i}} for i in (1, 2, 3)]
-    records.store(results, synthetic.record(data, e, c, repeats=runs))
+    synthetic.store_fast(results, synthetic.record(data, e, c, repeats=runs))
     collect(study)
     row = parquet.read(out, "measurements").iloc[0]
     assert row["e2e_s"] == 2 and pd.isna(row["itl_s"]) and pd.isna(row["ttft_s_low"])
@@ -200,7 +199,7 @@ def test_one_repeat_has_no_interval_and_is_neither_stable_nor_not(study):
     data, results, out = study
     e, c = cells(study)[0]
     good = synthetic.record(data, e, c)
-    records.store(results, good | {"repeats": good["repeats"][:1]})
+    synthetic.store_fast(results, good | {"repeats": good["repeats"][:1]})
     collect(study)
     row = parquet.read(out, "measurements").iloc[0]
     assert row["e2e_s"] > 0 and pd.isna(row["e2e_s_low"]) and pd.isna(row["unstable"])
@@ -212,7 +211,7 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
     e, c = cells(study)[0]
     repeats = [{"seed": n, "started_at": "x", "metrics": {"e2e_s": v}} for n, v in enumerate((1.5, 1.5, 1.6))]
     record = synthetic.record(data, e, c, repeats=repeats)
-    records.store(results, record | {"load": record["load"] | {"session": own}})
+    synthetic.store_fast(results, record | {"load": record["load"] | {"session": own}})
     job = next(iter(data["jobs"]))
     runs = [(1.0, "a"), (1.1, "a"), (1.2, "a"), (9.0, "b")]
     canary = [{"engine": e, "cell": c, "session": s, "metrics": {"e2e_s": v}} for v, s in runs]
@@ -229,7 +228,9 @@ def test_canary_drift_is_the_range_over_the_median_within_a_session(study, own, 
 def test_a_canary_whose_record_lacks_what_it_must_have_stops_nothing(study):
     data, results, out = study
     e, c = cells(study)[0]
-    records.store(results, {k: v for k, v in synthetic.record(data, e, c).items() if k not in ("status", "repeats")})
+    synthetic.store_fast(
+        results, {k: v for k, v in synthetic.record(data, e, c).items() if k not in ("status", "repeats")}
+    )
     path = results / "jobs" / f"{next(iter(data['jobs']))}.json"
     path.parent.mkdir(parents=True)
     canary = [{"engine": e, "cell": c, "session": "a", "metrics": {"e2e_s": v}} for v in (1.0, 1.1)]
@@ -262,7 +263,7 @@ def test_units_and_versions_are_in_the_files(study):
 
 def test_readers_refuse_newer_tables_and_accept_older(study):
     data, results, out = study
-    records.store(results, synthetic.record(data, *cells(study)[0]))
+    synthetic.store_fast(results, synthetic.record(data, *cells(study)[0]))
     collect(study)
     path = out / "measurements.parquet"
     table = pq.read_table(path)
@@ -293,20 +294,6 @@ def test_a_failed_write_leaves_the_old_table(study, monkeypatch):
     assert (study[2] / "plan.parquet").read_bytes() == before and not list(study[2].glob(".*"))
 
 
-def test_two_processes_give_the_same_bytes_as_one(study, monkeypatch):
-    data, results, out = study
-    for number, (e, c) in enumerate(cells(study)):
-        records.store(results, synthetic.record(data, e, c, status="ok" if number else "oom_kv"))
-    collect(study)
-    once = {p.name: p.read_bytes() for p in out.iterdir()}
-    monkeypatch.setattr(gather, "CHUNK", 1)
-    monkeypatch.setattr(gather.os, "cpu_count", lambda: 2)
-    collect(study)
-    for name in ("measurements", "samples", "failures"):
-        parallel = pq.read_table(out / f"{name}.parquet")
-        assert parallel.equals(pq.read_table(pa.BufferReader(once[f"{name}.parquet"])))
-
-
 def test_without_a_plan_or_with_one_cut_off(tmp_path, study):
     with pytest.raises(ConfigError, match="no plan yet"):
         collect_tables(tmp_path / "none.json", tmp_path, tmp_path / "out")
@@ -326,7 +313,7 @@ def foreseen(study, hardware="gpu", **predicted):
     data["hardware"]["kind"] = hardware
     e, c = cells(study)[0]
     data["cells"][f"{e}/{c}"]["predicted"] |= predicted
-    records.store(results, synthetic.record(data, e, c))
+    synthetic.store_fast(results, synthetic.record(data, e, c))
     collect(study)
     return parquet.read(out, "measurements").iloc[0]
 
@@ -394,7 +381,7 @@ def test_a_search_gives_its_bracket_and_a_row_per_rate(study):
     ]
     for (engine, cell), (status, found) in zip(cells(study), searches, strict=False):
         made = synthetic.record(data, engine, cell) | {"status": status, "search": found}
-        records.store(results, made | ({} if status == "ok" else {"repeats": [], "reason": "the lowest rate"}))
+        synthetic.store_fast(results, made | ({} if status == "ok" else {"repeats": [], "reason": "the lowest rate"}))
     collect(study)
     rows = parquet.read(out, "measurements").set_index("cell").loc[[cell for _, cell in cells(study)[:3]]]
     assert rows["max_rate"].tolist()[:2] == [4, 4] and pd.isna(rows["max_rate"].iloc[2])

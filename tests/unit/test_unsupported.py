@@ -1,4 +1,6 @@
-"""Grid points that cannot run: rows of plan, tables and page with the reason, and no refusal of the study."""
+"""Grid points that cannot run: rows of plan and tables with the reason, and no refusal of the study.
+
+Figure and page: tests/report."""
 
 from __future__ import annotations
 
@@ -16,21 +18,17 @@ from moebench.commands import show
 from moebench.commands.planning import keep, make_plan
 from moebench.config import Config
 from moebench.errors import ConfigError
-from moebench.figures import render_all
-from moebench.report import build
 from moebench.tables import join, parquet
 
 CELL = {"model": "tiny-mixtral", "batch": 2, "input_tokens": 16, "output_tokens": 4}
-SPEED = {"id": "speed", "number": "1", "title": "Speed", "kind": "lines", "x": "prune_ratio", "y": ["e2e_s"],
-         "hue": "model"}  # fmt: skip
 
 
 def block(cross: dict[str, list[Any]], **fix: Any) -> dict[str, Any]:
     return {"fix": {k: v for k, v in (CELL | fix).items() if k not in cross}, "cross": cross}
 
 
-def plan(tmp_path, *blocks: dict[str, Any], accuracy: Any = None, figures: Any = ()) -> dict[str, Any]:
-    more = {"blocks": list(blocks), "figures": list(figures)} | ({"accuracy": {"test": accuracy}} if accuracy else {})
+def plan(tmp_path, *blocks: dict[str, Any], accuracy: Any = None) -> dict[str, Any]:
+    more = {"blocks": list(blocks)} | ({"accuracy": {"test": accuracy}} if accuracy else {})
     return make_plan(Config(studies.folder(tmp_path, {"x": more}, models="models")), "test")
 
 
@@ -147,27 +145,22 @@ def test_the_same_point_asked_twice_is_one_row_and_other_studies_know_nothing_of
     assert "unsupported" not in studies.planned("tiny")["experiments"]["fig05-topk-batch"]
 
 
-ASKED = [{"tasks": ["arc-easy", "boolq"], "data": "fixtures", "fix": {"batch": 1},
-          "cross": {"model": ["tiny-mixtral", "qwen3-0.6b"], "prune_ratio": [0.5]}}]  # fmt: skip
+ASKED = {"tasks": ["arc-easy", "boolq"], "data": "fixtures", "fix": {"pruning": "inter"},
+         "cross": {"model": ["tiny-mixtral", "qwen3-0.6b"], "prune_ratio": [0.5]}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """A study with points that cannot be, of speed and of accuracy: its plan, and folders of tables and report."""
+    """A study with points that cannot be, of speed and of accuracy: its plan, folder and what is collected."""
     root = tmp_path_factory.mktemp("unsupported")
-    asked = [ASKED[0] | {"fix": {"pruning": "inter"}}]
     cross = {"model": ["tiny-mixtral", "qwen3-0.6b"], "prune_ratio": [0, 0.5]}
-    figures = [SPEED, SPEED | {"id": "answers", "y": ["accuracy"]}]
-    made = plan(root, block(cross, pruning="inter"), accuracy=asked, figures=figures)
-    path = keep(made, root / "results")
-    found = collect(path, root / "results", root / "results/tables/test", results_name="results")
-    render_all(made, root / "results/tables/test", root / "reports/test/figures")
-    page = build(path, root / "results/tables/test", root / "reports/test/figures", root / "reports/test/report.html")
-    return made, root, found, page.read_text()
+    made = plan(root, block(cross, pruning="inter"), accuracy=[ASKED])
+    found = collect(keep(made, root / "results"), root / "results", root / "results/tables/test")
+    return made, root, found
 
 
 def test_tables_have_it_as_a_row_with_status_and_reason(measured) -> None:
-    _, root, found, _ = measured
+    _, root, found = measured
     tables = root / "results/tables/test"
     assert found.counts == {"not measured": 3, "unsupported": 1} and found.total == 4
     frame = join.with_status(tables)
@@ -183,15 +176,8 @@ def test_tables_have_it_as_a_row_with_status_and_reason(measured) -> None:
     assert set(answers["model"]) == {"tiny-mixtral", "qwen3-0.6b"}
 
 
-def test_figure_page_and_terminal_say_it(measured) -> None:
-    made, root, _, page = measured
-    drawn = (root / "reports/test/figures/speed.csv").read_text()
-    assert drawn.count("unsupported") == 1 and drawn.count("it has no experts to prune") == 1
-    assert "4 cells" in page or "0 of 4" in page
-    assert "qwen3-0.6b is dense, it has no experts to prune" in page
-    assert "the plan; the cell is not tried" in page
-    (name,) = (row["engine"] for row in made["experiments"]["x"]["unsupported"])
-    assert f"cells/{name}" not in page, "there is no record to link to"
+def test_the_terminal_says_it(measured) -> None:
+    made, root, _ = measured
     text = show.plan(made, root / "results")
     assert "points that cannot run, status unsupported:\nexperiment  points  reason\n" in text
     assert re.search(r"^x  +1  pruning 'inter': qwen3-0.6b is dense, it has no experts to prune", text, re.MULTILINE)

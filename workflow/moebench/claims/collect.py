@@ -25,7 +25,7 @@ def collect(plan_path: Path, results: Path, out: Path, *, results_name: str | No
     with parquet.replacing(out) as new:
         for name, table in made.items():
             parquet.write(new, name, table)
-        elsewhere = imported.rows(parquet.read(new, "plan"), results)
+        elsewhere = imported.rows(new, results)
         parquet.write(new, imported.IMPORTED, cell_rows.table(imported.IMPORTED, elsewhere))
         parquet.write(new, "claims", cell_rows.table("claims", claims.rows(asked, new, results)))
     return found

@@ -9,8 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from moebench.claims import compare
 from moebench.columns import Row
 from moebench.tables import parquet
@@ -24,19 +22,19 @@ def tables(results: Path) -> list[Path]:
     return sorted(path.parent for path in (results / IMPORTED).glob("*/tables/*/measurements.parquet"))
 
 
-def rows(plan: pd.DataFrame, results: Path) -> list[dict[str, Any]]:
+def rows(ours: Path, results: Path) -> list[dict[str, Any]]:
     """The table ``imported``: measurements of imported machines, by the engine and cell of this plan.
 
-    ``plan``: the table ``plan``.  Raises StorageError for tables that cannot be read.
+    ``ours``: the folder with the table ``plan``.  Raises StorageError for tables that cannot be read.
     """
     folders = tables(results)
     asked: dict[tuple[Any, ...], Row] = {}
-    for row in parquet.rows(plan) if folders else ():
+    for row in parquet.rows(parquet.read(ours, "plan")) if folders else ():
         asked[compare.key(row)] = row
     made = []
     for folder in folders:
         for row in parquet.rows(parquet.read(folder, "measurements")):
-            if ours := asked.get(compare.key(row)):
-                here = {k: ours[k] for k in ("study", "engine", "cell")} | {"machine": folder.parent.parent.name}
+            if planned := asked.get(compare.key(row)):
+                here = {k: planned[k] for k in ("study", "engine", "cell")} | {"machine": folder.parent.parent.name}
                 made.append(row | here)
     return made

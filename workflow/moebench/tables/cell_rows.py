@@ -23,7 +23,7 @@ from moebench.formats.model import ModelDict
 from moebench.formats.plan import OPTIONAL, EngineKnobsDict, Plan, Prediction, ProtocolDict, Workload
 from moebench.formats.record import ActivationCounts, Checks, Metrics, Record, Run
 from moebench.measure import load_metrics, metrics, records
-from moebench.tables import efficiency, evenness, machines, stats
+from moebench.tables import efficiency, evenness, machines, parquet, stats
 
 DAMAGED = "damaged"
 UNSUPPORTED = "unsupported"
@@ -485,11 +485,14 @@ def _sample(row: Row, number: int, run: Run, values: Metrics) -> Row:
 
 def table(name: str, rows: Iterable[Row]) -> pa.Table:
     """An Arrow table of rows with the registry's columns; other keys are left out."""
-    return pa.Table.from_pylist(list(rows), schema=columns.schema(name))
+    listed = list(rows)
+    return pa.Table.from_pylist(listed, schema=columns.schema(name)) if listed else parquet.empty(name)
 
 
 def _summarised(rows: list[Row], raw: list[list[Metrics]]) -> pa.Table:
     """Measurements: the rows with median, interval and spread of their repeats, all cells at once."""
+    if not rows:
+        return parquet.empty("measurements")
     seen = {"e2e_s"}.union(*(run for runs in raw for run in runs))
     names = [name for name in columns.METRIC_NAMES if name in seen]
     out = {name: np.full(len(rows), np.nan) for name in [*_SUMMARISED, "e2e_s_cv"]}
@@ -512,9 +515,9 @@ def _summarised(rows: list[Row], raw: list[list[Metrics]]) -> pa.Table:
     made["unstable"] = pa.array(np.fmax(spread, gap) > stats.UNSTABLE_CV, mask=np.isnan(spread) & np.isnan(gap))
     made["n_repeats"] = pa.array(repeats, type=pa.int64())
     schema = columns.schema("measurements")
-    plain = pa.schema([f for f in schema if f.name not in _STATISTICS])
-    known = pa.Table.from_pylist(rows, schema=plain)
-    return pa.table([made.get(f.name, known[f.name] if f.name in plain.names else None) for f in schema], schema=schema)
+    known = pa.Table.from_pylist(rows, schema=pa.schema([f for f in schema if f.name not in _STATISTICS]))
+    arrays = dict(zip(known.column_names, known.columns, strict=True)) | made
+    return pa.table([arrays[f.name] for f in schema], schema=schema)
 
 
 def _number(value: Any) -> float:

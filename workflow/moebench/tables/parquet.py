@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,7 @@ SCHEMA = 1
 _KEY = b"moebench_schema"
 
 
+@functools.cache
 def empty(name: str) -> pa.Table:
     """A table without rows."""
     return columns.schema(name).empty_table()
@@ -100,7 +103,15 @@ def read(out: Path, name: str, **where: str) -> pd.DataFrame:
 def rows(frame: pd.DataFrame) -> list[columns.Row]:
     """The rows of a data frame as plain values, None where one is missing: column by column, of which there are more
     than rows."""
-    missing: Any = None  # pandas-stubs know no None here
-    values = [column.to_numpy(dtype=object, na_value=missing).tolist() for _, column in frame.items()]
+    values = [_values(column) for _, column in frame.items()]
     names = [str(name) for name in frame.columns]
     return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _values(column: pd.Series) -> list[Any]:
+    missing: Any = None  # pandas-stubs know no None here
+    if column.dtype == float:  # pandas takes five times as long
+        numbers = column.to_numpy()
+        made: list[Any] = np.where(np.isnan(numbers), missing, numbers).tolist()
+        return made
+    return column.to_numpy(dtype=object, na_value=missing).tolist()
