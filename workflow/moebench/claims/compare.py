@@ -111,21 +111,21 @@ def _read(folder: Path, name: str) -> Results:
 
 def t_tail(t: float, freedom: float) -> float:
     """Probability that Student's t with these degrees of freedom is beyond +-t."""
-    from scipy.special import stdtr  # only here: its import takes longer than collecting many records
+    from scipy import stats  # here and below only where used: its import takes longer than collecting many records
 
-    return float(2 * stdtr(freedom, -abs(t)))
+    return float(2 * stats.t.sf(abs(t), freedom))
 
 
 def welch(a: Floats, b: Floats) -> float:
     """Two-sided p-value of Welch's t-test; NaN with fewer than two values on a side."""
     if len(a) < 2 or len(b) < 2:
         return float("nan")
-    (mean_a, error_a), (mean_b, error_b) = ((side.mean(), side.var(ddof=1) / len(side)) for side in (a, b))
-    error = error_a + error_b
-    if error == 0:
+    (mean_a, std_a), (mean_b, std_b) = ((side.mean(), side.std(ddof=1)) for side in (a, b))
+    if std_a == std_b == 0:
         return float(mean_a == mean_b)
-    freedom = error**2 / (error_a**2 / (len(a) - 1) + error_b**2 / (len(b) - 1))
-    return t_tail((mean_a - mean_b) / math.sqrt(error), freedom)
+    from scipy import stats
+
+    return float(stats.ttest_ind_from_stats(mean_a, std_a, len(a), mean_b, std_b, len(b), equal_var=False).pvalue)
 
 
 def adjusted(p: Floats, method: str = "bh") -> Floats:
@@ -133,14 +133,17 @@ def adjusted(p: Floats, method: str = "bh") -> Floats:
 
     NaNs stay NaN and do not count.
     """
-    known = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaNs are sorted last
-    n, out = len(known), np.full(len(p), np.nan)
-    if method == "bh":
-        stepped = np.minimum.accumulate((p[known] * n / np.arange(1, n + 1))[::-1])[::-1]
-    else:
-        stepped = np.maximum.accumulate(p[known] * np.arange(n, 0, -1))
-    out[known] = np.minimum(stepped, 1)
+    from scipy import stats
+
+    known, out = ~np.isnan(p), np.full(len(p), np.nan)
+    out[known] = stats.false_discovery_control(p[known]) if method == "bh" else _holm(p[known])
     return out
+
+
+def _holm(p: Floats) -> Floats:
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(stepped, 1)[np.argsort(order)]
 
 
 @dataclass(frozen=True)
