@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from moebench.columns import Row
 from moebench.tables import cell_rows, parquet
 from moebench.tables.accuracy import MEAN
 
@@ -31,38 +32,33 @@ def beside_speed(frame: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     for; ``accuracy_of`` names its tasks, ``accuracy_chance`` is that of guessing.  An engine configuration that two
     blocks ask has no value: ``accuracy_status`` is then ``AMBIGUOUS``.
     """
-    found = {
-        tuple(_plain(v) for v in key): _one(rows)
-        for key, rows in answers[_KEY + _READ].groupby(_KEY, dropna=False, sort=False)
-        if len(rows)
-    }
+    asked: dict[tuple[Any, ...], list[Row]] = {}
+    for row in parquet.rows(answers[_KEY + _READ]):
+        asked.setdefault(tuple(row[k] for k in _KEY), []).append(row)
+    found = {key: _one(rows) for key, rows in asked.items()}
     numbers = ["accuracy", "accuracy_low", "accuracy_high", "accuracy_chance", "perplexity"]
     empty = dict.fromkeys([*numbers, "accuracy_status", "accuracy_of"])
-    keys = zip(*(frame[k] for k in _KEY), strict=True)
-    rows = [found.get(tuple(_plain(v) for v in key), empty) for key in keys]
+    rows = [found.get(tuple(row[k] for k in _KEY), empty) for row in parquet.rows(frame[_KEY])]
     made = pd.DataFrame(rows, index=frame.index, columns=list(empty))
     return frame.join(made.astype(dict.fromkeys(numbers, float)))
 
 
-def _plain(value: Any) -> Any:
-    return None if pd.isna(value) else value
-
-
-def _one(rows: pd.DataFrame) -> dict[str, Any]:
+def _one(rows: list[Row]) -> Row:
     """Accuracy of an engine configuration: the mean if there is one, otherwise its only task's value, otherwise the
     reason."""
-    if rows["block"].nunique() > 1:
+    if len({row["block"] for row in rows}) > 1:
         return {"accuracy_status": AMBIGUOUS}
-    means, main = rows[rows["task"] == MEAN], rows[(rows["task"] != MEAN) & rows["main"].fillna(False)]
-    bad = main[main["status"] != "ok"]
-    if means.empty and len(bad):
-        return {"accuracy_status": bad["status"].iloc[0]}
-    chosen = main[main["unit"] == "share"] if means.empty else means
+    means = [row for row in rows if row["task"] == MEAN]
+    main = [row for row in rows if row["task"] != MEAN and row["main"]]
+    bad = [row["status"] for row in main if row["status"] != "ok"]
+    if bad and not means:
+        return {"accuracy_status": bad[0]}
+    chosen = means or [row for row in main if row["unit"] == "share"]
     if len(chosen) != 1:
         return {"accuracy_status": AMBIGUOUS}
-    row, texts = chosen.iloc[0], main[main["unit"] == "perplexity"]
-    error, value = row["stderr"], float(row["value"])
-    spread = None if pd.isna(error) else Z * float(error)
+    row, texts = chosen[0], [row["value"] for row in main if row["unit"] == "perplexity"]
+    error, value = row["stderr"], row["value"]
+    spread = None if error is None else Z * error
     ends = (None, None) if spread is None else (max(0.0, value - spread), min(1.0, value + spread))
     of = row["made_of"] if row["task"] == MEAN else f"{row['task']} {row['metric']}"
     return {
@@ -71,8 +67,8 @@ def _one(rows: pd.DataFrame) -> dict[str, Any]:
         "accuracy_high": ends[1],
         "accuracy_status": "ok",
         "accuracy_of": of,
-        "accuracy_chance": _plain(row["chance"]),
-        "perplexity": texts["value"].iloc[0] if len(texts) == 1 else None,
+        "accuracy_chance": row["chance"],
+        "perplexity": texts[0] if len(texts) == 1 else None,
     }
 
 
