@@ -115,6 +115,17 @@ def folder(
     return config
 
 
+def part(where: Path, study: str, experiments: list[str]) -> Path:
+    """A configuration folder with a study of the repository that has only some of its experiments."""
+    config = where / "config"
+    own = config / "studies" / f"{study}.yaml"
+    write(own, read(ROOT / "config" / "studies" / own.name) | {"experiments": experiments})
+    for path in (ROOT / "config").iterdir():
+        if path.name != "studies":
+            (config / path.name).symlink_to(path)
+    return config
+
+
 def random_model(config: Path, name: str, like: str = "tiny-mixtral", **architecture: Any) -> None:
     """Add a model to a configuration folder: another one with some sizes changed."""
     spec = read(config / "models" / f"{like}.yaml")
