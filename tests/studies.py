@@ -55,6 +55,15 @@ def _planned(study: str) -> bytes:
     return path.read_bytes()
 
 
+def with_claimed_points(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of ``paper`` with only those points of the cost model that claims are about: a third of all."""
+    one = plan["experiments"]["qs-inequality"]
+    points = [p for p in one["computed"]["points"]
+              if p["settings"]["gpus"] == 64 and p["settings"]["context_tokens"] in (1024, 131072)]  # fmt: skip
+    computed = {"qs-inequality": one | {"computed": one["computed"] | {"points": points}}}
+    return plan | {"experiments": plan["experiments"] | computed}
+
+
 def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     """An experiment with one grid, of scale ``test``."""
     return {"name": name, "title": name.title(), "question": "Does it?", "grid": {"test": blocks}} | more

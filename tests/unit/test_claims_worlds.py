@@ -198,7 +198,7 @@ SEEDS = 3
 
 @pytest.fixture(scope="module")
 def study():
-    plan = studies.planned("paper")
+    plan = studies.with_claimed_points(studies.planned("paper"))
     claims = {c.id: c for made in spec.from_plan(plan) for c in made.claims}
     cells = [
         Cell(r, status="ok" if budget.fits(plan, r) else "oom_kv", untuned_kernel_warning=untuned(plan, r))
