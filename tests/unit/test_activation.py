@@ -205,9 +205,10 @@ def test_watching_ends_and_does_not_pile_up():
 # ------------------------------------------------------------------------------------------ tables
 
 
-@pytest.fixture
-def collected(tmp_path):
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory):
     """Tables of a study of two cells, one counted, one that failed."""
+    root = tmp_path_factory.mktemp("collected")
     plan = synthetic.Plan(kind="activation", repeats=2)
     plan.experiment("maps")
     ids = [plan.add("maps", {"batch": b}, {"batch": b}, model="mixtral-tiny") for b in (1, 2)]
@@ -219,10 +220,10 @@ def collected(tmp_path):
     ]
     counted = {"prompts": 1, "prompt_tokens": 3, "output_tokens": 3, "batches": 1} | total.as_json()
     made = synthetic.record(plan.data, *ids[0], repeats=runs, warmup=[], activation=counted)
-    records.store(tmp_path, made)
-    records.store(tmp_path, synthetic.record(plan.data, *ids[1], status="invalid", activation=counted))
-    collect.collect(plan.write(tmp_path), tmp_path, tmp_path / "tables")
-    return tmp_path / "tables"
+    records.store(root, made)
+    records.store(root, synthetic.record(plan.data, *ids[1], status="invalid", activation=counted))
+    collect.collect(plan.write(root), root, root / "tables")
+    return root / "tables"
 
 
 def test_every_count_is_in_the_tables(collected):
