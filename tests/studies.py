@@ -126,12 +126,13 @@ def folder(
 
 def part(where: Path, study: str, experiments: list[str]) -> Path:
     """A configuration folder with a study of the repository that has only some of its experiments."""
-    config = where / "config"
-    own = config / "studies" / f"{study}.yaml"
-    write(own, read(ROOT / "config" / "studies" / own.name) | {"experiments": experiments})
-    for path in (ROOT / "config").iterdir():
-        if path.name != "studies":
-            (config / path.name).symlink_to(path)
+    whole, config = ROOT / "config", where / "config"
+    own = Path("studies") / f"{study}.yaml"
+    write(config / own, read(whole / own) | {"experiments": experiments})
+    for path in (*whole.iterdir(), *(whole / "studies").iterdir()):
+        link = config / path.relative_to(whole)
+        if not link.exists():
+            link.symlink_to(path)
     return config
 
 
