@@ -8,7 +8,8 @@ import pickle
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 import yaml
 from filelock import FileLock
@@ -53,6 +54,22 @@ def _planned(study: str) -> bytes:
         if not path.exists():
             path.write_bytes(pickle.dumps(make_plan(Config(ROOT / "config"), study)))
     return path.read_bytes()
+
+
+@functools.cache
+def drafted(study: str) -> dict[str, Any]:
+    """The plan of a study of the repository, to be read only, without times, memory and jobs, which take two thirds of
+    the time; whole of ``paper``, which other tests plan too."""
+    from moebench.config import Config
+    from moebench.plan.make import Draft
+
+    if study == "paper":
+        return planned(study)
+    draft = Draft(Config(ROOT / "config"), study, lock=None, models=None, data=None)
+    unknown = mock.patch("moebench.plan.accuracy_time.engine_s", lambda cells, *_: [None] * len(cells))
+    with mock.patch.object(Draft, "predict_cells"), unknown:
+        draft.predict()
+    return cast(dict[str, Any], draft.plan)
 
 
 def with_claimed_points(plan: dict[str, Any]) -> dict[str, Any]:
