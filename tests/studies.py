@@ -8,7 +8,8 @@ import pickle
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest import mock
 
 import yaml
 from filelock import FileLock
@@ -53,6 +54,31 @@ def _planned(study: str) -> bytes:
         if not path.exists():
             path.write_bytes(pickle.dumps(make_plan(Config(ROOT / "config"), study)))
     return path.read_bytes()
+
+
+@functools.cache
+def drafted(study: str) -> dict[str, Any]:
+    """The plan of a study of the repository, to be read only, without times, memory and jobs, which take two thirds of
+    the time; whole of ``paper``, which other tests plan too."""
+    from moebench.config import Config
+    from moebench.plan.make import Draft
+
+    if study == "paper":
+        return planned(study)
+    draft = Draft(Config(ROOT / "config"), study, lock=None, models=None, data=None)
+    unknown = mock.patch("moebench.plan.accuracy_time.engine_s", lambda cells, *_: [None] * len(cells))
+    with mock.patch.object(Draft, "predict_cells"), unknown:
+        draft.predict()
+    return cast(dict[str, Any], draft.plan)
+
+
+def with_claimed_points(plan: dict[str, Any]) -> dict[str, Any]:
+    """The plan of ``paper`` with only those points of the cost model that claims are about: a third of all."""
+    one = plan["experiments"]["qs-inequality"]
+    points = [p for p in one["computed"]["points"]
+              if p["settings"]["gpus"] == 64 and p["settings"]["context_tokens"] in (1024, 131072)]  # fmt: skip
+    computed = {"qs-inequality": one | {"computed": one["computed"] | {"points": points}}}
+    return plan | {"experiments": plan["experiments"] | computed}
 
 
 def experiment(name: str, blocks: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -112,6 +138,18 @@ def folder(
              "protocol": {"warmup": 1, "repeats": 2, "seed": 1}, "jobs": {"pack_minutes": 100}}  # fmt: skip
     write(config / "studies" / "test.yaml", whole | study)
     write(config / "config.yaml", {"study": "test", "models": str(models or ROOT / "models")})
+    return config
+
+
+def part(where: Path, study: str, experiments: list[str]) -> Path:
+    """A configuration folder with a study of the repository that has only some of its experiments."""
+    whole, config = ROOT / "config", where / "config"
+    own = Path("studies") / f"{study}.yaml"
+    write(config / own, read(whole / own) | {"experiments": experiments})
+    for path in (*whole.iterdir(), *(whole / "studies").iterdir()):
+        link = config / path.relative_to(whole)
+        if not link.exists():
+            link.symlink_to(path)
     return config
 
 

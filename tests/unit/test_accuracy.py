@@ -127,14 +127,18 @@ def test_fixtures_are_whole_and_the_same_every_time(tmp_path: Path, name: str) -
     assert fixtures.write(name, tmp_path / "a" / "x") and fixtures.write(name, tmp_path / "b" / "x")
     one, two = (staged.read_manifest(tmp_path / part / "x") for part in ("a", "b"))
     assert one == two and one["revision"] == fixtures.revision(name)
-    assert not fixtures.write(name, tmp_path / "a" / "x"), "there already"
-    file = next((tmp_path / "a" / "x").rglob("*.parquet"))
+
+
+def test_fixtures_are_written_anew_only_where_they_were_altered(tmp_path: Path) -> None:
+    folder = tmp_path / "x"
+    assert fixtures.write("aps/super_glue", folder) and not fixtures.write("aps/super_glue", folder), "there already"
+    file = next(folder.rglob("*.parquet"))
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    assert staged.check(tmp_path / "a" / "x") == [], "its size is the same"
-    assert "SHA-256" in staged.check(tmp_path / "a" / "x", full=True)[0]
-    assert fixtures.write(name, tmp_path / "a" / "x"), "altered files are written anew"
+    assert staged.check(folder) == [], "its size is the same"
+    assert "SHA-256" in staged.check(folder, full=True)[0]
+    assert fixtures.write("aps/super_glue", folder), "altered files are written anew"
 
 
 def test_right_answers_of_fixtures_are_not_at_one_place(tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import campaigns
 import studies
-import synthetic
+from campaigns import ABOUT, BLOCKS, DUMMY, ENGINES, measured, parcel, record
 from moebench.campaign import bring_home, engine_archives, machine, order, parcels, run
 from moebench.campaign.estimates import REMEMBERED, Estimates
 from moebench.campaign.model_files import word_tokenizer
@@ -32,25 +33,11 @@ from moebench.measure import manifest, records
 from moebench.storage.atomic import canonical_bytes
 from moebench.tables import gather, parquet
 
-CELL = {"model": "tiny-mixtral", "input_tokens": 16, "output_tokens": 8}
-BLOCKS = [
-    {"fix": CELL, "cross": {"batch": [1, 2, 4]}},
-    {"fix": CELL | {"model": "tiny-olmoe", "batch": 1, "engine_name": "transformers"}},
-    {"fix": CELL | {"batch": 1, "tp": 2}},
-    {"fix": CELL | {"batch": 1, "engine_name": "served"}},
-]
-ENGINES = {
-    "transformers": {"name": "transformers", "version": "5.19.0", "environment": "vllm-cpu"},
-    "served": {"name": "endpoint", "version": "0.32.0", "environment": "vllm-cpu", "endpoint": {"serve": True}},
-}
-DUMMY = studies.TINY | {"weights": "dummy"}
-
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """Read by the tests, written by none; nothing is staged in its folder of models."""
-    root = tmp_path_factory.mktemp("study")
-    return Config(studies.folder(root, {"asked": BLOCKS}, root / "models", engines=ENGINES, defaults=DUMMY))
+    return Config(campaigns.folder(tmp_path_factory.mktemp("study")))
 
 
 @pytest.fixture(scope="module")
@@ -63,34 +50,23 @@ def plan(planned):
     return pickle.loads(planned)
 
 
-def record(plan, key, version="0.32.0", device="Card A", **more):
-    """A record of a cell as a campaign writes it."""
-    engine = plan["engines"][key.partition("/")[0]]
-    made = synthetic.record(plan, *key.split("/"), **more)
-    made["engine_version"] = {k: engine["runtime"][k] for k in ("name", "kind", "hosted")} | {"version": version}
-    made["provenance"] |= {"device_name": device, "python": "3.12.1"}
-    return made
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory):
+    """Read by the tests: a part of the paper's study."""
+    part = ["fig03-latency-llms", "fig05-topk-batch", "faster-moe-pool", "fig13-parallelism"]
+    return make_plan(Config(studies.part(tmp_path_factory.mktemp("papers"), "paper", part)), "paper")
 
 
-def measured(plan, folder, **more):
-    """A results folder with a record of every cell."""
-    for key in plan["cells"]:
-        records.store(folder, record(plan, key, **more))
-    return folder
-
-
-ABOUT = {"studies": {"test": "0" * 16}, "began": "2026-03-01T10:00:00.000000Z"}
-
-
-def parcel(plan, folder, out, **more):
-    """The files that a campaign brings home."""
-    return parcels.write(out, "results", measured(plan, folder, **more), folder / "logs", ABOUT)
+@pytest.fixture
+def without_code(monkeypatch):
+    """Archives without the package, which half of their time goes into."""
+    monkeypatch.setattr("moebench.campaign.pack._add_code", lambda root: None)
 
 
 # ------------------------------------------------------------------------------------ what travels, when
 
 
-def test_only_what_one_device_can_measure_travels(config, plan):
+def test_only_what_one_device_can_measure_travels(config, plan, papers):
     whole = make_plan(config, "test")
     gone = {
         whole["engines"][whole["cells"][key]["engine"]]["config"]["tp"]
@@ -100,18 +76,26 @@ def test_only_what_one_device_can_measure_travels(config, plan):
     assert {e["runtime"]["kind"] for e in plan["engines"].values()} == {"vllm", "transformers"}
     assert set(plan["cells"]) < set(whole["cells"]), "ids are those of the whole plan"
     assert len(portable(whole, 2)) == 5
-    paper = studies.planned("paper")
-    away = portable(paper, 1)
-    assert away and not any(paper["engines"][key.partition("/")[0]]["model"]["derived"] for key in away)
-    assert all(budget.fits(paper, {"engine": k.partition("/")[0], "cell": k.partition("/")[2]}) for k in away)
+    away = portable(papers, 1)
+
+    def on_one_device(derived, fits):
+        return {
+            f"{name}/{cell}"
+            for name, engine in papers["engines"].items()
+            for cell in engine["cells"]
+            if engine["gpus"] == 1 and bool(engine["model"]["derived"]) == derived
+            and budget.fits(papers, {"engine": name, "cell": cell}) == fits
+        }  # fmt: skip
+
+    assert away == on_one_device(derived=False, fits=True) and away < set(papers["cells"])
+    assert on_one_device(derived=True, fits=True) and on_one_device(derived=False, fits=False), "are left here"
 
 
-def test_every_cell_once_and_what_decides_most_claims_first():
-    plan = studies.planned("tiny")
-    made = order.sessions(plan)
+def test_every_cell_once_and_what_decides_most_claims_first(papers):
+    made = order.sessions(papers)
     keys = [f"{s['engine']}/{c['cell']}" for s in made for c in s["cells"]]
-    assert sorted(keys) == sorted(plan["cells"])
-    wanted = {c: cells & set(plan["cells"]) for c, cells in budget.needs(plan).items()}
+    assert sorted(keys) == sorted(papers["cells"])
+    wanted = {c: cells & set(papers["cells"]) for c, cells in budget.needs(papers).items()}
     half = len(keys) // 2
     first, last = (
         sum(bool(cells) and cells <= set(part) for cells in wanted.values()) for part in (keys[:half], keys[-half:])
@@ -170,9 +154,10 @@ def test_nothing_is_begun_that_cannot_be_finished(plan, tmp_path):
 
 
 @pytest.fixture
-def bare(tmp_path, monkeypatch):
+def bare(tmp_path, monkeypatch, without_code):
     """Packs studies, unpacks them in an empty folder, and gives the campaign there and what it says; the engines'
     answers are scripted: a load is lost where ``lost(engine configuration)``."""
+    worker = SimpleNamespace(said=lambda: "", close=lambda: None)
 
     def unpacked(folder, names, lost):
         verbs.pack(Config(folder), names, tmp_path / "c.tar.gz")
@@ -195,6 +180,8 @@ def bare(tmp_path, monkeypatch):
         campaign.say = said.append
         return campaign, said
 
+    monkeypatch.setattr("moebench.measure.driver.Worker", lambda *_: worker)
+    monkeypatch.setattr(run.CampaignDriver, "watch", lambda driver, spec: None)
     monkeypatch.setattr(machine, "_IMPORTS", dict.fromkeys(machine._IMPORTS, "print('engines may say things')"))
     monkeypatch.setattr(machine, "_DEVICES", "; print('{}')")
     return unpacked
@@ -312,7 +299,7 @@ def test_trained_weights_do_not_travel_unless_they_are_staged(tmp_path):
     assert not (tmp_path / "c.tar.gz").exists()
 
 
-def test_nothing_to_pack_is_said(config, tmp_path):
+def test_nothing_to_pack_is_said(config, tmp_path, without_code):
     services = studies.folder(tmp_path / "b", {"asked": BLOCKS[3:]}, engines=ENGINES, defaults=DUMMY)
     with pytest.raises(UserError, match=r"none of its cells .* 1 device"):
         verbs.pack(Config(services), ["test"], tmp_path / "c.tar.gz")
@@ -429,11 +416,16 @@ def imported(config, tmp_path, files, **more):
     return str(verbs.import_files(config, files, tmp_path / "results", **more))
 
 
+def taken(plan, tmp_path, files, name=None):
+    """The records alone, without tables."""
+    return bring_home.take(files, {"test": plan}, tmp_path / "results", name)
+
+
 def snapshot(folder):
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and "tables" not in p.parts}
 
 
-def test_packing_and_importing_as_json(config, plan, tmp_path, capsys):
+def test_packing_and_importing_as_json(config, plan, tmp_path, capsys, without_code):
     for arguments, keys in (
         (["pack", "--study", "test", "--out", str(tmp_path / "c.tar.gz")], {"path", "cells", "left_out", "stand_ins"}),
         (["import", *map(str, parcel(plan, tmp_path / "there", tmp_path / "out")), "--results", str(tmp_path / "r")],
@@ -469,7 +461,7 @@ def test_an_import_makes_tables_of_ordinary_records(config, plan, tmp_path):
         ({"engine_version": {"kind": "transformers"}}, "of engine transformers, in the plan it is vllm"),
     ],
 )
-def test_a_record_that_is_not_the_plans_is_refused(config, plan, tmp_path, change, said):
+def test_a_record_that_is_not_the_plans_is_refused(plan, tmp_path, change, said):
     key = next(k for k in plan["cells"] if k.startswith("tiny-mixtral") and "/b1." in k)
     made = record(plan, key)
     for part, value in change.items():
@@ -477,45 +469,21 @@ def test_a_record_that_is_not_the_plans_is_refused(config, plan, tmp_path, chang
     records.store(tmp_path / "there", made)
     files = parcels.write(tmp_path / "out", "results", tmp_path / "there", tmp_path, ABOUT)
     with pytest.raises(UserError, match=said) as error:
-        imported(config, tmp_path, files)
+        taken(plan, tmp_path, files)
     assert "\n" not in str(error.value) and not (tmp_path / "results").exists(), "nothing of it is taken"
 
 
-def test_a_folder_is_of_one_device_and_empty_results_are_refused(config, plan, tmp_path):
+def test_a_folder_is_of_one_device_and_empty_results_are_refused(plan, tmp_path):
     files = parcel(plan, tmp_path / "a", tmp_path / "out-a")
     others = parcel(plan, tmp_path / "b", tmp_path / "out-b", device="Card B")
-    imported(config, tmp_path, files, name="mine")
+    taken(plan, tmp_path, files, name="mine")
     with pytest.raises(UserError, match=r"Card A .*Card B.*--name"):
-        imported(config, tmp_path, others, name="mine")
+        taken(plan, tmp_path, others, name="mine")
     nothing = parcels.write(tmp_path / "out-c", "results", tmp_path / "c", tmp_path, ABOUT)
     with pytest.raises(UserError, match="nothing was measured"):
-        imported(config, tmp_path, nothing)
+        taken(plan, tmp_path, nothing)
     with pytest.raises(UserError, match="no such file"):
-        imported(config, tmp_path, [tmp_path / "gone.zip"])
-
-
-def test_several_machines_stand_side_by_side(config, plan, tmp_path, capsys):
-    for name, step_s in (("one", 2e-3), ("two", 4e-3), ("three", 8e-3)):
-        files = parcel(plan, tmp_path / name, tmp_path / f"out-{name}", device=name, step_s=step_s)
-        imported(config, tmp_path, files, name=name)
-    folder = tmp_path / "results"
-    every = [str(folder / "imported" / name) for name in ("one", "two", "three")]
-    with pytest.raises(SystemExit) as end:
-        cli.main(["compare", *every, "--json"])
-    assert end.value.code == 1
-    found = json.loads(capsys.readouterr().out)
-    assert [Path(one["b"]).name for one in found] == ["two", "three"]
-    assert 1.5 < found[0]["together"]["ratio"] < 2 < found[1]["together"]["ratio"]
-    given = ["--config", str(config.folder), "--results", str(folder), "--reports", str(tmp_path / "reports")]
-    with pytest.raises(SystemExit) as end:
-        cli.main(["report", "--partial", *given])
-    assert end.value.code == 0
-    page = (tmp_path / "reports/test/report.html").read_text()
-    table = parquet.read(folder / "tables/test", "imported")
-    assert set(table["machine"]) == {"one", "two", "three"} and len(table) == 12
-    section = page[page.index('id="imported"') :].partition("<section")[0]
-    assert all(f'<th scope="row">{name}</th>' in section for name in ("one", "two", "three"))
-    assert section.count("4 of 6") == 3 and "dummy weights" in section
+        taken(plan, tmp_path, [tmp_path / "gone.zip"])
 
 
 def test_canary_runs_of_an_unfinished_job_count(plan, tmp_path):

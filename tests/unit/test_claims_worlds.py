@@ -193,19 +193,22 @@ LOUD = {"MIB-F06-09-De": 3, "MIB-F06-09-Qw": 3, "MIB-F16-01": 3}
 """More of it where many cells or a large effect are seen through that."""
 FLAT = ("MIB-F11-01-OL", "MIB-F11-01-Qw", "MIB-F11-05", "MIB-F13-02")
 """Claims of so many cells that their true world is seen through any noise; theirs is about nothing."""
-SEEDS = 7
+SEEDS = 3
 
 
 @pytest.fixture(scope="module")
 def study():
-    plan = studies.planned("paper")
+    plan = studies.with_claimed_points(studies.planned("paper"))
     claims = {c.id: c for made in spec.from_plan(plan) for c in made.claims}
     cells = [
         Cell(r, status="ok" if budget.fits(plan, r) else "oom_kv", untuned_kernel_warning=untuned(plan, r))
         for r in budget.rows_of(plan)
     ]
     asked = [Cell(r) for r in budget.answers_of(plan)]
-    return plan, claims, cells, asked
+    mine = {name: ([r for r in cells if name in plan["experiments"][r.experiment]["claims"]],
+                   [r for r in asked if name in plan["experiments"][r.experiment]["claims"]])
+            for name in claims}  # fmt: skip
+    return plan, claims, mine
 
 
 @pytest.fixture(scope="module")
@@ -222,20 +225,16 @@ def noisy(seed, key, noise):
 
 def outcomes(study, name, world, noise=0.003, seed=0):
     """What a claim's comparison gives in a world, in the contexts that decide it."""
-    plan, claims, cells, asked = study
-    claim = claims[name]
-    mine = [r for r in (asked if claim.metric == "accuracy" else cells)
-            if name in plan["experiments"][r["experiment"]]["claims"]]  # fmt: skip
+    claim, (cells, asked) = study[1][name], study[2][name]
     if claim.metric == "accuracy":
-        known = [Cell(r | {"value": world(r), "stderr": noise / 10, "status": "ok"}) for r in mine]
-        speed = [r for r in cells if name in plan["experiments"][r["experiment"]]["claims"]]
-        fast = {i: ev.draws(r.cell, np.full(5, 2.0 - 0.1 * r.top_k)) for i, r in enumerate(speed)}
-        return accuracy_rows.evaluate(claim, known, (speed, fast))
+        known = [Cell(r | {"value": world(r), "stderr": noise / 10, "status": "ok"}) for r in asked]
+        fast = {i: ev.draws(r.cell, np.full(5, 2.0 - 0.1 * r.top_k)) for i, r in enumerate(cells)}
+        return accuracy_rows.evaluate(claim, known, (cells, fast))
     values = {}
-    for i, r in enumerate(mine):
+    for i, r in enumerate(cells):
         if r.status == "ok":
             values[i] = world(r) * noisy(seed, f"{r.engine}/{r.cell}", noise)
-    found = ev.evaluate(claim, mine, values, dict.fromkeys(values, 5))
+    found = ev.evaluate(claim, cells, values, dict.fromkeys(values, 5))
     if claim.metric in ("most_activations", "activation_cv"):
         found = [dataclasses.replace(o, low=None, high=None) for o in found]
     return found
@@ -273,9 +272,9 @@ def test_noise_decides_nothing(study, name):
 
 
 def test_what_does_not_fit(study):
-    _, claims, cells, _ = study
-    claim = claims["MIB-F08-03"]
-    mine = [r for r in cells if r.experiment == "fig07-09-hyperparameters"]
+    _, claims, rows_of = study
+    claim, mine = claims["MIB-F08-03"], rows_of["MIB-F08-03"][0]
+    assert {r.experiment for r in mine} == {"fig07-09-hyperparameters"}
 
     def outcome(fits):
         rows = [r | {"status": fits(r)} for r in mine]
@@ -317,7 +316,7 @@ def test_printed_numbers(study, name, true):
     ("name", "true", "false"), [("QS-T4-02", 4.5, 2.0), ("QS-T6-01", 1.0, 2.0), ("QS-E18-01", 1, 0)]
 )
 def test_computed_points(study, computed_points, name, true, false):
-    plan, claims, _, _ = study
+    plan, claims, _ = study
     claim = claims[name]
     mine = [p for p in computed_points if name in plan["experiments"][p["experiment"]]["claims"]]
 

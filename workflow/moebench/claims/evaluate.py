@@ -49,8 +49,10 @@ class Outcome:
 def draws(key: str, repeats: Sequence[float] | Floats) -> Floats:
     """Median of a cell's repeats, and of ``RESAMPLES`` resamples of them; shape (1 + RESAMPLES,)."""
     values = np.asarray(repeats, dtype=float)
-    chosen = np.random.default_rng(zlib.crc32(key.encode())).integers(0, len(values), (RESAMPLES, len(values)))
-    return np.concatenate([[np.median(values)], np.median(values[chosen], axis=1)])
+    n = len(values)
+    chosen = np.random.default_rng(zlib.crc32(key.encode())).integers(0, n, (RESAMPLES, n))
+    drawn = np.sort(values[chosen], axis=1)  # np.median takes twice as long for so few
+    return np.concatenate([[np.median(values)], (drawn[:, (n - 1) // 2] + drawn[:, n // 2]) / 2])
 
 
 def evaluate(

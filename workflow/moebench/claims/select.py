@@ -82,14 +82,15 @@ def _free(columns: set[str], claim: Claim) -> set[str]:
     return columns | set(claim.may_differ) | of_model | (set(OF_PRUNING) if "pruning" in columns else set())
 
 
-def _key(row: Row, free: set[str]) -> tuple[Any, ...]:
-    return tuple(row.get(k) for k in (*KNOBS, *GUARDS) if k not in free and k not in _HIDDEN)
+def _fixed(free: set[str]) -> list[str]:
+    """The columns in which compared cells are equal."""
+    return [k for k in (*KNOBS, *GUARDS) if k not in free and k not in _HIDDEN]
 
 
 def _grouped(rows: Sequence[Row], indices: Iterable[int], free: set[str]) -> list[list[int]]:
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    fixed, groups = _fixed(free), dict[tuple[Any, ...], list[int]]()
     for i in indices:
-        groups.setdefault(_key(rows[i], free), []).append(i)
+        groups.setdefault(tuple(map(rows[i].get, fixed)), []).append(i)
     return list(groups.values())
 
 
@@ -131,12 +132,12 @@ def _pairs(claim: Claim, rows: Sequence[Row], indices: list[int], free: set[str]
 
 def along(claim: Claim, rows: Sequence[Row], pairs: Sequence[Pair]) -> list[list[int]]:
     """Indices of pairs, grouped so that the pairs of a group differ only along ``over``."""
-    free = _free(varied(claim) | set(claim.over), claim)
+    # What is compared with the same cell by another setting is a series of its own.
+    series = sorted(varied(claim) - set(claim.over))
+    fixed = [*_fixed(_free(varied(claim) | set(claim.over), claim)), *series]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for n, pair in enumerate(pairs):
-        # What is compared with the same cell by another setting is a series of its own.
-        series = tuple(rows[pair.of].get(k) for k in sorted(varied(claim)) if k not in claim.over)
-        groups.setdefault((_key(rows[pair.of], free), series), []).append(n)
+        groups.setdefault(tuple(map(rows[pair.of].get, fixed)), []).append(n)
     return list(groups.values())
 
 

@@ -105,26 +105,26 @@ def _stage_bytes(sizes: Sizes, formats: Formats, layout: Layout, first: Floats, 
     return np.asarray(packed * formats.packed + plain * formats.plain)
 
 
-def stage_layers(sizes: Sizes, layout: Layout, stage: int) -> tuple[Floats, Floats]:
-    """First layer and number of layers of a stage, 0 if there is no such stage.
+def stage_layers(sizes: Sizes, layout: Layout, stages: Floats) -> tuple[Floats, Floats]:
+    """First layer and number of layers of each stage, 0 if there is no such stage.
 
     Layers are dealt evenly; what is left over goes to the stages before the last, as in vLLM's ``get_pp_indices``.
     """
     base, extra = np.divmod(sizes.layers, layout.pp)
     # Left-over layers go to stages pp - 1 - extra ... pp - 2.
-    longer_before = np.clip(stage - (layout.pp - 1 - extra), 0, extra)
-    longer = (stage >= layout.pp - 1 - extra) & (stage < layout.pp - 1)
-    there = stage < layout.pp
-    return np.asarray(stage * base + longer_before), np.asarray((base + longer) * there)
+    longer_before = np.clip(stages - (layout.pp - 1 - extra), 0, extra)
+    longer = (stages >= layout.pp - 1 - extra) & (stages < layout.pp - 1)
+    there = stages < layout.pp
+    return np.asarray(stages * base + longer_before), np.asarray((base + longer) * there)
 
 
 def gpu_bytes(sizes: Sizes, formats: Formats, layout: Layout) -> tuple[Floats, Floats]:
     """Weight bytes of the fullest GPU, and its KV cache bytes per token of a sequence of its replica."""
-    weights, most = np.zeros(()), np.zeros(())
-    for stage in range(int(layout.pp.max())):
-        first, layers = stage_layers(sizes, layout, stage)
-        weights = np.maximum(weights, np.where(layers > 0, _stage_bytes(sizes, formats, layout, first, layers), 0.0))
-        most = np.maximum(most, layers)
+    axes = max(value.ndim for inputs in (sizes, formats, layout) for value in vars(inputs).values())
+    stages = np.arange(float(layout.pp.max())).reshape(-1, *[1] * axes)  # all at once, on an axis before the others
+    first, layers = stage_layers(sizes, layout, stages)
+    weights = np.where(layers > 0, _stage_bytes(sizes, formats, layout, first, layers), 0.0).max(axis=0)
+    most = layers.max(axis=0)
     return weights, np.asarray(most * sizes.attends * cache_bytes_per_token(sizes, layout, formats.cache))
 
 

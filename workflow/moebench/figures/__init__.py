@@ -162,8 +162,6 @@ def check(plan: Plan, folder: Path | None = None) -> None:
     Raises ConfigError for a figure that cannot be drawn or two of one name, so that a plan can be refused before hours
     of measuring.
     """
-    if not any(e.get("figures") or e.get("predicted_figures") for e in plan["experiments"].values()):
-        return
     drawn: dict[str, str] = {}
     for source in _planned(plan, folder):
         name = source.experiment
@@ -188,14 +186,17 @@ def cannot_draw(plan: Plan) -> list[str]:
 
 
 def _planned(plan: Plan, folder: Path | None = None) -> Iterator[Source]:
-    """Each experiment with its planned rows, and the columns of measurements empty."""
+    """Each experiment that has figures with its planned rows, and the columns of measurements empty."""
     from moebench import columns
     from moebench.tables import cell_rows
 
-    frame: pd.DataFrame = cell_rows.table("plan", cell_rows.plan_rows(plan)).to_pandas()
+    drawn = [name for name, e in plan["experiments"].items() if e.get("figures") or e.get("predicted_figures")]
+    if not drawn:
+        return
+    frame: pd.DataFrame = cell_rows.table("plan", cell_rows.plan_rows(plan, drawn)).to_pandas()
     measured = [c.name for c in columns.of_table("measurements") if c.name not in frame]
-    asked = [row for name in plan["experiments"] for row in planned_answers(plan, name)]
+    asked = [row for name in drawn for row in planned_answers(plan, name)]
     answers: pd.DataFrame = cell_rows.table("accuracy", asked).to_pandas()
     cells = join.plain(join.beside_speed(frame.reindex(columns=[*frame.columns, *measured]), answers))
-    for name in plan["experiments"]:
+    for name in drawn:
         yield Source(plan, name, data.of_experiment(plan, cells, name), folder=folder)

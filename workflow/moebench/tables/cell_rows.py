@@ -76,6 +76,7 @@ class Made:
 
 
 _KNOWN_OF_A_SERVICE = {"model", "engine_name"}
+_IF_UNSAID = {name: field.default if name in OPTIONAL else None for name, field in KNOBS.items()}
 
 
 def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, object], hosted: bool = False) -> Row:
@@ -84,7 +85,7 @@ def knobs(config: EngineKnobsDict, model: ModelDict, workload: Mapping[str, obje
     Of a hosted service only model and workload are known: how it runs them is unknown, and null here.
     """
     experts, known = model["architecture"].get("experts"), {**config, **workload}
-    values: Row = {name: known.get(name, KNOBS[name].default if name in OPTIONAL else None) for name in KNOBS}
+    values: Row = {name: known.get(name, default) for name, default in _IF_UNSAID.items()}
     shape = {"experts": experts and experts["count"], "moe_ffn_size": experts and experts["ffn_size"]}
     values |= shape | {"weights": model["weights"]}
     if hosted:
