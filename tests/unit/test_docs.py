@@ -59,6 +59,6 @@ def test_nothing_calls_the_range_of_a_few_repeats_a_95_percent_interval():
 )
 def test_the_readme_counts_the_cells_that_a_study_has(study, said):
     found = re.search(said, " ".join((ROOT / "README.md").read_text().split()))
-    plan = studies.planned(study)
+    plan = studies.drafted(study)
     asked = len(plan["cells"]), sum(len(part["cells"]) for part in plan["accuracy"].values())
     assert found and (int(found[1]), int(found[2])) == asked
