@@ -488,7 +488,7 @@ def test_the_studies_of_the_repository(study, cells, loads, pruned, tasks):
     Loads, paper (top-k at load): 6 + 12 + 2 + 64, of which Qwen1.5-MoE with k = 4 is in Figs 5 and 6;
     those of Fig 3 run on two GPUs.
     """
-    plan = studies.planned(study)
+    plan = studies.drafted(study)
     assert {n: len(set(keys(plan, n))) for n in FIGURES} == FIGURES
     every = {key for n in FIGURES for key in keys(plan, n)}
     assert len(every) == cells and len({key.partition("/")[0] for key in every}) == loads
@@ -508,7 +508,7 @@ CONTROLS = {"vlm-images", "control-mla", "control-tiles", "parallelism-extended"
 
 def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads():
     """About 100 cells, at most 25 loads whatever the CPU has kernels for: on none of them do EP and PP load."""
-    few, full = (studies.planned(study) for study in ("tiny", "tiny-full"))
+    few, full = (studies.drafted(study) for study in ("tiny", "tiny-full"))
     assert set(full["experiments"]) - set(few["experiments"]) == CONTROLS
     for name, experiment in few["experiments"].items():
         known = {figure["id"] for figure in full["experiments"][name]["figures"]}
@@ -520,7 +520,7 @@ def test_the_study_for_newcomers_draws_every_figure_of_the_papers_from_few_loads
 @pytest.mark.parametrize("study", ["tiny", "tiny-full", "paper"])
 def test_assumptions_are_those_of_the_studys_own_scale(study):
     """What is assumed of the paper's GPUs is not said of small models on a CPU."""
-    plan, others = studies.planned(study), 0
+    plan, others = studies.drafted(study), 0
     for name, experiment in plan["experiments"].items():
         said = {"".join(text.split()) for text in experiment["assumptions"]}
         for given in studies.read(ROOT / f"config/experiments/{name}.yaml").get("assumptions", ()):
@@ -638,7 +638,7 @@ def test_every_precision_is_asked_for_accuracy_on_the_engines_whose_speed_is_mea
     ],
 )
 def test_caps_are_asked_for_tasks_that_generate_text(study, caps):
-    plan = studies.planned(study)
+    plan = studies.drafted(study)
     made, cells = plan["experiments"]["faster-moe-generation"], plan["accuracy"]["lm-eval"]["cells"]
     asked = Counter()
     for row in made["accuracy"]:
