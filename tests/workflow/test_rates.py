@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -109,8 +110,10 @@ def served(tmp_path_factory):
         assert time.monotonic() < deadline, f"{left} outlived their driver"
         time.sleep(0.05)
     before = json.loads(journal.read_text())["tries"]
-    code, said, found = study.measure()
-    assert code == 0, said
+    with tempfile.TemporaryDirectory() as temporary:
+        code, said, found = study.measure(TMPDIR=temporary)
+        assert code == 0, said
+        assert not [path for path in Path(temporary).iterdir() if path.is_socket() or path.name.startswith("moe-")]
     return study, before, said, found, journal
 
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -114,6 +115,7 @@ class Server:
         paths = [package, self.environment.get("PYTHONPATH", "")]
         self.environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, paths)))
         self._process: subprocess.Popen[bytes] | Copy | None = None
+        self._sockets: tempfile.TemporaryDirectory[str] | None = None  # vLLM leaves them where they are
         self._mark = 0
 
     @property
@@ -146,6 +148,8 @@ class Server:
         self.port = free_port()
         arguments = [*self.arguments, "--served-model-name", self.name, "--host", "127.0.0.1", "--port", str(self.port)]
         started = time.monotonic()
+        self._sockets = tempfile.TemporaryDirectory(prefix="moe-", ignore_cleanup_errors=True)
+        self.environment["VLLM_RPC_BASE_PATH"] = self._sockets.name
         with contextlib.ExitStack() as stack:
             output = (stack.enter_context(open(self.log, "ab")) if self.log else sys.stderr).fileno()
             self._mark = self.log.stat().st_size if self.log else 0
@@ -217,6 +221,8 @@ class Server:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if self._sockets:
+            self._sockets.cleanup()
 
     def __enter__(self) -> Server:
         return self.start()
