@@ -59,6 +59,13 @@ class Handler(BaseHTTPRequestHandler):
             with self.server.guard:
                 self.server.inside[asked["model"]] -= 1
 
+    def wait_for_the_others(self, model):
+        """Until as many streams have begun as ``together`` says: however busy the machine is, they overlap."""
+        with self.server.begins:
+            self.server.begun[model] = self.server.begun.get(model, 0) + 1
+            self.server.begins.notify_all()
+            self.server.begins.wait_for(lambda: self.server.begun[model] >= self.server.together.get(model, 0))
+
     def chunk(self, payload):
         data = payload if isinstance(payload, bytes) else b"data: " + json.dumps(payload).encode() + b"\n\n"
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
@@ -74,6 +81,8 @@ class Handler(BaseHTTPRequestHandler):
         for first in range(0, tokens, per_chunk):
             n = min(per_chunk, tokens - first)
             last = first + n == tokens
+            if last:
+                self.wait_for_the_others(asked["model"])
             finish = ("length" if tokens == asked["max_tokens"] else "stop") if last and done else None
             choice = {"index": 0, "text": "word " * n, "finish_reason": finish}
             if asked.get("messages"):
@@ -230,10 +239,12 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def service(key=KEY):
-    """The service at a free port; it has ``url``, ``asked`` and ``most_inside`` (at once, by model)."""
+    """The service at a free port; it has ``url``, ``asked``, ``most_inside`` (at once, by model) and ``together`` (how
+    many streams wait for each other, by model)."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads, server.key, server.guard = True, key, threading.Lock()
     server.asked, server.limits, server.inside, server.most_inside = [], 0, {}, {}
+    server.begins, server.begun, server.together = threading.Condition(), {}, {}
     server.dead = False
     server.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -89,8 +89,8 @@ def children(pid):
 
 
 def gone(pid):
-    """Whether a process ends within half a minute."""
-    deadline = time.monotonic() + 30
+    """Whether a process ends within five minutes."""
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
